@@ -1,0 +1,24 @@
+//! A GGUF file of any bytes: parsed, walked, and read as a model config.
+#![no_main]
+
+use gemma4_wgpu::{
+    checkpoint::gguf::{Gguf, Value},
+    config::ModelConfig,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(file) = Gguf::parse(bytes) else { return };
+    for tensor in file.tensors() {
+        assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len());
+        assert_eq!(file.data(tensor).len(), tensor.range.len());
+    }
+    for key in ["tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
+        if let Some(Value::Array(array)) = file.get(key) {
+            assert_eq!(array.iter().count(), array.len());
+        }
+    }
+    if let Ok(config) = ModelConfig::from_gguf(&[file]) {
+        config.validate().expect("a config that was read is valid");
+    }
+});

@@ -1,0 +1,45 @@
+// Entry point and reductions through subgroup operations, for any subgroup size.
+// A "team" is a subgroup: the invocations that share one matrix row.
+
+var<private> team_index: u32;
+var<private> team_count: u32;
+var<private> team_lane: u32;
+var<private> team_size: u32;
+var<workgroup> partial_sums: array<f32, WORKGROUP>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) size: u32,
+) {
+    team_index = subgroup;
+    team_count = subgroups;
+    team_lane = lane;
+    team_size = size;
+    kernel(group, groups, local);
+}
+
+// Sum over the workgroup, known to every invocation. Call in uniform control flow.
+fn group_sum(value: f32, local: u32) -> f32 {
+    let sum = subgroupAdd(value);
+    if team_lane == 0u {
+        partial_sums[team_index] = sum;
+    }
+    workgroupBarrier();
+    var total = 0.0;
+    for (var i = 0u; i < team_count; i++) {
+        total += partial_sums[i];
+    }
+    workgroupBarrier();
+    return total;
+}
+
+// Sum over the team, known to its lane 0 at least.
+fn team_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
+    return subgroupAdd(value);
+}

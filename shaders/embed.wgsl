@@ -1,0 +1,30 @@
+// x[row] = table[token of row] · SCALE, for tokens whose table row lies in this part of the table.
+
+@group(0) @binding(0) var<storage, read> data: array<u32>;     // [ROWS, DATA_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<u32>;   // [ROWS, SCALE_WORDS]
+@group(0) @binding(2) var<storage, read> rows: array<Row>;     // [rows]
+@group(0) @binding(3) var<storage, read> sampled: array<u32>;  // [slots]
+@group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>; // [rows, COLS / 4]
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let row = rows[group.x];
+    var token = row.token;
+    if token == TAKE_SAMPLED {
+        token = sampled[row.slot];
+    }
+    if token < FIRST_ROW || token >= FIRST_ROW + ROWS {
+        return;
+    }
+    let table_row = token - FIRST_ROW;
+    for (var octet = local; octet < COLS / 8u; octet += WORKGROUP) {
+        let quants = quants8(table_row, octet);
+        let scale = scale_of(table_row, octet * 8u / GROUP);
+        let at = group.x * (COLS / 4u) + octet * 2u;
+        // Padding columns hold a group's offset: keep them zero.
+        let keep_lo = vec4<u32>(octet * 8u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(TRUE_COLS);
+        let keep_hi = vec4<u32>(octet * 8u) + vec4<u32>(4u, 5u, 6u, 7u) < vec4<u32>(TRUE_COLS);
+        x[at] = select(vec4<f32>(), (quants.lo * scale.x + scale.y) * SCALE, keep_lo);
+        x[at + 1u] = select(vec4<f32>(), (quants.hi * scale.x + scale.y) * SCALE, keep_hi);
+    }
+}

@@ -1,0 +1,71 @@
+// y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations, on devices
+// whose subgroups all have SUBGROUP invocations. LANES of them share R weight rows, each taking groups of 32
+// columns; the workgroup's K_SPLIT subgroups share the columns. Weights are read once for all M.
+
+@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS, DATA_WORDS / 4]
+@group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
+@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
+@group(0) @binding(5) var<uniform> step: Step;
+
+const TEAMS: u32 = SUBGROUP / LANES;
+const GROUPS: u32 = COLS / 32u;
+const ROWS_PER_WORKGROUP: u32 = TEAMS * R;
+var<workgroup> partial_sums: array<f32, K_SPLIT * ROWS_PER_WORKGROUP * M>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) part: u32,
+    @builtin(subgroup_invocation_id) invocation: u32,
+) {
+    let lane = invocation % LANES;
+    let team = invocation / LANES;
+    let block_row = (group.x + group.y * groups.x) * ROWS_PER_WORKGROUP;
+    let first = block_row + team * R;
+    let rows = select(step.rows, step.outputs, OVER_OUTPUTS);
+    var sums = array<f32, R * M>();
+    for (var g = part * LANES + lane; g < GROUPS; g += K_SPLIT * LANES) {
+        var weights = array<GroupWeights, R>();
+        for (var r = 0u; r < R; r++) {
+            // Rows past the end repeat the last one and are not written.
+            weights[r] = load_group(min(first + r, ROWS - 1u), g);
+        }
+        for (var m = 0u; m < M; m++) {
+            // Likewise activation rows.
+            let x_row = min(m, rows - 1u);
+            let at = x_row * (COLS / 16u) + g * 2u;
+            let lo = x[at];
+            let hi = x[at + 1u];
+            let x_group = x_groups[x_row * GROUPS + g];
+            for (var r = 0u; r < R; r++) {
+                sums[r * M + m] += product(weights[r], lo, hi, x_group);
+            }
+        }
+    }
+    for (var i = 0u; i < R * M; i++) {
+        for (var distance = LANES / 2u; distance > 0u; distance >>= 1u) {
+            sums[i] += subgroupShuffleXor(sums[i], distance);
+        }
+    }
+    if lane == 0u {
+        for (var i = 0u; i < R * M; i++) {
+            partial_sums[(part * TEAMS + team) * (R * M) + i] = sums[i];
+        }
+    }
+    workgroupBarrier();
+    if local < ROWS_PER_WORKGROUP * M {
+        var sum = 0.0;
+        for (var i = 0u; i < K_SPLIT; i++) {
+            sum += partial_sums[i * ROWS_PER_WORKGROUP * M + local];
+        }
+        let row = block_row + local / M;
+        let m = local % M;
+        if row < ROWS && m < rows {
+            y[m * Y_STRIDE + Y_OFFSET + row] = finish(sum);
+        }
+    }
+}

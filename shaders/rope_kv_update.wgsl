@@ -1,0 +1,80 @@
+// One head of one token: RMS norm, rotary embedding (half-split: dim i turns with i + D/2), KV update.
+//   heads 0..N_HEADS: q, normed and turned in place
+//   the next N_KV: k, normed and turned, into the K cache
+//   the last N_KV: v, normed without weight where V_NORM, into the V cache
+// Where V_SOURCE is K's place, V is the k projection before its norm. No invocation writes K's or V's place.
+
+@group(0) @binding(0) var<storage, read_write> qkv: array<f32>;           // [rows, QKV_STRIDE]
+@group(0) @binding(1) var<storage, read> norms: array<f32>;               // q_norm [D], k_norm [D]
+@group(0) @binding(2) var<storage, read> turns: array<u32>;               // [D / 2]: 2^32 · turns per position
+@group(0) @binding(3) var<storage, read> rows: array<Row>;                // [rows]
+@group(0) @binding(4) var<storage, read_write> k_cache: array<CachePair>; // [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(5) var<storage, read_write> v_cache: array<CachePair>; // [slots, N_KV, CAPACITY, D / 2]
+
+var<workgroup> head: array<f32, D>;
+
+// Cosine and sine of `turn` / 2^32 of a full turn: Taylor series around the nearest quarter turn, to 3e-8.
+// Drivers may be off by 2^-11 in their own cos and sin.
+fn cos_sin(turn: u32) -> vec2<f32> {
+    let quarter = (turn + 0x20000000u) >> 30u;
+    let x = f32(bitcast<i32>(turn - (quarter << 30u))) * (6.283185307179586 / 4294967296.0);
+    let xx = x * x;
+    let c = 1.0 + xx * (-1.0 / 2.0 + xx * (1.0 / 24.0 + xx * (-1.0 / 720.0 + xx * (1.0 / 40320.0))));
+    let s = x * (1.0 + xx * (-1.0 / 6.0 + xx * (1.0 / 120.0 + xx * (-1.0 / 5040.0 + xx * (1.0 / 362880.0)))));
+    switch quarter & 3u {
+        case 0u: { return vec2<f32>(c, s); }
+        case 1u: { return vec2<f32>(-s, c); }
+        case 2u: { return vec2<f32>(-c, -s); }
+        default: { return vec2<f32>(s, -c); }
+    }
+}
+
+fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
+    let row = rows[group.x];
+    let is_q = group.y < N_HEADS;
+    let is_k = !is_q && group.y < N_HEADS + N_KV;
+    let kv_head = select(group.y - N_HEADS - N_KV, group.y - N_HEADS, is_k);
+    let source = group.x * QKV_STRIDE
+        + select(select(V_SOURCE + kv_head * D, K_SOURCE + kv_head * D, is_k), group.y * D, is_q);
+
+    var squares = 0.0;
+    for (var i = local; i < D; i += WORKGROUP) {
+        squares += qkv[source + i] * qkv[source + i];
+    }
+    let normed = inverseSqrt(group_sum(squares, local) / f32(D) + EPS);
+    let factor = select(select(1.0, normed, V_NORM), normed, is_q || is_k);
+
+    for (var i = local; i < D / 2u; i += WORKGROUP) {
+        var first = qkv[source + i] * factor;
+        var second = qkv[source + i + D / 2u] * factor;
+        if is_q || is_k {
+            let weight = select(D, 0u, is_q) + i;
+            first *= norms[weight];
+            second *= norms[weight + D / 2u];
+            // The product wraps at whole turns, so that the angle is exact at any position.
+            let rotation = cos_sin(turns[i] * row.position);
+            let turned = vec2<f32>(
+                first * rotation.x - second * rotation.y,
+                second * rotation.x + first * rotation.y,
+            );
+            first = turned.x;
+            second = turned.y;
+        }
+        head[i] = first;
+        head[i + D / 2u] = second;
+    }
+    workgroupBarrier();
+
+    let place = ((row.slot * N_KV + kv_head) * CAPACITY + row.position % CAPACITY) * (D / 2u);
+    for (var i = local; i < D / 2u; i += WORKGROUP) {
+        let pair = vec2<f32>(head[2u * i], head[2u * i + 1u]);
+        if is_q {
+            qkv[source + 2u * i] = pair.x;
+            qkv[source + 2u * i + 1u] = pair.y;
+        } else if is_k {
+            k_cache[place + i] = pack_pair(pair);
+        } else {
+            v_cache[place + i] = pack_pair(pair);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a device must do: run steps of tokens through the model. CPU, wgpu and MLX stand behind it.
+//!
+//! A step is submitted without waiting and read later, so that the host can run a step ahead and a
+//! browser never blocks. Several sequences may share a step.
+
+pub use crate::checkpoint::LocalBoxFuture;
+mod sequences;
+
+pub(crate) use sequences::{Sequences, cache_capacity};
+
+use crate::{Result, config::ModelConfig};
+
+/// A sequence with its own KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SequenceId(pub usize);
+
+/// Tokens that a sequence takes in during a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepTokens<'a> {
+    /// These ids.
+    Host(&'a [u32]),
+    /// The one token that the sequence's previous step chose ([`StepOutput::Greedy`]). It never
+    /// visits the host, so the step can be submitted before the token is read.
+    Previous,
+}
+
+impl StepTokens<'_> {
+    /// How many tokens these are.
+    pub fn count(&self) -> usize {
+        match self {
+            StepTokens::Host(tokens) => tokens.len(),
+            StepTokens::Previous => 1,
+        }
+    }
+}
+
+/// What a sequence wants back from a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepOutput {
+    /// Only the KV cache matters (all but the last chunk of a prompt).
+    None,
+    /// Logits of the last position, shape `[vocab]`.
+    LastLogits,
+    /// Logits of every position of the step, shape `[tokens, vocab]`.
+    AllLogits,
+    /// The id with the largest logit at the last position, chosen on the device (lowest id among equals).
+    Greedy,
+}
+
+/// One sequence's part of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct SequenceStep<'a> {
+    pub sequence: SequenceId,
+    pub tokens: StepTokens<'a>,
+    pub output: StepOutput,
+}
+
+/// What came back for one sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepResult {
+    None,
+    /// f32, `[vocab]` or `[tokens, vocab]` as asked.
+    Logits(Vec<f32>),
+    Token(u32),
+}
+
+/// A step that was submitted and not yet read. Tickets may be read in any order, each once.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Limits and facts of a loaded model on its device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackendInfo {
+    /// `"cpu"`, `"wgpu"`, `"mlx"`.
+    pub backend: &'static str,
+    /// The device's own name, with its driver or API.
+    pub device: String,
+    /// Positions that one sequence can hold.
+    pub context_length: usize,
+    /// Sequences that can be open at once.
+    pub max_sequences: usize,
+    /// Tokens that one step can take, over all its sequences.
+    pub max_step_tokens: usize,
+    /// Bytes of weights held on the device.
+    pub weight_bytes: u64,
+    /// Bytes of KV cache held on the device.
+    pub kv_bytes: u64,
+    /// Most bytes held on the device so far, all buffers together.
+    pub peak_bytes: u64,
+}
+
+/// A model loaded on a device.
+pub trait Backend {
+    fn config(&self) -> &ModelConfig;
+
+    fn info(&self) -> BackendInfo;
+
+    /// Opens an empty sequence. Errors when `max_sequences` are open.
+    fn open_sequence(&mut self) -> Result<SequenceId>;
+
+    /// Frees a sequence's place. Steps already submitted for it still finish.
+    fn close_sequence(&mut self, sequence: SequenceId);
+
+    /// Positions that the sequence holds (submitted steps included).
+    fn sequence_len(&self, sequence: SequenceId) -> usize;
+
+    /// Forgets all positions from `len` on. Errors if a sliding layer no longer holds the window
+    /// that ends there (the caller then starts a new sequence), or if `len` exceeds the length.
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()>;
+
+    /// Starts a step: every sequence at most once. Never waits for the device.
+    ///
+    /// Errors: an empty step, a token id outside the vocabulary, more tokens than
+    /// `max_step_tokens`, a sequence past `context_length`, `Previous` where the sequence's last
+    /// step was not `Greedy`.
+    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket>;
+
+    /// Waits for a step and returns its results in the order of `submit`.
+    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>>;
+}

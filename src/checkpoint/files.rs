@@ -1,0 +1,177 @@
+//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped and indexed by tensor name.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fs::File,
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use memmap2::Mmap;
+
+use super::{LocalBoxFuture, TensorInfo, TensorSource, assets, gguf, gguf::Gguf, gguf_files, hf_files};
+use crate::{Error, Result, config::ModelConfig, text::TextAssets};
+
+/// A checkpoint on disk, memory-mapped: tensors are read as slices of the map.
+pub struct Checkpoint {
+    pub(super) config: ModelConfig,
+    pub(super) description: String,
+    pub(super) format: Format,
+    pub(super) files: Vec<MappedFile>,
+    pub(super) tensors: HashMap<String, Entry>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// safetensors, with config.json and tokenizer files beside them.
+    HuggingFace,
+    Gguf,
+}
+
+/// Where a tensor lies.
+pub(super) struct Entry {
+    file: usize,
+    info: TensorInfo,
+    bytes: Range<usize>,
+}
+
+impl Checkpoint {
+    /// Opens a directory (Hugging Face safetensors with config.json, or one GGUF model), a
+    /// `.safetensors` file with config.json beside it, or a `.gguf` file (of a split set, any part).
+    ///
+    /// Errors: [`Error::Io`], [`Error::Checkpoint`] for files that are truncated or corrupt,
+    /// [`Error::Config`], [`Error::Unsupported`], [`Error::Tensor`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
+        if metadata.is_dir() {
+            return match hf_files::weights_in(path)? {
+                Some(weights) => hf_files::open(path, weights),
+                None => gguf_files::open(&gguf_files::model_in(path)?),
+            };
+        }
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => hf_files::open_file(path),
+            Some("gguf") => gguf_files::open(path),
+            _ if MappedFile::open(path)?.bytes().starts_with(gguf::MAGIC) => gguf_files::open(path),
+            _ => Err(Error::checkpoint(path, "neither a .safetensors nor a .gguf file")),
+        }
+    }
+
+    /// Everything that the checkpoint says about text. Reads the tokenizer files.
+    ///
+    /// Errors: [`Error::Io`], [`Error::Tokenizer`], [`Error::Template`], [`Error::Config`].
+    pub fn text_assets(&self) -> Result<TextAssets> {
+        let Some(first) = self.files.first() else { return Ok(TextAssets::default()) };
+        let read = |name: &str| read_optional(&first.path.with_file_name(name));
+        match self.format {
+            Format::HuggingFace => assets::hf::read(read),
+            Format::Gguf => assets::gguf::read(&first.gguf()?, read("tokenizer.json")?),
+        }
+    }
+
+    /// Bytes of all files that are mapped.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes().len() as u64).sum()
+    }
+
+    /// The model's name and format in a few words: `Gemma 3 270m, GGUF`.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing from the checkpoint"))
+    }
+
+    /// Bytes of some rows of a tensor.
+    fn rows(&self, name: &str, rows: Range<usize>) -> Result<&[u8]> {
+        let entry = self.entry(name)?;
+        let (count, row_elements) = match entry.info.shape.as_slice() {
+            [] => (1, 1),
+            [len] => (1, *len),
+            [rows, inner @ ..] => (*rows, inner.iter().product()),
+        };
+        if rows.start > rows.end || rows.end > count {
+            return Err(Error::tensor(name, format!("rows {rows:?} of {count}")));
+        }
+        let row_bytes = entry.info.dtype.bytes_of(row_elements).map_err(|reason| Error::tensor(name, reason))?;
+        let bytes = self.files.get(entry.file).and_then(|file| file.bytes().get(entry.bytes.clone()));
+        let rows = bytes.and_then(|bytes| bytes.get(rows.start * row_bytes..rows.end * row_bytes));
+        rows.ok_or_else(|| Error::tensor(name, "reaches past the end of its file"))
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.tensors.get(name).map(|entry| entry.info.clone())
+    }
+
+    fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+        Box::pin(async move { self.rows(name, rows).map(Cow::Borrowed) })
+    }
+}
+
+/// Adds a tensor under its canonical name. Errors if there is one already.
+pub(super) fn insert(
+    tensors: &mut HashMap<String, Entry>,
+    name: &str,
+    info: TensorInfo,
+    (file, bytes): (usize, Range<usize>),
+) -> Result<()> {
+    match tensors.insert(name.into(), Entry { file, info, bytes }) {
+        None => Ok(()),
+        Some(_) => Err(Error::tensor(name, "is in the checkpoint twice")),
+    }
+}
+
+/// A file and its bytes.
+pub(super) struct MappedFile {
+    pub(super) path: PathBuf,
+    map: Mmap,
+}
+
+impl MappedFile {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|source| io_error(path, source))?;
+        let metadata = file.metadata().map_err(|source| io_error(path, source))?;
+        if !metadata.is_file() {
+            return Err(Error::checkpoint(path, "not a regular file"));
+        }
+        if metadata.len() == 0 {
+            return Err(Error::checkpoint(path, "the file is empty"));
+        }
+        // SAFETY: the map is only read. Should another program write to or truncate the file
+        // meanwhile, weights change or the process is killed by a signal; both are inherent to
+        // memory-mapped weights, and the parsers above hold no pointer derived from file contents.
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?;
+        Ok(MappedFile { path: path.into(), map })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    pub(super) fn gguf(&self) -> Result<Gguf<'_>> {
+        Gguf::parse(self.bytes()).map_err(|reason| Error::checkpoint(&self.path, reason))
+    }
+}
+
+pub(super) fn io_error(path: &Path, source: io::Error) -> Error {
+    Error::Io { path: path.into(), source }
+}
+
+/// A file's bytes; `None` if there is no such file.
+pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error(path, source)),
+    }
+}

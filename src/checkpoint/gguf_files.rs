@@ -1,0 +1,133 @@
+//! Opens GGUF checkpoints: one file, or all parts of a split one.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    TensorInfo,
+    files::{Checkpoint, Format, MappedFile, insert, io_error},
+    gguf::{Gguf, type_name},
+    names,
+};
+use crate::{
+    Error, Result,
+    config::{Architecture, ModelConfig},
+};
+
+/// Opens the file and, if its name says `-00002-of-00003.gguf`, the other parts beside it.
+pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    let paths = part_paths(path);
+    let files = paths.iter().map(|part| MappedFile::open(part)).collect::<Result<Vec<_>>>()?;
+    let parts = files.iter().map(MappedFile::gguf).collect::<Result<Vec<_>>>()?;
+    for (index, (part, file)) in parts.iter().zip(&files).enumerate() {
+        check_part(part, index, parts.len()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
+    }
+    check_tensor_count(&parts).map_err(|reason| Error::checkpoint(path, reason))?;
+    let config = ModelConfig::from_gguf(&parts)?;
+    let mut tensors = HashMap::new();
+    for (index, part) in parts.iter().enumerate() {
+        for tensor in part.tensors() {
+            let Some(name) = names::from_gguf(tensor.name) else { continue };
+            let Some(dtype) = tensor.dtype else {
+                let reason = format!(
+                    "type {} is not supported (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are)",
+                    type_name(tensor.type_id)
+                );
+                return Err(Error::tensor(tensor.name, reason));
+            };
+            let info = TensorInfo { dtype, shape: tensor.shape.clone() };
+            insert(&mut tensors, &name, info, (index, tensor.range.clone()))?;
+        }
+    }
+    let description = description(&parts, &config);
+    drop(parts);
+    Ok(Checkpoint { config, description, format: Format::Gguf, files, tensors })
+}
+
+/// The GGUF model of a directory; projectors for other modalities do not count.
+pub(super) fn model_in(directory: &Path) -> Result<PathBuf> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(|source| io_error(directory, source))? {
+        let entry = entry.map_err(|source| io_error(directory, source))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let later_part = PartName::parse(&name).is_some_and(|part| part.number != 1);
+        if name.ends_with(".gguf") && !name.starts_with("mmproj") && !later_part {
+            names.push(name);
+        }
+    }
+    names.sort();
+    match names.as_slice() {
+        [name] => Ok(directory.join(name)),
+        [] => Err(Error::checkpoint(directory, "holds neither config.json with safetensors nor a .gguf file")),
+        [first, second, ..] => {
+            let reason = format!("holds several GGUF models ({first}, {second}…): name the file");
+            Err(Error::checkpoint(directory, reason))
+        }
+    }
+}
+
+/// A name of the form `{stem}-{number:05}-of-{count:05}.gguf`.
+struct PartName<'a> {
+    stem: &'a str,
+    number: u32,
+    count: u32,
+}
+
+impl<'a> PartName<'a> {
+    fn parse(name: &'a str) -> Option<Self> {
+        let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let digits =
+            |text: &str| (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok());
+        let (number, count) = (digits(number)??, digits(count)??);
+        (1..=count).contains(&number).then_some(PartName { stem, number, count })
+    }
+}
+
+/// All parts of the set that `path` belongs to, in order; itself alone if its name is not a part's.
+fn part_paths(path: &Path) -> Vec<PathBuf> {
+    match path.file_name().and_then(|name| name.to_str()).and_then(PartName::parse) {
+        None => vec![path.into()],
+        Some(PartName { stem, count, .. }) => {
+            (1..=count).map(|number| path.with_file_name(format!("{stem}-{number:05}-of-{count:05}.gguf"))).collect()
+        }
+    }
+}
+
+/// Errors unless the file is part `index` of `count`, as its metadata tells.
+fn check_part(part: &Gguf, index: usize, count: usize) -> Result<(), String> {
+    let stored_count = part.unsigned("split.count")?.filter(|count| *count > 0).unwrap_or(1);
+    let stored_index = part.unsigned("split.no")?.unwrap_or(0);
+    match (stored_index, stored_count) == (index as u64, count as u64) {
+        true => Ok(()),
+        false => {
+            let number = stored_index.saturating_add(1);
+            Err(format!("is part {number} of {stored_count} but is not named -{number:05}-of-{stored_count:05}.gguf"))
+        }
+    }
+}
+
+/// Errors unless the parts hold as many tensors as the first one tells.
+fn check_tensor_count(parts: &[Gguf]) -> Result<(), String> {
+    let stored = parts.first().map(|part| part.unsigned("split.tensors.count")).transpose()?.flatten();
+    let found: usize = parts.iter().map(|part| part.tensors().len()).sum();
+    match stored {
+        Some(stored) if parts.len() > 1 && stored != found as u64 => {
+            Err(format!("the parts hold {found} tensors, the first says {stored}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn description(parts: &[Gguf], config: &ModelConfig) -> String {
+    let name = parts.first().and_then(|part| part.get("general.name")?.text());
+    // The file's own words: nothing that could move a terminal's cursor.
+    let name: String = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
+    match (name.trim(), config.architecture) {
+        ("", Architecture::Gemma3) => "Gemma 3, GGUF".into(),
+        ("", Architecture::Gemma4) => "Gemma 4, GGUF".into(),
+        (name, _) => format!("{name}, GGUF"),
+    }
+}

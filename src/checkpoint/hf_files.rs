@@ -1,0 +1,127 @@
+//! Opens Hugging Face checkpoints: config.json with one safetensors file, or shards and their index.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{
+    TensorInfo,
+    files::{Checkpoint, Format, MappedFile, insert, read_optional},
+    names, safetensors,
+};
+use crate::{
+    Error, Result,
+    config::{Architecture, ModelConfig, json},
+    error::quoted,
+};
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Which safetensors files hold a model.
+pub(super) enum Weights {
+    File(PathBuf),
+    Index(PathBuf),
+}
+
+/// `model.safetensors.index.json`
+#[derive(Deserialize)]
+struct Index {
+    /// Tensor name to file name.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The weights that a directory with a config.json holds; `None` if there is neither.
+pub(super) fn weights_in(directory: &Path) -> Result<Option<Weights>> {
+    let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
+    let weights = match (single.is_file(), index.is_file()) {
+        (true, _) => Some(Weights::File(single)),
+        (false, true) => Some(Weights::Index(index)),
+        (false, false) => None,
+    };
+    match weights.is_some() && !directory.join(CONFIG).is_file() {
+        true => Err(Error::checkpoint(directory, "has safetensors but no config.json")),
+        false => Ok(weights),
+    }
+}
+
+/// Opens one safetensors file; if an index beside it names it as a shard, all of them.
+pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let index_path = directory.join(INDEX);
+    if let (Some(index), Some(name)) = (read_index(&index_path)?, path.file_name())
+        && index.weight_map.values().any(|shard| name == shard.as_str())
+    {
+        return open(directory, Weights::Index(index_path));
+    }
+    open(directory, Weights::File(path.into()))
+}
+
+/// Opens the weights with the directory's config.json.
+pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
+    let config_path = directory.join(CONFIG);
+    let config = read_optional(&config_path)?.ok_or_else(|| {
+        Error::checkpoint(&config_path, "missing: a safetensors file needs the model's config.json beside it")
+    })?;
+    let config = String::from_utf8(config).map_err(|_| Error::checkpoint(&config_path, "not UTF-8"))?;
+    let config = ModelConfig::from_hf_json(&config)?;
+    let (paths, index) = match weights {
+        Weights::File(path) => (vec![path], None),
+        Weights::Index(path) => {
+            let index = read_index(&path)?.ok_or_else(|| Error::checkpoint(&path, "missing"))?;
+            (shard_paths(directory, &path, &index)?, Some((path, index)))
+        }
+    };
+    let files = paths.iter().map(|path| MappedFile::open(path)).collect::<Result<Vec<_>>>()?;
+    let mut tensors = HashMap::new();
+    for (number, file) in files.iter().enumerate() {
+        let stored = safetensors::parse(file.bytes()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
+        for tensor in stored {
+            let Some(name) = names::from_hf(&tensor.name) else { continue };
+            let Some(dtype) = tensor.dtype else {
+                let reason = format!("dtype {} is not supported (BF16, F16 and F32 are)", quoted(&tensor.dtype_name));
+                return Err(Error::tensor(tensor.name, reason));
+            };
+            insert(&mut tensors, name, TensorInfo { dtype, shape: tensor.shape }, (number, tensor.range))?;
+        }
+    }
+    if let Some((path, index)) = index {
+        let lost = index
+            .weight_map
+            .iter()
+            .find(|(name, _)| names::from_hf(name).is_some_and(|name| !tensors.contains_key(name)));
+        if let Some((name, shard)) = lost {
+            return Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard))));
+        }
+    }
+    let name = match config.architecture {
+        Architecture::Gemma3 => "Gemma 3",
+        Architecture::Gemma4 => "Gemma 4",
+    };
+    let description = format!("{name}, {} layers, safetensors", config.layers.len());
+    Ok(Checkpoint { config, description, format: Format::HuggingFace, files, tensors })
+}
+
+fn read_index(path: &Path) -> Result<Option<Index>> {
+    let Some(bytes) = read_optional(path)? else { return Ok(None) };
+    json::parse(&bytes).map(Some).map_err(|error| Error::checkpoint(path, error))
+}
+
+/// The files that an index names, each once. They must lie in the directory itself.
+fn shard_paths(directory: &Path, index_path: &Path, index: &Index) -> Result<Vec<PathBuf>> {
+    let mut shards: Vec<&String> = index.weight_map.values().collect();
+    shards.sort();
+    shards.dedup();
+    if shards.is_empty() {
+        return Err(Error::checkpoint(index_path, "names no shard"));
+    }
+    let path = |shard: &String| match Path::new(shard).file_name() {
+        Some(name) if name == shard.as_str() && !shard.contains(['/', '\\']) => Ok(directory.join(shard)),
+        _ => Err(Error::checkpoint(index_path, format!("shard {} is not a plain file name", quoted(shard)))),
+    };
+    shards.into_iter().map(path).collect()
+}

@@ -1,0 +1,97 @@
+//! Tensor names: what Hugging Face and GGUF files call the tensors of the text model.
+
+/// Tensors of one layer: their name after `layers.N.`, and after `blk.N.` in GGUF files.
+pub(crate) const LAYER_TENSORS: [(&str, &str); 14] = [
+    ("input_layernorm.weight", "attn_norm.weight"),
+    ("self_attn.q_proj.weight", "attn_q.weight"),
+    ("self_attn.k_proj.weight", "attn_k.weight"),
+    ("self_attn.v_proj.weight", "attn_v.weight"),
+    ("self_attn.o_proj.weight", "attn_output.weight"),
+    ("self_attn.q_norm.weight", "attn_q_norm.weight"),
+    ("self_attn.k_norm.weight", "attn_k_norm.weight"),
+    ("post_attention_layernorm.weight", "post_attention_norm.weight"),
+    ("pre_feedforward_layernorm.weight", "ffn_norm.weight"),
+    ("mlp.gate_proj.weight", "ffn_gate.weight"),
+    ("mlp.up_proj.weight", "ffn_up.weight"),
+    ("mlp.down_proj.weight", "ffn_down.weight"),
+    ("post_feedforward_layernorm.weight", "post_ffw_norm.weight"),
+    ("layer_scalar", "layer_output_scale.weight"),
+];
+
+/// Tensors outside the layers, and their GGUF names.
+const MODEL_TENSORS: [(&str, &str); 3] =
+    [("embed_tokens.weight", "token_embd.weight"), ("norm.weight", "output_norm.weight"), (LM_HEAD, "output.weight")];
+
+const LM_HEAD: &str = "lm_head.weight";
+
+/// Where Hugging Face classes keep the text model; the longer prefix first.
+const HF_PREFIXES: [&str; 3] = ["model.language_model.", "language_model.model.", "model."];
+
+/// The canonical name of a GGUF tensor; `None` if the text model has no such tensor.
+pub fn from_gguf(name: &str) -> Option<String> {
+    if let Some((index, rest)) = layer_and_rest(name, "blk.") {
+        let (canonical, _) = LAYER_TENSORS.iter().find(|(_, gguf)| *gguf == rest)?;
+        return Some(format!("layers.{index}.{canonical}"));
+    }
+    MODEL_TENSORS.iter().find(|(_, gguf)| *gguf == name).map(|(canonical, _)| canonical.to_string())
+}
+
+/// The canonical name of a tensor in a Hugging Face file; `None` if it is not of the text model
+/// (vision, audio, projectors).
+pub fn from_hf(name: &str) -> Option<&str> {
+    if name == LM_HEAD || name.strip_prefix("language_model.") == Some(LM_HEAD) {
+        return Some(LM_HEAD);
+    }
+    let inner = HF_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let known = match layer_and_rest(inner, "layers.") {
+        Some((_, rest)) => LAYER_TENSORS.iter().any(|(canonical, _)| *canonical == rest),
+        None => MODEL_TENSORS.iter().any(|(canonical, _)| *canonical == inner && inner != LM_HEAD),
+    };
+    known.then_some(inner)
+}
+
+/// Splits `blk.12.attn_q.weight` into 12 and `attn_q.weight`.
+fn layer_and_rest<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
+    let (digits, rest) = name.strip_prefix(prefix)?.split_once('.')?;
+    let index: usize = digits.parse().ok()?;
+    // "07" and "+7" would be second names of layer 7.
+    (index.to_string() == digits).then_some((index, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_lead_to_one_name() {
+        for prefix in HF_PREFIXES {
+            let name = format!("{prefix}layers.10.mlp.up_proj.weight");
+            assert_eq!(from_hf(&name), Some("layers.10.mlp.up_proj.weight"));
+            assert_eq!(from_hf(&format!("{prefix}norm.weight")), Some("norm.weight"));
+        }
+        assert_eq!(from_hf("lm_head.weight"), Some(LM_HEAD));
+        assert_eq!(from_hf("language_model.lm_head.weight"), Some(LM_HEAD));
+        assert_eq!(
+            from_gguf("blk.3.post_ffw_norm.weight").as_deref(),
+            Some("layers.3.post_feedforward_layernorm.weight")
+        );
+        assert_eq!(from_gguf("output.weight").as_deref(), Some(LM_HEAD));
+    }
+
+    #[test]
+    fn other_tensors_are_skipped() {
+        for name in [
+            "model.vision_tower.encoder.layers.0.self_attn.q_proj.weight",
+            "model.embed_vision.embedding_projection.weight",
+            "model.layers.07.mlp.up_proj.weight",
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "vision_tower.norm.weight",
+            "model.",
+            "",
+        ] {
+            assert_eq!(from_hf(name), None, "{name}");
+        }
+        assert_eq!(from_gguf("v.blk.0.attn_q.weight"), None);
+        assert_eq!(from_gguf("blk.0.ffn_gate_inp.weight"), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! The header of a safetensors file: a little-endian u64 length, that many bytes of JSON, then the
+//! tensors' bytes. Format: <https://github.com/huggingface/safetensors#format>.
+//!
+//! The `safetensors` crate refuses a whole file for one dtype that it does not know and lets a
+//! repeated name pass; files here may hold any dtype among the tensors that are skipped.
+
+use std::{borrow::Cow, collections::HashSet, fmt, ops::Range};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+
+use crate::{config::json, error::quoted, quant::Dtype};
+
+use super::gguf::stored_bytes;
+
+/// Longer headers are corrupt (the reference implementation's limit).
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// A tensor of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTensor {
+    pub name: String,
+    /// As the file writes it: `BF16`, `F8_E4M3`…
+    pub dtype_name: String,
+    /// `None` for a dtype that this crate cannot read.
+    pub dtype: Option<Dtype>,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Bytes within the file.
+    pub range: Range<usize>,
+}
+
+/// The tensors of a whole file, in the order of their bytes.
+///
+/// Errors: what is wrong with the file, in one line.
+pub fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, String> {
+    let (length, rest) = file.split_first_chunk::<8>().ok_or("shorter than a safetensors header")?;
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES {
+        return Err(format!("claims a header of {length} bytes: corrupt or not a safetensors file"));
+    }
+    let length = usize::try_from(length).map_err(|_| "the header is too long")?;
+    let (header, data) = rest.split_at_checked(length).ok_or_else(|| {
+        format!("claims a header of {length} bytes, the file has {}: truncated or corrupt", rest.len())
+    })?;
+    let Header(entries) = json::parse(header).map_err(|error| format!("bad safetensors header: {error}"))?;
+    let mut tensors = Vec::new();
+    for (name, entry) in entries {
+        let tensor = entry.locate(&name, file.len() - data.len(), data.len());
+        tensors.push(tensor.map_err(|reason| format!("tensor {}: {reason}", quoted(&name)))?);
+    }
+    tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+    check_layout(&tensors, file.len() - data.len(), file.len())?;
+    Ok(tensors)
+}
+
+/// The format leaves no byte between tensors, before the first or after the last.
+fn check_layout(tensors: &[StoredTensor], data_start: usize, file_bytes: usize) -> Result<(), String> {
+    let mut end = data_start;
+    for tensor in tensors {
+        if tensor.range.start != end {
+            return Err(format!("tensor {}: overlaps its neighbour or leaves a gap", quoted(&tensor.name)));
+        }
+        end = tensor.range.end;
+    }
+    match end == file_bytes {
+        true => Ok(()),
+        false => Err(format!("the tensors end at byte {end}, the file at {file_bytes}")),
+    }
+}
+
+/// A tensor's entry in the header. Sizes are signed so that a negative one is refused by name.
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
+    shape: Vec<i64>,
+    data_offsets: (i64, i64),
+}
+
+impl Entry<'_> {
+    fn locate(self, name: &str, data_start: usize, data_bytes: usize) -> Result<StoredTensor, String> {
+        let sizes: Result<Vec<usize>, _> = self.shape.iter().map(|&size| usize::try_from(size)).collect();
+        let shape = sizes.map_err(|_| format!("negative size in shape {:?}", self.shape))?;
+        let (begin, end) = self.data_offsets;
+        let range = match (usize::try_from(begin), usize::try_from(end)) {
+            (Ok(begin), Ok(end)) if begin <= end && end <= data_bytes => data_start + begin..data_start + end,
+            _ => return Err(format!("bytes {begin} to {end} reach past the end of the file ({data_bytes} bytes)")),
+        };
+        let dtype = match &*self.dtype {
+            "F32" => Some(Dtype::F32),
+            "F16" => Some(Dtype::F16),
+            "BF16" => Some(Dtype::BF16),
+            _ => None,
+        };
+        if let Some(dtype) = dtype
+            && stored_bytes(dtype, &shape) != Some(range.len())
+        {
+            return Err(format!("shape {shape:?} of {dtype:?} does not fill its {} bytes", range.len()));
+        }
+        Ok(StoredTensor { name: name.into(), dtype_name: self.dtype.into_owned(), dtype, shape, range })
+    }
+}
+
+/// The header's entries, without `__metadata__`.
+struct Header<'a>(Vec<(Cow<'a, str>, Entry<'a>)>);
+
+impl<'de> Deserialize<'de> for Header<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header<'de>, A::Error> {
+        let mut entries = Vec::new();
+        let mut names = HashSet::new();
+        while let Some(Name(name)) = map.next_key()? {
+            if !names.insert(name.clone()) {
+                return Err(serde::de::Error::custom(format_args!("tensor {} is there twice", quoted(&name))));
+            }
+            match &*name {
+                "__metadata__" => drop(map.next_value::<IgnoredAny>()?),
+                _ => entries.push((name, map.next_value()?)),
+            }
+        }
+        Ok(Header(entries))
+    }
+}
+
+/// A key borrowed from the header (a bare `Cow` key would be copied).
+#[derive(Deserialize, PartialEq, Eq, Hash)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

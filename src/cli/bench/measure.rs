@@ -1,0 +1,144 @@
+//! What `bench` times: prompts and generation on a backend, at a depth, in several sequences.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    Result,
+    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+};
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Test {
+    pub work: Work,
+    /// Tokens that each sequence holds before the clock starts.
+    pub depth: usize,
+    /// Sequences that run together.
+    pub parallel: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Process a prompt of so many tokens.
+    Prompt(usize),
+    /// Generate so many tokens.
+    Generate(usize),
+}
+
+impl Test {
+    /// Tokens that are timed, all sequences together.
+    pub fn tokens(&self) -> usize {
+        match self.work {
+            Work::Prompt(count) | Work::Generate(count) => count * self.parallel,
+        }
+    }
+
+    /// Positions that a sequence needs.
+    pub fn positions(&self) -> usize {
+        match self.work {
+            Work::Prompt(count) => self.depth + count,
+            // Generation starts from a token that has been processed.
+            Work::Generate(count) => self.depth + 1 + count,
+        }
+    }
+
+    /// `pp512`, `tg128 @ d4096`, `tg128 x 8`.
+    pub fn name(&self) -> String {
+        let mut name = match self.work {
+            Work::Prompt(count) => format!("pp{count}"),
+            Work::Generate(count) => format!("tg{count}"),
+        };
+        if self.depth > 0 {
+            name += &format!(" @ d{}", self.depth);
+        }
+        if self.parallel > 1 {
+            name += &format!(" x {}", self.parallel);
+        }
+        name
+    }
+
+    /// Runs the test once from empty sequences; how long the timed part took.
+    pub fn run(&self, backend: &mut dyn Backend, seed: &mut u64) -> Result<Duration> {
+        let sequences: Vec<SequenceId> = (0..self.parallel).map(|_| backend.open_sequence()).collect::<Result<_>>()?;
+        let outcome = pollster::block_on(self.run_in(backend, &sequences, seed));
+        sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
+        outcome
+    }
+
+    async fn run_in(&self, backend: &mut dyn Backend, sequences: &[SequenceId], seed: &mut u64) -> Result<Duration> {
+        for &sequence in sequences {
+            prompt(backend, sequence, self.depth, seed).await?;
+        }
+        match self.work {
+            Work::Prompt(count) => {
+                let start = Instant::now();
+                for &sequence in sequences {
+                    prompt(backend, sequence, count, seed).await?;
+                }
+                Ok(start.elapsed())
+            }
+            Work::Generate(count) => {
+                for &sequence in sequences {
+                    prompt(backend, sequence, 1, seed).await?;
+                }
+                let start = Instant::now();
+                generate(backend, sequences, count).await?;
+                Ok(start.elapsed())
+            }
+        }
+    }
+}
+
+/// Processes `count` random tokens and chooses the one after them.
+async fn prompt(backend: &mut dyn Backend, sequence: SequenceId, count: usize, seed: &mut u64) -> Result<()> {
+    let vocab = backend.config().vocab_size as u64;
+    let tokens: Vec<u32> = (0..count).map(|_| (random(seed) % vocab) as u32).collect();
+    let mut last = None;
+    for chunk in tokens.chunks(backend.info().max_step_tokens) {
+        // Two steps in flight: the device never waits for the host, and work does not pile up.
+        let step = SequenceStep { sequence, tokens: StepTokens::Host(chunk), output: StepOutput::Greedy };
+        let ticket = backend.submit(&[step])?;
+        if let Some(earlier) = last.replace(ticket) {
+            backend.read(earlier).await?;
+        }
+    }
+    if let Some(ticket) = last {
+        backend.read(ticket).await?;
+    }
+    Ok(())
+}
+
+/// Generates `count` tokens in every sequence, one step ahead of reading them.
+async fn generate(backend: &mut dyn Backend, sequences: &[SequenceId], count: usize) -> Result<()> {
+    let step: Vec<SequenceStep<'_>> = sequences
+        .iter()
+        .map(|&sequence| SequenceStep { sequence, tokens: StepTokens::Previous, output: StepOutput::Greedy })
+        .collect();
+    let mut in_flight: Option<Ticket> = None;
+    for _ in 0..count {
+        let ticket = backend.submit(&step)?;
+        if let Some(earlier) = in_flight.replace(ticket) {
+            tokens(backend.read(earlier).await?)?;
+        }
+    }
+    match in_flight {
+        Some(ticket) => tokens(backend.read(ticket).await?),
+        None => Ok(()),
+    }
+}
+
+/// The step must have chosen a token in every sequence.
+fn tokens(results: Vec<StepResult>) -> Result<()> {
+    match results.iter().all(|result| matches!(result, StepResult::Token(_))) {
+        true => Ok(()),
+        false => Err(crate::Error::Device("a step chose no token".into())),
+    }
+}
+
+/// The next of a sequence of random numbers (xorshift, Marsaglia 2003).
+fn random(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed >> 11
+}

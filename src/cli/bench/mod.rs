@@ -1,0 +1,155 @@
+//! `gemma4-wgpu bench`
+
+mod measure;
+mod table;
+
+use std::{
+    io::{self, Write},
+    num::NonZeroUsize,
+    time::{Duration, SystemTime},
+};
+
+use clap::{Args, ValueEnum};
+
+use self::{
+    measure::{Test, Work},
+    table::{Facts, Row},
+};
+use super::{Exit, model::ModelArgs};
+use crate::{Error, Result, backend::Backend, config::shapes};
+
+/// Measure prompt processing and generation
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Random int4 weights of a published shape instead of a checkpoint
+    #[arg(long, value_name = "NAME", value_parser = shapes::NAMES, conflicts_with = "model")]
+    synthetic: Option<String>,
+    /// Prompt lengths to process
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "TOKENS")]
+    prompt: Vec<usize>,
+    /// Numbers of tokens to generate
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_name = "TOKENS")]
+    generate: Vec<usize>,
+    /// Tokens in the context before the clock starts
+    #[arg(short, long, value_delimiter = ',', default_value = "0", value_name = "TOKENS")]
+    depth: Vec<usize>,
+    /// Sequences that generate together
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNT")]
+    parallel: Vec<NonZeroUsize>,
+    /// How often each test runs, after a warm-up
+    #[arg(short, long, default_value = "5", value_name = "COUNT")]
+    repetitions: NonZeroUsize,
+    /// Form of the results
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// The same as --output json
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    /// The same as --output csv
+    #[arg(long, conflicts_with_all = ["output", "json"])]
+    csv: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Output {
+    /// A Markdown table
+    #[default]
+    Md,
+    Json,
+    Csv,
+}
+
+impl BenchArgs {
+    fn tests(&self) -> Result<Vec<Test>> {
+        let mut tests = Vec::new();
+        for &depth in &self.depth {
+            let prompts = self.prompt.iter().filter(|&&count| count > 0);
+            tests.extend(prompts.map(|&count| Test { work: Work::Prompt(count), depth, parallel: 1 }));
+            for &count in self.generate.iter().filter(|&&count| count > 0) {
+                let work = Work::Generate(count);
+                tests.extend(self.parallel.iter().map(|parallel| Test { work, depth, parallel: parallel.get() }));
+            }
+        }
+        match tests.is_empty() {
+            true => Err(Error::Input("nothing to measure: -p and -n are all 0".into())),
+            false => Ok(tests),
+        }
+    }
+}
+
+pub fn run(args: &BenchArgs) -> Result<(), Exit> {
+    let tests = args.tests()?;
+    let positions = tests.iter().map(Test::positions).max().unwrap_or(1);
+    let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
+    let mut seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
+    let (name, mut backend, ceiling) = match &args.synthetic {
+        Some(name) => {
+            let (backend, ceiling) = args.model.load_synthetic(name, positions, sequences, seed as u32)?;
+            (format!("{name} synthetic"), backend, ceiling)
+        }
+        None => args.model.load_for_bench(positions, sequences)?,
+    };
+    let mut rows = Vec::new();
+    for test in &tests {
+        rows.push(measure(test, &name, &mut *backend, args.repetitions.get(), ceiling, &mut seed)?);
+    }
+    let facts = Facts { read_ceiling_gb_per_s: ceiling, peak_bytes: backend.info().peak_bytes };
+    let output = match (args.json, args.csv) {
+        (true, _) => Output::Json,
+        (_, true) => Output::Csv,
+        _ => args.output,
+    };
+    let text = render(&rows, &facts, output)
+        .map_err(|error| Error::Input(format!("the results cannot be written: {error}")))?;
+    io::stdout().write_all(text.as_bytes()).map_err(Exit::from_stdout)
+}
+
+/// Runs a test: once to warm up, then `repetitions` times.
+fn measure(
+    test: &Test,
+    model: &str,
+    backend: &mut dyn Backend,
+    repetitions: usize,
+    ceiling: Option<f64>,
+    seed: &mut u64,
+) -> Result<Row> {
+    test.run(backend, seed)?;
+    let mut times = (0..repetitions).map(|_| test.run(backend, seed)).collect::<Result<Vec<Duration>>>()?;
+    times.sort();
+    let rate = |time: Duration| test.tokens() as f64 / time.as_secs_f64();
+    let median = (rate(times[(repetitions - 1) / 2]) + rate(times[repetitions / 2])) / 2.0;
+    let info = backend.info();
+    let multiplications = backend.config().layer_multiplications() as f64;
+    let is_prompt = matches!(test.work, Work::Prompt(_));
+    // All sequences share one read of the weights.
+    let bandwidth = (!is_prompt).then_some(median / test.parallel as f64 * info.weight_bytes as f64 / 1e9);
+    Ok(Row {
+        model: model.to_owned(),
+        backend: info.backend,
+        device: info.device,
+        weight_bytes: info.weight_bytes,
+        test: test.name(),
+        repetitions,
+        median,
+        min: rate(times[repetitions - 1]),
+        max: rate(times[0]),
+        weight_gb_per_s: bandwidth,
+        of_read_ceiling: bandwidth.zip(ceiling).map(|(rate, ceiling)| rate / ceiling),
+        tflop_per_s: is_prompt.then_some(median * 2.0 * multiplications / 1e12),
+    })
+}
+
+fn render(rows: &[Row], facts: &Facts, output: Output) -> Result<String, serde_json::Error> {
+    Ok(match output {
+        Output::Json => format!("{:#}\n", serde_json::json!({ "results": rows, "facts": facts })),
+        Output::Csv => table::csv(rows)?,
+        Output::Md => {
+            let device = rows.first().map_or("", |row| &row.device);
+            let ceiling = facts.read_ceiling_gb_per_s.map(|rate| format!(", reads {rate:.0} GB/s")).unwrap_or_default();
+            let peak = facts.peak_bytes as f64 / 1e9;
+            format!("{device}{ceiling}, {peak:.2} GB held at most\n\n{}", table::markdown(rows))
+        }
+    })
+}

@@ -1,0 +1,94 @@
+//! The interactive chat of `gemma4-wgpu run`.
+
+use std::io::{self, Write};
+
+use rustyline::{DefaultEditor, error::ReadlineError};
+
+use super::{
+    Exit, one_line,
+    report::Output,
+    session::{Answer, Session},
+};
+use crate::{
+    Error,
+    text::{Message, Role},
+};
+
+const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer";
+
+/// Reads prompts and streams answers until the user leaves. `opening` holds the system message, if
+/// there is one.
+pub fn run(session: &mut Session<'_>, opening: Vec<Message>, output: &Output, quiet: bool) -> Result<(), Exit> {
+    let mut editor = DefaultEditor::new().map_err(terminal_error)?;
+    if !quiet {
+        eprintln!("{} · {HELP}", session.generator.backend().info().device);
+    }
+    let mut conversation = opening.clone();
+    let mut interrupted = false;
+    loop {
+        let line = match editor.readline("> ") {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) if interrupted => return Err(Exit::Interrupted),
+            Err(ReadlineError::Interrupted) => {
+                interrupted = true;
+                eprintln!("Ctrl-C again leaves");
+                continue;
+            }
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(terminal_error(error)),
+        };
+        interrupted = false;
+        match line.trim() {
+            "" => continue,
+            "/exit" => return Ok(()),
+            "/help" => eprintln!("{HELP}"),
+            "/clear" => {
+                conversation.clone_from(&opening);
+                session.generator.reset();
+            }
+            command if command.starts_with('/') => eprintln!("{command}: no such command; {HELP}"),
+            prompt => {
+                // A full history only costs the arrow keys.
+                let _ = editor.add_history_entry(prompt);
+                interrupted = turn(session, &mut conversation, prompt, output)?;
+            }
+        }
+    }
+}
+
+/// One turn: a prompt and its answer; true if Ctrl-C ended it. A prompt that cannot be used is named
+/// and forgotten.
+fn turn(
+    session: &mut Session<'_>,
+    conversation: &mut Vec<Message>,
+    prompt: &str,
+    output: &Output,
+) -> Result<bool, Exit> {
+    conversation.push(Message::new(Role::User, prompt));
+    match answer(session, conversation) {
+        Ok(answer) => {
+            output.after(&answer, session);
+            let interrupted = answer.interrupted();
+            conversation.push(Message::new(Role::Assistant, answer.text));
+            Ok(interrupted)
+        }
+        Err(Exit::Failed(error @ (Error::Input(_) | Error::Template(_) | Error::Tokenizer(_)))) => {
+            conversation.pop();
+            eprintln!("error: {}", one_line(&error));
+            Ok(false)
+        }
+        Err(exit) => Err(exit),
+    }
+}
+
+fn answer(session: &mut Session<'_>, conversation: &[Message]) -> Result<Answer, Exit> {
+    let tokens = session.prompter.tokens(conversation)?;
+    let mut stdout = io::stdout().lock();
+    let answer = session.answer(&tokens, &mut stdout)?;
+    writeln!(stdout).map_err(Exit::from_stdout)?;
+    Ok(answer)
+}
+
+fn terminal_error(error: ReadlineError) -> Exit {
+    Error::Io { path: "terminal".into(), source: io::Error::other(error) }.into()
+}

@@ -1,0 +1,144 @@
+//! `gemma4-wgpu eval`
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Exit,
+    interrupt::{self, Work},
+    logits_file::LogitsFile,
+    model::{ModelArgs, progress_bar},
+};
+use crate::{
+    Error, Result,
+    backend::Backend,
+    checkpoint::{Checkpoint, TensorSource},
+    generate::{Perplexity, check_prompt, each_logits},
+    text::Tokenizer,
+};
+
+/// Measure how well the model predicts a text, or write its logits
+///
+/// The text starts with the start token, if the tokenizer adds one, and stands in one context. Every
+/// token after the first is predicted from all before it; the perplexity is exp of the mean negative
+/// log-likelihood of these predictions.
+#[derive(Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    source: Source,
+    /// Write the logits of every position as f32 tensor "logits" [tokens, vocab] to a safetensors file
+    #[arg(long, value_name = "FILE")]
+    logits_out: Option<PathBuf>,
+    /// Use only the first N tokens
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Text to predict, UTF-8
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Token ids to predict, a JSON array; needs no tokenizer
+    #[arg(long, value_name = "FILE")]
+    token_ids: Option<PathBuf>,
+}
+
+pub fn run(args: &EvalArgs) -> Result<(), Exit> {
+    let checkpoint = args.model.open()?;
+    let mut tokens = args.source.tokens(&checkpoint)?;
+    tokens.truncate(args.max_tokens.unwrap_or(usize::MAX));
+    if tokens.len() < 2 && args.logits_out.is_none() {
+        return Err(Error::Input(format!("a perplexity needs at least 2 tokens, not {}", tokens.len())).into());
+    }
+    let context_length = args.model.context_length(&checkpoint, tokens.len())?;
+    check_prompt(tokens.len(), context_length)?;
+    interrupt::install()?;
+    let mut backend = args.model.load(&checkpoint, context_length)?;
+    let score = evaluate(args, backend.as_mut(), &tokens)?;
+    print(args, &score).map_err(Exit::from_stdout)
+}
+
+/// Runs the tokens once: scores them, and writes the logits if asked for.
+fn evaluate(args: &EvalArgs, backend: &mut dyn Backend, tokens: &[u32]) -> Result<Perplexity, Exit> {
+    let vocab = backend.config().vocab_size;
+    let work = Work::begin();
+    let mut file = match &args.logits_out {
+        Some(path) => Some(LogitsFile::create(path, tokens.len(), vocab)?),
+        None => None,
+    };
+    let bar = progress_bar(tokens.len() as u64, args.model.quiet);
+    let mut score = Perplexity::default();
+    let visited = pollster::block_on(each_logits(backend, tokens, &mut |first, rows| {
+        if work.stopped() {
+            return Err(Error::Input("interrupted".into()));
+        }
+        bar.inc((rows.len() / vocab) as u64);
+        score.add(rows, vocab, &tokens[first + 1..])?;
+        file.as_mut().map_or(Ok(()), |file| file.append(rows))
+    }));
+    bar.finish_and_clear();
+    match visited {
+        Err(_) if work.stopped() => return Err(Exit::Interrupted),
+        visited => visited?,
+    }
+    file.map_or(Ok(()), LogitsFile::finish)?;
+    Ok(score)
+}
+
+fn print(args: &EvalArgs, score: &Perplexity) -> io::Result<()> {
+    let mut out = io::stdout();
+    match (score.mean_nll(), score.perplexity()) {
+        (nll, perplexity) if args.json => {
+            writeln!(out, "{}", json!({ "tokens": score.tokens(), "nll": nll, "perplexity": perplexity }))
+        }
+        (Some(nll), Some(perplexity)) => {
+            writeln!(out, "{} tokens, nll {nll:.5}, perplexity {perplexity:.4}", score.tokens())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Source {
+    /// The ids to run, all within the vocabulary.
+    fn tokens(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
+        let read = |path: &Path| fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source });
+        match (&self.text, &self.token_ids) {
+            (Some(path), _) => text_tokens(checkpoint, path, read(path)?),
+            (None, Some(path)) => token_ids(checkpoint.config().vocab_size, path, &read(path)?),
+            (None, None) => Err(Error::Input("give --text or --token-ids".into())),
+        }
+    }
+}
+
+/// The text's tokens, after the start token if the tokenizer adds one. Text that looks like a
+/// special token is text.
+fn text_tokens(checkpoint: &Checkpoint, path: &Path, bytes: Vec<u8>) -> Result<Vec<u32>> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        Error::Input(format!("{}: invalid UTF-8 at byte {}", path.display(), error.utf8_error().valid_up_to()))
+    })?;
+    let assets = checkpoint.text_assets()?;
+    Tokenizer::new(&assets)?.encode_prompt(&text, false)
+}
+
+fn token_ids(vocab: usize, path: &Path, json: &[u8]) -> Result<Vec<u32>> {
+    let unusable = |reason: String| Error::Input(format!("{}: {reason}", path.display()));
+    let ids: Vec<u32> =
+        serde_json::from_slice(json).map_err(|error| unusable(format!("not a JSON array of token ids: {error}")))?;
+    match ids.iter().find(|&&id| id as usize >= vocab) {
+        Some(id) => Err(unusable(format!("token id {id} is outside the vocabulary of {vocab}"))),
+        None => Ok(ids),
+    }
+}

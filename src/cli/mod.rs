@@ -1,0 +1,89 @@
+//! The command line: one file per subcommand.
+
+mod bench;
+mod chat;
+mod devices;
+mod eval;
+mod interrupt;
+mod logits_file;
+mod model;
+mod report;
+mod run;
+mod session;
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::Error;
+
+/// Runs Gemma 4 and Gemma 3 text models in int4 on any GPU.
+#[derive(Parser)]
+#[command(name = "gemma4-wgpu", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(Box<run::RunArgs>),
+    Devices(devices::DevicesArgs),
+    Eval(eval::EvalArgs),
+    Bench(Box<bench::BenchArgs>),
+}
+
+/// What is logged unless `RUST_LOG` says otherwise. The Vulkan loader calls a missing driver an
+/// error; here it is a choice between adapters, or an error line of our own.
+const LOG_FILTER: &str = "error,wgpu_hal::vulkan::instance=off";
+
+/// Why a command ended early.
+enum Exit {
+    Failed(Error),
+    /// Ctrl-C.
+    Interrupted,
+    /// Nobody reads standard output any more.
+    BrokenPipe,
+}
+
+impl From<Error> for Exit {
+    fn from(error: Error) -> Self {
+        Exit::Failed(error)
+    }
+}
+
+impl Exit {
+    /// What a failed write to standard output means.
+    fn from_stdout(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Exit::BrokenPipe,
+            _ => Exit::Failed(Error::Io { path: "standard output".into(), source: error }),
+        }
+    }
+}
+
+/// Runs the program: 0 on success, 1 with one line on stderr on failure, 2 for wrong usage, 130
+/// after Ctrl-C. `RUST_LOG` sets what is logged (env_logger).
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG_FILTER)).init();
+    let outcome = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(()) | Err(Exit::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Exit::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
+        Err(Exit::Failed(error)) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error as a single line, whatever a library put into it.
+fn one_line(error: &Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}

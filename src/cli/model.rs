@@ -1,0 +1,189 @@
+//! The options that say which model runs where, and loading it.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{Args, ValueEnum, builder::PossibleValue};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    Error, Result,
+    backend::Backend,
+    checkpoint::{Checkpoint, TensorSource},
+    config::ModelConfig,
+    cpu::CpuBackend,
+    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    quant::Quantize,
+    weights::{self, CacheType, LoadOptions},
+};
+
+/// Which model runs where.
+#[derive(Args)]
+#[command(next_help_heading = "Model and device")]
+pub struct ModelArgs {
+    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file
+    #[arg(long, short, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    /// What computes; auto takes the GPU, or the CPU with a warning where there is none
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendKind,
+    /// Adapter to use: its number in `gemma4-wgpu devices` or a part of its name
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,checks=on
+    #[arg(long, value_name = "LIST")]
+    kernels: Option<KernelOptions>,
+    /// What full-precision weights become while loading; quantized files keep their own format
+    #[arg(long, value_enum, default_value_t)]
+    quantize: Quantize,
+    /// Element type of the KV cache
+    #[arg(long, value_enum, default_value_t)]
+    cache_type: CacheType,
+    /// Positions of the context: prompt and answer together [default: what the model and the command need]
+    #[arg(long, value_name = "TOKENS")]
+    ctx: Option<NonZeroUsize>,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum BackendKind {
+    #[default]
+    Auto,
+    Wgpu,
+    Cpu,
+}
+
+impl ValueEnum for Quantize {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Quantize::Int4, Quantize::Int8, Quantize::None]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Quantize::Int4 => PossibleValue::new("int4").help("Layers in int4, embedding and lm_head in int8"),
+            Quantize::Int8 => PossibleValue::new("int8").help("All matrices in int8"),
+            Quantize::None => PossibleValue::new("none").help("As stored"),
+        })
+    }
+}
+
+impl ValueEnum for CacheType {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[CacheType::F16, CacheType::F32]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            CacheType::F16 => "f16",
+            CacheType::F32 => "f32",
+        }))
+    }
+}
+
+impl ModelArgs {
+    /// Opens the checkpoint; reads no weights yet.
+    pub fn open(&self) -> Result<Checkpoint> {
+        let path = self.model.as_ref().ok_or_else(|| Error::Input("--model is missing".into()))?;
+        Checkpoint::open(path)
+    }
+
+    /// The context's length: `--ctx`, else `default` or what the model has, if that is less.
+    pub fn context_length(&self, checkpoint: &Checkpoint, default: usize) -> Result<usize> {
+        let max = checkpoint.config().max_position_embeddings;
+        match self.ctx.map(NonZeroUsize::get) {
+            None => Ok(default.min(max)),
+            Some(ctx) if ctx > max => Err(Error::Input(format!("--ctx {ctx} exceeds the model's {max} positions"))),
+            Some(ctx) => Ok(ctx),
+        }
+    }
+
+    /// Loads the model onto its device, with a progress bar if stderr is a terminal.
+    pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
+        self.load_on(self.open_gpu()?, checkpoint, &self.load_options(context_length, 1))
+    }
+
+    fn load_options(&self, context_length: usize, max_sequences: usize) -> LoadOptions {
+        LoadOptions { quantize: self.quantize, context_length, max_sequences, cache_type: self.cache_type }
+    }
+
+    fn load_on(&self, gpu: Option<Gpu>, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
+        let bar = self.progress_bar(weights::load_bytes(checkpoint));
+        let mut progress = |bytes| bar.inc(bytes);
+        let backend: Box<dyn Backend> = pollster::block_on(async {
+            Ok::<_, Error>(match gpu {
+                Some(gpu) => Box::new(GpuBackend::load(gpu, checkpoint, options, &mut progress).await?) as _,
+                None => Box::new(CpuBackend::load(checkpoint, options, &mut progress).await?) as _,
+            })
+        })?;
+        bar.finish_and_clear();
+        Ok(backend)
+    }
+
+    /// Loads a checkpoint to measure it, with the device's read ceiling in GB/s.
+    pub fn load_for_bench(
+        &self,
+        positions: usize,
+        sequences: usize,
+    ) -> Result<(String, Box<dyn Backend>, Option<f64>)> {
+        let checkpoint = self.open()?;
+        let gpu = self.open_gpu()?;
+        let ceiling = gpu.as_ref().map(read_ceiling).transpose()?;
+        let backend = self.load_on(gpu, &checkpoint, &self.load_options(positions, sequences))?;
+        Ok((checkpoint.description().to_owned(), backend, ceiling))
+    }
+
+    /// Makes a model of random weights on the device, with the device's read ceiling in GB/s.
+    pub fn load_synthetic(
+        &self,
+        name: &str,
+        positions: usize,
+        sequences: usize,
+        seed: u32,
+    ) -> Result<(Box<dyn Backend>, Option<f64>)> {
+        let config = ModelConfig::named(name).ok_or_else(|| Error::Input(format!("{name}: no such shape")))?;
+        let gpu = self.open_gpu()?.ok_or_else(|| Error::Input("synthetic models need an adapter".into()))?;
+        let ceiling = read_ceiling(&gpu)?;
+        let options = self.load_options(positions, sequences);
+        Ok((Box::new(pollster::block_on(GpuBackend::synthetic(gpu, config, &options, seed))?), Some(ceiling)))
+    }
+
+    /// The adapter to run on; `None` for the CPU backend. Only a missing adapter, and only where
+    /// nothing about the adapter was asked for, leads to the CPU without asking.
+    fn open_gpu(&self) -> Result<Option<Gpu>> {
+        let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some();
+        if self.backend == BackendKind::Cpu {
+            return match asks_for_gpu {
+                true => Err(Error::Input("--adapter and --kernels do not apply to --backend cpu".into())),
+                false => Ok(None),
+            };
+        }
+        let options = DeviceOptions { adapter: self.adapter.clone(), kernels: self.kernels.unwrap_or_default() };
+        match pollster::block_on(Gpu::open(&options)) {
+            Err(Error::Device(reason))
+                if self.backend == BackendKind::Auto && !asks_for_gpu && reason.starts_with("no adapter") =>
+            {
+                eprintln!("warning: {reason}; running on the CPU backend, which is slow");
+                Ok(None)
+            }
+            gpu => gpu.map(Some),
+        }
+    }
+
+    fn progress_bar(&self, bytes: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template("loading [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        progress_bar(bytes, self.quiet).with_style(style.progress_chars("=> "))
+    }
+}
+
+fn read_ceiling(gpu: &Gpu) -> Result<f64> {
+    Ok(gpu.read_bandwidth()? / 1e9)
+}
+
+/// A bar on stderr, invisible if `quiet` or where stderr is no terminal.
+pub fn progress_bar(length: u64, quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    ProgressBar::with_draw_target(Some(length), target)
+}

@@ -1,0 +1,184 @@
+//! `gemma4-wgpu run`
+
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    num::NonZeroUsize,
+    time::Instant,
+};
+
+use clap::Args;
+
+use super::{
+    Exit, chat, interrupt,
+    model::ModelArgs,
+    report::Output,
+    session::{Prompter, Session},
+};
+use crate::{
+    Error, Result,
+    generate::{Generator, check_prompt},
+    sampling::SamplingParams,
+    text::{Message, Role, SamplingDefaults},
+};
+
+/// Context of a run unless `--ctx` says otherwise.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// Generate text: answer one prompt, or chat in a terminal
+///
+/// The prompt is --prompt, or the words after the options, or standard input. Without any of them a
+/// chat starts. Ctrl-C stops an answer; pressed twice it leaves.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Prompt
+    #[arg(value_name = "PROMPT", conflicts_with = "prompt")]
+    words: Vec<String>,
+    /// Prompt, as an option
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// System message
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "raw_prompt")]
+    system: Option<String>,
+    /// Continue the prompt as it is, without the chat template
+    #[arg(long)]
+    raw_prompt: bool,
+    /// Let the model think before it answers
+    #[arg(long, conflicts_with = "raw_prompt")]
+    thinking: bool,
+    /// Most tokens of an answer [default: as many as the context has room for]
+    #[arg(long, short = 'n', value_name = "N")]
+    max_new_tokens: Option<NonZeroUsize>,
+    /// Print times, rates and device memory to stderr
+    #[arg(long)]
+    stats: bool,
+    /// Print one JSON object with the answer, its tokens and figures instead of streaming text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+/// How tokens are chosen. What is not given comes from the checkpoint, or else is Gemma's default.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+struct SamplingArgs {
+    /// Randomness; 0 always takes the likeliest token [default: the checkpoint's, else 1]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among the K likeliest tokens; 0 for all [default: the checkpoint's, else 64]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens that together reach this probability [default: the checkpoint's, else 0.95]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Leave out tokens less likely than this fraction of the likeliest
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = 0.0)]
+    min_p: f32,
+    /// Above 1: make tokens that already occurred less likely
+    #[arg(long, value_name = "R", allow_negative_numbers = true, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Same seed, same text [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    fn params(&self, checkpoint: &SamplingDefaults) -> Result<SamplingParams> {
+        let gemma = SamplingParams::default();
+        let params = SamplingParams {
+            temperature: self.temperature.or(checkpoint.temperature).unwrap_or(gemma.temperature),
+            top_k: self.top_k.or(checkpoint.top_k).unwrap_or(gemma.top_k),
+            top_p: self.top_p.or(checkpoint.top_p).unwrap_or(gemma.top_p),
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        params.validate().map(|()| params)
+    }
+}
+
+pub fn run(args: &RunArgs) -> Result<(), Exit> {
+    let prompt = args.prompt()?;
+    if prompt.is_none() && args.json {
+        return Err(Error::Input("--json needs a prompt: give --prompt or standard input".into()).into());
+    }
+    // Whatever can be wrong is found before the weights are loaded.
+    let checkpoint = args.model.open()?;
+    let assets = checkpoint.text_assets()?;
+    let sampling = args.sampling.params(&assets.sampling)?;
+    let prompter = Prompter::new(&assets, args.raw_prompt, args.thinking)?;
+    let context_length = args.model.context_length(&checkpoint, DEFAULT_CONTEXT)?;
+    let mut messages: Vec<Message> = Vec::new();
+    messages.extend(args.system.as_ref().map(|text| Message::new(Role::System, text)));
+    messages.extend(prompt.as_ref().map(|text| Message::new(Role::User, text)));
+    let tokens = match prompt {
+        Some(_) => Some(prompter.tokens(&messages)?),
+        None => None,
+    };
+    if let Some(tokens) = &tokens {
+        check_prompt(tokens.len(), context_length)?;
+    }
+    interrupt::install()?;
+    let start = Instant::now();
+    let mut backend = args.model.load(&checkpoint, context_length)?;
+    let load_time = start.elapsed();
+    let mut session = Session {
+        generator: Generator::new(backend.as_mut()),
+        prompter: &prompter,
+        sampling,
+        eos_ids: &assets.eos_ids,
+        max_new_tokens: args.max_new_tokens,
+    };
+    let output = Output { stats: args.stats, load_time };
+    match tokens {
+        Some(tokens) if args.json => answer_json(&mut session, &tokens, &output),
+        Some(tokens) => answer_once(&mut session, &tokens, &output),
+        None => chat::run(&mut session, messages, &output, args.model.quiet),
+    }
+}
+
+/// Streams one answer to standard output.
+fn answer_once(session: &mut Session<'_>, tokens: &[u32], output: &Output) -> Result<(), Exit> {
+    let mut stdout = io::stdout().lock();
+    let answer = session.answer(tokens, &mut stdout)?;
+    writeln!(stdout).map_err(Exit::from_stdout)?;
+    output.after(&answer, session);
+    if answer.interrupted() { Err(Exit::Interrupted) } else { Ok(()) }
+}
+
+/// Prints one answer as a JSON object.
+fn answer_json(session: &mut Session<'_>, tokens: &[u32], output: &Output) -> Result<(), Exit> {
+    let answer = session.answer(tokens, &mut io::sink())?;
+    let report = serde_json::to_string(&output.report(&answer, session))
+        .map_err(|error| Error::Input(format!("the answer cannot be written as JSON: {error}")))?;
+    writeln!(io::stdout(), "{report}").map_err(Exit::from_stdout)?;
+    output.after(&answer, session);
+    if answer.interrupted() { Err(Exit::Interrupted) } else { Ok(()) }
+}
+
+impl RunArgs {
+    /// The one prompt; `None` for a chat.
+    fn prompt(&self) -> Result<Option<String>> {
+        if let Some(prompt) = &self.prompt {
+            return Ok(Some(prompt.clone()));
+        }
+        if !self.words.is_empty() {
+            return Ok(Some(self.words.join(" ")));
+        }
+        if io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        let stdin = || "standard input".into();
+        io::stdin().read_to_end(&mut bytes).map_err(|source| Error::Io { path: stdin(), source })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            Error::Input(format!("standard input: invalid UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+        })?;
+        match text.strip_suffix('\n').unwrap_or(&text) {
+            "" => Err(Error::Input("standard input: no prompt".into())),
+            text => Ok(Some(text.to_owned())),
+        }
+    }
+}

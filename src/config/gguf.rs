@@ -1,0 +1,318 @@
+//! [`ModelConfig`] from GGUF metadata, architectures `gemma3` and `gemma4`, with the defaults of
+//! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
+
+use super::{Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, Rope};
+use crate::{
+    Error, Result,
+    checkpoint::gguf::{Gguf, GgufTensor, Value},
+    error::quoted,
+    quant::Dtype,
+};
+
+/// llama.cpp tells this model by its layers: its queries are scaled by (hidden_size/heads)^-0.5.
+const GEMMA3_27B_LAYERS: usize = 62;
+/// Frequency factors from here on mean "does not turn" (converters write 1e30).
+const NO_ROTATION: f32 = 1e20;
+
+impl ModelConfig {
+    /// Reads the metadata of a GGUF file, or of all the parts of a split one in their order (the
+    /// first has the metadata; tensors may lie in any).
+    ///
+    /// Errors: [`Error::Config`] for values that are missing or wrong, [`Error::Unsupported`] for
+    /// other architectures and features that this crate lacks, [`Error::Tensor`].
+    pub fn from_gguf(parts: &[Gguf]) -> Result<Self> {
+        let file = Metadata::new(parts)?;
+        file.refuse_unsupported()?;
+        let gemma4 = file.architecture == Architecture::Gemma4;
+        let count = file.size("block_count")?;
+        if count > MAX_LAYERS {
+            return Err(Error::Config(format!("block_count = {count} is more than {MAX_LAYERS}")));
+        }
+        let hidden_size = file.size("embedding_length")?;
+        let layers = file.layers(count, hidden_size)?;
+        let embedding = file.tensor("token_embd.weight").ok_or_else(|| missing_tensor("token_embd.weight"))?;
+        let config = ModelConfig {
+            architecture: file.architecture,
+            vocab_size: *embedding.shape.first().unwrap_or(&0),
+            hidden_size,
+            attention_scale: match layers.first() {
+                Some(layer) if !gemma4 => gemma3_attention_scale(count, hidden_size, layer),
+                _ => 1.0,
+            },
+            rms_norm_eps: file
+                .required(file.number("attention.layer_norm_rms_epsilon")?, "attention.layer_norm_rms_epsilon")?
+                as f32,
+            // llama.cpp takes 0 for none.
+            final_logit_softcap: file
+                .number("final_logit_softcapping")?
+                .map(|cap| cap as f32)
+                .filter(|cap| *cap != 0.0),
+            v_norm: gemma4,
+            layer_scalar: gemma4 && file.tensor("blk.0.layer_output_scale.weight").is_some(),
+            // Converters add the 1 to the weights.
+            norm_weight_offset: 0.0,
+            tie_word_embeddings: file.tensor("output.weight").is_none(),
+            max_position_embeddings: file.size("context_length")?,
+            layers,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn gemma3_attention_scale(layers: usize, hidden_size: usize, layer: &LayerConfig) -> f32 {
+    let scalar = match layers {
+        GEMMA3_27B_LAYERS => hidden_size / layer.n_heads.max(1),
+        _ => layer.head_dim,
+    };
+    (scalar as f32).powf(-0.5)
+}
+
+fn missing_tensor(name: &str) -> Error {
+    Error::tensor(name, "missing from the checkpoint")
+}
+
+/// The model's metadata: keys below are without the architecture's prefix.
+struct Metadata<'p, 'a> {
+    parts: &'p [Gguf<'a>],
+    first: &'p Gguf<'a>,
+    prefix: &'a str,
+    architecture: Architecture,
+}
+
+impl<'p, 'a> Metadata<'p, 'a> {
+    fn new(parts: &'p [Gguf<'a>]) -> Result<Self> {
+        let first = parts.first().ok_or_else(|| Error::Config("a GGUF checkpoint without files".into()))?;
+        let key = "general.architecture";
+        let prefix = first.text(key).map_err(Error::Config)?;
+        let prefix = prefix.ok_or_else(|| Error::Config(format!("{key} is missing")))?;
+        let architecture = match prefix {
+            "gemma3" => Architecture::Gemma3,
+            "gemma4" => Architecture::Gemma4,
+            other => {
+                let reason = format!("architecture {} (gemma3 and gemma4 run)", quoted(other));
+                return Err(Error::Unsupported(reason));
+            }
+        };
+        Ok(Metadata { parts, first, prefix, architecture })
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn get(&self, key: &str) -> Option<Value<'a>> {
+        self.first.get(&self.key(key))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.first.float(&self.key(key)).map_err(Error::Config)
+    }
+
+    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        let value = self.first.unsigned(&self.key(key)).map_err(Error::Config)?;
+        value.map(|value| self.to_size(key, value)).transpose()
+    }
+
+    fn size(&self, key: &str) -> Result<usize> {
+        self.required(self.optional_size(key)?, key)
+    }
+
+    fn to_size(&self, key: &str, value: u64) -> Result<usize> {
+        value.try_into().map_err(|_| Error::Config(format!("{} = {value} is out of range", self.key(key))))
+    }
+
+    fn required<T>(&self, value: Option<T>, key: &str) -> Result<T> {
+        value.ok_or_else(|| Error::Config(format!("{} is missing", self.key(key))))
+    }
+
+    fn tensor(&self, name: &str) -> Option<&'p GgufTensor<'a>> {
+        self.parts.iter().find_map(|part| part.tensor(name))
+    }
+
+    /// A value that a file gives once for all layers or once for each.
+    fn per_layer(&self, key: &str, layers: usize) -> Result<Option<Vec<Value<'a>>>> {
+        match self.get(key) {
+            Some(Value::Array(array)) if array.len() != layers => {
+                let (key, len) = (self.key(key), array.len());
+                Err(Error::Config(format!("{key} has {len} values for {layers} layers")))
+            }
+            Some(Value::Array(array)) => Ok(Some(array.iter().collect())),
+            Some(value) => Ok(Some(vec![value; layers])),
+            None => Ok(None),
+        }
+    }
+
+    fn sizes(&self, key: &str, layers: usize) -> Result<Vec<usize>> {
+        let values = self.required(self.per_layer(key, layers)?, key)?;
+        let size = |value: Value| match value.unsigned() {
+            Some(value) => self.to_size(key, value),
+            None => Err(Error::Config(format!("{} is not a whole number", self.key(key)))),
+        };
+        values.into_iter().map(size).collect()
+    }
+
+    /// Errors with the name of the first feature that is not there yet.
+    fn refuse_unsupported(&self) -> Result<()> {
+        for (key, feature) in [
+            ("expert_count", "mixture of experts"),
+            ("embedding_length_per_layer_input", "per-layer embeddings"),
+            ("attention.shared_kv_layers", "KV sharing between layers"),
+            ("nextn_predict_layers", "multi-token prediction layers"),
+        ] {
+            let key = self.key(key);
+            if let Some(size @ 1..) = self.first.unsigned(&key).map_err(Error::Config)? {
+                return Err(Error::Unsupported(format!("{feature} ({key} = {size})")));
+            }
+        }
+        if self.tensor("blk.0.ffn_gate_inp.weight").is_some() {
+            return Err(Error::Unsupported("mixture of experts (tensor blk.0.ffn_gate_inp.weight)".into()));
+        }
+        let causal = self.key("attention.causal");
+        if self.first.flag(&causal).map_err(Error::Config)? == Some(false) {
+            return Err(Error::Unsupported(format!("bidirectional attention ({causal})")));
+        }
+        match self.number("attn_logit_softcapping")? {
+            Some(cap) if cap != 0.0 => Err(Error::Unsupported(format!(
+                "attention logit softcapping ({} = {cap})",
+                self.key("attn_logit_softcapping")
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn layers(&self, count: usize, hidden_size: usize) -> Result<Vec<LayerConfig>> {
+        let gemma4 = self.architecture == Architecture::Gemma4;
+        let n_heads = self.sizes("attention.head_count", count)?;
+        let n_kv_heads = self.sizes("attention.head_count_kv", count)?;
+        let intermediate_sizes = self.sizes("feed_forward_length", count)?;
+        let sliding = self.sliding_layers(count)?;
+        let window = match sliding.contains(&true) {
+            true => self.size("attention.sliding_window")?,
+            false => 0,
+        };
+        let first_heads = n_heads.first().copied().unwrap_or(1).max(1);
+        let full_dim = self.head_dim("")?.unwrap_or(hidden_size / first_heads);
+        let sliding_dim = match self.head_dim("_swa")? {
+            None if gemma4 => return self.required(None, "attention.key_length_swa"),
+            dim => dim.unwrap_or(full_dim),
+        };
+        let full_rope = self.full_rope(full_dim)?;
+        let sliding_rope = self.sliding_rope(sliding_dim)?;
+        let layer = |index: usize| LayerConfig {
+            attention: match sliding[index] {
+                true => AttentionKind::Sliding { window },
+                false => AttentionKind::Full,
+            },
+            n_heads: n_heads[index],
+            n_kv_heads: n_kv_heads[index],
+            head_dim: if sliding[index] { sliding_dim } else { full_dim },
+            rope: if sliding[index] { sliding_rope } else { full_rope },
+            k_eq_v: gemma4 && !sliding[index] && self.tensor(&format!("blk.{index}.attn_v.weight")).is_none(),
+            intermediate_size: intermediate_sizes[index],
+        };
+        Ok((0..count).map(layer).collect())
+    }
+
+    /// Which layers have a sliding window.
+    fn sliding_layers(&self, count: usize) -> Result<Vec<bool>> {
+        let key = "attention.sliding_window_pattern";
+        let not_bools = || Error::Config(format!("{} is not one bool per layer", self.key(key)));
+        if let Some(Value::Array(_)) = self.get(key) {
+            let values = self.per_layer(key, count)?.unwrap_or_default();
+            return values.into_iter().map(|value| value.flag().ok_or_else(not_bools)).collect();
+        }
+        if self.architecture == Architecture::Gemma4 {
+            // llama.cpp takes one value for "all layers", other programs for a period: not guessed.
+            return Err(not_bools());
+        }
+        if matches!(self.optional_size("attention.sliding_window")?, None | Some(0)) {
+            return Ok(vec![false; count]);
+        }
+        Ok(match self.optional_size(key)?.unwrap_or(6) {
+            0 => vec![true; count],
+            period => (1..=count).map(|layer| layer % period != 0).collect(),
+        })
+    }
+
+    /// Key length of full (`""`) or sliding (`"_swa"`) layers, which the value length must equal.
+    fn head_dim(&self, kind: &str) -> Result<Option<usize>> {
+        let key = format!("attention.key_length{kind}");
+        let key_length = self.optional_size(&key)?;
+        match (key_length, self.optional_size(&format!("attention.value_length{kind}"))?) {
+            (Some(k), Some(v)) if k != v => {
+                Err(Error::Unsupported(format!("values longer than keys ({} = {k}, values have {v})", self.key(&key))))
+            }
+            _ => Ok(key_length),
+        }
+    }
+
+    /// RoPE turns whole heads, or files say otherwise by `rope_freqs.weight`.
+    fn whole_head(&self, key: &str, head_dim: usize) -> Result<usize> {
+        match self.optional_size(key)? {
+            Some(dims) if dims != head_dim => {
+                Err(Error::Unsupported(format!("RoPE over a part of the head ({} = {dims})", self.key(key))))
+            }
+            _ => Ok(head_dim / 2),
+        }
+    }
+
+    fn sliding_rope(&self, head_dim: usize) -> Result<Rope> {
+        // Gemma 3 files seldom say it; the scaling of positions is not for sliding layers.
+        let theta = self.number("rope.freq_base_swa")?.unwrap_or(1e4) as f32;
+        let key = match self.architecture {
+            Architecture::Gemma3 => "rope.dimension_count",
+            Architecture::Gemma4 => "rope.dimension_count_swa",
+        };
+        Ok(Rope { theta, rotated_pairs: self.whole_head(key, head_dim)?, scale: 1.0 })
+    }
+
+    fn full_rope(&self, head_dim: usize) -> Result<Rope> {
+        let theta = self.required(self.number("rope.freq_base")?, "rope.freq_base")? as f32;
+        let rope = Rope {
+            theta,
+            rotated_pairs: self.whole_head("rope.dimension_count", head_dim)?,
+            scale: self.linear_scaling()? as f32,
+        };
+        match self.architecture {
+            Architecture::Gemma3 => Ok(rope),
+            Architecture::Gemma4 => self.with_frequency_factors(rope),
+        }
+    }
+
+    fn linear_scaling(&self) -> Result<f64> {
+        let key = self.key("rope.scaling.type");
+        match self.first.text(&key).map_err(Error::Config)? {
+            Some("none") => return Ok(1.0),
+            None | Some("linear") => {}
+            Some(other) => return Err(Error::Unsupported(format!("RoPE scaling {} ({key})", quoted(other)))),
+        }
+        let factor = match self.number("rope.scaling.factor")? {
+            Some(factor) => factor,
+            None => self.number("rope.scale_linear")?.unwrap_or(1.0),
+        };
+        Ok(if factor == 0.0 { 1.0 } else { factor })
+    }
+
+    /// Proportional RoPE: `rope_freqs.weight`, shape `[head_dim/2]`, divides the angles of full layers;
+    /// a run of one small factor, then factors so large that the other pairs stand still.
+    fn with_frequency_factors(&self, rope: Rope) -> Result<Rope> {
+        let name = "rope_freqs.weight";
+        let found = self.parts.iter().find_map(|part| part.tensor(name).map(|tensor| (part, tensor)));
+        let (part, tensor) = found.ok_or_else(|| missing_tensor(name))?;
+        if tensor.dtype != Some(Dtype::F32) || tensor.shape != [rope.rotated_pairs] {
+            let reason = format!("is not F32 of shape [{}]", rope.rotated_pairs);
+            return Err(Error::tensor(name, reason));
+        }
+        let (chunks, _) = part.data(tensor).as_chunks::<4>();
+        let factors = || chunks.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let factor = factors().next().unwrap_or(1.0);
+        let rotated_pairs = factors().take_while(|&other| other == factor && other < NO_ROTATION).count();
+        if factors().skip(rotated_pairs).any(|factor| factor.is_nan() || factor < NO_ROTATION) {
+            return Err(Error::Unsupported(format!("RoPE factors that differ from pair to pair (tensor {name})")));
+        }
+        // Where no pair turns, the first factor says nothing.
+        let factor = if rotated_pairs == 0 { 1.0 } else { factor };
+        Ok(Rope { rotated_pairs, scale: rope.scale * factor, ..rope })
+    }
+}

@@ -1,0 +1,382 @@
+//! [`ModelConfig`] from Hugging Face `config.json`, with the defaults of transformers 5.17
+//! (`configuration_gemma3.py`, `configuration_gemma4.py`, `configuration_gemma4_unified.py`).
+
+use serde_json::Value;
+
+use super::{Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, Rope, json, json::Fields};
+use crate::{Error, Result, error::quoted};
+
+/// The configuration class that reads the text model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Gemma3,
+    Gemma4,
+    /// The encoder-free Gemma 4 (12B): the same text model with other defaults, never with
+    /// per-layer embeddings or experts.
+    Gemma4Unified,
+}
+
+impl Class {
+    fn of(model_type: &str) -> Result<Self> {
+        match model_type {
+            "gemma3" | "gemma3_text" => Ok(Class::Gemma3),
+            "gemma4" | "gemma4_text" => Ok(Class::Gemma4),
+            "gemma4_unified" | "gemma4_unified_text" => Ok(Class::Gemma4Unified),
+            other => {
+                Err(Error::Unsupported(format!("architecture {} (Gemma 3 and Gemma 4 text models run)", quoted(other))))
+            }
+        }
+    }
+
+    fn architecture(self) -> Architecture {
+        match self {
+            Class::Gemma3 => Architecture::Gemma3,
+            Class::Gemma4 | Class::Gemma4Unified => Architecture::Gemma4,
+        }
+    }
+
+    fn default_vocab_size(self) -> usize {
+        if self == Class::Gemma3 { 262_208 } else { 262_144 }
+    }
+
+    fn default_layers(self) -> usize {
+        if self == Class::Gemma3 { 26 } else { 30 }
+    }
+
+    fn default_window(self) -> usize {
+        match self {
+            Class::Gemma3 => 4096,
+            Class::Gemma4 => 512,
+            Class::Gemma4Unified => 1024,
+        }
+    }
+
+    fn default_max_positions(self) -> usize {
+        if self == Class::Gemma4Unified { 262_144 } else { 131_072 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LayerType {
+    Sliding,
+    Full,
+}
+
+impl LayerType {
+    fn parse(value: &Value) -> Result<Self> {
+        match value.as_str() {
+            Some("sliding_attention") => Ok(LayerType::Sliding),
+            Some("full_attention") => Ok(LayerType::Full),
+            Some(other) => Err(Error::Unsupported(format!("layer type {}", quoted(other)))),
+            None => Err(Error::Config("layer_types holds something else than strings".into())),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            LayerType::Sliding => "sliding_attention",
+            LayerType::Full => "full_attention",
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Reads the text of a `config.json`: a text model's (flat) or a multi-modal model's (nested
+    /// `text_config`), as published or as transformers 5.17 writes it.
+    ///
+    /// Errors: [`Error::Config`] for values that are wrong, [`Error::Unsupported`] for features that
+    /// this crate lacks.
+    pub fn from_hf_json(json: &str) -> Result<Self> {
+        let value: Value =
+            json::parse(json.as_bytes()).map_err(|error| Error::Config(format!("config.json: {error}")))?;
+        let root = Fields::of(&value, "config.json")?;
+        let text = root.object("text_config")?.unwrap_or(root);
+        let outer = root.text("model_type")?.ok_or_else(|| Error::Config("model_type is missing".into()))?;
+        let class = match (Class::of(outer)?, text.text("model_type")?) {
+            (outer, None) => outer,
+            (_, Some(inner)) => Class::of(inner)?,
+        };
+        refuse_unsupported(root, text, class)?;
+        let config = ModelConfig {
+            architecture: class.architecture(),
+            vocab_size: text.size("vocab_size")?.unwrap_or(class.default_vocab_size()),
+            hidden_size: text.size("hidden_size")?.unwrap_or(2304),
+            layers: layers(text, class)?,
+            rms_norm_eps: text.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            final_logit_softcap: text.number("final_logit_softcapping")?.map(|cap| cap as f32),
+            attention_scale: match class {
+                Class::Gemma3 => text.number("query_pre_attn_scalar")?.unwrap_or(256.0).powf(-0.5) as f32,
+                _ => 1.0,
+            },
+            v_norm: class != Class::Gemma3,
+            layer_scalar: class != Class::Gemma3,
+            norm_weight_offset: if class == Class::Gemma3 { 1.0 } else { 0.0 },
+            // Of a multi-modal model, transformers asks the outer config.
+            tie_word_embeddings: root.flag("tie_word_embeddings")?.unwrap_or(true),
+            max_position_embeddings: text.size("max_position_embeddings")?.unwrap_or(class.default_max_positions()),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// Errors with the name of the first feature that is not there yet.
+fn refuse_unsupported(root: Fields, text: Fields, class: Class) -> Result<()> {
+    let refuse = |feature: String| Err(Error::Unsupported(feature));
+    for fields in [root, text] {
+        if let Some(quantization) = fields.object("quantization_config")? {
+            let method = quantization.text("quant_method")?.unwrap_or("unnamed");
+            return refuse(format!("safetensors quantized by {} (quantization_config)", quoted(method)));
+        }
+    }
+    match text.text("hidden_activation")? {
+        None | Some("gelu_pytorch_tanh") => {}
+        Some(other) => return refuse(format!("hidden_activation {} (only gelu_pytorch_tanh)", quoted(other))),
+    }
+    match text.get("use_bidirectional_attention") {
+        None | Some(Value::Bool(false)) => {}
+        // Concerns image tokens alone.
+        Some(Value::String(kind)) if kind == "vision" => {}
+        Some(_) => return refuse("bidirectional attention over text (use_bidirectional_attention)".into()),
+    }
+    if let Some(cap) = text.number("attn_logit_softcapping")? {
+        return refuse(format!("attention logit softcapping (attn_logit_softcapping = {cap})"));
+    }
+    for (key, feature) in [
+        ("attention_bias", "attention biases"),
+        ("enable_moe_block", "mixture of experts"),
+        ("use_double_wide_mlp", "double-wide MLP"),
+    ] {
+        if text.flag(key)? == Some(true) {
+            return refuse(format!("{feature} ({key})"));
+        }
+    }
+    let default_per_layer_input =
+        if class == Class::Gemma4 && !text.has("hidden_size_per_layer_input") { 256 } else { 0 };
+    for (key, feature, default) in [
+        ("hidden_size_per_layer_input", "per-layer embeddings", default_per_layer_input),
+        ("num_kv_shared_layers", "KV sharing between layers", 0),
+    ] {
+        match text.size(key)?.unwrap_or(default) {
+            0 => {}
+            size => return refuse(format!("{feature} ({key} = {size})")),
+        }
+    }
+    Ok(())
+}
+
+fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
+    let count = text.size("num_hidden_layers")?.unwrap_or(class.default_layers());
+    if count > MAX_LAYERS {
+        return Err(Error::Config(format!("num_hidden_layers = {count} is more than {MAX_LAYERS}")));
+    }
+    let types = layer_types(text, class, count)?;
+    let heads = head_sizes(text, class, &types)?;
+    let intermediate_size = text.size("intermediate_size")?.unwrap_or(9216);
+    let n_heads = text.size("num_attention_heads")?.unwrap_or(8);
+    let window = text.size("sliding_window")?.unwrap_or(class.default_window());
+    let k_eq_v = class != Class::Gemma3 && text.flag("attention_k_eq_v")?.unwrap_or(false);
+    let ropes = Ropes::read(text, class, &types)?;
+    let layer = |(&layer_type, heads): (&LayerType, Heads)| LayerConfig {
+        attention: match layer_type {
+            LayerType::Sliding => AttentionKind::Sliding { window },
+            LayerType::Full => AttentionKind::Full,
+        },
+        n_heads,
+        n_kv_heads: heads.n_kv_heads,
+        head_dim: heads.head_dim,
+        rope: ropes.of(layer_type).resolve(heads.head_dim),
+        k_eq_v: k_eq_v && layer_type == LayerType::Full,
+        intermediate_size,
+    };
+    Ok(types.iter().zip(heads).map(layer).collect())
+}
+
+fn layer_types(text: Fields, class: Class, count: usize) -> Result<Vec<LayerType>> {
+    let mut types: Vec<LayerType> = match text.list("layer_types")? {
+        Some(list) if list.len() != count => {
+            let len = list.len();
+            return Err(Error::Config(format!("layer_types has {len} entries, num_hidden_layers is {count}")));
+        }
+        Some(list) => list.iter().map(LayerType::parse).collect::<Result<_>>()?,
+        None => {
+            let period = match class {
+                Class::Gemma3 => text.size("sliding_window_pattern")?.unwrap_or(6),
+                _ => 6,
+            };
+            if period == 0 {
+                return Err(Error::Config("sliding_window_pattern is 0".into()));
+            }
+            let full_at =
+                |index: usize| if index.is_multiple_of(period) { LayerType::Full } else { LayerType::Sliding };
+            (1..=count).map(full_at).collect()
+        }
+    };
+    // transformers forces this, with a warning.
+    if class != Class::Gemma3
+        && let Some(last) = types.last_mut()
+    {
+        *last = LayerType::Full;
+    }
+    Ok(types)
+}
+
+/// What may differ from layer to layer.
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    head_dim: usize,
+    n_kv_heads: usize,
+}
+
+fn head_sizes(text: Fields, class: Class, types: &[LayerType]) -> Result<Vec<Heads>> {
+    let common = Heads {
+        head_dim: text.size("head_dim")?.unwrap_or(256),
+        n_kv_heads: text.size("num_key_value_heads")?.unwrap_or(4),
+    };
+    let mut heads = vec![common; types.len()];
+    if text.has("per_layer_config") {
+        apply_per_layer_config(text, class, &mut heads)?;
+    } else if class != Class::Gemma3 {
+        let mut full = Heads { head_dim: text.size("global_head_dim")?.unwrap_or(512), ..common };
+        if text.flag("attention_k_eq_v")? == Some(true) {
+            full.n_kv_heads = text.size("num_global_key_value_heads")?.unwrap_or(common.n_kv_heads);
+        }
+        for (heads, _) in heads.iter_mut().zip(types).filter(|(_, layer_type)| **layer_type == LayerType::Full) {
+            *heads = full;
+        }
+    }
+    Ok(heads)
+}
+
+/// `per_layer_config` maps layer indices (zero-padded strings) to the values that differ from the
+/// model's; where it is given, `global_head_dim` and its like no longer count.
+fn apply_per_layer_config(text: Fields, class: Class, heads: &mut [Heads]) -> Result<()> {
+    let Some(overrides) = text.object("per_layer_config")? else { return Ok(()) };
+    let mut seen = vec![false; heads.len()];
+    for (key, value) in overrides.iter() {
+        let index = key.parse().ok().filter(|index| *index < heads.len());
+        let index: usize =
+            index.ok_or_else(|| Error::Config(format!("per_layer_config has no layer {} to change", quoted(key))))?;
+        if std::mem::replace(&mut seen[index], true) {
+            return Err(Error::Config(format!("per_layer_config names layer {index} twice")));
+        }
+        let layer = Fields::of(value, "an entry of per_layer_config")?;
+        for (name, value) in layer.iter() {
+            // An override may repeat the model's value.
+            if text.get(name) == Some(value) {
+                continue;
+            }
+            match (name.as_str(), class) {
+                ("head_dim", Class::Gemma4 | Class::Gemma4Unified) => {
+                    heads[index].head_dim = layer.size(name)?.unwrap_or(0);
+                }
+                ("num_key_value_heads", Class::Gemma4 | Class::Gemma4Unified) => {
+                    heads[index].n_kv_heads = layer.size(name)?.unwrap_or(0);
+                }
+                _ => {
+                    return Err(Error::Unsupported(format!(
+                        "{} that differs by layer (per_layer_config)",
+                        quoted(name)
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rotary parameters of one kind of layer, before the head dimension is known.
+#[derive(Debug, Clone, Copy)]
+struct RopeParameters {
+    theta: f32,
+    factor: f32,
+    /// Share of the head's pairs that turn.
+    rotated: f64,
+}
+
+impl RopeParameters {
+    fn resolve(self, head_dim: usize) -> Rope {
+        let rotated_pairs = (self.rotated * head_dim as f64 / 2.0).floor() as usize;
+        Rope { theta: self.theta, rotated_pairs, scale: self.factor }
+    }
+
+    /// Reads `{rope_type, rope_theta, factor, partial_rotary_factor}`.
+    fn read(fields: Fields, layer_type: LayerType, default_theta: Option<f64>) -> Result<Self> {
+        let missing = |key| Error::Config(format!("rope_parameters of {} lack {key}", layer_type.name()));
+        let theta = fields.number("rope_theta")?.or(default_theta).ok_or_else(|| missing("rope_theta"))?;
+        let partial = fields.number("partial_rotary_factor")?.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&partial) {
+            return Err(Error::Config(format!("partial_rotary_factor = {partial} is not between 0 and 1")));
+        }
+        let rope_type = match fields.text("rope_type")? {
+            Some(rope_type) => rope_type,
+            None => fields.text("type")?.unwrap_or("default"),
+        };
+        let (factor, rotated) = match rope_type {
+            // transformers reads no partial_rotary_factor here.
+            "default" => (1.0, 1.0),
+            "linear" if partial == 1.0 => (fields.number("factor")?.ok_or_else(|| missing("factor"))?, 1.0),
+            "linear" => return Err(Error::Unsupported("linear RoPE with a partial_rotary_factor".into())),
+            "proportional" => (fields.number("factor")?.unwrap_or(1.0), partial),
+            other => return Err(Error::Unsupported(format!("rope_type {}", quoted(other)))),
+        };
+        Ok(RopeParameters { theta: theta as f32, factor: factor as f32, rotated })
+    }
+}
+
+/// Rotary parameters by kind of layer.
+struct Ropes {
+    sliding: RopeParameters,
+    full: RopeParameters,
+}
+
+impl Ropes {
+    fn of(&self, layer_type: LayerType) -> RopeParameters {
+        match layer_type {
+            LayerType::Sliding => self.sliding,
+            LayerType::Full => self.full,
+        }
+    }
+
+    fn read(text: Fields, class: Class, types: &[LayerType]) -> Result<Self> {
+        let by_type = text.object("rope_parameters")?;
+        let parameters = |layer_type: LayerType| match by_type {
+            Some(by_type) => by_type.object(layer_type.name()),
+            None => Ok(None),
+        };
+        if by_type.is_some() && parameters(LayerType::Sliding)?.is_none() && parameters(LayerType::Full)?.is_none() {
+            return Err(Error::Config("rope_parameters are not given by layer type".into()));
+        }
+        let read = |layer_type| match (parameters(layer_type)?, class) {
+            (given, Class::Gemma3) => gemma3_rope(text, given, layer_type),
+            (Some(given), _) => RopeParameters::read(given, layer_type, None),
+            (None, _) if by_type.is_some() && types.contains(&layer_type) => {
+                Err(Error::Config(format!("rope_parameters lack {}", layer_type.name())))
+            }
+            (None, _) => Ok(match layer_type {
+                LayerType::Sliding => RopeParameters { theta: 1e4, factor: 1.0, rotated: 1.0 },
+                LayerType::Full => RopeParameters { theta: 1e6, factor: 1.0, rotated: 0.25 },
+            }),
+        };
+        Ok(Ropes { sliding: read(LayerType::Sliding)?, full: read(LayerType::Full)? })
+    }
+}
+
+/// Gemma 3 has an older form too: `rope_theta`, `rope_local_base_freq` and `rope_scaling`, of which
+/// the scaling is for full layers only.
+fn gemma3_rope(text: Fields, given: Option<Fields>, layer_type: LayerType) -> Result<RopeParameters> {
+    let (theta_key, default_theta) = match layer_type {
+        LayerType::Sliding => ("rope_local_base_freq", 1e4),
+        LayerType::Full => ("rope_theta", 1e6),
+    };
+    let theta = text.number(theta_key)?.unwrap_or(default_theta);
+    let scaling = match layer_type {
+        LayerType::Sliding => None,
+        LayerType::Full => text.object("rope_scaling")?,
+    };
+    match (scaling, given) {
+        (Some(_), Some(_)) => Err(Error::Config("both rope_scaling and rope_parameters are given".into())),
+        (Some(fields), None) | (None, Some(fields)) => RopeParameters::read(fields, layer_type, Some(theta)),
+        (None, None) => Ok(RopeParameters { theta: theta as f32, factor: 1.0, rotated: 1.0 }),
+    }
+}

@@ -1,0 +1,78 @@
+//! Bounds that every [`ModelConfig`] keeps, whatever file it came from.
+
+use super::{AttentionKind, LayerConfig, ModelConfig};
+use crate::{Error, Result};
+
+/// More layers than any model of the family could have.
+pub(super) const MAX_LAYERS: usize = 1024;
+
+const MAX_VOCAB: usize = 1 << 24;
+const MAX_HIDDEN: usize = 1 << 17;
+const MAX_INTERMEDIATE: usize = 1 << 20;
+const MAX_HEADS: usize = 1 << 12;
+const MAX_HEAD_DIM: usize = 1 << 12;
+/// Positions are u32 on devices, with room to add to them.
+const MAX_POSITIONS: usize = 1 << 30;
+
+impl ModelConfig {
+    /// Errors with [`Error::Config`] if a number is zero, out of bounds or contradicts another.
+    pub fn validate(&self) -> Result<()> {
+        in_bounds("vocab_size", self.vocab_size, MAX_VOCAB)?;
+        in_bounds("hidden_size", self.hidden_size, MAX_HIDDEN)?;
+        in_bounds("number of layers", self.layers.len(), MAX_LAYERS)?;
+        in_bounds("max_position_embeddings", self.max_position_embeddings, MAX_POSITIONS)?;
+        positive("rms_norm_eps", self.rms_norm_eps)?;
+        positive("attention scale", self.attention_scale)?;
+        self.final_logit_softcap.map_or(Ok(()), |cap| positive("final_logit_softcapping", cap))?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.validate().map_err(|error| match error {
+                Error::Config(reason) => Error::Config(format!("layer {index}: {reason}")),
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl LayerConfig {
+    fn validate(&self) -> Result<()> {
+        in_bounds("number of heads", self.n_heads, MAX_HEADS)?;
+        in_bounds("number of KV heads", self.n_kv_heads, MAX_HEADS)?;
+        in_bounds("head_dim", self.head_dim, MAX_HEAD_DIM)?;
+        in_bounds("intermediate_size", self.intermediate_size, MAX_INTERMEDIATE)?;
+        if let AttentionKind::Sliding { window } = self.attention {
+            in_bounds("sliding_window", window, MAX_POSITIONS)?;
+        }
+        let (heads, kv_heads) = (self.n_heads, self.n_kv_heads);
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(Error::Config(format!("{heads} heads cannot share {kv_heads} KV heads evenly")));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(Error::Config(format!("head_dim = {} is odd", self.head_dim)));
+        }
+        if self.rope.rotated_pairs > self.head_dim / 2 {
+            return Err(Error::Config(format!(
+                "RoPE turns {} pairs of {}",
+                self.rope.rotated_pairs,
+                self.head_dim / 2
+            )));
+        }
+        positive("RoPE theta", self.rope.theta)?;
+        positive("RoPE factor", self.rope.scale)
+    }
+}
+
+fn in_bounds(what: &str, value: usize, max: usize) -> Result<()> {
+    match value {
+        0 => Err(Error::Config(format!("{what} is 0"))),
+        value if value > max => Err(Error::Config(format!("{what} = {value} is more than {max}"))),
+        _ => Ok(()),
+    }
+}
+
+fn positive(what: &str, value: f32) -> Result<()> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(Error::Config(format!("{what} = {value} is not a positive number"))),
+    }
+}

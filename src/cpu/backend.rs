@@ -1,0 +1,210 @@
+//! [`CpuBackend`]: sequences and steps around the forward pass.
+
+use std::collections::HashMap;
+
+use super::{
+    KvCache,
+    forward::{Model, Segment, scaled},
+    matrix::CpuStore,
+    ops, out_of_memory, try_with_capacity,
+};
+use crate::{
+    Error, Result,
+    backend::{
+        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult, StepTokens,
+        Ticket, cache_capacity,
+    },
+    checkpoint::TensorSource,
+    config::{LayerConfig, ModelConfig},
+    weights::{CacheType, LoadOptions, ModelWeights},
+};
+
+/// Tokens of a step: bounds the memory that activations take.
+const MAX_STEP_TOKENS: usize = 256;
+
+/// A model in memory, computed with [`ops`] on all processor cores.
+///
+/// A step is computed when it is submitted; reading it only hands out the result.
+pub struct CpuBackend {
+    model: Model,
+    sequences: Sequences,
+    /// By slot.
+    slots: Vec<Slot>,
+    /// Results that were not read yet, by ticket.
+    finished: HashMap<u64, Vec<StepResult>>,
+    next_ticket: u64,
+    weight_bytes: u64,
+    kv_bytes: u64,
+    peak_bytes: u64,
+}
+
+/// What a place for a sequence holds.
+struct Slot {
+    /// Of each layer.
+    caches: Vec<KvCache>,
+    /// What its last step chose, if that was [`StepOutput::Greedy`].
+    chosen: u32,
+}
+
+impl CpuBackend {
+    /// Loads a model into memory. `progress` is told the bytes of the checkpoint consumed since it
+    /// was last called.
+    ///
+    /// Errors: a tensor is missing, misshapen or unreadable; options of zero; weights or KV cache do
+    /// not fit in memory.
+    pub async fn load(
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<CpuBackend> {
+        let config = source.config().clone();
+        config.validate()?;
+        let sequences = Sequences::new(&config, options, MAX_STEP_TOKENS)?;
+        let kv_bytes = kv_bytes(&config, options)?;
+        let mut store = CpuStore::default();
+        let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
+        let slot =
+            |_| Slot { caches: config.layers.iter().map(|layer| new_cache(layer, options)).collect(), chosen: 0 };
+        let slots = (0..options.max_sequences).map(slot).collect();
+        Ok(CpuBackend {
+            model: Model::new(config, weights),
+            sequences,
+            slots,
+            finished: HashMap::new(),
+            next_ticket: 0,
+            weight_bytes: store.bytes,
+            kv_bytes,
+            peak_bytes: store.bytes + kv_bytes,
+        })
+    }
+
+    /// Computes a sound step.
+    fn compute(&mut self, step: &[SequenceStep<'_>]) -> Result<Vec<StepResult>> {
+        let mut slots: Vec<Option<&mut Slot>> = self.slots.iter_mut().map(Some).collect();
+        let (mut tokens, mut segments, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        for part in step {
+            let sequence = self.sequences.get(part.sequence)?;
+            let Some(Slot { caches, chosen }) = slots.get_mut(sequence.slot).and_then(Option::take) else { continue };
+            let first = tokens.len();
+            match part.tokens {
+                StepTokens::Host(host) => tokens.extend_from_slice(host),
+                StepTokens::Previous => tokens.push(*chosen),
+            }
+            let rows = first..tokens.len();
+            segments.push(Segment { rows: rows.clone(), position: sequence.len, caches });
+            outputs.push((rows, part.output, chosen));
+        }
+        let normed = self.model.forward(&tokens, &mut segments);
+        let hidden = self.model.config.hidden_size;
+        let mut logit_bytes = 0;
+        let mut logits = |rows| {
+            let logits = self.model.logits(&normed[scaled(&rows, hidden)]);
+            logit_bytes += 4 * logits.len() as u64;
+            logits
+        };
+        let results = outputs
+            .into_iter()
+            .map(|(rows, output, chosen)| {
+                let last = rows.end - 1..rows.end;
+                match output {
+                    StepOutput::None => StepResult::None,
+                    StepOutput::LastLogits => StepResult::Logits(logits(last)),
+                    StepOutput::AllLogits => StepResult::Logits(logits(rows)),
+                    StepOutput::Greedy => {
+                        let token = ops::argmax(&logits(last));
+                        *chosen = token;
+                        StepResult::Token(token)
+                    }
+                }
+            })
+            .collect();
+        let held = self.weight_bytes + self.kv_bytes + activation_bytes(&self.model.config, tokens.len()) + logit_bytes;
+        self.peak_bytes = self.peak_bytes.max(held);
+        Ok(results)
+    }
+}
+
+impl Backend for CpuBackend {
+    fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            backend: "cpu",
+            device: format!("{} CPU threads", rayon::current_num_threads()),
+            context_length: self.sequences.context_length,
+            max_sequences: self.sequences.max_sequences,
+            max_step_tokens: self.sequences.max_step_tokens,
+            weight_bytes: self.weight_bytes,
+            kv_bytes: self.kv_bytes,
+            peak_bytes: self.peak_bytes,
+        }
+    }
+
+    fn open_sequence(&mut self) -> Result<SequenceId> {
+        self.sequences.open()
+    }
+
+    fn close_sequence(&mut self, sequence: SequenceId) {
+        self.sequences.close(sequence);
+    }
+
+    fn sequence_len(&self, sequence: SequenceId) -> usize {
+        self.sequences.len(sequence)
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
+        self.sequences.truncate(sequence, len)
+    }
+
+    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
+        self.sequences.check(step)?;
+        let results = self.compute(step)?;
+        self.sequences.advance(step);
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.finished.insert(ticket, results);
+        Ok(Ticket(ticket))
+    }
+
+    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
+        let results = self.finished.remove(&ticket.0);
+        Box::pin(async move { results.ok_or_else(|| Error::Input(format!("step {} was never submitted", ticket.0))) })
+    }
+}
+
+fn new_cache(layer: &LayerConfig, options: &LoadOptions) -> KvCache {
+    let capacity = cache_capacity(layer, options.context_length, MAX_STEP_TOKENS);
+    KvCache::new(options.cache_type, capacity, layer.n_kv_heads, layer.head_dim)
+}
+
+/// Bytes of the KV caches of all sequences. Errors if they do not fit in memory.
+fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
+    let element_bytes = match options.cache_type {
+        CacheType::F16 => 2,
+        CacheType::F32 => 4,
+    };
+    let of_layer = |layer: &LayerConfig| {
+        let positions = cache_capacity(layer, options.context_length, MAX_STEP_TOKENS) as u128;
+        2 * element_bytes * positions * (layer.n_kv_heads * layer.head_dim) as u128
+    };
+    let of_sequence: u128 = config.layers.iter().map(of_layer).sum();
+    let bytes = of_sequence.saturating_mul(options.max_sequences as u128);
+    let what = format!("the KV cache of {} x {} positions", options.max_sequences, options.context_length);
+    // Asks for all at once and gives it back: the parts, zeroed lazily, would each seem to fit.
+    let len = usize::try_from(bytes).map_err(|_| out_of_memory(&what, bytes))?;
+    try_with_capacity::<u8>(&what, len)?;
+    Ok(bytes as u64)
+}
+
+/// Bytes that a forward pass of `rows` rows takes at most, logits aside.
+fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    let of_layer = |layer: &LayerConfig| {
+        let attention = 2 * layer.n_heads * layer.head_dim + 4 * layer.n_kv_heads * layer.head_dim;
+        attention.max(2 * layer.intermediate_size)
+    };
+    let widest = config.layers.iter().map(of_layer).max().unwrap_or(0);
+    // The residual stream, its normed form and the branch; a product is transposed once.
+    4 * (rows * (3 * config.hidden_size + widest)) as u64
+}

@@ -1,0 +1,139 @@
+//! The forward pass: a list of named steps per layer.
+
+use std::ops::Range;
+
+use super::{
+    CpuMatrix, KvCache,
+    ops::{self, Attention, KvUpdate},
+};
+use crate::{
+    config::{AttentionKind, LayerConfig, ModelConfig},
+    weights::{LayerWeights, ModelWeights},
+};
+
+pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
+
+/// A model and what follows from its config.
+pub(super) struct Model {
+    pub config: ModelConfig,
+    pub weights: Weights,
+    /// Of each layer, `[head_dim/2]`.
+    pub inverse_frequencies: Vec<Vec<f32>>,
+}
+
+/// The rows of a step that belong to one sequence, at consecutive positions.
+pub(super) struct Segment<'a> {
+    pub rows: Range<usize>,
+    /// Position of the first row.
+    pub position: usize,
+    /// Of each layer.
+    pub caches: &'a mut [KvCache],
+}
+
+/// One layer as the forward pass sees it.
+struct Layer<'a> {
+    index: usize,
+    config: &'a LayerConfig,
+    weights: &'a LayerWeights<CpuMatrix, Vec<f32>>,
+}
+
+impl Model {
+    pub fn new(config: ModelConfig, weights: Weights) -> Self {
+        let frequencies = |layer: &LayerConfig| layer.rope.inverse_frequencies(layer.head_dim);
+        let inverse_frequencies = config.layers.iter().map(frequencies).collect();
+        Model { config, weights, inverse_frequencies }
+    }
+
+    /// Runs `tokens` (one a row, the rows of `segments` together) through all layers and stores their
+    /// keys and values. Returns the normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes.
+    pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>]) -> Vec<f32> {
+        let (config, weights) = (&self.config, &self.weights);
+        let (rows, hidden, eps) = (tokens.len(), config.hidden_size, config.rms_norm_eps);
+
+        // The residual stream and its normed form, which is what the next matrices take.
+        let mut x = vec![0.0; rows * hidden]; // [rows, hidden]
+        let mut normed = vec![0.0; rows * hidden]; // [rows, hidden]
+        ops::embed(&weights.embed_tokens, tokens, config.embedding_scale(), &mut x);
+        ops::rms_norm(&x, Some(self.input_norm(0)), hidden, eps, &mut normed);
+
+        for (index, (config, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
+            let layer = Layer { index, config, weights };
+            let branch = self.attention(&layer, &normed, segments); // [rows, hidden]
+            let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);
+            ops::norm_add_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
+
+            let branch = feed_forward(&layer, &normed); // [rows, hidden]
+            let (post, next) = (&weights.post_feedforward_norm, self.input_norm(index + 1));
+            ops::norm_add_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
+        }
+        normed
+    }
+
+    /// Logits of normed hidden states `[rows, hidden]`: `[rows, vocab]`.
+    pub fn logits(&self, normed: &[f32]) -> Vec<f32> {
+        let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
+        let mut logits = matmul(lm_head, normed);
+        if let Some(cap) = self.config.final_logit_softcap {
+            ops::softcap(&mut logits, cap);
+        }
+        logits
+    }
+
+    /// The norm that stands before layer `index`, or before lm_head after the last layer.
+    fn input_norm(&self, index: usize) -> &[f32] {
+        self.weights.layers.get(index).map_or(&self.weights.norm, |layer| &layer.input_norm)
+    }
+
+    /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
+    fn attention(&self, layer: &Layer<'_>, normed: &[f32], segments: &mut [Segment<'_>]) -> Vec<f32> {
+        let LayerConfig { n_heads, n_kv_heads, head_dim, .. } = *layer.config;
+        let eps = self.config.rms_norm_eps;
+        let inverse_frequencies = &self.inverse_frequencies[layer.index];
+        let attention = Attention {
+            n_heads,
+            scale: self.config.attention_scale,
+            window: match layer.config.attention {
+                AttentionKind::Sliding { window } => Some(window),
+                AttentionKind::Full => None,
+            },
+        };
+        let update = KvUpdate { k_norm: &layer.weights.k_norm, v_norm: self.config.v_norm, eps, inverse_frequencies };
+
+        let mut q = matmul(&layer.weights.q_proj, normed); // [rows, n_heads, head_dim]
+        let k = matmul(&layer.weights.k_proj, normed); // [rows, n_kv_heads, head_dim]
+        let v = layer.weights.v_proj.as_ref().map(|v_proj| matmul(v_proj, normed));
+        let v = v.as_ref().unwrap_or(&k); // [rows, n_kv_heads, head_dim]
+
+        let mut attended = vec![0.0; q.len()]; // [rows, n_heads, head_dim]
+        for segment in segments {
+            let cache = &mut segment.caches[layer.index];
+            let q_rows = scaled(&segment.rows, n_heads * head_dim);
+            let kv_rows = scaled(&segment.rows, n_kv_heads * head_dim);
+            let q = &mut q[q_rows.clone()];
+            ops::qk_norm_rope(q, n_heads, &layer.weights.q_norm, eps, inverse_frequencies, segment.position);
+            ops::rope_kv_update(&k[kv_rows.clone()], &v[kv_rows], update, segment.position, cache);
+            ops::sdpa(q, cache, segment.position, attention, &mut attended[q_rows]);
+        }
+        matmul(&layer.weights.o_proj, &attended)
+    }
+}
+
+/// `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
+fn feed_forward(layer: &Layer<'_>, normed: &[f32]) -> Vec<f32> {
+    let mut gate = matmul(&layer.weights.gate_proj, normed); // [rows, intermediate]
+    let up = matmul(&layer.weights.up_proj, normed); // [rows, intermediate]
+    ops::gelu_mul(&mut gate, &up);
+    matmul(&layer.weights.down_proj, &gate)
+}
+
+/// [`ops::matmul`] into a new vector.
+fn matmul(weights: &CpuMatrix, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len() / weights.in_features() * weights.out_features()];
+    ops::matmul(weights, x, &mut out);
+    out
+}
+
+/// The elements of rows that are `width` wide.
+pub(super) fn scaled(rows: &Range<usize>, width: usize) -> Range<usize> {
+    rows.start * width..rows.end * width
+}

@@ -1,0 +1,45 @@
+/// `cap · tanh(x / cap)`, in place.
+pub fn softcap(logits: &mut [f32], cap: f32) {
+    logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+}
+
+/// Index of the largest logit, the lowest among equals. NaN counts as smaller than everything; if
+/// nothing is larger than −∞, it is 0.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (id, logit);
+        }
+    }
+    best.0 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::ops::testing::assert_close;
+
+    #[test]
+    fn softcap_follows_the_formula() {
+        let x = [-100.0f32, -3.0, -0.5, 0.0, 1.0, 7.0, 1e30];
+        let expected = x.map(|x| 5.0 * (x as f64 / 5.0).tanh());
+        let mut out = x;
+        softcap(&mut out, 5.0);
+        assert_close(&out, &expected, 1e-6);
+    }
+
+    #[test]
+    fn argmax_takes_the_lowest_id_among_equals() {
+        assert_eq!(argmax(&[1.0, 3.0, 2.0, 3.0]), 1);
+        assert_eq!(argmax(&[-5.0, -4.0]), 1);
+        assert_eq!(argmax(&[0.0, -0.0]), 0);
+    }
+
+    #[test]
+    fn argmax_passes_over_nan() {
+        assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN, 2.0, f32::NAN]), 3);
+        assert_eq!(argmax(&[f32::NAN, f32::NAN]), 0);
+        assert_eq!(argmax(&[f32::NEG_INFINITY, f32::NEG_INFINITY]), 0);
+    }
+}

@@ -1,0 +1,334 @@
+//! The generator against a scripted backend, whose next token depends on every token of the context.
+
+use std::{cell::Cell, collections::HashMap};
+
+use super::*;
+use crate::{
+    backend::{BackendInfo, LocalBoxFuture},
+    config::{Architecture, ModelConfig},
+};
+
+const VOCAB: u32 = 97;
+
+/// Argmax of the scripted model after `context`: a hash of all of it.
+fn model(context: &[u32]) -> u32 {
+    context.iter().fold(17u32, |hash, &token| (hash.wrapping_mul(31)).wrapping_add(token + 1)) % VOCAB
+}
+
+/// The first `count` tokens that the scripted model chooses after `prompt`.
+fn expected(prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut context = prompt.to_vec();
+    for _ in 0..count {
+        context.push(model(&context));
+    }
+    context.split_off(prompt.len())
+}
+
+struct Script {
+    config: ModelConfig,
+    context_length: usize,
+    open: bool,
+    held: Vec<u32>,
+    greedy: Option<u32>,
+    results: HashMap<u64, StepResult>,
+    tickets: u64,
+    can_truncate: bool,
+    /// Tokens run so far, over all sequences.
+    run: usize,
+    /// Most tickets that were unread at once.
+    most_unread: usize,
+    fail_after: usize,
+}
+
+impl Script {
+    fn new(context_length: usize) -> Script {
+        let config = ModelConfig {
+            architecture: Architecture::Gemma4,
+            vocab_size: VOCAB as usize,
+            hidden_size: 8,
+            layers: Vec::new(),
+            rms_norm_eps: 1e-6,
+            final_logit_softcap: None,
+            attention_scale: 1.0,
+            v_norm: true,
+            layer_scalar: true,
+            norm_weight_offset: 0.0,
+            tie_word_embeddings: true,
+            max_position_embeddings: context_length,
+        };
+        Script {
+            config,
+            context_length,
+            open: false,
+            held: Vec::new(),
+            greedy: None,
+            results: HashMap::new(),
+            tickets: 0,
+            can_truncate: true,
+            run: 0,
+            most_unread: 0,
+            fail_after: usize::MAX,
+        }
+    }
+
+    /// Logits with the script's token on top, shape `[vocab]`.
+    fn logits(context: &[u32]) -> Vec<f32> {
+        let top = model(context);
+        (0..VOCAB).map(|id| -(id.abs_diff(top) as f32)).collect()
+    }
+}
+
+impl Backend for Script {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            backend: "script",
+            device: String::new(),
+            context_length: self.context_length,
+            max_sequences: 1,
+            max_step_tokens: 4,
+            weight_bytes: 0,
+            kv_bytes: 0,
+            peak_bytes: 0,
+        }
+    }
+
+    fn open_sequence(&mut self) -> Result<SequenceId> {
+        assert!(!self.open, "the only sequence is open");
+        self.open = true;
+        self.held.clear();
+        Ok(SequenceId(0))
+    }
+
+    fn close_sequence(&mut self, _: SequenceId) {
+        self.open = false;
+    }
+
+    fn sequence_len(&self, _: SequenceId) -> usize {
+        self.held.len()
+    }
+
+    fn truncate(&mut self, _: SequenceId, len: usize) -> Result<()> {
+        assert!(self.open && len <= self.held.len());
+        if !self.can_truncate {
+            return Err(Error::Device("the window is gone".into()));
+        }
+        self.held.truncate(len);
+        self.greedy = None;
+        Ok(())
+    }
+
+    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
+        let [step] = step else { panic!("one sequence") };
+        assert!(self.open);
+        let before = self.held.len();
+        match step.tokens {
+            StepTokens::Host(tokens) => self.held.extend(tokens),
+            StepTokens::Previous => self.held.push(self.greedy.expect("the step before was greedy")),
+        }
+        let added = self.held.len() - before;
+        assert!((1..=4).contains(&added) && self.held.len() <= self.context_length);
+        self.run += added;
+        if self.run > self.fail_after {
+            return Err(Error::Device("lost".into()));
+        }
+        self.greedy = (step.output == StepOutput::Greedy).then(|| model(&self.held));
+        let result = match step.output {
+            StepOutput::None => StepResult::None,
+            StepOutput::LastLogits => StepResult::Logits(Script::logits(&self.held)),
+            StepOutput::AllLogits => {
+                StepResult::Logits((before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect())
+            }
+            StepOutput::Greedy => StepResult::Token(model(&self.held)),
+        };
+        self.tickets += 1;
+        self.results.insert(self.tickets, result);
+        self.most_unread = self.most_unread.max(self.results.len());
+        Ok(Ticket(self.tickets))
+    }
+
+    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
+        let result = self.results.remove(&ticket.0).expect("a ticket is read once");
+        Box::pin(async move { Ok(vec![result]) })
+    }
+}
+
+const GREEDY: SamplingParams =
+    SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: None };
+const PROMPT: [u32; 9] = [2, 7, 1, 8, 2, 8, 1, 8, 2];
+
+fn request<'a>(prompt: &'a [u32], max_new_tokens: usize, eos_ids: &'a [u32]) -> Request<'a> {
+    Request {
+        prompt,
+        sampling: GREEDY,
+        max_new_tokens: NonZeroUsize::new(max_new_tokens),
+        eos_ids,
+        cancelled: &|| false,
+    }
+}
+
+fn generate(generator: &mut Generator<'_>, request: &Request<'_>) -> Result<Generation> {
+    let mut heard = Vec::new();
+    let generation = pollster::block_on(generator.generate(request, &mut |token| heard.push(token)))?;
+    assert_eq!(heard, generation.tokens);
+    Ok(generation)
+}
+
+#[test]
+fn greedy_runs_one_step_ahead_and_takes_it_back() {
+    let mut script = Script::new(64);
+    let answer = expected(&PROMPT, 12);
+    let end = answer[7];
+    let length = answer.iter().position(|&token| token == end).unwrap();
+    let generation = generate(&mut Generator::new(&mut script), &request(&PROMPT, 40, &[end])).unwrap();
+    assert_eq!(generation.finish_reason, FinishReason::Stop);
+    assert_eq!(generation.tokens, answer[..length]);
+    assert_eq!(generation.stats.generated_tokens, length + 1);
+    // The step that took in the end token ran, and was taken back.
+    assert_eq!(script.run, PROMPT.len() + length + 1);
+    assert_eq!(script.held, [&PROMPT[..], &answer[..length]].concat());
+    assert_eq!(script.most_unread, 2);
+    assert!(script.results.is_empty() && !script.open);
+}
+
+#[test]
+fn length_runs_no_step_in_vain() {
+    let mut script = Script::new(64);
+    let generation = generate(&mut Generator::new(&mut script), &request(&PROMPT, 5, &[])).unwrap();
+    assert_eq!((generation.finish_reason, &generation.tokens), (FinishReason::Length, &expected(&PROMPT, 5)));
+    assert_eq!(script.run, PROMPT.len() + 4);
+    assert!(script.results.is_empty());
+}
+
+#[test]
+fn sampling_on_the_host_gives_the_same_text_at_top_1() {
+    let mut script = Script::new(64);
+    let sampling = SamplingParams { temperature: 1.0, top_k: 1, ..GREEDY };
+    let request = Request { sampling, ..request(&PROMPT, 20, &[]) };
+    let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
+    assert_eq!(generation.tokens, expected(&PROMPT, 20));
+    assert_eq!(script.most_unread, 2, "only the prompt's chunks overlap");
+}
+
+#[test]
+fn the_context_fills_to_the_last_position() {
+    for sampling in [GREEDY, SamplingParams { top_k: 1, temperature: 1.0, ..GREEDY }] {
+        let mut script = Script::new(12);
+        let request = Request { sampling, max_new_tokens: None, ..request(&PROMPT, 1, &[]) };
+        let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
+        assert_eq!(generation.finish_reason, FinishReason::ContextFull);
+        // Positions 9, 10 and 11 take in three tokens; the fourth is chosen and has no place.
+        assert_eq!(generation.tokens, expected(&PROMPT, 4));
+        assert_eq!(script.run, 12);
+    }
+}
+
+#[test]
+fn the_next_turn_runs_only_what_is_new() {
+    let mut script = Script::new(64);
+    let mut generator = Generator::new(&mut script);
+    let first = generate(&mut generator, &request(&PROMPT, 6, &[])).unwrap();
+    let second: Vec<u32> = [&PROMPT[..], &first.tokens, &[3, 1, 4]].concat();
+    let answer = generate(&mut generator, &request(&second, 6, &[])).unwrap();
+    assert_eq!(answer.tokens, expected(&second, 6));
+    // The last token of the first answer was chosen but never run.
+    assert_eq!(answer.stats.cached_tokens, PROMPT.len() + 5);
+    // A changed history is cut back to what is shared; the same prompt again runs its last token.
+    let changed: Vec<u32> = [&PROMPT[..4], &[90, 91, 92]].concat();
+    let answer = generate(&mut generator, &request(&changed, 6, &[])).unwrap();
+    assert_eq!((answer.tokens, answer.stats.cached_tokens), (expected(&changed, 6), 4));
+    let answer = generate(&mut generator, &request(&changed, 6, &[])).unwrap();
+    assert_eq!((answer.tokens, answer.stats.cached_tokens), (expected(&changed, 6), changed.len() - 1));
+}
+
+#[test]
+fn a_cache_that_cannot_go_back_starts_afresh() {
+    let mut script = Script::new(64);
+    script.can_truncate = false;
+    let mut generator = Generator::new(&mut script);
+    let answer = expected(&PROMPT, 3);
+    let first = generate(&mut generator, &request(&PROMPT, 40, &answer[2..])).unwrap();
+    assert_eq!(first.tokens, answer[..2]);
+    // The end token stayed in the cache. A prompt that goes on with it finds it there …
+    let with_end: Vec<u32> = [&PROMPT[..], &answer, &[5, 6]].concat();
+    let second = generate(&mut generator, &request(&with_end, 4, &[])).unwrap();
+    assert_eq!((second.tokens, second.stats.cached_tokens), (expected(&with_end, 4), PROMPT.len() + 3));
+    // … and one that does not starts anew.
+    let other = [2, 7, 5];
+    let third = generate(&mut generator, &request(&other, 4, &[])).unwrap();
+    assert_eq!((third.tokens, third.stats.cached_tokens), (expected(&other, 4), 0));
+}
+
+#[test]
+fn cancellation_between_chunks_and_between_tokens() {
+    for asked in 0..8 {
+        let mut script = Script::new(64);
+        let count = Cell::new(0);
+        let cancelled = || count.replace(count.get() + 1) >= asked;
+        let request = Request { cancelled: &cancelled, ..request(&PROMPT, 40, &[]) };
+        let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
+        assert_eq!(generation.finish_reason, FinishReason::Cancelled);
+        // The prompt has three chunks; from then on it is asked once a token.
+        assert_eq!(generation.tokens, expected(&PROMPT, (asked + 1usize).saturating_sub(3)));
+        assert_eq!(script.run, if asked < 3 { 4 * asked } else { PROMPT.len() + asked - 2 });
+        assert!(script.results.is_empty());
+    }
+}
+
+#[test]
+fn a_failed_step_leaves_an_empty_context() {
+    let mut script = Script::new(64);
+    script.fail_after = PROMPT.len() + 2;
+    let mut generator = Generator::new(&mut script);
+    let error = generate(&mut generator, &request(&PROMPT, 40, &[])).unwrap_err();
+    assert_eq!(error.to_string(), "device: lost");
+    assert!(generator.held.is_empty() && generator.sequence.is_none());
+}
+
+#[test]
+fn unusable_requests_are_named() {
+    let mut script = Script::new(8);
+    let mut generator = Generator::new(&mut script);
+    let mut error = |request: Request<'_>| generate(&mut generator, &request).unwrap_err().to_string();
+    assert_eq!(error(request(&PROMPT, 4, &[])), "the prompt has 9 tokens, but the context holds 8");
+    assert_eq!(error(request(&[], 4, &[])), "the prompt has no tokens");
+    let sampling = SamplingParams { temperature: -1.0, ..GREEDY };
+    assert!(error(Request { sampling, ..request(&[1], 4, &[]) }).contains("temperature"));
+}
+
+#[test]
+fn perplexity_of_known_logits() {
+    let mut script = Script::new(64);
+    let tokens: Vec<u32> = (0..11).map(|i| i * 7 % VOCAB).collect();
+    let mut score = Perplexity::default();
+    let mut rows = 0;
+    pollster::block_on(each_logits(&mut script, &tokens, &mut |first, logits| {
+        assert_eq!(first, rows);
+        rows += logits.len() / VOCAB as usize;
+        score.add(logits, VOCAB as usize, &tokens[first + 1..])
+    }))
+    .unwrap();
+    assert_eq!((rows, score.tokens()), (11, 10));
+    let nll = |i: usize| {
+        let row = Script::logits(&tokens[..i]);
+        let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+        sum.ln() - f64::from(row[tokens[i] as usize])
+    };
+    let mean = (1..11).map(nll).sum::<f64>() / 10.0;
+    assert!((score.mean_nll().unwrap() - mean).abs() < 1e-9);
+    assert!((score.perplexity().unwrap() - mean.exp()).abs() < 1e-9 * mean.exp());
+    assert!(!script.open);
+}
+
+#[test]
+fn uniform_logits_have_the_perplexity_of_the_vocabulary() {
+    let mut score = Perplexity::default();
+    // Large values must not overflow.
+    score.add(&[3e38; 20], 10, &[4, 9]).unwrap();
+    assert!((score.perplexity().unwrap() - 10.0).abs() < 1e-9);
+    assert!(score.add(&[0.0; 10], 10, &[10]).is_err());
+    assert_eq!(Perplexity::default().perplexity(), None);
+}

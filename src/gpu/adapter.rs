@@ -1,0 +1,255 @@
+//! Adapter facts and the kernel variants that follow from them: the one place where they are decided.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+const VENDOR_NVIDIA: u32 = 0x10de;
+
+/// A matrix size that the adapter multiplies cooperatively.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CooperativeMatrix {
+    pub m: u32,
+    pub n: u32,
+    pub k: u32,
+    pub f16_inputs: bool,
+    pub f32_result: bool,
+}
+
+/// What is known of an adapter; chooses kernels and is shown by `gemma4-wgpu devices`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdapterFacts {
+    /// Place in the list of [`adapters`].
+    pub index: usize,
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `webgpu`…
+    pub api: String,
+    /// `discrete GPU`, `integrated GPU`, `virtual GPU`, `CPU`, `other`.
+    pub device_type: String,
+    pub driver: String,
+    /// PCI vendor id.
+    pub vendor: u32,
+    /// Subgroup operations usable in WGSL.
+    pub subgroups: bool,
+    pub subgroup_min_size: u32,
+    pub subgroup_max_size: u32,
+    /// 16-bit floats usable in WGSL.
+    pub shader_f16: bool,
+    pub timestamp_query: bool,
+    pub pipeline_cache: bool,
+    /// Memory is shared with the host.
+    pub unified_memory: bool,
+    pub cooperative_matrices: Vec<CooperativeMatrix>,
+    /// Bytes of one storage binding.
+    pub max_binding_bytes: u64,
+    /// Bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Bytes of workgroup memory.
+    pub max_workgroup_bytes: u32,
+    pub max_workgroup_invocations: u32,
+    pub max_workgroups_per_dimension: u32,
+    pub max_storage_buffers: u32,
+}
+
+impl AdapterFacts {
+    fn read(index: usize, adapter: &wgpu::Adapter) -> Self {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let matrices = match features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            true => adapter.cooperative_matrix_properties(),
+            false => Vec::new(),
+        };
+        AdapterFacts {
+            index,
+            name: info.name,
+            api: info.backend.to_str().to_string(),
+            device_type: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+                wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+                wgpu::DeviceType::VirtualGpu => "virtual GPU",
+                wgpu::DeviceType::Cpu => "CPU",
+                wgpu::DeviceType::Other => "other",
+            }
+            .to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            vendor: info.vendor,
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            subgroup_min_size: info.subgroup_min_size,
+            subgroup_max_size: info.subgroup_max_size,
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            timestamp_query: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
+            unified_memory: matches!(info.device_type, wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu),
+            cooperative_matrices: matrices
+                .iter()
+                .map(|matrix| CooperativeMatrix {
+                    m: matrix.m_size,
+                    n: matrix.n_size,
+                    k: matrix.k_size,
+                    f16_inputs: matrix.ab_type == wgpu::CooperativeScalarType::F16,
+                    f32_result: matrix.cr_type == wgpu::CooperativeScalarType::F32,
+                })
+                .collect(),
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        }
+    }
+
+    /// Whether this is a software implementation.
+    pub fn is_software(&self) -> bool {
+        self.device_type == "CPU"
+    }
+
+    /// Tokens that one submit takes, so that its work stays bounded on slow devices.
+    pub fn max_step_tokens(&self) -> usize {
+        match self.device_type.as_str() {
+            "discrete GPU" => 512,
+            "CPU" => 128,
+            _ => 256,
+        }
+    }
+}
+
+impl fmt::Display for AdapterFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {})", self.name, self.api, self.driver)
+    }
+}
+
+/// Which device to open, and how.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceOptions {
+    /// Part of the adapter's name (any case), or its index; the most capable adapter if `None`.
+    pub adapter: Option<String>,
+    pub kernels: KernelOptions,
+}
+
+/// Overrides of what adapter facts would choose; `None` leaves the choice to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelOptions {
+    pub subgroups: Option<bool>,
+    pub f16: Option<bool>,
+    pub dp4a: Option<bool>,
+    /// Bounds checks and loop bounding in shaders; off unless asked for.
+    pub checks: Option<bool>,
+}
+
+impl FromStr for KernelOptions {
+    type Err = String;
+
+    /// `subgroups=off,f16=off,dp4a=on,checks=on`, in any order, any part of it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut options = KernelOptions::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').ok_or_else(|| format!("{part}: want NAME=on or NAME=off"))?;
+            let value = match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err(format!("{part}: want {name}=on or {name}=off")),
+            };
+            let field = match name {
+                "subgroups" => &mut options.subgroups,
+                "f16" => &mut options.f16,
+                "dp4a" => &mut options.dp4a,
+                "checks" => &mut options.checks,
+                _ => return Err(format!("{name}: no such kernel option (subgroups, f16, dp4a, checks)")),
+            };
+            *field = Some(value);
+        }
+        Ok(options)
+    }
+}
+
+/// The form that kernels take on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// The smallest subgroup size where subgroup operations are used; workgroup memory otherwise.
+    pub subgroups: Option<u32>,
+    /// The size of all subgroups, where there is only one.
+    pub subgroup_size: Option<u32>,
+    /// Tiles of matrix products with int weights in f16 instead of f32.
+    pub f16: bool,
+    /// Matrix-vector products of int weights with int8 activations (`dot4I8Packed`).
+    pub dp4a: bool,
+    /// Bounds checks and loop bounding compiled in.
+    pub checks: bool,
+}
+
+impl Variant {
+    /// The variant for an adapter. Errors if an option asks for what the adapter lacks.
+    pub fn choose(facts: &AdapterFacts, options: &KernelOptions) -> Result<Self> {
+        let lacking = |name: &str| Error::Device(format!("{facts} has no {name}: leave out {name}=on"));
+        if options.subgroups == Some(true) && !facts.subgroups {
+            return Err(lacking("subgroups"));
+        }
+        if options.f16 == Some(true) && !facts.shader_f16 {
+            return Err(lacking("f16"));
+        }
+        let subgroups = options.subgroups.unwrap_or(facts.subgroups);
+        Ok(Variant {
+            subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
+            subgroup_size: (subgroups && facts.subgroup_min_size == facts.subgroup_max_size)
+                .then_some(facts.subgroup_max_size),
+            // Software rasterizers convert every f16 by hand.
+            f16: options.f16.unwrap_or(facts.shader_f16 && !facts.is_software()),
+            // One instruction where the driver says so; an expansion elsewhere.
+            dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
+            checks: options.checks.unwrap_or(false),
+        })
+    }
+}
+
+pub(super) fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.backends &= wgpu::Backends::PRIMARY;
+    // Refuse a model that does not fit before the driver starts to swap.
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(97);
+    wgpu::Instance::new(descriptor)
+}
+
+async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapter)> {
+    let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    adapters.into_iter().enumerate().map(|(i, adapter)| (AdapterFacts::read(i, &adapter), adapter)).collect()
+}
+
+/// All adapters of this machine that can run compute shaders.
+pub async fn adapters() -> Vec<AdapterFacts> {
+    enumerate(&instance()).await.into_iter().map(|(facts, _)| facts).collect()
+}
+
+/// The adapter that `wanted` names, or the most capable one.
+///
+/// Errors: no adapter at all (the message starts with `no adapter`), or none that matches.
+pub(super) async fn select(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<(AdapterFacts, wgpu::Adapter)> {
+    let mut found = enumerate(instance).await;
+    if found.is_empty() {
+        return Err(Error::Device("no adapter: install a Vulkan driver, or use --backend cpu".into()));
+    }
+    let chosen = match wanted {
+        Some(wanted) => {
+            let lower = wanted.to_lowercase();
+            let matches =
+                |facts: &AdapterFacts| facts.index.to_string() == lower || facts.name.to_lowercase().contains(&lower);
+            found.iter().position(|(facts, _)| matches(facts)).ok_or_else(|| {
+                let names: Vec<String> = found.iter().map(|(f, _)| format!("{}: {}", f.index, f.name)).collect();
+                Error::Device(format!("no adapter matches {wanted:?}; there are {}", names.join(", ")))
+            })?
+        }
+        None => {
+            let rank = |facts: &AdapterFacts| match facts.device_type.as_str() {
+                "discrete GPU" => 0,
+                "integrated GPU" => 1,
+                "virtual GPU" => 2,
+                "other" => 3,
+                _ => 4,
+            };
+            (0..found.len()).min_by_key(|&i| rank(&found[i].0)).unwrap_or(0)
+        }
+    };
+    Ok(found.swap_remove(chosen))
+}

@@ -1,0 +1,422 @@
+//! [`Backend`] on a wgpu device.
+
+use std::collections::HashMap;
+
+use super::{
+    Dispatch, Gpu, GpuBuffer, StepSize,
+    device::Mapping,
+    forward::{GpuWeights, Head, LayerCache, Model, StepShape, Trunk},
+    kernels::MatvecQ8Split,
+    matrix::GpuStore,
+    synthetic::{SyntheticSource, SyntheticStore},
+};
+use crate::{
+    Error, Result,
+    backend::{
+        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult, StepTokens,
+        Ticket,
+    },
+    checkpoint::TensorSource,
+    config::ModelConfig,
+    weights::{LoadOptions, ModelWeights},
+};
+
+/// Tokens up to which a step runs matrix-vector products.
+fn few(gpu: &Gpu) -> usize {
+    match MatvecQ8Split::runs_on(gpu.variant()) {
+        true => MatvecQ8Split::MOST_ROWS,
+        false => 4,
+    }
+}
+
+/// `token` of a [`StepRow`] that takes the sequence's last token chosen on the device.
+const TAKE_SAMPLED: u32 = u32::MAX;
+
+/// One token of a step, as kernels see it (`Row` in shaders/common/step.wgsl).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct StepRow {
+    token: u32,
+    position: u32,
+    slot: u32,
+    unused: u32,
+}
+
+/// Where a sequence's results lie in the readback buffer, in words.
+enum ResultPlace {
+    None,
+    Logits { first: usize, words: usize },
+    Token { word: usize },
+}
+
+/// A submitted step.
+struct Pending {
+    submission: wgpu::SubmissionIndex,
+    /// `None` where no result is wanted.
+    mapping: Option<Mapping>,
+    places: Vec<ResultPlace>,
+}
+
+/// A model on a wgpu device.
+pub struct GpuBackend {
+    gpu: Gpu,
+    model: Model,
+    weight_bytes: u64,
+    sequences: Sequences,
+    trunks: HashMap<StepShape, Trunk>,
+    heads: HashMap<StepShape, Head>,
+    pending: HashMap<u64, Pending>,
+    next_ticket: u64,
+    /// Readback buffers to use again.
+    readbacks: Vec<GpuBuffer>,
+}
+
+/// What a model's options ask of a device, checked and allocated before its weights.
+struct Room {
+    sequences: Sequences,
+    caches: Vec<LayerCache>,
+}
+
+impl Room {
+    fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Room> {
+        config.validate()?;
+        let max_step_tokens = gpu.facts().max_step_tokens().min(options.context_length).max(options.max_sequences);
+        let sequences = Sequences::new(config, options, max_step_tokens)?;
+        let caches = Model::caches(gpu, config, options, max_step_tokens)?;
+        Ok(Room { sequences, caches })
+    }
+}
+
+impl GpuBackend {
+    /// Loads a model: `progress` is told bytes of the checkpoint consumed since it was last called.
+    ///
+    /// Errors: a broken checkpoint, weights or KV cache beyond the device's limits or memory.
+    pub async fn load(
+        gpu: Gpu,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        let room = Room::new(&gpu, source.config(), options)?;
+        let mut store = GpuStore::new(gpu.clone());
+        let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
+        store.flush()?;
+        Self::new(gpu, source.config(), weights, store.bytes, room, options)
+    }
+
+    /// A model of random weights, made on the device.
+    ///
+    /// Errors: weights or KV cache beyond the device's limits or memory.
+    pub async fn synthetic(gpu: Gpu, config: ModelConfig, options: &LoadOptions, seed: u32) -> Result<Self> {
+        let room = Room::new(&gpu, &config, options)?;
+        let source = SyntheticSource::new(config);
+        let mut store = SyntheticStore::new(gpu.clone(), seed);
+        let weights = ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
+        Self::new(gpu, source.config(), weights, store.bytes, room, options)
+    }
+
+    fn new(
+        gpu: Gpu,
+        config: &ModelConfig,
+        weights: GpuWeights,
+        weight_bytes: u64,
+        Room { sequences, caches }: Room,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let rows = sequences.max_step_tokens;
+        let model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
+        let mut backend = GpuBackend {
+            gpu,
+            model,
+            weight_bytes,
+            sequences,
+            trunks: HashMap::new(),
+            heads: HashMap::new(),
+            pending: HashMap::new(),
+            next_ticket: 0,
+            readbacks: Vec::new(),
+        };
+        // Decoding's kernels are compiled now rather than in the middle of the first answer.
+        backend.prepare(StepShape::One, StepShape::One)?;
+        Ok(backend)
+    }
+
+    /// Builds the dispatches for a shape of step unless they exist.
+    fn prepare(&mut self, trunk: StepShape, head: StepShape) -> Result<()> {
+        if !self.trunks.contains_key(&trunk) {
+            self.trunks.insert(trunk, self.model.trunk(trunk)?);
+        }
+        if !self.heads.contains_key(&head) {
+            self.heads.insert(head, self.model.head(head)?);
+        }
+        Ok(())
+    }
+
+    /// The rows of a sound step.
+    fn rows(&self, step: &[SequenceStep<'_>]) -> Result<Vec<StepRow>> {
+        let mut rows = Vec::new();
+        for part in step {
+            let sequence = self.sequences.get(part.sequence)?;
+            let tokens = match part.tokens {
+                StepTokens::Host(tokens) => tokens,
+                StepTokens::Previous => &[TAKE_SAMPLED],
+            };
+            let row = |(position, &token)| StepRow { token, position, slot: sequence.slot as u32, unused: 0 };
+            rows.extend((sequence.len as u32..).zip(tokens).map(row));
+        }
+        Ok(rows)
+    }
+
+    /// Runs the head for output rows `block` of the step and copies their logits to `readback`.
+    fn head_block(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        shape: StepShape,
+        block: &OutputBlock,
+        to: Option<(&GpuBuffer, u64)>,
+    ) {
+        let head = &self.heads[&shape];
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let step = StepSize { outputs: block.rows.len(), ..StepSize::default() };
+        encode_all(&head.logits, &mut pass, step);
+        if block.greedy {
+            head.argmax.encode(&mut pass, step);
+        }
+        drop(pass);
+        if let Some((readback, offset)) = to {
+            let bytes = 4 * (block.rows.len() * self.model.config.vocab_size) as u64;
+            encoder.copy_buffer_to_buffer(&self.model.scratch.logits, 0, readback, offset, bytes);
+        }
+    }
+
+    /// Submits the trunk and the head of a checked step.
+    fn run(&mut self, rows: &[StepRow], wanted: &Wanted) -> Result<Pending> {
+        let sequences_share = rows.iter().any(|row| row.slot != rows[0].slot);
+        let few = few(&self.gpu);
+        let shape = match rows.len() {
+            1 => StepShape::One,
+            count if count <= few => StepShape::Few,
+            _ if sequences_share => StepShape::Many,
+            _ => StepShape::ManyOfOne,
+        };
+        let blocks = wanted.blocks(self.model.logit_rows);
+        let head_shape = |block: &OutputBlock| match block.rows.len() {
+            1 => StepShape::One,
+            count if count <= few => StepShape::Few,
+            _ => StepShape::Many,
+        };
+        for block in &blocks {
+            self.prepare(shape, head_shape(block))?;
+        }
+        self.prepare(shape, StepShape::One)?;
+
+        let words = wanted.words(self.model.config.vocab_size);
+        let readback = match words {
+            0 => None,
+            words => Some(self.readback(4 * words as u64)?),
+        };
+        let logit_bytes = 4 * self.model.config.vocab_size as u64;
+        let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
+        queue.write_buffer(&scratch.rows, 0, bytemuck::cast_slice(rows));
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let first_outputs = blocks.first().map_or(0, |block| block.rows.len());
+        self.write_step(rows.len(), first_outputs, blocks.first());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let keys = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
+        encode_all(&self.trunks[&shape].0, &mut pass, StepSize { rows: rows.len(), outputs: 0, keys });
+        drop(pass);
+        let mut logits_at = 0;
+        for (index, block) in blocks.iter().enumerate() {
+            if index > 0 {
+                // The next block's inputs must not overwrite those of work that is not submitted yet.
+                let encoded =
+                    std::mem::replace(&mut encoder, self.gpu.device().create_command_encoder(&Default::default()));
+                queue.submit([encoded.finish()]);
+                self.write_step(rows.len(), block.rows.len(), Some(block));
+            }
+            let to = readback.as_ref().filter(|_| block.logits).map(|buffer| (buffer, logits_at));
+            self.head_block(&mut encoder, head_shape(block), block, to);
+            if block.logits {
+                logits_at += logit_bytes * block.rows.len() as u64;
+            }
+        }
+        if let Some(readback) = &readback {
+            for (&slot, word) in wanted.greedy_slots.iter().zip(wanted.logit_rows * self.model.config.vocab_size..) {
+                let (from, to) = (4 * slot as u64, 4 * word as u64);
+                encoder.copy_buffer_to_buffer(&scratch.sampled, from, readback, to, 4);
+            }
+        }
+        let submission = queue.submit([encoder.finish()]);
+        let mapping = readback.map(|buffer| self.gpu.map(buffer, submission.clone()));
+        Ok(Pending { submission, mapping, places: wanted.places(self.model.config.vocab_size) })
+    }
+
+    fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
+        let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
+        queue.write_buffer(&scratch.step, 0, bytemuck::cast_slice(&[rows as u32, outputs as u32]));
+        if let Some(block) = block {
+            queue.write_buffer(&scratch.outputs, 0, bytemuck::cast_slice(&block.rows));
+        }
+    }
+
+    fn readback(&mut self, bytes: u64) -> Result<GpuBuffer> {
+        let size = bytes.max(16).next_multiple_of(16);
+        match self.readbacks.iter().position(|buffer| buffer.size() == size) {
+            Some(index) => Ok(self.readbacks.swap_remove(index)),
+            None => self.gpu.readback_buffer(bytes),
+        }
+    }
+
+    async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {
+        let pending = self.pending.remove(&ticket.0).ok_or_else(|| Error::Input("the step was read before".into()))?;
+        let Some(mapping) = pending.mapping else {
+            self.gpu.wait_for(&pending.submission)?;
+            return Ok(pending.places.iter().map(|_| StepResult::None).collect());
+        };
+        let (words, buffer) = self.gpu.read::<u32>(mapping).await?;
+        if self.readbacks.len() < 4 {
+            self.readbacks.push(buffer);
+        }
+        Ok(pending
+            .places
+            .iter()
+            .map(|place| match *place {
+                ResultPlace::None => StepResult::None,
+                ResultPlace::Token { word } => StepResult::Token(words[word]),
+                ResultPlace::Logits { first, words: count } => {
+                    StepResult::Logits(bytemuck::cast_slice(&words[first..first + count]).to_vec())
+                }
+            })
+            .collect())
+    }
+}
+
+fn encode_all(dispatches: &[Dispatch], pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
+    for dispatch in dispatches {
+        dispatch.encode(pass, step);
+    }
+}
+
+/// Output rows that one pass of the head makes.
+struct OutputBlock {
+    /// Rows of the step.
+    rows: Vec<u32>,
+    /// Whether the logits are read back…
+    logits: bool,
+    /// …or a token is chosen from them.
+    greedy: bool,
+}
+
+/// What a step is to bring back. The readback buffer holds all logits, then all tokens.
+#[derive(Default)]
+struct Wanted {
+    outputs: Vec<StepOutput>,
+    /// Row ranges whose logits are read back, per sequence.
+    logit_ranges: Vec<std::ops::Range<u32>>,
+    logit_rows: usize,
+    greedy_rows: Vec<u32>,
+    greedy_slots: Vec<u32>,
+}
+
+impl Wanted {
+    fn new(step: &[SequenceStep<'_>], rows: &[StepRow]) -> Self {
+        let mut wanted = Wanted::default();
+        let mut first = 0u32;
+        for part in step {
+            let end = first + part.tokens.count() as u32;
+            let range = match part.output {
+                StepOutput::AllLogits => first..end,
+                StepOutput::LastLogits => end - 1..end,
+                StepOutput::None | StepOutput::Greedy => end..end,
+            };
+            if part.output == StepOutput::Greedy {
+                wanted.greedy_rows.push(end - 1);
+                wanted.greedy_slots.push(rows[first as usize].slot);
+            }
+            wanted.logit_rows += range.len();
+            wanted.logit_ranges.push(range);
+            wanted.outputs.push(part.output);
+            first = end;
+        }
+        wanted
+    }
+
+    /// Output rows in passes of at most `most`: those read back first.
+    fn blocks(&self, most: usize) -> Vec<OutputBlock> {
+        let logit_rows: Vec<u32> = self.logit_ranges.iter().cloned().flatten().collect();
+        let block = |logits| move |rows: &[u32]| OutputBlock { rows: rows.to_vec(), logits, greedy: !logits };
+        let of_logits = logit_rows.chunks(most).map(block(true));
+        of_logits.chain(self.greedy_rows.chunks(most).map(block(false))).collect()
+    }
+
+    /// Words of the readback buffer.
+    fn words(&self, vocab: usize) -> usize {
+        self.logit_rows * vocab + self.greedy_slots.len()
+    }
+
+    fn places(&self, vocab: usize) -> Vec<ResultPlace> {
+        let (mut first, mut word) = (0, self.logit_rows * vocab);
+        let place = |(output, range): (&StepOutput, &std::ops::Range<u32>)| match output {
+            StepOutput::None => ResultPlace::None,
+            StepOutput::Greedy => {
+                word += 1;
+                ResultPlace::Token { word: word - 1 }
+            }
+            StepOutput::LastLogits | StepOutput::AllLogits => {
+                let words = range.len() * vocab;
+                first += words;
+                ResultPlace::Logits { first: first - words, words }
+            }
+        };
+        self.outputs.iter().zip(&self.logit_ranges).map(place).collect()
+    }
+}
+
+impl Backend for GpuBackend {
+    fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            backend: "wgpu",
+            device: self.gpu.facts().to_string(),
+            context_length: self.sequences.context_length,
+            max_sequences: self.sequences.max_sequences,
+            max_step_tokens: self.sequences.max_step_tokens,
+            weight_bytes: self.weight_bytes,
+            kv_bytes: self.model.kv_bytes,
+            peak_bytes: self.gpu.peak_bytes(),
+        }
+    }
+
+    fn open_sequence(&mut self) -> Result<SequenceId> {
+        self.sequences.open()
+    }
+
+    fn close_sequence(&mut self, sequence: SequenceId) {
+        self.sequences.close(sequence);
+    }
+
+    fn sequence_len(&self, sequence: SequenceId) -> usize {
+        self.sequences.len(sequence)
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
+        self.sequences.truncate(sequence, len)
+    }
+
+    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
+        self.sequences.check(step)?;
+        let rows = self.rows(step)?;
+        let pending = self.run(&rows, &Wanted::new(step, &rows))?;
+        self.sequences.advance(step);
+        self.next_ticket += 1;
+        self.pending.insert(self.next_ticket, pending);
+        Ok(Ticket(self.next_ticket))
+    }
+
+    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
+        Box::pin(self.finish(ticket))
+    }
+}

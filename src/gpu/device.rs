@@ -1,0 +1,398 @@
+//! An open device: buffers, pipelines, dispatches, and errors turned into [`Error::Device`].
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    adapter::{self, AdapterFacts, DeviceOptions, Variant},
+    buffers::{GpuBuffer, MemoryTally},
+};
+use crate::{Error, Result};
+
+/// How a kernel uses one of its bindings; binding n is entry n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    Read,
+    ReadWrite,
+    Uniform,
+}
+
+/// A kernel's complete WGSL, entry point `main`, and its bindings in group 0.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KernelSource {
+    pub name: &'static str,
+    pub wgsl: String,
+    pub bindings: &'static [Binding],
+}
+
+/// One dimension of a dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// This many workgroups.
+    Fixed(u32),
+    /// One workgroup for each of so many rows (tokens) of the step.
+    Rows(u32),
+    /// One for each output row (a position whose logits are wanted).
+    Outputs,
+    /// One for each of so many output rows.
+    OutputTiles(u32),
+    /// One for each part of the keys that a query sees: so many keys or more a part, so many parts or fewer.
+    KeyParts { smallest: u32, most: u32, window: Option<u32> },
+}
+
+/// What decides the grids of a step's dispatches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepSize {
+    /// Tokens.
+    pub rows: usize,
+    /// Positions whose logits are wanted.
+    pub outputs: usize,
+    /// Positions of the longest sequence, this step included.
+    pub keys: usize,
+}
+
+impl Extent {
+    fn count(self, step: StepSize) -> u32 {
+        let (rows, outputs) = (step.rows as u32, step.outputs as u32);
+        match self {
+            Extent::Fixed(count) => count,
+            Extent::Rows(tile) => rows.div_ceil(tile),
+            Extent::Outputs => outputs,
+            Extent::OutputTiles(tile) => outputs.div_ceil(tile),
+            Extent::KeyParts { smallest, most, window } => {
+                let seen = (step.keys as u32).min(window.unwrap_or(u32::MAX));
+                seen.div_ceil(smallest).min(most)
+            }
+        }
+    }
+}
+
+/// Workgroups of a dispatch: x, y, z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid(pub [Extent; 3]);
+
+impl Grid {
+    /// `count` workgroups, folded over x and y because one dimension is limited to 65535. A kernel
+    /// with this grid numbers them `group.x + group.y · groups.x` and ignores those past the end.
+    pub fn folded(count: usize, z: Extent) -> Self {
+        let count = count as u32;
+        let y = count.div_ceil(65535).max(1);
+        Grid([Extent::Fixed(count.div_ceil(y)), Extent::Fixed(y), z])
+    }
+
+    /// One workgroup a row.
+    pub fn rows() -> Self {
+        Grid([Extent::Rows(1), Extent::Fixed(1), Extent::Fixed(1)])
+    }
+
+    /// One workgroup an output row.
+    pub fn outputs() -> Self {
+        Grid([Extent::Outputs, Extent::Fixed(1), Extent::Fixed(1)])
+    }
+}
+
+/// A kernel bound to its buffers, ready to be encoded any number of times.
+pub struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: Grid,
+}
+
+impl Dispatch {
+    /// Encodes the dispatch for a step of this size.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
+        let [x, y, z] = self.grid.0.map(|extent| extent.count(step));
+        if x * y * z == 0 {
+            return;
+        }
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+struct Inner {
+    facts: AdapterFacts,
+    variant: Variant,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    tally: Arc<MemoryTally>,
+    /// First error that the device reported by itself.
+    fault: Arc<Mutex<Option<String>>>,
+    pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
+}
+
+/// An open device with its queue, kernel variant and pipelines. Cheap to clone.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+impl Gpu {
+    /// Opens an adapter with all the features and limits that kernels can use.
+    ///
+    /// Errors: no adapter, none that matches, an option that it cannot follow, a driver's refusal.
+    pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
+        let instance = adapter::instance();
+        let (facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
+        let variant = Variant::choose(&facts, &options.kernels)?;
+        let wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gemma4-wgpu"),
+            required_features: adapter.features() & wanted,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) =
+            adapter.request_device(&descriptor).await.map_err(|error| Error::Device(one_line(&error)))?;
+        let fault = Arc::new(Mutex::new(None));
+        report_faults(&device, &fault);
+        log::info!("{facts}, {variant:?}");
+        Ok(Gpu(Arc::new(Inner {
+            facts,
+            variant,
+            device,
+            queue,
+            tally: Arc::default(),
+            fault,
+            pipelines: Mutex::default(),
+        })))
+    }
+
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.0.facts
+    }
+
+    pub fn variant(&self) -> &Variant {
+        &self.0.variant
+    }
+
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// Most bytes held in buffers at once so far.
+    pub fn peak_bytes(&self) -> u64 {
+        self.0.tally.peak()
+    }
+
+    /// The first error that the device reported since it was opened, if any.
+    pub fn check(&self) -> Result<()> {
+        match lock(&self.0.fault).as_ref() {
+            Some(fault) => Err(Error::Device(fault.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A zeroed storage buffer of at least `bytes`, which may be copied from and to.
+    ///
+    /// Errors: larger than one binding or buffer may be, or out of memory.
+    pub fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
+    }
+
+    /// A uniform buffer holding `words`.
+    pub fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.allocate(label, 16, usage, 16)?;
+        self.0.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        Ok(buffer)
+    }
+
+    /// A storage buffer holding `words`.
+    pub fn buffer_of(&self, label: &str, words: &[u32]) -> Result<GpuBuffer> {
+        let buffer = self.buffer(label, 4 * words.len() as u64)?;
+        self.0.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        Ok(buffer)
+    }
+
+    /// A buffer that the host reads.
+    pub(super) fn readback_buffer(&self, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.allocate("readback", bytes, usage, self.0.facts.max_buffer_bytes)
+    }
+
+    fn allocate(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<GpuBuffer> {
+        let limit = limit.min(self.0.facts.max_buffer_bytes);
+        if bytes > limit {
+            return Err(Error::Device(format!(
+                "{label} needs {bytes} bytes in one buffer; the adapter allows {limit}"
+            )));
+        }
+        let size = bytes.max(16).next_multiple_of(16);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = self.0.device.create_buffer(&descriptor);
+        self.check()?;
+        Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
+    }
+
+    /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been done.
+    ///
+    /// Errors: a kernel that the driver refuses.
+    pub fn dispatch(&self, kernel: &KernelSource, buffers: &[&wgpu::Buffer], grid: Grid) -> Result<Dispatch> {
+        debug_assert_eq!(kernel.bindings.len(), buffers.len(), "{}", kernel.name);
+        let pipeline = self.pipeline(kernel)?;
+        let entries: Vec<_> = (0u32..)
+            .zip(buffers)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        let bind_group = self.0.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        });
+        self.check()?;
+        Ok(Dispatch { pipeline, bind_group, grid })
+    }
+
+    fn pipeline(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = lock(&self.0.pipelines).get(kernel) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = self.compile(kernel);
+        self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
+        lock(&self.0.pipelines).insert(kernel.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {
+        let device = &self.0.device;
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.name),
+            source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(&kernel.wgsl)),
+        };
+        let module = match self.0.variant.checks {
+            true => device.create_shader_module(descriptor),
+            // SAFETY: the kernels are this crate's own; their loops end and their indexes stay inside the buffers,
+            // which the tests verify by running every kernel with checks on and off.
+            false => unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) },
+        };
+        let entries: Vec<_> = (0u32..).zip(kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        })
+    }
+
+    /// Waits until the device has done all that was submitted (in a browser: returns at once).
+    pub fn wait(&self) -> Result<()> {
+        self.0.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| Error::Device(one_line(&error)))?;
+        self.check()
+    }
+
+    /// Starts to map a readback buffer; the device must be done with `submission` first.
+    pub(super) fn map(&self, buffer: GpuBuffer, submission: wgpu::SubmissionIndex) -> Mapping {
+        let (done, mapped) = futures_channel::oneshot::channel();
+        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = done.send(result);
+        });
+        Mapping { buffer, mapped, submission }
+    }
+
+    /// Waits until the device has done a submission (in a browser: returns at once).
+    pub(super) fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None };
+        self.0.device.poll(poll).map_err(|error| Error::Device(one_line(&error)))?;
+        self.check()
+    }
+
+    /// Waits for a mapping, copies the buffer out and gives it back unmapped.
+    pub(super) async fn read<T: bytemuck::Pod>(&self, mapping: Mapping) -> Result<(Vec<T>, GpuBuffer)> {
+        let Mapping { buffer, mapped, submission } = mapping;
+        self.wait_for(&submission)?;
+        mapped
+            .await
+            .map_err(|_| Error::Device("lost while reading".into()))?
+            .map_err(|error| Error::Device(one_line(&error)))?;
+        let view = buffer.get_mapped_range(..).map_err(|error| Error::Device(one_line(&error)))?;
+        let values = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        buffer.unmap();
+        Ok((values, buffer))
+    }
+
+    /// Copies a whole storage buffer to the host; for tests and small results.
+    pub async fn download<T: bytemuck::Pod>(&self, buffer: &GpuBuffer) -> Result<Vec<T>> {
+        let readback = self.readback_buffer(buffer.size())?;
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &readback, 0, buffer.size());
+        let submission = self.0.queue.submit([encoder.finish()]);
+        Ok(self.read(self.map(readback, submission)).await?.0)
+    }
+}
+
+/// A readback buffer on its way to the host.
+pub(super) struct Mapping {
+    buffer: GpuBuffer,
+    mapped: futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    submission: wgpu::SubmissionIndex,
+}
+
+fn layout_entry(binding: u32, access: Binding) -> wgpu::BindGroupLayoutEntry {
+    let ty = match access {
+        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+    };
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
+
+/// Keeps the first error that the device reports outside a call's own result.
+fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
+    let store = |fault: &Mutex<Option<String>>, text: String| {
+        log::error!("{text}");
+        lock(fault).get_or_insert(text);
+    };
+    let of_errors = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error| {
+        let text = match &error {
+            wgpu::Error::OutOfMemory { .. } => "out of memory".to_string(),
+            error => one_line(error),
+        };
+        store(&of_errors, text);
+    }));
+    let of_loss = fault.clone();
+    device.set_device_lost_callback(move |reason, message| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            store(&of_loss, format!("lost: {}", message.replace('\n', " ")));
+        }
+    });
+}
+
+/// An error and its causes on one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

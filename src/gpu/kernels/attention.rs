@@ -1,0 +1,265 @@
+//! Rotary embedding with KV update, and attention over the KV cache.
+
+use super::{Kernel, stride};
+use crate::{
+    config::{AttentionKind, LayerConfig},
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    weights::CacheType,
+};
+
+/// Numbers of a layer's attention that both kernels need.
+fn attention_constants(layer: &LayerConfig, cache_type: CacheType, capacity: usize) -> Wgsl {
+    Wgsl::new()
+        .uint("D", layer.head_dim)
+        .uint("N_HEADS", layer.n_heads)
+        .uint("N_KV", layer.n_kv_heads)
+        .uint("CAPACITY", capacity)
+        .uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
+        .part(include_str!("../../../shaders/common/step.wgsl"))
+        .part(match cache_type {
+            CacheType::F16 => include_str!("../../../shaders/common/cache_f16.wgsl"),
+            CacheType::F32 => include_str!("../../../shaders/common/cache_f32.wgsl"),
+        })
+}
+
+/// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, turns per
+/// position `[head_dim / 2]`, rows, K cache, V cache `[slots, n_kv_heads, capacity, head_dim]`.
+#[derive(Debug, Clone)]
+pub struct RopeKvUpdate {
+    pub layer: LayerConfig,
+    pub v_norm: bool,
+    pub eps: f32,
+    pub cache_type: CacheType,
+    /// Positions that a slot of the cache holds.
+    pub capacity: usize,
+}
+
+impl RopeKvUpdate {
+    /// Where the k projection starts in a row of qkv.
+    pub fn k_offset(layer: &LayerConfig) -> usize {
+        layer.n_heads * layer.head_dim
+    }
+
+    /// Where V's source starts in a row of qkv: the v projection, or K's where V is K.
+    pub fn v_offset(layer: &LayerConfig) -> usize {
+        Self::k_offset(layer) + if layer.k_eq_v { 0 } else { layer.n_kv_heads * layer.head_dim }
+    }
+
+    /// Columns of a row of qkv.
+    pub fn qkv_stride(layer: &LayerConfig) -> usize {
+        stride(Self::v_offset(layer) + layer.n_kv_heads * layer.head_dim)
+    }
+
+    /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
+    /// position wraps at whole turns, so that angles are exact at any position.
+    pub fn turns(layer: &LayerConfig) -> Vec<u32> {
+        let frequencies = layer.rope.inverse_frequencies(layer.head_dim);
+        let turns = |frequency: &f32| (*frequency as f64 / std::f64::consts::TAU * 2f64.powi(32)).round() as u64 as u32;
+        frequencies.iter().map(turns).collect()
+    }
+}
+
+impl Kernel for RopeKvUpdate {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        KernelSource {
+            name: "rope_kv_update",
+            wgsl: attention_constants(&self.layer, self.cache_type, self.capacity)
+                .uint("K_SOURCE", Self::k_offset(&self.layer))
+                .uint("V_SOURCE", Self::v_offset(&self.layer))
+                .bool("V_NORM", self.v_norm)
+                .float("EPS", self.eps)
+                .reductions(variant, 64)
+                .part(include_str!("../../../shaders/rope_kv_update.wgsl"))
+                .finish(),
+            bindings: &[
+                Binding::ReadWrite,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+                Binding::ReadWrite,
+            ],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let heads = self.layer.n_heads + 2 * self.layer.n_kv_heads;
+        Grid([Extent::Rows(1), Extent::Fixed(heads as u32), Extent::Fixed(1)])
+    }
+}
+
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, out `[rows, stride(n_heads · head_dim)]`, step.
+#[derive(Debug, Clone)]
+pub struct Sdpa {
+    pub layer: LayerConfig,
+    /// Factor on q·k.
+    pub scale: f32,
+    pub cache_type: CacheType,
+    pub capacity: usize,
+    /// Consecutive tokens of one sequence that a workgroup takes together; 1 where the step holds
+    /// several sequences.
+    pub q_tile: usize,
+}
+
+impl Sdpa {
+    /// Tokens taken together during prefill: as many as workgroup memory holds comfortably.
+    pub fn prefill_tile(layer: &LayerConfig) -> usize {
+        match layer.head_dim {
+            0..=512 => 4,
+            _ => 1,
+        }
+    }
+}
+
+impl Kernel for Sdpa {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let layer = &self.layer;
+        let window = match layer.attention {
+            AttentionKind::Sliding { window } => window,
+            AttentionKind::Full => 0,
+        };
+        KernelSource {
+            name: "sdpa",
+            wgsl: attention_constants(layer, self.cache_type, self.capacity)
+                .uint("WORKGROUP", 128)
+                .uint("Q_TILE", self.q_tile)
+                .uint("K_TILE", 128 / self.q_tile)
+                .uint("WINDOW", window)
+                .uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
+                .float("SCALE", self.scale)
+                .part(include_str!("../../../shaders/sdpa.wgsl"))
+                .finish(),
+            bindings: &[
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+                Binding::Uniform,
+            ],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Rows(self.q_tile as u32), Extent::Fixed(self.layer.n_heads as u32), Extent::Fixed(1)])
+    }
+}
+
+/// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys, [`SdpaCombine`]
+/// joins them. For devices with subgroups.
+#[derive(Debug, Clone)]
+pub struct SplitAttention {
+    pub layer: LayerConfig,
+    /// Factor on q·k.
+    pub scale: f32,
+    pub cache_type: CacheType,
+    pub capacity: usize,
+}
+
+impl SplitAttention {
+    const WORKGROUP: usize = 256;
+    /// Fewer keys are not worth a workgroup of their own.
+    const SMALLEST_PART: usize = 32;
+    /// Workgroups that fill a large device twice.
+    const WORKGROUPS: usize = 256;
+
+    /// Query heads that a workgroup takes together.
+    fn heads(&self) -> usize {
+        let shared = self.layer.n_heads / self.layer.n_kv_heads;
+        (1..=4).rev().find(|heads| shared.is_multiple_of(*heads)).unwrap_or(1)
+    }
+
+    /// Parts of the keys, at most.
+    pub fn parts(&self) -> usize {
+        (Self::WORKGROUPS / (self.layer.n_heads / self.heads())).clamp(1, 64)
+    }
+
+    /// f32 values of a row's partial sums.
+    pub fn sums_per_row(&self) -> usize {
+        self.layer.n_heads * self.parts() * self.layer.head_dim
+    }
+
+    /// f32 values of a row's maxima and sums.
+    pub fn norms_per_row(&self) -> usize {
+        self.layer.n_heads * self.parts() * 2
+    }
+
+    fn window(&self) -> Option<usize> {
+        match self.layer.attention {
+            AttentionKind::Sliding { window } => Some(window),
+            AttentionKind::Full => None,
+        }
+    }
+
+    fn constants(&self) -> Wgsl {
+        attention_constants(&self.layer, self.cache_type, self.capacity)
+            .uint("WINDOW", self.window().unwrap_or(0))
+            .uint("PARTS", self.parts())
+            .uint("SMALLEST_PART", Self::SMALLEST_PART)
+            .part(include_str!("../../../shaders/common/key_range.wgsl"))
+    }
+}
+
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
+/// `[rows, norms_per_row]`.
+#[derive(Debug, Clone)]
+pub struct SdpaDecode(pub SplitAttention);
+
+impl Kernel for SdpaDecode {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        KernelSource {
+            name: "sdpa_decode",
+            wgsl: self
+                .0
+                .constants()
+                .uint("HEADS", self.0.heads())
+                .uint("TILE", 64)
+                .float("SCALE", self.0.scale)
+                .reductions(variant, SplitAttention::WORKGROUP)
+                .part(include_str!("../../../shaders/sdpa_decode.wgsl"))
+                .finish(),
+            bindings: &[
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+                Binding::ReadWrite,
+            ],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let parts = Extent::KeyParts {
+            smallest: SplitAttention::SMALLEST_PART as u32,
+            most: self.0.parts() as u32,
+            window: self.0.window().map(|window| window as u32),
+        };
+        Grid([parts, Extent::Fixed((self.0.layer.n_heads / self.0.heads()) as u32), Extent::Rows(1)])
+    }
+}
+
+/// Bindings: sums, norms, rows, out `[rows, stride(n_heads · head_dim)]`.
+#[derive(Debug, Clone)]
+pub struct SdpaCombine(pub SplitAttention);
+
+impl Kernel for SdpaCombine {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let layer = &self.0.layer;
+        KernelSource {
+            name: "sdpa_combine",
+            wgsl: self
+                .0
+                .constants()
+                .uint("WORKGROUP", 128)
+                .uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
+                .part(include_str!("../../../shaders/sdpa_combine.wgsl"))
+                .finish(),
+            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Rows(1), Extent::Fixed(self.0.layer.n_heads as u32), Extent::Fixed(1)])
+    }
+}

@@ -1,0 +1,209 @@
+//! Products of packed weights and activations.
+
+use super::{Kernel, stride};
+use crate::{
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    quant::PackFormat,
+};
+
+/// What the kernels for a linear layer share: `rows × cols` weights (the whole matrix or a run of
+/// its rows), results at `y[row, y_offset..]` of rows `y_stride` wide.
+#[derive(Debug, Clone, Copy)]
+pub struct Linear {
+    pub format: PackFormat,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    pub y_stride: usize,
+    pub y_offset: usize,
+    /// Results become `c·tanh(result/c)`.
+    pub softcap: Option<f32>,
+    /// One workgroup row for each of so many tokens, or for each output row.
+    pub over_outputs: bool,
+}
+
+impl Linear {
+    /// Whether [`MatvecQ8`] can run this format: offsets need the activations' sums, which are kept for groups of 32.
+    pub fn supports_q8(format: PackFormat) -> bool {
+        match format {
+            PackFormat::Int { bits, group, offset } => group == 32 || (group == 16 && bits == 8 && !offset),
+            _ => false,
+        }
+    }
+
+    fn constants(&self) -> Wgsl {
+        self.sizes()
+            .part(include_str!("../../../shaders/common/octet.wgsl"))
+            .weights(self.format, self.cols)
+            .part(include_str!("../../../shaders/common/write_results.wgsl"))
+    }
+
+    fn sizes(&self) -> Wgsl {
+        Wgsl::new()
+            .uint("ROWS", self.rows)
+            .uint("COLS", stride(self.cols))
+            .uint("Y_STRIDE", self.y_stride)
+            .uint("Y_OFFSET", self.y_offset)
+            .float("SOFTCAP", self.softcap.unwrap_or(0.0))
+            .part(include_str!("../../../shaders/common/finish.wgsl"))
+    }
+
+    fn extent(&self, tile: u32) -> Extent {
+        match self.over_outputs {
+            true if tile == 1 => Extent::Outputs,
+            true => Extent::OutputTiles(tile),
+            false => Extent::Rows(tile),
+        }
+    }
+}
+
+/// Workgroup of the matrix-vector kernels, and the matrix rows it makes.
+fn matvec_grid(linear: &Linear, variant: &Variant) -> Grid {
+    let teams = variant.subgroups.map_or(1, |size| MATVEC_WORKGROUP / (size as usize).min(MATVEC_WORKGROUP));
+    Grid::folded(linear.rows.div_ceil(4 * teams), linear.extent(1))
+}
+
+const MATVEC_WORKGROUP: usize = 64;
+
+/// Bindings: data, scales, x `[rows, stride(cols)]` f32, y.
+#[derive(Debug, Clone, Copy)]
+pub struct Matvec(pub Linear);
+
+impl Kernel for Matvec {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        KernelSource {
+            name: "matvec",
+            wgsl: self
+                .0
+                .constants()
+                .reductions(variant, MATVEC_WORKGROUP)
+                .part(include_str!("../../../shaders/matvec.wgsl"))
+                .finish(),
+            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, variant: &Variant) -> Grid {
+        matvec_grid(&self.0, variant)
+    }
+}
+
+/// Bindings: data, scales, x as int8 `[rows, stride(cols)]`, its groups, y. Int formats only, see
+/// [`Linear::supports_q8`].
+#[derive(Debug, Clone, Copy)]
+pub struct MatvecQ8(pub Linear);
+
+impl Kernel for MatvecQ8 {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        KernelSource {
+            name: "matvec_q8",
+            wgsl: self
+                .0
+                .constants()
+                .reductions(variant, MATVEC_WORKGROUP)
+                .part(include_str!("../../../shaders/matvec_q8.wgsl"))
+                .finish(),
+            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, variant: &Variant) -> Grid {
+        matvec_grid(&self.0, variant)
+    }
+}
+
+/// Bindings: data, scales, x `[rows, stride(cols)]` f32, y, step.
+#[derive(Debug, Clone, Copy)]
+pub struct Matmul(pub Linear);
+
+impl Kernel for Matmul {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        KernelSource {
+            name: "matmul",
+            wgsl: self
+                .0
+                .constants()
+                // Unquantized weights are for exactness; int weights lose nothing that f16 would keep.
+                .real(variant.f16 && matches!(self.0.format, PackFormat::Int { .. }))
+                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .bool("OVER_OUTPUTS", self.0.over_outputs)
+                .part(include_str!("../../../shaders/matmul.wgsl"))
+                .finish(),
+            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Fixed(self.0.rows.div_ceil(64) as u32), self.0.extent(64), Extent::Fixed(1)])
+    }
+}
+
+/// [`MatvecQ8`] for devices whose subgroups all have one size, with K split over a workgroup's
+/// subgroups, for up to `m` activation rows at once. Bindings: those of `MatvecQ8`, then step.
+#[derive(Debug, Clone, Copy)]
+pub struct MatvecQ8Split {
+    pub linear: Linear,
+    /// Activation rows that the weights are read for; fewer may be given.
+    pub m: usize,
+}
+
+impl MatvecQ8Split {
+    /// Most activation rows that one read of the weights serves well.
+    pub const MOST_ROWS: usize = 8;
+
+    /// Whether a device's subgroups allow the kernel.
+    pub fn runs_on(variant: &Variant) -> bool {
+        variant.dp4a && variant.subgroup_size.is_some_and(|size| (4..=64).contains(&size) && size.is_power_of_two())
+    }
+
+    /// Weight rows that a team of lanes shares, and subgroups that share the columns.
+    fn shape(&self) -> (usize, usize) {
+        let (rows, cols) = (self.linear.rows, self.linear.cols);
+        let split = if cols >= 16384 && rows < 16384 { 16 } else { 4 };
+        let shared = if (16384..131072).contains(&rows) { 1 } else { 2 };
+        (shared, split)
+    }
+}
+
+impl Kernel for MatvecQ8Split {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
+        let (shared, split) = self.shape();
+        let bits = match self.linear.format {
+            PackFormat::Int { bits, .. } => bits,
+            _ => 8,
+        };
+        KernelSource {
+            name: "matvec_q8_split",
+            wgsl: self
+                .linear
+                .sizes()
+                .uint("SUBGROUP", subgroup)
+                .uint("LANES", subgroup.min(16))
+                .uint("K_SPLIT", split)
+                .uint("WORKGROUP", subgroup * split)
+                .uint("R", shared)
+                .uint("M", self.m)
+                .bool("OVER_OUTPUTS", self.linear.over_outputs)
+                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .weight_groups(bits, self.linear.format, self.linear.cols)
+                .part(include_str!("../../../shaders/matvec_q8_split.wgsl"))
+                .finish(),
+            bindings: &[
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+                Binding::Uniform,
+            ],
+        }
+    }
+
+    fn grid(&self, variant: &Variant) -> Grid {
+        let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
+        let rows = subgroup / subgroup.min(16) * self.shape().0;
+        Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(1))
+    }
+}

@@ -1,0 +1,116 @@
+//! Weight matrices on the device, split by rows where one binding cannot hold them.
+
+use super::{Gpu, GpuBuffer};
+use crate::{
+    Result,
+    quant::PackFormat,
+    weights::{MatrixReader, WeightStore},
+};
+
+/// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
+const FLUSH_BYTES: u64 = 64 << 20;
+
+/// Consecutive rows of a matrix in one pair of buffers.
+pub struct MatrixPart {
+    pub first_row: usize,
+    pub rows: usize,
+    /// See [`PackFormat`].
+    pub data: GpuBuffer,
+    /// A few unused bytes for float formats.
+    pub scales: GpuBuffer,
+}
+
+/// A packed weight matrix `[rows, cols]`.
+pub struct GpuMatrix {
+    pub format: PackFormat,
+    pub rows: usize,
+    pub cols: usize,
+    pub parts: Vec<MatrixPart>,
+}
+
+impl GpuMatrix {
+    /// Room for a matrix, split so that every part fits one binding.
+    pub(super) fn allocate(gpu: &Gpu, name: &str, format: PackFormat, rows: usize, cols: usize) -> Result<Self> {
+        let (data_bytes, scale_bytes) = (4 * format.data_words(cols) as u64, 4 * format.scale_words(cols) as u64);
+        let facts = gpu.facts();
+        let limit = facts.max_binding_bytes.min(facts.max_buffer_bytes);
+        let rows_per_part = ((limit / data_bytes.max(1)) as usize).clamp(1, rows.max(1));
+        // Parts of equal size, in whole workgroups' worth of rows.
+        let parts = rows.div_ceil(rows_per_part);
+        let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
+        let mut matrix = GpuMatrix { format, rows, cols, parts: Vec::new() };
+        for first_row in (0..rows).step_by(rows_per_part) {
+            let rows = rows_per_part.min(rows - first_row);
+            matrix.parts.push(MatrixPart {
+                first_row,
+                rows,
+                data: gpu.buffer(name, data_bytes * rows as u64)?,
+                scales: gpu.buffer(name, scale_bytes * rows as u64)?,
+            });
+        }
+        Ok(matrix)
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.rows as u64 * self.format.row_bytes(self.cols) as u64
+    }
+}
+
+/// Uploads weights as they are read.
+pub(super) struct GpuStore {
+    pub gpu: Gpu,
+    pub bytes: u64,
+    unflushed: u64,
+}
+
+impl GpuStore {
+    pub fn new(gpu: Gpu) -> Self {
+        GpuStore { gpu, bytes: 0, unflushed: 0 }
+    }
+
+    fn write(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        self.gpu.queue().write_buffer(buffer, offset, bytemuck::cast_slice(words));
+        self.unflushed += 4 * words.len() as u64;
+        if self.unflushed >= FLUSH_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything written has reached the device.
+    pub fn flush(&mut self) -> Result<()> {
+        self.unflushed = 0;
+        self.gpu.queue().submit([]);
+        self.gpu.wait()
+    }
+}
+
+impl WeightStore for GpuStore {
+    type Matrix = GpuMatrix;
+    type Vector = GpuBuffer;
+
+    async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<GpuMatrix> {
+        let matrix = GpuMatrix::allocate(&self.gpu, reader.name, reader.format, reader.rows, reader.cols)?;
+        let (data_words, scale_words) = (matrix.format.data_words(matrix.cols), matrix.format.scale_words(matrix.cols));
+        for part in &matrix.parts {
+            let mut done = 0;
+            while done < part.rows {
+                let Some((_, packed)) = reader.next(part.rows - done).await? else { break };
+                self.write(&part.data, 4 * (done * data_words) as u64, &packed.data)?;
+                self.write(&part.scales, 4 * (done * scale_words) as u64, &packed.scales)?;
+                done += packed.rows;
+            }
+        }
+        self.bytes += matrix.bytes();
+        Ok(matrix)
+    }
+
+    fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {
+        self.bytes += 4 * values.len() as u64;
+        self.gpu.buffer_of(name, bytemuck::cast_slice(&values))
+    }
+}

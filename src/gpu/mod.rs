@@ -1,0 +1,19 @@
+//! The wgpu backend: the same WGSL kernels on Vulkan, Metal, DirectX 12 and WebGPU.
+
+mod adapter;
+mod backend;
+mod bandwidth;
+mod buffers;
+mod device;
+mod forward;
+pub mod kernels;
+mod matrix;
+mod synthetic;
+mod wgsl;
+
+pub use adapter::{AdapterFacts, CooperativeMatrix, DeviceOptions, KernelOptions, Variant, adapters};
+pub use backend::GpuBackend;
+pub use buffers::GpuBuffer;
+pub use device::{Binding, Dispatch, Extent, Gpu, Grid, KernelSource, StepSize};
+pub use matrix::GpuMatrix;
+pub use synthetic::SyntheticSource;

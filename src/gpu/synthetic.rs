@@ -1,0 +1,126 @@
+//! Models of random weights, made on the device in seconds: for measuring shapes that nobody has to download.
+
+use std::{borrow::Cow, cell::Cell, ops::Range};
+
+use super::{
+    Gpu, GpuBuffer, GpuMatrix, StepSize,
+    kernels::{Fill, Kernel},
+};
+use crate::{
+    Error, Result,
+    checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
+    config::ModelConfig,
+    quant::{Dtype, PackFormat},
+    weights::{MatrixReader, WeightStore},
+};
+
+/// A checkpoint without files: Q4_0 layers, Q8_0 embedding, norm weights of one.
+pub struct SyntheticSource {
+    config: ModelConfig,
+}
+
+impl SyntheticSource {
+    pub fn new(config: ModelConfig) -> Self {
+        SyntheticSource { config }
+    }
+
+    /// Type and shape of a tensor; `None` for what the model does not have.
+    fn shape(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
+        let config = &self.config;
+        let hidden = config.hidden_size;
+        let Some(rest) = name.strip_prefix("layers.") else {
+            return match name {
+                "embed_tokens.weight" | "lm_head.weight" => Some((Dtype::Q8_0, vec![config.vocab_size, hidden])),
+                "norm.weight" => Some((Dtype::F32, vec![hidden])),
+                _ => None,
+            };
+        };
+        let (index, tensor) = rest.split_once('.')?;
+        let layer = config.layers.get(index.parse::<usize>().ok()?)?;
+        let (q, kv, ffn) = (layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim, layer.intermediate_size);
+        let matrix = |rows, cols| Some((Dtype::Q4_0, vec![rows, cols]));
+        match tensor {
+            "self_attn.q_proj.weight" => matrix(q, hidden),
+            "self_attn.k_proj.weight" => matrix(kv, hidden),
+            "self_attn.v_proj.weight" if !layer.k_eq_v => matrix(kv, hidden),
+            "self_attn.o_proj.weight" => matrix(hidden, q),
+            "mlp.gate_proj.weight" | "mlp.up_proj.weight" => matrix(ffn, hidden),
+            "mlp.down_proj.weight" => matrix(hidden, ffn),
+            "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => Some((Dtype::F32, vec![layer.head_dim])),
+            "layer_scalar" if config.layer_scalar => Some((Dtype::F32, vec![1])),
+            norm if norm.contains("layernorm") => Some((Dtype::F32, vec![hidden])),
+            _ => None,
+        }
+    }
+}
+
+impl TensorSource for SyntheticSource {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.shape(name).map(|(dtype, shape)| TensorInfo { dtype, shape })
+    }
+
+    /// Norm weights and scalars, all one; matrices exist on the device alone.
+    fn read<'a>(&'a self, name: &'a str, _: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+        let ones = match self.shape(name) {
+            Some((Dtype::F32, shape)) => Ok(Cow::Owned(1f32.to_le_bytes().repeat(shape.iter().product()))),
+            _ => Err(Error::tensor(name, "a synthetic matrix cannot be read")),
+        };
+        Box::pin(async { ones })
+    }
+}
+
+/// Makes matrices on the device instead of reading them.
+pub(super) struct SyntheticStore {
+    pub gpu: Gpu,
+    pub bytes: u64,
+    seed: Cell<u32>,
+}
+
+impl SyntheticStore {
+    pub fn new(gpu: Gpu, seed: u32) -> Self {
+        SyntheticStore { gpu, bytes: 0, seed: Cell::new(seed) }
+    }
+
+    fn fill(&self, buffer: &GpuBuffer, random: bool, value: u32) -> Result<()> {
+        let kernel = Fill { random };
+        let words = self.gpu.uniform("fill", [(buffer.size() / 4) as u32, value, 0, 0])?;
+        let source = kernel.source(self.gpu.variant());
+        let dispatch = self.gpu.dispatch(&source, &[buffer, &words], kernel.grid(self.gpu.variant()))?;
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
+        self.gpu.queue().submit([encoder.finish()]);
+        Ok(())
+    }
+}
+
+impl WeightStore for SyntheticStore {
+    type Matrix = GpuMatrix;
+    type Vector = GpuBuffer;
+
+    async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<GpuMatrix> {
+        let matrix = GpuMatrix::allocate(&self.gpu, reader.name, reader.format, reader.rows, reader.cols)?;
+        // Uniform quants times this scale give rows of length one, so that activations keep their size.
+        let deviation = match matrix.format {
+            PackFormat::Int { bits: 4, .. } => 4.6,
+            _ => 73.9,
+        };
+        let scale = half::f16::from_f32(1.0 / (deviation * (matrix.cols as f32).sqrt())).to_bits() as u32;
+        for part in &matrix.parts {
+            self.seed.set(self.seed.get().wrapping_add(1));
+            self.fill(&part.data, true, self.seed.get())?;
+            self.fill(&part.scales, false, scale | scale << 16)?;
+        }
+        self.gpu.wait()?;
+        self.bytes += matrix.bytes();
+        Ok(matrix)
+    }
+
+    fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {
+        self.bytes += 4 * values.len() as u64;
+        self.gpu.buffer_of(name, bytemuck::cast_slice(&values))
+    }
+}

@@ -1,0 +1,103 @@
+//! Puts a kernel's WGSL together: constants, then the fragments that it is made of.
+//!
+//! A fragment is a file under `shaders/`. What varies is chosen by fragment (a number format, a way
+//! to reduce) or by constant, so that no preprocessor is needed.
+
+use std::fmt::Write;
+
+use super::adapter::Variant;
+use crate::quant::PackFormat;
+
+/// WGSL text under construction.
+pub(super) struct Wgsl {
+    enables: String,
+    text: String,
+}
+
+impl Wgsl {
+    pub fn new() -> Self {
+        Wgsl { enables: String::new(), text: String::new() }
+    }
+
+    /// `alias real`: the type of matrix tiles.
+    pub fn real(mut self, f16: bool) -> Self {
+        if f16 {
+            self.enables.push_str("enable f16;\n");
+        }
+        self.text.push_str(if f16 { "alias real = f16;\n" } else { "alias real = f32;\n" });
+        // f16 ends at 65504: larger activations are held there rather than becoming infinite.
+        self.float("REAL_MAX", if f16 { 65504.0 } else { f32::MAX })
+    }
+
+    pub fn uint(mut self, name: &str, value: usize) -> Self {
+        let _ = writeln!(self.text, "const {name}: u32 = {value}u;");
+        self
+    }
+
+    pub fn float(mut self, name: &str, value: f32) -> Self {
+        let _ = writeln!(self.text, "const {name}: f32 = {value:e}f;");
+        self
+    }
+
+    pub fn bool(mut self, name: &str, value: bool) -> Self {
+        let _ = writeln!(self.text, "const {name}: bool = {value};");
+        self
+    }
+
+    pub fn part(mut self, fragment: &str) -> Self {
+        self.text.push_str(fragment);
+        self
+    }
+
+    /// The entry point and reductions, through subgroups or workgroup memory. The kernel defines
+    /// `fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32)`.
+    pub fn reductions(self, variant: &Variant, workgroup: usize) -> Self {
+        let this = self.uint("WORKGROUP", workgroup);
+        match variant.subgroups {
+            Some(min_size) => this
+                .uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
+                .part(include_str!("../../shaders/common/reduce_subgroups.wgsl")),
+            None => this.uint("TEAMS", 1).part(include_str!("../../shaders/common/reduce_workgroup.wgsl")),
+        }
+    }
+
+    /// How to read weights of `format`, eight at a time, from `data` and `scales`.
+    pub fn weights(self, format: PackFormat, cols: usize) -> Self {
+        let this = self.weight_constants(format, cols);
+        match format {
+            PackFormat::F32 => this.part(include_str!("../../shaders/common/weights_f32.wgsl")),
+            PackFormat::F16 => this.part(include_str!("../../shaders/common/weights_f16.wgsl")),
+            PackFormat::BF16 => this.part(include_str!("../../shaders/common/weights_bf16.wgsl")),
+            PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/weights_int4.wgsl")),
+            PackFormat::Int { .. } => this.part(include_str!("../../shaders/common/weights_int8.wgsl")),
+        }
+    }
+
+    /// How to read int weights in groups of 32 for integer dot products.
+    pub fn weight_groups(self, bits: u8, format: PackFormat, cols: usize) -> Self {
+        self.weight_constants(format, cols).part(match bits {
+            4 => include_str!("../../shaders/common/group_int4.wgsl"),
+            _ => include_str!("../../shaders/common/group_int8.wgsl"),
+        })
+    }
+
+    fn weight_constants(self, format: PackFormat, cols: usize) -> Self {
+        let this =
+            self.uint("DATA_WORDS", format.data_words(cols)).uint("SCALE_WORDS", format.scale_words(cols).max(1));
+        match format {
+            PackFormat::F32 | PackFormat::F16 | PackFormat::BF16 => {
+                this.uint("GROUP", 32).bool("OFFSET", false).part(include_str!("../../shaders/common/scales_none.wgsl"))
+            }
+            PackFormat::Int { group, offset, .. } => {
+                this.uint("GROUP", group as usize).bool("OFFSET", offset).part(match offset {
+                    false => include_str!("../../shaders/common/scales_symmetric.wgsl"),
+                    true => include_str!("../../shaders/common/scales_offset.wgsl"),
+                })
+            }
+        }
+    }
+
+    pub fn finish(self) -> String {
+        self.enables + &self.text
+    }
+}

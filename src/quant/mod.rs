@@ -1,0 +1,215 @@
+//! Number formats: how checkpoints store weights ([`Dtype`]) and how backends hold them ([`PackFormat`]).
+//!
+//! Knows nothing of files or devices.
+
+use std::{fmt, str::FromStr};
+
+mod gguf_blocks;
+mod pack;
+mod round;
+mod unpack;
+
+pub use gguf_blocks::native_format;
+pub use pack::pack_rows;
+pub use unpack::dequantize;
+
+/// Element type of a stored tensor; the quantized ones are GGUF block formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(non_camel_case_types)]
+pub enum Dtype {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl Dtype {
+    /// Elements in one block (1 for plain types).
+    pub fn block_len(self) -> usize {
+        match self {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => 1,
+            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q8_0 => 32,
+            Dtype::Q4_K | Dtype::Q5_K | Dtype::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
+            Dtype::Q4_0 => 18,
+            Dtype::Q4_1 => 20,
+            Dtype::Q5_0 => 22,
+            Dtype::Q5_1 => 24,
+            Dtype::Q8_0 => 34,
+            Dtype::Q4_K => 144,
+            Dtype::Q5_K => 176,
+            Dtype::Q6_K => 210,
+        }
+    }
+
+    /// Bytes of `elements` elements. Errors unless they fill whole blocks and the bytes can be counted.
+    pub fn bytes_of(self, elements: usize) -> Result<usize, String> {
+        match elements % self.block_len() {
+            0 => (elements / self.block_len())
+                .checked_mul(self.block_bytes())
+                .ok_or_else(|| format!("{elements} elements ({self:?}) are more than an address space holds")),
+            _ => Err(format!("{elements} elements do not fill blocks of {} ({self:?})", self.block_len())),
+        }
+    }
+
+    /// Whether the elements are plain floats.
+    pub fn is_float(self) -> bool {
+        self.block_len() == 1
+    }
+}
+
+/// What full-precision matrices become while loading (`--quantize`). Tensors that are already
+/// quantized in the file keep their values whatever this says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quantize {
+    /// int4 group 32 for the layers, int8 group 32 for the embedding and lm_head.
+    #[default]
+    Int4,
+    /// int8 group 32 everywhere.
+    Int8,
+    /// As stored: f32, f16 or bf16.
+    None,
+}
+
+impl fmt::Display for Quantize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Quantize::Int4 => "int4",
+            Quantize::Int8 => "int8",
+            Quantize::None => "none",
+        })
+    }
+}
+
+impl FromStr for Quantize {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "int4" => Ok(Quantize::Int4),
+            "int8" => Ok(Quantize::Int8),
+            "none" => Ok(Quantize::None),
+            _ => Err(format!("unknown quantization {name:?}: use int4, int8 or none")),
+        }
+    }
+}
+
+/// Rows are padded with zero weights to a multiple of this many columns.
+pub const COLUMN_ALIGN: usize = 32;
+
+/// Columns after padding.
+pub fn padded_cols(cols: usize) -> usize {
+    cols.next_multiple_of(COLUMN_ALIGN)
+}
+
+/// How a backend holds a weight matrix. In all formats a row stands alone, so that rows can be
+/// packed, uploaded and split in any slices.
+///
+/// * `F32`: word `k` of a row is weight k.
+/// * `F16`, `BF16`: word `w` holds weights 2w (low half) and 2w+1 (high half).
+/// * `Int { bits: 4 }`: word `w` holds q of weights 8w..8w+7; byte b holds weight 8w+b in its low
+///   nibble and 8w+4+b in its high one; q is 0..=15.
+/// * `Int { bits: 8 }`: word `w` holds q of weights 4w..4w+3, byte b weight 4w+b; q is an i8.
+///
+/// Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
+/// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half).
+/// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for 8 bits without offset,
+/// `scale·q + offset` with one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PackFormat {
+    F32,
+    F16,
+    BF16,
+    Int { bits: u8, group: u32, offset: bool },
+}
+
+impl PackFormat {
+    /// int4, group 32, symmetric: what Q4_0 holds and the default for full-precision layers.
+    pub const INT4: PackFormat = PackFormat::Int { bits: 4, group: 32, offset: false };
+    /// int8, group 32, symmetric.
+    pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
+
+    /// u32 words of weights in a row.
+    pub fn data_words(self, cols: usize) -> usize {
+        let cols = padded_cols(cols);
+        match self {
+            PackFormat::F32 => cols,
+            PackFormat::F16 | PackFormat::BF16 => cols / 2,
+            PackFormat::Int { bits, .. } => cols * bits as usize / 32,
+        }
+    }
+
+    /// u32 words of scales in a row; 0 for float formats.
+    pub fn scale_words(self, cols: usize) -> usize {
+        match self {
+            PackFormat::Int { group, offset, .. } => {
+                let groups = padded_cols(cols) / group as usize;
+                if offset { groups } else { groups.div_ceil(2) }
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes of one row on the device.
+    pub fn row_bytes(self, cols: usize) -> usize {
+        4 * (self.data_words(cols) + self.scale_words(cols))
+    }
+
+    /// Bits that a weight takes, its share of the scales included; padding is not counted.
+    pub fn bits_per_weight(self) -> f32 {
+        match self {
+            PackFormat::F32 => 32.0,
+            PackFormat::F16 | PackFormat::BF16 => 16.0,
+            PackFormat::Int { bits, group, offset } => bits as f32 + if offset { 32.0 } else { 16.0 } / group as f32,
+        }
+    }
+
+    /// The q that stands for weight 0 in formats without offset: weights are `scale·(q − zero_point)`.
+    fn zero_point(self) -> i8 {
+        match self {
+            PackFormat::Int { bits: 4, offset: false, .. } => 8,
+            _ => 0,
+        }
+    }
+}
+
+/// `int4 g32`, `int8 g16`, `int4 g32+offset`, `f16`.
+impl fmt::Display for PackFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PackFormat::F32 => f.write_str("f32"),
+            PackFormat::F16 => f.write_str("f16"),
+            PackFormat::BF16 => f.write_str("bf16"),
+            PackFormat::Int { bits, group, offset } => {
+                write!(f, "int{bits} g{group}{}", if *offset { "+offset" } else { "" })
+            }
+        }
+    }
+}
+
+/// Consecutive rows of a packed matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedRows {
+    pub format: PackFormat,
+    pub rows: usize,
+    /// Columns before padding.
+    pub cols: usize,
+    /// `[rows, data_words]`
+    pub data: Vec<u32>,
+    /// `[rows, scale_words]`
+    pub scales: Vec<u32>,
+}

@@ -1,0 +1,187 @@
+//! Packing rows of a checkpoint into a [`PackFormat`].
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::{
+    Dtype, PackFormat, PackedRows,
+    gguf_blocks::Block,
+    native_format,
+    round::{self, MAX_GROUP},
+    unpack::load_floats,
+};
+
+/// Source bytes that make a task worth a thread.
+const TASK_BYTES: usize = 64 << 10;
+
+/// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types and plain
+/// floats into their [`native_format`], plain floats also into integers of 4 or 8 bits with groups
+/// of 16 or 32 (see the functions of `round` for how).
+///
+/// Padded columns hold weight 0, but for formats with an offset, where they hold whatever lies
+/// nearest to 0 in a group's range: inputs must be padded with zeros there.
+///
+/// Errors: `bytes` of the wrong length; a dtype that `format` cannot hold; a value or scale that is
+/// NaN, infinite, or beyond f16 as a scale. Rows in the message count from the first of `bytes`.
+pub fn pack_rows(
+    dtype: Dtype,
+    bytes: &[u8],
+    rows: usize,
+    cols: usize,
+    format: PackFormat,
+) -> Result<PackedRows, String> {
+    if !can_hold(format, dtype) {
+        return Err(format!("{dtype:?} cannot be packed as {format}"));
+    }
+    let row_bytes = dtype.bytes_of(cols)?;
+    if row_bytes.checked_mul(rows) != Some(bytes.len()) {
+        let given = bytes.len();
+        return Err(format!("{given} bytes for {rows} rows of {cols} columns ({dtype:?}, {row_bytes} bytes each)"));
+    }
+    let mut packed = PackedRows { format, rows, cols, data: Vec::new(), scales: Vec::new() };
+    if bytes.is_empty() {
+        return Ok(packed);
+    }
+    let (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
+    packed.data = vec![0; rows * data_words];
+    packed.scales = vec![0; rows * scale_words];
+    let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
+    let data = packed.data.par_chunks_exact_mut(data_words);
+    let source = data.zip(bytes.par_chunks_exact(row_bytes)).with_min_len(rows_per_task);
+    let fault = match format {
+        PackFormat::Int { bits, group, offset } => {
+            let scales = packed.scales.par_chunks_exact_mut(scale_words);
+            let rows = source.zip(scales).enumerate();
+            rows.find_map_first(|(row, ((data, bytes), scales))| {
+                let mut out = RowWriter { bits, group: group as usize, offset, data, scales, groups: 0 };
+                let done = match dtype.is_float() {
+                    true => quantize_row(dtype, bytes, &mut out),
+                    false => repack_row(dtype, bytes, &mut out),
+                };
+                done.err().map(|reason| (row, reason))
+            })
+        }
+        _ => source
+            .enumerate()
+            .find_map_first(|(row, (data, bytes))| copy_row(dtype, bytes, data).err().map(|reason| (row, reason))),
+    };
+    match fault {
+        Some((row, reason)) => Err(format!("row {row} of {rows}, {reason}")),
+        None => Ok(packed),
+    }
+}
+
+/// Whether [`pack_rows`] packs `dtype` as `format`.
+fn can_hold(format: PackFormat, dtype: Dtype) -> bool {
+    match format {
+        PackFormat::Int { bits: 4 | 8, group: 16 | 32, .. } if dtype.is_float() => true,
+        _ => format == native_format(dtype),
+    }
+}
+
+/// Copies floats and checks them.
+fn copy_row(dtype: Dtype, bytes: &[u8], data: &mut [u32]) -> Result<(), String> {
+    for_float_groups(dtype, bytes, MAX_GROUP, |_, _| Ok(()))?;
+    // Halves lie in a word as they do in the file; an odd last one gets a zero beside it.
+    let (words, rest) = bytes.as_chunks();
+    for (word, bytes) in data.iter_mut().zip(words) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    if let ([low, high], Some(word)) = (rest, data.get_mut(words.len())) {
+        *word = u32::from_le_bytes([*low, *high, 0, 0]);
+    }
+    Ok(())
+}
+
+/// Rounds floats to integers, and pads them.
+fn quantize_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(), String> {
+    let (bits, group, offset) = (out.bits, out.group, out.offset);
+    for_float_groups(dtype, bytes, group, |values, real| {
+        let rounded = match (bits, offset) {
+            (bits, true) => round::affine(values, real, bits)?,
+            (4, false) => round::symmetric_int4(values)?,
+            _ => round::symmetric_int8(values)?,
+        };
+        out.push(&rounded.q[..group], rounded.scale, rounded.offset);
+        Ok(())
+    })
+}
+
+/// Calls `visit` with each group of a row as f32 and how many of its values are real; a last, partial
+/// group is padded with zeros. Groups that are all padding stay as allocated, their scale is 0.
+/// Errors if a value is not finite, or with `visit`'s reason.
+fn for_float_groups(
+    dtype: Dtype,
+    bytes: &[u8],
+    group: usize,
+    mut visit: impl FnMut(&[f32], usize) -> Result<(), String>,
+) -> Result<(), String> {
+    let size = dtype.block_bytes();
+    let cols = bytes.len() / size;
+    let mut values = [0.0; MAX_GROUP];
+    let values = &mut values[..group];
+    for start in (0..cols).step_by(group) {
+        let end = (start + group).min(cols);
+        let real = end - start;
+        load_floats(dtype, &bytes[start * size..end * size], &mut values[..real]);
+        values[real..].fill(0.0);
+        if let Some(at) = round::first_non_finite(values) {
+            return Err(format!("column {} is {}", start + at, values[at]));
+        }
+        visit(values, real).map_err(|reason| format!("columns from {start}: {reason}"))?;
+    }
+    Ok(())
+}
+
+/// Moves the integers of blocks.
+fn repack_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(), String> {
+    let mut block = Block::default();
+    let groups = dtype.block_len() / out.group;
+    for (index, bytes) in bytes.chunks_exact(dtype.block_bytes()).enumerate() {
+        block.decode(dtype, bytes);
+        for (group, q) in block.q.chunks_exact(out.group).take(groups).enumerate() {
+            let name = |reason| format!("columns from {}: {reason}", (index * groups + group) * out.group);
+            let scale = round::finite_f16("scale", block.scales[group]).map_err(name)?;
+            let offset = round::finite_f16("offset", block.offsets[group]).map_err(name)?;
+            out.push(q, scale, offset);
+        }
+    }
+    Ok(())
+}
+
+/// Writes a row's groups one after another, as [`PackFormat`] lays them out. `scales` starts as zeros.
+struct RowWriter<'a> {
+    bits: u8,
+    group: usize,
+    offset: bool,
+    data: &'a mut [u32],
+    scales: &'a mut [u32],
+    /// Groups written so far.
+    groups: usize,
+}
+
+impl RowWriter<'_> {
+    /// Appends a group of integers in stored form.
+    #[inline]
+    fn push(&mut self, q: &[u8], scale: f16, offset: f16) {
+        let words = self.group * self.bits as usize / 32;
+        let data = &mut self.data[self.groups * words..][..words];
+        if self.bits == 4 {
+            for (word, q) in data.iter_mut().zip(q.as_chunks::<8>().0) {
+                // Weights 0..4 are the low half of the eight bytes, 4..8 the high half.
+                let bytes = u64::from_le_bytes(*q);
+                *word = bytes as u32 | (bytes >> 32 << 4) as u32;
+            }
+        } else {
+            for (word, q) in data.iter_mut().zip(q.as_chunks::<4>().0) {
+                *word = u32::from_le_bytes(*q);
+            }
+        }
+        let scale = scale.to_bits() as u32;
+        match self.offset {
+            true => self.scales[self.groups] = scale | (offset.to_bits() as u32) << 16,
+            false => self.scales[self.groups / 2] |= scale << (16 * (self.groups % 2)),
+        }
+        self.groups += 1;
+    }
+}

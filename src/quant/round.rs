@@ -1,0 +1,103 @@
+//! Rounding floats to the integers of a [`PackFormat`](super::PackFormat), one group at a time.
+//!
+//! Scales and offsets are rounded to f16 first and the integers chosen for the rounded ones, so
+//! that an f16's error is not added to the integer's.
+
+use half::f16;
+
+/// Longest group.
+pub(super) const MAX_GROUP: usize = 32;
+
+/// Integers of a group in stored form, with their scale and offset.
+pub(super) struct Rounded {
+    pub q: [u8; MAX_GROUP],
+    pub scale: f16,
+    /// 0 for formats without offset.
+    pub offset: f16,
+}
+
+/// The nearest f16. Errors, naming `what`, if the value is not finite or beyond f16's range.
+#[inline]
+pub(super) fn finite_f16(what: &str, value: f32) -> Result<f16, String> {
+    let rounded = f16::from_f32(value);
+    match (rounded.is_finite(), value.is_finite()) {
+        (true, _) => Ok(rounded),
+        (false, true) => Err(format!("the {what} {value:e} is beyond f16's largest value, {}", f16::MAX)),
+        (false, false) => Err(format!("the {what} is {value}")),
+    }
+}
+
+/// Position of the first NaN or infinity.
+#[inline]
+pub(super) fn first_non_finite(values: &[f32]) -> Option<usize> {
+    match magnitude_bits(values) < f32::INFINITY.to_bits() as i32 {
+        true => None,
+        false => values.iter().position(|value| !value.is_finite()),
+    }
+}
+
+/// Bits of the largest magnitude; those of NaN and infinity are above all others.
+#[inline]
+fn magnitude_bits(values: &[f32]) -> i32 {
+    values.iter().fold(0, |bits, value| bits.max((value.to_bits() & 0x7fff_ffff) as i32))
+}
+
+/// int4 without offset, as ggml makes Q4_0: the value of largest magnitude becomes q = 0, that is
+/// −8 steps, so that the range −8..=7 is used to its end. A value of the other sign that is almost
+/// as large is off by up to one step (it would be +8), all others by up to half a step.
+///
+/// A scale under f16's smallest value becomes 0 and so do the weights (all below 2.4e-7).
+pub(super) fn symmetric_int4(values: &[f32]) -> Result<Rounded, String> {
+    let largest = magnitude_bits(values) as u32;
+    let extreme = values.iter().find(|value| value.to_bits() & 0x7fff_ffff == largest).copied().unwrap_or(0.0);
+    let scale = step("scale", extreme / -8.0)?;
+    let inverse = inverse(scale);
+    Ok(rounded(values, scale, f16::ZERO, |value| ((value * inverse + 8.5) as i32).clamp(0, 15)))
+}
+
+/// int8 without offset: the largest magnitude becomes ±127 steps, and every value is off by up to
+/// half a step.
+pub(super) fn symmetric_int8(values: &[f32]) -> Result<Rounded, String> {
+    let scale = step("scale", f32::from_bits(magnitude_bits(values) as u32) / 127.0)?;
+    let inverse = inverse(scale);
+    // The bias makes truncation round halves up; `as` saturates.
+    Ok(rounded(values, scale, f16::ZERO, |value| ((value * inverse + 128.5) as i32 - 128).clamp(-127, 127)))
+}
+
+/// Integers with an offset: the steps reach from the smallest to the largest of the first `real` (≥ 1)
+/// values, and each of them is off by up to half a step and the offset's rounding to f16. The rest
+/// are padding: they get the nearest of these steps to what they hold.
+pub(super) fn affine(values: &[f32], real: usize, bits: u8) -> Result<Rounded, String> {
+    let (lowest, highest) = if bits == 4 { (0, 15) } else { (-128, 127) };
+    let limits = (f32::INFINITY, f32::NEG_INFINITY);
+    let (min, max) = values[..real].iter().fold(limits, |(min, max), &value| (min.min(value), max.max(value)));
+    let exact_scale = (max - min) / (highest - lowest) as f32;
+    let scale = step("scale", exact_scale)?;
+    let offset = step("offset", min - exact_scale * lowest as f32)?;
+    let (inverse, zero) = (inverse(scale), offset.to_f32());
+    // Biased by 0.5 − lowest, so that truncation rounds halves up on the whole range.
+    let bias = 0.5 - lowest as f32;
+    Ok(rounded(values, scale, offset, |value| {
+        (((value - zero) * inverse + bias) as i32 + lowest).clamp(lowest, highest)
+    }))
+}
+
+/// [`finite_f16`] without the negative zero.
+fn step(what: &str, value: f32) -> Result<f16, String> {
+    let step = finite_f16(what, value)?;
+    Ok(if step == f16::ZERO { f16::ZERO } else { step })
+}
+
+/// 1/scale, or 0 where the scale is 0: every value then gets the q of weight 0 (of the offset).
+fn inverse(scale: f16) -> f32 {
+    if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() }
+}
+
+#[inline]
+fn rounded(values: &[f32], scale: f16, offset: f16, round: impl Fn(f32) -> i32) -> Rounded {
+    let mut q = [0; MAX_GROUP];
+    for (q, &value) in q.iter_mut().zip(values) {
+        *q = round(value) as u8;
+    }
+    Rounded { q, scale, offset }
+}

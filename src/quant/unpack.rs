@@ -1,0 +1,169 @@
+//! Reading stored and packed weights as f32.
+
+use half::{f16, slice::HalfFloatSliceExt};
+
+use super::{
+    Dtype, PackFormat, PackedRows,
+    gguf_blocks::Block,
+    native_format,
+    round::{self, MAX_GROUP},
+};
+
+/// All elements as f32.
+///
+/// Errors: `bytes` is not whole blocks; a value (or a block's scale) is NaN or infinite.
+pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
+    let (block_len, block_bytes) = (dtype.block_len(), dtype.block_bytes());
+    if !bytes.len().is_multiple_of(block_bytes) {
+        return Err(format!("{} bytes are not whole {dtype:?} blocks of {block_bytes} bytes", bytes.len()));
+    }
+    let mut values = vec![0.0; bytes.len() / block_bytes * block_len];
+    match native_format(dtype) {
+        format @ PackFormat::Int { group, .. } => {
+            let mut block = Block::default();
+            for (bytes, values) in bytes.chunks_exact(block_bytes).zip(values.chunks_exact_mut(block_len)) {
+                block.decode(dtype, bytes);
+                let groups = values.chunks_exact_mut(group as usize).zip(block.q.chunks_exact(group as usize));
+                for ((values, q), (&scale, &offset)) in groups.zip(block.scales.iter().zip(&block.offsets)) {
+                    weights(format, q, scale, offset, values);
+                }
+            }
+        }
+        _ => load_floats(dtype, bytes, &mut values),
+    }
+    match round::first_non_finite(&values) {
+        Some(at) => Err(format!("value {at} is {}", values[at])),
+        None => Ok(values),
+    }
+}
+
+/// Little-endian floats of a plain type as f32; `bytes` and `values` hold the same number of them.
+#[inline]
+pub(super) fn load_floats(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    match dtype {
+        Dtype::F16 => {
+            // By the slice, because half looks for the instruction at every call.
+            for (values, bytes) in values.chunks_mut(MAX_GROUP).zip(bytes.chunks(2 * MAX_GROUP)) {
+                let mut halves = [f16::ZERO; MAX_GROUP];
+                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+                    *half = f16::from_le_bytes(*bytes);
+                }
+                halves[..values.len()].convert_to_f32_slice(values);
+            }
+        }
+        Dtype::BF16 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_bits((u16::from_le_bytes(*bytes) as u32) << 16);
+            }
+        }
+        _ => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+}
+
+/// The weights of a group, from its integers in stored form.
+#[inline]
+fn weights(format: PackFormat, q: &[u8], scale: f32, offset: f32, values: &mut [f32]) {
+    match format {
+        PackFormat::Int { offset: true, .. } => {
+            for (value, &q) in values.iter_mut().zip(q) {
+                *value = scale * (q as i8) as f32 + offset;
+            }
+        }
+        _ => {
+            let zero_point = format.zero_point() as f32;
+            for (value, &q) in values.iter_mut().zip(q) {
+                *value = scale * ((q as i8) as f32 - zero_point);
+            }
+        }
+    }
+}
+
+/// −0 as an f16.
+const NEGATIVE_ZERO: u16 = 0x8000;
+
+impl PackedRows {
+    /// Row `row` as f32, shape `[cols]`: what the kernels compute from the packed words.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not `cols` long.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols, "row {row} of {}, {} columns", self.rows, out.len());
+        let data_words = self.format.data_words(self.cols);
+        let data = &self.data[row * data_words..][..data_words];
+        match self.format {
+            PackFormat::F32 => packed_floats(Dtype::F32, data, out),
+            PackFormat::F16 => packed_floats(Dtype::F16, data, out),
+            PackFormat::BF16 => packed_floats(Dtype::BF16, data, out),
+            PackFormat::Int { group, .. } => {
+                let mut groups = out.chunks_mut(group as usize);
+                self.for_each_group(row, |_, q, scale, offset| {
+                    // The row may end before its last group of padding.
+                    let values = groups.next().unwrap_or_default();
+                    for (value, &q) in values.iter_mut().zip(q) {
+                        *value = scale * q as f32 + offset;
+                    }
+                });
+            }
+        }
+    }
+
+    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included: weight i
+    /// of the group is `scale·q[i] + offset`.
+    ///
+    /// # Panics
+    /// If the format has no integers, or there is no such row.
+    pub fn for_each_group(&self, row: usize, mut visit: impl FnMut(usize, &[i8], f32, f32)) {
+        let PackFormat::Int { bits, group, offset } = self.format else {
+            panic!("{} has no groups", self.format);
+        };
+        let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));
+        let data = &self.data[row * data_words..][..data_words];
+        let scales = &self.scales[row * scale_words..][..scale_words];
+        let zero_point = self.format.zero_point();
+        let (mut stored, mut q) = ([0; MAX_GROUP], [0; MAX_GROUP]);
+        for (g, words) in data.chunks(group as usize * bits as usize / 32).enumerate() {
+            load_integers(bits, words, &mut stored);
+            for (q, stored) in q.iter_mut().zip(stored) {
+                *q = (stored as i8).wrapping_sub(zero_point);
+            }
+            let (scale, offset) = match offset {
+                true => (scales[g], (scales[g] >> 16) as u16),
+                // Adding −0 leaves every product as it is, a negative zero too.
+                false => (scales[g / 2] >> (16 * (g % 2)), NEGATIVE_ZERO),
+            };
+            let (scale, offset) = (f16::from_bits(scale as u16), f16::from_bits(offset));
+            visit(g, &q[..group as usize], scale.to_f32(), offset.to_f32());
+        }
+    }
+}
+
+/// Floats from words that hold them as a file does, low half first.
+fn packed_floats(dtype: Dtype, data: &[u32], out: &mut [f32]) {
+    let size = dtype.block_bytes();
+    for (values, words) in out.chunks_mut(MAX_GROUP).zip(data.chunks(MAX_GROUP * size / 4)) {
+        let mut bytes = [0; 4 * MAX_GROUP];
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        load_floats(dtype, &bytes[..values.len() * size], values);
+    }
+}
+
+/// The integers of a group from its words, in stored form: see [`PackFormat`].
+#[inline]
+fn load_integers(bits: u8, words: &[u32], q: &mut [u8]) {
+    if bits == 4 {
+        for (q, &word) in q.as_chunks_mut().0.iter_mut().zip(words) {
+            let (low, high) = (word & 0x0f0f_0f0f, word >> 4 & 0x0f0f_0f0f);
+            *q = (low as u64 | (high as u64) << 32).to_le_bytes();
+        }
+    } else {
+        for (q, &word) in q.as_chunks_mut().0.iter_mut().zip(words) {
+            *q = word.to_le_bytes();
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Choosing the next token from logits.
+
+use std::{
+    cmp::Ordering,
+    hash::{BuildHasher, Hasher, RandomState},
+};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{Error, Result};
+
+/// How to choose. The default is what Gemma's authors recommend.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamplingParams {
+    /// Logits are divided by it; 0 always takes the most likely token.
+    pub temperature: f32,
+    /// Only this many of the most likely tokens stay; 0 keeps all.
+    pub top_k: usize,
+    /// The most likely tokens stay until their probabilities sum to this; 1 keeps all, 0 one.
+    pub top_p: f32,
+    /// Tokens less likely than this fraction of the most likely one go; 0 keeps all.
+    pub min_p: f32,
+    /// Recent tokens' logits are divided by it if positive, else multiplied; 1 for none.
+    pub repetition_penalty: f32,
+    /// Same seed, same choices; `None` takes a fresh one.
+    pub seed: Option<u64>,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        SamplingParams { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0, seed: None }
+    }
+}
+
+impl SamplingParams {
+    /// Errors name the command line's flag and its legal range.
+    pub fn validate(&self) -> Result<()> {
+        let fraction = |value: f32| (0.0..=1.0).contains(&value);
+        let finite = |value: f32| value.is_finite();
+        let checks = [
+            ("temperature", self.temperature, finite(self.temperature) && self.temperature >= 0.0, "0 or more"),
+            ("top-p", self.top_p, fraction(self.top_p), "between 0 and 1"),
+            ("min-p", self.min_p, fraction(self.min_p), "between 0 and 1"),
+            (
+                "repetition-penalty",
+                self.repetition_penalty,
+                finite(self.repetition_penalty) && self.repetition_penalty > 0.0,
+                "more than 0",
+            ),
+        ];
+        match checks.into_iter().find(|(_, _, legal, _)| !legal) {
+            Some((flag, value, _, range)) => Err(Error::Input(format!("--{flag} {value}: must be {range}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Draws tokens from logits; holds the random generator.
+///
+/// The filters follow each other as in Hugging Face's `generate`: repetition penalty, temperature,
+/// top-k, top-p of what top-k left, min-p. (llama.cpp divides by the temperature last, so that its
+/// top-p and min-p see the probabilities at temperature 1.)
+#[derive(Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    seed: u64,
+    random: ChaCha8Rng,
+    /// Reused from token to token.
+    penalized: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    id: u32,
+    logit: f32,
+    /// Probability as a multiple of the most likely token's.
+    weight: f64,
+}
+
+impl Sampler {
+    /// Errors as [`SamplingParams::validate`] does.
+    pub fn new(params: SamplingParams) -> Result<Self> {
+        params.validate()?;
+        let seed = params.seed.unwrap_or_else(fresh_seed);
+        let random = ChaCha8Rng::seed_from_u64(seed);
+        Ok(Sampler { params, seed, random, penalized: Vec::new(), candidates: Vec::new() })
+    }
+
+    /// The seed in use: what [`SamplingParams::seed`] must be to get the same choices again.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The next token's id, given logits of shape `[vocab]` and the tokens that the repetition
+    /// penalty shall count (in any order, repeats count once).
+    ///
+    /// Errors: a logit that is NaN or +∞, no logit above −∞, a recent id outside the vocabulary.
+    pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32> {
+        check(logits)?;
+        let Sampler { params, penalized, candidates, random, .. } = self;
+        let logits = match params.repetition_penalty {
+            1.0 => logits,
+            penalty => {
+                penalize(logits, recent, penalty, penalized)?;
+                penalized
+            }
+        };
+        let best = argmax(logits);
+        if params.temperature == 0.0 {
+            return Ok(best);
+        }
+        let keep = if params.top_k == 0 { logits.len() } else { params.top_k.min(logits.len()) };
+        largest(logits, keep, candidates);
+        let (max, temperature) = (logits[best as usize] as f64, params.temperature as f64);
+        for candidate in candidates.iter_mut() {
+            candidate.weight = ((candidate.logit as f64 - max) / temperature).exp();
+        }
+        if params.top_p < 1.0 {
+            keep_nucleus(candidates, params.top_p as f64);
+        }
+        candidates.retain(|candidate| candidate.weight >= params.min_p as f64);
+        Ok(draw(candidates, random.random()).unwrap_or(best))
+    }
+}
+
+/// The id of the largest logit, the lowest among equals; 0 if there are none.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (id, logit);
+        }
+    }
+    best.0 as u32
+}
+
+/// Errors unless the logits are numbers that a softmax can take.
+fn check(logits: &[f32]) -> Result<()> {
+    if let Some(id) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {
+        return Err(Error::Device(format!("the model computed {} as the logit of token {id}", logits[id])));
+    }
+    match logits.iter().any(|&logit| logit > f32::NEG_INFINITY) {
+        true => Ok(()),
+        false => Err(Error::Device(format!("none of the model's {} logits is finite", logits.len()))),
+    }
+}
+
+/// Copies `logits` to `out` with those of `recent` made less likely (CTRL, arXiv 1909.05858, §4.1;
+/// negative logits are multiplied, as everyone does since).
+fn penalize(logits: &[f32], recent: &[u32], penalty: f32, out: &mut Vec<f32>) -> Result<()> {
+    out.clear();
+    out.extend_from_slice(logits);
+    for &id in recent {
+        let (Some(&logit), Some(out)) = (logits.get(id as usize), out.get_mut(id as usize)) else {
+            return Err(Error::Input(format!("token id {id} is outside the vocabulary of {}", logits.len())));
+        };
+        if logit.is_finite() {
+            let penalized = if logit > 0.0 { logit / penalty } else { logit * penalty };
+            *out = penalized.clamp(f32::MIN, f32::MAX);
+        }
+    }
+    Ok(())
+}
+
+/// Most likely first; lowest id among equals.
+fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
+}
+
+/// The `keep` ≥ 1 largest logits above −∞, in [`order`] if that leaves any out, else by id.
+fn largest(logits: &[f32], keep: usize, out: &mut Vec<Candidate>) {
+    out.clear();
+    // Logits up to the floor have `keep` before them. It rises whenever as many again have come in,
+    // so that most logits cost one comparison.
+    let mut floor = f32::NEG_INFINITY;
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > floor {
+            out.push(Candidate { id, logit, weight: 0.0 });
+            if out.len() == 2 * keep {
+                out.select_nth_unstable_by(keep - 1, order);
+                out.truncate(keep);
+                floor = out[keep - 1].logit;
+            }
+        }
+    }
+    if keep < logits.len() {
+        out.sort_unstable_by(order);
+        out.truncate(keep);
+    }
+}
+
+/// Keeps the fewest most likely candidates that hold `top_p` of the weight, at least one.
+fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
+    let wanted = top_p * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
+    // Usually a few hold it: sort no more than needed.
+    let mut head = 256;
+    loop {
+        if head < candidates.len() {
+            candidates.select_nth_unstable_by(head, order);
+        } else {
+            head = candidates.len();
+        }
+        candidates[..head].sort_unstable_by(order);
+        let mut sum = 0.0;
+        let last = candidates[..head].iter().position(|candidate| {
+            sum += candidate.weight;
+            sum >= wanted
+        });
+        if let Some(last) = last {
+            return candidates.truncate(last + 1);
+        }
+        if head == candidates.len() {
+            return;
+        }
+        head *= 4;
+    }
+}
+
+/// The candidate at `point` (in [0, 1)) of the summed weights.
+fn draw(candidates: &[Candidate], point: f64) -> Option<u32> {
+    let mut left = point * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
+    candidates.iter().find_map(|candidate| {
+        left -= candidate.weight;
+        (left < 0.0).then_some(candidate.id)
+    })
+}
+
+/// A seed that differs from run to run: std's hash keys come from the system's entropy, and where
+/// there is none (wasm) the clock still differs.
+fn fresh_seed() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    let since_1970 = web_time::SystemTime::now().duration_since(web_time::SystemTime::UNIX_EPOCH);
+    hasher.write_u128(since_1970.unwrap_or_default().as_nanos());
+    hasher.finish()
+}

@@ -1,0 +1,60 @@
+//! Text to tokens and back: tokenizer, chat template, streaming decoder. Knows nothing of models.
+
+mod gguf_vocabulary;
+mod jinja;
+mod pieces;
+mod stream;
+mod template;
+mod tokenizer;
+mod tokenizer_json;
+
+pub use stream::TextStream;
+pub use template::{ChatTemplate, Message, RenderOptions, Role};
+pub use tokenizer::Tokenizer;
+
+/// What a checkpoint says about text, read by [`crate::checkpoint`] and used here.
+#[derive(Debug, Clone, Default)]
+pub struct TextAssets {
+    /// `None` where the checkpoint brings none (then only token ids can be run).
+    pub vocabulary: Option<Vocabulary>,
+    /// Jinja source: chat_template.jinja, tokenizer_config.json or `tokenizer.chat_template`.
+    pub chat_template: Option<String>,
+    pub bos_id: Option<u32>,
+    /// Every id that ends an answer (generation_config, config, tokenizer).
+    pub eos_ids: Vec<u32>,
+    /// Whether a bare prompt starts with `bos_id`.
+    pub add_bos: bool,
+    /// Sampling that generation_config.json names, if any.
+    pub sampling: SamplingDefaults,
+}
+
+/// Sampling values that a checkpoint recommends.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SamplingDefaults {
+    pub temperature: Option<f32>,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
+}
+
+/// A tokenizer as stored.
+#[derive(Debug, Clone)]
+pub enum Vocabulary {
+    /// The bytes of tokenizer.json.
+    TokenizerJson(Vec<u8>),
+    Gguf(GgufVocabulary),
+}
+
+/// `tokenizer.ggml.*` metadata of a GGUF file.
+#[derive(Debug, Clone, Default)]
+pub struct GgufVocabulary {
+    /// `llama` (SentencePiece-style), `gpt2` or `gemma4` (BPE with merges)…
+    pub model: String,
+    pub pre: String,
+    pub tokens: Vec<String>,
+    pub scores: Vec<f32>,
+    /// 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
+    pub token_types: Vec<i32>,
+    pub merges: Vec<String>,
+    pub unknown_id: Option<u32>,
+    pub add_space_prefix: bool,
+}

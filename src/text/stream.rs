@@ -1,0 +1,69 @@
+//! Streaming decoder: tokens go in one by one, whole characters come out.
+
+use super::Tokenizer;
+
+/// Turns token ids into text as they arrive. What `push` and `flush` give, joined, is
+/// [`Tokenizer::decode`] of all ids.
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// Bytes of a character that is not complete yet: three at most between two calls.
+    pending: Vec<u8>,
+    show_special: bool,
+    first: bool,
+}
+
+impl<'a> TextStream<'a> {
+    /// A stream that leaves special tokens (turn marks, BOS, EOS) out.
+    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+        TextStream { tokenizer, pending: Vec::new(), show_special: false, first: true }
+    }
+
+    /// Whether special tokens are printed too, as the vocabulary spells them.
+    pub fn show_special(mut self, show: bool) -> Self {
+        self.show_special = show;
+        self
+    }
+
+    /// Takes the next token and gives the text that it completes, which may be empty. Bytes that can
+    /// never become a character give U+FFFD; an id outside the vocabulary gives nothing.
+    pub fn push(&mut self, id: u32) -> String {
+        if !self.show_special && self.tokenizer.is_special(id) {
+            return String::new();
+        }
+        if self.tokenizer.append_bytes(id, self.first, &mut self.pending) {
+            self.first = false;
+        }
+        self.take_complete()
+    }
+
+    /// Ends the text: a character left incomplete gives one U+FFFD, otherwise nothing is left.
+    pub fn flush(&mut self) -> String {
+        let rest = String::from_utf8_lossy(&self.pending).into_owned();
+        self.pending.clear();
+        self.first = true;
+        rest
+    }
+
+    /// Moves everything out of `pending` except the beginning of a character that may still be completed.
+    fn take_complete(&mut self) -> String {
+        let mut text = String::new();
+        let mut chunks = self.pending.utf8_chunks().peekable();
+        let mut kept = 0;
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let invalid = chunk.invalid();
+            if chunks.peek().is_none() && is_incomplete(invalid) {
+                kept = invalid.len();
+            } else if !invalid.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        self.pending.drain(..self.pending.len() - kept);
+        text
+    }
+}
+
+/// Whether more bytes could make `bytes` a character.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}

@@ -1,0 +1,182 @@
+//! tokenizer.json, checked before and after the `tokenizers` crate reads it.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+use super::pieces::Pieces;
+use crate::{Error, Result};
+
+/// The parts of tokenizer.json that are checked here.
+#[derive(Deserialize)]
+struct Outline {
+    model: ModelOutline,
+    #[serde(default)]
+    decoder: serde_json::Value,
+    #[serde(default)]
+    added_tokens: Vec<AddedOutline>,
+}
+
+#[derive(Deserialize)]
+struct ModelOutline {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    vocab: Longest,
+    #[serde(default)]
+    merges: Longest,
+}
+
+#[derive(Deserialize)]
+struct AddedOutline {
+    id: u32,
+    content: String,
+}
+
+/// Reads the bytes of a tokenizer.json.
+///
+/// Errors: [`Error::Tokenizer`] for broken JSON, merges outside the vocabulary or added tokens whose
+/// ids the `tokenizers` crate would silently change; [`Error::Unsupported`] naming a model or decoder.
+pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
+    let outline: Outline = serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
+    check_model(&outline.model)?;
+    let pieces = Pieces::from_decoder(&outline.decoder)?;
+    let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| in_file(&error))?;
+    for AddedOutline { id, content } in &outline.added_tokens {
+        if tokenizer.token_to_id(content) != Some(*id) {
+            return Err(in_file(&format!(
+                "added token {content:?} cannot have id {id}: ids must follow the vocabulary"
+            )));
+        }
+    }
+    Ok((tokenizer, pieces))
+}
+
+/// Refuses what is not known here, and what makes the `tokenizers` crate panic: merges into tokens longer
+/// than any, or shorter than their prefix.
+fn check_model(model: &ModelOutline) -> Result<()> {
+    if !matches!(model.kind.as_str(), "BPE" | "WordLevel") {
+        let kind = &model.kind;
+        return Err(Error::Unsupported(format!("tokenizer.json model \"{kind}\" (known: BPE, WordLevel)")));
+    }
+    if model.continuing_subword_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
+        return Err(Error::Unsupported("tokenizer.json with a continuing_subword_prefix".into()));
+    }
+    if model.merges.0 > model.vocab.0 {
+        return Err(in_file(&format!("a merge makes {} bytes, more than any token has", model.merges.0)));
+    }
+    Ok(())
+}
+
+/// Bytes of the longest key of a map or the longest merge of a list (`"left right"` or
+/// `["left", "right"]`), read without keeping any.
+#[derive(Default)]
+struct Longest(usize);
+
+impl<'de> Deserialize<'de> for Longest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LongestVisitor)
+    }
+}
+
+struct LongestVisitor;
+
+impl<'de> Visitor<'de> for LongestVisitor {
+    type Value = Longest;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a vocabulary or a list of merges")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Longest, A::Error> {
+        let mut longest = 0;
+        while let Some((TextLen(len), IgnoredAny)) = map.next_entry()? {
+            longest = longest.max(len);
+        }
+        Ok(Longest(longest))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Longest, A::Error> {
+        let mut longest = 0;
+        while let Some(MergeLen(len)) = list.next_element()? {
+            longest = longest.max(len);
+        }
+        Ok(Longest(longest))
+    }
+}
+
+/// Bytes of the two parts of a merge.
+struct MergeLen(usize);
+
+impl<'de> Deserialize<'de> for MergeLen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MergeLenVisitor)
+    }
+}
+
+struct MergeLenVisitor;
+
+impl<'de> Visitor<'de> for MergeLenVisitor {
+    type Value = MergeLen;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("two pieces with a space between, or a list of two")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<MergeLen, E> {
+        Ok(MergeLen(text.len().saturating_sub(1)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<MergeLen, A::Error> {
+        let mut sum = 0;
+        while let Some(TextLen(len)) = list.next_element()? {
+            sum += len;
+        }
+        Ok(MergeLen(sum))
+    }
+}
+
+/// Bytes of a string; a number (a Unigram score) has none.
+struct TextLen(usize);
+
+impl<'de> Deserialize<'de> for TextLen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextLenVisitor)
+    }
+}
+
+struct TextLenVisitor;
+
+impl<'de> Visitor<'de> for TextLenVisitor {
+    type Value = TextLen;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<TextLen, E> {
+        Ok(TextLen(text.len()))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<TextLen, E> {
+        Ok(TextLen(0))
+    }
+}
+
+fn in_file(error: &dyn std::fmt::Display) -> Error {
+    Error::Tokenizer(format!("tokenizer.json: {}", first_line(error)))
+}
+
+/// An error of the `tokenizers` crate as ours.
+pub(super) fn one_line(error: tokenizers::Error) -> Error {
+    Error::Tokenizer(first_line(&error))
+}
+
+fn first_line(error: &dyn std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,256 @@
+//! Which tensors a model has, and their way from a checkpoint into a backend, a slice at a time.
+
+use std::ops::Range;
+
+use crate::{
+    Error, Result,
+    checkpoint::{TensorSource, names::LAYER_TENSORS},
+    config::{LayerConfig, ModelConfig},
+    quant::{self, Dtype, PackFormat, PackedRows, Quantize},
+};
+
+/// Source bytes that are packed at once: bounds what loading holds on the host.
+const SLICE_BYTES: usize = 32 << 20;
+
+/// How to load a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadOptions {
+    pub quantize: Quantize,
+    /// Positions that each sequence can hold.
+    pub context_length: usize,
+    /// Sequences that can be open at once.
+    pub max_sequences: usize,
+    pub cache_type: CacheType,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            quantize: Quantize::default(),
+            context_length: 4096,
+            max_sequences: 1,
+            cache_type: CacheType::default(),
+        }
+    }
+}
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum CacheType {
+    #[default]
+    F16,
+    F32,
+}
+
+/// Where a backend puts its weights.
+#[allow(async_fn_in_trait)] // futures need not be Send: a browser has one thread
+pub trait WeightStore {
+    type Matrix;
+    type Vector;
+
+    /// Takes a matrix in slices: call [`MatrixReader::next`] until it gives `None`.
+    async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<Self::Matrix>;
+
+    /// Takes a norm weight, shape `[len]`.
+    fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<Self::Vector>;
+}
+
+/// Weights of one decoder layer. `M` is `[out_features, in_features]`.
+pub struct LayerWeights<M, V> {
+    pub input_norm: V,
+    pub q_proj: M,
+    pub k_proj: M,
+    /// `None` where V is K.
+    pub v_proj: Option<M>,
+    pub o_proj: M,
+    pub q_norm: V,
+    pub k_norm: V,
+    pub post_attention_norm: V,
+    pub pre_feedforward_norm: V,
+    pub gate_proj: M,
+    pub up_proj: M,
+    pub down_proj: M,
+    pub post_feedforward_norm: V,
+    /// 1.0 where the architecture has none.
+    pub scalar: f32,
+}
+
+/// All weights of a model, in a backend's own form.
+pub struct ModelWeights<M, V> {
+    pub embed_tokens: M,
+    pub layers: Vec<LayerWeights<M, V>>,
+    pub norm: V,
+    /// `None` where it is tied to `embed_tokens`.
+    pub lm_head: Option<M>,
+}
+
+impl<M, V> ModelWeights<M, V> {
+    /// Reads every tensor of the model once, in the order of the forward pass, into `store`.
+    /// `progress` is told the bytes of the checkpoint consumed since it was last called.
+    pub async fn load<S>(
+        source: &dyn TensorSource,
+        quantize: Quantize,
+        store: &mut S,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self>
+    where
+        S: WeightStore<Matrix = M, Vector = V>,
+    {
+        let config = source.config().clone();
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let mut load = Loader { source, config: &config, quantize, store, progress };
+        let embed_tokens = load.matrix("embed_tokens.weight", vocab, hidden, Role::Embedding).await?;
+        let mut layers = Vec::with_capacity(config.layers.len());
+        for (index, layer) in config.layers.iter().enumerate() {
+            layers.push(load.layer(index, layer).await?);
+        }
+        let norm = load.norm("norm.weight", hidden).await?;
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(load.matrix("lm_head.weight", vocab, hidden, Role::Embedding).await?),
+        };
+        Ok(ModelWeights { embed_tokens, layers, norm, lm_head })
+    }
+}
+
+/// Bytes of the checkpoint that [`ModelWeights::load`] will read: the progress bar's length.
+pub fn load_bytes(source: &dyn TensorSource) -> u64 {
+    let config = source.config();
+    let mut names: Vec<String> = vec!["embed_tokens.weight".into(), "norm.weight".into()];
+    if !config.tie_word_embeddings {
+        names.push("lm_head.weight".into());
+    }
+    for index in 0..config.layers.len() {
+        names.extend(LAYER_TENSORS.iter().map(|(name, _)| format!("layers.{index}.{name}")));
+    }
+    names.iter().filter_map(|name| source.info(name)).map(|info| info.bytes() as u64).sum()
+}
+
+/// What a matrix is for; embeddings get more bits.
+#[derive(Clone, Copy, PartialEq)]
+enum Role {
+    Linear,
+    Embedding,
+}
+
+/// The device format for a tensor stored as `dtype`.
+fn pack_format(dtype: Dtype, quantize: Quantize, role: Role) -> PackFormat {
+    match (dtype, quantize) {
+        (Dtype::F32, Quantize::None) => PackFormat::F32,
+        (Dtype::F16, Quantize::None) => PackFormat::F16,
+        (Dtype::BF16, Quantize::None) => PackFormat::BF16,
+        (Dtype::F32 | Dtype::F16 | Dtype::BF16, Quantize::Int4) if role == Role::Linear => PackFormat::INT4,
+        (Dtype::F32 | Dtype::F16 | Dtype::BF16, _) => PackFormat::INT8,
+        (dtype, _) => quant::native_format(dtype),
+    }
+}
+
+struct Loader<'a, S> {
+    source: &'a dyn TensorSource,
+    config: &'a ModelConfig,
+    quantize: Quantize,
+    store: &'a mut S,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl<S: WeightStore> Loader<'_, S> {
+    async fn layer(&mut self, index: usize, layer: &LayerConfig) -> Result<LayerWeights<S::Matrix, S::Vector>> {
+        let (hidden, ffn, dim) = (self.config.hidden_size, layer.intermediate_size, layer.head_dim);
+        let (q, kv) = (layer.n_heads * dim, layer.n_kv_heads * dim);
+        let name = |tensor: &str| format!("layers.{index}.{tensor}");
+        Ok(LayerWeights {
+            input_norm: self.norm(&name("input_layernorm.weight"), hidden).await?,
+            q_proj: self.linear(&name("self_attn.q_proj.weight"), q, hidden).await?,
+            k_proj: self.linear(&name("self_attn.k_proj.weight"), kv, hidden).await?,
+            v_proj: match layer.k_eq_v {
+                true => None,
+                false => Some(self.linear(&name("self_attn.v_proj.weight"), kv, hidden).await?),
+            },
+            o_proj: self.linear(&name("self_attn.o_proj.weight"), hidden, q).await?,
+            q_norm: self.norm(&name("self_attn.q_norm.weight"), dim).await?,
+            k_norm: self.norm(&name("self_attn.k_norm.weight"), dim).await?,
+            post_attention_norm: self.norm(&name("post_attention_layernorm.weight"), hidden).await?,
+            pre_feedforward_norm: self.norm(&name("pre_feedforward_layernorm.weight"), hidden).await?,
+            gate_proj: self.linear(&name("mlp.gate_proj.weight"), ffn, hidden).await?,
+            up_proj: self.linear(&name("mlp.up_proj.weight"), ffn, hidden).await?,
+            down_proj: self.linear(&name("mlp.down_proj.weight"), hidden, ffn).await?,
+            post_feedforward_norm: self.norm(&name("post_feedforward_layernorm.weight"), hidden).await?,
+            scalar: match self.config.layer_scalar {
+                true => self.values(&name("layer_scalar"), 1).await?[0],
+                false => 1.0,
+            },
+        })
+    }
+
+    async fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<S::Matrix> {
+        self.matrix(name, rows, cols, Role::Linear).await
+    }
+
+    async fn matrix(&mut self, name: &str, rows: usize, cols: usize, role: Role) -> Result<S::Matrix> {
+        let dtype = self.expect(name, &[rows, cols])?;
+        let reader = MatrixReader {
+            name,
+            rows,
+            cols,
+            format: pack_format(dtype, self.quantize, role),
+            source: self.source,
+            dtype,
+            next_row: 0,
+            progress: self.progress,
+        };
+        self.store.matrix(reader).await
+    }
+
+    async fn norm(&mut self, name: &str, len: usize) -> Result<S::Vector> {
+        let mut values = self.values(name, len).await?;
+        values.iter_mut().for_each(|value| *value += self.config.norm_weight_offset);
+        self.store.vector(name, values)
+    }
+
+    async fn values(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let dtype = self.expect(name, &[len])?;
+        let bytes = self.source.read(name, 0..1).await?;
+        (self.progress)(bytes.len() as u64);
+        quant::dequantize(dtype, &bytes).map_err(|reason| Error::tensor(name, reason))
+    }
+
+    /// The tensor's dtype, if it exists and has this shape.
+    fn expect(&self, name: &str, shape: &[usize]) -> Result<Dtype> {
+        let info = self.source.info(name).ok_or_else(|| Error::tensor(name, "missing from the checkpoint"))?;
+        // A scalar may be stored without dimensions.
+        if info.shape != shape && !(shape == [1] && info.shape.is_empty()) {
+            return Err(Error::tensor(name, format!("has shape {:?}, the config wants {shape:?}", info.shape)));
+        }
+        Ok(info.dtype)
+    }
+}
+
+/// A matrix of the checkpoint, read and packed a slice of rows at a time.
+pub struct MatrixReader<'a> {
+    pub name: &'a str,
+    pub rows: usize,
+    pub cols: usize,
+    pub format: PackFormat,
+    source: &'a dyn TensorSource,
+    dtype: Dtype,
+    next_row: usize,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl MatrixReader<'_> {
+    /// The next slice of at most `max_rows` rows, with the row it starts at; `None` after the last.
+    pub async fn next(&mut self, max_rows: usize) -> Result<Option<(usize, PackedRows)>> {
+        if self.next_row == self.rows {
+            return Ok(None);
+        }
+        let row_bytes = self.dtype.bytes_of(self.cols).map_err(|reason| Error::tensor(self.name, reason))?;
+        let rows = (SLICE_BYTES / row_bytes.max(1)).max(1).min(max_rows).min(self.rows - self.next_row);
+        let range: Range<usize> = self.next_row..self.next_row + rows;
+        let bytes = self.source.read(self.name, range.clone()).await?;
+        let packed = quant::pack_rows(self.dtype, &bytes, rows, self.cols, self.format)
+            .map_err(|reason| Error::tensor(self.name, format!("rows {}..{}: {reason}", range.start, range.end)))?;
+        (self.progress)(bytes.len() as u64);
+        self.next_row = range.end;
+        Ok(Some((range.start, packed)))
+    }
+}

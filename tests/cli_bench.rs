@@ -1,0 +1,63 @@
+//! `gemma4-wgpu bench`: what it prints, and what it refuses.
+
+mod cli_support;
+
+use cli_support::{TinyModel, error_line, on_model, stdout};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SHORT: [&str; 8] = ["-p", "5,9", "-n", "3", "-d", "0,4", "-r", "2"];
+
+fn bench(model: &TempDir, args: &[&str]) -> assert_cmd::Command {
+    on_model("bench", model.path(), &[&SHORT[..], args].concat())
+}
+
+#[test]
+fn rates_of_every_test_on_both_backends() {
+    let model = TinyModel::new().write();
+    for backend in ["cpu", "wgpu"] {
+        let printed = stdout(&mut bench(&model, &["--backend", backend, "--parallel", "1,2", "--json"]));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let results = report["results"].as_array().unwrap();
+        let names: Vec<&str> = results.iter().map(|row| row["test"].as_str().unwrap()).collect();
+        let expected = ["pp5", "pp9", "tg3", "tg3 x 2", "pp5 @ d4", "pp9 @ d4", "tg3 @ d4", "tg3 @ d4 x 2"];
+        assert_eq!(names, expected);
+        for row in results {
+            let rate = |name: &str| row[name].as_f64().unwrap();
+            assert!(0.0 < rate("min") && rate("min") <= rate("median") && rate("median") <= rate("max"), "{row}");
+            let is_prompt = row["test"].as_str().unwrap().starts_with("pp");
+            assert_eq!(row["tflop_per_s"].is_number(), is_prompt, "{row}");
+            assert_eq!(row["weight_gb_per_s"].is_number(), !is_prompt, "{row}");
+            assert_eq!(row["backend"], backend);
+        }
+        let ceiling = &report["facts"]["read_ceiling_gb_per_s"];
+        assert_eq!(ceiling.as_f64().is_some_and(|rate| rate > 0.0), backend == "wgpu", "{ceiling}");
+    }
+}
+
+#[test]
+fn tables() {
+    let model = TinyModel::new().write();
+    let csv = stdout(&mut bench(&model, &["--backend", "cpu", "--csv"]));
+    let columns = |line: &str| line.split(',').count();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 1 + 6);
+    assert!(lines[0].contains("median") && lines[1].contains("\"pp5\""), "{csv}");
+    assert!(lines.iter().all(|line| columns(line) >= columns(lines[0])), "{csv}");
+
+    let markdown = stdout(&mut bench(&model, &["--backend", "cpu"]));
+    let table: Vec<&str> = markdown.lines().filter(|line| line.starts_with('|')).collect();
+    assert_eq!(table.len(), 2 + 6);
+    let width = table[0].chars().count();
+    assert!(table.iter().all(|line| line.chars().count() == width), "{markdown}");
+}
+
+#[test]
+fn bad_requests() {
+    let model = TinyModel::new().write();
+    let nothing = error_line(&mut on_model("bench", model.path(), &["-p", "0", "-n", "0"]));
+    assert!(nothing.contains("nothing to measure"), "{nothing}");
+    let on_cpu = ["bench", "--synthetic", "270m", "--backend", "cpu"];
+    let needs_adapter = error_line(assert_cmd::Command::cargo_bin("gemma4-wgpu").unwrap().args(on_cpu));
+    assert!(needs_adapter.contains("adapter"), "{needs_adapter}");
+}

@@ -1,0 +1,228 @@
+//! `gemma4-wgpu run` and `devices` as a user calls them.
+
+mod cli_support;
+
+use std::{
+    io::{Read, Write},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use cli_support::{TinyModel, on_model, program, stdout};
+use predicates::prelude::*;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CPU: [&str; 2] = ["--backend", "cpu"];
+
+fn run(model: &TempDir, args: &[&str]) -> assert_cmd::Command {
+    on_model("run", model.path(), &[&CPU[..], args].concat())
+}
+
+fn json(command: &mut assert_cmd::Command) -> Value {
+    serde_json::from_str(&stdout(command)).unwrap()
+}
+
+#[test]
+fn a_prompt_comes_from_an_option_the_arguments_or_standard_input() {
+    let model = TinyModel::new().write();
+    let args = ["--temperature", "0", "-n", "12"];
+    let option = stdout(run(&model, &args).args(["--prompt", "tell me more"]));
+    assert!(option.ends_with('\n') && option.len() > 1);
+    assert_eq!(stdout(run(&model, &args).args(["tell", "me", "more"])), option);
+    assert_eq!(stdout(run(&model, &args).write_stdin("tell me more\n")), option);
+    assert_ne!(stdout(run(&model, &args).args(["tell me less"])), option);
+}
+
+#[test]
+fn the_template_and_the_system_message_reach_the_model() {
+    let model = TinyModel::new().write();
+    let count = |args: &[&str]| json(run(&model, &["--json", "-n", "1"]).args(args))["prompt_tokens"].clone();
+    // <bos> h i
+    assert_eq!(count(&["--raw-prompt", "hi"]), 3);
+    // <bos> <|turn> user\n hi <turn|> \n <|turn> model\n
+    assert_eq!(count(&["hi"]), 18);
+    // and before it <|turn> system\n be kind <turn|> \n
+    assert_eq!(count(&["--system", "be kind", "hi"]), 18 + 17);
+}
+
+#[test]
+fn json_holds_the_answer_and_its_figures() {
+    let model = TinyModel::new().write();
+    let answer = json(&mut run(&model, &["--json", "--temperature", "0", "-n", "9", "--raw-prompt", "abcdefg"]));
+    let tokens = answer["tokens"].as_array().unwrap();
+    assert_eq!((tokens.len(), &answer["finish_reason"]), (9, &"length".into()));
+    assert_eq!(answer["prompt_tokens"], 8);
+    assert_eq!(answer["generated_tokens"], 9);
+    assert_eq!(answer["backend"], "cpu");
+    for figure in ["time_to_first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s", "weight_bytes"] {
+        assert!(answer[figure].as_f64().unwrap() > 0.0, "{figure} in {answer}");
+    }
+    assert!(answer["peak_device_bytes"].as_u64() >= answer["weight_bytes"].as_u64());
+    let text = stdout(&mut run(&model, &["--temperature", "0", "-n", "9", "--raw-prompt", "abcdefg"]));
+    assert_eq!(text, format!("{}\n", answer["text"].as_str().unwrap()));
+}
+
+#[test]
+fn a_seed_fixes_the_text() {
+    let model = TinyModel::new().write();
+    let tokens = |seed: &str| json(&mut run(&model, &["--json", "-n", "24", "--seed", seed, "hi"]))["tokens"].clone();
+    assert_eq!(tokens("5"), tokens("5"));
+    assert_ne!(tokens("5"), tokens("6"));
+    // A run without a seed tells the one it took.
+    let free = json(&mut run(&model, &["--json", "-n", "24", "hi"]));
+    assert_eq!(tokens(&free["seed"].to_string()), free["tokens"]);
+}
+
+#[test]
+fn an_end_token_stops_the_answer_and_the_context_bounds_it() {
+    let mut model = TinyModel::new();
+    let args = ["--json", "--temperature", "0", "--raw-prompt", "abc", "--ctx", "20"];
+    let free = json(&mut run(&model.write(), &args));
+    assert_eq!(free["finish_reason"], "context_full");
+    let tokens = free["tokens"].as_array().unwrap();
+    assert_eq!(tokens.len(), 20 - 4 + 1);
+    // The same model, but its fourth token is an end token: it ends where that first occurs.
+    model.config["eos_token_id"] = tokens[3].clone();
+    let stopped = json(&mut run(&model.write(), &args));
+    let end = tokens.iter().position(|token| *token == tokens[3]).unwrap();
+    assert_eq!(stopped["finish_reason"], "stop");
+    assert_eq!(stopped["tokens"].as_array().unwrap()[..], tokens[..end]);
+}
+
+#[test]
+fn stats_go_to_stderr() {
+    let model = TinyModel::new().write();
+    let stats = predicate::str::contains("prefill ").and(predicate::str::contains("decode "));
+    let stats = stats.and(predicate::str::contains("device memory ")).and(predicate::str::contains("first token "));
+    run(&model, &["--stats", "-n", "4", "hi"]).assert().success().stderr(stats);
+    run(&model, &["-n", "4", "hi"]).assert().success().stderr("");
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    program(&["run"]).assert().code(2).stderr(predicate::str::contains("--model"));
+    program(&["run", "--model", "x", "--ctx", "0"]).assert().code(2).stderr(predicate::str::contains("--ctx"));
+    program(&["run", "--model", "x", "-n", "0"]).assert().code(2).stderr(predicate::str::contains("--max-new-tokens"));
+    program(&["walk"]).assert().code(2).stderr(predicate::str::contains("walk"));
+    program(&["eval", "--model", "x"]).assert().code(2).stderr(predicate::str::contains("--token-ids"));
+    program(&["--version"]).assert().success().stdout(predicate::str::contains(env!("CARGO_PKG_VERSION")));
+}
+
+/// A run that has printed its first byte of an answer too long to finish by itself.
+fn endless(model: &TempDir) -> Child {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gemma4-wgpu"));
+    command.args(["run", "--backend", "cpu", "--ctx", "1000000", "--seed", "1", "--model"]).arg(model.path()).arg("hi");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child
+}
+
+/// A model that never ends by itself: a large context and no end token.
+fn endless_model() -> TempDir {
+    let mut model = TinyModel::new();
+    model.config["max_position_embeddings"] = 1_000_000.into();
+    model.config["eos_token_id"] = Value::Array(vec![]);
+    model.tokenizer_config["eos_token"] = Value::Null;
+    model.write()
+}
+
+/// Waits for the end and gives the exit code and stderr.
+fn end(mut child: Child) -> (Option<i32>, String) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > limit => {
+                child.kill().unwrap();
+                panic!("the program did not end");
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let mut stderr = String::new();
+    child.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    (status.code(), stderr)
+}
+
+#[test]
+fn a_closed_standard_output_ends_the_program_quietly() {
+    let mut child = endless(&endless_model());
+    drop(child.stdout.take());
+    assert_eq!(end(child), (Some(0), String::new()));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_the_answer() {
+    let mut child = endless(&endless_model());
+    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    let mut rest = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.last(), Some(&b'\n'), "the answer's line is finished");
+    assert_eq!(end(child), (Some(130), String::new()));
+}
+
+/// Types a line into a chat at each of its prompts and gives all that it shows. The chat runs in a
+/// terminal of util-linux's `script`.
+#[cfg(target_os = "linux")]
+fn chat(model: &TempDir, args: &str, lines: &[&str]) -> String {
+    let program = assert_cmd::cargo::cargo_bin!("gemma4-wgpu").display().to_string();
+    let command = format!("{program} run --quiet --backend cpu {args} --model {}", model.path().display());
+    let mut script = std::process::Command::new("timeout");
+    script.args(["60", "script", "--quiet", "--return", "--command", &command, "/dev/null"]);
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let mut shown = Vec::new();
+    for line in lines {
+        // The line editor announces that it reads by switching bracketed paste on.
+        let typed = shown.len();
+        while !shown[typed..].ends_with(b"\x1b[?2004h") {
+            let mut byte = [0];
+            screen.read_exact(&mut byte).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&shown)));
+            shown.extend(byte);
+        }
+        keys.write_all(format!("{line}\r").as_bytes()).unwrap();
+    }
+    screen.read_to_end(&mut shown).unwrap();
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(script.wait().unwrap().success(), "{shown}");
+    shown
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_chat_goes_on_where_it_was_and_obeys_commands() {
+    let model = TinyModel::new().write();
+    let shown = chat(&model, "-n 5 --stats --temperature 0", &["hi", "/help", "/later", "hi", "/clear", "hi", "/exit"]);
+    let prompts: Vec<&str> = shown.lines().filter(|line| line.starts_with("prompt ")).map(str::trim).collect();
+    // The second turn finds the first prompt (its answer is bytes that are no text, which come back as
+    // others); /clear forgets all.
+    let first = "prompt         18 tokens, 0 of them cached";
+    assert_eq!((prompts.len(), prompts[0], prompts[2]), (3, first, first), "{shown}");
+    assert!(prompts[1].ends_with(", 18 of them cached"), "{shown}");
+    assert!(shown.contains("/later: no such command") && shown.contains("/clear forgets"), "{shown}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_chat_survives_a_prompt_that_does_not_fit() {
+    let model = TinyModel::new().write();
+    let long = "x".repeat(100);
+    let shown = chat(&model, "-n 3 --stats --ctx 40", &[&long, "hi", "/exit"]);
+    assert!(shown.contains("error: the prompt has 116 tokens, but the context holds 40"), "{shown}");
+    assert!(shown.contains("prompt         18 tokens"), "{shown}");
+}
+
+#[test]
+fn devices_lists_the_same_adapters_both_ways() {
+    let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();
+    let text = stdout(&mut program(&["devices"]));
+    let adapters = list.as_array().unwrap();
+    assert!(!adapters.is_empty(), "the tests need an adapter: install a Vulkan driver such as lavapipe");
+    for adapter in adapters {
+        assert!(text.contains(&format!("{}: {}", adapter["index"], adapter["name"].as_str().unwrap())));
+        assert!(adapter["subgroup_min_size"].is_u64() && adapter["shader_f16"].is_boolean());
+    }
+}

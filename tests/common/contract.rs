@@ -1,0 +1,326 @@
+//! What [`Backend`] promises, whatever computes it. `tolerance` bounds the difference of logits that
+//! are computed in two ways; `contract_tests!` makes a test of every function.
+
+use gemma4_wgpu::{
+    Error,
+    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    quant::Quantize,
+    weights::{CacheType, LoadOptions},
+};
+
+use super::{
+    Make, all_logits, argmax, assert_close,
+    random_model::{RandomModel, WINDOW, random_tokens},
+    step,
+};
+
+const F32: LoadOptions =
+    LoadOptions { quantize: Quantize::None, context_length: 64, max_sequences: 2, cache_type: CacheType::F32 };
+
+fn vocab(backend: &dyn Backend) -> usize {
+    backend.config().vocab_size
+}
+
+/// The logits of a step that asked for them.
+#[track_caller]
+fn logits(result: StepResult) -> Vec<f32> {
+    match result {
+        StepResult::Logits(logits) => logits,
+        other => panic!("asked for logits, got {other:?}"),
+    }
+}
+
+/// All logits of `tokens` in a sequence of their own.
+fn fresh_logits(backend: &mut dyn Backend, tokens: &[u32], chunks: &[usize]) -> Vec<f32> {
+    let sequence = backend.open_sequence().unwrap();
+    let logits = all_logits(backend, sequence, tokens, chunks);
+    backend.close_sequence(sequence);
+    logits
+}
+
+/// However a prompt is cut, its logits are the same, for every quantization and cache type.
+pub fn chunks_equal_single_tokens(make: Make, tolerance: f32) {
+    for quantize in [Quantize::None, Quantize::Int8, Quantize::Int4] {
+        for cache_type in [CacheType::F32, CacheType::F16] {
+            let mut backend = make(&RandomModel::small(), &LoadOptions { quantize, cache_type, ..F32 }).unwrap();
+            let tokens = random_tokens(vocab(&*backend), 40, 1);
+            let expected = fresh_logits(&mut *backend, &tokens, &[1]);
+            for chunks in [&[usize::MAX][..], &[WINDOW], &[1, 9, 4], &[WINDOW - 1, WINDOW + 1]] {
+                let logits = fresh_logits(&mut *backend, &tokens, chunks);
+                assert_close(&logits, &expected, tolerance, &format!("{quantize}, {cache_type:?}, {chunks:?}"));
+            }
+        }
+    }
+}
+
+/// Rings of sliding layers go around several times, with steps as large as they may be.
+pub fn rings_wrap_around(make: Make, tolerance: f32) {
+    let options = LoadOptions { context_length: 4096, ..F32 };
+    let mut backend = make(&RandomModel::small(), &options).unwrap();
+    let most = backend.info().max_step_tokens;
+    let tokens = random_tokens(vocab(&*backend), (3 * most + 17).min(4096), 2);
+    let expected = fresh_logits(&mut *backend, &tokens, &[1]);
+    for chunks in [&[usize::MAX][..], &[most - 1, 2]] {
+        let logits = fresh_logits(&mut *backend, &tokens, chunks);
+        assert_close(&logits, &expected, tolerance, &format!("{chunks:?}"));
+    }
+}
+
+/// An f16 cache rounds keys and values and nothing else: logits move, but little.
+pub fn f16_cache_is_close_to_f32(make: Make) {
+    let [f32_logits, f16_logits] = [CacheType::F32, CacheType::F16].map(|cache_type| {
+        let mut backend = make(&RandomModel::small(), &LoadOptions { cache_type, ..F32 }).unwrap();
+        let tokens = random_tokens(vocab(&*backend), 30, 3);
+        (fresh_logits(&mut *backend, &tokens, &[usize::MAX]), backend.info().kv_bytes)
+    });
+    assert_close(&f16_logits.0, &f32_logits.0, 0.05, "f16 cache");
+    assert_ne!(f16_logits.0, f32_logits.0);
+    assert_eq!(2 * f16_logits.1, f32_logits.1);
+}
+
+/// Every output kind says the same about the last position.
+pub fn outputs_agree(make: Make, tolerance: f32) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let tokens = random_tokens(vocab(&*backend), 12, 4);
+    let all = fresh_logits(&mut *backend, &tokens, &[usize::MAX]);
+    let last = &all[11 * vocab(&*backend)..];
+    for output in [StepOutput::None, StepOutput::LastLogits, StepOutput::Greedy] {
+        let sequence = backend.open_sequence().unwrap();
+        let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), output).unwrap();
+        match output {
+            StepOutput::None => assert_eq!(result, StepResult::None),
+            StepOutput::Greedy => assert_eq!(result, StepResult::Token(argmax(last))),
+            _ => assert_close(&logits(result), last, tolerance, "LastLogits"),
+        }
+        assert_eq!(backend.sequence_len(sequence), 12);
+        backend.close_sequence(sequence);
+    }
+}
+
+/// Steps on `Previous` give what the same tokens give from the host, even submitted before the
+/// token is read.
+pub fn previous_continues_greedily(make: Make, tolerance: f32) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let prompt = random_tokens(vocab(&*backend), 9, 5);
+    let sequence = backend.open_sequence().unwrap();
+    let submit = |backend: &mut dyn Backend, tokens, output| {
+        backend.submit(&[SequenceStep { sequence, tokens, output }]).unwrap()
+    };
+    let mut tickets = vec![submit(&mut *backend, StepTokens::Host(&prompt), StepOutput::Greedy)];
+    tickets.extend((0..5).map(|_| submit(&mut *backend, StepTokens::Previous, StepOutput::Greedy)));
+    tickets.push(submit(&mut *backend, StepTokens::Previous, StepOutput::LastLogits));
+    assert_eq!(backend.sequence_len(sequence), 9 + 6);
+
+    // Read from the last to the first.
+    let mut results: Vec<StepResult> =
+        tickets.into_iter().rev().map(|ticket| pollster::block_on(backend.read(ticket)).unwrap().remove(0)).collect();
+    let last = logits(results.remove(0));
+    let mut tokens = prompt;
+    for result in results.into_iter().rev() {
+        let StepResult::Token(token) = result else { panic!("asked for a token, got {result:?}") };
+        tokens.push(token);
+    }
+    backend.close_sequence(sequence);
+
+    let vocab = vocab(&*backend);
+    let all = fresh_logits(&mut *backend, &tokens, &[usize::MAX]);
+    for (row, &token) in all[8 * vocab..].chunks_exact(vocab).zip(&tokens[9..]) {
+        assert_eq!(argmax(row), token);
+    }
+    assert_close(&last, &all[14 * vocab..], tolerance, "last step");
+}
+
+/// Only the last step's choice counts as previous, and not after it was truncated away.
+pub fn previous_needs_a_choice(make: Make) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let sequence = backend.open_sequence().unwrap();
+    let mut previous_after = |output, truncate: Option<usize>| {
+        step(&mut *backend, sequence, StepTokens::Host(&[1, 2]), output).unwrap();
+        if let Some(len) = truncate {
+            backend.truncate(sequence, len).unwrap();
+        }
+        step(&mut *backend, sequence, StepTokens::Previous, StepOutput::None)
+    };
+    assert!(previous_after(StepOutput::Greedy, None).is_ok()); // 3 positions
+    assert!(matches!(previous_after(StepOutput::LastLogits, None), Err(Error::Input(_)))); // 5
+    assert!(previous_after(StepOutput::Greedy, Some(7)).is_ok()); // 8
+    assert!(matches!(previous_after(StepOutput::Greedy, Some(9)), Err(Error::Input(_))));
+}
+
+/// Two sequences in one step give what each gives alone.
+pub fn sequences_do_not_touch(make: Make, tolerance: f32) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let vocab = vocab(&*backend);
+    let prompts = [random_tokens(vocab, 30, 6), random_tokens(vocab, 21, 7)];
+    let alone = prompts.clone().map(|prompt| fresh_logits(&mut *backend, &prompt, &[usize::MAX]));
+
+    let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
+    let mut together = [Vec::new(), Vec::new()];
+    // Uneven shares, the order changing, one sequence ending before the other.
+    for (round, chunk) in [(0, [4, 9]), (1, [1, 1]), (2, [10, 11]), (3, [15, 0])] {
+        let mut order = vec![0, 1];
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        order.retain(|&i| chunk[i] > 0);
+        let step: Vec<SequenceStep> = order
+            .iter()
+            .map(|&i| {
+                let start = together[i].len() / vocab;
+                let tokens = StepTokens::Host(&prompts[i][start..start + chunk[i]]);
+                SequenceStep { sequence: sequences[i], tokens, output: StepOutput::AllLogits }
+            })
+            .collect();
+        let ticket = backend.submit(&step).unwrap();
+        let results = pollster::block_on(backend.read(ticket)).unwrap();
+        assert_eq!(results.len(), order.len());
+        for (i, result) in order.into_iter().zip(results) {
+            together[i].extend(logits(result));
+        }
+    }
+    for i in 0..2 {
+        assert_close(&together[i], &alone[i], tolerance, &format!("sequence {i}"));
+    }
+}
+
+/// After `truncate` a sequence goes on as if it had never been longer, or says that it cannot.
+pub fn truncate_forgets(make: Make, tolerance: f32) {
+    let options = LoadOptions { context_length: 4096, ..F32 };
+    let mut backend = make(&RandomModel::small(), &options).unwrap();
+    let vocab = vocab(&*backend);
+    let tokens = random_tokens(vocab, 20, 8);
+    let expected = fresh_logits(&mut *backend, &tokens, &[usize::MAX]);
+
+    let sequence = backend.open_sequence().unwrap();
+    all_logits(&mut *backend, sequence, &tokens[..12], &[5]);
+    all_logits(&mut *backend, sequence, &random_tokens(vocab, 9, 9), &[4]);
+    backend.truncate(sequence, 12).unwrap();
+    assert_eq!(backend.sequence_len(sequence), 12);
+    let rest = all_logits(&mut *backend, sequence, &tokens[12..], &[3]);
+    assert_close(&rest, &expected[12 * vocab..], tolerance, "after truncate");
+
+    // To nothing, which always goes.
+    let long = random_tokens(vocab, 3 * backend.info().max_step_tokens, 10);
+    all_logits(&mut *backend, sequence, &long[..(4096 - 20).min(long.len())], &[usize::MAX]);
+    let len = backend.sequence_len(sequence);
+    assert!(matches!(backend.truncate(sequence, len + 1), Err(Error::Input(_))));
+    // The rings have lost the window of the beginning.
+    assert!(matches!(backend.truncate(sequence, WINDOW + 2), Err(Error::Input(_))));
+    assert_eq!(backend.sequence_len(sequence), len);
+    backend.truncate(sequence, 0).unwrap();
+    let again = all_logits(&mut *backend, sequence, &tokens, &[7]);
+    assert_close(&again, &expected, tolerance, "after truncate to nothing");
+}
+
+/// The place of a closed sequence serves the next, which starts empty.
+pub fn closed_sequences_make_room(make: Make, tolerance: f32) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let tokens = random_tokens(vocab(&*backend), 10, 11);
+    let (a, b) = (backend.open_sequence().unwrap(), backend.open_sequence().unwrap());
+    assert_ne!(a, b);
+    assert!(matches!(backend.open_sequence(), Err(Error::Input(_))));
+    let expected = all_logits(&mut *backend, a, &tokens, &[usize::MAX]);
+    backend.close_sequence(a);
+    let c = backend.open_sequence().unwrap();
+    assert_eq!(backend.sequence_len(c), 0);
+    assert_close(&all_logits(&mut *backend, c, &tokens, &[usize::MAX]), &expected, tolerance, "reopened");
+}
+
+/// Every step that cannot be done is refused with an error and leaves the sequence as it was.
+pub fn bad_steps_are_refused(make: Make) {
+    let options = LoadOptions { context_length: 8, ..F32 };
+    let mut backend = make(&RandomModel::small(), &options).unwrap();
+    let unknown = [1, vocab(&*backend) as u32];
+    let sequence = backend.open_sequence().unwrap();
+    let part = |sequence, tokens| SequenceStep { sequence, tokens, output: StepOutput::None };
+    let good = part(sequence, StepTokens::Host(&[1, 2, 3]));
+    backend.submit(&[good]).unwrap();
+    let bad: [(&str, &[SequenceStep]); 7] = [
+        ("no sequence", &[]),
+        ("no token", &[part(sequence, StepTokens::Host(&[]))]),
+        ("unknown token", &[part(sequence, StepTokens::Host(&unknown))]),
+        ("sequence twice", &[good, good]),
+        ("sequence not open", &[good, part(SequenceId(usize::MAX), StepTokens::Host(&[1]))]),
+        ("past the context", &[part(sequence, StepTokens::Host(&[1; 6]))]),
+        ("no previous token", &[part(sequence, StepTokens::Previous)]),
+    ];
+    for (what, step) in bad {
+        let error = backend.submit(step).expect_err(what);
+        assert!(matches!(error, Error::Input(_)), "{what}: {error}");
+        assert!(!error.to_string().contains('\n'), "{what}: {error}");
+        assert_eq!(backend.sequence_len(sequence), 3, "{what}");
+    }
+    backend.close_sequence(sequence);
+    assert!(backend.submit(&[good]).is_err());
+}
+
+/// A step with more tokens than fit is refused.
+pub fn large_steps_are_refused(make: Make) {
+    let mut backend = make(&RandomModel::small(), &LoadOptions { context_length: 100_000, ..F32 }).unwrap();
+    let tokens = vec![1; backend.info().max_step_tokens + 1];
+    let sequence = backend.open_sequence().unwrap();
+    let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), StepOutput::None);
+    assert!(matches!(result, Err(Error::Input(_))));
+    step(&mut *backend, sequence, StepTokens::Host(&tokens[1..]), StepOutput::None).unwrap();
+}
+
+/// Options that nothing can satisfy are errors.
+pub fn impossible_options_are_refused(make: Make) {
+    for context_length in [0, 1 << 50, usize::MAX] {
+        let result = make(&RandomModel::small(), &LoadOptions { context_length, ..F32 });
+        let error = result.err().unwrap_or_else(|| panic!("a context of {context_length} was accepted"));
+        assert!(matches!(error, Error::Input(_) | Error::Device(_)), "{error}");
+    }
+    assert!(make(&RandomModel::small(), &LoadOptions { max_sequences: 0, ..F32 }).is_err());
+}
+
+/// What the backend says of itself.
+pub fn info_is_plausible(make: Make, backend_name: &str) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let before = backend.info();
+    assert_eq!((before.backend, before.context_length, before.max_sequences), (backend_name, 64, 2));
+    assert!(!before.device.is_empty() && before.max_step_tokens > 0);
+    // Two sequences of 64 positions; a full layer takes 2·20 values each, the sliding ones at least a window's.
+    assert!(before.kv_bytes >= 2 * 4 * (64 * 2 * 20 + 2 * WINDOW as u64 * 2 * 20));
+    assert!(before.weight_bytes > 0);
+    assert!(before.peak_bytes >= before.weight_bytes + before.kv_bytes);
+    fresh_logits(&mut *backend, &[1, 2, 3], &[usize::MAX]);
+    assert!(backend.info().peak_bytes >= before.peak_bytes);
+}
+
+/// A step is read once; a ticket that was never given, never.
+pub fn tickets_are_read_once(make: Make) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let sequence = backend.open_sequence().unwrap();
+    let ticket =
+        backend.submit(&[SequenceStep { sequence, tokens: StepTokens::Host(&[1]), output: StepOutput::None }]).unwrap();
+    let number = ticket.0;
+    pollster::block_on(backend.read(ticket)).unwrap();
+    for number in [number, number + 1] {
+        assert!(matches!(pollster::block_on(backend.read(Ticket(number))), Err(Error::Input(_))));
+    }
+}
+
+/// A test for every promise: `contract_tests!(tolerance, make, "backend's name")`.
+#[macro_export]
+macro_rules! contract_tests {
+    ($tolerance:expr, $make:expr, $name:expr) => {
+        $crate::contract_tests! {
+            @ $make;
+            chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance), f16_cache_is_close_to_f32(),
+            outputs_agree($tolerance), previous_continues_greedily($tolerance),
+            previous_needs_a_choice(), sequences_do_not_touch($tolerance),
+            truncate_forgets($tolerance), closed_sequences_make_room($tolerance), bad_steps_are_refused(),
+            large_steps_are_refused(), impossible_options_are_refused(), info_is_plausible($name),
+            tickets_are_read_once()
+        }
+    };
+    (@ $make:expr; $($promise:ident($($argument:expr)?)),*) => {
+        $(
+            #[test]
+            fn $promise() {
+                $crate::common::contract::$promise(&$make $(, $argument)?);
+            }
+        )*
+    };
+}

@@ -1,0 +1,88 @@
+//! What the tests of every backend share: golden logits, the contract of [`Backend`], random models.
+
+// A test program uses what it needs of this.
+#![allow(dead_code)]
+
+pub mod contract;
+pub mod goldens;
+pub mod llama_cpp;
+pub mod random_model;
+pub mod real_model;
+
+use gemma4_wgpu::{
+    Result,
+    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    checkpoint::TensorSource,
+    cpu::CpuBackend,
+    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    weights::LoadOptions,
+};
+
+/// Kernels that round neither weights nor activations on the way: int8 and f16 products off.
+pub const EXACT_KERNELS: KernelOptions =
+    KernelOptions { subgroups: None, f16: Some(false), dp4a: Some(false), checks: None };
+
+/// Loads a model on the backend under test.
+pub type Make<'a> = &'a dyn Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>;
+
+/// The model on the CPU backend.
+pub fn cpu(source: &dyn TensorSource, options: &LoadOptions) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(pollster::block_on(CpuBackend::load(source, options, &mut |_| ()))?))
+}
+
+/// The model on the most capable adapter, with these kernels.
+pub fn gpu(kernels: KernelOptions) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+    move |source, options| Ok(Box::new(load_gpu(source, options, kernels)?))
+}
+
+pub fn load_gpu(source: &dyn TensorSource, options: &LoadOptions, kernels: KernelOptions) -> Result<GpuBackend> {
+    let gpu = pollster::block_on(Gpu::open(&DeviceOptions { adapter: None, kernels }))?;
+    pollster::block_on(GpuBackend::load(gpu, source, options, &mut |_| ()))
+}
+
+/// Submits and reads a step of one sequence.
+pub fn step(
+    backend: &mut dyn Backend,
+    sequence: SequenceId,
+    tokens: StepTokens<'_>,
+    output: StepOutput,
+) -> Result<StepResult> {
+    let ticket = backend.submit(&[SequenceStep { sequence, tokens, output }])?;
+    let mut results = pollster::block_on(backend.read(ticket))?;
+    assert_eq!(results.len(), 1);
+    Ok(results.remove(0))
+}
+
+/// Logits of every one of `tokens`, `[tokens, vocab]`, fed in chunks of `chunks` tokens (repeated
+/// for as long as there are tokens).
+pub fn all_logits(backend: &mut dyn Backend, sequence: SequenceId, tokens: &[u32], chunks: &[usize]) -> Vec<f32> {
+    let (mut rest, mut logits) = (tokens, Vec::new());
+    for &chunk in chunks.iter().cycle() {
+        let (now, later) = rest.split_at(chunk.min(rest.len()).min(backend.info().max_step_tokens));
+        match step(backend, sequence, StepTokens::Host(now), StepOutput::AllLogits).unwrap() {
+            StepResult::Logits(chunk) => logits.extend(chunk),
+            other => panic!("asked for logits, got {other:?}"),
+        }
+        rest = later;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(logits.len(), tokens.len() * backend.config().vocab_size);
+    logits
+}
+
+/// Index of the largest element, the lowest among equals.
+pub fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best }) as u32
+}
+
+/// Fails if an element differs by more than `tolerance`, or by NaN.
+#[track_caller]
+pub fn assert_close(actual: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    for (i, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        let close = (actual - expected).abs() <= tolerance;
+        assert!(close, "{what}: element {i} is {actual}, expected {expected} within {tolerance}");
+    }
+}

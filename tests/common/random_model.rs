@@ -1,0 +1,132 @@
+//! A small random model in memory, for tests that need no golden logits.
+
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+
+use gemma4_wgpu::{
+    Error, Result,
+    checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
+    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+    quant::Dtype,
+};
+use rand::RngExt;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+/// The window of [`RandomModel::small`]'s sliding layers.
+pub const WINDOW: usize = 6;
+
+/// A config with random f32 weights.
+pub struct RandomModel {
+    config: ModelConfig,
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+impl RandomModel {
+    /// A Gemma 4 model with two sliding layers and a full one whose V is K; no size is even a
+    /// multiple of 8.
+    pub fn small() -> Self {
+        let sliding = LayerConfig {
+            attention: AttentionKind::Sliding { window: WINDOW },
+            n_heads: 4,
+            n_kv_heads: 2,
+            head_dim: 10,
+            rope: Rope { theta: 1e4, rotated_pairs: 5, scale: 1.0 },
+            k_eq_v: false,
+            intermediate_size: 50,
+        };
+        let full = LayerConfig {
+            attention: AttentionKind::Full,
+            n_kv_heads: 1,
+            head_dim: 20,
+            rope: Rope { theta: 1e6, rotated_pairs: 2, scale: 1.0 },
+            k_eq_v: true,
+            ..sliding.clone()
+        };
+        RandomModel::new(ModelConfig {
+            architecture: Architecture::Gemma4,
+            vocab_size: 83,
+            hidden_size: 36,
+            layers: vec![sliding.clone(), full, sliding],
+            rms_norm_eps: 1e-6,
+            final_logit_softcap: Some(30.0),
+            attention_scale: 1.0,
+            v_norm: true,
+            layer_scalar: true,
+            norm_weight_offset: 0.0,
+            tie_word_embeddings: true,
+            max_position_embeddings: 4096,
+        })
+    }
+
+    /// Random weights for any config, the same for the same config.
+    pub fn new(config: ModelConfig) -> Self {
+        let mut model = RandomModel { config: config.clone(), tensors: BTreeMap::new() };
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        model.add("embed_tokens.weight".into(), &[vocab, hidden]);
+        if !config.tie_word_embeddings {
+            model.add("lm_head.weight".into(), &[vocab, hidden]);
+        }
+        model.add("norm.weight".into(), &[hidden]);
+        for (index, layer) in config.layers.iter().enumerate() {
+            let (q, kv, ffn) =
+                (layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim, layer.intermediate_size);
+            let mut add = |name: &str, shape: &[usize]| model.add(format!("layers.{index}.{name}"), shape);
+            for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
+                add(&format!("{norm}_layernorm.weight"), &[hidden]);
+            }
+            add("self_attn.q_norm.weight", &[layer.head_dim]);
+            add("self_attn.k_norm.weight", &[layer.head_dim]);
+            add("self_attn.q_proj.weight", &[q, hidden]);
+            add("self_attn.k_proj.weight", &[kv, hidden]);
+            if !layer.k_eq_v {
+                add("self_attn.v_proj.weight", &[kv, hidden]);
+            }
+            add("self_attn.o_proj.weight", &[hidden, q]);
+            add("mlp.gate_proj.weight", &[ffn, hidden]);
+            add("mlp.up_proj.weight", &[ffn, hidden]);
+            add("mlp.down_proj.weight", &[hidden, ffn]);
+            if config.layer_scalar {
+                add("layer_scalar", &[1]);
+            }
+        }
+        model
+    }
+
+    /// Adds a tensor: matrices keep the size of what they multiply, norms and scalars lie in [0.5, 1.5].
+    fn add(&mut self, name: String, shape: &[usize]) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.tensors.len() as u64);
+        let (center, spread) = match *shape {
+            [_, cols] => (0.0, (3.0 / cols as f32).sqrt()),
+            _ => (1.0 - self.config.norm_weight_offset, 0.5),
+        };
+        let len = shape.iter().product();
+        let values = (0..len).map(|_| center + spread * rng.random_range(-1.0..1.0)).collect();
+        self.tensors.insert(name, (shape.to_vec(), values));
+    }
+}
+
+impl TensorSource for RandomModel {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.tensors.get(name).map(|(shape, _)| TensorInfo { dtype: Dtype::F32, shape: shape.clone() })
+    }
+
+    fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+        Box::pin(async move {
+            let (shape, values) = self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing"))?;
+            let row = match shape[..] {
+                [_, cols] => cols,
+                _ => values.len(),
+            };
+            Ok(Cow::Borrowed(bytemuck::cast_slice(&values[rows.start * row..rows.end * row])))
+        })
+    }
+}
+
+/// `len` token ids of a vocabulary, the same for the same seed.
+pub fn random_tokens(vocab: usize, len: usize, seed: u64) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..len).map(|_| rng.random_range(0..vocab as u32)).collect()
+}

@@ -1,0 +1,152 @@
+//! Every kernel in every variant passes naga's validation and translates to SPIR-V, MSL and HLSL,
+//! and keeps within the limits that WebGPU guarantees. A kernel that only fails on a Mac fails here.
+
+#[path = "kernels/catalogue.rs"]
+mod catalogue;
+
+use gemma4_wgpu::gpu::{KernelSource, Variant};
+use naga::{
+    back::{hlsl, msl, spv},
+    proc::{BoundsCheckPolicies, BoundsCheckPolicy},
+    valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
+};
+
+/// Workgroup memory and storage buffers that every WebGPU device has.
+const WEBGPU_WORKGROUP_BYTES: u32 = 16384;
+const WEBGPU_STORAGE_BUFFERS: usize = 8;
+
+fn parse(source: &KernelSource) -> (naga::Module, ModuleInfo) {
+    let module = naga::front::wgsl::parse_str(&source.wgsl)
+        .unwrap_or_else(|error| panic!("{}: {}", source.name, error.emit_to_string(&source.wgsl)));
+    let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}: {}", source.name, error.emit_to_string(&source.wgsl)));
+    (module, info)
+}
+
+fn bounds_checks(variant: &Variant) -> BoundsCheckPolicies {
+    let policy = if variant.checks { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
+    BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy }
+}
+
+fn to_spirv(source: &KernelSource, variant: &Variant, module: &naga::Module, info: &ModuleInfo) -> usize {
+    let options = spv::Options {
+        lang_version: (1, 4),
+        bounds_check_policies: bounds_checks(variant),
+        force_loop_bounding: variant.checks,
+        ..Default::default()
+    };
+    let pipeline = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into() };
+    spv::write_vec(module, info, &options, Some(&pipeline))
+        .unwrap_or_else(|error| panic!("{} to SPIR-V: {error}", source.name))
+        .len()
+}
+
+fn to_msl(source: &KernelSource, variant: &Variant, module: &naga::Module, info: &ModuleInfo) -> String {
+    let resources = source.bindings.iter().enumerate().map(|(index, binding)| {
+        let target = msl::BindTarget {
+            buffer: Some(index as u8),
+            mutable: *binding == gemma4_wgpu::gpu::Binding::ReadWrite,
+            ..Default::default()
+        };
+        (naga::ResourceBinding { group: 0, binding: index as u32 }, target)
+    });
+    let entry = msl::EntryPointResources {
+        resources: resources.collect(),
+        sizes_buffer: Some(source.bindings.len() as u8),
+        ..Default::default()
+    };
+    let options = msl::Options {
+        lang_version: (3, 1),
+        per_entry_point_map: [("main".to_string(), entry)].into(),
+        fake_missing_bindings: false,
+        bounds_check_policies: bounds_checks(variant),
+        force_loop_bounding: variant.checks,
+        ..Default::default()
+    };
+    let pipeline =
+        msl::PipelineOptions { entry_point: Some((naga::ShaderStage::Compute, "main".into())), ..Default::default() };
+    let (text, info) = msl::write_string(module, info, &options, &pipeline)
+        .unwrap_or_else(|error| panic!("{} to MSL: {error}", source.name));
+    for name in info.entry_point_names {
+        name.unwrap_or_else(|error| panic!("{} to MSL: {error}", source.name));
+    }
+    text
+}
+
+fn to_hlsl(source: &KernelSource, module: &naga::Module, info: &ModuleInfo) -> String {
+    let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..Default::default() };
+    let pipeline = hlsl::PipelineOptions { entry_point: Some((naga::ShaderStage::Compute, "main".into())) };
+    let mut text = String::new();
+    let reflection = hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|error| panic!("{} to HLSL: {error}", source.name));
+    for name in reflection.entry_point_names {
+        name.unwrap_or_else(|error| panic!("{} to HLSL: {error}", source.name));
+    }
+    text
+}
+
+fn workgroup_bytes(module: &naga::Module) -> u32 {
+    let variables = module.global_variables.iter().map(|(_, variable)| variable);
+    let of_workgroup = variables.filter(|variable| variable.space == naga::AddressSpace::WorkGroup);
+    of_workgroup.map(|variable| module.types[variable.ty].inner.size(module.to_ctx())).sum()
+}
+
+#[test]
+fn every_variant_translates() {
+    let mut translated = 0;
+    for subgroup in [4, 32] {
+        for variant in catalogue::variants(subgroup) {
+            for kernel in catalogue::kernels(&variant) {
+                let source = kernel.source(&variant);
+                let (module, info) = parse(&source);
+                assert!(to_spirv(&source, &variant, &module, &info) > 100, "{}", source.name);
+                assert!(to_msl(&source, &variant, &module, &info).contains("kernel void main"), "{}", source.name);
+                assert!(to_hlsl(&source, &module, &info).contains("numthreads"), "{}", source.name);
+                translated += 1;
+            }
+        }
+    }
+    assert!(translated > 900, "{translated}");
+}
+
+#[test]
+fn every_kernel_fits_the_smallest_webgpu_device() {
+    for variant in catalogue::variants(4) {
+        for kernel in catalogue::kernels(&variant) {
+            let source = kernel.source(&variant);
+            let (module, _) = parse(&source);
+            let bytes = workgroup_bytes(&module);
+            assert!(bytes <= WEBGPU_WORKGROUP_BYTES, "{} takes {bytes} bytes of workgroup memory", source.name);
+            assert!(source.bindings.len() <= WEBGPU_STORAGE_BUFFERS, "{}", source.name);
+        }
+    }
+}
+
+/// Bindings in the WGSL are those that the Rust struct names: number, and who may write.
+#[test]
+fn bindings_match_their_structs() {
+    for variant in catalogue::variants(4) {
+        for kernel in catalogue::kernels(&variant) {
+            let source = kernel.source(&variant);
+            let (module, _) = parse(&source);
+            let mut found = vec![None; source.bindings.len()];
+            for (_, variable) in module.global_variables.iter() {
+                let Some(binding) = &variable.binding else { continue };
+                found[binding.binding as usize] = Some(match variable.space {
+                    naga::AddressSpace::Uniform => gemma4_wgpu::gpu::Binding::Uniform,
+                    naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
+                        gemma4_wgpu::gpu::Binding::ReadWrite
+                    }
+                    _ => gemma4_wgpu::gpu::Binding::Read,
+                });
+            }
+            let named: Vec<_> = source.bindings.iter().copied().map(Some).collect();
+            assert_eq!(found, named, "{}", source.name);
+        }
+    }
+}

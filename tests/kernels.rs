@@ -1,0 +1,15 @@
+//! Every kernel against its CPU twin, in every variant that the adapter can run, checks on and off.
+
+#[path = "kernels/attention.rs"]
+mod attention;
+#[allow(dead_code)] // the translation test uses the rest
+#[path = "kernels/catalogue.rs"]
+mod catalogue;
+#[path = "kernels/elementwise.rs"]
+mod elementwise;
+#[path = "kernels/harness.rs"]
+mod harness;
+#[path = "kernels/linear.rs"]
+mod linear;
+#[path = "kernels/norm.rs"]
+mod norm;

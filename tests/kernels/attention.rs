@@ -1,0 +1,266 @@
+//! Rotary embedding, KV update and attention against their twins.
+
+use gemma4_wgpu::{
+    config::{AttentionKind, LayerConfig, Rope},
+    cpu::{KvCache, ops},
+    gpu::{
+        Gpu, GpuBuffer, StepSize,
+        kernels::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention, stride},
+    },
+    weights::CacheType,
+};
+use proptest::prelude::*;
+
+use crate::harness::*;
+
+const EPS: f32 = 1e-6;
+const SLOTS: usize = 2;
+
+/// A layer, and the positions that are fed to it in chunks.
+#[derive(Debug, Clone)]
+struct Case {
+    layer: LayerConfig,
+    cache_type: CacheType,
+    v_norm: bool,
+    capacity: usize,
+    /// Position of the first token.
+    start: usize,
+    chunks: Vec<usize>,
+    seed: u64,
+}
+
+fn layer(attention: AttentionKind, n_heads: usize, n_kv_heads: usize, head_dim: usize, k_eq_v: bool) -> LayerConfig {
+    let rotated_pairs = if k_eq_v { head_dim / 8 } else { head_dim / 2 };
+    let rope = Rope { theta: 1e4, rotated_pairs, scale: 1.0 };
+    LayerConfig { attention, n_heads, n_kv_heads, head_dim, rope, k_eq_v, intermediate_size: 1 }
+}
+
+/// Device side: one layer's cache, of which slot 1 is used.
+struct Attention<'a> {
+    gpu: &'a Gpu,
+    case: &'a Case,
+    k_cache: GpuBuffer,
+    v_cache: GpuBuffer,
+}
+
+impl Attention<'_> {
+    /// Feeds qkv rows at `position` and returns attention's output with each query tile.
+    fn feed(&self, qkv: &[f32], norms: &[f32], position: usize, tiles: &[usize]) -> Vec<Vec<f32>> {
+        let (gpu, case) = (self.gpu, self.case);
+        let width = RopeKvUpdate::qkv_stride(&case.layer);
+        let count = qkv.len() / width;
+        let rows: Vec<[u32; 4]> = (0..count).map(|row| [0, (position + row) as u32, 1, 0]).collect();
+        let (qkv, rows) = (upload(gpu, qkv), upload(gpu, &rows));
+        let turns = upload(gpu, &RopeKvUpdate::turns(&case.layer));
+        let rope = RopeKvUpdate {
+            layer: case.layer.clone(),
+            v_norm: case.v_norm,
+            eps: EPS,
+            cache_type: case.cache_type,
+            capacity: case.capacity,
+        };
+        let buffers = [&qkv, &upload(gpu, norms), &turns, &rows, &self.k_cache, &self.v_cache];
+        run(gpu, &rope, &buffers, count, 0);
+        let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
+        let heads = case.layer.n_heads * case.layer.head_dim;
+        let attend = |&q_tile: &usize| {
+            let sdpa = Sdpa {
+                layer: case.layer.clone(),
+                scale: 0.7,
+                cache_type: case.cache_type,
+                capacity: case.capacity,
+                q_tile,
+            };
+            let out = zeros(gpu, count * stride(heads));
+            run(gpu, &sdpa, &[&qkv, &self.k_cache, &self.v_cache, &rows, &out, &step], count, 0);
+            download_rows(gpu, &out, count, heads)
+        };
+        let mut outs: Vec<Vec<f32>> = tiles.iter().map(attend).collect();
+        if gpu.variant().subgroups.is_some() {
+            outs.push(self.split(&qkv, &rows, count, position + count));
+        }
+        outs
+    }
+
+    /// Attention in parts, as decoding runs it.
+    fn split(&self, qkv: &GpuBuffer, rows: &GpuBuffer, count: usize, keys: usize) -> Vec<f32> {
+        let (gpu, case) = (self.gpu, self.case);
+        let split = SplitAttention {
+            layer: case.layer.clone(),
+            scale: 0.7,
+            cache_type: case.cache_type,
+            capacity: case.capacity,
+        };
+        let heads = case.layer.n_heads * case.layer.head_dim;
+        let (sums, norms) = (zeros(gpu, count * split.sums_per_row()), zeros(gpu, count * split.norms_per_row()));
+        let out = zeros(gpu, count * stride(heads));
+        let step = StepSize { rows: count, outputs: 0, keys };
+        let buffers = [qkv, &self.k_cache, &self.v_cache, rows, &sums, &norms];
+        run_step(gpu, &SdpaDecode(split.clone()), &buffers, step);
+        run_step(gpu, &SdpaCombine(split), &[&sums, &norms, rows, &out], step);
+        download_rows(gpu, &out, count, heads)
+    }
+}
+
+/// Columns `from..from + len` of every row.
+fn columns(x: &[f32], width: usize, from: usize, len: usize) -> Vec<f32> {
+    x.chunks_exact(width).flat_map(|row| row[from..from + len].to_vec()).collect()
+}
+
+fn check(gpu: &Gpu, case: &Case) {
+    let layer = &case.layer;
+    let (dim, width) = (layer.head_dim, RopeKvUpdate::qkv_stride(layer));
+    let (q_cols, kv_cols) = (layer.n_heads * dim, layer.n_kv_heads * dim);
+    let cache_words = SLOTS * layer.n_kv_heads * case.capacity * dim;
+    let device = Attention { gpu, case, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
+    let norms = random(2 * dim, case.seed + 1);
+    let frequencies = layer.rope.inverse_frequencies(dim);
+    let mut twin = KvCache::new(case.cache_type, case.capacity, layer.n_kv_heads, dim);
+    let mut position = case.start;
+    for (index, &count) in case.chunks.iter().enumerate() {
+        let qkv = random(count * width, case.seed + 2 + index as u64);
+        let mut q = columns(&qkv, width, 0, q_cols);
+        ops::qk_norm_rope(&mut q, layer.n_heads, &norms[..dim], EPS, &frequencies, position);
+        let k = columns(&qkv, width, RopeKvUpdate::k_offset(layer), kv_cols);
+        let v = columns(&qkv, width, RopeKvUpdate::v_offset(layer), kv_cols);
+        let update =
+            ops::KvUpdate { k_norm: &norms[dim..], v_norm: case.v_norm, eps: EPS, inverse_frequencies: &frequencies };
+        ops::rope_kv_update(&k, &v, update, position, &mut twin);
+        let window = match layer.attention {
+            AttentionKind::Sliding { window } => Some(window),
+            AttentionKind::Full => None,
+        };
+        let mut expected = vec![0.0; q.len()];
+        let attention = ops::Attention { n_heads: layer.n_heads, scale: 0.7, window };
+        ops::sdpa(&q, &twin, position, attention, &mut expected);
+        // Keys before the start were never written; both sides must then agree on zeros.
+        let tolerance = match case.cache_type {
+            CacheType::F32 => 2e-4,
+            CacheType::F16 => 3e-3,
+        };
+        let outs = device.feed(&qkv, &norms, position, &[1, Sdpa::prefill_tile(layer)]);
+        for (way, out) in ["one by one", "in tiles", "in parts"].iter().zip(outs) {
+            assert_close(&format!("sdpa {way}, {case:?}"), gpu, &out, &expected, tolerance);
+        }
+        position += count;
+    }
+}
+
+fn sliding(window: usize) -> AttentionKind {
+    AttentionKind::Sliding { window }
+}
+
+#[test]
+fn awkward_shapes() {
+    let shapes = [
+        // One head, odd pairs.
+        (layer(AttentionKind::Full, 1, 1, 6, false), 64, 0, vec![1, 1, 5]),
+        // A ring that wraps in the middle of a chunk; window shorter than the chunk.
+        (layer(sliding(5), 4, 2, 10, false), 5 + 8, 0, vec![8, 1, 8, 3, 8, 1, 1]),
+        // Grouped queries, V is K, partial rotation.
+        (layer(AttentionKind::Full, 6, 2, 24, true), 300, 0, vec![7, 1, 130, 1, 9]),
+        // Few parts for many keys: each takes several tiles.
+        (layer(AttentionKind::Full, 64, 64, 4, false), 520, 500, vec![3, 1]),
+        // The 31B head sizes; more keys than one tile.
+        (layer(sliding(40), 2, 1, 256, false), 40 + 50, 0, vec![50, 1, 50, 2]),
+        (layer(AttentionKind::Full, 2, 1, 512, true), 150, 0, vec![131, 1, 3]),
+    ];
+    for gpu in devices() {
+        for (layer, capacity, start, chunks) in &shapes {
+            for (cache_type, v_norm) in [(CacheType::F16, true), (CacheType::F32, false)] {
+                let (layer, chunks) = (layer.clone(), chunks.clone());
+                check(gpu, &Case { layer, cache_type, v_norm, capacity: *capacity, start: *start, chunks, seed: 11 });
+            }
+        }
+    }
+}
+
+/// Angles stay exact far into the context, where f32 products would have lost them.
+#[test]
+fn far_positions() {
+    let layer = layer(sliding(4), 2, 2, 64, false);
+    let (dim, position) = (layer.head_dim, 262_000usize);
+    let frequencies = layer.rope.inverse_frequencies(dim);
+    let turns = RopeKvUpdate::turns(&layer);
+    for (frequency, turn) in frequencies.iter().zip(turns) {
+        let exact = (*frequency as f64 * position as f64).rem_euclid(std::f64::consts::TAU);
+        let fixed = turn.wrapping_mul(position as u32) as f64 / 2f64.powi(32) * std::f64::consts::TAU;
+        let error = (exact - fixed).abs();
+        assert!(error.min(std::f64::consts::TAU - error) < 3e-4, "{frequency}: {exact} and {fixed}");
+    }
+    // The device agrees with an f64 rotation there: a single key attends to itself alone, so look at scores of two.
+    for gpu in devices() {
+        let case = Case {
+            layer: layer.clone(),
+            cache_type: CacheType::F32,
+            v_norm: false,
+            capacity: 8,
+            start: position,
+            chunks: vec![4],
+            seed: 5,
+        };
+        check_far(gpu, &case, &frequencies);
+    }
+}
+
+/// Like [`check`], with angles computed in f64.
+fn check_far(gpu: &Gpu, case: &Case, frequencies: &[f32]) {
+    let (layer, dim) = (&case.layer, case.layer.head_dim);
+    let width = RopeKvUpdate::qkv_stride(layer);
+    let count = case.chunks[0];
+    let cache_words = SLOTS * layer.n_kv_heads * case.capacity * dim;
+    let device = Attention { gpu, case, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
+    let qkv = random(count * width, case.seed);
+    device.feed(&qkv, &vec![1.0; 2 * dim], case.start, &[1]);
+    let cached: Vec<f32> = download(gpu, &device.k_cache, cache_words);
+    for row in 0..count {
+        for head in 0..layer.n_kv_heads {
+            let mut key = vec![0.0; dim];
+            let at = row * width + RopeKvUpdate::k_offset(layer) + head * dim;
+            ops::rms_norm(&qkv[at..at + dim], None, dim, EPS, &mut key);
+            let expected: Vec<f32> = (0..dim)
+                .map(|i| {
+                    let pair = i % (dim / 2);
+                    let angle = frequencies[pair] as f64 * (case.start + row) as f64;
+                    let (a, b) = (key[pair] as f64, key[pair + dim / 2] as f64);
+                    let turned =
+                        if i < dim / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
+                    turned as f32
+                })
+                .collect();
+            let place = ((layer.n_kv_heads + head) * case.capacity + (case.start + row) % case.capacity) * dim;
+            assert_close("far key", gpu, &cached[place..place + dim], &expected, 5e-4);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_shape(
+        heads in (1usize..4, 1usize..4),
+        half_dim in 1usize..40,
+        window in prop::option::of(1usize..30),
+        chunks in prop::collection::vec(1usize..20, 1..5),
+        k_eq_v: bool,
+        v_norm: bool,
+        f16_cache: bool,
+        seed: u32,
+        device: prop::sample::Index,
+    ) {
+        let attention = window.map_or(AttentionKind::Full, sliding);
+        let largest = chunks.iter().max().copied().unwrap_or(1);
+        let capacity = window.map_or(chunks.iter().sum(), |window| window + largest);
+        let case = Case {
+            layer: layer(attention, heads.0 * heads.1, heads.1, 2 * half_dim, k_eq_v),
+            cache_type: if f16_cache { CacheType::F16 } else { CacheType::F32 },
+            v_norm,
+            capacity,
+            start: 0,
+            chunks,
+            seed: seed as u64,
+        };
+        check(device.get(devices()), &case);
+    }
+}

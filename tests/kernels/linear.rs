@@ -1,0 +1,203 @@
+//! Products of weights and activations against their twins, in every number format.
+
+use gemma4_wgpu::{
+    cpu::{CpuMatrix, ops},
+    gpu::{
+        Gpu, GpuBuffer,
+        kernels::{Embed, Linear, Matmul, Matvec, MatvecQ8, MatvecQ8Split, QuantizeRows, stride},
+    },
+    quant::{self, Dtype, PackFormat},
+};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use crate::{catalogue::FORMATS, harness::*};
+
+/// Random weights in a format.
+fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
+    let values = random(rows * cols, seed);
+    let (dtype, bytes): (Dtype, Vec<u8>) = match format {
+        PackFormat::F16 => (Dtype::F16, values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
+        PackFormat::BF16 => (Dtype::BF16, values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),
+        _ => (Dtype::F32, bytemuck::cast_slice(&values).to_vec()),
+    };
+    CpuMatrix::new(quant::pack_rows(dtype, &bytes, rows, cols, format).expect("the format packs"))
+}
+
+struct Case {
+    format: PackFormat,
+    /// Activation rows.
+    m: usize,
+    n: usize,
+    k: usize,
+    softcap: Option<f32>,
+    seed: u64,
+}
+
+/// Results `[m, n]` of a kernel that writes them at an offset into wider rows.
+struct Output {
+    buffer: GpuBuffer,
+    y_stride: usize,
+    y_offset: usize,
+}
+
+impl Output {
+    fn new(gpu: &Gpu, case: &Case) -> Self {
+        let (y_offset, y_stride) = (3, case.n + 5);
+        Output { buffer: zeros(gpu, case.m * y_stride), y_stride, y_offset }
+    }
+
+    fn linear(&self, case: &Case, over_outputs: bool) -> Linear {
+        Linear {
+            format: case.format,
+            rows: case.n,
+            cols: case.k,
+            y_stride: self.y_stride,
+            y_offset: self.y_offset,
+            softcap: case.softcap,
+            over_outputs,
+        }
+    }
+
+    /// The results; what lies around them must still be zero.
+    fn results(&self, gpu: &Gpu, case: &Case) -> Vec<f32> {
+        let all: Vec<f32> = download(gpu, &self.buffer, case.m * self.y_stride);
+        let mut results = Vec::new();
+        for row in all.chunks_exact(self.y_stride) {
+            let (before, rest) = row.split_at(self.y_offset);
+            let (inside, after) = rest.split_at(case.n);
+            assert!(before.iter().chain(after).all(|&x| x == 0.0), "wrote outside its place");
+            results.extend_from_slice(inside);
+        }
+        results
+    }
+}
+
+fn check(gpu: &Gpu, case: &Case) {
+    let matrix = weights(case.format, case.n, case.k, case.seed);
+    let x = random(case.m * case.k, case.seed + 1);
+    let mut expected = vec![0.0; case.m * case.n];
+    ops::matmul(&matrix, &x, &mut expected);
+    if let Some(cap) = case.softcap {
+        ops::softcap(&mut expected, cap);
+    }
+    let (data, scales) = (upload(gpu, &matrix.packed().data), upload(gpu, &matrix.packed().scales));
+    let device_x = upload_rows(gpu, &x, case.k);
+    let step = gpu.uniform("step", [case.m as u32, case.m as u32, 0, 0]).expect("a uniform");
+    let what = format!("{:?} {}×{}×{}", case.format, case.m, case.n, case.k);
+    let f16_tolerance = if gpu.variant().f16 { 4e-3 } else { 3e-5 };
+    for over_outputs in [false, true] {
+        let output = Output::new(gpu, case);
+        let kernel = Matvec(output.linear(case, over_outputs));
+        run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer], case.m, case.m);
+        assert_close(&format!("matvec {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
+
+        let output = Output::new(gpu, case);
+        let kernel = Matmul(output.linear(case, over_outputs));
+        run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
+        assert_close(&format!("matmul {what}"), gpu, &output.results(gpu, case), &expected, f16_tolerance);
+    }
+    if Linear::supports_q8(case.format) {
+        check_q8(gpu, case, &matrix, &x, [&data, &scales, &device_x]);
+    }
+}
+
+/// The int8 activations and the product made with them.
+fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales, device_x]: [&GpuBuffer; 3]) {
+    let twin = ops::quantize_rows(x, case.k);
+    let mut expected = vec![0.0; case.m * case.n];
+    ops::matmul_q8(matrix, &twin, &mut expected);
+    if let Some(cap) = case.softcap {
+        ops::softcap(&mut expected, cap);
+    }
+    let cols = stride(case.k);
+    let (quants, groups) = (zeros(gpu, case.m * cols / 4), zeros(gpu, case.m * cols / 16));
+    run(gpu, &QuantizeRows { cols: case.k }, &[device_x, &quants, &groups], case.m, 0);
+    let values: Vec<i8> = download(gpu, &quants, case.m * cols);
+    // Division is not exact on every device: a value on the border between two integers may fall either way.
+    let differing = values.iter().zip(&twin.values).filter(|(a, b)| a != b).count();
+    assert!(differing * 500 <= values.len(), "{differing} of {} int8 activations differ", values.len());
+    assert!(values.iter().zip(&twin.values).all(|(a, b)| a.abs_diff(*b) <= 1));
+    let pairs: Vec<[f32; 2]> = download(gpu, &groups, twin.scales.len());
+    let device_scales: Vec<f32> = pairs.iter().map(|pair| pair[0]).collect();
+    assert_close("activation scales", gpu, &device_scales, &twin.scales, 1e-6);
+
+    let output = Output::new(gpu, case);
+    let kernel = MatvecQ8(output.linear(case, false));
+    run(gpu, &kernel, &[data, scales, &quants, &groups, &output.buffer], case.m, case.m);
+    let what = format!("matvec_q8 {:?} {}×{}×{}", case.format, case.m, case.n, case.k);
+    // One value that fell the other way moves a sum by one scale.
+    let tolerance = 3e-4 + 0.01 * (differing > 0) as u8 as f32;
+    assert_close(&what, gpu, &output.results(gpu, case), &expected, tolerance);
+
+    if MatvecQ8Split::runs_on(gpu.variant()) && case.m <= MatvecQ8Split::MOST_ROWS {
+        let output = Output::new(gpu, case);
+        let kernel = MatvecQ8Split { linear: output.linear(case, false), m: case.m.next_power_of_two() };
+        let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
+        run(gpu, &kernel, &[data, scales, &quants, &groups, &output.buffer, &step], case.m, case.m);
+        assert_close(&format!("split {what}"), gpu, &output.results(gpu, case), &expected, tolerance);
+    }
+}
+
+#[test]
+fn awkward_sizes() {
+    for gpu in devices() {
+        for format in FORMATS {
+            for (m, n, k, softcap) in [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)]
+            {
+                check(gpu, &Case { format, m, n, k, softcap, seed: 7 });
+            }
+        }
+    }
+}
+
+/// More row blocks than one dispatch dimension holds.
+#[test]
+fn many_rows() {
+    let gpu = &devices()[0];
+    assert_eq!(gpu.variant().subgroups, None, "four rows a workgroup");
+    check(gpu, &Case { format: PackFormat::INT8, m: 1, n: 4 * 65535 + 9, k: 8, softcap: None, seed: 3 });
+}
+
+#[test]
+fn embedding_in_parts() {
+    let (vocab, hidden, scale) = (11, 50, 7.0711);
+    // The last row takes its token from the device: slot 1 chose token 9.
+    let rows: Vec<[u32; 4]> = vec![[0, 0, 0, 0], [10, 1, 0, 0], [5, 2, 0, 0], [u32::MAX, 0, 1, 0]];
+    let tokens = [0, 10, 5, 9];
+    for gpu in devices() {
+        for format in FORMATS {
+            let matrix = weights(format, vocab, hidden, 5);
+            let mut expected = vec![0.0; tokens.len() * hidden];
+            ops::embed(&matrix, &tokens, scale, &mut expected);
+            let packed = matrix.packed();
+            let (data_words, scale_words) = (format.data_words(hidden), format.scale_words(hidden));
+            let (rows, sampled) = (upload(gpu, &rows), upload(gpu, &[3u32, 9]));
+            let x = zeros(gpu, tokens.len() * stride(hidden));
+            for (first_row, part_rows) in [(0, 6), (6, 5)] {
+                let data = upload(gpu, &packed.data[first_row * data_words..(first_row + part_rows) * data_words]);
+                let scales =
+                    upload(gpu, &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words]);
+                let kernel = Embed { format, first_row, rows: part_rows, cols: hidden, scale };
+                run(gpu, &kernel, &[&data, &scales, &rows, &sampled, &x], tokens.len(), 0);
+            }
+            assert_close("embed", gpu, &download_rows(gpu, &x, tokens.len(), hidden), &expected, 1e-6);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_size(
+        m in 1usize..80,
+        n in 1usize..200,
+        k in 1usize..400,
+        format in prop::sample::select(FORMATS.to_vec()),
+        seed: u32,
+        device: prop::sample::Index,
+    ) {
+        check(device.get(devices()), &Case { format, m, n, k, softcap: None, seed: seed as u64 });
+    }
+}

@@ -1,0 +1,355 @@
+//! Packing floats: layout, rounding error, padding, slices of rows, bad input.
+
+use gemma4_wgpu::quant::{Dtype, PackFormat, PackedRows, Quantize, dequantize, native_format, pack_rows, padded_cols};
+use half::{bf16, f16};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+const ALL: [Dtype; 11] = [
+    Dtype::F32,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::Q4_0,
+    Dtype::Q4_1,
+    Dtype::Q5_0,
+    Dtype::Q5_1,
+    Dtype::Q8_0,
+    Dtype::Q4_K,
+    Dtype::Q5_K,
+    Dtype::Q6_K,
+];
+
+fn floats() -> Vec<Dtype> {
+    ALL.into_iter().filter(|dtype| dtype.is_float()).collect()
+}
+
+fn blocks() -> Vec<Dtype> {
+    ALL.into_iter().filter(|dtype| !dtype.is_float()).collect()
+}
+
+fn int(bits: u8, group: u32, offset: bool) -> PackFormat {
+    PackFormat::Int { bits, group, offset }
+}
+
+fn int_formats() -> Vec<PackFormat> {
+    let mut formats = Vec::new();
+    for bits in [4, 8] {
+        for group in [16, 32] {
+            formats.extend([int(bits, group, false), int(bits, group, true)]);
+        }
+    }
+    formats
+}
+
+fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+fn unpack(packed: &PackedRows) -> Vec<f32> {
+    let mut values = vec![f32::NAN; packed.rows * packed.cols];
+    for (row, values) in values.chunks_mut(packed.cols).enumerate() {
+        packed.dequantize_row(row, values);
+    }
+    values
+}
+
+/// The padded columns as well: a kernel reads all of them.
+fn unpack_padded(mut packed: PackedRows) -> Vec<f32> {
+    packed.cols = padded_cols(packed.cols);
+    unpack(&packed)
+}
+
+fn pack_f32(values: &[f32], format: PackFormat) -> Result<PackedRows, String> {
+    pack_rows(Dtype::F32, &encode(Dtype::F32, values), 1, values.len(), format)
+}
+
+/// Largest error that rounding may make on a value of a group, by the rules in `quant::round`.
+fn error_bound(format: PackFormat, group: &[f32], value: f32) -> f32 {
+    let PackFormat::Int { bits, offset, .. } = format else { return 0.0 };
+    let amax = group.iter().fold(0f32, |amax, x| amax.max(x.abs()));
+    let min = group.iter().fold(f32::INFINITY, |min, &x| min.min(x));
+    let max = group.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+    // A scale's distance to the nearest f16, times the most steps from 0 (or the offset).
+    let scale_error = |scale: f32, steps: f32| steps * (scale / 2048.0).max(2f32.powi(-25));
+    let bound = match (bits, offset) {
+        (4, false) => {
+            let step = amax / 8.0;
+            // 7 steps are the most on the side that the extreme is not on.
+            let extreme = group.iter().find(|x| x.abs() == amax).copied().unwrap_or(0.0);
+            let beyond = if value * extreme < 0.0 { value.abs() - 7.0 * step } else { 0.0 };
+            beyond.max(step / 2.0) + scale_error(step, 8.0)
+        }
+        (_, false) => amax / 127.0 / 2.0 + scale_error(amax / 127.0, 127.0),
+        (bits, true) => {
+            let steps = if bits == 4 { 15.0 } else { 255.0 };
+            let step = (max - min) / steps;
+            let offset_error = (amax + max - min) / 2048.0 + 2f32.powi(-25);
+            step / 2.0 + scale_error(step, steps) + offset_error
+        }
+    };
+    bound * 1.001
+}
+
+#[test]
+fn layout_is_as_documented() {
+    // The extreme, −8, gives scale 1 and q = value + 8.
+    let values: Vec<f32> = (0..32).map(|i| (i % 16) as f32 - 8.0).collect();
+    let packed = pack_f32(&values, PackFormat::INT4).unwrap();
+    // Byte b of word 0: weight b below, weight 4 + b above.
+    assert_eq!(packed.data, [0x73625140, 0xfbead9c8, 0x73625140, 0xfbead9c8]);
+    assert_eq!(packed.scales, [0x3c00]);
+
+    let values: Vec<f32> = (0..64).map(|i| if i < 32 { -127.0 + i as f32 } else { 254.0 - 2.0 * i as f32 }).collect();
+    let packed = pack_f32(&values, PackFormat::INT8).unwrap();
+    assert_eq!(packed.data[0], 0x84838281);
+    assert_eq!(packed.data.len(), 16);
+    // 1.0 in the low half; 190/127 in the high half.
+    assert_eq!(packed.scales, [0x3c00 | (f16::from_f32(190.0 / 127.0).to_bits() as u32) << 16]);
+
+    let values: Vec<f32> = (0..32).map(|i| 3.0 + (i % 16) as f32 * 0.5).collect();
+    let packed = pack_f32(&values, int(4, 32, true)).unwrap();
+    assert_eq!(packed.data, [0x73625140, 0xfbead9c8, 0x73625140, 0xfbead9c8]);
+    assert_eq!(packed.scales, [f16::from_f32(0.5).to_bits() as u32 | (f16::from_f32(3.0).to_bits() as u32) << 16]);
+
+    // Weight 0 of int8 with offset is q = −128, and the offset is the weight of q = 0.
+    let values: Vec<f32> = (0..32).map(|i| if i == 0 { -128.0 } else { 127.0 }).collect();
+    let packed = pack_f32(&values, int(8, 32, true)).unwrap();
+    assert_eq!((packed.data[0], packed.data[1], packed.scales[0]), (0x7f7f7f80, 0x7f7f7f7f, 0x3c00));
+
+    let halves = encode(Dtype::F16, &[1.0, -2.0, 0.5]);
+    let packed = pack_rows(Dtype::F16, &halves, 1, 3, PackFormat::F16).unwrap();
+    assert_eq!(packed.data[..3], [0xc000_3c00, 0x3800, 0]);
+    assert_eq!((packed.data.len(), packed.scales.len()), (16, 0));
+}
+
+#[test]
+fn zeros_give_scale_zero_and_zeros() {
+    for format in int_formats() {
+        for zero in [0.0, -0.0] {
+            let packed = pack_f32(&[zero; 40], format).unwrap();
+            assert!(packed.scales.iter().all(|&word| word == 0), "{format}: {:x?}", packed.scales);
+            assert!(unpack_padded(packed).iter().all(|&value| value == 0.0), "{format}");
+        }
+    }
+}
+
+#[test]
+fn weights_below_f16_become_zero() {
+    for format in [PackFormat::INT4, PackFormat::INT8] {
+        let packed = pack_f32(&[1e-9, -1e-9, 1e-30, 2e-10], format).unwrap();
+        assert_eq!(unpack(&packed), [0.0; 4], "{format}");
+    }
+}
+
+#[test]
+fn equal_weights_with_offset_stay() {
+    for bits in [4, 8] {
+        let packed = pack_f32(&[0.75; 20], int(bits, 16, true)).unwrap();
+        assert_eq!(unpack(&packed), [0.75; 20]);
+    }
+}
+
+#[test]
+fn names_values_that_are_not_finite() {
+    for dtype in floats() {
+        for format in int_formats().into_iter().chain([native_format(dtype)]) {
+            for (bad, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+                let mut values = [0.5; 3 * 45];
+                values[2 * 45 + 37] = bad;
+                values[2 * 45 + 40] = bad;
+                let reason = pack_rows(dtype, &encode(dtype, &values), 3, 45, format).unwrap_err();
+                assert_eq!(reason, format!("row 2 of 3, column 37 is {shown}"), "{dtype:?} as {format}");
+                let reason = dequantize(dtype, &encode(dtype, &values)).unwrap_err();
+                assert_eq!(reason, format!("value 127 is {shown}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn refuses_weights_beyond_f16_scales() {
+    for format in int_formats() {
+        let mut values = [0.0; 64];
+        values[40] = 3e38;
+        values[41] = -3e38;
+        let reason = pack_f32(&values, format).unwrap_err();
+        assert!(reason.starts_with("row 0 of 1, columns from 32: the scale "), "{format}: {reason}");
+        assert!(reason.contains("f16's largest value, 65504") || reason.ends_with("is inf"), "{format}: {reason}");
+    }
+    let reason = pack_f32(&[1e6; 32], int(4, 32, true)).unwrap_err();
+    assert!(reason.contains("the offset 1e6 is beyond f16's largest value"), "{reason}");
+}
+
+#[test]
+fn refuses_formats_that_cannot_hold_a_type() {
+    let cases = [
+        (Dtype::F32, PackFormat::F16, "F32 cannot be packed as f16"),
+        (Dtype::BF16, PackFormat::F16, "BF16 cannot be packed as f16"),
+        (Dtype::Q4_0, PackFormat::INT8, "Q4_0 cannot be packed as int8 g32"),
+        (Dtype::Q6_K, PackFormat::INT8, "Q6_K cannot be packed as int8 g32"),
+        (Dtype::F32, int(5, 32, false), "F32 cannot be packed as int5 g32"),
+        (Dtype::F32, int(4, 0, true), "F32 cannot be packed as int4 g0+offset"),
+    ];
+    for (dtype, format, message) in cases {
+        assert_eq!(pack_rows(dtype, &[0; 4096], 1, 256, format).unwrap_err(), message);
+    }
+}
+
+#[test]
+fn refuses_sizes_that_do_not_fit() {
+    for dtype in ALL {
+        let (format, cols) = (native_format(dtype), 2 * dtype.block_len());
+        let bytes = vec![0; dtype.bytes_of(3 * cols).unwrap()];
+        assert!(pack_rows(dtype, &bytes, 3, cols, format).is_ok());
+        for (rows, cols) in [(2, cols), (4, cols), (0, cols), (usize::MAX, cols), (1, usize::MAX - 255), (3, 0)] {
+            let reason = pack_rows(dtype, &bytes, rows, cols, format).unwrap_err();
+            assert!(reason.contains("bytes") || reason.contains("address space"), "{dtype:?}: {reason}");
+        }
+        assert!(pack_rows(dtype, &bytes[1..], 3, cols, format).is_err());
+        assert!(dequantize(dtype, &bytes[1..]).is_err());
+        let nothing = pack_rows(dtype, &[], 0, cols, format).unwrap();
+        assert!(nothing.data.is_empty() && nothing.scales.is_empty());
+    }
+    let reason = pack_rows(Dtype::Q4_K, &[0; 144], 1, 32, native_format(Dtype::Q4_K)).unwrap_err();
+    assert_eq!(reason, "32 elements do not fill blocks of 256 (Q4_K)");
+}
+
+#[test]
+fn names_of_formats() {
+    let names: Vec<String> = int_formats().iter().map(PackFormat::to_string).collect();
+    assert_eq!(names[..4], ["int4 g16", "int4 g16+offset", "int4 g32", "int4 g32+offset"]);
+    assert_eq!([PackFormat::F32, PackFormat::F16, PackFormat::BF16].map(|f| f.to_string()), ["f32", "f16", "bf16"]);
+    let formats = [PackFormat::INT4, int(4, 32, true), int(8, 16, false), PackFormat::BF16];
+    assert_eq!(formats.map(PackFormat::bits_per_weight), [4.5, 5.0, 9.0, 16.0]);
+    for quantize in [Quantize::Int4, Quantize::Int8, Quantize::None] {
+        assert_eq!(quantize.to_string().parse(), Ok(quantize));
+    }
+    assert_eq!("int3".parse::<Quantize>(), Err("unknown quantization \"int3\": use int4, int8 or none".into()));
+}
+
+/// A matrix of floats of some size and magnitude.
+fn matrix() -> impl Strategy<Value = (usize, Vec<f32>)> {
+    (1usize..5, 1usize..100, -24i32..8).prop_flat_map(|(rows, cols, exponent)| {
+        let magnitude = 2f32.powi(exponent);
+        (Just(cols), vec(-magnitude..magnitude, rows * cols))
+    })
+}
+
+/// Blocks of random bytes, with scales that are finite and whose products fit f16.
+fn block_rows(dtype: Dtype) -> impl Strategy<Value = (usize, Vec<u8>)> {
+    (1usize..4, 1usize..4).prop_flat_map(move |(rows, blocks)| {
+        vec(any::<u8>(), rows * blocks * dtype.block_bytes()).prop_map(move |mut bytes| {
+            for block in bytes.chunks_mut(dtype.block_bytes()) {
+                let high_bytes: &[usize] = if dtype == Dtype::Q6_K { &[209] } else { &[1, 3] };
+                high_bytes.iter().for_each(|&at| block[at] &= 0x9f);
+            }
+            (blocks * dtype.block_len(), bytes)
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn rounding_stays_within_its_bound((cols, values) in matrix(), format in select(int_formats())) {
+        let rows = values.len() / cols;
+        let packed = pack_rows(Dtype::F32, &encode(Dtype::F32, &values), rows, cols, format).unwrap();
+        let PackFormat::Int { group, .. } = format else { unreachable!() };
+        for (row, values) in values.chunks(cols).enumerate() {
+            let mut found = vec![f32::NAN; cols];
+            packed.dequantize_row(row, &mut found);
+            for (found, values) in found.chunks(group as usize).zip(values.chunks(group as usize)) {
+                for (found, &value) in found.iter().zip(values) {
+                    let bound = error_bound(format, values, value);
+                    prop_assert!((found - value).abs() <= bound, "{} for {}, bound {}", found, value, bound);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_zero((cols, values) in matrix(), format in select(int_formats()), dtype in select(floats())) {
+        for format in [format, native_format(dtype)] {
+            let packed = pack_rows(dtype, &encode(dtype, &values), values.len() / cols, cols, format).unwrap();
+            prop_assert_eq!(packed.data.len(), packed.rows * format.data_words(cols));
+            prop_assert_eq!(packed.scales.len(), packed.rows * format.scale_words(cols));
+            let real = unpack(&packed);
+            let padded = unpack_padded(packed);
+            let offset = matches!(format, PackFormat::Int { offset: true, .. });
+            for (padded, real) in padded.chunks(padded_cols(cols)).zip(real.chunks(cols)) {
+                prop_assert_eq!(&padded[..cols], real);
+                prop_assert!(offset || padded[cols..].iter().all(|&value| value == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn floats_are_copied((cols, values) in matrix(), dtype in select(floats())) {
+        let bytes = encode(dtype, &values);
+        let packed = pack_rows(dtype, &bytes, values.len() / cols, cols, native_format(dtype)).unwrap();
+        let found = unpack(&packed);
+        prop_assert_eq!(&found, &dequantize(dtype, &bytes).unwrap());
+        prop_assert_eq!(encode(dtype, &found), bytes);
+    }
+
+    #[test]
+    fn rows_stand_alone((cols, values) in matrix(), format in select(int_formats()), dtype in select(floats())) {
+        let bytes = encode(dtype, &values);
+        for format in [format, native_format(dtype)] {
+            rows_equal_the_whole(dtype, &bytes, cols, format)?;
+        }
+    }
+
+    #[test]
+    fn block_rows_stand_alone((dtype, (cols, bytes)) in select(blocks()).prop_flat_map(|dtype| (Just(dtype), block_rows(dtype)))) {
+        rows_equal_the_whole(dtype, &bytes, cols, native_format(dtype))?;
+    }
+
+    #[test]
+    fn any_sizes_give_a_result(
+        dtype in select(ALL.to_vec()),
+        len in 0usize..1000,
+        rows in prop_oneof![any::<usize>(), 0usize..4],
+        cols in prop_oneof![any::<usize>(), 0usize..600],
+    ) {
+        let fits = dtype.bytes_of(cols).ok().and_then(|row_bytes| row_bytes.checked_mul(rows)) == Some(len);
+        prop_assert_eq!(pack_rows(dtype, &vec![0; len], rows, cols, native_format(dtype)).is_ok(), fits);
+    }
+
+    #[test]
+    fn any_bytes_give_finite_weights_or_an_error((dtype, blocks, bytes) in any_blocks()) {
+        let values = dequantize(dtype, &bytes);
+        if let Ok(values) = &values {
+            prop_assert!(values.iter().all(|value| value.is_finite()));
+        }
+        for format in [native_format(dtype), PackFormat::INT4, PackFormat::INT8] {
+            if let Ok(packed) = pack_rows(dtype, &bytes, 1, blocks * dtype.block_len(), format) {
+                prop_assert!(values.is_ok());
+                prop_assert!(unpack_padded(packed).iter().all(|value| value.is_finite()));
+            }
+        }
+    }
+}
+
+/// Blocks of random bytes, most of them sound.
+fn any_blocks() -> impl Strategy<Value = (Dtype, usize, Vec<u8>)> {
+    (select(ALL.to_vec()), 1usize..5)
+        .prop_flat_map(|(dtype, blocks)| (Just(dtype), Just(blocks), vec(any::<u8>(), blocks * dtype.block_bytes())))
+}
+
+/// Packing each row by itself gives the words of packing them together.
+fn rows_equal_the_whole(dtype: Dtype, bytes: &[u8], cols: usize, format: PackFormat) -> Result<(), TestCaseError> {
+    let row_bytes = dtype.bytes_of(cols).unwrap();
+    let whole = pack_rows(dtype, bytes, bytes.len() / row_bytes, cols, format).unwrap();
+    let (mut data, mut scales) = (Vec::new(), Vec::new());
+    for row in bytes.chunks(row_bytes) {
+        let row = pack_rows(dtype, row, 1, cols, format).unwrap();
+        data.extend(row.data);
+        scales.extend(row.scales);
+    }
+    prop_assert_eq!(whole.data, data);
+    prop_assert_eq!(whole.scales, scales);
+    Ok(())
+}

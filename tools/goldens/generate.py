@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+"""Makes the golden logits in tests/goldens: small random Gemma models, run by transformers in float32.
+
+    python tools/goldens/generate.py --out tests/goldens [--tar goldens.tar.gz] [--only CASE ...]
+
+Needs torch, transformers >= 5.17 and safetensors; runs on the CPU in seconds, without a network.
+Each case directory holds config.json and the weights as a checkpoint would, and golden.safetensors with
+`tokens` (i32, [n]) and `logits` (f32, [n, vocab]): float32 arithmetic with eager attention on exactly the
+weights in the file (they are rounded to the file's type before the model runs).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import safetensors  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, Gemma4Config, Gemma4TextConfig  # noqa: E402
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+MAX_CASE_BYTES, MAX_TOTAL_BYTES = 200_000, 2_000_000
+
+
+@dataclass
+class Case:
+    """One model: `config` goes to Gemma4TextConfig or Gemma3TextConfig as it stands."""
+
+    name: str
+    family: str  # "gemma4" or "gemma3"
+    dtype: torch.dtype  # of the stored weights
+    tokens: int  # length of the prompt
+    config: dict
+    shard_bytes: int | None = None  # several safetensors files with an index
+    published: bool = False  # the nested config and the tensor names of the published checkpoints
+    extra: dict = field(default_factory=dict)  # keys that only the published config has
+
+
+def rope(full: dict) -> dict:
+    return {SLIDING: {"rope_type": "default", "rope_theta": 10_000.0}, FULL: full}
+
+
+def gemma4(**overrides) -> dict:
+    config = {
+        "hidden_size_per_layer_input": 0,
+        "max_position_embeddings": 256,
+        "rope_parameters": rope({"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6}),
+    }
+    return config | overrides
+
+
+def gemma3(**overrides) -> dict:
+    return {"max_position_embeddings": 256} | overrides
+
+
+CASES = [
+    # Every layer alike but for its mask and RoPE; two queries to a KV head; sharded.
+    Case("gemma4-dense-gqa", "gemma4", torch.bfloat16, 24, shard_bytes=40_000, config=gemma4(
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=8, sliding_window=16,
+        layer_types=[SLIDING, SLIDING, SLIDING, FULL],
+        rope_parameters=rope({"rope_type": "default", "rope_theta": 1e6}))),
+    # Full layers without v_proj, with another head_dim and fewer KV heads, and proportional RoPE.
+    Case("gemma4-k-eq-v", "gemma4", torch.float16, 32, config=gemma4(
+        vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True,
+        sliding_window=8, layer_types=[SLIDING, FULL, SLIDING, FULL], final_logit_softcapping=30.0)),
+    # The prompt is eight windows long.
+    Case("gemma4-short-window", "gemma4", torch.float32, 40, config=gemma4(
+        vocab_size=64, hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=12, global_head_dim=12, sliding_window=5,
+        layer_types=[SLIDING, SLIDING, FULL])),
+    # No size is a multiple of 4, and one query head more than a power of two.
+    Case("gemma4-odd-sizes", "gemma4", torch.bfloat16, 37, config=gemma4(
+        vocab_size=67, hidden_size=36, intermediate_size=50, num_hidden_layers=3, num_attention_heads=3,
+        num_key_value_heads=1, head_dim=6, global_head_dim=10, sliding_window=7, rms_norm_eps=1e-5,
+        layer_types=[SLIDING, FULL, FULL])),
+    # The head sizes of the 31B model on a very narrow one.
+    Case("gemma4-31b-heads", "gemma4", torch.bfloat16, 28, config=gemma4(
+        vocab_size=72, hidden_size=10, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=256, global_head_dim=512, num_global_key_value_heads=1,
+        attention_k_eq_v=True, sliding_window=9, layer_types=[SLIDING, FULL], final_logit_softcapping=30.0)),
+    # A cap that bends the logits hard, and an lm_head of its own.
+    Case("gemma4-softcap-untied", "gemma4", torch.bfloat16, 26, config=gemma4(
+        vocab_size=90, hidden_size=40, intermediate_size=72, num_hidden_layers=2, num_attention_heads=5,
+        num_key_value_heads=5, head_dim=16, global_head_dim=32, sliding_window=11, layer_types=[SLIDING, FULL],
+        final_logit_softcapping=4.0, tie_word_embeddings=False)),
+    # The shape in which Google publishes Gemma 4: everything under text_config, vision tensors beside.
+    Case("gemma4-published", "gemma4", torch.bfloat16, 30, published=True, config=gemma4(
+        vocab_size=88, hidden_size=32, intermediate_size=56, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True,
+        sliding_window=6, layer_types=[SLIDING] * 5 + [FULL], final_logit_softcapping=30.0,
+        eos_token_id=[1, 50], use_bidirectional_attention="vision", max_position_embeddings=262_144)),
+    # Gemma 3, the full layers with linear RoPE scaling, a query scale that is not head_dim^-0.5.
+    Case("gemma3-linear-rope", "gemma3", torch.bfloat16, 33, config=gemma3(
+        vocab_size=70, hidden_size=36, intermediate_size=52, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, query_pre_attn_scalar=16, sliding_window=6,
+        layer_types=[SLIDING, SLIDING, FULL, SLIDING],
+        rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}))),
+    # Gemma 3 as published: nested, rope_theta beside rope_local_base_freq, a window pattern instead of layer_types.
+    Case("gemma3-published", "gemma3", torch.bfloat16, 29, published=True, config=gemma3(
+        vocab_size=75, hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=7,
+        layer_types=[SLIDING] * 5 + [FULL],
+        rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6})),
+        extra={"sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 10_000.0,
+               "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}),
+]
+
+
+def text_config(case: Case):
+    kwargs = json.loads(json.dumps(case.config))  # a config may change what it is given
+    return (Gemma4TextConfig if case.family == "gemma4" else Gemma3TextConfig)(**kwargs)
+
+
+def draw(name: str, shape: torch.Size, case: Case, generator: torch.Generator) -> torch.Tensor:
+    """Values that give spread-out attention (scores of about ±2) and logits of about ±3."""
+    normal = torch.randn(shape, generator=generator, dtype=torch.float32)
+    hidden = case.config["hidden_size"]
+    if name.endswith("layer_scalar"):
+        return 0.5 + 0.7 * torch.rand(shape, generator=generator, dtype=torch.float32)
+    if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+        return normal * hidden**-0.5
+    if len(shape) == 2:
+        return normal * shape[1] ** -0.5
+    if not name.endswith("norm.weight"):
+        raise ValueError(f"no rule for {name} {tuple(shape)}")
+    # What the norm multiplies by; Gemma 3 stores it less one.
+    weight = 1.0 + 0.3 * normal
+    if name.endswith(("q_norm.weight", "k_norm.weight")):
+        # Normed q and k of d values give q·k of spread sqrt(d)·weight², then the attention scale.
+        scale = 1.0 if case.family == "gemma4" else case.config["query_pre_attn_scalar"] ** -0.5
+        weight = weight * (2.0 / (shape[0] ** 0.5 * scale)) ** 0.5
+    elif name == "model.norm.weight":
+        weight = weight * 3.0
+    return weight - 1.0 if case.family == "gemma3" else weight
+
+
+@torch.no_grad()
+def build(case: Case, seed: int):
+    """The model in float32, its weights already rounded to the type in which they are stored."""
+    model = AutoModelForCausalLM.from_config(text_config(case), attn_implementation="eager", dtype=torch.float32)
+    model.eval()
+    if model.config._attn_implementation != "eager":
+        raise RuntimeError(f"{case.name}: attention is {model.config._attn_implementation}")
+    model.tie_weights()
+    tied = model.lm_head.weight is model.model.embed_tokens.weight
+    if tied != case.config.get("tie_word_embeddings", True):
+        raise RuntimeError(f"{case.name}: lm_head tied: {tied}")
+    generator = torch.Generator().manual_seed(seed)
+    tensors = dict(model.named_parameters())  # a tied lm_head counts once
+    tensors |= {name: tensor for name, tensor in model.named_buffers() if name.endswith("layer_scalar")}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if tensor.dtype != torch.float32:
+            raise RuntimeError(f"{case.name}: {name} is {tensor.dtype}")
+        tensor.copy_(draw(name, tensor.shape, case, generator).to(case.dtype).to(torch.float32))
+    tokens = torch.randint(3, case.config["vocab_size"], (case.tokens,), generator=generator)
+    tokens[0] = 2  # bos
+    tokens[-1] = tokens[1]  # the same token at two positions must not give the same logits
+    return model, tokens
+
+
+@torch.no_grad()
+def run(model, tokens: torch.Tensor) -> torch.Tensor:
+    logits = model(input_ids=tokens[None, :], use_cache=False).logits[0]  # [n, vocab]
+    return logits.to(torch.float32).contiguous()
+
+
+def published_config(case: Case, dtype: str) -> dict:
+    """config.json as the published checkpoints have it."""
+    text = dict(case.config)
+    common = {
+        "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 2, "dtype": dtype, "eos_token_id": 1,
+        "hidden_activation": "gelu_pytorch_tanh", "initializer_range": 0.02, "pad_token_id": 0,
+        "rms_norm_eps": 1e-6, "use_cache": True,
+    }
+    if case.family == "gemma4":
+        common |= {
+            "enable_moe_block": False, "model_type": "gemma4_text", "moe_intermediate_size": None,
+            "num_experts": None, "num_kv_shared_layers": 0, "tie_word_embeddings": True, "top_k_experts": None,
+            "use_double_wide_mlp": False, "vocab_size_per_layer_input": case.config["vocab_size"],
+        }
+        return {
+            "architectures": ["Gemma4ForConditionalGeneration"], "audio_config": None, "dtype": dtype,
+            "eos_token_id": case.config["eos_token_id"], "image_token_id": 60, "model_type": "gemma4",
+            "text_config": common | text, "tie_word_embeddings": True,
+            "vision_config": {"hidden_size": 8, "model_type": "gemma4_vision", "num_hidden_layers": 1},
+        }
+    # The checkpoints are older than these two keys.
+    del text["layer_types"], text["rope_parameters"]
+    common |= {
+        "attn_logit_softcapping": None, "cache_implementation": "hybrid", "final_logit_softcapping": None,
+        "model_type": "gemma3_text",
+    }
+    return {
+        "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 60, "eoi_token_index": 61,
+        "eos_token_id": [1, 50], "image_token_index": 62, "mm_tokens_per_image": 4, "model_type": "gemma3",
+        "text_config": common | text | case.extra, "torch_dtype": dtype,
+        "vision_config": {"hidden_size": 8, "model_type": "siglip_vision_model", "num_hidden_layers": 1},
+    }
+
+
+def save_published(case: Case, model, directory: Path):
+    """Writes the case the way Google does: nested config, prefixed names, a few tensors of the vision tower."""
+    dtype = str(case.dtype).removeprefix("torch.")
+    directory.mkdir(parents=True, exist_ok=True)
+    config = published_config(case, dtype)
+    (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    vision = torch.arange(64, dtype=torch.float32).reshape(8, 8).to(case.dtype)
+    if case.family == "gemma4":
+        tensors = {"model.vision_tower.patch_embedder.input_proj.weight": vision,
+                   "model.embed_vision.embedding_projection.weight": vision.clone()}
+        prefix = "model.language_model."
+    else:
+        tensors = {"vision_tower.vision_model.embeddings.position_embedding.weight": vision,
+                   "multi_modal_projector.mm_input_projection_weight": vision.clone()}
+        prefix = "language_model.model."
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":  # tied
+            continue
+        tensors[prefix + name.removeprefix("model.")] = tensor.to(case.dtype).contiguous()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    check_published(case, config, model)
+
+
+def check_published(case: Case, config: dict, model):
+    """Fails unless transformers reads the published config as the one that was run."""
+    if case.family == "gemma4":
+        text = Gemma4Config(**json.loads(json.dumps(config))).text_config
+        attributes = ["head_dim", "num_key_value_heads", "num_attention_heads"]
+        for index in range(case.config["num_hidden_layers"]):
+            for name in attributes:
+                ours = getattr(model.config.per_layer_config[index], name)
+                theirs = getattr(text.per_layer_config[index], name)
+                if ours != theirs:
+                    raise RuntimeError(f"{case.name}: layer {index} {name} is {theirs} in the published config")
+    else:
+        text = Gemma3TextConfig(**json.loads(json.dumps(config["text_config"])))
+    for name in ["layer_types", "rope_parameters", "sliding_window", "hidden_size", "intermediate_size", "vocab_size",
+                 "final_logit_softcapping", "rms_norm_eps", "num_hidden_layers", "tie_word_embeddings"]:
+        if getattr(text, name) != getattr(model.config, name):
+            raise RuntimeError(f"{case.name}: {name} is {getattr(text, name)} in the published config")
+
+
+def save_flat(case: Case, model, directory: Path):
+    """Writes the case with save_pretrained, in the type of its weights."""
+    limit = {} if case.shard_bytes is None else {"max_shard_size": case.shard_bytes}
+    model.to(case.dtype).save_pretrained(directory, **limit)
+    files = sorted(path.name for path in directory.glob("*.safetensors"))
+    if (len(files) > 1) != (case.shard_bytes is not None):
+        raise RuntimeError(f"{case.name}: wrote {files}")
+
+
+def reload_difference(case: Case, directory: Path, tokens: torch.Tensor, logits: torch.Tensor) -> float:
+    """Largest difference of the logits after a round trip through the files."""
+    if case.published:
+        model = build(case, 0)[0]  # other weights, to be replaced
+        prefix = "model.language_model." if case.family == "gemma4" else "language_model.model."
+        stored = load_file(directory / "model.safetensors")
+        state = {"model." + name.removeprefix(prefix): tensor.to(torch.float32)
+                 for name, tensor in stored.items() if name.startswith(prefix)}
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        model.load_state_dict(state, strict=True)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+        model.eval()
+    return (run(model, tokens) - logits).abs().max().item()
+
+
+def generate(case: Case, index: int, out: Path) -> dict:
+    """Writes one case and returns its line of the summary."""
+    directory = out / case.name
+    if directory.exists():
+        shutil.rmtree(directory)
+    model, tokens = build(case, seed=20_260_000 + index)
+    logits = run(model, tokens)
+    if not torch.isfinite(logits).all():
+        raise RuntimeError(f"{case.name}: logits are not finite")
+    other = tokens.clone()
+    other[1] = 3 + (other[1] - 2) % (case.config["vocab_size"] - 3)
+    early_token_effect = (run(model, other)[-1] - logits[-1]).abs().max().item()
+    if early_token_effect < 1e-3:
+        raise RuntimeError(f"{case.name}: the last logits hardly depend on the prompt ({early_token_effect})")
+
+    (save_published if case.published else save_flat)(case, model, directory)
+    save_file({"tokens": tokens.to(torch.int32).contiguous(), "logits": logits}, directory / "golden.safetensors")
+
+    difference = reload_difference(case, directory, tokens, logits)
+    if difference > 1e-5:
+        raise RuntimeError(f"{case.name}: after a round trip through the files logits differ by {difference}")
+    top = logits.topk(2, dim=-1).values
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    if size > MAX_CASE_BYTES:
+        raise RuntimeError(f"{case.name}: {size} bytes")
+    return {
+        "case": case.name,
+        "bytes": size,
+        "files": sorted(path.name for path in directory.iterdir()),
+        "stored": str(case.dtype).removeprefix("torch."),
+        "tokens": case.tokens,
+        "window": case.config["sliding_window"],
+        "logits_std": round(logits.std().item(), 4),
+        "logits_max_abs": round(logits.abs().max().item(), 4),
+        "distinct_argmax": logits.argmax(dim=-1).unique().numel(),
+        "argmax_is_input": (logits.argmax(dim=-1) == tokens).sum().item(),
+        "smallest_top2_gap": round((top[:, 0] - top[:, 1]).min().item(), 6),
+        "early_token_effect": round(early_token_effect, 4),
+        "reload_difference": difference,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="directory that gets one directory per case")
+    parser.add_argument("--tar", type=Path, help="also pack everything into this .tar.gz")
+    parser.add_argument("--only", nargs="*", help="names of the cases to make")
+    args = parser.parse_args()
+    unknown = set(args.only or []) - {case.name for case in CASES}
+    if unknown:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+
+    torch.set_num_threads(1)
+    versions = {
+        "torch": torch.__version__, "transformers": transformers.__version__,
+        "safetensors": safetensors.__version__, "python": sys.version.split()[0],
+    }
+    print(json.dumps(versions))
+    args.out.mkdir(parents=True, exist_ok=True)
+    summary = []
+    for index, case in enumerate(CASES):
+        if args.only and case.name not in args.only:
+            continue
+        summary.append(generate(case, index, args.out))
+        print(json.dumps(summary[-1]), flush=True)
+    total = sum(line["bytes"] for line in summary)
+    print(f"{len(summary)} cases, {total} bytes")
+    if total > MAX_TOTAL_BYTES:
+        raise RuntimeError(f"{total} bytes in all are too many to commit")
+    text = json.dumps({"versions": versions, "cases": summary}, indent=2) + "\n"
+    (args.out / "summary.json").write_text(text)
+    if args.tar:
+        with tarfile.open(args.tar, "w:gz") as archive:
+            archive.add(args.out / "summary.json", "summary.json")
+            for line in summary:
+                archive.add(args.out / line["case"], line["case"])
+        print(f"packed into {args.tar}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
