@@ -12,6 +12,7 @@ pub mod error;
 pub mod generate;
 pub mod gpu;
 pub mod quant;
+pub mod quantize;
 pub mod sampling;
 pub mod text;
 pub mod weights;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     Error, Result,
-    checkpoint::{TensorSource, names::LAYER_TENSORS},
+    checkpoint::{TensorInfo, TensorSource, names::LAYER_TENSORS},
     config::{LayerConfig, ModelConfig},
     quant::{self, Dtype, PackFormat, PackedRows, Quantize},
 };
@@ -99,7 +99,7 @@ impl<M, V> ModelWeights<M, V> {
         let config = source.config().clone();
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let mut load = Loader { source, config: &config, quantize, store, progress };
-        let embed_tokens = load.matrix("embed_tokens.weight", vocab, hidden, Role::Embedding).await?;
+        let embed_tokens = load.matrix("embed_tokens.weight", vocab, hidden).await?;
         let mut layers = Vec::with_capacity(config.layers.len());
         for (index, layer) in config.layers.iter().enumerate() {
             layers.push(load.layer(index, layer).await?);
@@ -107,23 +107,49 @@ impl<M, V> ModelWeights<M, V> {
         let norm = load.norm("norm.weight", hidden).await?;
         let lm_head = match config.tie_word_embeddings {
             true => None,
-            false => Some(load.matrix("lm_head.weight", vocab, hidden, Role::Embedding).await?),
+            false => Some(load.matrix("lm_head.weight", vocab, hidden).await?),
         };
         Ok(ModelWeights { embed_tokens, layers, norm, lm_head })
     }
 }
 
-/// Bytes of the checkpoint that [`ModelWeights::load`] will read: the progress bar's length.
-pub fn load_bytes(source: &dyn TensorSource) -> u64 {
-    let config = source.config();
-    let mut names: Vec<String> = vec!["embed_tokens.weight".into(), "norm.weight".into()];
-    if !config.tie_word_embeddings {
-        names.push("lm_head.weight".into());
-    }
+/// Names of all tensors that a model may have, in the order of the forward pass.
+fn tensor_names(config: &ModelConfig) -> Vec<String> {
+    let mut names = vec!["embed_tokens.weight".to_owned()];
     for index in 0..config.layers.len() {
         names.extend(LAYER_TENSORS.iter().map(|(name, _)| format!("layers.{index}.{name}")));
     }
+    names.push("norm.weight".into());
+    if !config.tie_word_embeddings {
+        names.push("lm_head.weight".into());
+    }
+    names
+}
+
+/// Bytes of the checkpoint that [`ModelWeights::load`] will read: the progress bar's length.
+pub fn load_bytes(source: &dyn TensorSource) -> u64 {
+    let names = tensor_names(source.config());
     names.iter().filter_map(|name| source.info(name)).map(|info| info.bytes() as u64).sum()
+}
+
+/// A tensor that a model needs, and what it becomes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedTensor {
+    pub name: String,
+    pub info: TensorInfo,
+    /// The packed form of a matrix; `None` for vectors, which stay as they are.
+    pub format: Option<PackFormat>,
+}
+
+/// The tensors of a checkpoint that its model has, in the order of the forward pass, with the formats that
+/// [`ModelWeights::load`] gives them.
+pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Vec<PlannedTensor> {
+    let planned = |name: String| {
+        let info = source.info(&name)?;
+        let format = (info.shape.len() == 2).then(|| pack_format(info.dtype, quantize, Role::of(&name)));
+        Some(PlannedTensor { name, info, format })
+    };
+    tensor_names(source.config()).into_iter().filter_map(planned).collect()
 }
 
 /// What a matrix is for; embeddings get more bits.
@@ -131,6 +157,15 @@ pub fn load_bytes(source: &dyn TensorSource) -> u64 {
 enum Role {
     Linear,
     Embedding,
+}
+
+impl Role {
+    fn of(name: &str) -> Role {
+        match name {
+            "embed_tokens.weight" | "lm_head.weight" => Role::Embedding,
+            _ => Role::Linear,
+        }
+    }
 }
 
 /// The device format for a tensor stored as `dtype`.
@@ -160,20 +195,20 @@ impl<S: WeightStore> Loader<'_, S> {
         let name = |tensor: &str| format!("layers.{index}.{tensor}");
         Ok(LayerWeights {
             input_norm: self.norm(&name("input_layernorm.weight"), hidden).await?,
-            q_proj: self.linear(&name("self_attn.q_proj.weight"), q, hidden).await?,
-            k_proj: self.linear(&name("self_attn.k_proj.weight"), kv, hidden).await?,
+            q_proj: self.matrix(&name("self_attn.q_proj.weight"), q, hidden).await?,
+            k_proj: self.matrix(&name("self_attn.k_proj.weight"), kv, hidden).await?,
             v_proj: match layer.k_eq_v {
                 true => None,
-                false => Some(self.linear(&name("self_attn.v_proj.weight"), kv, hidden).await?),
+                false => Some(self.matrix(&name("self_attn.v_proj.weight"), kv, hidden).await?),
             },
-            o_proj: self.linear(&name("self_attn.o_proj.weight"), hidden, q).await?,
+            o_proj: self.matrix(&name("self_attn.o_proj.weight"), hidden, q).await?,
             q_norm: self.norm(&name("self_attn.q_norm.weight"), dim).await?,
             k_norm: self.norm(&name("self_attn.k_norm.weight"), dim).await?,
             post_attention_norm: self.norm(&name("post_attention_layernorm.weight"), hidden).await?,
             pre_feedforward_norm: self.norm(&name("pre_feedforward_layernorm.weight"), hidden).await?,
-            gate_proj: self.linear(&name("mlp.gate_proj.weight"), ffn, hidden).await?,
-            up_proj: self.linear(&name("mlp.up_proj.weight"), ffn, hidden).await?,
-            down_proj: self.linear(&name("mlp.down_proj.weight"), hidden, ffn).await?,
+            gate_proj: self.matrix(&name("mlp.gate_proj.weight"), ffn, hidden).await?,
+            up_proj: self.matrix(&name("mlp.up_proj.weight"), ffn, hidden).await?,
+            down_proj: self.matrix(&name("mlp.down_proj.weight"), hidden, ffn).await?,
             post_feedforward_norm: self.norm(&name("post_feedforward_layernorm.weight"), hidden).await?,
             scalar: match self.config.layer_scalar {
                 true => self.values(&name("layer_scalar"), 1).await?[0],
@@ -182,22 +217,10 @@ impl<S: WeightStore> Loader<'_, S> {
         })
     }
 
-    async fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<S::Matrix> {
-        self.matrix(name, rows, cols, Role::Linear).await
-    }
-
-    async fn matrix(&mut self, name: &str, rows: usize, cols: usize, role: Role) -> Result<S::Matrix> {
+    async fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<S::Matrix> {
         let dtype = self.expect(name, &[rows, cols])?;
-        let reader = MatrixReader {
-            name,
-            rows,
-            cols,
-            format: pack_format(dtype, self.quantize, role),
-            source: self.source,
-            dtype,
-            next_row: 0,
-            progress: self.progress,
-        };
+        let format = pack_format(dtype, self.quantize, Role::of(name));
+        let reader = MatrixReader::new(self.source, name, dtype, (rows, cols), format, self.progress);
         self.store.matrix(reader).await
     }
 
@@ -237,7 +260,19 @@ pub struct MatrixReader<'a> {
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl MatrixReader<'_> {
+impl<'a> MatrixReader<'a> {
+    /// Reads the matrix `name` of `(rows, cols)` elements stored as `dtype`.
+    pub(crate) fn new(
+        source: &'a dyn TensorSource,
+        name: &'a str,
+        dtype: Dtype,
+        (rows, cols): (usize, usize),
+        format: PackFormat,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        MatrixReader { name, rows, cols, format, source, dtype, next_row: 0, progress }
+    }
+
     /// The next slice of at most `max_rows` rows, with the row it starts at; `None` after the last.
     pub async fn next(&mut self, max_rows: usize) -> Result<Option<(usize, PackedRows)>> {
         if self.next_row == self.rows {

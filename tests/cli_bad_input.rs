@@ -50,6 +50,7 @@ fn the_unspoiled_model_runs() {
 #[test]
 fn missing_files() {
     fails_with(&mut run_file("/nonexistent/model.gguf".as_ref()), &["/nonexistent/model.gguf"]);
+    fails_with(&mut run_file("gemma-4-31b".as_ref()), &["gemma-4-31b", "no such path", "demo"]);
     let empty = tempfile::tempdir().unwrap();
     fails_with(&mut run(&empty), &["config.json"]);
     let model = TinyModel::new().write();

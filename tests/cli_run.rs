@@ -101,12 +101,24 @@ fn stats_go_to_stderr() {
 
 #[test]
 fn usage_errors_exit_with_2() {
-    program(&["run"]).assert().code(2).stderr(predicate::str::contains("--model"));
+    program(&["run", "--model"]).assert().code(2).stderr(predicate::str::contains("--model"));
     program(&["run", "--model", "x", "--ctx", "0"]).assert().code(2).stderr(predicate::str::contains("--ctx"));
     program(&["run", "--model", "x", "-n", "0"]).assert().code(2).stderr(predicate::str::contains("--max-new-tokens"));
     program(&["walk"]).assert().code(2).stderr(predicate::str::contains("walk"));
     program(&["eval", "--model", "x"]).assert().code(2).stderr(predicate::str::contains("--token-ids"));
     program(&["--version"]).assert().success().stdout(predicate::str::contains(env!("CARGO_PKG_VERSION")));
+}
+
+/// The embedded model answers where no other is named.
+#[test]
+fn the_demo_model_is_the_default() {
+    let args = ["--backend", "cpu", "--temperature", "0", "-n", "40", "Who are you?"];
+    let answer = stdout(&mut program(&[&["run"][..], &args].concat()));
+    assert!(answer.contains("I am a very small Gemma 4 model"), "{answer}");
+    assert_eq!(stdout(&mut program(&[&["run", "--model", "demo"][..], &args].concat())), answer);
+    let verse =
+        ["eval", "--backend", "cpu", "--json", "--text", "tests/fixtures/demo/heldout.txt", "--max-tokens", "9"];
+    assert!(stdout(&mut program(&verse)).contains("perplexity"));
 }
 
 /// A run that has printed its first byte of an answer too long to finish by itself.

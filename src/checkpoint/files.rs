@@ -1,4 +1,4 @@
-//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped and indexed by tensor name.
+//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped (or embedded) and indexed by tensor name.
 
 use std::{
     borrow::Cow,
@@ -9,17 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memmap2::Mmap;
-
-use super::{LocalBoxFuture, TensorInfo, TensorSource, assets, gguf, gguf::Gguf, gguf_files, hf_files};
+use super::{LocalBoxFuture, TensorInfo, TensorSource, assets, demo, gguf, gguf::Gguf, gguf_files, hf_files};
 use crate::{Error, Result, config::ModelConfig, text::TextAssets};
 
-/// A checkpoint on disk, memory-mapped: tensors are read as slices of the map.
+/// A checkpoint on disk, memory-mapped: tensors are read as slices of the map. Or the embedded one.
 pub struct Checkpoint {
     pub(super) config: ModelConfig,
     pub(super) description: String,
     pub(super) format: Format,
-    pub(super) files: Vec<MappedFile>,
+    pub(super) files: Vec<ModelFile>,
     pub(super) tensors: HashMap<String, Entry>,
 }
 
@@ -27,6 +25,8 @@ pub struct Checkpoint {
 pub(super) enum Format {
     /// safetensors, with config.json and tokenizer files beside them.
     HuggingFace,
+    /// The same, embedded in the program.
+    Demo,
     Gguf,
 }
 
@@ -55,9 +55,16 @@ impl Checkpoint {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => hf_files::open_file(path),
             Some("gguf") => gguf_files::open(path),
-            _ if MappedFile::open(path)?.bytes().starts_with(gguf::MAGIC) => gguf_files::open(path),
+            _ if ModelFile::open(path)?.bytes().starts_with(gguf::MAGIC) => gguf_files::open(path),
             _ => Err(Error::checkpoint(path, "neither a .safetensors nor a .gguf file")),
         }
+    }
+
+    /// The small model that is part of the program.
+    ///
+    /// Errors: [`Error::Checkpoint`] if an embedded file fails its checksum.
+    pub fn demo() -> Result<Self> {
+        demo::open()
     }
 
     /// Everything that the checkpoint says about text. Reads the tokenizer files.
@@ -68,6 +75,7 @@ impl Checkpoint {
         let read = |name: &str| read_optional(&first.path.with_file_name(name));
         match self.format {
             Format::HuggingFace => assets::hf::read(read),
+            Format::Demo => assets::hf::read(|name| Ok(demo::file(name).map(<[u8]>::to_vec))),
             Format::Gguf => assets::gguf::read(&first.gguf()?, read("tokenizer.json")?),
         }
     }
@@ -75,6 +83,11 @@ impl Checkpoint {
     /// Bytes of all files that are mapped.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes().len() as u64).sum()
+    }
+
+    /// Whether the weights are safetensors files.
+    pub fn is_hugging_face(&self) -> bool {
+        self.format == Format::HuggingFace
     }
 
     /// The model's name and format in a few words: `Gemma 3 270m, GGUF`.
@@ -132,12 +145,18 @@ pub(super) fn insert(
 }
 
 /// A file and its bytes.
-pub(super) struct MappedFile {
+pub(super) struct ModelFile {
     pub(super) path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
 }
 
-impl MappedFile {
+enum Bytes {
+    #[cfg(not(target_arch = "wasm32"))]
+    Mapped(memmap2::Mmap),
+    Embedded(&'static [u8]),
+}
+
+impl ModelFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|source| io_error(path, source))?;
         let metadata = file.metadata().map_err(|source| io_error(path, source))?;
@@ -147,20 +166,38 @@ impl MappedFile {
         if metadata.len() == 0 {
             return Err(Error::checkpoint(path, "the file is empty"));
         }
-        // SAFETY: the map is only read. Should another program write to or truncate the file
-        // meanwhile, weights change or the process is killed by a signal; both are inherent to
-        // memory-mapped weights, and the parsers above hold no pointer derived from file contents.
-        let map = unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?;
-        Ok(MappedFile { path: path.into(), map })
+        Ok(ModelFile { path: path.into(), bytes: map(&file).map_err(|source| io_error(path, source))? })
+    }
+
+    pub(super) fn embedded(path: &str, bytes: &'static [u8]) -> Self {
+        ModelFile { path: path.into(), bytes: Bytes::Embedded(bytes) }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.bytes {
+            #[cfg(not(target_arch = "wasm32"))]
+            Bytes::Mapped(map) => map,
+            Bytes::Embedded(bytes) => bytes,
+        }
     }
 
     pub(super) fn gguf(&self) -> Result<Gguf<'_>> {
         Gguf::parse(self.bytes()).map_err(|reason| Error::checkpoint(&self.path, reason))
     }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn map(file: &File) -> io::Result<Bytes> {
+    // SAFETY: the map is only read. Should another program write to or truncate the file
+    // meanwhile, weights change or the process is killed by a signal; both are inherent to
+    // memory-mapped weights, and the parsers above hold no pointer derived from file contents.
+    unsafe { memmap2::Mmap::map(file) }.map(Bytes::Mapped)
+}
+
+/// A browser has no files to map; it gets weights another way.
+#[cfg(target_arch = "wasm32")]
+fn map(_: &File) -> io::Result<Bytes> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(super) fn io_error(path: &Path, source: io::Error) -> Error {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     TensorInfo,
-    files::{Checkpoint, Format, MappedFile, insert, io_error},
+    files::{Checkpoint, Format, ModelFile, insert, io_error},
     gguf::{Gguf, type_name},
     names,
 };
@@ -19,8 +19,8 @@ use crate::{
 /// Opens the file and, if its name says `-00002-of-00003.gguf`, the other parts beside it.
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     let paths = part_paths(path);
-    let files = paths.iter().map(|part| MappedFile::open(part)).collect::<Result<Vec<_>>>()?;
-    let parts = files.iter().map(MappedFile::gguf).collect::<Result<Vec<_>>>()?;
+    let files = paths.iter().map(|part| ModelFile::open(part)).collect::<Result<Vec<_>>>()?;
+    let parts = files.iter().map(ModelFile::gguf).collect::<Result<Vec<_>>>()?;
     for (index, (part, file)) in parts.iter().zip(&files).enumerate() {
         check_part(part, index, parts.len()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     TensorInfo,
-    files::{Checkpoint, Format, MappedFile, insert, read_optional},
+    files::{Checkpoint, Format, ModelFile, insert, read_optional},
     names, safetensors,
 };
 use crate::{
@@ -67,8 +67,6 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
     let config = read_optional(&config_path)?.ok_or_else(|| {
         Error::checkpoint(&config_path, "missing: a safetensors file needs the model's config.json beside it")
     })?;
-    let config = String::from_utf8(config).map_err(|_| Error::checkpoint(&config_path, "not UTF-8"))?;
-    let config = ModelConfig::from_hf_json(&config)?;
     let (paths, index) = match weights {
         Weights::File(path) => (vec![path], None),
         Weights::Index(path) => {
@@ -76,7 +74,24 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
             (shard_paths(directory, &path, &index)?, Some((path, index)))
         }
     };
-    let files = paths.iter().map(|path| MappedFile::open(path)).collect::<Result<Vec<_>>>()?;
+    let files = paths.iter().map(|path| ModelFile::open(path)).collect::<Result<Vec<_>>>()?;
+    let checkpoint = assemble(Format::HuggingFace, &config_path, &config, files)?;
+    if let Some((path, index)) = index {
+        let lost = index
+            .weight_map
+            .iter()
+            .find(|(name, _)| names::from_hf(name).is_some_and(|name| !checkpoint.tensors.contains_key(name)));
+        if let Some((name, shard)) = lost {
+            return Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard))));
+        }
+    }
+    Ok(checkpoint)
+}
+
+/// The checkpoint that a config.json and its safetensors files make.
+pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files: Vec<ModelFile>) -> Result<Checkpoint> {
+    let config = std::str::from_utf8(config).map_err(|_| Error::checkpoint(config_path, "not UTF-8"))?;
+    let config = ModelConfig::from_hf_json(config)?;
     let mut tensors = HashMap::new();
     for (number, file) in files.iter().enumerate() {
         let stored = safetensors::parse(file.bytes()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
@@ -89,21 +104,12 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
             insert(&mut tensors, name, TensorInfo { dtype, shape: tensor.shape }, (number, tensor.range))?;
         }
     }
-    if let Some((path, index)) = index {
-        let lost = index
-            .weight_map
-            .iter()
-            .find(|(name, _)| names::from_hf(name).is_some_and(|name| !tensors.contains_key(name)));
-        if let Some((name, shard)) = lost {
-            return Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard))));
-        }
-    }
     let name = match config.architecture {
         Architecture::Gemma3 => "Gemma 3",
         Architecture::Gemma4 => "Gemma 4",
     };
     let description = format!("{name}, {} layers, safetensors", config.layers.len());
-    Ok(Checkpoint { config, description, format: Format::HuggingFace, files, tensors })
+    Ok(Checkpoint { config, description, format, files, tensors })
 }
 
 fn read_index(path: &Path) -> Result<Option<Index>> {

@@ -4,16 +4,13 @@ pub mod assets;
 pub mod gguf;
 pub mod names;
 pub mod safetensors;
+pub mod writer;
 
-// Files and memory maps: not in a browser.
-#[cfg(not(target_arch = "wasm32"))]
+mod demo;
 mod files;
-#[cfg(not(target_arch = "wasm32"))]
 mod gguf_files;
-#[cfg(not(target_arch = "wasm32"))]
 mod hf_files;
 
-#[cfg(not(target_arch = "wasm32"))]
 pub use files::Checkpoint;
 
 use std::{borrow::Cow, future::Future, ops::Range, pin::Pin};
@@ -37,9 +34,12 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
-    /// Bytes of the tensor in its own dtype (whole blocks).
+    /// Bytes of the tensor in its own dtype (whole blocks, or whole packed rows).
     pub fn bytes(&self) -> usize {
-        self.elements() / self.dtype.block_len() * self.dtype.block_bytes()
+        match (self.dtype, self.shape.as_slice()) {
+            (Dtype::Packed(format), [rows, cols]) => rows * format.row_bytes(*cols),
+            _ => self.elements() / self.dtype.block_len() * self.dtype.block_bytes(),
+        }
     }
 }
 

@@ -1,17 +1,29 @@
 //! The header of a safetensors file: a little-endian u64 length, that many bytes of JSON, then the
 //! tensors' bytes. Format: <https://github.com/huggingface/safetensors#format>.
 //!
+//! In this project's own form (docs/formats.md) int matrices are rows of bytes, and the metadata says what
+//! they hold.
+//!
 //! The `safetensors` crate refuses a whole file for one dtype that it does not know and lets a
 //! repeated name pass; files here may hold any dtype among the tensors that are skipped.
 
-use std::{borrow::Cow, collections::HashSet, fmt, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    fmt,
+    ops::Range,
+};
 
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::{config::json, error::quoted, quant::Dtype};
+use crate::{
+    config::json,
+    error::quoted,
+    quant::{Dtype, PackFormat},
+};
 
 use super::gguf::stored_bytes;
 
@@ -45,15 +57,52 @@ pub fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, String> {
     let (header, data) = rest.split_at_checked(length).ok_or_else(|| {
         format!("claims a header of {length} bytes, the file has {}: truncated or corrupt", rest.len())
     })?;
-    let Header(entries) = json::parse(header).map_err(|error| format!("bad safetensors header: {error}"))?;
+    let Header { entries, metadata } =
+        json::parse(header).map_err(|error| format!("bad safetensors header: {error}"))?;
+    let own = is_own_form(&metadata)?;
     let mut tensors = Vec::new();
     for (name, entry) in entries {
-        let tensor = entry.locate(&name, file.len() - data.len(), data.len());
+        let packed = metadata.get(&*name).filter(|_| own);
+        let tensor = match packed {
+            Some(Text::Is(packed)) => entry.locate_packed(&name, packed, file.len() - data.len(), data.len()),
+            _ => entry.locate(&name, file.len() - data.len(), data.len()),
+        };
         tensors.push(tensor.map_err(|reason| format!("tensor {}: {reason}", quoted(&name)))?);
     }
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
     check_layout(&tensors, file.len() - data.len(), file.len())?;
     Ok(tensors)
+}
+
+/// Value of the metadata's `format` in this project's own form.
+pub const OWN_FORMAT: &str = "gemma4-wgpu";
+/// Value of the metadata's `version` in the form that this version writes and reads.
+pub const OWN_VERSION: &str = "1";
+
+/// What the metadata says of a packed matrix, under its name: `int4 g32 1024x320`.
+pub fn describe_packed(format: PackFormat, rows: usize, cols: usize) -> String {
+    format!("{format} {rows}x{cols}")
+}
+
+fn parse_packed(text: &str) -> Option<(PackFormat, usize, usize)> {
+    let (format, shape) = text.rsplit_once(' ')?;
+    let (rows, cols) = shape.split_once('x')?;
+    let format = format.parse().ok().filter(|format| matches!(format, PackFormat::Int { .. }))?;
+    Some((format, rows.parse().ok()?, cols.parse().ok()?))
+}
+
+/// Whether the file has packed matrices. Errors if another version of this program wrote them differently.
+fn is_own_form(metadata: &HashMap<Cow<'_, str>, Text<'_>>) -> Result<bool, String> {
+    if !matches!(metadata.get("format"), Some(Text::Is(format)) if format == OWN_FORMAT) {
+        return Ok(false);
+    }
+    match metadata.get("version") {
+        Some(Text::Is(version)) if version == OWN_VERSION => Ok(true),
+        Some(Text::Is(version)) => {
+            Err(format!("version {} of the {OWN_FORMAT} format (known: {OWN_VERSION})", quoted(version)))
+        }
+        _ => Err(format!("the {OWN_FORMAT} format without a version")),
+    }
 }
 
 /// The format leaves no byte between tensors, before the first or after the last.
@@ -81,6 +130,25 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// A matrix of bytes that the metadata calls packed.
+    fn locate_packed(
+        self,
+        name: &str,
+        packed: &str,
+        data_start: usize,
+        data_bytes: usize,
+    ) -> Result<StoredTensor, String> {
+        let unusable = || format!("the metadata calls it {}, which does not fit its bytes", quoted(packed));
+        let (format, rows, cols) = parse_packed(packed).ok_or_else(unusable)?;
+        let dtype = Dtype::Packed(format);
+        let stored = self.locate(name, data_start, data_bytes)?;
+        let bytes = dtype.bytes_of(cols)?.checked_mul(rows);
+        match stored.dtype_name == "U8" && bytes == Some(stored.range.len()) {
+            true => Ok(StoredTensor { dtype: Some(dtype), shape: vec![rows, cols], ..stored }),
+            false => Err(unusable()),
+        }
+    }
+
     fn locate(self, name: &str, data_start: usize, data_bytes: usize) -> Result<StoredTensor, String> {
         let sizes: Result<Vec<usize>, _> = self.shape.iter().map(|&size| usize::try_from(size)).collect();
         let shape = sizes.map_err(|_| format!("negative size in shape {:?}", self.shape))?;
@@ -104,8 +172,21 @@ impl Entry<'_> {
     }
 }
 
-/// The header's entries, without `__metadata__`.
-struct Header<'a>(Vec<(Cow<'a, str>, Entry<'a>)>);
+/// The header: tensors, and `__metadata__`.
+struct Header<'a> {
+    entries: Vec<(Cow<'a, str>, Entry<'a>)>,
+    metadata: HashMap<Cow<'a, str>, Text<'a>>,
+}
+
+/// A value of the metadata.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text<'a> {
+    #[serde(borrow)]
+    Is(Cow<'a, str>),
+    /// Not text: against the format, but of no interest.
+    Other(IgnoredAny),
+}
 
 impl<'de> Deserialize<'de> for Header<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -124,17 +205,18 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header<'de>, A::Error> {
         let mut entries = Vec::new();
+        let mut metadata = HashMap::new();
         let mut names = HashSet::new();
         while let Some(Name(name)) = map.next_key()? {
             if !names.insert(name.clone()) {
                 return Err(serde::de::Error::custom(format_args!("tensor {} is there twice", quoted(&name))));
             }
             match &*name {
-                "__metadata__" => drop(map.next_value::<IgnoredAny>()?),
+                "__metadata__" => metadata = map.next_value::<Option<_>>()?.unwrap_or_default(),
                 _ => entries.push((name, map.next_value()?)),
             }
         }
-        Ok(Header(entries))
+        Ok(Header { entries, metadata })
     }
 }
 

@@ -7,6 +7,7 @@ mod eval;
 mod interrupt;
 mod logits_file;
 mod model;
+mod quantize;
 mod report;
 mod run;
 mod session;
@@ -31,6 +32,7 @@ enum Command {
     Devices(devices::DevicesArgs),
     Eval(eval::EvalArgs),
     Bench(Box<bench::BenchArgs>),
+    Quantize(quantize::QuantizeArgs),
 }
 
 /// What is logged unless `RUST_LOG` says otherwise. The Vulkan loader calls a missing driver an
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
     };
     match outcome {
         Ok(()) | Err(Exit::BrokenPipe) => ExitCode::SUCCESS,

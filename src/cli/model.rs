@@ -1,6 +1,9 @@
 //! The options that say which model runs where, and loading it.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,11 +19,15 @@ use crate::{
     weights::{self, CacheType, LoadOptions},
 };
 
+/// The name of the built-in model.
+const DEMO: &str = "demo";
+
 /// Which model runs where.
 #[derive(Args)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
-    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file
+    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file, or
+    /// `demo`, the small model that is part of the program [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// What computes; auto takes the GPU, or the CPU with a warning where there is none
@@ -85,8 +92,15 @@ impl ValueEnum for CacheType {
 impl ModelArgs {
     /// Opens the checkpoint; reads no weights yet.
     pub fn open(&self) -> Result<Checkpoint> {
-        let path = self.model.as_ref().ok_or_else(|| Error::Input("--model is missing".into()))?;
-        Checkpoint::open(path)
+        match self.model.as_deref() {
+            None => Checkpoint::demo(),
+            Some(name) if name == Path::new(DEMO) => Checkpoint::demo(),
+            Some(name) if !name.exists() && name.components().count() == 1 && name.extension().is_none() => {
+                let name = name.display();
+                Err(Error::Input(format!("--model {name}: no such path, and the only built-in model is {DEMO}")))
+            }
+            Some(path) => Checkpoint::open(path),
+        }
     }
 
     /// The context's length: `--ctx`, else `default` or what the model has, if that is less.
@@ -109,7 +123,7 @@ impl ModelArgs {
     }
 
     fn load_on(&self, gpu: Option<Gpu>, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
-        let bar = self.progress_bar(weights::load_bytes(checkpoint));
+        let bar = byte_bar("loading", weights::load_bytes(checkpoint), self.quiet);
         let mut progress = |bytes| bar.inc(bytes);
         let backend: Box<dyn Backend> = pollster::block_on(async {
             Ok::<_, Error>(match gpu {
@@ -170,16 +184,17 @@ impl ModelArgs {
             gpu => gpu.map(Some),
         }
     }
-
-    fn progress_bar(&self, bytes: u64) -> ProgressBar {
-        let style = ProgressStyle::with_template("loading [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        progress_bar(bytes, self.quiet).with_style(style.progress_chars("=> "))
-    }
 }
 
 fn read_ceiling(gpu: &Gpu) -> Result<f64> {
     Ok(gpu.read_bandwidth()? / 1e9)
+}
+
+/// A bar of bytes with their rate.
+pub fn byte_bar(action: &str, bytes: u64, quiet: bool) -> ProgressBar {
+    let template = format!("{action} [{{bar:30}}] {{bytes}} of {{total_bytes}}, {{bytes_per_sec}}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    progress_bar(bytes, quiet).with_style(style.progress_chars("=> "))
 }
 
 /// A bar on stderr, invisible if `quiet` or where stderr is no terminal.

@@ -26,6 +26,7 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
         Dtype::Q5_0 | Dtype::Q8_0 => PackFormat::INT8,
         Dtype::Q5_1 | Dtype::Q5_K => PackFormat::Int { bits: 8, group: 32, offset: true },
         Dtype::Q6_K => PackFormat::Int { bits: 8, group: 16, offset: false },
+        Dtype::Packed(format) => format,
     }
 }
 
@@ -46,12 +47,12 @@ impl Default for Block {
 }
 
 impl Block {
-    /// Decodes the `dtype.block_bytes()` bytes of one block. Plain types have no blocks and leave
-    /// it as it was.
+    /// Decodes the `dtype.block_bytes()` bytes of one block. Plain types and packed rows have no blocks
+    /// and leave it as it was.
     #[inline]
     pub fn decode(&mut self, dtype: Dtype, bytes: &[u8]) {
         match dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => {}
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Packed(_) => {}
             Dtype::Q4_0 => self.q4_0(bytes),
             Dtype::Q4_1 => self.q4_1(bytes),
             Dtype::Q5_0 => self.q5_0(bytes),

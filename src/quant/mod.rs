@@ -13,7 +13,7 @@ pub use gguf_blocks::native_format;
 pub use pack::pack_rows;
 pub use unpack::dequantize;
 
-/// Element type of a stored tensor; the quantized ones are GGUF block formats.
+/// Element type of a stored tensor: plain floats, GGUF block formats, or rows as a backend holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)]
 pub enum Dtype {
@@ -28,21 +28,24 @@ pub enum Dtype {
     Q4_K,
     Q5_K,
     Q6_K,
+    /// A matrix of this project's own safetensors form: each row its data words, then its scale words.
+    Packed(PackFormat),
 }
 
 impl Dtype {
-    /// Elements in one block (1 for plain types).
+    /// Elements in one block (1 for plain types and packed rows, which have no blocks).
     pub fn block_len(self) -> usize {
         match self {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => 1,
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Packed(_) => 1,
             Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q8_0 => 32,
             Dtype::Q4_K | Dtype::Q5_K | Dtype::Q6_K => 256,
         }
     }
 
-    /// Bytes of one block.
+    /// Bytes of one block; 0 for packed rows.
     pub fn block_bytes(self) -> usize {
         match self {
+            Dtype::Packed(_) => 0,
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
             Dtype::Q4_0 => 18,
@@ -56,10 +59,13 @@ impl Dtype {
         }
     }
 
-    /// Bytes of `elements` elements. Errors unless they fill whole blocks and the bytes can be counted.
+    /// Bytes of a row of `elements` elements. Errors unless they fill whole blocks and the bytes can be counted.
     pub fn bytes_of(self, elements: usize) -> Result<usize, String> {
-        match elements % self.block_len() {
-            0 => (elements / self.block_len())
+        match (self, elements % self.block_len()) {
+            // No address space holds a row that long; padding and bits cannot overflow below it.
+            (Dtype::Packed(_), _) if elements > usize::MAX / 64 => Err(format!("a row of {elements} elements")),
+            (Dtype::Packed(format), _) => Ok(format.row_bytes(elements)),
+            (_, 0) => (elements / self.block_len())
                 .checked_mul(self.block_bytes())
                 .ok_or_else(|| format!("{elements} elements ({self:?}) are more than an address space holds")),
             _ => Err(format!("{elements} elements do not fill blocks of {} ({self:?})", self.block_len())),
@@ -68,7 +74,7 @@ impl Dtype {
 
     /// Whether the elements are plain floats.
     pub fn is_float(self) -> bool {
-        self.block_len() == 1
+        matches!(self, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
 }
 
@@ -198,6 +204,18 @@ impl fmt::Display for PackFormat {
                 write!(f, "int{bits} g{group}{}", if *offset { "+offset" } else { "" })
             }
         }
+    }
+}
+
+/// What [`PackFormat`]'s `Display` writes.
+impl FromStr for PackFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let groups = [16, 32].into_iter().flat_map(|group| [(group, false), (group, true)]);
+        let ints = groups.flat_map(|(group, offset)| [4, 8].map(|bits| PackFormat::Int { bits, group, offset }));
+        let mut formats = [PackFormat::F32, PackFormat::F16, PackFormat::BF16].into_iter().chain(ints);
+        formats.find(|format| format.to_string() == text).ok_or_else(|| format!("unknown weight format {text:?}"))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 /// Source bytes that make a task worth a thread.
 const TASK_BYTES: usize = 64 << 10;
 
-/// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types and plain
+/// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types, packed rows and plain
 /// floats into their [`native_format`], plain floats also into integers of 4 or 8 bits with groups
 /// of 16 or 32 (see the functions of `round` for how).
 ///
@@ -45,6 +45,10 @@ pub fn pack_rows(
     let (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
     packed.data = vec![0; rows * data_words];
     packed.scales = vec![0; rows * scale_words];
+    if let Dtype::Packed(_) = dtype {
+        split_rows(bytes, row_bytes, &mut packed);
+        return check_scales(&packed).map(|()| packed);
+    }
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
     let data = packed.data.par_chunks_exact_mut(data_words);
     let source = data.zip(bytes.par_chunks_exact(row_bytes)).with_min_len(rows_per_task);
@@ -76,6 +80,26 @@ fn can_hold(format: PackFormat, dtype: Dtype) -> bool {
     match format {
         PackFormat::Int { bits: 4 | 8, group: 16 | 32, .. } if dtype.is_float() => true,
         _ => format == native_format(dtype),
+    }
+}
+
+/// Copies rows that are already packed.
+fn split_rows(bytes: &[u8], row_bytes: usize, packed: &mut PackedRows) {
+    let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
+    for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
+        let (data, scales) = bytes.split_at(4 * data_words);
+        bytemuck::cast_slice_mut(&mut packed.data[row * data_words..][..data_words]).copy_from_slice(data);
+        bytemuck::cast_slice_mut(&mut packed.scales[row * scale_words..][..scale_words]).copy_from_slice(scales);
+    }
+}
+
+/// Errors if a stored scale or offset is NaN or infinite.
+fn check_scales(packed: &PackedRows) -> Result<(), String> {
+    let scale_words = packed.format.scale_words(packed.cols).max(1);
+    let finite = |word: &u32| [*word as u16, (*word >> 16) as u16].iter().all(|&bits| f16::from_bits(bits).is_finite());
+    match packed.scales.iter().position(|word| !finite(word)) {
+        Some(at) => Err(format!("row {} of {}: a scale or offset is not finite", at / scale_words, packed.rows)),
+        None => Ok(()),
     }
 }
 

@@ -11,8 +11,12 @@ use super::{
 
 /// All elements as f32.
 ///
-/// Errors: `bytes` is not whole blocks; a value (or a block's scale) is NaN or infinite.
+/// Errors: `bytes` is not whole blocks; a value (or a block's scale) is NaN or infinite; packed rows, whose
+/// length these bytes do not tell (see [`PackedRows`] for them).
 pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
+    if let Dtype::Packed(format) = dtype {
+        return Err(format!("{format} holds matrices, not vectors"));
+    }
     let (block_len, block_bytes) = (dtype.block_len(), dtype.block_bytes());
     if !bytes.len().is_multiple_of(block_bytes) {
         return Err(format!("{} bytes are not whole {dtype:?} blocks of {block_bytes} bytes", bytes.len()));

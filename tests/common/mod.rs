@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod contract;
+pub mod demo;
 pub mod goldens;
 pub mod llama_cpp;
 pub mod random_model;

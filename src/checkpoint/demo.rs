@@ -1,0 +1,77 @@
+//! The model that is part of the program, so that everything works with nothing downloaded.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    files::{Checkpoint, Format, ModelFile},
+    hf_files,
+};
+use crate::{Error, Result};
+
+macro_rules! embedded {
+    ($($name:literal),*) => { [$(($name, include_bytes!(concat!("../../assets/demo/", $name)).as_slice())),*] };
+}
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// The files of the checkpoint.
+static FILES: [(&str, &[u8]); 6] = embedded![
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja"
+];
+
+/// What `sha256sum` prints of them.
+const SUMS: &str = include_str!("../../assets/demo/SHA256SUMS");
+
+/// An embedded file.
+pub(super) fn file(name: &str) -> Option<&'static [u8]> {
+    FILES.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)
+}
+
+pub(super) fn open() -> Result<Checkpoint> {
+    check(&FILES, SUMS)?;
+    let path = |name: &str| format!("demo/{name}");
+    let config = file(CONFIG).unwrap_or_default();
+    let weights = ModelFile::embedded(&path(WEIGHTS), file(WEIGHTS).unwrap_or_default());
+    hf_files::assemble(Format::Demo, Path::new(&path(CONFIG)), config, vec![weights])
+}
+
+/// Errors unless `sums` has the checksum of every file.
+fn check(files: &[(&str, &[u8])], sums: &str) -> Result<()> {
+    for (name, bytes) in files {
+        let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        if !sums.lines().any(|line| line == format!("{sum}  {name}")) {
+            let reason = "the embedded file fails its checksum: this copy of the program is damaged";
+            return Err(Error::checkpoint(format!("demo/{name}"), reason));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_files_are_whole() {
+        check(&FILES, SUMS).unwrap();
+        assert_eq!(SUMS.lines().count(), FILES.len());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let (name, bytes) = FILES[1];
+        let mut damaged = bytes.to_vec();
+        damaged[bytes.len() / 2] ^= 1;
+        let error = check(&[FILES[0], (name, &damaged)], SUMS).unwrap_err().to_string();
+        assert!(error.contains("demo/model.safetensors") && error.contains("checksum"), "{error}");
+        assert!(check(&[("other.json", b"{}")], SUMS).is_err());
+    }
+}
