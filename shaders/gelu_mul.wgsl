@@ -1,7 +1,6 @@
 // out[row, i] = gelu(gate[row, i]) · up[row, i], with the tanh approximation of GELU (Hendrycks & Gimpel 2016).
 
 @group(0) @binding(0) var<storage, read> gate_up: array<f32>;    // [rows, IN_STRIDE]: gate [N], up [N]
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;  // [rows, OUT_STRIDE]
 
 fn gelu_tanh(x: f32) -> f32 {
     let inner = 0.7978845608028654 * (x + 0.044715 * x * x * x);
@@ -9,11 +8,17 @@ fn gelu_tanh(x: f32) -> f32 {
     return 0.5 * x * (1.0 + tanh(clamp(inner, -15.0, 15.0)));
 }
 
-@compute @workgroup_size(1, WORKGROUP)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.y >= N {
-        return;
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let four = group.y * WORKGROUP + local;
+    let base = group.x * IN_STRIDE;
+    // Columns past the end are zero.
+    var values = vec4<f32>();
+    for (var i = 0u; i < 4u; i++) {
+        let col = four * 4u + i;
+        if col < N {
+            values[i] = gelu_tanh(gate_up[base + col]) * gate_up[base + N + col];
+        }
     }
-    let base = id.x * IN_STRIDE;
-    out[id.x * OUT_STRIDE + id.y] = gelu_tanh(gate_up[base + id.y]) * gate_up[base + N + id.y];
+    emit(group.x, four, values, local);
 }

@@ -1,29 +1,45 @@
 // The seam between two branches of the residual stream:
 //   x[row] = (x[row] + rms_norm(branch[row]) · post_weight) · scalar
 //   out[row] = rms_norm(x[row]) · next_weight
+// Columns past N are zero, in the weights too.
 
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;        // [rows, STRIDE]
-@group(0) @binding(1) var<storage, read> branch: array<f32>;         // [rows, STRIDE]
-@group(0) @binding(2) var<storage, read> post_weight: array<f32>;    // [N]
-@group(0) @binding(3) var<storage, read> next_weight: array<f32>;    // [N]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;      // [rows, STRIDE]
-@group(0) @binding(5) var<uniform> layer: vec4<f32>;                 // x: scalar
+@group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;        // [rows, EMIT_COLS / 4]
+@group(0) @binding(1) var<storage, read> branch: array<vec4<f32>>;         // [PARTS, rows, EMIT_COLS / 4]: to be summed
+@group(0) @binding(2) var<storage, read> post_weight: array<vec4<f32>>;    // [N / 4]
+@group(0) @binding(3) var<storage, read> next_weight: array<vec4<f32>>;    // [N / 4]
+@group(0) @binding(4) var<uniform> layer: vec4<f32>;                       // x: scalar
+
+const FOURS: u32 = (N + 3u) / 4u;
+
+fn branch_at(index: u32) -> vec4<f32> {
+    var sum = branch[index];
+    for (var part = 1u; part < PARTS; part++) {
+        sum += branch[part * (PART_STRIDE / 4u) + index];
+    }
+    return sum;
+}
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
-    let base = group.x * STRIDE;
+    let base = group.x * (EMIT_COLS / 4u);
     var squares = 0.0;
-    for (var i = local; i < N; i += WORKGROUP) {
-        squares += branch[base + i] * branch[base + i];
+    for (var i = local; i < FOURS; i += WORKGROUP) {
+        let value = branch_at(base + i);
+        squares += dot(value, value);
     }
     let branch_factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
     squares = 0.0;
-    for (var i = local; i < N; i += WORKGROUP) {
-        let sum = (x[base + i] + branch[base + i] * branch_factor * post_weight[i]) * layer.x;
+    for (var i = local; i < FOURS; i += WORKGROUP) {
+        let sum = (x[base + i] + branch_at(base + i) * branch_factor * post_weight[i]) * layer.x;
         x[base + i] = sum;
-        squares += sum * sum;
+        squares += dot(sum, sum);
     }
     let factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
-    for (var i = local; i < N; i += WORKGROUP) {
-        out[base + i] = x[base + i] * factor * next_weight[i];
+    for (var first = 0u; first < EMIT_COLS / 4u; first += WORKGROUP) {
+        let i = first + local;
+        var values = vec4<f32>();
+        if i < FOURS {
+            values = x[base + i] * factor * next_weight[i];
+        }
+        emit(group.x, i, values, local);
     }
 }

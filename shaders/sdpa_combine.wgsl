@@ -3,7 +3,19 @@
 @group(0) @binding(0) var<storage, read> sums: array<vec2<f32>>;    // [rows, N_HEADS, PARTS, D / 2]
 @group(0) @binding(1) var<storage, read> norms: array<vec2<f32>>;   // [rows, N_HEADS, PARTS]: maximum, sum
 @group(0) @binding(2) var<storage, read> rows: array<Row>;          // [rows]
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;     // [rows, OUT_STRIDE]
+
+// Two neighbouring dims of all parts.
+fn joined(first: u32, parts: u32, largest: f32, pair: u32) -> vec2<f32> {
+    var sum = vec2<f32>();
+    var total = 0.0;
+    for (var part = 0u; part < parts; part++) {
+        let norm = norms[first + part];
+        let weight = exp(norm.x - largest);
+        sum += weight * sums[(first + part) * PAIRS + pair];
+        total += weight * norm.y;
+    }
+    return sum / total;
+}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -19,17 +31,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         largest = max(largest, norms[first + part].x);
         parts++;
     }
-    for (var pair = local; pair < PAIRS; pair += WORKGROUP) {
-        var sum = vec2<f32>();
-        var total = 0.0;
-        for (var part = 0u; part < parts; part++) {
-            let norm = norms[first + part];
-            let weight = exp(norm.x - largest);
-            sum += weight * sums[(first + part) * PAIRS + pair];
-            total += weight * norm.y;
-        }
-        let at = group.x * OUT_STRIDE + group.y * D + pair * 2u;
-        out[at] = sum.x / total;
-        out[at + 1u] = sum.y / total;
-    }
+    finish(group, local, first, parts, largest);
 }

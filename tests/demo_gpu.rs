@@ -1,20 +1,19 @@
-//! The embedded model on the wgpu backend, with the kernels that the adapter's facts choose and with the others.
+//! The embedded model with other kernels than the adapter's facts choose.
 
 mod common;
 
+use common::demo::perplexity;
 use gemma4_wgpu::gpu::KernelOptions;
 
 #[test]
-fn heldout_perplexity() {
-    common::demo::assert_perplexity(&common::gpu(KernelOptions::default()));
-}
-
-#[test]
-fn heldout_perplexity_with_int8_activations() {
-    common::demo::assert_perplexity(&common::gpu(KernelOptions { dp4a: Some(true), ..KernelOptions::default() }));
-}
-
-#[test]
-fn heldout_perplexity_without_subgroups() {
-    common::demo::assert_perplexity(&common::gpu(KernelOptions { subgroups: Some(false), ..KernelOptions::default() }));
+fn heldout_perplexity_in_other_variants() {
+    let (expected, tokens) = perplexity(&common::cpu, 130);
+    for kernels in [
+        KernelOptions { dp4a: Some(true), ..KernelOptions::default() },
+        KernelOptions { subgroups: Some(false), ..KernelOptions::default() },
+    ] {
+        let found = perplexity(&common::gpu(kernels), 130);
+        assert_eq!(found.1, tokens);
+        assert!((found.0 / expected - 1.0).abs() < 0.005, "{kernels:?}: {}, on the CPU {expected}", found.0);
+    }
 }

@@ -7,6 +7,8 @@ mod attention;
 mod catalogue;
 #[path = "kernels/elementwise.rs"]
 mod elementwise;
+#[path = "kernels/emit.rs"]
+mod emit;
 #[path = "kernels/harness.rs"]
 mod harness;
 #[path = "kernels/linear.rs"]

@@ -8,7 +8,7 @@ mod sequences;
 
 pub(crate) use sequences::{Sequences, cache_capacity};
 
-use crate::{Result, config::ModelConfig};
+use crate::{Error, Result, config::ModelConfig};
 
 /// A sequence with its own KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +89,23 @@ pub struct BackendInfo {
     pub peak_bytes: u64,
 }
 
+/// What one kernel of a step took on the device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelTime {
+    /// `matmul_coop`, `sdpa_decode`…
+    pub name: &'static str,
+    /// What tells it from others of its name: its shape and number format.
+    pub detail: String,
+    /// Nanoseconds since the step's first kernel began.
+    pub start: u64,
+    /// Nanoseconds.
+    pub duration: u64,
+    /// Bytes of weights that it read.
+    pub weight_bytes: u64,
+    /// Multiplications by weights.
+    pub multiplications: u64,
+}
+
 /// A model loaded on a device.
 pub trait Backend {
     fn config(&self) -> &ModelConfig;
@@ -114,6 +131,14 @@ pub trait Backend {
     /// `max_step_tokens`, a sequence past `context_length`, `Previous` where the sequence's last
     /// step was not `Greedy`.
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket>;
+
+    /// Runs a step like [`Backend::submit`] and times its kernels, which then run one by one. Nothing is read back.
+    ///
+    /// Errors: as `submit`; a device that cannot time its work.
+    fn profile(&mut self, _step: &[SequenceStep<'_>]) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
+        let backend = self.info().backend;
+        Box::pin(async move { Err(Error::Unsupported(format!("profiles on the {backend} backend"))) })
+    }
 
     /// Waits for a step and returns its results in the order of `submit`.
     fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>>;

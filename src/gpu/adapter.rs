@@ -105,6 +105,14 @@ impl AdapterFacts {
         self.device_type == "CPU"
     }
 
+    /// Whether the adapter multiplies the cooperative matrices that kernels are written for, with workgroup memory for them.
+    pub(super) fn has_coop_kernels(&self) -> bool {
+        let fits = |matrix: &CooperativeMatrix| {
+            (matrix.m, matrix.n, matrix.k) == (16, 16, 16) && matrix.f16_inputs && matrix.f32_result
+        };
+        self.cooperative_matrices.iter().any(fits) && self.max_workgroup_bytes >= 48 << 10
+    }
+
     /// Tokens that one submit takes, so that its work stays bounded on slow devices.
     pub fn max_step_tokens(&self) -> usize {
         match self.device_type.as_str() {
@@ -135,6 +143,8 @@ pub struct KernelOptions {
     pub subgroups: Option<bool>,
     pub f16: Option<bool>,
     pub dp4a: Option<bool>,
+    /// Matrix products and attention of many tokens on cooperative matrices.
+    pub coop: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
@@ -142,7 +152,7 @@ pub struct KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -156,8 +166,9 @@ impl FromStr for KernelOptions {
                 "subgroups" => &mut options.subgroups,
                 "f16" => &mut options.f16,
                 "dp4a" => &mut options.dp4a,
+                "coop" => &mut options.coop,
                 "checks" => &mut options.checks,
-                _ => return Err(format!("{name}: no such kernel option (subgroups, f16, dp4a, checks)")),
+                _ => return Err(format!("{name}: no such kernel option (subgroups, f16, dp4a, coop, checks)")),
             };
             *field = Some(value);
         }
@@ -176,6 +187,8 @@ pub struct Variant {
     pub f16: bool,
     /// Matrix-vector products of int weights with int8 activations (`dot4I8Packed`).
     pub dp4a: bool,
+    /// Products and attention of many tokens on cooperative matrices: 16 × 16 of f16 with f32 sums, in subgroups of 32.
+    pub coop: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -191,12 +204,19 @@ impl Variant {
             return Err(lacking("f16"));
         }
         let subgroups = options.subgroups.unwrap_or(facts.subgroups);
+        let subgroup_size =
+            (subgroups && facts.subgroup_min_size == facts.subgroup_max_size).then_some(facts.subgroup_max_size);
+        // Software rasterizers convert every f16 by hand.
+        let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
+        let can_coop = facts.has_coop_kernels() && subgroup_size == Some(32) && f16;
+        if options.coop == Some(true) && !can_coop {
+            return Err(lacking("coop"));
+        }
         Ok(Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
-            subgroup_size: (subgroups && facts.subgroup_min_size == facts.subgroup_max_size)
-                .then_some(facts.subgroup_max_size),
-            // Software rasterizers convert every f16 by hand.
-            f16: options.f16.unwrap_or(facts.shader_f16 && !facts.is_software()),
+            subgroup_size,
+            f16,
+            coop: options.coop.unwrap_or(can_coop),
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             checks: options.checks.unwrap_or(false),

@@ -5,16 +5,18 @@ use std::collections::HashMap;
 use super::{
     Dispatch, Gpu, GpuBuffer, StepSize,
     device::Mapping,
-    forward::{GpuWeights, Head, LayerCache, Model, StepShape, Trunk},
+    forward::{GpuWeights, Head, Model, StepShape, Trunk},
     kernels::MatvecQ8Split,
+    layers::LayerCache,
     matrix::GpuStore,
+    profile,
     synthetic::{SyntheticSource, SyntheticStore},
 };
 use crate::{
     Error, Result,
     backend::{
-        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult, StepTokens,
-        Ticket,
+        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult,
+        StepTokens, Ticket,
     },
     checkpoint::TensorSource,
     config::ModelConfig,
@@ -189,22 +191,43 @@ impl GpuBackend {
         }
     }
 
-    /// Submits the trunk and the head of a checked step.
-    fn run(&mut self, rows: &[StepRow], wanted: &Wanted) -> Result<Pending> {
+    /// How a step of these rows is run.
+    fn shape(&self, rows: &[StepRow]) -> StepShape {
         let sequences_share = rows.iter().any(|row| row.slot != rows[0].slot);
-        let few = few(&self.gpu);
-        let shape = match rows.len() {
+        match rows.len() {
             1 => StepShape::One,
-            count if count <= few => StepShape::Few,
+            count if count <= few(&self.gpu) => StepShape::Few,
             _ if sequences_share => StepShape::Many,
             _ => StepShape::ManyOfOne,
-        };
+        }
+    }
+
+    /// Times the kernels of a checked step; logits beyond what one pass of the head makes are left out.
+    async fn time(&mut self, rows: Vec<StepRow>, wanted: Wanted) -> Result<Vec<KernelTime>> {
+        let shape = self.shape(&rows);
         let blocks = wanted.blocks(self.model.logit_rows);
-        let head_shape = |block: &OutputBlock| match block.rows.len() {
-            1 => StepShape::One,
-            count if count <= few => StepShape::Few,
-            _ => StepShape::Many,
-        };
+        let block = blocks.first();
+        let outputs = block.map_or(0, |block| block.rows.len());
+        let of_head = head_shape(outputs, few(&self.gpu));
+        self.prepare(shape, of_head)?;
+        self.gpu.queue().write_buffer(&self.model.scratch.rows, 0, bytemuck::cast_slice(&rows));
+        self.write_step(rows.len(), outputs, block);
+        let size = trunk_size(&rows);
+        let mut dispatches: Vec<_> = self.trunks[&shape].0.iter().map(|dispatch| (dispatch, size)).collect();
+        if let Some(block) = block {
+            let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
+            dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
+            dispatches.extend(block.greedy.then_some((&head.argmax, size)));
+        }
+        profile::run(&self.gpu, &dispatches).await
+    }
+
+    /// Submits the trunk and the head of a checked step.
+    fn run(&mut self, rows: &[StepRow], wanted: &Wanted) -> Result<Pending> {
+        let shape = self.shape(rows);
+        let blocks = wanted.blocks(self.model.logit_rows);
+        let few = few(&self.gpu);
+        let head_shape = |block: &OutputBlock| head_shape(block.rows.len(), few);
         for block in &blocks {
             self.prepare(shape, head_shape(block))?;
         }
@@ -222,8 +245,7 @@ impl GpuBackend {
         let first_outputs = blocks.first().map_or(0, |block| block.rows.len());
         self.write_step(rows.len(), first_outputs, blocks.first());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        let keys = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
-        encode_all(&self.trunks[&shape].0, &mut pass, StepSize { rows: rows.len(), outputs: 0, keys });
+        encode_all(&self.trunks[&shape].0, &mut pass, trunk_size(rows));
         drop(pass);
         let mut logits_at = 0;
         for (index, block) in blocks.iter().enumerate() {
@@ -289,6 +311,20 @@ impl GpuBackend {
             })
             .collect())
     }
+}
+
+/// How the head is run for so many output rows.
+fn head_shape(outputs: usize, few: usize) -> StepShape {
+    match outputs {
+        0 | 1 => StepShape::One,
+        count if count <= few => StepShape::Few,
+        _ => StepShape::Many,
+    }
+}
+
+fn trunk_size(rows: &[StepRow]) -> StepSize {
+    let keys = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
+    StepSize { rows: rows.len(), outputs: 0, keys }
 }
 
 fn encode_all(dispatches: &[Dispatch], pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
@@ -414,6 +450,15 @@ impl Backend for GpuBackend {
         self.next_ticket += 1;
         self.pending.insert(self.next_ticket, pending);
         Ok(Ticket(self.next_ticket))
+    }
+
+    fn profile(&mut self, step: &[SequenceStep<'_>]) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
+        let checked = self.sequences.check(step).and_then(|()| self.rows(step));
+        let wanted = checked.as_ref().map(|rows| Wanted::new(step, rows)).unwrap_or_default();
+        if checked.is_ok() {
+            self.sequences.advance(step);
+        }
+        Box::pin(async move { self.time(checked?, wanted).await })
     }
 
     fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {

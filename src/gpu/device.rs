@@ -9,6 +9,7 @@ use std::{
 use super::{
     adapter::{self, AdapterFacts, DeviceOptions, Variant},
     buffers::{GpuBuffer, MemoryTally},
+    kernels::Cost,
 };
 use crate::{Error, Result};
 
@@ -25,7 +26,7 @@ pub enum Binding {
 pub struct KernelSource {
     pub name: &'static str,
     pub wgsl: String,
-    pub bindings: &'static [Binding],
+    pub bindings: Vec<Binding>,
 }
 
 /// One dimension of a dispatch.
@@ -96,12 +97,20 @@ impl Grid {
 
 /// A kernel bound to its buffers, ready to be encoded any number of times.
 pub struct Dispatch {
+    pub(super) name: &'static str,
+    pub(super) cost: Cost,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: Grid,
 }
 
 impl Dispatch {
+    /// Rows of activations that it takes in a step of this size.
+    pub(super) fn rows(&self, step: StepSize) -> usize {
+        let by_output = |extent: &Extent| matches!(extent, Extent::Outputs | Extent::OutputTiles(_));
+        if self.grid.0.iter().any(by_output) || step.rows == 0 { step.outputs } else { step.rows }
+    }
+
     /// Encodes the dispatch for a step of this size.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
         let [x, y, z] = self.grid.0.map(|extent| extent.count(step));
@@ -137,15 +146,23 @@ impl Gpu {
         let instance = adapter::instance();
         let (facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
         let variant = Variant::choose(&facts, &options.kernels)?;
-        let wanted = wgpu::Features::SUBGROUP
+        let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if variant.coop {
+            wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this crate's own, and the tests
+            // hold them against their twins.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gemma4-wgpu"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features,
             ..Default::default()
         };
         let (device, queue) =
@@ -252,7 +269,7 @@ impl Gpu {
             entries: &entries,
         });
         self.check()?;
-        Ok(Dispatch { pipeline, bind_group, grid })
+        Ok(Dispatch { name: kernel.name, cost: Cost::default(), pipeline, bind_group, grid })
     }
 
     fn pipeline(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {
@@ -277,7 +294,7 @@ impl Gpu {
             // which the tests verify by running every kernel with checks on and off.
             false => unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) },
         };
-        let entries: Vec<_> = (0u32..).zip(kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
+        let entries: Vec<_> = (0u32..).zip(&kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
         let layout = device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

@@ -51,6 +51,38 @@ impl GpuMatrix {
         Ok(matrix)
     }
 
+    /// One matrix of the rows of several, which are let go; them unchanged if their formats differ or one binding
+    /// cannot hold them.
+    pub(super) fn join(gpu: &Gpu, matrices: Vec<GpuMatrix>) -> Result<Vec<GpuMatrix>> {
+        let facts = gpu.facts();
+        let limit = facts.max_binding_bytes.min(facts.max_buffer_bytes);
+        let (format, cols) = (matrices[0].format, matrices[0].cols);
+        let rows: usize = matrices.iter().map(|matrix| matrix.rows).sum();
+        let alike = |matrix: &GpuMatrix| matrix.parts.len() == 1 && (matrix.format, matrix.cols) == (format, cols);
+        let bytes = 4 * (rows * format.data_words(cols)) as u64;
+        if matrices.len() == 1 || bytes > limit || !matrices.iter().all(alike) {
+            return Ok(matrices);
+        }
+        let joined = GpuMatrix::allocate(gpu, "joined weights", format, rows, cols)?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut first = 0;
+        for matrix in &matrices {
+            let (from, to) = (&matrix.parts[0], &joined.parts[0]);
+            let words =
+                [(&from.data, &to.data, format.data_words(cols)), (&from.scales, &to.scales, format.scale_words(cols))];
+            for (from, to, words) in words.into_iter().filter(|(.., words)| *words > 0) {
+                let row_bytes = 4 * words as u64;
+                encoder.copy_buffer_to_buffer(from, 0, to, first * row_bytes, matrix.rows as u64 * row_bytes);
+            }
+            first += matrix.rows as u64;
+        }
+        gpu.queue().submit([encoder.finish()]);
+        drop(matrices);
+        // Frees what was let go before the next allocation.
+        gpu.wait()?;
+        Ok(vec![joined])
+    }
+
     /// Bytes on the device.
     pub fn bytes(&self) -> u64 {
         self.rows as u64 * self.format.row_bytes(self.cols) as u64

@@ -7,7 +7,11 @@ mod buffers;
 mod device;
 mod forward;
 pub mod kernels;
+mod layers;
 mod matrix;
+mod plan;
+mod profile;
+mod scratch;
 mod synthetic;
 mod wgsl;
 

@@ -29,6 +29,18 @@ impl Wgsl {
         self.float("REAL_MAX", if f16 { 65504.0 } else { f32::MAX })
     }
 
+    /// f16 and cooperative matrices.
+    pub fn coop(mut self) -> Self {
+        self.enables.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+        self
+    }
+
+    /// f16 alone.
+    pub fn f16(mut self) -> Self {
+        self.enables.push_str("enable f16;\n");
+        self
+    }
+
     pub fn uint(mut self, name: &str, value: usize) -> Self {
         let _ = writeln!(self.text, "const {name}: u32 = {value}u;");
         self
@@ -78,6 +90,14 @@ impl Wgsl {
         self.weight_constants(format, cols).part(match bits {
             4 => include_str!("../../shaders/common/group_int4.wgsl"),
             _ => include_str!("../../shaders/common/group_int8.wgsl"),
+        })
+    }
+
+    /// How to write int weights as f16 to a tile, 32 of a row at a time.
+    pub fn weight_halves(self, bits: u8, format: PackFormat, cols: usize) -> Self {
+        self.weight_constants(format, cols).part(match bits {
+            4 => include_str!("../../shaders/common/halves_int4.wgsl"),
+            _ => include_str!("../../shaders/common/halves_int8.wgsl"),
         })
     }
 

@@ -5,13 +5,13 @@ use gemma4_wgpu::{
     cpu::{KvCache, ops},
     gpu::{
         Gpu, GpuBuffer, StepSize,
-        kernels::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention, stride},
+        kernels::{Emit, Kernel, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, stride},
     },
     weights::CacheType,
 };
 use proptest::prelude::*;
 
-use crate::harness::*;
+use crate::{emit::check_forms, harness::*};
 
 const EPS: f32 = 1e-6;
 const SLOTS: usize = 2;
@@ -71,9 +71,17 @@ impl Attention<'_> {
                 capacity: case.capacity,
                 q_tile,
             };
-            let out = zeros(gpu, count * stride(heads));
-            run(gpu, &sdpa, &[&qkv, &self.k_cache, &self.v_cache, &rows, &out, &step], count, 0);
-            download_rows(gpu, &out, count, heads)
+            let run = |kernel: &dyn Kernel| {
+                let out = zeros(gpu, count * stride(heads));
+                run(gpu, kernel, &[&qkv, &self.k_cache, &self.v_cache, &rows, &out, &step], count, 0);
+                download_rows(gpu, &out, count, heads)
+            };
+            let out = run(&sdpa);
+            if SdpaCoop::can_run(gpu.variant(), &sdpa) {
+                // q and the weights of softmax in f16.
+                assert_close(&format!("sdpa_coop, {case:?}"), gpu, &run(&SdpaCoop(sdpa)), &out, 6e-3);
+            }
+            out
         };
         let mut outs: Vec<Vec<f32>> = tiles.iter().map(attend).collect();
         if gpu.variant().subgroups.is_some() {
@@ -97,8 +105,16 @@ impl Attention<'_> {
         let step = StepSize { rows: count, outputs: 0, keys };
         let buffers = [qkv, &self.k_cache, &self.v_cache, rows, &sums, &norms];
         run_step(gpu, &SdpaDecode(split.clone()), &buffers, step);
-        run_step(gpu, &SdpaCombine(split), &[&sums, &norms, rows, &out], step);
-        download_rows(gpu, &out, count, heads)
+        let combine = |emit| SdpaCombine { split: split.clone(), emit };
+        run_step(gpu, &combine(Emit::Floats), &[&sums, &norms, rows, &out], step);
+        let floats = download_rows(gpu, &out, count, heads);
+        if SdpaCombine::can_emit(&case.layer) {
+            // The buffers are only read.
+            let own = || [&sums, &norms, rows].map(|buffer| copy(gpu, buffer)).into();
+            let kernel = |emit| Box::new(combine(emit)) as Box<dyn Kernel>;
+            check_forms(gpu, "sdpa_combine", &kernel, &own, step, (&floats, heads), 1e-6);
+        }
+        floats
     }
 }
 

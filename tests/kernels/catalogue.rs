@@ -5,8 +5,8 @@ use gemma4_wgpu::{
     gpu::{
         Variant,
         kernels::{
-            Argmax, Embed, GatherRows, GeluMul, Kernel, Linear, Matmul, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm,
-            QuantizeRows, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention,
+            Argmax, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8,
+            MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
         },
     },
     quant::PackFormat,
@@ -31,7 +31,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
     for subgroups in [None, Some(subgroup)] {
         for f16 in [false, true] {
             for checks in [false, true] {
-                all.push(Variant { subgroups, subgroup_size: subgroups, f16, dp4a: true, checks });
+                all.push(Variant { subgroups, subgroup_size: subgroups, f16, dp4a: true, coop: false, checks });
             }
         }
     }
@@ -56,12 +56,20 @@ pub fn layer_31b(full: bool) -> LayerConfig {
 pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     let mut all: Vec<Box<dyn Kernel>> = vec![
         Box::new(RmsNorm { n: 5376, eps: 1e-6 }),
-        Box::new(NormAddNorm { n: 5376, eps: 1e-6 }),
-        Box::new(GeluMul { n: 21504 }),
-        Box::new(QuantizeRows { cols: 5376 }),
         Box::new(GatherRows { cols: 5376 }),
         Box::new(Argmax { n: 262144 }),
     ];
+    let mut forms = vec![Emit::Floats, Emit::Q8];
+    if variant.f16 {
+        forms.push(Emit::Halves { m_stride: 512 });
+    }
+    for &emit in &forms {
+        for parts in [1, 3] {
+            all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts, part_stride: 512 * 5376, emit }));
+        }
+        all.push(Box::new(GeluMul { n: 21504, emit }));
+        all.push(Box::new(Convert { cols: 5376, emit, over_outputs: false }));
+    }
     for format in FORMATS {
         all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3 }));
         for (softcap, over_outputs) in [(None, false), (Some(30.0), true)] {
@@ -84,7 +92,9 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
                 all.push(Box::new(RopeKvUpdate { layer, v_norm, eps: 1e-6, cache_type, capacity: 1536 }));
             }
             let split = SplitAttention { layer: layer.clone(), scale: 1.0, cache_type, capacity: 1536 };
-            all.push(Box::new(SdpaCombine(split.clone())));
+            for &emit in &forms {
+                all.push(Box::new(SdpaCombine { split: split.clone(), emit }));
+            }
             if variant.subgroups.is_some() {
                 all.push(Box::new(SdpaDecode(split)));
             }
@@ -95,4 +105,24 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         }
     }
     all
+}
+
+/// The variant for cooperative matrices, and its kernels.
+pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
+    let variant =
+        Variant { subgroups: Some(32), subgroup_size: Some(32), f16: true, dp4a: true, coop: true, checks: false };
+    let mut all: Vec<Box<dyn Kernel>> = Vec::new();
+    for format in FORMATS.into_iter().filter(|format| matches!(format, PackFormat::Int { .. })) {
+        let linear =
+            Linear { format, rows: 5376, cols: 21504, y_stride: 5376, y_offset: 0, softcap: None, over_outputs: false };
+        for splits in [1, 3] {
+            all.push(Box::new(MatmulCoop { linear, m_stride: 512, splits, split_stride: 512 * 5376 }));
+        }
+    }
+    for full in [false, true] {
+        let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
+        assert!(SdpaCoop::can_run(&variant, &sdpa));
+        all.push(Box::new(SdpaCoop(sdpa)));
+    }
+    (variant, all)
 }

@@ -3,13 +3,13 @@
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
-        Gpu,
-        kernels::{Argmax, GatherRows, GeluMul, stride},
+        Gpu, StepSize,
+        kernels::{Argmax, Emit, GatherRows, GeluMul, Kernel, stride},
     },
 };
 use proptest::prelude::*;
 
-use crate::harness::*;
+use crate::{emit::check_forms, harness::*};
 
 fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let gate_up: Vec<f32> = random(rows * 2 * n, seed).iter().map(|x| 12.0 * x).collect();
@@ -19,9 +19,10 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
         ops::gelu_mul(&mut gate, &row[n..]);
         expected.extend(gate);
     }
-    let out = zeros(gpu, rows * stride(n));
-    run(gpu, &GeluMul { n }, &[&upload_rows(gpu, &gate_up, 2 * n), &out], rows, 0);
-    assert_close("gelu_mul", gpu, &download_rows(gpu, &out, rows, n), &expected, 2e-5);
+    let kernel = |emit| Box::new(GeluMul { n, emit }) as Box<dyn Kernel>;
+    let step = StepSize { rows, ..Default::default() };
+    let own = || vec![upload_rows(gpu, &gate_up, 2 * n)];
+    check_forms(gpu, "gelu_mul", &kernel, &own, step, (&expected, n), 2e-5);
 }
 
 fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
@@ -51,7 +52,7 @@ fn gelu_of_large_values() {
     for gpu in devices() {
         let gate_up = [3e4f32, -3e4, 1e10, -1e10, 1.0, 1.0, 1.0, 1.0];
         let out = zeros(gpu, stride(4));
-        run(gpu, &GeluMul { n: 4 }, &[&upload_rows(gpu, &gate_up, 8), &out], 1, 0);
+        run(gpu, &GeluMul { n: 4, emit: Emit::Floats }, &[&upload_rows(gpu, &gate_up, 8), &out], 1, 0);
         assert_eq!(download_rows(gpu, &out, 1, 4), [3e4, 0.0, 1e10, 0.0]);
     }
 }

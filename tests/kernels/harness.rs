@@ -21,12 +21,16 @@ pub fn devices() -> &'static [Gpu] {
                         subgroups: Some(subgroups),
                         f16: Some(f16),
                         dp4a: Some(true),
+                        coop: Some(false),
                         checks: Some(checks),
                     };
                     let options = DeviceOptions { adapter: Some(facts.index.to_string()), kernels };
                     all.push(block_on(Gpu::open(&options)).expect("the variant opens"));
                 }
             }
+        }
+        if first.variant().coop {
+            all.push(first);
         }
         all
     })
@@ -63,6 +67,11 @@ pub fn upload_rows(gpu: &Gpu, x: &[f32], cols: usize) -> GpuBuffer {
         padded.resize(padded.len().next_multiple_of(stride(cols)), 0.0);
     }
     upload(gpu, &padded)
+}
+
+/// A copy of a buffer.
+pub fn copy(gpu: &Gpu, buffer: &GpuBuffer) -> GpuBuffer {
+    upload(gpu, &download::<u32>(gpu, buffer, usize::MAX))
 }
 
 /// A zeroed buffer of `words`.

@@ -4,7 +4,9 @@ use gemma4_wgpu::{
     cpu::{CpuMatrix, ops},
     gpu::{
         Gpu, GpuBuffer,
-        kernels::{Embed, Linear, Matmul, Matvec, MatvecQ8, MatvecQ8Split, QuantizeRows, stride},
+        kernels::{
+            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE, stride,
+        },
     },
     quant::{self, Dtype, PackFormat},
 };
@@ -97,8 +99,52 @@ fn check(gpu: &Gpu, case: &Case) {
         run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
         assert_close(&format!("matmul {what}"), gpu, &output.results(gpu, case), &expected, f16_tolerance);
     }
+    if gpu.variant().coop && matches!(case.format, PackFormat::Int { .. }) {
+        check_coop(gpu, case, &expected, [&data, &scales, &device_x]);
+    }
     if Linear::supports_q8(case.format) {
         check_q8(gpu, case, &matrix, &x, [&data, &scales, &device_x]);
+    }
+}
+
+/// The product on cooperative matrices, in one go and with its columns shared.
+fn check_coop(gpu: &Gpu, case: &Case, expected: &[f32], [data, scales, device_x]: [&GpuBuffer; 3]) {
+    let (y_stride, y_offset) = ((case.n + 36).next_multiple_of(4), 16);
+    let linear = Linear {
+        format: case.format,
+        rows: case.n,
+        cols: case.k,
+        y_stride,
+        y_offset,
+        softcap: case.softcap,
+        over_outputs: false,
+    };
+    if !MatmulCoop::can_run(gpu.variant(), &linear) {
+        return;
+    }
+    let rows = case.m.next_multiple_of(16);
+    let m_stride = case.m.next_multiple_of(ROW_TILE);
+    let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
+    let halves = zeros(gpu, m_stride * stride(case.k) / 2);
+    let convert = Convert { cols: case.k, emit: Emit::Halves { m_stride }, over_outputs: false };
+    run(gpu, &convert, &[device_x, &halves], case.m, 0);
+    for splits in [1, 3] {
+        let split_stride = rows * y_stride;
+        let y = zeros(gpu, splits * split_stride);
+        let kernel = MatmulCoop { linear, m_stride, splits, split_stride };
+        run(gpu, &kernel, &[data, scales, &halves, &y, &step], case.m, 0);
+        let all: Vec<f32> = download(gpu, &y, splits * split_stride);
+        let mut found = Vec::new();
+        for row in 0..case.m {
+            let part = |split: usize| &all[split * split_stride + row * y_stride..][..y_stride];
+            let sum: Vec<f32> = (0..y_stride).map(|col| (0..splits).map(|split| part(split)[col]).sum()).collect();
+            let (before, rest) = sum.split_at(y_offset);
+            let (inside, after) = rest.split_at(case.n);
+            assert!(before.iter().chain(after).all(|&x| x == 0.0), "wrote outside its place");
+            found.extend_from_slice(inside);
+        }
+        let what = format!("matmul_coop {:?} {}×{}×{} in {splits}", case.format, case.m, case.n, case.k);
+        assert_close(&what, gpu, &found, expected, 4e-3);
     }
 }
 
@@ -112,7 +158,8 @@ fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales
     }
     let cols = stride(case.k);
     let (quants, groups) = (zeros(gpu, case.m * cols / 4), zeros(gpu, case.m * cols / 16));
-    run(gpu, &QuantizeRows { cols: case.k }, &[device_x, &quants, &groups], case.m, 0);
+    let convert = Convert { cols: case.k, emit: Emit::Q8, over_outputs: false };
+    run(gpu, &convert, &[device_x, &quants, &groups], case.m, 0);
     let values: Vec<i8> = download(gpu, &quants, case.m * cols);
     // Division is not exact on every device: a value on the border between two integers may fall either way.
     let differing = values.iter().zip(&twin.values).filter(|(a, b)| a != b).count();
@@ -147,6 +194,18 @@ fn awkward_sizes() {
             {
                 check(gpu, &Case { format, m, n, k, softcap, seed: 7 });
             }
+        }
+    }
+}
+
+/// Sizes that cooperative matrices take: whole and partial tiles, one block and many.
+#[test]
+fn tiles() {
+    // The variant with cooperative matrices, where there is one.
+    let gpu = devices().last().expect("a variant");
+    for format in FORMATS {
+        for (m, n, k) in [(1, 16, 32), (130, 144, 96), (70, 272, 416)] {
+            check(gpu, &Case { format, m, n, k, softcap: None, seed: 9 });
         }
     }
 }

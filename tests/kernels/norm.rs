@@ -3,13 +3,13 @@
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
-        Gpu,
-        kernels::{NormAddNorm, RmsNorm, stride},
+        Gpu, GpuBuffer, StepSize,
+        kernels::{Emit, Kernel, NormAddNorm, RmsNorm, stride},
     },
 };
 use proptest::prelude::*;
 
-use crate::harness::*;
+use crate::{emit::check_forms, harness::*};
 
 const EPS: f32 = 1e-6;
 
@@ -25,14 +25,32 @@ fn check_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
 fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let (mut x, branch) = (random(rows * n, seed), random(rows * n, seed + 1));
     let (post, next, scalar) = (random(n, seed + 2), random(n, seed + 3), 0.7f32);
-    let (stream, out) = (upload_rows(gpu, &x, n), zeros(gpu, rows * stride(n)));
-    let layer = gpu.uniform("layer", [scalar.to_bits(), 0, 0, 0]).expect("a uniform");
-    let buffers = [&stream, &upload_rows(gpu, &branch, n), &upload(gpu, &post), &upload(gpu, &next), &out, &layer];
-    run(gpu, &NormAddNorm { n, eps: EPS }, &buffers, rows, 0);
+    let before = x.clone();
     let mut expected = vec![0.0; rows * n];
     ops::norm_add_norm(&mut x, &branch, &post, scalar, &next, EPS, &mut expected);
-    assert_close("norm_add_norm, stream", gpu, &download_rows(gpu, &stream, rows, n), &x, 1e-5);
-    assert_close("norm_add_norm, out", gpu, &download_rows(gpu, &out, rows, n), &expected, 1e-5);
+    // The branch comes whole, or as three parts that are a row further apart than they need be.
+    let part_stride = (rows + 1) * stride(n);
+    let third: Vec<f32> = branch.iter().map(|value| value / 3.0).collect();
+    for (parts, part) in [(1, &branch), (3, &third)] {
+        let layer = || gpu.uniform("layer", [scalar.to_bits(), 0, 0, 0]).expect("a uniform");
+        let own = || {
+            let mut all = vec![0.0; parts * part_stride];
+            for (row, values) in part.chunks_exact(n).enumerate() {
+                (0..parts).for_each(|p| all[p * part_stride + row * stride(n)..][..n].copy_from_slice(values));
+            }
+            let weights = [upload(gpu, &post), upload(gpu, &next), layer()];
+            [upload_rows(gpu, &before, n), upload(gpu, &all)].into_iter().chain(weights).collect()
+        };
+        let kernel = |emit| Box::new(NormAddNorm { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>;
+        let step = StepSize { rows, ..Default::default() };
+        check_forms(gpu, "norm_add_norm", &kernel, &own, step, (&expected, n), 1e-5);
+
+        let own = own();
+        let out = zeros(gpu, rows * stride(n));
+        let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
+        run(gpu, &*kernel(Emit::Floats), &buffers, rows, 0);
+        assert_close("norm_add_norm, stream", gpu, &download_rows(gpu, &own[0], rows, n), &x, 1e-5);
+    }
 }
 
 #[test]

@@ -90,9 +90,13 @@ impl Test {
 }
 
 /// Processes `count` random tokens and chooses the one after them.
-async fn prompt(backend: &mut dyn Backend, sequence: SequenceId, count: usize, seed: &mut u64) -> Result<()> {
-    let vocab = backend.config().vocab_size as u64;
-    let tokens: Vec<u32> = (0..count).map(|_| (random(seed) % vocab) as u32).collect();
+pub(super) async fn prompt(
+    backend: &mut dyn Backend,
+    sequence: SequenceId,
+    count: usize,
+    seed: &mut u64,
+) -> Result<()> {
+    let tokens = random_tokens(backend, count, seed);
     let mut last = None;
     for chunk in tokens.chunks(backend.info().max_step_tokens) {
         // Two steps in flight: the device never waits for the host, and work does not pile up.
@@ -133,6 +137,11 @@ fn tokens(results: Vec<StepResult>) -> Result<()> {
         true => Ok(()),
         false => Err(crate::Error::Device("a step chose no token".into())),
     }
+}
+
+pub(super) fn random_tokens(backend: &dyn Backend, count: usize, seed: &mut u64) -> Vec<u32> {
+    let vocab = backend.config().vocab_size as u64;
+    (0..count).map(|_| (random(seed) % vocab) as u32).collect()
 }
 
 /// The next of a sequence of random numbers (xorshift, Marsaglia 2003).

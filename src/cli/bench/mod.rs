@@ -1,11 +1,13 @@
 //! `gemma4-wgpu bench`
 
 mod measure;
+mod profile;
 mod table;
 
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -41,14 +43,20 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up
     #[arg(short, long, default_value = "5", value_name = "COUNT")]
     repetitions: NonZeroUsize,
+    /// Print the time of each kernel in one step of every test, after the table
+    #[arg(long)]
+    profile: bool,
+    /// Write the kernels of that step to a Chrome trace, which Perfetto reads too
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Form of the results
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// The same as --output json
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, conflicts_with_all = ["output", "profile"])]
     json: bool,
     /// The same as --output csv
-    #[arg(long, conflicts_with_all = ["output", "json"])]
+    #[arg(long, conflicts_with_all = ["output", "json", "profile"])]
     csv: bool,
 }
 
@@ -95,14 +103,26 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     for test in &tests {
         rows.push(measure(test, &name, &mut *backend, args.repetitions.get(), ceiling, &mut seed)?);
     }
+    let mut profiles = Vec::new();
+    if args.profile || args.trace.is_some() {
+        for test in tests.iter().filter(|test| test.parallel == 1) {
+            profiles.push((test.name(), profile::run(test, &mut *backend, &mut seed)?));
+        }
+    }
+    if let Some(path) = &args.trace {
+        profile::write_trace(path, &profiles)?;
+    }
     let facts = Facts { read_ceiling_gb_per_s: ceiling, peak_bytes: backend.info().peak_bytes };
     let output = match (args.json, args.csv) {
         (true, _) => Output::Json,
         (_, true) => Output::Csv,
         _ => args.output,
     };
-    let text = render(&rows, &facts, output)
+    let mut text = render(&rows, &facts, output)
         .map_err(|error| Error::Input(format!("the results cannot be written: {error}")))?;
+    if args.profile {
+        text.extend(profiles.iter().map(|(test, times)| profile::table(test, times)));
+    }
     io::stdout().write_all(text.as_bytes()).map_err(Exit::from_stdout)
 }
 

@@ -1,25 +1,38 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
-use super::{Kernel, stride};
+use super::{Cost, Emit, Kernel, stride};
 use crate::{
-    config::{AttentionKind, LayerConfig},
+    config::{AttentionKind, LayerConfig, ModelConfig},
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     weights::CacheType,
 };
 
 /// Numbers of a layer's attention that both kernels need.
 fn attention_constants(layer: &LayerConfig, cache_type: CacheType, capacity: usize) -> Wgsl {
-    Wgsl::new()
-        .uint("D", layer.head_dim)
+    head_constants(Wgsl::new(), layer, capacity).part(cache_fragment(cache_type))
+}
+
+/// The kind of layer that attention belongs to.
+fn layer_cost(layer: &LayerConfig) -> Cost {
+    let kind = if layer.attention == AttentionKind::Full { "full" } else { "sliding" };
+    Cost { detail: format!("{kind}, {} dims", layer.head_dim), ..Default::default() }
+}
+
+/// How to read and write pairs of dims of the KV cache.
+fn cache_fragment(cache_type: CacheType) -> &'static str {
+    match cache_type {
+        CacheType::F16 => include_str!("../../../shaders/common/cache_f16.wgsl"),
+        CacheType::F32 => include_str!("../../../shaders/common/cache_f32.wgsl"),
+    }
+}
+
+fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -> Wgsl {
+    wgsl.uint("D", layer.head_dim)
         .uint("N_HEADS", layer.n_heads)
         .uint("N_KV", layer.n_kv_heads)
         .uint("CAPACITY", capacity)
         .uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
         .part(include_str!("../../../shaders/common/step.wgsl"))
-        .part(match cache_type {
-            CacheType::F16 => include_str!("../../../shaders/common/cache_f16.wgsl"),
-            CacheType::F32 => include_str!("../../../shaders/common/cache_f32.wgsl"),
-        })
 }
 
 /// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, turns per
@@ -71,7 +84,7 @@ impl Kernel for RopeKvUpdate {
                 .reductions(variant, 64)
                 .part(include_str!("../../../shaders/rope_kv_update.wgsl"))
                 .finish(),
-            bindings: &[
+            bindings: vec![
                 Binding::ReadWrite,
                 Binding::Read,
                 Binding::Read,
@@ -102,6 +115,22 @@ pub struct Sdpa {
 }
 
 impl Sdpa {
+    pub(super) const BINDINGS: &'static [Binding] =
+        &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform];
+
+    /// The constants that every way of computing it needs, after `wgsl`.
+    pub(super) fn constants(&self, wgsl: Wgsl) -> Wgsl {
+        let layer = &self.layer;
+        let window = match layer.attention {
+            AttentionKind::Sliding { window } => window,
+            AttentionKind::Full => 0,
+        };
+        head_constants(wgsl, layer, self.capacity)
+            .uint("WINDOW", window)
+            .uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
+            .float("SCALE", self.scale)
+    }
+
     /// Tokens taken together during prefill: as many as workgroup memory holds comfortably.
     pub fn prefill_tile(layer: &LayerConfig) -> usize {
         match layer.head_dim {
@@ -113,31 +142,22 @@ impl Sdpa {
 
 impl Kernel for Sdpa {
     fn source(&self, _: &Variant) -> KernelSource {
-        let layer = &self.layer;
-        let window = match layer.attention {
-            AttentionKind::Sliding { window } => window,
-            AttentionKind::Full => 0,
-        };
         KernelSource {
             name: "sdpa",
-            wgsl: attention_constants(layer, self.cache_type, self.capacity)
+            wgsl: self
+                .constants(Wgsl::new())
+                .part(cache_fragment(self.cache_type))
                 .uint("WORKGROUP", 128)
                 .uint("Q_TILE", self.q_tile)
                 .uint("K_TILE", 128 / self.q_tile)
-                .uint("WINDOW", window)
-                .uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
-                .float("SCALE", self.scale)
                 .part(include_str!("../../../shaders/sdpa.wgsl"))
                 .finish(),
-            bindings: &[
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
+            bindings: Self::BINDINGS.to_vec(),
         }
+    }
+
+    fn cost(&self) -> Cost {
+        layer_cost(&self.layer)
     }
 
     fn grid(&self, _: &Variant) -> Grid {
@@ -162,6 +182,11 @@ impl SplitAttention {
     const SMALLEST_PART: usize = 32;
     /// Workgroups that fill a large device twice.
     const WORKGROUPS: usize = 256;
+
+    /// Of a model's layer.
+    pub fn of(layer: &LayerConfig, config: &ModelConfig, cache_type: CacheType, capacity: usize) -> Self {
+        SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
+    }
 
     /// Query heads that a workgroup takes together.
     fn heads(&self) -> usize {
@@ -218,7 +243,7 @@ impl Kernel for SdpaDecode {
                 .reductions(variant, SplitAttention::WORKGROUP)
                 .part(include_str!("../../../shaders/sdpa_decode.wgsl"))
                 .finish(),
-            bindings: &[
+            bindings: vec![
                 Binding::Read,
                 Binding::Read,
                 Binding::Read,
@@ -227,6 +252,10 @@ impl Kernel for SdpaDecode {
                 Binding::ReadWrite,
             ],
         }
+    }
+
+    fn cost(&self) -> Cost {
+        layer_cost(&self.0.layer)
     }
 
     fn grid(&self, _: &Variant) -> Grid {
@@ -239,27 +268,41 @@ impl Kernel for SdpaDecode {
     }
 }
 
-/// Bindings: sums, norms, rows, out `[rows, stride(n_heads · head_dim)]`.
+/// Bindings: sums, norms, rows, then those of `emit` for `n_heads · head_dim` columns.
 #[derive(Debug, Clone)]
-pub struct SdpaCombine(pub SplitAttention);
+pub struct SdpaCombine {
+    pub split: SplitAttention,
+    /// Forms other than floats need heads of a multiple of 32 dims.
+    pub emit: Emit,
+}
+
+impl SdpaCombine {
+    /// Whether the kernel can leave results in another form than floats.
+    pub fn can_emit(layer: &LayerConfig) -> bool {
+        layer.head_dim.is_multiple_of(32)
+    }
+}
 
 impl Kernel for SdpaCombine {
     fn source(&self, _: &Variant) -> KernelSource {
-        let layer = &self.0.layer;
+        let layer = &self.split.layer;
+        let cols = layer.n_heads * layer.head_dim;
+        let wgsl =
+            self.split.constants().uint("WORKGROUP", 128).part(include_str!("../../../shaders/sdpa_combine.wgsl"));
+        let wgsl = match self.emit {
+            Emit::Floats => {
+                wgsl.uint("EMIT_COLS", stride(cols)).part(include_str!("../../../shaders/common/combine_pairs.wgsl"))
+            }
+            emit => emit.add(wgsl, 3, cols).part(include_str!("../../../shaders/common/combine_fours.wgsl")),
+        };
         KernelSource {
             name: "sdpa_combine",
-            wgsl: self
-                .0
-                .constants()
-                .uint("WORKGROUP", 128)
-                .uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
-                .part(include_str!("../../../shaders/sdpa_combine.wgsl"))
-                .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            wgsl: wgsl.finish(),
+            bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
         }
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Rows(1), Extent::Fixed(self.0.layer.n_heads as u32), Extent::Fixed(1)])
+        Grid([Extent::Rows(1), Extent::Fixed(self.split.layer.n_heads as u32), Extent::Fixed(1)])
     }
 }

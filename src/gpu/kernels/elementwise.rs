@@ -1,6 +1,6 @@
-//! Kernels without matrices or attention: embedding, activation, quantization, selection.
+//! Kernels without matrices or attention: embedding, activation, selection.
 
-use super::{Kernel, stride};
+use super::{Emit, Kernel, stride};
 use crate::{
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
@@ -33,7 +33,7 @@ impl Kernel for Embed {
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .part(include_str!("../../../shaders/embed.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
 
@@ -42,10 +42,11 @@ impl Kernel for Embed {
     }
 }
 
-/// Bindings: gate and up `[rows, stride(2 · n)]`, out `[rows, stride(n)]`.
+/// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `emit` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct GeluMul {
     pub n: usize,
+    pub emit: Emit,
 }
 
 impl GeluMul {
@@ -54,46 +55,21 @@ impl GeluMul {
 
 impl Kernel for GeluMul {
     fn source(&self, _: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new()
+            .uint("WORKGROUP", Self::WORKGROUP)
+            .uint("N", self.n)
+            .uint("IN_STRIDE", stride(2 * self.n))
+            .part(include_str!("../../../shaders/gelu_mul.wgsl"));
         KernelSource {
             name: "gelu_mul",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", Self::WORKGROUP)
-                .uint("N", self.n)
-                .uint("IN_STRIDE", stride(2 * self.n))
-                .uint("OUT_STRIDE", stride(self.n))
-                .part(include_str!("../../../shaders/gelu_mul.wgsl"))
-                .finish(),
-            bindings: &[Binding::Read, Binding::ReadWrite],
+            wgsl: self.emit.add(wgsl, 1, self.n).finish(),
+            bindings: self.emit.bindings(&[Binding::Read]),
         }
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Rows(1), Extent::Fixed(self.n.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
-    }
-}
-
-/// Bindings: x `[rows, stride(cols)]`, quants (four int8 a word), groups `[rows, stride(cols) / 32]`
-/// of (scale, scale · sum).
-#[derive(Debug, Clone, Copy)]
-pub struct QuantizeRows {
-    pub cols: usize,
-}
-
-impl Kernel for QuantizeRows {
-    fn source(&self, _: &Variant) -> KernelSource {
-        KernelSource {
-            name: "quantize_rows",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", 64)
-                .uint("COLS", stride(self.cols))
-                .part(include_str!("../../../shaders/quantize_rows.wgsl"))
-                .finish(),
-            bindings: &[Binding::Read, Binding::ReadWrite, Binding::ReadWrite],
-        }
-    }
-
-    fn grid(&self, _: &Variant) -> Grid {
-        Grid::rows()
+        let fours = stride(self.n) / 4;
+        Grid([Extent::Rows(1), Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
     }
 }
 
@@ -112,7 +88,7 @@ impl Kernel for GatherRows {
                 .uint("COLS", stride(self.cols))
                 .part(include_str!("../../../shaders/gather_rows.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
 
@@ -138,7 +114,7 @@ impl Kernel for Argmax {
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .part(include_str!("../../../shaders/argmax.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
 

@@ -1,6 +1,6 @@
 //! Products of packed weights and activations.
 
-use super::{Kernel, stride};
+use super::{Cost, Kernel, stride};
 use crate::{
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
@@ -29,6 +29,14 @@ impl Linear {
         match format {
             PackFormat::Int { bits, group, offset } => group == 32 || (group == 16 && bits == 8 && !offset),
             _ => false,
+        }
+    }
+
+    pub(super) fn cost(&self) -> Cost {
+        Cost {
+            detail: format!("{}x{} {}", self.rows, self.cols, self.format),
+            weight_bytes: (self.rows * self.format.row_bytes(self.cols)) as u64,
+            multiplications_per_row: (self.rows * self.cols) as u64,
         }
     }
 
@@ -80,8 +88,12 @@ impl Kernel for Matvec {
                 .reductions(variant, MATVEC_WORKGROUP)
                 .part(include_str!("../../../shaders/matvec.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
     }
 
     fn grid(&self, variant: &Variant) -> Grid {
@@ -104,8 +116,12 @@ impl Kernel for MatvecQ8 {
                 .reductions(variant, MATVEC_WORKGROUP)
                 .part(include_str!("../../../shaders/matvec_q8.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
     }
 
     fn grid(&self, variant: &Variant) -> Grid {
@@ -130,8 +146,12 @@ impl Kernel for Matmul {
                 .bool("OVER_OUTPUTS", self.0.over_outputs)
                 .part(include_str!("../../../shaders/matmul.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
         }
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
     }
 
     fn grid(&self, _: &Variant) -> Grid {
@@ -190,7 +210,7 @@ impl Kernel for MatvecQ8Split {
                 .weight_groups(bits, self.linear.format, self.linear.cols)
                 .part(include_str!("../../../shaders/matvec_q8_split.wgsl"))
                 .finish(),
-            bindings: &[
+            bindings: vec![
                 Binding::Read,
                 Binding::Read,
                 Binding::Read,
@@ -199,6 +219,10 @@ impl Kernel for MatvecQ8Split {
                 Binding::Uniform,
             ],
         }
+    }
+
+    fn cost(&self) -> Cost {
+        self.linear.cost()
     }
 
     fn grid(&self, variant: &Variant) -> Grid {

@@ -23,7 +23,7 @@ impl Kernel for Fill {
                     false => include_str!("../../../shaders/fill_constant.wgsl"),
                 })
                 .finish(),
-            bindings: &[Binding::ReadWrite, Binding::Uniform],
+            bindings: vec![Binding::ReadWrite, Binding::Uniform],
         }
     }
 
@@ -52,7 +52,7 @@ impl Kernel for ReadAll {
                 .uint("BLOCK", Self::BLOCK_BYTES / 16)
                 .part(include_str!("../../../shaders/read_all.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::ReadWrite],
         }
     }
 

@@ -2,13 +2,17 @@
 //! twin in [`crate::cpu::ops`] says what it computes.
 
 mod attention;
+mod coop;
 mod elementwise;
+mod emit;
 mod linear;
 mod memory;
 mod norm;
 
 pub use attention::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention};
-pub use elementwise::{Argmax, Embed, GatherRows, GeluMul, QuantizeRows};
+pub use coop::{MatmulCoop, SdpaCoop};
+pub use elementwise::{Argmax, Embed, GatherRows, GeluMul};
+pub use emit::{Convert, Emit, ROW_TILE};
 pub use linear::{Linear, Matmul, Matvec, MatvecQ8, MatvecQ8Split};
 pub use memory::{Fill, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};
@@ -22,6 +26,21 @@ pub trait Kernel {
 
     /// Workgroups for a variant.
     fn grid(&self, variant: &Variant) -> Grid;
+
+    /// What a profile says of it.
+    fn cost(&self) -> Cost {
+        Cost::default()
+    }
+}
+
+/// What tells a kernel from others of its name, and what it has to do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cost {
+    pub detail: String,
+    /// Bytes of weights that it reads.
+    pub weight_bytes: u64,
+    /// Multiplications by weights for one row of activations.
+    pub multiplications_per_row: u64,
 }
 
 /// Columns of an activation row in memory: a multiple of 32, the rest zero.

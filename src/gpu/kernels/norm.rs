@@ -1,6 +1,6 @@
 //! RMS norms of the residual stream.
 
-use super::{Kernel, stride};
+use super::{Emit, Kernel, stride};
 use crate::gpu::{Binding, Grid, KernelSource, Variant, wgsl::Wgsl};
 
 const WORKGROUP: usize = 256;
@@ -12,19 +12,18 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
-fn norm_constants(n: usize, eps: f32) -> Wgsl {
-    Wgsl::new().uint("N", n).uint("STRIDE", stride(n)).float("EPS", eps)
-}
-
 impl Kernel for RmsNorm {
     fn source(&self, variant: &Variant) -> KernelSource {
         KernelSource {
             name: "rms_norm",
-            wgsl: norm_constants(self.n, self.eps)
+            wgsl: Wgsl::new()
+                .uint("N", self.n)
+                .uint("STRIDE", stride(self.n))
+                .float("EPS", self.eps)
                 .reductions(variant, WORKGROUP)
                 .part(include_str!("../../../shaders/rms_norm.wgsl"))
                 .finish(),
-            bindings: &[Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
 
@@ -33,30 +32,33 @@ impl Kernel for RmsNorm {
     }
 }
 
-/// Bindings: x `[rows, stride(n)]` (updated), branch `[rows, stride(n)]`, post weight `[n]`, next
-/// weight `[n]`, out `[rows, stride(n)]`, uniform whose first f32 is the layer's scalar.
+/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over parts, post weight
+/// `[n]`, next weight `[n]`, uniform whose first f32 is the layer's scalar, then those of `emit` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct NormAddNorm {
     pub n: usize,
     pub eps: f32,
+    /// Sums that make up the branch, see [`MatmulCoop`](super::MatmulCoop).
+    pub parts: usize,
+    /// From one part to the next, in elements.
+    pub part_stride: usize,
+    pub emit: Emit,
 }
 
 impl Kernel for NormAddNorm {
     fn source(&self, variant: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new()
+            .uint("N", self.n)
+            .float("EPS", self.eps)
+            .uint("PARTS", self.parts)
+            .uint("PART_STRIDE", self.part_stride)
+            .reductions(variant, WORKGROUP)
+            .part(include_str!("../../../shaders/norm_add_norm.wgsl"));
+        let own = [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "norm_add_norm",
-            wgsl: norm_constants(self.n, self.eps)
-                .reductions(variant, WORKGROUP)
-                .part(include_str!("../../../shaders/norm_add_norm.wgsl"))
-                .finish(),
-            bindings: &[
-                Binding::ReadWrite,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
+            wgsl: self.emit.add(wgsl, own.len(), self.n).finish(),
+            bindings: self.emit.bindings(&own),
         }
     }
 

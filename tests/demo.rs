@@ -1,18 +1,28 @@
-//! The embedded model on the CPU backend.
+//! The embedded model: what it is, and its held-out perplexity on both backends.
 
 mod common;
 
-use gemma4_wgpu::{checkpoint::Checkpoint, quant::Dtype};
+use gemma4_wgpu::{
+    checkpoint::{Checkpoint, TensorSource},
+    config::AttentionKind,
+    gpu::KernelOptions,
+    quant::Dtype,
+};
 
 #[test]
-fn heldout_perplexity() {
+fn heldout_perplexity_on_cpu() {
     common::demo::assert_perplexity(&common::cpu);
+}
+
+/// Takes software adapters a minute or two.
+#[test]
+fn heldout_perplexity_on_wgpu() {
+    common::demo::assert_perplexity(&common::gpu(KernelOptions::default()));
 }
 
 /// The 31B model's kinds of layers, and the size that the program may grow by.
 #[test]
 fn architecture_and_size() {
-    use gemma4_wgpu::{checkpoint::TensorSource, config::AttentionKind};
     let checkpoint = Checkpoint::demo().unwrap();
     let config = checkpoint.config();
     let full: Vec<bool> = config.layers.iter().map(|layer| layer.attention == AttentionKind::Full).collect();

@@ -1,0 +1,11 @@
+// Results as matmul_coop reads them: f16, blocks of 32 columns outermost, so that a tile of rows is contiguous. Within
+// four columns the order is 0, 2, 1, 3, in which the weights' nibbles come apart.
+
+@group(0) @binding(EMIT) var<storage, read_write> halves: array<vec4<f16>>; // [EMIT_COLS / 32, M_STRIDE, 8]
+
+fn emit(row: u32, four: u32, values: vec4<f32>, local: u32) {
+    if four < EMIT_COLS / 4u {
+        let held = clamp(values, vec4<f32>(-65504.0), vec4<f32>(65504.0));
+        halves[((four / 8u) * M_STRIDE + row) * 8u + four % 8u] = vec4<f16>(held.xzyw);
+    }
+}

@@ -1,0 +1,115 @@
+//! Products and attention of many tokens on cooperative matrices.
+
+use super::{Cost, Kernel, Linear, ROW_TILE, Sdpa, stride};
+use crate::{
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    quant::PackFormat,
+    weights::CacheType,
+};
+
+/// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows, y_stride]`, step. Rows of y up to the next
+/// multiple of 16 are written.
+#[derive(Debug, Clone, Copy)]
+pub struct MatmulCoop {
+    pub linear: Linear,
+    /// Of the activations.
+    pub m_stride: usize,
+    /// Workgroups that share the columns of a tile; the sum over their results is the product.
+    pub splits: usize,
+    /// From one split's results to the next one's, in elements.
+    pub split_stride: usize,
+}
+
+impl MatmulCoop {
+    /// Whether the kernel can make this product: int weights, whole blocks of 16 results, aligned for 16 bytes.
+    pub fn can_run(variant: &Variant, linear: &Linear) -> bool {
+        variant.coop
+            && matches!(linear.format, PackFormat::Int { .. })
+            && linear.rows.is_multiple_of(16)
+            && linear.y_stride.is_multiple_of(4)
+            && linear.y_offset.is_multiple_of(4)
+            && linear.softcap.is_none()
+            && !linear.over_outputs
+    }
+
+    /// Most that [`MatmulCoop::splits`] gives.
+    pub const MOST_SPLITS: usize = 3;
+
+    /// Splits that fill a large device where the rows alone do not.
+    pub fn splits(rows: usize, cols: usize) -> usize {
+        if rows <= 8192 && cols >= 4096 { Self::MOST_SPLITS } else { 1 }
+    }
+}
+
+impl Kernel for MatmulCoop {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let linear = &self.linear;
+        let bits = match linear.format {
+            PackFormat::Int { bits, .. } => bits,
+            _ => 8,
+        };
+        KernelSource {
+            name: "matmul_coop",
+            wgsl: Wgsl::new()
+                .coop()
+                .uint("ROWS", linear.rows)
+                .uint("COLS", stride(linear.cols))
+                .uint("Y_STRIDE", linear.y_stride)
+                .uint("Y_OFFSET", linear.y_offset)
+                .uint("M_STRIDE", self.m_stride)
+                .uint("SPLITS", self.splits)
+                .uint("SPLIT_STRIDE", self.split_stride)
+                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/matmul_coop.wgsl"))
+                .weight_halves(bits, linear.format, linear.cols)
+                .finish(),
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        self.linear.cost()
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        // Row tiles vary fastest, so that neighbours share weights.
+        let tiles = self.linear.rows.div_ceil(ROW_TILE) as u32;
+        Grid([Extent::Rows(ROW_TILE as u32), Extent::Fixed(tiles), Extent::Fixed(self.splits as u32)])
+    }
+}
+
+/// [`Sdpa`] for consecutive tokens of one sequence, same bindings; `q_tile` does not matter.
+#[derive(Debug, Clone)]
+pub struct SdpaCoop(pub Sdpa);
+
+impl SdpaCoop {
+    /// Keys that are taken together: a cache's capacity must be a multiple.
+    pub const KEYS: usize = 32;
+
+    /// Whether the kernel can run this attention.
+    pub fn can_run(variant: &Variant, sdpa: &Sdpa) -> bool {
+        variant.coop
+            && matches!(sdpa.layer.head_dim, 256 | 512)
+            && sdpa.cache_type == CacheType::F16
+            && sdpa.capacity.is_multiple_of(Self::KEYS)
+    }
+}
+
+impl Kernel for SdpaCoop {
+    fn source(&self, _: &Variant) -> KernelSource {
+        KernelSource {
+            name: "sdpa_coop",
+            wgsl: self.0.constants(Wgsl::new().coop()).part(include_str!("../../../shaders/sdpa_coop.wgsl")).finish(),
+            bindings: Sdpa::BINDINGS.to_vec(),
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let queries = if self.0.layer.head_dim == 256 { 64 } else { 32 };
+        Grid([Extent::Rows(queries), Extent::Fixed(self.0.layer.n_heads as u32), Extent::Fixed(1)])
+    }
+}

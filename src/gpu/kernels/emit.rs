@@ -1,0 +1,64 @@
+//! The forms in which kernels leave activations for the next matrix product.
+
+use super::{Kernel, stride};
+use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
+
+/// Rows of [`Emit::Halves`] are padded to a multiple of this.
+pub const ROW_TILE: usize = 128;
+
+/// What a kernel makes of its results. The buffers are bound after the kernel's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emit {
+    /// f32 `[rows, stride(cols)]`.
+    Floats,
+    /// int8 `[rows, stride(cols)]`, four a word; f32 `[rows, stride(cols) / 32, 2]`: scale, scale · sum.
+    Q8,
+    /// f16 `[stride(cols) / 32, m_stride, 32]`, see `emit_halves.wgsl` for the order of the columns. `m_stride` is how
+    /// many rows the buffer has room for, a multiple of [`ROW_TILE`].
+    Halves { m_stride: usize },
+}
+
+impl Emit {
+    /// Adds the fragment that writes results of `cols` columns to bindings from `at` on.
+    pub(super) fn add(self, wgsl: Wgsl, at: usize, cols: usize) -> Wgsl {
+        let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
+        match self {
+            Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
+            Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
+            Emit::Halves { m_stride } => {
+                wgsl.f16().uint("M_STRIDE", m_stride).part(include_str!("../../../shaders/common/emit_halves.wgsl"))
+            }
+        }
+    }
+
+    /// `own`, then this form's buffers.
+    pub(super) fn bindings(self, own: &[Binding]) -> Vec<Binding> {
+        let outputs = if self == Emit::Q8 { 2 } else { 1 };
+        [own, &[Binding::ReadWrite; 2][..outputs]].concat()
+    }
+}
+
+/// Activations in another form. Bindings: x `[rows, stride(cols)]` f32, then those of `emit`.
+#[derive(Debug, Clone, Copy)]
+pub struct Convert {
+    pub cols: usize,
+    pub emit: Emit,
+    /// One row for each output row rather than for each token.
+    pub over_outputs: bool,
+}
+
+impl Kernel for Convert {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new().uint("WORKGROUP", 256);
+        KernelSource {
+            name: "convert",
+            wgsl: self.emit.add(wgsl, 1, self.cols).part(include_str!("../../../shaders/convert.wgsl")).finish(),
+            bindings: self.emit.bindings(&[Binding::Read]),
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let rows = if self.over_outputs { Extent::Outputs } else { Extent::Rows(1) };
+        Grid([rows, Extent::Fixed(1), Extent::Fixed(1)])
+    }
+}

@@ -1,0 +1,96 @@
+//! What a layer keeps on the device: its KV cache and its weights as the forward pass wants them.
+
+use super::{
+    Gpu, GpuBuffer, GpuMatrix,
+    kernels::{RopeKvUpdate, SdpaCoop},
+};
+use crate::{
+    Result,
+    backend::cache_capacity,
+    config::LayerConfig,
+    weights::{CacheType, LayerWeights, LoadOptions},
+};
+
+/// KV cache of one layer, each `[slots, n_kv_heads, capacity, head_dim]`.
+pub(super) struct LayerCache {
+    pub k: GpuBuffer,
+    pub v: GpuBuffer,
+    /// Positions that a slot holds: a ring in sliding layers.
+    pub capacity: usize,
+}
+
+impl LayerCache {
+    pub fn new(gpu: &Gpu, layer: &LayerConfig, options: &LoadOptions, rows: usize) -> Result<Self> {
+        let context = options.context_length;
+        // Whole tiles of keys; a ring may hold more than it needs.
+        let capacity = cache_capacity(layer, context, rows).next_multiple_of(SdpaCoop::KEYS);
+        let element = match options.cache_type {
+            CacheType::F16 => 2,
+            CacheType::F32 => 4,
+        };
+        let bytes = [capacity, options.max_sequences, layer.n_kv_heads, layer.head_dim, element]
+            .iter()
+            .fold(1u64, |product, &factor| product.saturating_mul(factor as u64));
+        let label = format!("KV cache of one layer for {context} positions");
+        Ok(LayerCache { k: gpu.buffer(&label, bytes)?, v: gpu.buffer(&label, bytes)?, capacity })
+    }
+}
+
+/// Matrices with one input, with the columns of the result at which theirs begin: one matrix where they could be joined.
+pub(super) type Joined = Vec<(GpuMatrix, usize)>;
+
+/// Weights of a layer.
+pub(super) struct GpuLayer {
+    pub input_norm: GpuBuffer,
+    /// q, k and, unless V is K, v.
+    pub qkv: Joined,
+    pub o_proj: GpuMatrix,
+    pub post_attention_norm: GpuBuffer,
+    pub pre_feedforward_norm: GpuBuffer,
+    /// gate and up.
+    pub gate_up: Joined,
+    pub down_proj: GpuMatrix,
+    pub post_feedforward_norm: GpuBuffer,
+    /// Uniform: the layer's output scalar.
+    pub scalar: GpuBuffer,
+    /// q_norm and k_norm, one after the other.
+    pub qk_norms: GpuBuffer,
+    /// See [`RopeKvUpdate::turns`].
+    pub turns: GpuBuffer,
+}
+
+impl GpuLayer {
+    pub fn new(gpu: &Gpu, layer: &LayerConfig, weights: LayerWeights<GpuMatrix, GpuBuffer>) -> Result<Self> {
+        let norm_bytes = 4 * layer.head_dim as u64;
+        let qk_norms = gpu.buffer("qk norms", 2 * norm_bytes)?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&weights.q_norm, 0, &qk_norms, 0, norm_bytes);
+        encoder.copy_buffer_to_buffer(&weights.k_norm, 0, &qk_norms, norm_bytes, norm_bytes);
+        gpu.queue().submit([encoder.finish()]);
+        let qkv = [Some(weights.q_proj), Some(weights.k_proj), weights.v_proj];
+        Ok(GpuLayer {
+            input_norm: weights.input_norm,
+            qkv: join(gpu, qkv.into_iter().flatten().collect())?,
+            o_proj: weights.o_proj,
+            post_attention_norm: weights.post_attention_norm,
+            pre_feedforward_norm: weights.pre_feedforward_norm,
+            gate_up: join(gpu, vec![weights.gate_proj, weights.up_proj])?,
+            down_proj: weights.down_proj,
+            post_feedforward_norm: weights.post_feedforward_norm,
+            scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
+            qk_norms,
+            turns: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,
+        })
+    }
+}
+
+/// Matrices whose results lie one after another.
+fn join(gpu: &Gpu, matrices: Vec<GpuMatrix>) -> Result<Joined> {
+    let mut first = 0;
+    let place = |matrix: GpuMatrix| {
+        first += matrix.rows;
+        let offset = first - matrix.rows;
+        (matrix, offset)
+    };
+    Ok(GpuMatrix::join(gpu, matrices)?.into_iter().map(place).collect())
+}

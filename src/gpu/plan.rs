@@ -1,0 +1,201 @@
+//! A list of dispatches under construction: which kernel makes a product, and from activations in which form.
+
+use super::{
+    Dispatch, Gpu, GpuBuffer, GpuMatrix, Grid,
+    forward::StepShape,
+    kernels::{Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE, stride},
+    layers::Joined,
+    scratch::Scratch,
+};
+use crate::Result;
+
+/// Where a product's results go: columns from `offset` on of rows `stride` wide.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub y: &'a GpuBuffer,
+    pub stride: usize,
+    pub offset: usize,
+}
+
+/// Activations `[rows, stride(cols)]` f32, or what was made of them.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub floats: &'a GpuBuffer,
+    pub cols: usize,
+    /// The one form that is there.
+    pub form: Emit,
+}
+
+pub(super) struct Plan<'a> {
+    pub gpu: &'a Gpu,
+    pub scratch: &'a Scratch,
+    pub shape: StepShape,
+    /// Rows are output rows, not tokens.
+    pub over_outputs: bool,
+    pub steps: Vec<Dispatch>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(gpu: &'a Gpu, scratch: &'a Scratch, shape: StepShape, over_outputs: bool) -> Self {
+        Plan { gpu, scratch, shape, over_outputs, steps: Vec::new() }
+    }
+
+    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
+        let grid: Grid = kernel.grid(self.gpu.variant());
+        let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
+        let mut dispatch = self.gpu.dispatch(&kernel.source(self.gpu.variant()), &buffers, grid)?;
+        dispatch.cost = kernel.cost();
+        self.steps.push(dispatch);
+        Ok(())
+    }
+
+    /// Runs a kernel that leaves its results in the form `emit`; `floats` is where they go as f32.
+    pub fn run_emitting(
+        &mut self,
+        kernel: &dyn Kernel,
+        own: &[&GpuBuffer],
+        emit: Emit,
+        floats: &GpuBuffer,
+    ) -> Result<()> {
+        let s = self.scratch;
+        let outputs: &[&GpuBuffer] = match emit {
+            Emit::Floats => &[floats],
+            Emit::Q8 => &[&s.quants, &s.quant_groups],
+            Emit::Halves { .. } => &[&s.halves],
+        };
+        self.run(kernel, &[own, outputs].concat())
+    }
+
+    fn is_small(&self) -> bool {
+        matches!(self.shape, StepShape::One | StepShape::Few)
+    }
+
+    /// The parts of a product.
+    fn linears(&self, matrix: &GpuMatrix, place: Place<'_>, softcap: Option<f32>) -> Vec<Linear> {
+        let linear = |part: &super::matrix::MatrixPart| Linear {
+            format: matrix.format,
+            rows: part.rows,
+            cols: matrix.cols,
+            y_stride: place.stride,
+            y_offset: place.offset + part.first_row,
+            softcap,
+            over_outputs: self.over_outputs,
+        };
+        matrix.parts.iter().map(linear).collect()
+    }
+
+    /// The form in which a product takes its activations.
+    fn form(&self, matrix: &GpuMatrix, place: Place<'_>, softcap: Option<f32>) -> Emit {
+        let variant = self.gpu.variant();
+        if self.is_small() {
+            let q8 = variant.dp4a && Linear::supports_q8(matrix.format);
+            return if q8 { Emit::Q8 } else { Emit::Floats };
+        }
+        let linears = self.linears(matrix, place, softcap);
+        match linears.iter().all(|linear| MatmulCoop::can_run(variant, linear)) {
+            true => Emit::Halves { m_stride: self.scratch.row_capacity.next_multiple_of(ROW_TILE) },
+            false => Emit::Floats,
+        }
+    }
+
+    /// The form that suits all of these products, which is floats where they differ.
+    pub fn input_form(&self, joined: &Joined, place: Place<'_>) -> Emit {
+        let mut forms = joined.iter().map(|(matrix, offset)| {
+            let offset = place.offset + offset;
+            self.form(matrix, Place { offset, ..place }, None)
+        });
+        let first = forms.next().unwrap_or(Emit::Floats);
+        if forms.all(|form| form == first) { first } else { Emit::Floats }
+    }
+
+    /// Products of matrices with one input, side by side in `place`.
+    pub fn products(&mut self, joined: &Joined, input: Input<'_>, place: Place<'_>) -> Result<()> {
+        let mut there = vec![input.form];
+        for (matrix, offset) in joined {
+            let place = Place { offset: place.offset + offset, ..place };
+            let form = self.form(matrix, place, None);
+            if !there.contains(&form) {
+                self.convert(input, form)?;
+                there.push(form);
+            }
+            self.product(matrix, input.floats, place, None, 1)?;
+        }
+        Ok(())
+    }
+
+    fn convert(&mut self, input: Input<'_>, emit: Emit) -> Result<()> {
+        debug_assert_eq!(input.form, Emit::Floats, "only floats can be converted");
+        let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
+        self.run_emitting(&kernel, &[input.floats], emit, input.floats)
+    }
+
+    /// One product whose input is floats.
+    pub fn single(&mut self, matrix: &GpuMatrix, x: &GpuBuffer, place: Place<'_>, softcap: Option<f32>) -> Result<()> {
+        let form = self.form(matrix, place, softcap);
+        if form != Emit::Floats {
+            self.convert(Input { floats: x, cols: matrix.cols, form: Emit::Floats }, form)?;
+        }
+        self.product(matrix, x, place, softcap, 1)
+    }
+
+    /// The end of a branch: a product into `scratch.branch`. The result is the sum of so many parts.
+    pub fn branch(&mut self, matrix: &GpuMatrix, input: Input<'_>) -> Result<usize> {
+        let place = self.branch_place(matrix);
+        let form = self.form(matrix, place, None);
+        if form != input.form {
+            self.convert(input, form)?;
+        }
+        let splits = match form {
+            Emit::Halves { .. } if matrix.parts.len() == 1 => MatmulCoop::splits(matrix.rows, matrix.cols),
+            _ => 1,
+        };
+        self.product(matrix, input.floats, place, None, splits)?;
+        Ok(splits)
+    }
+
+    fn branch_place(&self, matrix: &GpuMatrix) -> Place<'a> {
+        Place { y: &self.scratch.branch, stride: stride(matrix.rows), offset: 0 }
+    }
+
+    /// The form in which [`Plan::branch`] takes its activations.
+    pub fn branch_form(&self, matrix: &GpuMatrix) -> Emit {
+        self.form(matrix, self.branch_place(matrix), None)
+    }
+
+    /// From one part of a branch to the next, in elements.
+    pub fn branch_part_stride(&self, hidden: usize) -> usize {
+        self.scratch.row_capacity * stride(hidden)
+    }
+
+    /// A product whose input is there in the form that it takes.
+    fn product(
+        &mut self,
+        matrix: &GpuMatrix,
+        x: &GpuBuffer,
+        place: Place<'_>,
+        softcap: Option<f32>,
+        splits: usize,
+    ) -> Result<()> {
+        let form = self.form(matrix, place, softcap);
+        let s = self.scratch;
+        for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, place, softcap)) {
+            let (data, scales, y) = (&part.data, &part.scales, place.y);
+            match form {
+                Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
+                    let m = if self.shape == StepShape::One { 1 } else { MatvecQ8Split::MOST_ROWS };
+                    let kernel = MatvecQ8Split { linear, m };
+                    self.run(&kernel, &[data, scales, &s.quants, &s.quant_groups, y, &s.step])?;
+                }
+                Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, &s.quants, &s.quant_groups, y])?,
+                Emit::Halves { m_stride } => {
+                    let split_stride = s.row_capacity * linear.y_stride;
+                    let kernel = MatmulCoop { linear, m_stride, splits, split_stride };
+                    self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
+                }
+                Emit::Floats if self.is_small() => self.run(&Matvec(linear), &[data, scales, x, y])?,
+                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! Buffers that a step works in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Gpu, GpuBuffer,
+    kernels::{MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, SplitAttention, stride},
+};
+use crate::{
+    Result,
+    config::{LayerConfig, ModelConfig},
+    weights::LoadOptions,
+};
+
+/// Activations and step inputs, sized for the largest step. Widths are in columns.
+pub(super) struct Scratch {
+    /// Residual stream `[rows, hidden]`.
+    pub x: GpuBuffer,
+    /// Normed input of the next branch `[rows, hidden]`.
+    pub normed: GpuBuffer,
+    /// Output of a branch `[parts, rows, hidden]`: the sum of several parts, or one.
+    pub branch: GpuBuffer,
+    pub qkv: GpuBuffer,
+    pub gate_up: GpuBuffer,
+    /// Attention outputs and MLP hidden states, by their width: padding columns must stay zero.
+    pub attention: BTreeMap<usize, GpuBuffer>,
+    pub hidden: BTreeMap<usize, GpuBuffer>,
+    /// Parts of attention for the few rows of a decoding step.
+    pub attention_sums: GpuBuffer,
+    pub attention_norms: GpuBuffer,
+    /// int8 activations and their groups.
+    pub quants: GpuBuffer,
+    pub quant_groups: GpuBuffer,
+    /// f16 activations for cooperative matrices, see [`Emit::Halves`](super::kernels::Emit).
+    pub halves: GpuBuffer,
+    /// Rows that the buffers for all tokens of a step have room for.
+    pub row_capacity: usize,
+    /// Final hidden states whose logits are wanted `[outputs, hidden]`.
+    pub gathered: GpuBuffer,
+    /// `[outputs, vocab]`
+    pub logits: GpuBuffer,
+    /// Inputs of the step: one [`super::backend::StepRow`] a token.
+    pub rows: GpuBuffer,
+    /// Rows whose logits are wanted.
+    pub outputs: GpuBuffer,
+    /// The last token chosen on the device for each slot.
+    pub sampled: GpuBuffer,
+    /// Uniform: rows, outputs.
+    pub step: GpuBuffer,
+    /// Uniform: 1.0, the scalar where a seam has none.
+    pub one: GpuBuffer,
+}
+
+impl Scratch {
+    pub fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions, rows: usize, logit_rows: usize) -> Result<Self> {
+        let widest = |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
+        let hidden = stride(config.hidden_size);
+        let attention = stride(widest(|layer| layer.n_heads * layer.head_dim));
+        let ffn = stride(widest(|layer| layer.intermediate_size));
+        let input = hidden.max(attention).max(ffn);
+        let floats = |label: &str, rows: usize, cols: usize| gpu.buffer(label, 4 * rows as u64 * cols as u64);
+        // Products on cooperative matrices write blocks of 16 rows and read tiles of 128.
+        let rows = rows.next_multiple_of(16);
+        let coop = gpu.variant().coop;
+        let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
+        let halves = if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
+        let few = rows.min(MatvecQ8Split::MOST_ROWS);
+        let split = |size: fn(&SplitAttention) -> usize| {
+            let sizes =
+                config.layers.iter().map(|layer| size(&SplitAttention::of(layer, config, options.cache_type, 1)));
+            sizes.max().unwrap_or(0)
+        };
+        let by_width = |label: &str, width: fn(&LayerConfig) -> usize| {
+            let widths: BTreeSet<usize> = config.layers.iter().map(width).collect();
+            widths.into_iter().map(|cols| Ok((cols, floats(label, rows, stride(cols))?))).collect::<Result<_>>()
+        };
+        Ok(Scratch {
+            x: floats("residual stream", rows, hidden)?,
+            normed: floats("normed", rows, hidden)?,
+            branch: floats("branch", rows * parts, hidden)?,
+            qkv: floats("qkv", rows, widest(RopeKvUpdate::qkv_stride))?,
+            gate_up: floats("gate and up", rows, widest(|layer| stride(2 * layer.intermediate_size)))?,
+            attention: by_width("attention", |layer| layer.n_heads * layer.head_dim)?,
+            hidden: by_width("mlp", |layer| layer.intermediate_size)?,
+            attention_sums: floats("attention sums", few, split(SplitAttention::sums_per_row))?,
+            attention_norms: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
+            quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
+            quant_groups: gpu.buffer("int8 scales", (rows * input / 4) as u64)?,
+            halves: gpu.buffer("f16 activations", halves)?,
+            row_capacity: rows,
+            gathered: floats("outputs", logit_rows, hidden)?,
+            logits: floats("logits", logit_rows, config.vocab_size)?,
+            rows: gpu.buffer("rows", 16 * rows as u64)?,
+            outputs: gpu.buffer("output rows", 4 * logit_rows as u64)?,
+            sampled: gpu.buffer("sampled", 4 * options.max_sequences as u64)?,
+            step: gpu.uniform("step", [0; 4])?,
+            one: gpu.uniform("one", [1f32.to_bits(), 0, 0, 0])?,
+        })
+    }
+}
