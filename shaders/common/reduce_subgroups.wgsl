@@ -31,10 +31,11 @@ fn group_sum(value: f32, local: u32) -> f32 {
         partial_sums[team_index] = sum;
     }
     workgroupBarrier();
-    var total = 0.0;
-    for (var i = 0u; i < team_count; i++) {
-        total += partial_sums[i];
+    var part = 0.0;
+    for (var i = team_lane; i < team_count; i += team_size) {
+        part += partial_sums[i];
     }
+    let total = subgroupAdd(part);
     workgroupBarrier();
     return total;
 }

@@ -145,6 +145,8 @@ pub struct KernelOptions {
     pub dp4a: Option<bool>,
     /// Matrix products and attention of many tokens on cooperative matrices.
     pub coop: Option<bool>,
+    /// Workgroups of 1024 where one workgroup has a whole row.
+    pub wide: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
@@ -152,7 +154,7 @@ pub struct KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -167,8 +169,9 @@ impl FromStr for KernelOptions {
                 "f16" => &mut options.f16,
                 "dp4a" => &mut options.dp4a,
                 "coop" => &mut options.coop,
+                "wide" => &mut options.wide,
                 "checks" => &mut options.checks,
-                _ => return Err(format!("{name}: no such kernel option (subgroups, f16, dp4a, coop, checks)")),
+                _ => return Err(format!("{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, checks)")),
             };
             *field = Some(value);
         }
@@ -189,6 +192,8 @@ pub struct Variant {
     pub dp4a: bool,
     /// Products and attention of many tokens on cooperative matrices: 16 × 16 of f16 with f32 sums, in subgroups of 32.
     pub coop: bool,
+    /// Workgroups of 1024 where one workgroup has a whole row.
+    pub wide: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -209,6 +214,10 @@ impl Variant {
         // Software rasterizers convert every f16 by hand.
         let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
         let can_coop = facts.has_coop_kernels() && subgroup_size == Some(32) && f16;
+        let can_be_wide = facts.max_workgroup_invocations >= 1024;
+        if options.wide == Some(true) && !can_be_wide {
+            return Err(lacking("wide"));
+        }
         if options.coop == Some(true) && !can_coop {
             return Err(lacking("coop"));
         }
@@ -217,6 +226,8 @@ impl Variant {
             subgroup_size,
             f16,
             coop: options.coop.unwrap_or(can_coop),
+            // Few rows leave a large device idle but for the one workgroup's own latency.
+            wide: options.wide.unwrap_or(can_be_wide && facts.device_type == "discrete GPU"),
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             checks: options.checks.unwrap_or(false),

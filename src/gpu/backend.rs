@@ -182,7 +182,7 @@ impl GpuBackend {
         let step = StepSize { outputs: block.rows.len(), ..StepSize::default() };
         encode_all(&head.logits, &mut pass, step);
         if block.greedy {
-            head.argmax.encode(&mut pass, step);
+            encode_all(&head.argmax, &mut pass, step);
         }
         drop(pass);
         if let Some((readback, offset)) = to {
@@ -217,7 +217,8 @@ impl GpuBackend {
         if let Some(block) = block {
             let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
             dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
-            dispatches.extend(block.greedy.then_some((&head.argmax, size)));
+            let argmax = head.argmax.iter().filter(|_| block.greedy);
+            dispatches.extend(argmax.map(|dispatch| (dispatch, size)));
         }
         profile::run(&self.gpu, &dispatches).await
     }

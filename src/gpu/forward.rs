@@ -3,8 +3,8 @@
 use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix,
     kernels::{
-        Argmax, Embed, Emit, GatherRows, GeluMul, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop,
-        SdpaDecode, SplitAttention, stride,
+        Argmax, ArgmaxParts, Embed, Emit, GatherRows, GeluMul, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
+        SdpaCoop, SdpaDecode, SplitAttention, stride,
     },
     layers::{GpuLayer, LayerCache},
     plan::{Input, Place, Plan},
@@ -40,7 +40,7 @@ pub(super) struct Trunk(pub Vec<Dispatch>);
 /// Dispatches from final hidden states to logits, and from logits to tokens.
 pub(super) struct Head {
     pub logits: Vec<Dispatch>,
-    pub argmax: Dispatch,
+    pub argmax: Vec<Dispatch>,
 }
 
 /// A model's weights, caches and scratch on a device.
@@ -226,7 +226,8 @@ impl Model {
         let place = Place { y: &s.logits, stride: vocab, offset: 0 };
         plan.single(matrix, &s.gathered, place, self.config.final_logit_softcap)?;
         let logits = std::mem::take(&mut plan.steps);
-        plan.run(&Argmax { n: vocab }, &[&s.logits, &s.outputs, &s.rows, &s.sampled])?;
-        Ok(Head { logits, argmax: plan.steps.remove(0) })
+        plan.run(&ArgmaxParts { n: vocab }, &[&s.logits, &s.argmax_parts])?;
+        plan.run(&Argmax { n: vocab }, &[&s.argmax_parts, &s.outputs, &s.rows, &s.sampled])?;
+        Ok(Head { logits, argmax: plan.steps })
     }
 }

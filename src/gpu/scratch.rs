@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Gpu, GpuBuffer,
-    kernels::{MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, SplitAttention, stride},
+    kernels::{Argmax, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, SplitAttention, stride},
 };
 use crate::{
     Result,
@@ -39,6 +39,8 @@ pub(super) struct Scratch {
     pub gathered: GpuBuffer,
     /// `[outputs, vocab]`
     pub logits: GpuBuffer,
+    /// See [`ArgmaxParts`](super::kernels::ArgmaxParts).
+    pub argmax_parts: GpuBuffer,
     /// Inputs of the step: one [`super::backend::StepRow`] a token.
     pub rows: GpuBuffer,
     /// Rows whose logits are wanted.
@@ -90,6 +92,7 @@ impl Scratch {
             row_capacity: rows,
             gathered: floats("outputs", logit_rows, hidden)?,
             logits: floats("logits", logit_rows, config.vocab_size)?,
+            argmax_parts: gpu.buffer("argmax", (8 * Argmax::PARTS * logit_rows) as u64)?,
             rows: gpu.buffer("rows", 16 * rows as u64)?,
             outputs: gpu.buffer("output rows", 4 * logit_rows as u64)?,
             sampled: gpu.buffer("sampled", 4 * options.max_sequences as u64)?,

@@ -7,36 +7,44 @@ use gemma4_wgpu::{
     weights::LoadOptions,
 };
 
-use super::Make;
+use super::{Make, all_logits};
 
 /// Of the excerpt, by transformers in float32 from the weights before rounding (tools/train_demo, report.json).
 pub const FLOAT32: f64 = 34.2644;
 /// Of the excerpt in int4, as `gemma4-wgpu eval` gives it on the CPU backend.
 pub const INT4: f64 = 34.5385;
 
-/// Perplexity of the held-out excerpt's first `max_tokens`, and how many were predicted.
-pub fn perplexity(make: Make<'_>, max_tokens: usize) -> (f64, usize) {
-    let checkpoint = Checkpoint::demo().unwrap();
+/// The held-out excerpt's tokens.
+fn tokens() -> Vec<u32> {
     let text = std::fs::read_to_string("tests/fixtures/demo/heldout.txt").unwrap();
-    let tokenizer = Tokenizer::new(&checkpoint.text_assets().unwrap()).unwrap();
-    let mut tokens = tokenizer.encode_prompt(&text, false).unwrap();
-    tokens.truncate(max_tokens);
-    let options = LoadOptions { context_length: tokens.len(), ..LoadOptions::default() };
-    let mut backend = make(&checkpoint, &options).unwrap();
-    let vocab = backend.config().vocab_size;
-    let mut score = Perplexity::default();
-    pollster::block_on(each_logits(backend.as_mut(), &tokens, &mut |first, rows| {
-        score.add(rows, vocab, &tokens[first + 1..])
-    }))
-    .unwrap();
-    (score.perplexity().unwrap(), score.tokens())
+    let tokenizer = Tokenizer::new(&Checkpoint::demo().unwrap().text_assets().unwrap()).unwrap();
+    tokenizer.encode_prompt(&text, false).unwrap()
 }
 
-/// Fails unless the perplexity is the int4 figure within 0.5% and the float32 figure within 5%.
+/// Fails unless the whole excerpt's perplexity is the int4 figure within 0.5% and the float32 figure within 5%.
 #[track_caller]
 pub fn assert_perplexity(make: Make<'_>) {
-    let (perplexity, tokens) = perplexity(make, usize::MAX);
-    assert_eq!(tokens, 1971);
+    let tokens = tokens();
+    let options = LoadOptions { context_length: tokens.len(), ..LoadOptions::default() };
+    let mut backend = make(&Checkpoint::demo().unwrap(), &options).unwrap();
+    let vocab = backend.config().vocab_size;
+    let mut score = Perplexity::default();
+    let visit = &mut |first: usize, rows: &[f32]| score.add(rows, vocab, &tokens[first + 1..]);
+    pollster::block_on(each_logits(backend.as_mut(), &tokens, visit)).unwrap();
+    let perplexity = score.perplexity().unwrap();
+    assert_eq!(score.tokens(), 1971);
     assert!((perplexity / INT4 - 1.0).abs() < 0.005, "{perplexity} in int4, was {INT4}");
     assert!((perplexity / FLOAT32 - 1.0).abs() < 0.05, "{perplexity} in int4, {FLOAT32} in float32");
+}
+
+/// Perplexity of the first `count` tokens, fed in steps of `chunk`.
+pub fn perplexity(make: Make<'_>, count: usize, chunk: usize) -> f64 {
+    let tokens = &tokens()[..count];
+    let mut backend =
+        make(&Checkpoint::demo().unwrap(), &LoadOptions { context_length: count, ..Default::default() }).unwrap();
+    let sequence = backend.open_sequence().unwrap();
+    let logits = all_logits(backend.as_mut(), sequence, tokens, &[chunk]);
+    let mut score = Perplexity::default();
+    score.add(&logits, backend.config().vocab_size, &tokens[1..]).unwrap();
+    score.perplexity().unwrap()
 }

@@ -31,7 +31,15 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
     for subgroups in [None, Some(subgroup)] {
         for f16 in [false, true] {
             for checks in [false, true] {
-                all.push(Variant { subgroups, subgroup_size: subgroups, f16, dp4a: true, coop: false, checks });
+                all.push(Variant {
+                    subgroups,
+                    subgroup_size: subgroups,
+                    f16,
+                    dp4a: true,
+                    coop: false,
+                    wide: false,
+                    checks,
+                });
             }
         }
     }
@@ -109,9 +117,19 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
 
 /// The variant for cooperative matrices, and its kernels.
 pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
-    let variant =
-        Variant { subgroups: Some(32), subgroup_size: Some(32), f16: true, dp4a: true, coop: true, checks: false };
+    let variant = Variant {
+        subgroups: Some(32),
+        subgroup_size: Some(32),
+        f16: true,
+        dp4a: true,
+        coop: true,
+        wide: true,
+        checks: false,
+    };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
+    for emit in [Emit::Floats, Emit::Q8, Emit::Halves { m_stride: 512 }] {
+        all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts: 3, part_stride: 512 * 5376, emit }));
+    }
     for format in FORMATS.into_iter().filter(|format| matches!(format, PackFormat::Int { .. })) {
         let linear =
             Linear { format, rows: 5376, cols: 21504, y_stride: 5376, y_offset: 0, softcap: None, over_outputs: false };

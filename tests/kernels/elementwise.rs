@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, StepSize,
-        kernels::{Argmax, Emit, GatherRows, GeluMul, Kernel, stride},
+        kernels::{Argmax, ArgmaxParts, Emit, GatherRows, GeluMul, Kernel, stride},
     },
 };
 use proptest::prelude::*;
@@ -31,8 +31,9 @@ fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
     let rows: Vec<[u32; 4]> = (0..=logits.len() as u32).map(|row| [0, 0, row.wrapping_sub(1), 0]).collect();
     let outputs: Vec<u32> = (1..=logits.len() as u32).collect();
     let sampled = zeros(gpu, logits.len());
-    let buffers = [&upload(gpu, &logits.concat()), &upload(gpu, &outputs), &upload(gpu, &rows), &sampled];
-    run(gpu, &Argmax { n }, &buffers, 0, logits.len());
+    let parts = zeros(gpu, 2 * Argmax::PARTS * logits.len());
+    run(gpu, &ArgmaxParts { n }, &[&upload(gpu, &logits.concat()), &parts], 0, logits.len());
+    run(gpu, &Argmax { n }, &[&parts, &upload(gpu, &outputs), &upload(gpu, &rows), &sampled], 0, logits.len());
     let expected: Vec<u32> = logits.iter().map(|row| ops::argmax(row)).collect();
     assert_eq!(download::<u32>(gpu, &sampled, logits.len()), expected, "{:?}", gpu.variant());
 }

@@ -22,6 +22,8 @@ pub fn devices() -> &'static [Gpu] {
                         f16: Some(f16),
                         dp4a: Some(true),
                         coop: Some(false),
+                        // Alternately: it goes with any other choice.
+                        wide: Some(f16 && facts.max_workgroup_invocations >= 1024),
                         checks: Some(checks),
                     };
                     let options = DeviceOptions { adapter: Some(facts.index.to_string()), kernels };

@@ -109,7 +109,7 @@ impl Kernel for SdpaCoop {
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        let queries = if self.0.layer.head_dim == 256 { 64 } else { 32 };
+        let queries = if self.0.layer.head_dim == 256 { 32 } else { 16 };
         Grid([Extent::Rows(queries), Extent::Fixed(self.0.layer.n_heads as u32), Extent::Fixed(1)])
     }
 }

@@ -97,10 +97,41 @@ impl Kernel for GatherRows {
     }
 }
 
-/// Bindings: logits `[outputs, n]`, outputs (row indexes), rows, sampled `[slots]`.
+/// The first half of [`Argmax`]. Bindings: logits `[outputs, n]`, parts `[outputs, PARTS, 2]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ArgmaxParts {
+    pub n: usize,
+}
+
+/// Bindings: parts, outputs (row indexes), rows, sampled `[slots]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Argmax {
     pub n: usize,
+}
+
+impl Argmax {
+    /// Parts of a row that are searched at once.
+    pub const PARTS: usize = 64;
+}
+
+impl Kernel for ArgmaxParts {
+    fn source(&self, _: &Variant) -> KernelSource {
+        KernelSource {
+            name: "argmax_parts",
+            wgsl: Wgsl::new()
+                .uint("WORKGROUP", 256)
+                .uint("N", self.n)
+                .uint("PARTS", Argmax::PARTS)
+                .part(include_str!("../../../shaders/common/argmax_tree.wgsl"))
+                .part(include_str!("../../../shaders/argmax_parts.wgsl"))
+                .finish(),
+            bindings: vec![Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Outputs, Extent::Fixed(Argmax::PARTS as u32), Extent::Fixed(1)])
+    }
 }
 
 impl Kernel for Argmax {
@@ -108,10 +139,11 @@ impl Kernel for Argmax {
         KernelSource {
             name: "argmax",
             wgsl: Wgsl::new()
-                .uint("WORKGROUP", 256)
+                .uint("WORKGROUP", Self::PARTS)
                 .uint("N", self.n)
-                .uint("STRIDE", self.n)
+                .uint("PARTS", Self::PARTS)
                 .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/common/argmax_tree.wgsl"))
                 .part(include_str!("../../../shaders/argmax.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],

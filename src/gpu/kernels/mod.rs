@@ -11,7 +11,7 @@ mod norm;
 
 pub use attention::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention};
 pub use coop::{MatmulCoop, SdpaCoop};
-pub use elementwise::{Argmax, Embed, GatherRows, GeluMul};
+pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows, GeluMul};
 pub use emit::{Convert, Emit, ROW_TILE};
 pub use linear::{Linear, Matmul, Matvec, MatvecQ8, MatvecQ8Split};
 pub use memory::{Fill, ReadAll};

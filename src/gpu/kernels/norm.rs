@@ -4,6 +4,7 @@ use super::{Emit, Kernel, stride};
 use crate::gpu::{Binding, Grid, KernelSource, Variant, wgsl::Wgsl};
 
 const WORKGROUP: usize = 256;
+const WIDE_WORKGROUP: usize = 1024;
 
 /// Bindings: x `[rows, stride(n)]`, weight `[n]`, out `[rows, stride(n)]`.
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +52,13 @@ impl Kernel for NormAddNorm {
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
-            .uint("PART_STRIDE", self.part_stride)
-            .reductions(variant, WORKGROUP)
-            .part(include_str!("../../../shaders/norm_add_norm.wgsl"));
+            .uint("PART_STRIDE", self.part_stride);
+        let wgsl = match variant.wide && stride(self.n) <= 8 * WIDE_WORKGROUP {
+            true => {
+                wgsl.reductions(variant, WIDE_WORKGROUP).part(include_str!("../../../shaders/norm_add_norm_wide.wgsl"))
+            }
+            false => wgsl.reductions(variant, WORKGROUP).part(include_str!("../../../shaders/norm_add_norm.wgsl")),
+        };
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "norm_add_norm",

@@ -1,0 +1,165 @@
+//! Times of single kernels on the most capable adapter, at shapes of Gemma 4 31B: `cargo bench`. Whole models are timed by
+//! `gemma4-wgpu bench`.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gemma4_wgpu::{
+    config::{AttentionKind, LayerConfig, Rope},
+    gpu::{
+        DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
+        kernels::{
+            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8Split, NormAddNorm, ROW_TILE,
+            RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
+        },
+    },
+    quant::PackFormat,
+    weights::CacheType,
+};
+
+fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {
+    gpu.buffer("bench", 4 * words as u64).expect("the buffer fits")
+}
+
+fn bind(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Dispatch {
+    let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
+    gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant())).expect("the kernel compiles")
+}
+
+/// Submits a dispatch and waits for it.
+fn run(gpu: &Gpu, dispatch: &Dispatch, step: StepSize) {
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), step);
+    gpu.queue().submit([encoder.finish()]);
+    gpu.wait().expect("the kernel runs");
+}
+
+/// Rows and columns: smaller ones where a processor plays the adapter.
+fn shapes(gpu: &Gpu) -> Vec<(usize, usize)> {
+    match gpu.facts().is_software() {
+        true => vec![(1024, 1344)],
+        false => vec![(43008, 5376), (5376, 21504), (16384, 5376), (5376, 8192)],
+    }
+}
+
+fn linear(rows: usize, cols: usize) -> Linear {
+    Linear { format: PackFormat::INT4, rows, cols, y_stride: rows, y_offset: 0, softcap: None, over_outputs: false }
+}
+
+/// Products of int4 weights with one token, and with a chunk of a prompt.
+fn products(criterion: &mut Criterion, gpu: &Gpu) {
+    let chunk = if gpu.facts().is_software() { 64 } else { 512 };
+    for (rows, cols) in shapes(gpu) {
+        let (linear, format) = (linear(rows, cols), PackFormat::INT4);
+        let (data, scales) = (zeros(gpu, rows * format.data_words(cols)), zeros(gpu, rows * format.scale_words(cols)));
+        let (x, y) = (zeros(gpu, chunk * stride(cols)), zeros(gpu, 3 * chunk * rows));
+        let quants = [zeros(gpu, chunk * stride(cols) / 4), zeros(gpu, chunk * stride(cols) / 16)];
+        let halves = zeros(gpu, chunk.next_multiple_of(ROW_TILE) * stride(cols) / 2);
+        let shape = format!("{rows}x{cols}");
+
+        let mut group = criterion.benchmark_group("decode");
+        group.throughput(Throughput::Bytes((rows * format.row_bytes(cols)) as u64));
+        let one = gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform");
+        let step = StepSize { rows: 1, outputs: 0, keys: 0 };
+        let dispatch = bind(gpu, &Matvec(linear), &[&data, &scales, &x, &y]);
+        group.bench_function(BenchmarkId::new("matvec", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        if MatvecQ8Split::runs_on(gpu.variant()) {
+            let kernel = MatvecQ8Split { linear, m: 1 };
+            let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &y, &one]);
+            group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        }
+        group.finish();
+
+        let mut group = criterion.benchmark_group("prefill");
+        group.throughput(Throughput::Elements(2 * (rows * cols * chunk) as u64));
+        let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
+        let step = StepSize { rows: chunk, outputs: 0, keys: 0 };
+        let dispatch = bind(gpu, &Matmul(linear), &[&data, &scales, &x, &y, &many]);
+        group.bench_function(BenchmarkId::new("matmul", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        if MatmulCoop::can_run(gpu.variant(), &linear) {
+            let kernel = MatmulCoop {
+                linear,
+                m_stride: chunk,
+                splits: MatmulCoop::splits(rows, cols),
+                split_stride: chunk * rows,
+            };
+            let dispatch = bind(gpu, &kernel, &[&data, &scales, &halves, &y, &many]);
+            group.bench_function(BenchmarkId::new("matmul_coop", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        }
+        group.finish();
+    }
+}
+
+/// Attention of one token and of a chunk of a prompt, 2048 keys back.
+fn attention(criterion: &mut Criterion, gpu: &Gpu) {
+    let mut group = criterion.benchmark_group("attention");
+    let (chunk, capacity) = (64, 2560);
+    for (name, full) in [("sliding", false), ("full", true)] {
+        let layer = LayerConfig {
+            attention: if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 1024 } },
+            n_heads: 32,
+            n_kv_heads: if full { 4 } else { 16 },
+            head_dim: if full { 512 } else { 256 },
+            rope: Rope { theta: 1e4, rotated_pairs: 64, scale: 1.0 },
+            k_eq_v: full,
+            intermediate_size: 21504,
+        };
+        let cache_words = layer.n_kv_heads * capacity * layer.head_dim / 2;
+        let (k, v) = (zeros(gpu, cache_words), zeros(gpu, cache_words));
+        let qkv = zeros(gpu, chunk * RopeKvUpdate::qkv_stride(&layer));
+        let out = zeros(gpu, chunk * stride(layer.n_heads * layer.head_dim));
+        let rows: Vec<u32> = (0..chunk as u32).flat_map(|row| [0, 2048 + row, 0, 0]).collect();
+        let rows = gpu.buffer_of("rows", &rows).expect("the buffer fits");
+        let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
+
+        let split = SplitAttention { layer: layer.clone(), scale: 1.0, cache_type: CacheType::F16, capacity };
+        let (sums, norms) = (zeros(gpu, split.sums_per_row()), zeros(gpu, split.norms_per_row()));
+        if gpu.variant().subgroups.is_some() {
+            let step = StepSize { rows: 1, outputs: 0, keys: 2049 };
+            let dispatch = bind(gpu, &SdpaDecode(split), &[&qkv, &k, &v, &rows, &sums, &norms]);
+            group.bench_function(BenchmarkId::new("sdpa_decode", name), |b| b.iter(|| run(gpu, &dispatch, step)));
+        }
+        let q_tile = Sdpa::prefill_tile(&layer);
+        let sdpa = Sdpa { layer, scale: 1.0, cache_type: CacheType::F16, capacity, q_tile };
+        let step = StepSize { rows: chunk, outputs: 0, keys: 2048 + chunk };
+        let buffers = [&qkv, &k, &v, &rows, &out, &many];
+        let dispatch = bind(gpu, &sdpa, &buffers);
+        group.bench_function(BenchmarkId::new("sdpa", name), |b| b.iter(|| run(gpu, &dispatch, step)));
+        if SdpaCoop::can_run(gpu.variant(), &sdpa) {
+            let dispatch = bind(gpu, &SdpaCoop(sdpa), &buffers);
+            group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| b.iter(|| run(gpu, &dispatch, step)));
+        }
+    }
+    group.finish();
+}
+
+/// What lies between products.
+fn seams(criterion: &mut Criterion, gpu: &Gpu) {
+    let mut group = criterion.benchmark_group("seam");
+    let n = 5376;
+    let [x, branch, post, next, out] = [(); 5].map(|()| zeros(gpu, stride(n)));
+    let quants = [zeros(gpu, stride(n) / 4), zeros(gpu, stride(n) / 16)];
+    let scalar = gpu.uniform("scalar", [1f32.to_bits(), 0, 0, 0]).expect("a uniform");
+    let step = StepSize { rows: 1, outputs: 0, keys: 0 };
+    let kernel = |emit| NormAddNorm { n, eps: 1e-6, parts: 1, part_stride: stride(n), emit };
+    let floats = bind(gpu, &kernel(Emit::Floats), &[&x, &branch, &post, &next, &scalar, &out]);
+    group.bench_function("norm_add_norm", |b| b.iter(|| run(gpu, &floats, step)));
+    let q8 = bind(gpu, &kernel(Emit::Q8), &[&x, &branch, &post, &next, &scalar, &quants[0], &quants[1]]);
+    group.bench_function("norm_add_norm to int8", |b| b.iter(|| run(gpu, &q8, step)));
+    let convert = Convert { cols: n, emit: Emit::Q8, over_outputs: false };
+    let convert = bind(gpu, &convert, &[&x, &quants[0], &quants[1]]);
+    group.bench_function("convert to int8", |b| b.iter(|| run(gpu, &convert, step)));
+    group.finish();
+}
+
+fn kernels(criterion: &mut Criterion) {
+    let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).expect("the benches need an adapter");
+    products(criterion, &gpu);
+    attention(criterion, &gpu);
+    seams(criterion, &gpu);
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10);
+    targets = kernels
+}
+criterion_main!(benches);
