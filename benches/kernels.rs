@@ -7,8 +7,8 @@ use gemma4_wgpu::{
     gpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
-            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8Split, NormAddNorm, ROW_TILE,
-            RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
+            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8Split, NormAddNorm,
+            ROW_TILE, RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
         },
     },
     quant::PackFormat,
@@ -74,6 +74,10 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         let step = StepSize { rows: chunk, outputs: 0, keys: 0 };
         let dispatch = bind(gpu, &Matmul(linear), &[&data, &scales, &x, &y, &many]);
         group.bench_function(BenchmarkId::new("matmul", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        if MatmulLanes::can_run(gpu.variant()) {
+            let dispatch = bind(gpu, &MatmulLanes(linear), &[&data, &scales, &x, &y, &many]);
+            group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        }
         if MatmulCoop::can_run(gpu.variant(), &linear) {
             let kernel = MatmulCoop {
                 linear,

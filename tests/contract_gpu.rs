@@ -18,7 +18,7 @@ mod plainest {
 
     const OFF: Option<bool> = Some(false);
     const PLAINEST: KernelOptions =
-        KernelOptions { subgroups: OFF, f16: OFF, dp4a: OFF, coop: OFF, wide: OFF, checks: Some(true) };
+        KernelOptions { subgroups: OFF, f16: OFF, dp4a: OFF, coop: OFF, wide: OFF, lanes: OFF, checks: Some(true) };
 
     contract_tests!(ROUNDING, gpu(PLAINEST), "wgpu");
 }

@@ -36,9 +36,12 @@ pub struct ModelArgs {
     /// Adapter to use: its number in `gemma4-wgpu devices` or a part of its name
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
-    /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,checks=on
+    /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
     #[arg(long, value_name = "LIST")]
     kernels: Option<KernelOptions>,
+    /// Multiply with activations as they are, where the device would round them to int8
+    #[arg(long)]
+    exact: bool,
     /// What full-precision weights become while loading; quantized files keep their own format
     #[arg(long, value_enum, default_value_t)]
     quantize: Quantize,
@@ -173,7 +176,11 @@ impl ModelArgs {
                 false => Ok(None),
             };
         }
-        let options = DeviceOptions { adapter: self.adapter.clone(), kernels: self.kernels.unwrap_or_default() };
+        let mut kernels = self.kernels.unwrap_or_default();
+        if self.exact {
+            kernels.dp4a = Some(false);
+        }
+        let options = DeviceOptions { adapter: self.adapter.clone(), kernels };
         match pollster::block_on(Gpu::open(&options)) {
             Err(Error::Device(reason))
                 if self.backend == BackendKind::Auto && !asks_for_gpu && reason.starts_with("no adapter") =>

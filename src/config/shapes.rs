@@ -3,14 +3,15 @@
 use super::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope};
 
 /// Names that [`ModelConfig::named`] knows.
-pub const NAMES: [&str; 2] = ["31b", "270m"];
+pub const NAMES: [&str; 3] = ["31b", "270m", "demo"];
 
 impl ModelConfig {
-    /// Gemma 4 31B (`31b`) or Gemma 3 270M (`270m`).
+    /// Gemma 4 31B (`31b`), Gemma 3 270M (`270m`) or the embedded model (`demo`).
     pub fn named(name: &str) -> Option<ModelConfig> {
         match name {
             "31b" => Some(gemma4_31b()),
             "270m" => Some(gemma3_270m()),
+            "demo" => ModelConfig::from_hf_json(include_str!("../../assets/demo/config.json")).ok(),
             _ => None,
         }
     }

@@ -147,6 +147,8 @@ pub struct KernelOptions {
     pub coop: Option<bool>,
     /// Workgroups of 1024 where one workgroup has a whole row.
     pub wide: Option<bool>,
+    /// Matrix products of many tokens with a row of activations in each invocation.
+    pub lanes: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
@@ -154,7 +156,7 @@ pub struct KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -170,8 +172,13 @@ impl FromStr for KernelOptions {
                 "dp4a" => &mut options.dp4a,
                 "coop" => &mut options.coop,
                 "wide" => &mut options.wide,
+                "lanes" => &mut options.lanes,
                 "checks" => &mut options.checks,
-                _ => return Err(format!("{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, checks)")),
+                _ => {
+                    return Err(format!(
+                        "{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, lanes, checks)"
+                    ));
+                }
             };
             *field = Some(value);
         }
@@ -194,6 +201,8 @@ pub struct Variant {
     pub coop: bool,
     /// Workgroups of 1024 where one workgroup has a whole row.
     pub wide: bool,
+    /// Matrix products of many tokens with a row of activations in each invocation: for adapters that a processor plays.
+    pub lanes: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -218,6 +227,10 @@ impl Variant {
         if options.wide == Some(true) && !can_be_wide {
             return Err(lacking("wide"));
         }
+        let can_use_lanes = subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two());
+        if options.lanes == Some(true) && !can_use_lanes {
+            return Err(lacking("lanes"));
+        }
         if options.coop == Some(true) && !can_coop {
             return Err(lacking("coop"));
         }
@@ -227,6 +240,8 @@ impl Variant {
             f16,
             coop: options.coop.unwrap_or(can_coop),
             // Few rows leave a large device idle but for the one workgroup's own latency.
+            // With four lanes (SwiftShader) tiles in workgroup memory are as fast.
+            lanes: options.lanes.unwrap_or(facts.is_software() && subgroup_size >= Some(8)),
             wide: options.wide.unwrap_or(can_be_wide && facts.device_type == "discrete GPU"),
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),

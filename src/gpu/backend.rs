@@ -27,6 +27,8 @@ use crate::{
 fn few(gpu: &Gpu) -> usize {
     match MatvecQ8Split::runs_on(gpu.variant()) {
         true => MatvecQ8Split::MOST_ROWS,
+        // A vector register of rows takes as long as one.
+        false if gpu.variant().lanes => 1,
         false => 4,
     }
 }

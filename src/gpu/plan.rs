@@ -3,7 +3,10 @@
 use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix, Grid,
     forward::StepShape,
-    kernels::{Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE, stride},
+    kernels::{
+        Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
+        stride,
+    },
     layers::Joined,
     scratch::Scratch,
 };
@@ -193,6 +196,9 @@ impl<'a> Plan<'a> {
                     self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
                 }
                 Emit::Floats if self.is_small() => self.run(&Matvec(linear), &[data, scales, x, y])?,
+                Emit::Floats if self.gpu.variant().lanes => {
+                    self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
+                }
                 Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,
             }
         }

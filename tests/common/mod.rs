@@ -20,8 +20,15 @@ use gemma4_wgpu::{
 };
 
 /// Kernels that round neither weights nor activations on the way: int8 and f16 products off.
-pub const EXACT_KERNELS: KernelOptions =
-    KernelOptions { subgroups: None, f16: Some(false), dp4a: Some(false), coop: None, wide: None, checks: None };
+pub const EXACT_KERNELS: KernelOptions = KernelOptions {
+    subgroups: None,
+    f16: Some(false),
+    dp4a: Some(false),
+    coop: None,
+    wide: None,
+    lanes: None,
+    checks: None,
+};
 
 /// Loads a model on the backend under test.
 pub type Make<'a> = &'a dyn Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>;

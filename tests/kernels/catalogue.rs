@@ -5,8 +5,9 @@ use gemma4_wgpu::{
     gpu::{
         Variant,
         kernels::{
-            Argmax, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8,
-            MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
+            Argmax, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec,
+            MatvecQ8, MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
+            SplitAttention,
         },
     },
     quant::PackFormat,
@@ -38,6 +39,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     dp4a: true,
                     coop: false,
                     wide: false,
+                    lanes: false,
                     checks,
                 });
             }
@@ -85,6 +87,9 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
                 Linear { format, rows: 8192, cols: 5376, y_stride: 16384, y_offset: 8192, softcap, over_outputs };
             all.push(Box::new(Matvec(linear)));
             all.push(Box::new(Matmul(linear)));
+            if MatmulLanes::can_run(variant) {
+                all.push(Box::new(MatmulLanes(linear)));
+            }
             if Linear::supports_q8(format) {
                 all.push(Box::new(MatvecQ8(linear)));
                 all.push(Box::new(MatvecQ8Split { linear, m: 1 }));
@@ -124,6 +129,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         dp4a: true,
         coop: true,
         wide: true,
+        lanes: false,
         checks: false,
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();

@@ -24,6 +24,8 @@ pub fn devices() -> &'static [Gpu] {
                         coop: Some(false),
                         // Alternately: it goes with any other choice.
                         wide: Some(f16 && facts.max_workgroup_invocations >= 1024),
+                        // Kernels are run whether the variant would choose them or not.
+                        lanes: Some(false),
                         checks: Some(checks),
                     };
                     let options = DeviceOptions { adapter: Some(facts.index.to_string()), kernels };

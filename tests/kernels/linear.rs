@@ -5,7 +5,8 @@ use gemma4_wgpu::{
     gpu::{
         Gpu, GpuBuffer,
         kernels::{
-            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE, stride,
+            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
+            stride,
         },
     },
     quant::{self, Dtype, PackFormat},
@@ -98,6 +99,14 @@ fn check(gpu: &Gpu, case: &Case) {
         let kernel = Matmul(output.linear(case, over_outputs));
         run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
         assert_close(&format!("matmul {what}"), gpu, &output.results(gpu, case), &expected, f16_tolerance);
+
+        // The same whatever else the variant chooses.
+        if MatmulLanes::can_run(gpu.variant()) && !gpu.variant().f16 {
+            let output = Output::new(gpu, case);
+            let kernel = MatmulLanes(output.linear(case, over_outputs));
+            run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
+            assert_close(&format!("matmul_lanes {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
+        }
     }
     if gpu.variant().coop && matches!(case.format, PackFormat::Int { .. }) {
         check_coop(gpu, case, &expected, [&data, &scales, &device_x]);

@@ -159,6 +159,44 @@ impl Kernel for Matmul {
     }
 }
 
+/// [`Matmul`] for adapters that a processor plays; same bindings.
+#[derive(Debug, Clone, Copy)]
+pub struct MatmulLanes(pub Linear);
+
+impl MatmulLanes {
+    /// Whether a device's subgroups allow the kernel.
+    pub fn can_run(variant: &Variant) -> bool {
+        variant.subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two())
+    }
+}
+
+impl Kernel for MatmulLanes {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        KernelSource {
+            name: "matmul_lanes",
+            wgsl: self
+                .0
+                .constants()
+                .uint("SUBGROUP", variant.subgroup_size.unwrap_or(4) as usize)
+                .bool("OVER_OUTPUTS", self.0.over_outputs)
+                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/matmul_lanes.wgsl"))
+                .finish(),
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
+    }
+
+    fn grid(&self, variant: &Variant) -> Grid {
+        let subgroup = variant.subgroup_size.unwrap_or(4);
+        let rows = 4 * subgroup.min(8) as usize;
+        Grid([Extent::Fixed(self.0.rows.div_ceil(rows) as u32), self.0.extent(subgroup), Extent::Fixed(1)])
+    }
+}
+
 /// [`MatvecQ8`] for devices whose subgroups all have one size, with K split over a workgroup's
 /// subgroups, for up to `m` activation rows at once. Bindings: those of `MatvecQ8`, then step.
 #[derive(Debug, Clone, Copy)]
