@@ -53,8 +53,30 @@ fn tables() {
 }
 
 #[test]
+fn kernels_of_a_step_as_table_and_trace() {
+    let model = TinyModel::new().write();
+    let trace = model.path().join("trace.json");
+    let mut command = bench(&model, &["--backend", "wgpu", "--profile", "--trace"]);
+    let printed = stdout(command.arg(&trace));
+    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 @ d4:"] {
+        assert!(printed.contains(&format!("\n{test}")), "{printed}");
+    }
+    for kernel in ["| matvec", "| matmul", "| rope_kv_update", "| norm_add_norm", "| argmax", "16x32 int4 g32"] {
+        assert!(printed.contains(kernel), "{kernel} in {printed}");
+    }
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(trace).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
+    assert_eq!(threads.len(), 6);
+    assert!(kernels.iter().all(|event| event["ph"] == "X" && event["ts"].as_f64().is_some_and(|ts| ts >= 0.0)));
+    assert!(kernels.iter().any(|event| event["name"] == "embed" && event["dur"].as_f64() > Some(0.0)));
+}
+
+#[test]
 fn bad_requests() {
     let model = TinyModel::new().write();
+    let untimed = error_line(&mut bench(&model, &["--backend", "cpu", "--profile"]));
+    assert!(untimed.contains("profile"), "{untimed}");
     let nothing = error_line(&mut on_model("bench", model.path(), &["-p", "0", "-n", "0"]));
     assert!(nothing.contains("nothing to measure"), "{nothing}");
     let on_cpu = ["bench", "--synthetic", "270m", "--backend", "cpu"];

@@ -23,7 +23,8 @@ impl LayerCache {
     pub fn new(gpu: &Gpu, layer: &LayerConfig, options: &LoadOptions, rows: usize) -> Result<Self> {
         let context = options.context_length;
         // Whole tiles of keys; a ring may hold more than it needs.
-        let capacity = cache_capacity(layer, context, rows).next_multiple_of(SdpaCoop::KEYS);
+        let needed = cache_capacity(layer, context, rows);
+        let capacity = needed.checked_next_multiple_of(SdpaCoop::KEYS).unwrap_or(needed);
         let element = match options.cache_type {
             CacheType::F16 => 2,
             CacheType::F32 => 4,

