@@ -1,6 +1,7 @@
 //! Full-precision checkpoints to packed ones: this project's own safetensors form (docs/formats.md).
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
@@ -28,28 +29,33 @@ const COMPANIONS: [&str; 5] =
     ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "config.json"];
 
 /// Writes the packed form of `source` into the directory `output`, slice by slice, with the text assets found in
-/// the directory `assets`. `progress` is told bytes of the source consumed since it was last called. Returns the
-/// bytes of the weights written.
+/// the directory `assets`. `progress` is told bytes of the source consumed since it was last called, and asked
+/// whether to go on. Returns the bytes of the weights written.
 ///
-/// Errors: `output` exists and is not empty; a missing or broken tensor; a failed read or write. What was begun
-/// is removed then.
+/// Errors: `output` exists and is not empty; a missing or broken tensor, one that is quantized already; a failed read
+/// or write; `progress` says no. What was begun is removed then.
 pub async fn write_packed(
     source: &dyn TensorSource,
     quantize: Quantize,
     assets: &Path,
     output: &Path,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<u64> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
+    let tensors = weights::plan(source, quantize)?;
+    let is_packed = |tensor: &PlannedTensor| tensor.format.is_some() && !tensor.info.dtype.is_float();
+    if let Some(packed) = tensors.iter().find(|tensor| is_packed(tensor)) {
+        return Err(Error::Unsupported(format!("{} is quantized already", packed.name)));
+    }
     fs::create_dir_all(output).map_err(io(output))?;
     if fs::read_dir(output).map_err(io(output))?.next().is_some() {
         return Err(Error::Input(format!("{} is not empty", output.display())));
     }
     let mut guard = Unfinished(Some(output.to_owned()));
-    let shards = shards(weights::plan(source, quantize));
+    let shards = shards(tensors);
     let mut index = BTreeMap::new();
     for (number, shard) in shards.iter().enumerate() {
         let name = shard_name(number, shards.len());
@@ -63,9 +69,10 @@ pub async fn write_packed(
         fs::write(&path, text).map_err(io(&path))?;
     }
     for name in COMPANIONS {
-        let from = assets.join(name);
+        let (from, to) = (assets.join(name), output.join(name));
         if from.is_file() {
-            fs::copy(&from, output.join(name)).map_err(io(&from))?;
+            let bytes = fs::read(&from).map_err(io(&from))?;
+            fs::write(&to, bytes).map_err(io(&to))?;
         }
     }
     guard.0 = None;
@@ -134,7 +141,7 @@ async fn write_shard(
     source: &dyn TensorSource,
     shard: &[PlannedTensor],
     path: &Path,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
     let tensors: Vec<NewTensor> = shard.iter().map(new_tensor).collect();
     let mut metadata: BTreeMap<String, String> =
@@ -150,16 +157,23 @@ async fn write_shard(
     for PlannedTensor { name, info, format } in shard {
         let (Some(format), &[rows, cols]) = (*format, info.shape.as_slice()) else {
             let bytes = source.read(name, 0..1).await?;
-            progress(bytes.len() as u64);
+            go_on(progress(bytes.len() as u64))?;
             writer.append(&bytes)?;
             continue;
         };
-        let mut reader = MatrixReader::new(source, name, info.dtype, (rows, cols), format, progress);
+        let wanted = Cell::new(true);
+        let mut told = |bytes| wanted.set(progress(bytes));
+        let mut reader = MatrixReader::new(source, name, info.dtype, (rows, cols), format, &mut told);
         while let Some((_, packed)) = reader.next(rows).await? {
+            go_on(wanted.get())?;
             writer.append(&interleaved(&packed))?;
         }
     }
     writer.finish()
+}
+
+fn go_on(wanted: bool) -> Result<()> {
+    if wanted { Ok(()) } else { Err(Error::Input("interrupted".into())) }
 }
 
 /// Rows as they are stored: each its data, then its scales.

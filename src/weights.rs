@@ -143,13 +143,32 @@ pub struct PlannedTensor {
 
 /// The tensors of a checkpoint that its model has, in the order of the forward pass, with the formats that
 /// [`ModelWeights::load`] gives them.
-pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Vec<PlannedTensor> {
-    let planned = |name: String| {
-        let info = source.info(&name)?;
+///
+/// Errors: a tensor that the model needs is missing.
+pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Result<Vec<PlannedTensor>> {
+    let config = source.config();
+    let mut planned = Vec::new();
+    for name in tensor_names(config) {
+        let Some(info) = source.info(&name) else {
+            if is_optional(config, &name) {
+                continue;
+            }
+            return Err(Error::tensor(name, "missing from the checkpoint"));
+        };
         let format = (info.shape.len() == 2).then(|| pack_format(info.dtype, quantize, Role::of(&name)));
-        Some(PlannedTensor { name, info, format })
+        planned.push(PlannedTensor { name, info, format });
+    }
+    Ok(planned)
+}
+
+/// Whether a layer does without the tensor: its values are its keys, or its architecture has no scalars.
+fn is_optional(config: &ModelConfig, name: &str) -> bool {
+    let layer = |rest: &str| {
+        let index = name.strip_prefix("layers.")?.strip_suffix(rest)?.strip_suffix('.')?;
+        config.layers.get(index.parse::<usize>().ok()?)
     };
-    tensor_names(source.config()).into_iter().filter_map(planned).collect()
+    let scalar = layer("layer_scalar").is_some() && !config.layer_scalar;
+    scalar || layer("self_attn.v_proj.weight").is_some_and(|layer| layer.k_eq_v)
 }
 
 /// What a matrix is for; embeddings get more bits.

@@ -75,6 +75,10 @@ fn kernels_of_a_step_as_table_and_trace() {
 #[test]
 fn bad_requests() {
     let model = TinyModel::new().write();
+    let no_table = error_line(&mut bench(&model, &["--backend", "cpu", "--profile", "--csv"]));
+    assert!(no_table.contains("--trace"), "{no_table}");
+    let too_deep = error_line(&mut on_model("bench", model.path(), &["--backend", "cpu", "-d", "5000"]));
+    assert!(too_deep.contains("the model has 512"), "{too_deep}");
     let untimed = error_line(&mut bench(&model, &["--backend", "cpu", "--profile"]));
     assert!(untimed.contains("profile"), "{untimed}");
     let nothing = error_line(&mut on_model("bench", model.path(), &["-p", "0", "-n", "0"]));

@@ -127,5 +127,13 @@ fn what_cannot_be_quantized_is_refused_and_leaves_nothing() {
     assert!(line.contains("layers.1.mlp.up_proj.weight") && line.contains("NaN"), "{line}");
     assert!(!output.exists());
 
+    let mut incomplete = TinyModel::new();
+    incomplete.tensors.remove("model.layers.1.mlp.down_proj.weight");
+    let line = error_line(&mut quantize(incomplete.write().path(), &output, &[]));
+    assert!(line.contains("layers.1.mlp.down_proj.weight") && line.contains("missing"), "{line}");
+    let line = error_line(&mut quantize(out.path(), &output, &["--quantize", "int8"]));
+    assert!(line.contains("quantized already"), "{line}");
+    assert!(!output.exists());
+
     program(&["quantize", "--model", "x"]).assert().code(2);
 }

@@ -132,6 +132,8 @@ fn cooperative_matrices_translate_to_spirv() {
 #[test]
 fn every_kernel_fits_the_smallest_webgpu_device() {
     for variant in catalogue::variants(4) {
+        // Such a device has no workgroups of 1024.
+        let variant = Variant { wide: false, ..variant };
         for kernel in catalogue::kernels(&variant) {
             let source = kernel.source(&variant);
             let (module, _) = parse(&source);

@@ -1,9 +1,6 @@
 //! The options that say which model runs where, and loading it.
 
-use std::{
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-};
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -40,7 +37,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "LIST")]
     kernels: Option<KernelOptions>,
     /// Multiply with activations as they are, where the device would round them to int8
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kernels")]
     exact: bool,
     /// What full-precision weights become while loading; quantized files keep their own format
     #[arg(long, value_enum, default_value_t)]
@@ -97,7 +94,7 @@ impl ModelArgs {
     pub fn open(&self) -> Result<Checkpoint> {
         match self.model.as_deref() {
             None => Checkpoint::demo(),
-            Some(name) if name == Path::new(DEMO) => Checkpoint::demo(),
+            Some(name) if name.as_os_str() == DEMO => Checkpoint::demo(),
             Some(name) if !name.exists() && name.components().count() == 1 && name.extension().is_none() => {
                 let name = name.display();
                 Err(Error::Input(format!("--model {name}: no such path, and the only built-in model is {DEMO}")))
@@ -145,10 +142,23 @@ impl ModelArgs {
         sequences: usize,
     ) -> Result<(String, Box<dyn Backend>, Option<f64>)> {
         let checkpoint = self.open()?;
+        self.check_bench(positions, checkpoint.config())?;
         let gpu = self.open_gpu()?;
         let ceiling = gpu.as_ref().map(read_ceiling).transpose()?;
         let backend = self.load_on(gpu, &checkpoint, &self.load_options(positions, sequences))?;
         Ok((checkpoint.description().to_owned(), backend, ceiling))
+    }
+
+    /// Errors if the tests need more positions than the model has, or if a context is asked for that they do not need.
+    fn check_bench(&self, positions: usize, config: &ModelConfig) -> Result<()> {
+        let max = config.max_position_embeddings;
+        match self.ctx {
+            Some(_) => Err(Error::Input("--ctx does not apply: the tests make their own context".into())),
+            None if positions > max => {
+                Err(Error::Input(format!("the tests need {positions} positions, the model has {max}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Makes a model of random weights on the device, with the device's read ceiling in GB/s.
@@ -160,6 +170,7 @@ impl ModelArgs {
         seed: u32,
     ) -> Result<(Box<dyn Backend>, Option<f64>)> {
         let config = ModelConfig::named(name).ok_or_else(|| Error::Input(format!("{name}: no such shape")))?;
+        self.check_bench(positions, &config)?;
         let gpu = self.open_gpu()?.ok_or_else(|| Error::Input("synthetic models need an adapter".into()))?;
         let ceiling = read_ceiling(&gpu)?;
         let options = self.load_options(positions, sequences);

@@ -7,7 +7,11 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, model::byte_bar};
+use super::{
+    Exit,
+    interrupt::{self, Work},
+    model::byte_bar,
+};
 use crate::{Error, checkpoint::Checkpoint, quant::Quantize, quantize::write_packed, weights};
 
 /// Write a packed int4 or int8 checkpoint of a full-precision one
@@ -54,9 +58,18 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
         return Err(Error::Unsupported(reason).into());
     }
     let bar = byte_bar("quantizing", weights::load_bytes(&checkpoint), args.quiet);
-    let mut progress = |bytes| bar.inc(bytes);
-    let bytes = pollster::block_on(write_packed(&checkpoint, quantize, &args.model, &args.output, &mut progress))?;
+    interrupt::install()?;
+    let work = Work::begin();
+    let mut progress = |bytes| {
+        bar.inc(bytes);
+        !work.stopped()
+    };
+    let written = pollster::block_on(write_packed(&checkpoint, quantize, &args.model, &args.output, &mut progress));
     bar.finish_and_clear();
+    let bytes = match written {
+        Err(_) if work.stopped() => return Err(Exit::Interrupted),
+        written => written?,
+    };
     let line = format!("{}: {bytes} bytes of weights", args.output.display());
     writeln!(io::stdout(), "{line}").map_err(Exit::from_stdout)
 }

@@ -223,7 +223,7 @@ impl Variant {
         // Software rasterizers convert every f16 by hand.
         let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
         let can_coop = facts.has_coop_kernels() && subgroup_size == Some(32) && f16;
-        let can_be_wide = facts.max_workgroup_invocations >= 1024;
+        let can_be_wide = facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
         if options.wide == Some(true) && !can_be_wide {
             return Err(lacking("wide"));
         }
@@ -279,9 +279,13 @@ pub(super) async fn select(instance: &wgpu::Instance, wanted: Option<&str>) -> R
     let chosen = match wanted {
         Some(wanted) => {
             let lower = wanted.to_lowercase();
-            let matches =
-                |facts: &AdapterFacts| facts.index.to_string() == lower || facts.name.to_lowercase().contains(&lower);
-            found.iter().position(|(facts, _)| matches(facts)).ok_or_else(|| {
+            // A number is an index before it is a part of a name.
+            let by_index = found.iter().position(|(facts, _)| facts.index.to_string() == lower);
+            let by_name = || {
+                let matches = |facts: &AdapterFacts| facts.name.to_lowercase().contains(&lower);
+                found.iter().position(|(facts, _)| !lower.is_empty() && matches(facts))
+            };
+            by_index.or_else(by_name).ok_or_else(|| {
                 let names: Vec<String> = found.iter().map(|(f, _)| format!("{}: {}", f.index, f.name)).collect();
                 Error::Device(format!("no adapter matches {wanted:?}; there are {}", names.join(", ")))
             })?

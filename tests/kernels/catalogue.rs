@@ -5,9 +5,9 @@ use gemma4_wgpu::{
     gpu::{
         Variant,
         kernels::{
-            Argmax, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec,
-            MatvecQ8, MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
-            SplitAttention,
+            Argmax, ArgmaxParts, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop,
+            MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
+            SdpaCoop, SdpaDecode, SplitAttention,
         },
     },
     quant::PackFormat,
@@ -38,7 +38,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     f16,
                     dp4a: true,
                     coop: false,
-                    wide: false,
+                    wide: f16,
                     lanes: false,
                     checks,
                 });
@@ -67,6 +67,7 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     let mut all: Vec<Box<dyn Kernel>> = vec![
         Box::new(RmsNorm { n: 5376, eps: 1e-6 }),
         Box::new(GatherRows { cols: 5376 }),
+        Box::new(ArgmaxParts { n: 262144 }),
         Box::new(Argmax { n: 262144 }),
     ];
     let mut forms = vec![Emit::Floats, Emit::Q8];

@@ -23,7 +23,9 @@ pub fn devices() -> &'static [Gpu] {
                         dp4a: Some(true),
                         coop: Some(false),
                         // Alternately: it goes with any other choice.
-                        wide: Some(f16 && facts.max_workgroup_invocations >= 1024),
+                        wide: Some(
+                            f16 && facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10,
+                        ),
                         // Kernels are run whether the variant would choose them or not.
                         lanes: Some(false),
                         checks: Some(checks),

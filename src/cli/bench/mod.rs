@@ -43,7 +43,7 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up
     #[arg(short, long, default_value = "5", value_name = "COUNT")]
     repetitions: NonZeroUsize,
-    /// Print the time of each kernel in one step of every test, after the table
+    /// Print the time of each kernel in one step of every test of one sequence, after the table
     #[arg(long)]
     profile: bool,
     /// Write the kernels of that step to a Chrome trace, which Perfetto reads too
@@ -53,10 +53,10 @@ pub struct BenchArgs {
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// The same as --output json
-    #[arg(long, conflicts_with_all = ["output", "profile"])]
+    #[arg(long, conflicts_with = "output")]
     json: bool,
     /// The same as --output csv
-    #[arg(long, conflicts_with_all = ["output", "json", "profile"])]
+    #[arg(long, conflicts_with_all = ["output", "json"])]
     csv: bool,
 }
 
@@ -70,6 +70,19 @@ enum Output {
 }
 
 impl BenchArgs {
+    /// The form of the results. Errors if profiles do not go with it.
+    fn output(&self) -> Result<Output> {
+        let output = match (self.json, self.csv) {
+            (true, _) => Output::Json,
+            (_, true) => Output::Csv,
+            _ => self.output,
+        };
+        match self.profile && output != Output::Md {
+            true => Err(Error::Input("--profile prints tables: use --trace with JSON or CSV".into())),
+            false => Ok(output),
+        }
+    }
+
     fn tests(&self) -> Result<Vec<Test>> {
         let mut tests = Vec::new();
         for &depth in &self.depth {
@@ -89,6 +102,10 @@ impl BenchArgs {
 
 pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     let tests = args.tests()?;
+    let output = args.output()?;
+    if (args.profile || args.trace.is_some()) && tests.iter().all(|test| test.parallel > 1) {
+        return Err(Error::Input("--profile and --trace take tests of one sequence: add --parallel 1".into()).into());
+    }
     let positions = tests.iter().map(Test::positions).max().unwrap_or(1);
     let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
     let mut seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
@@ -99,6 +116,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
         }
         None => args.model.load_for_bench(positions, sequences)?,
     };
+    if (args.profile || args.trace.is_some()) && backend.info().backend == "cpu" {
+        return Err(Error::Unsupported("profiles on the cpu backend".into()).into());
+    }
     let mut rows = Vec::new();
     for test in &tests {
         rows.push(measure(test, &name, &mut *backend, args.repetitions.get(), ceiling, &mut seed)?);
@@ -113,11 +133,6 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
         profile::write_trace(path, &profiles)?;
     }
     let facts = Facts { read_ceiling_gb_per_s: ceiling, peak_bytes: backend.info().peak_bytes };
-    let output = match (args.json, args.csv) {
-        (true, _) => Output::Json,
-        (_, true) => Output::Csv,
-        _ => args.output,
-    };
     let mut text = render(&rows, &facts, output)
         .map_err(|error| Error::Input(format!("the results cannot be written: {error}")))?;
     if args.profile {

@@ -21,10 +21,11 @@ pub struct MatmulCoop {
 }
 
 impl MatmulCoop {
-    /// Whether the kernel can make this product: int weights, whole blocks of 16 results, aligned for 16 bytes.
+    /// Whether the kernel can make this product: int weights in groups of 32 (or of 16 in int8 without
+    /// offsets), whole blocks of 16 results, aligned for 16 bytes.
     pub fn can_run(variant: &Variant, linear: &Linear) -> bool {
         variant.coop
-            && matches!(linear.format, PackFormat::Int { .. })
+            && Linear::supports_q8(linear.format)
             && linear.rows.is_multiple_of(16)
             && linear.y_stride.is_multiple_of(4)
             && linear.y_offset.is_multiple_of(4)
