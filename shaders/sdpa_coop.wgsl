@@ -1,249 +1,363 @@
-// Scaled dot-product attention of one head for consecutive tokens of one sequence, on cooperative matrices (f16 in,
-// f32 sums). A workgroup has four subgroups; each takes 128 dims of 16 queries, so that two of them share queries where
-// D is 256, and four where it is 512. Their parts of the scores meet in workgroup memory.
-// Keys come in tiles, twice: first for the largest score of each query, then for softmax and values. The sums thus never
-// need rescaling, which the matrices' hidden layout would make expensive.
+// Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices (f16 in, f32 sums), with
+// softmax as the keys come ("flash attention", Dao et al. 2022). A workgroup has QUERIES queries: TOKENS tokens of HEADS
+// heads that share a KV head, so that keys and values are read once for them. Query r is token r % TOKENS of head
+// r / TOKENS. For the scores a subgroup takes 16 queries and 256 dims, which it holds; for the values 64 queries and 64
+// dims. Tiles of keys and values are on their way while the ones before them are used.
+//
+// Softmax needs the largest score so far. Moving that reference means rescaling the sums, which the matrices' hidden
+// layout makes expensive. So it moves only when a score exceeds it by SLACK, as far as f16 weights allow, and then
+// HEADROOM past the score.
+//
+// Variables in workgroup memory have sizes of whole 16 bytes: drivers load matrices 16 bytes at a time.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;      // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(1) var<storage, read> k_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
 @group(0) @binding(2) var<storage, read> v_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
 @group(0) @binding(3) var<storage, read> rows: array<Row>;           // [rows]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;      // [rows, OUT_STRIDE]
-@group(0) @binding(5) var<uniform> step: Step;
+@group(0) @binding(4) var<uniform> step: Step;
 
-const SHARERS: u32 = D / 128u;          // subgroups that share queries
-const TILES: u32 = 4u / SHARERS;        // of 16 queries
-const Q_ROWS: u32 = 16u * TILES;
-const KEYS: u32 = 8192u / D;            // of a tile: 32 or 16
+const WORKGROUP: u32 = 256u;
+const QUERIES: u32 = 32768u / D;    // 128 or 64
+const TOKENS: u32 = QUERIES / HEADS;
+const HALVES: u32 = D / 256u;       // subgroups that share the dims of a score
+const KEYS: u32 = 16u;              // of a tile
 const FOURS: u32 = D / 4u;
-const PITCH: u32 = FOURS + 2u;          // of queries and values, in vec4s
+const Q_PITCH: u32 = 18u;           // of 64 dims, in vec4s, padded against bank conflicts
+const KV_PITCH: u32 = FOURS + 2u;   // in vec4s
 const S_PITCH: u32 = KEYS + 4u;
-const P_PITCH: u32 = KEYS / 4u + 2u;    // in vec4s
+const P_PITCH: u32 = KEYS / 4u + 2u; // in vec4s
+const SHARERS: u32 = WORKGROUP / QUERIES; // invocations that share a query's scores
+const OWN_KEYS: u32 = KEYS / SHARERS;
+const SLACK: f32 = 14.0;
+const HEADROOM: f32 = 6.0;
+const LOG2_E: f32 = 1.4426950408889634;
 const HIDDEN: f32 = -3.0e38;
-var<workgroup> q_tile: array<vec4<f16>, Q_ROWS * PITCH>;
-var<workgroup> v_tile: array<vec4<f16>, KEYS * PITCH>;
-var<workgroup> s_tile: array<f32, 64u * S_PITCH>;          // of each subgroup [16, KEYS]
-var<workgroup> p_tile: array<vec4<f16>, 64u * P_PITCH>;    // of each subgroup [16, KEYS]
+var<workgroup> k_tile: array<vec4<f16>, HALVES * QUERIES * Q_PITCH>; // queries, then [KEYS, D]
+var<workgroup> v_tile: array<vec4<f16>, KEYS * KV_PITCH>;            // [KEYS, D]
+var<workgroup> s_tile: array<f32, HALVES * QUERIES * S_PITCH>;       // [HALVES, QUERIES, KEYS], or scratch
+var<workgroup> p_tile: array<vec4<f16>, QUERIES * P_PITCH>;          // [QUERIES, KEYS]
+var<workgroup> factors: array<f32, QUERIES>;
+var<workgroup> moved: array<u32, 4>;                                 // of 16 queries in each 64
 
-// This subgroup's part of the scores of a tile of keys: its 128 dims from `dims` on (in vec4s).
-fn write_scores(subgroup: u32, tile: u32, dims: u32, k_at: u32) {
-    let q_at = tile * 16u * PITCH + dims;
-    var first = coop_mat16x16<f32, C>();
-    var second = coop_mat16x16<f32, C>();
-    for (var d = 0u; d < 32u; d += 4u) {
-        let q = coopLoadT<coop_mat16x16<f16, A>>(&q_tile[q_at + d], PITCH);
-        let k = coopLoad<coop_mat16x16<f16, B>>(&k_cache[k_at + dims + d], FOURS);
-        first = coopMultiplyAdd(q, k, first);
-        if KEYS == 32u {
-            let more = coopLoad<coop_mat16x16<f16, B>>(&k_cache[k_at + 16u * FOURS + dims + d], FOURS);
-            second = coopMultiplyAdd(q, more, second);
+// An invocation's part of a tile.
+struct Held {
+    a: vec4<f16>,
+    b: vec4<f16>,
+    c: vec4<f16>,
+    d: vec4<f16>,
+}
+
+fn fetch_k(at: u32) -> Held {
+    return Held(k_cache[at], k_cache[at + 256u], k_cache[at + 512u], k_cache[at + 768u]);
+}
+
+fn put_k(at: u32, held: Held) {
+    k_tile[place(at)] = held.a;
+    k_tile[place(at + 256u)] = held.b;
+    k_tile[place(at + 512u)] = held.c;
+    k_tile[place(at + 768u)] = held.d;
+}
+
+fn fetch_v(at: u32) -> Held {
+    return Held(v_cache[at], v_cache[at + 256u], v_cache[at + 512u], v_cache[at + 768u]);
+}
+
+fn put_v(at: u32, held: Held) {
+    v_tile[place(at)] = held.a;
+    v_tile[place(at + 256u)] = held.b;
+    v_tile[place(at + 512u)] = held.c;
+    v_tile[place(at + 768u)] = held.d;
+}
+
+// Where vec4 `i` of a tile lies.
+fn place(i: u32) -> u32 {
+    return (i / FOURS) * KV_PITCH + i % FOURS;
+}
+
+// 64 dims of all queries, from `dims` on of each 256.
+fn stage_queries(first_row: u32, first_head: u32, dims: u32, row_count: u32, local: u32) {
+    for (var i = local; i < HALVES * QUERIES * 16u; i += WORKGROUP) {
+        let query = (i / 16u) % QUERIES;
+        let dim = (i / (16u * QUERIES)) * 256u + dims;
+        let row = first_row + min(query % TOKENS, row_count - 1u);
+        let at = row * (QKV_STRIDE / 4u) + ((first_head + query / TOKENS) * D + dim) / 4u + i % 16u;
+        k_tile[(i / 16u) * Q_PITCH + i % 16u] = vec4<f16>(qkv[at] * (SCALE * LOG2_E));
+    }
+}
+
+// A block of 16 queries × 16 dims, each times its query's factor. `at` is this subgroup's scratch.
+fn rescaled(sums: coop_mat16x16<f32, C>, at: u32, first_query: u32, lane: u32) -> coop_mat16x16<f32, C> {
+    coopStoreT(sums, &s_tile[at], 16u);
+    workgroupBarrier();
+    for (var i = lane; i < 256u; i += 32u) {
+        s_tile[at + i] *= factors[first_query + i / 16u];
+    }
+    workgroupBarrier();
+    return coopLoadT<coop_mat16x16<f32, C>>(&s_tile[at], 16u);
+}
+
+// Writes a block of 16 queries × 16 dims times the queries' factors. `first` is the workgroup's first row and head.
+fn finish(sums: coop_mat16x16<f32, C>, at: u32, query: u32, dim: u32, first: vec2<u32>, local: u32) {
+    coopStoreT(sums, &s_tile[at], 16u);
+    workgroupBarrier();
+    for (var i = local % 32u; i < 64u; i += 32u) {
+        let whose = query + i / 4u;
+        let row = first.x + whose % TOKENS;
+        let value = at + i * 4u;
+        let values = vec4<f32>(s_tile[value], s_tile[value + 1u], s_tile[value + 2u], s_tile[value + 3u]);
+        if row < step.rows {
+            emit(row, ((first.y + whose / TOKENS) * D + dim) / 4u + i % 4u, values * factors[whose], local);
         }
     }
-    coopStoreT(first, &s_tile[subgroup * 16u * S_PITCH], S_PITCH);
-    if KEYS == 32u {
-        coopStoreT(second, &s_tile[subgroup * 16u * S_PITCH + 16u], S_PITCH);
-    }
+    workgroupBarrier();
 }
 
-// A query's score of a key, or HIDDEN where it does not see it.
-fn score(at: u32, key: u32, position: u32) -> f32 {
-    var sum = s_tile[at];
-    for (var sharer = 1u; sharer < SHARERS; sharer++) {
-        sum += s_tile[at + sharer * 16u * S_PITCH];
-    }
-    let past_window = WINDOW > 0u && key + WINDOW <= position;
-    return select(sum, HIDDEN, key > position || past_window);
-}
-
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let first_row = group.x * Q_ROWS;
-    let row_count = min(Q_ROWS, step.rows - first_row);
+    // The last tokens see the most keys: they start first.
+    let first_row = (groups.x - 1u - group.x) * TOKENS;
+    let first_head = group.y * HEADS;
+    let row_count = min(TOKENS, step.rows - first_row);
     let first_position = rows[first_row].position;
     let end = first_position + row_count;
-    let cache = (rows[first_row].slot * N_KV + group.y / (N_HEADS / N_KV)) * CAPACITY;
+    let cache = (rows[first_row].slot * N_KV + first_head / (N_HEADS / N_KV)) * CAPACITY;
     let seen_first = select(0u, first_position + 1u - min(WINDOW, first_position + 1u), WINDOW > 0u);
     let first_key = seen_first - seen_first % KEYS;
 
-    for (var i = local; i < Q_ROWS * FOURS; i += 128u) {
-        let row = i / FOURS;
-        let at = (first_row + min(row, row_count - 1u)) * (QKV_STRIDE / 4u) + group.y * FOURS + i % FOURS;
-        q_tile[row * PITCH + i % FOURS] = vec4<f16>(qkv[at] * SCALE);
-    }
-    workgroupBarrier();
-
-    let tile = subgroup / SHARERS;
-    let dims = (subgroup % SHARERS) * 32u;
-    // Two invocations a query, half of the keys each.
-    let query = lane / 2u;
-    let keys = (lane % 2u) * (KEYS / 2u);
-    let position = first_position + min(tile * 16u + query, row_count - 1u);
-    let s_at = (tile * SHARERS * 16u + query) * S_PITCH + keys;
-    let p_at = (subgroup * 16u + query) * P_PITCH + keys / 4u;
-
-    var largest = HIDDEN;
-    for (var key = first_key; key < end; key += KEYS) {
-        write_scores(subgroup, tile, dims, (cache + key % CAPACITY) * FOURS);
-        workgroupBarrier();
-        for (var i = 0u; i < KEYS / 2u; i++) {
-            largest = max(largest, score(s_at + i, key + keys + i, position));
-        }
-        workgroupBarrier();
-    }
-    largest = max(largest, subgroupShuffleXor(largest, 1u));
-
-    var o0 = coop_mat16x16<f32, C>();
-    var o1 = coop_mat16x16<f32, C>();
-    var o2 = coop_mat16x16<f32, C>();
-    var o3 = coop_mat16x16<f32, C>();
-    var o4 = coop_mat16x16<f32, C>();
-    var o5 = coop_mat16x16<f32, C>();
-    var o6 = coop_mat16x16<f32, C>();
-    var o7 = coop_mat16x16<f32, C>();
-    var total = 0.0;
-    // 16 vec4s of values an invocation: the tile is contiguous in the cache.
-    for (var key = first_key; key < end; key += KEYS) {
-        let at = (cache + key % CAPACITY) * FOURS;
-        let v0 = v_cache[at + local + 0u];
-        let v1 = v_cache[at + local + 128u];
-        let v2 = v_cache[at + local + 256u];
-        let v3 = v_cache[at + local + 384u];
-        let v4 = v_cache[at + local + 512u];
-        let v5 = v_cache[at + local + 640u];
-        let v6 = v_cache[at + local + 768u];
-        let v7 = v_cache[at + local + 896u];
-        let v8 = v_cache[at + local + 1024u];
-        let v9 = v_cache[at + local + 1152u];
-        let v10 = v_cache[at + local + 1280u];
-        let v11 = v_cache[at + local + 1408u];
-        let v12 = v_cache[at + local + 1536u];
-        let v13 = v_cache[at + local + 1664u];
-        let v14 = v_cache[at + local + 1792u];
-        let v15 = v_cache[at + local + 1920u];
-        write_scores(subgroup, tile, dims, at);
-        v_tile[((local + 0u) / FOURS) * PITCH + (local + 0u) % FOURS] = v0;
-        v_tile[((local + 128u) / FOURS) * PITCH + (local + 128u) % FOURS] = v1;
-        v_tile[((local + 256u) / FOURS) * PITCH + (local + 256u) % FOURS] = v2;
-        v_tile[((local + 384u) / FOURS) * PITCH + (local + 384u) % FOURS] = v3;
-        v_tile[((local + 512u) / FOURS) * PITCH + (local + 512u) % FOURS] = v4;
-        v_tile[((local + 640u) / FOURS) * PITCH + (local + 640u) % FOURS] = v5;
-        v_tile[((local + 768u) / FOURS) * PITCH + (local + 768u) % FOURS] = v6;
-        v_tile[((local + 896u) / FOURS) * PITCH + (local + 896u) % FOURS] = v7;
-        v_tile[((local + 1024u) / FOURS) * PITCH + (local + 1024u) % FOURS] = v8;
-        v_tile[((local + 1152u) / FOURS) * PITCH + (local + 1152u) % FOURS] = v9;
-        v_tile[((local + 1280u) / FOURS) * PITCH + (local + 1280u) % FOURS] = v10;
-        v_tile[((local + 1408u) / FOURS) * PITCH + (local + 1408u) % FOURS] = v11;
-        v_tile[((local + 1536u) / FOURS) * PITCH + (local + 1536u) % FOURS] = v12;
-        v_tile[((local + 1664u) / FOURS) * PITCH + (local + 1664u) % FOURS] = v13;
-        v_tile[((local + 1792u) / FOURS) * PITCH + (local + 1792u) % FOURS] = v14;
-        v_tile[((local + 1920u) / FOURS) * PITCH + (local + 1920u) % FOURS] = v15;
-        workgroupBarrier();
-        for (var i = 0u; i < KEYS / 8u; i++) {
-            var weights = vec4<f32>();
-            for (var j = 0u; j < 4u; j++) {
-                let value = score(s_at + 4u * i + j, key + keys + 4u * i + j, position);
-                weights[j] = select(0.0, exp(value - largest), value > HIDDEN);
-            }
-            total += weights.x + weights.y + weights.z + weights.w;
-            p_tile[p_at + i] = vec4<f16>(weights);
-        }
-        workgroupBarrier();
-        for (var k = 0u; k < KEYS; k += 16u) {
-            let p = coopLoadT<coop_mat16x16<f16, A>>(&p_tile[subgroup * 16u * P_PITCH + k / 4u], P_PITCH);
-            let v_at = k * PITCH + dims;
-            let w0 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 0u], PITCH);
-            o0 = coopMultiplyAdd(p, w0, o0);
-            let w1 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 4u], PITCH);
-            o1 = coopMultiplyAdd(p, w1, o1);
-            let w2 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 8u], PITCH);
-            o2 = coopMultiplyAdd(p, w2, o2);
-            let w3 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 12u], PITCH);
-            o3 = coopMultiplyAdd(p, w3, o3);
-            let w4 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 16u], PITCH);
-            o4 = coopMultiplyAdd(p, w4, o4);
-            let w5 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 20u], PITCH);
-            o5 = coopMultiplyAdd(p, w5, o5);
-            let w6 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 24u], PITCH);
-            o6 = coopMultiplyAdd(p, w6, o6);
-            let w7 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[v_at + 28u], PITCH);
-            o7 = coopMultiplyAdd(p, w7, o7);
-        }
-        workgroupBarrier();
-    }
-    total += subgroupShuffleXor(total, 1u);
-
-    // A matrix at a time through workgroup memory, to divide its rows.
+    // This subgroup's 16 queries and 256 dims for the scores…
+    let s_query = (subgroup % (QUERIES / 16u)) * 16u;
+    let half = subgroup / (QUERIES / 16u);
+    let q_at = (half * QUERIES + s_query) * Q_PITCH;
+    let s_at = (half * QUERIES + s_query) * S_PITCH;
+    // …and its 64 queries and dims for the values.
+    let dim = (subgroup % (D / 64u)) * 64u;
+    let o_query = (subgroup / (D / 64u)) * 64u;
     let scratch = subgroup * 256u;
-    let row = tile * 16u + query;
-    let out_at = (first_row + row) * OUT_STRIDE + group.y * D + 4u * dims + (lane % 2u) * 8u;
-    let at_s = scratch + query * 16u + (lane % 2u) * 8u;
-    coopStoreT(o0, &s_tile[scratch], 16u);
+    stage_queries(first_row, first_head, 0u, row_count, local);
     workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 0u + i] = s_tile[at_s + i] / total;
-        }
+    let q0 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 0u], Q_PITCH);
+    let q1 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 4u], Q_PITCH);
+    let q2 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 8u], Q_PITCH);
+    let q3 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 12u], Q_PITCH);
+    workgroupBarrier();
+    stage_queries(first_row, first_head, 64u, row_count, local);
+    workgroupBarrier();
+    let q4 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 0u], Q_PITCH);
+    let q5 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 4u], Q_PITCH);
+    let q6 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 8u], Q_PITCH);
+    let q7 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 12u], Q_PITCH);
+    workgroupBarrier();
+    stage_queries(first_row, first_head, 128u, row_count, local);
+    workgroupBarrier();
+    let q8 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 0u], Q_PITCH);
+    let q9 = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 4u], Q_PITCH);
+    let qa = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 8u], Q_PITCH);
+    let qb = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 12u], Q_PITCH);
+    workgroupBarrier();
+    stage_queries(first_row, first_head, 192u, row_count, local);
+    workgroupBarrier();
+    let qc = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 0u], Q_PITCH);
+    let qd = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 4u], Q_PITCH);
+    let qe = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 8u], Q_PITCH);
+    let qf = coopLoadT<coop_mat16x16<f16, A>>(&k_tile[q_at + 12u], Q_PITCH);
+    workgroupBarrier();
+
+    // This invocation's query and keys for softmax.
+    let query = local / SHARERS;
+    let own_key = (local % SHARERS) * OWN_KEYS;
+    let position = first_position + min(query % TOKENS, row_count - 1u);
+    var reference = HIDDEN;
+    var total = 0.0;
+    var o00 = coop_mat16x16<f32, C>();
+    var o01 = coop_mat16x16<f32, C>();
+    var o02 = coop_mat16x16<f32, C>();
+    var o03 = coop_mat16x16<f32, C>();
+    var o10 = coop_mat16x16<f32, C>();
+    var o11 = coop_mat16x16<f32, C>();
+    var o12 = coop_mat16x16<f32, C>();
+    var o13 = coop_mat16x16<f32, C>();
+    var o20 = coop_mat16x16<f32, C>();
+    var o21 = coop_mat16x16<f32, C>();
+    var o22 = coop_mat16x16<f32, C>();
+    var o23 = coop_mat16x16<f32, C>();
+    var o30 = coop_mat16x16<f32, C>();
+    var o31 = coop_mat16x16<f32, C>();
+    var o32 = coop_mat16x16<f32, C>();
+    var o33 = coop_mat16x16<f32, C>();
+    if local < 4u {
+        moved[local] = 0u;
     }
-    workgroupBarrier();
-    coopStoreT(o1, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 16u + i] = s_tile[at_s + i] / total;
-        }
+    let first_at = (cache + first_key % CAPACITY) * FOURS + local;
+    var k_low = fetch_k(first_at);
+    var k_high = k_low;
+    if D == 512u {
+        k_high = fetch_k(first_at + 1024u);
     }
-    workgroupBarrier();
-    coopStoreT(o2, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 32u + i] = s_tile[at_s + i] / total;
+    for (var key = first_key; key < end; key += KEYS) {
+        let at = (cache + key % CAPACITY) * FOURS + local;
+        put_k(local, k_low);
+        if D == 512u {
+            put_k(local + 1024u, k_high);
         }
-    }
-    workgroupBarrier();
-    coopStoreT(o3, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 48u + i] = s_tile[at_s + i] / total;
+        workgroupBarrier();
+        let v_low = fetch_v(at);
+        var v_high = v_low;
+        if D == 512u {
+            v_high = fetch_v(at + 1024u);
         }
-    }
-    workgroupBarrier();
-    coopStoreT(o4, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 64u + i] = s_tile[at_s + i] / total;
+        let k_at = half * 64u;
+        var scores = coop_mat16x16<f32, C>();
+        scores = coopMultiplyAdd(q0, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 0u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q1, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 4u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q2, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 8u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q3, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 12u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q4, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 16u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q5, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 20u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q6, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 24u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q7, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 28u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q8, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 32u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(q9, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 36u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(qa, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 40u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(qb, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 44u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(qc, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 48u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(qd, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 52u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(qe, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 56u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(qf, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 60u], KV_PITCH), scores);
+        coopStoreT(scores, &s_tile[s_at], S_PITCH);
+        workgroupBarrier();
+
+        var own: array<f32, OWN_KEYS>;
+        var highest = HIDDEN;
+        for (var i = 0u; i < OWN_KEYS; i++) {
+            var score = s_tile[query * S_PITCH + own_key + i];
+            if HALVES == 2u {
+                score += s_tile[(QUERIES + query) * S_PITCH + own_key + i];
+            }
+            let seen = key + own_key + i;
+            let past_window = WINDOW > 0u && seen + WINDOW <= position;
+            own[i] = select(score, HIDDEN, seen > position || past_window);
+            highest = max(highest, own[i]);
         }
-    }
-    workgroupBarrier();
-    coopStoreT(o5, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 80u + i] = s_tile[at_s + i] / total;
+        highest = max(highest, subgroupShuffleXor(highest, 1u));
+        if SHARERS == 4u {
+            highest = max(highest, subgroupShuffleXor(highest, 2u));
         }
-    }
-    workgroupBarrier();
-    coopStoreT(o6, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 96u + i] = s_tile[at_s + i] / total;
+        var factor = 1.0;
+        if highest > reference + SLACK {
+            // Without keys so far there is nothing to rescale.
+            if reference > HIDDEN {
+                factor = exp2(reference - highest - HEADROOM);
+                moved[(query / 16u) % 4u] = 1u;
+            }
+            reference = highest + HEADROOM;
+            total *= factor;
         }
-    }
-    workgroupBarrier();
-    coopStoreT(o7, &s_tile[scratch], 16u);
-    workgroupBarrier();
-    if row < row_count {
-        for (var i = 0u; i < 8u; i++) {
-            out[out_at + 112u + i] = s_tile[at_s + i] / total;
+        factors[query] = factor;
+        for (var i = 0u; i < OWN_KEYS; i += 4u) {
+            let scores = vec4<f32>(own[i], own[i + 1u], own[i + 2u], own[i + 3u]);
+            let weights = select(vec4<f32>(), exp2(scores - reference), scores > vec4<f32>(HIDDEN));
+            total += weights.x + weights.y + weights.z + weights.w;
+            p_tile[query * P_PITCH + (own_key + i) / 4u] = vec4<f16>(weights);
         }
+        put_v(local, v_low);
+        if D == 512u {
+            put_v(local + 1024u, v_high);
+        }
+        // The last step loads its own keys again rather than branch.
+        let next = select(key, key + KEYS, key + KEYS < end);
+        let next_at = (cache + next % CAPACITY) * FOURS + local;
+        k_low = fetch_k(next_at);
+        if D == 512u {
+            k_high = fetch_k(next_at + 1024u);
+        }
+        let moves = workgroupUniformLoad(&moved);
+        // One by one is faster with 256 dims, all at once with 512: what the compiler makes of it.
+        if (moves[0] | moves[1] | moves[2] | moves[3]) != 0u {
+            if HALVES == 2u || moves[0] != 0u {
+                o00 = rescaled(o00, scratch, o_query + 0u, lane);
+                o01 = rescaled(o01, scratch, o_query + 0u, lane);
+                o02 = rescaled(o02, scratch, o_query + 0u, lane);
+                o03 = rescaled(o03, scratch, o_query + 0u, lane);
+            }
+            if HALVES == 2u || moves[1] != 0u {
+                o10 = rescaled(o10, scratch, o_query + 16u, lane);
+                o11 = rescaled(o11, scratch, o_query + 16u, lane);
+                o12 = rescaled(o12, scratch, o_query + 16u, lane);
+                o13 = rescaled(o13, scratch, o_query + 16u, lane);
+            }
+            if HALVES == 2u || moves[2] != 0u {
+                o20 = rescaled(o20, scratch, o_query + 32u, lane);
+                o21 = rescaled(o21, scratch, o_query + 32u, lane);
+                o22 = rescaled(o22, scratch, o_query + 32u, lane);
+                o23 = rescaled(o23, scratch, o_query + 32u, lane);
+            }
+            if HALVES == 2u || moves[3] != 0u {
+                o30 = rescaled(o30, scratch, o_query + 48u, lane);
+                o31 = rescaled(o31, scratch, o_query + 48u, lane);
+                o32 = rescaled(o32, scratch, o_query + 48u, lane);
+                o33 = rescaled(o33, scratch, o_query + 48u, lane);
+            }
+            if local < 4u {
+                moved[local] = 0u;
+            }
+            // The scratch becomes scores again.
+            workgroupBarrier();
+        }
+        let p_at = o_query * P_PITCH;
+        let p0 = coopLoadT<coop_mat16x16<f16, A>>(&p_tile[p_at + 0u * P_PITCH], P_PITCH);
+        let p1 = coopLoadT<coop_mat16x16<f16, A>>(&p_tile[p_at + 16u * P_PITCH], P_PITCH);
+        let p2 = coopLoadT<coop_mat16x16<f16, A>>(&p_tile[p_at + 32u * P_PITCH], P_PITCH);
+        let p3 = coopLoadT<coop_mat16x16<f16, A>>(&p_tile[p_at + 48u * P_PITCH], P_PITCH);
+        let v0 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[dim / 4u + 0u], KV_PITCH);
+        o00 = coopMultiplyAdd(p0, v0, o00);
+        o10 = coopMultiplyAdd(p1, v0, o10);
+        o20 = coopMultiplyAdd(p2, v0, o20);
+        o30 = coopMultiplyAdd(p3, v0, o30);
+        let v1 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[dim / 4u + 4u], KV_PITCH);
+        o01 = coopMultiplyAdd(p0, v1, o01);
+        o11 = coopMultiplyAdd(p1, v1, o11);
+        o21 = coopMultiplyAdd(p2, v1, o21);
+        o31 = coopMultiplyAdd(p3, v1, o31);
+        let v2 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[dim / 4u + 8u], KV_PITCH);
+        o02 = coopMultiplyAdd(p0, v2, o02);
+        o12 = coopMultiplyAdd(p1, v2, o12);
+        o22 = coopMultiplyAdd(p2, v2, o22);
+        o32 = coopMultiplyAdd(p3, v2, o32);
+        let v3 = coopLoadT<coop_mat16x16<f16, B>>(&v_tile[dim / 4u + 12u], KV_PITCH);
+        o03 = coopMultiplyAdd(p0, v3, o03);
+        o13 = coopMultiplyAdd(p1, v3, o13);
+        o23 = coopMultiplyAdd(p2, v3, o23);
+        o33 = coopMultiplyAdd(p3, v3, o33);
     }
+
+    total += subgroupShuffleXor(total, 1u);
+    if SHARERS == 4u {
+        total += subgroupShuffleXor(total, 2u);
+    }
+    // The scratch was scores, and factors may still be read.
     workgroupBarrier();
+    factors[query] = 1.0 / total;
+    let first = vec2<u32>(first_row, first_head);
+    finish(o00, scratch, o_query + 0u, dim + 0u, first, local);
+    finish(o01, scratch, o_query + 0u, dim + 16u, first, local);
+    finish(o02, scratch, o_query + 0u, dim + 32u, first, local);
+    finish(o03, scratch, o_query + 0u, dim + 48u, first, local);
+    finish(o10, scratch, o_query + 16u, dim + 0u, first, local);
+    finish(o11, scratch, o_query + 16u, dim + 16u, first, local);
+    finish(o12, scratch, o_query + 16u, dim + 32u, first, local);
+    finish(o13, scratch, o_query + 16u, dim + 48u, first, local);
+    finish(o20, scratch, o_query + 32u, dim + 0u, first, local);
+    finish(o21, scratch, o_query + 32u, dim + 16u, first, local);
+    finish(o22, scratch, o_query + 32u, dim + 32u, first, local);
+    finish(o23, scratch, o_query + 32u, dim + 48u, first, local);
+    finish(o30, scratch, o_query + 48u, dim + 0u, first, local);
+    finish(o31, scratch, o_query + 48u, dim + 16u, first, local);
+    finish(o32, scratch, o_query + 48u, dim + 32u, first, local);
+    finish(o33, scratch, o_query + 48u, dim + 48u, first, local);
 }

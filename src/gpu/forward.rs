@@ -208,10 +208,13 @@ impl Model {
                 StepShape::One | StepShape::Few | StepShape::Many => 1,
             },
         };
-        let buffers = [&s.qkv, &cache.k, &cache.v, &s.rows, attention.floats, &s.step];
-        match plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {
-            true => plan.run(&SdpaCoop(sdpa), &buffers)?,
-            false => plan.run(&sdpa, &buffers)?,
+        if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {
+            attention.form = plan.branch_form(&layer.o_proj);
+            let kernel = SdpaCoop { sdpa, emit: attention.form };
+            let own = [&s.qkv, &cache.k, &cache.v, &s.rows, &s.step];
+            plan.run_emitting(&kernel, &own, attention.form, attention.floats)?;
+        } else {
+            plan.run(&sdpa, &[&s.qkv, &cache.k, &cache.v, &s.rows, attention.floats, &s.step])?;
         }
         Ok(attention)
     }

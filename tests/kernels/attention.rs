@@ -22,6 +22,8 @@ struct Case {
     layer: LayerConfig,
     cache_type: CacheType,
     v_norm: bool,
+    /// Factor on q·k: large ones make softmax's reference move.
+    scale: f32,
     capacity: usize,
     /// Position of the first token.
     start: usize,
@@ -66,7 +68,7 @@ impl Attention<'_> {
         let attend = |&q_tile: &usize| {
             let sdpa = Sdpa {
                 layer: case.layer.clone(),
-                scale: 0.7,
+                scale: case.scale,
                 cache_type: case.cache_type,
                 capacity: case.capacity,
                 q_tile,
@@ -78,8 +80,19 @@ impl Attention<'_> {
             };
             let out = run(&sdpa);
             if SdpaCoop::can_run(gpu.variant(), &sdpa) {
+                let own = || [&qkv, &self.k_cache, &self.v_cache, &rows, &step].map(|buffer| copy(gpu, buffer)).into();
+                let kernel = |emit| Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }) as Box<dyn Kernel>;
+                let step = StepSize { rows: count, outputs: 0, keys: 0 };
                 // q and the weights of softmax in f16.
-                assert_close(&format!("sdpa_coop, {case:?}"), gpu, &run(&SdpaCoop(sdpa)), &out, 6e-3);
+                check_forms(
+                    gpu,
+                    &format!("sdpa_coop, {case:?}"),
+                    &kernel,
+                    &own,
+                    step,
+                    (&out, heads),
+                    8e-3 * case.scale.max(0.7),
+                );
             }
             out
         };
@@ -95,7 +108,7 @@ impl Attention<'_> {
         let (gpu, case) = (self.gpu, self.case);
         let split = SplitAttention {
             layer: case.layer.clone(),
-            scale: 0.7,
+            scale: case.scale,
             cache_type: case.cache_type,
             capacity: case.capacity,
         };
@@ -147,12 +160,12 @@ fn check(gpu: &Gpu, case: &Case) {
             AttentionKind::Full => None,
         };
         let mut expected = vec![0.0; q.len()];
-        let attention = ops::Attention { n_heads: layer.n_heads, scale: 0.7, window };
+        let attention = ops::Attention { n_heads: layer.n_heads, scale: case.scale, window };
         ops::sdpa(&q, &twin, position, attention, &mut expected);
         // Keys before the start were never written; both sides must then agree on zeros.
         let tolerance = match case.cache_type {
             CacheType::F32 => 2e-4,
-            CacheType::F16 => 3e-3,
+            CacheType::F16 => 3e-3 * case.scale.max(1.0),
         };
         let outs = device.feed(&qkv, &norms, position, &[1, Sdpa::prefill_tile(layer)]);
         for (way, out) in ["one by one", "in tiles", "in parts"].iter().zip(outs) {
@@ -178,14 +191,20 @@ fn awkward_shapes() {
         // Few parts for many keys: each takes several tiles.
         (layer(AttentionKind::Full, 64, 64, 4, false), 520, 500, vec![3, 1]),
         // The 31B head sizes; more keys than one tile.
-        (layer(sliding(40), 2, 1, 256, false), 40 + 50, 0, vec![50, 1, 50, 2]),
-        (layer(AttentionKind::Full, 2, 1, 512, true), 150, 0, vec![131, 1, 3]),
+        (layer(sliding(40), 2, 1, 256, false), 96, 0, vec![50, 1, 50, 2]),
+        (layer(AttentionKind::Full, 2, 1, 512, true), 160, 0, vec![131, 1, 3]),
+    ];
+    // For cooperative matrices: other groups of heads, and scores that make softmax's reference move.
+    let for_coop = [
+        (layer(sliding(100), 3, 3, 256, false), 208, 0, vec![70, 90, 17]),
+        (layer(AttentionKind::Full, 8, 1, 512, true), 176, 0, vec![75, 90]),
     ];
     for gpu in devices() {
-        for (layer, capacity, start, chunks) in &shapes {
-            for (cache_type, v_norm) in [(CacheType::F16, true), (CacheType::F32, false)] {
-                let (layer, chunks) = (layer.clone(), chunks.clone());
-                check(gpu, &Case { layer, cache_type, v_norm, capacity: *capacity, start: *start, chunks, seed: 11 });
+        let (more, steep): (&[_], f32) = if gpu.variant().coop { (&for_coop, 4.0) } else { (&[], 0.7) };
+        for (layer, capacity, start, chunks) in shapes.iter().chain(more) {
+            for (cache_type, v_norm, scale) in [(CacheType::F16, true, steep), (CacheType::F32, false, 0.7)] {
+                let (layer, chunks, capacity, start) = (layer.clone(), chunks.clone(), *capacity, *start);
+                check(gpu, &Case { layer, cache_type, v_norm, scale, capacity, start, chunks, seed: 11 });
             }
         }
     }
@@ -210,6 +229,7 @@ fn far_positions() {
             layer: layer.clone(),
             cache_type: CacheType::F32,
             v_norm: false,
+            scale: 0.7,
             capacity: 8,
             start: position,
             chunks: vec![4],
@@ -272,6 +292,7 @@ proptest! {
             layer: layer(attention, heads.0 * heads.1, heads.1, 2 * half_dim, k_eq_v),
             cache_type: if f16_cache { CacheType::F16 } else { CacheType::F32 },
             v_norm,
+            scale: 0.7,
             capacity,
             start: 0,
             chunks,

@@ -1,6 +1,6 @@
 //! Products and attention of many tokens on cooperative matrices.
 
-use super::{Cost, Kernel, Linear, ROW_TILE, Sdpa, stride};
+use super::{Cost, Emit, Kernel, Linear, ROW_TILE, Sdpa, stride};
 use crate::{
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
@@ -79,13 +79,18 @@ impl Kernel for MatmulCoop {
     }
 }
 
-/// [`Sdpa`] for consecutive tokens of one sequence, same bindings; `q_tile` does not matter.
+/// [`Sdpa`] for consecutive tokens of one sequence; `q_tile` does not matter. Bindings: qkv, K cache, V cache, rows, step,
+/// then those of `emit` for `n_heads · head_dim` columns.
 #[derive(Debug, Clone)]
-pub struct SdpaCoop(pub Sdpa);
+pub struct SdpaCoop {
+    pub sdpa: Sdpa,
+    /// Floats or halves.
+    pub emit: Emit,
+}
 
 impl SdpaCoop {
     /// Keys that are taken together: a cache's capacity must be a multiple.
-    pub const KEYS: usize = 32;
+    pub const KEYS: usize = 16;
 
     /// Whether the kernel can run this attention.
     pub fn can_run(variant: &Variant, sdpa: &Sdpa) -> bool {
@@ -94,23 +99,36 @@ impl SdpaCoop {
             && sdpa.cache_type == CacheType::F16
             && sdpa.capacity.is_multiple_of(Self::KEYS)
     }
+
+    /// Query heads of a workgroup: as many as share a KV head, to read little of what causality hides.
+    fn heads(&self) -> usize {
+        let shared = self.sdpa.layer.n_heads / self.sdpa.layer.n_kv_heads;
+        [8, 4, 2].into_iter().find(|heads| shared.is_multiple_of(*heads)).unwrap_or(1)
+    }
 }
 
 impl Kernel for SdpaCoop {
     fn source(&self, _: &Variant) -> KernelSource {
+        let layer = &self.sdpa.layer;
+        let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
+        let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
+        let wgsl = self.emit.add(wgsl, own.len(), layer.n_heads * layer.head_dim);
         KernelSource {
             name: "sdpa_coop",
-            wgsl: self.0.constants(Wgsl::new().coop()).part(include_str!("../../../shaders/sdpa_coop.wgsl")).finish(),
-            bindings: Sdpa::BINDINGS.to_vec(),
+            wgsl: wgsl.part(include_str!("../../../shaders/sdpa_coop.wgsl")).finish(),
+            bindings: self.emit.bindings(&own),
         }
     }
 
     fn cost(&self) -> Cost {
-        self.0.cost()
+        self.sdpa.cost()
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        let queries = if self.0.layer.head_dim == 256 { 32 } else { 16 };
-        Grid([Extent::Rows(queries), Extent::Fixed(self.0.layer.n_heads as u32), Extent::Fixed(1)])
+        let heads = self.heads();
+        let groups = Extent::Fixed((self.sdpa.layer.n_heads / heads) as u32);
+        // QUERIES of the shader, in tokens.
+        let tokens = 32768 / self.sdpa.layer.head_dim / heads;
+        Grid([Extent::Rows(tokens as u32), groups, Extent::Fixed(1)])
     }
 }
