@@ -41,7 +41,16 @@ fn shapes(gpu: &Gpu) -> Vec<(usize, usize)> {
 }
 
 fn linear(rows: usize, cols: usize) -> Linear {
-    Linear { format: PackFormat::INT4, rows, cols, y_stride: rows, y_offset: 0, softcap: None, over_outputs: false }
+    Linear {
+        format: PackFormat::INT4,
+        rows,
+        cols,
+        y_stride: rows,
+        y_offset: 0,
+        softcap: None,
+        over_outputs: false,
+        tiled: false,
+    }
 }
 
 /// Products of int4 weights with one token, and with a chunk of a prompt.
@@ -128,7 +137,8 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         let dispatch = bind(gpu, &sdpa, &buffers);
         group.bench_function(BenchmarkId::new("sdpa", name), |b| b.iter(|| run(gpu, &dispatch, step)));
         if SdpaCoop::can_run(gpu.variant(), &sdpa) {
-            let dispatch = bind(gpu, &SdpaCoop(sdpa), &buffers);
+            let kernel = SdpaCoop { sdpa, emit: Emit::Floats };
+            let dispatch = bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &many, &out]);
             group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| b.iter(|| run(gpu, &dispatch, step)));
         }
     }

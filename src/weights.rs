@@ -11,6 +11,8 @@ use crate::{
 
 /// Source bytes that are packed at once: bounds what loading holds on the host.
 const SLICE_BYTES: usize = 32 << 20;
+/// A slice has a multiple of so many rows, unless it ends a part of the matrix.
+const SLICE_ROWS: usize = 16;
 
 /// How to load a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -298,7 +300,9 @@ impl<'a> MatrixReader<'a> {
             return Ok(None);
         }
         let row_bytes = self.dtype.bytes_of(self.cols).map_err(|reason| Error::tensor(self.name, reason))?;
-        let rows = (SLICE_BYTES / row_bytes.max(1)).max(1).min(max_rows).min(self.rows - self.next_row);
+        // Whole runs of the rows that a backend may interleave.
+        let rows = (SLICE_BYTES / row_bytes.max(1) / SLICE_ROWS * SLICE_ROWS).max(SLICE_ROWS);
+        let rows = rows.min(max_rows).min(self.rows - self.next_row);
         let range: Range<usize> = self.next_row..self.next_row + rows;
         let bytes = self.source.read(self.name, range.clone()).await?;
         let packed = quant::pack_rows(self.dtype, &bytes, rows, self.cols, self.format)

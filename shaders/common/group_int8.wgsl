@@ -6,12 +6,11 @@ struct GroupWeights {
 }
 
 fn load_group(row: u32, group: u32) -> GroupWeights {
-    let at = row * (DATA_WORDS / 4u) + group * 2u;
     var scale = scale_of(row, group);
     if GROUP == 16u {
         scale = vec2<f32>(scale_of(row, group * 2u).x, scale_of(row, group * 2u + 1u).x);
     }
-    return GroupWeights(data[at], data[at + 1u], scale);
+    return GroupWeights(data[data_four(row, group * 2u)], data[data_four(row, group * 2u + 1u)], scale);
 }
 
 fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {

@@ -6,12 +6,11 @@ struct BlockWeights {
 }
 
 fn load_weights(row: u32, block: u32) -> BlockWeights {
-    let at = row * (DATA_WORDS / 4u) + block * 2u;
     var scale = scale_of(row, block);
     if GROUP == 16u {
         scale = vec2<f32>(scale_of(row, block * 2u).x, scale_of(row, block * 2u + 1u).x);
     }
-    return BlockWeights(data[at], data[at + 1u], scale);
+    return BlockWeights(data[data_four(row, block * 2u)], data[data_four(row, block * 2u + 1u)], scale);
 }
 
 fn write_half(at: u32, words: vec4<u32>, scale: f16, offset: f16) {

@@ -1,6 +1,6 @@
 // One f16 scale a group, two groups in a word.
 
 fn scale_of(row: u32, group: u32) -> vec2<f32> {
-    let pair = unpack2x16float(scales[row * SCALE_WORDS + group / 2u]);
+    let pair = unpack2x16float(scales[scale_word(row, group / 2u)]);
     return vec2<f32>(select(pair.x, pair.y, (group & 1u) == 1u), 0.0);
 }

@@ -3,7 +3,7 @@
 const ZERO: f32 = select(8.0, 0.0, OFFSET);
 
 fn quants8(row: u32, octet: u32) -> Octet {
-    let word = data[row * DATA_WORDS + octet];
+    let word = data[data_word(row, octet)];
     return Octet(
         vec4<f32>(unpack4xU8(word & 0x0f0f0f0fu)) - ZERO,
         vec4<f32>(unpack4xU8((word >> 4u) & 0x0f0f0f0fu)) - ZERO,
@@ -12,7 +12,7 @@ fn quants8(row: u32, octet: u32) -> Octet {
 
 // The same eight quants as two words of int8.
 fn quants8_int8(row: u32, octet: u32) -> vec2<u32> {
-    let word = data[row * DATA_WORDS + octet];
+    let word = data[data_word(row, octet)];
     return vec2<u32>(word & 0x0f0f0f0fu, (word >> 4u) & 0x0f0f0f0fu);
 }
 

@@ -121,6 +121,7 @@ impl Model {
                 rows: part.rows,
                 cols: table.cols,
                 scale: self.config.embedding_scale(),
+                tiled: table.tiled,
             };
             let scratch = plan.scratch;
             plan.run(&kernel, &[&part.data, &part.scales, &scratch.rows, &scratch.sampled, &scratch.x])?;

@@ -1,6 +1,9 @@
 //! Weight matrices on the device, split by rows where one binding cannot hold them.
 
-use super::{Gpu, GpuBuffer};
+use super::{
+    Gpu, GpuBuffer,
+    kernels::{Linear, TILE_ROWS},
+};
 use crate::{
     Result,
     quant::PackFormat,
@@ -25,6 +28,9 @@ pub struct GpuMatrix {
     pub format: PackFormat,
     pub rows: usize,
     pub cols: usize,
+    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster on cooperative
+    /// matrices.
+    pub tiled: bool,
     pub parts: Vec<MatrixPart>,
 }
 
@@ -38,7 +44,13 @@ impl GpuMatrix {
         // Parts of equal size, in whole workgroups' worth of rows.
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
-        let mut matrix = GpuMatrix { format, rows, cols, parts: Vec::new() };
+        let is_int4 = matches!(format, PackFormat::Int { bits: 4, .. });
+        let tiled = gpu.variant().coop
+            && is_int4
+            && Linear::supports_q8(format)
+            && rows.is_multiple_of(TILE_ROWS)
+            && rows_per_part.is_multiple_of(TILE_ROWS);
+        let mut matrix = GpuMatrix { format, rows, cols, tiled, parts: Vec::new() };
         for first_row in (0..rows).step_by(rows_per_part) {
             let rows = rows_per_part.min(rows - first_row);
             matrix.parts.push(MatrixPart {
@@ -58,7 +70,10 @@ impl GpuMatrix {
         let limit = facts.max_binding_bytes.min(facts.max_buffer_bytes);
         let (format, cols) = (matrices[0].format, matrices[0].cols);
         let rows: usize = matrices.iter().map(|matrix| matrix.rows).sum();
-        let alike = |matrix: &GpuMatrix| matrix.parts.len() == 1 && (matrix.format, matrix.cols) == (format, cols);
+        let tiled = matrices[0].tiled;
+        let alike = |matrix: &GpuMatrix| {
+            matrix.parts.len() == 1 && (matrix.format, matrix.cols, matrix.tiled) == (format, cols, tiled)
+        };
         let bytes = 4 * (rows * format.data_words(cols)) as u64;
         if matrices.len() == 1 || bytes > limit || !matrices.iter().all(alike) {
             return Ok(matrices);
@@ -87,6 +102,20 @@ impl GpuMatrix {
     pub fn bytes(&self) -> u64 {
         self.rows as u64 * self.format.row_bytes(self.cols) as u64
     }
+}
+
+/// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns: `weight_place.wgsl`'s order.
+/// There must be whole runs of rows, and whole units in a row.
+pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
+    let mut tiled = Vec::with_capacity(rows.len());
+    for run in rows.chunks_exact(TILE_ROWS * row_words) {
+        for at in (0..row_words).step_by(unit) {
+            for row in run.chunks_exact(row_words) {
+                tiled.extend_from_slice(&row[at..at + unit]);
+            }
+        }
+    }
+    tiled
 }
 
 /// Uploads weights as they are read.
@@ -132,8 +161,12 @@ impl WeightStore for GpuStore {
             let mut done = 0;
             while done < part.rows {
                 let Some((_, packed)) = reader.next(part.rows - done).await? else { break };
-                self.write(&part.data, 4 * (done * data_words) as u64, &packed.data)?;
-                self.write(&part.scales, 4 * (done * scale_words) as u64, &packed.scales)?;
+                let (data, scales) = match matrix.tiled {
+                    true => (tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, 1)),
+                    false => (packed.data, packed.scales),
+                };
+                self.write(&part.data, 4 * (done * data_words) as u64, &data)?;
+                self.write(&part.scales, 4 * (done * scale_words) as u64, &scales)?;
                 done += packed.rows;
             }
         }

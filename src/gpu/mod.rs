@@ -19,5 +19,5 @@ pub use adapter::{AdapterFacts, CooperativeMatrix, DeviceOptions, KernelOptions,
 pub use backend::GpuBackend;
 pub use buffers::GpuBuffer;
 pub use device::{Binding, Dispatch, Extent, Gpu, Grid, KernelSource, StepSize};
-pub use matrix::GpuMatrix;
+pub use matrix::{GpuMatrix, tile};
 pub use synthetic::SyntheticSource;

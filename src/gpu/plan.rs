@@ -83,6 +83,7 @@ impl<'a> Plan<'a> {
             y_offset: place.offset + part.first_row,
             softcap,
             over_outputs: self.over_outputs,
+            tiled: matrix.tiled,
         };
         matrix.parts.iter().map(linear).collect()
     }

@@ -73,9 +73,10 @@ impl Wgsl {
         }
     }
 
-    /// How to read weights of `format`, eight at a time, from `data` and `scales`.
-    pub fn weights(self, format: PackFormat, cols: usize) -> Self {
-        let this = self.weight_constants(format, cols);
+    /// How to read weights of `format`, eight at a time, from `data` and `scales`. `tiled`: in the order of
+    /// `weight_place.wgsl`.
+    pub fn weights(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+        let this = self.weight_constants(format, cols, tiled);
         match format {
             PackFormat::F32 => this.part(include_str!("../../shaders/common/weights_f32.wgsl")),
             PackFormat::F16 => this.part(include_str!("../../shaders/common/weights_f16.wgsl")),
@@ -86,24 +87,27 @@ impl Wgsl {
     }
 
     /// How to read int weights in groups of 32 for integer dot products.
-    pub fn weight_groups(self, bits: u8, format: PackFormat, cols: usize) -> Self {
-        self.weight_constants(format, cols).part(match bits {
-            4 => include_str!("../../shaders/common/group_int4.wgsl"),
+    pub fn weight_groups(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+        self.weight_constants(format, cols, tiled).part(match format {
+            PackFormat::Int { bits: 4, .. } => include_str!("../../shaders/common/group_int4.wgsl"),
             _ => include_str!("../../shaders/common/group_int8.wgsl"),
         })
     }
 
     /// How to write int weights as f16 to a tile, 32 of a row at a time.
-    pub fn weight_halves(self, bits: u8, format: PackFormat, cols: usize) -> Self {
-        self.weight_constants(format, cols).part(match bits {
-            4 => include_str!("../../shaders/common/halves_int4.wgsl"),
+    pub fn weight_halves(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+        self.weight_constants(format, cols, tiled).part(match format {
+            PackFormat::Int { bits: 4, .. } => include_str!("../../shaders/common/halves_int4.wgsl"),
             _ => include_str!("../../shaders/common/halves_int8.wgsl"),
         })
     }
 
-    fn weight_constants(self, format: PackFormat, cols: usize) -> Self {
-        let this =
-            self.uint("DATA_WORDS", format.data_words(cols)).uint("SCALE_WORDS", format.scale_words(cols).max(1));
+    fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+        let this = self
+            .uint("DATA_WORDS", format.data_words(cols))
+            .uint("SCALE_WORDS", format.scale_words(cols).max(1))
+            .bool("TILED", tiled)
+            .part(include_str!("../../shaders/common/weight_place.wgsl"));
         match format {
             PackFormat::F32 | PackFormat::F16 | PackFormat::BF16 => {
                 this.uint("GROUP", 32).bool("OFFSET", false).part(include_str!("../../shaders/common/scales_none.wgsl"))

@@ -80,8 +80,15 @@ impl Attention<'_> {
             };
             let out = run(&sdpa);
             if SdpaCoop::can_run(gpu.variant(), &sdpa) {
-                let own = || [&qkv, &self.k_cache, &self.v_cache, &rows, &step].map(|buffer| copy(gpu, buffer)).into();
-                let kernel = |emit| Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }) as Box<dyn Kernel>;
+                let own = || {
+                    let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
+                    let read = [&qkv, &self.k_cache, &self.v_cache, &rows].map(|buffer| copy(gpu, buffer));
+                    read.into_iter().chain([step]).collect()
+                };
+                let kernel = |emit| {
+                    let kernel = SdpaCoop { sdpa: sdpa.clone(), emit };
+                    (emit != Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>)
+                };
                 let step = StepSize { rows: count, outputs: 0, keys: 0 };
                 // q and the weights of softmax in f16.
                 check_forms(
@@ -124,7 +131,7 @@ impl Attention<'_> {
         if SdpaCombine::can_emit(&case.layer) {
             // The buffers are only read.
             let own = || [&sums, &norms, rows].map(|buffer| copy(gpu, buffer)).into();
-            let kernel = |emit| Box::new(combine(emit)) as Box<dyn Kernel>;
+            let kernel = |emit| Some(Box::new(combine(emit)) as Box<dyn Kernel>);
             check_forms(gpu, "sdpa_combine", &kernel, &own, step, (&floats, heads), 1e-6);
         }
         floats

@@ -82,10 +82,18 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         all.push(Box::new(Convert { cols: 5376, emit, over_outputs: false }));
     }
     for format in FORMATS {
-        all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3 }));
+        all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: false }));
         for (softcap, over_outputs) in [(None, false), (Some(30.0), true)] {
-            let linear =
-                Linear { format, rows: 8192, cols: 5376, y_stride: 16384, y_offset: 8192, softcap, over_outputs };
+            let linear = Linear {
+                format,
+                rows: 8192,
+                cols: 5376,
+                y_stride: 16384,
+                y_offset: 8192,
+                softcap,
+                over_outputs,
+                tiled: false,
+            };
             all.push(Box::new(Matvec(linear)));
             all.push(Box::new(Matmul(linear)));
             if MatmulLanes::can_run(variant) {
@@ -138,10 +146,26 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts: 3, part_stride: 512 * 5376, emit }));
     }
     for format in FORMATS.into_iter().filter(|format| matches!(format, PackFormat::Int { .. })) {
-        let linear =
-            Linear { format, rows: 5376, cols: 21504, y_stride: 5376, y_offset: 0, softcap: None, over_outputs: false };
-        for splits in [1, 3] {
+        let linear = Linear {
+            format,
+            rows: 5376,
+            cols: 21504,
+            y_stride: 5376,
+            y_offset: 0,
+            softcap: None,
+            over_outputs: false,
+            tiled: false,
+        };
+        for (splits, tiled) in [(1, false), (3, false), (3, true)] {
+            let linear = Linear { tiled, ..linear };
             all.push(Box::new(MatmulCoop { linear, m_stride: 512, splits, split_stride: 512 * 5376 }));
+        }
+        let linear = Linear { tiled: true, ..linear };
+        all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: true }));
+        all.push(Box::new(Matvec(linear)));
+        all.push(Box::new(Matmul(linear)));
+        for m in [1, 8] {
+            all.push(Box::new(MatvecQ8Split { linear, m }));
         }
     }
     for full in [false, true] {

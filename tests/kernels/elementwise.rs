@@ -19,7 +19,7 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
         ops::gelu_mul(&mut gate, &row[n..]);
         expected.extend(gate);
     }
-    let kernel = |emit| Box::new(GeluMul { n, emit }) as Box<dyn Kernel>;
+    let kernel = |emit| Some(Box::new(GeluMul { n, emit }) as Box<dyn Kernel>);
     let step = StepSize { rows, ..Default::default() };
     let own = || vec![upload_rows(gpu, &gate_up, 2 * n)];
     check_forms(gpu, "gelu_mul", &kernel, &own, step, (&expected, n), 2e-5);

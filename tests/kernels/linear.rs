@@ -8,6 +8,7 @@ use gemma4_wgpu::{
             Convert, Embed, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
             stride,
         },
+        tile,
     },
     quant::{self, Dtype, PackFormat},
 };
@@ -34,6 +35,8 @@ struct Case {
     n: usize,
     k: usize,
     softcap: Option<f32>,
+    /// Weights in runs of 16 rows.
+    tiled: bool,
     seed: u64,
 }
 
@@ -59,6 +62,7 @@ impl Output {
             y_offset: self.y_offset,
             softcap: case.softcap,
             over_outputs,
+            tiled: case.tiled,
         }
     }
 
@@ -84,7 +88,15 @@ fn check(gpu: &Gpu, case: &Case) {
     if let Some(cap) = case.softcap {
         ops::softcap(&mut expected, cap);
     }
-    let (data, scales) = (upload(gpu, &matrix.packed().data), upload(gpu, &matrix.packed().scales));
+    let packed = matrix.packed();
+    let (data, scales) = match case.tiled {
+        true => (
+            tile(&packed.data, case.format.data_words(case.k), 4),
+            tile(&packed.scales, case.format.scale_words(case.k), 1),
+        ),
+        false => (packed.data.clone(), packed.scales.clone()),
+    };
+    let (data, scales) = (upload(gpu, &data), upload(gpu, &scales));
     let device_x = upload_rows(gpu, &x, case.k);
     let step = gpu.uniform("step", [case.m as u32, case.m as u32, 0, 0]).expect("a uniform");
     let what = format!("{:?} {}×{}×{}", case.format, case.m, case.n, case.k);
@@ -127,6 +139,7 @@ fn check_coop(gpu: &Gpu, case: &Case, expected: &[f32], [data, scales, device_x]
         y_offset,
         softcap: case.softcap,
         over_outputs: false,
+        tiled: case.tiled,
     };
     if !MatmulCoop::can_run(gpu.variant(), &linear) {
         return;
@@ -201,7 +214,7 @@ fn awkward_sizes() {
         for format in FORMATS {
             for (m, n, k, softcap) in [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)]
             {
-                check(gpu, &Case { format, m, n, k, softcap, seed: 7 });
+                check(gpu, &Case { format, m, n, k, softcap, tiled: false, seed: 7 });
             }
         }
     }
@@ -214,7 +227,12 @@ fn tiles() {
     let gpu = devices().last().expect("a variant");
     for format in FORMATS {
         for (m, n, k) in [(1, 16, 32), (130, 144, 96), (70, 272, 416)] {
-            check(gpu, &Case { format, m, n, k, softcap: None, seed: 9 });
+            for tiled in [false, true] {
+                // Only ints with whole groups of 32 columns are tiled.
+                if !tiled || Linear::supports_q8(format) {
+                    check(gpu, &Case { format, m, n, k, softcap: None, tiled, seed: 9 });
+                }
+            }
         }
     }
 }
@@ -224,15 +242,15 @@ fn tiles() {
 fn many_rows() {
     let gpu = &devices()[0];
     assert_eq!(gpu.variant().subgroups, None, "four rows a workgroup");
-    check(gpu, &Case { format: PackFormat::INT8, m: 1, n: 4 * 65535 + 9, k: 8, softcap: None, seed: 3 });
+    check(gpu, &Case { format: PackFormat::INT8, m: 1, n: 4 * 65535 + 9, k: 8, softcap: None, tiled: false, seed: 3 });
 }
 
 #[test]
 fn embedding_in_parts() {
-    let (vocab, hidden, scale) = (11, 50, 7.0711);
+    let (vocab, hidden, scale) = (48, 50, 7.0711);
     // The last row takes its token from the device: slot 1 chose token 9.
-    let rows: Vec<[u32; 4]> = vec![[0, 0, 0, 0], [10, 1, 0, 0], [5, 2, 0, 0], [u32::MAX, 0, 1, 0]];
-    let tokens = [0, 10, 5, 9];
+    let rows: Vec<[u32; 4]> = vec![[0, 0, 0, 0], [40, 1, 0, 0], [5, 2, 0, 0], [u32::MAX, 0, 1, 0]];
+    let tokens = [0, 40, 5, 9];
     for gpu in devices() {
         for format in FORMATS {
             let matrix = weights(format, vocab, hidden, 5);
@@ -242,14 +260,25 @@ fn embedding_in_parts() {
             let (data_words, scale_words) = (format.data_words(hidden), format.scale_words(hidden));
             let (rows, sampled) = (upload(gpu, &rows), upload(gpu, &[3u32, 9]));
             let x = zeros(gpu, tokens.len() * stride(hidden));
-            for (first_row, part_rows) in [(0, 6), (6, 5)] {
-                let data = upload(gpu, &packed.data[first_row * data_words..(first_row + part_rows) * data_words]);
-                let scales =
-                    upload(gpu, &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words]);
-                let kernel = Embed { format, first_row, rows: part_rows, cols: hidden, scale };
-                run(gpu, &kernel, &[&data, &scales, &rows, &sampled, &x], tokens.len(), 0);
+            // Parts of whole runs of rows where they are tiled.
+            let ways: &[(bool, [(usize, usize); 2])] = match Linear::supports_q8(format) {
+                true => &[(false, [(0, 6), (6, 42)]), (true, [(0, 16), (16, 32)])],
+                false => &[(false, [(0, 6), (6, 42)])],
+            };
+            for &(tiled, parts) in ways {
+                for (first_row, part_rows) in parts {
+                    let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
+                    let scales = &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
+                    let (data, scales) = match tiled {
+                        true => (tile(data, data_words, 4), tile(scales, scale_words, 1)),
+                        false => (data.to_vec(), scales.to_vec()),
+                    };
+                    let kernel = Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
+                    let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &x];
+                    run(gpu, &kernel, &buffers, tokens.len(), 0);
+                }
+                assert_close("embed", gpu, &download_rows(gpu, &x, tokens.len(), hidden), &expected, 1e-6);
             }
-            assert_close("embed", gpu, &download_rows(gpu, &x, tokens.len(), hidden), &expected, 1e-6);
         }
     }
 }
@@ -266,6 +295,6 @@ proptest! {
         seed: u32,
         device: prop::sample::Index,
     ) {
-        check(device.get(devices()), &Case { format, m, n, k, softcap: None, seed: seed as u64 });
+        check(device.get(devices()), &Case { format, m, n, k, softcap: None, tiled: false, seed: seed as u64 });
     }
 }

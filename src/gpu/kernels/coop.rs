@@ -3,7 +3,6 @@
 use super::{Cost, Emit, Kernel, Linear, ROW_TILE, Sdpa, stride};
 use crate::{
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
-    quant::PackFormat,
     weights::CacheType,
 };
 
@@ -45,10 +44,6 @@ impl MatmulCoop {
 impl Kernel for MatmulCoop {
     fn source(&self, _: &Variant) -> KernelSource {
         let linear = &self.linear;
-        let bits = match linear.format {
-            PackFormat::Int { bits, .. } => bits,
-            _ => 8,
-        };
         KernelSource {
             name: "matmul_coop",
             wgsl: Wgsl::new()
@@ -62,7 +57,7 @@ impl Kernel for MatmulCoop {
                 .uint("SPLIT_STRIDE", self.split_stride)
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .part(include_str!("../../../shaders/matmul_coop.wgsl"))
-                .weight_halves(bits, linear.format, linear.cols)
+                .weight_halves(linear.format, linear.cols, linear.tiled)
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
         }
@@ -110,6 +105,8 @@ impl SdpaCoop {
 impl Kernel for SdpaCoop {
     fn source(&self, _: &Variant) -> KernelSource {
         let layer = &self.sdpa.layer;
+        // Its barriers would stand in diverging control flow.
+        assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
         let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
         let wgsl = self.emit.add(wgsl, own.len(), layer.n_heads * layer.head_dim);

@@ -15,6 +15,8 @@ pub struct Embed {
     pub rows: usize,
     pub cols: usize,
     pub scale: f32,
+    /// See [`Linear`](super::Linear).
+    pub tiled: bool,
 }
 
 impl Kernel for Embed {
@@ -29,7 +31,7 @@ impl Kernel for Embed {
                 .uint("TRUE_COLS", self.cols)
                 .float("SCALE", self.scale)
                 .part(include_str!("../../../shaders/common/octet.wgsl"))
-                .weights(self.format, self.cols)
+                .weights(self.format, self.cols, self.tiled)
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .part(include_str!("../../../shaders/embed.wgsl"))
                 .finish(),

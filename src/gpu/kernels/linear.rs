@@ -21,7 +21,12 @@ pub struct Linear {
     pub softcap: Option<f32>,
     /// One workgroup row for each of so many tokens, or for each output row.
     pub over_outputs: bool,
+    /// Weights in the order of `weight_place.wgsl`: for int formats of whole runs of [`TILE_ROWS`] rows.
+    pub tiled: bool,
 }
+
+/// Rows that lie next to one another where weights are tiled.
+pub const TILE_ROWS: usize = 16;
 
 impl Linear {
     /// Whether [`MatvecQ8`] can run this format: offsets need the activations' sums, which are kept for groups of 32.
@@ -43,7 +48,7 @@ impl Linear {
     fn constants(&self) -> Wgsl {
         self.sizes()
             .part(include_str!("../../../shaders/common/octet.wgsl"))
-            .weights(self.format, self.cols)
+            .weights(self.format, self.cols, self.tiled)
             .part(include_str!("../../../shaders/common/write_results.wgsl"))
     }
 
@@ -228,34 +233,34 @@ impl Kernel for MatvecQ8Split {
     fn source(&self, variant: &Variant) -> KernelSource {
         let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
         let (shared, split) = self.shape();
-        let bits = match self.linear.format {
-            PackFormat::Int { bits, .. } => bits,
-            _ => 8,
+        let linear = &self.linear;
+        let wgsl = linear.sizes().uint("M", self.m).bool("OVER_OUTPUTS", linear.over_outputs);
+        let wgsl = wgsl.part(include_str!("../../../shaders/common/step.wgsl")).weight_groups(
+            linear.format,
+            linear.cols,
+            linear.tiled,
+        );
+        let (name, wgsl) = match linear.tiled {
+            true => {
+                let (workgroup, two) = if linear.rows < 16384 { (512, false) } else { (256, true) };
+                let wgsl = wgsl.uint("WORKGROUP", workgroup).bool("TWO", two);
+                ("matvec_q8_tiled", wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")))
+            }
+            false => {
+                let wgsl = wgsl
+                    .uint("SUBGROUP", subgroup)
+                    .uint("LANES", subgroup.min(16))
+                    .uint("K_SPLIT", split)
+                    .uint("WORKGROUP", subgroup * split)
+                    .uint("R", shared);
+                ("matvec_q8_split", wgsl.part(include_str!("../../../shaders/matvec_q8_split.wgsl")))
+            }
         };
+        let reads = [Binding::Read; 4];
         KernelSource {
-            name: "matvec_q8_split",
-            wgsl: self
-                .linear
-                .sizes()
-                .uint("SUBGROUP", subgroup)
-                .uint("LANES", subgroup.min(16))
-                .uint("K_SPLIT", split)
-                .uint("WORKGROUP", subgroup * split)
-                .uint("R", shared)
-                .uint("M", self.m)
-                .bool("OVER_OUTPUTS", self.linear.over_outputs)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
-                .weight_groups(bits, self.linear.format, self.linear.cols)
-                .part(include_str!("../../../shaders/matvec_q8_split.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
+            name,
+            wgsl: wgsl.finish(),
+            bindings: [&reads[..], &[Binding::ReadWrite, Binding::Uniform]].concat(),
         }
     }
 
@@ -265,7 +270,10 @@ impl Kernel for MatvecQ8Split {
 
     fn grid(&self, variant: &Variant) -> Grid {
         let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
-        let rows = subgroup / subgroup.min(16) * self.shape().0;
+        let rows = match self.linear.tiled {
+            true => TILE_ROWS,
+            false => subgroup / subgroup.min(16) * self.shape().0,
+        };
         Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(1))
     }
 }

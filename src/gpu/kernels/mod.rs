@@ -13,7 +13,7 @@ pub use attention::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention}
 pub use coop::{MatmulCoop, SdpaCoop};
 pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows, GeluMul};
 pub use emit::{Convert, Emit, ROW_TILE};
-pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split};
+pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
 pub use memory::{Fill, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};
 
