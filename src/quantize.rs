@@ -16,7 +16,7 @@ use crate::{
         safetensors::{OWN_FORMAT, OWN_VERSION, describe_packed},
         writer::{NewTensor, SafetensorsWriter},
     },
-    quant::{Dtype, PackedRows, Quantize},
+    quant::{Dtype, Quantize},
     weights::{self, MatrixReader, PlannedTensor},
 };
 
@@ -166,7 +166,7 @@ async fn write_shard(
         let mut reader = MatrixReader::new(source, name, info.dtype, (rows, cols), format, &mut told);
         while let Some((_, packed)) = reader.next(rows).await? {
             go_on(wanted.get())?;
-            writer.append(&interleaved(&packed))?;
+            writer.append(&packed.to_bytes())?;
         }
     }
     writer.finish()
@@ -174,16 +174,4 @@ async fn write_shard(
 
 fn go_on(wanted: bool) -> Result<()> {
     if wanted { Ok(()) } else { Err(Error::Input("interrupted".into())) }
-}
-
-/// Rows as they are stored: each its data, then its scales.
-fn interleaved(packed: &PackedRows) -> Vec<u8> {
-    let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
-    let mut bytes = Vec::with_capacity(4 * (packed.data.len() + packed.scales.len()));
-    for row in 0..packed.rows {
-        let data = &packed.data[row * data_words..][..data_words];
-        let scales = &packed.scales[row * scale_words..][..scale_words];
-        bytes.extend(data.iter().chain(scales).flat_map(|word| word.to_le_bytes()));
-    }
-    bytes
 }

@@ -171,7 +171,6 @@ fn features_are_refused_by_name() {
         (GEMMA4_FLAT, json!({"attention_bias": true}), "attention_bias"),
         (GEMMA4_FLAT, json!({"hidden_activation": "silu"}), "hidden_activation \"silu\""),
         (GEMMA4_FLAT, json!({"use_bidirectional_attention": "all"}), "use_bidirectional_attention"),
-        (GEMMA4_FLAT, json!({"quantization_config": {"quant_method": "torchao"}}), "\"torchao\""),
         (GEMMA4_FLAT, json!({"model_type": "llama"}), "architecture \"llama\""),
         (GEMMA4_FLAT, json!({"model_type": "gemma3n_text"}), "architecture \"gemma3n_text\""),
         (GEMMA4_NESTED, json!({"model_type": "paligemma"}), "architecture \"paligemma\""),

@@ -5,7 +5,8 @@ use std::{fs, path::PathBuf};
 use gemma4_wgpu::quant::{Dtype, PackFormat, dequantize, native_format, pack_rows};
 use half::f16;
 
-const BLOCK_TYPES: [(Dtype, &str); 8] = [
+const BLOCK_TYPES: [(Dtype, &str); 10] = [
+    (Dtype::IQ4_NL, "iq4_nl"),
     (Dtype::Q4_0, "q4_0"),
     (Dtype::Q4_1, "q4_1"),
     (Dtype::Q5_0, "q5_0"),
@@ -14,6 +15,7 @@ const BLOCK_TYPES: [(Dtype, &str); 8] = [
     (Dtype::Q4_K, "q4_k"),
     (Dtype::Q5_K, "q5_k"),
     (Dtype::Q6_K, "q6_k"),
+    (Dtype::IQ4_XS, "iq4_xs"),
 ];
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -49,7 +51,7 @@ fn decodes_every_block_type_bit_for_bit() {
 
 #[test]
 fn packs_blocks_with_f16_scales_without_change() {
-    for (dtype, name) in &BLOCK_TYPES[..5] {
+    for (dtype, name) in &BLOCK_TYPES[..6] {
         let expected = floats(&format!("{name}.f32"));
         let row = packed_row(*dtype, &fixture(&format!("{name}.blocks")), expected.len(), native_format(*dtype));
         assert_eq!(bits(&row), bits(&expected), "{name}");
@@ -58,7 +60,7 @@ fn packs_blocks_with_f16_scales_without_change() {
 
 #[test]
 fn packs_k_blocks_up_to_the_rounding_of_scales() {
-    for (dtype, name) in &BLOCK_TYPES[5..] {
+    for (dtype, name) in &BLOCK_TYPES[6..] {
         let expected = floats(&format!("{name}.f32"));
         let format = native_format(*dtype);
         let PackFormat::Int { group, .. } = format else { panic!("{name} packs as {format}") };

@@ -9,8 +9,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{LocalBoxFuture, TensorInfo, TensorSource, assets, demo, gguf, gguf::Gguf, gguf_files, hf_files};
-use crate::{Error, Result, config::ModelConfig, text::TextAssets};
+use super::{
+    LocalBoxFuture, TensorInfo, TensorSource, assets, demo, gguf,
+    gguf::Gguf,
+    gguf_files, hf_files,
+    import::{Imported, Place},
+};
+use crate::{
+    Error, Result,
+    config::ModelConfig,
+    quant::{Dtype, PackFormat, grouped::GroupedBytes},
+    text::TextAssets,
+};
 
 /// A checkpoint on disk, memory-mapped: tensors are read as slices of the map. Or the embedded one.
 pub struct Checkpoint {
@@ -30,11 +40,17 @@ pub(super) enum Format {
     Gguf,
 }
 
-/// Where a tensor lies.
+/// A tensor, and what its bytes are made of.
 pub(super) struct Entry {
-    file: usize,
     info: TensorInfo,
-    bytes: Range<usize>,
+    content: Content,
+}
+
+enum Content {
+    /// Bytes of a file, as they are.
+    Stored(Place),
+    /// Integers and their scales in tensors of their own, which become packed rows.
+    Grouped(Box<Imported>, PackFormat),
 }
 
 impl Checkpoint {
@@ -100,7 +116,7 @@ impl Checkpoint {
     }
 
     /// Bytes of some rows of a tensor.
-    fn rows(&self, name: &str, rows: Range<usize>) -> Result<&[u8]> {
+    fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>> {
         let entry = self.entry(name)?;
         let (count, row_elements) = match entry.info.shape.as_slice() {
             [] => (1, 1),
@@ -110,11 +126,39 @@ impl Checkpoint {
         if rows.start > rows.end || rows.end > count {
             return Err(Error::tensor(name, format!("rows {rows:?} of {count}")));
         }
-        let row_bytes = entry.info.dtype.bytes_of(row_elements).map_err(|reason| Error::tensor(name, reason))?;
-        let bytes = self.files.get(entry.file).and_then(|file| file.bytes().get(entry.bytes.clone()));
-        let rows = bytes.and_then(|bytes| bytes.get(rows.start * row_bytes..rows.end * row_bytes));
-        rows.ok_or_else(|| Error::tensor(name, "reaches past the end of its file"))
+        let beyond = || Error::tensor(name, "reaches past the end of its file");
+        match &entry.content {
+            Content::Stored(place) => {
+                let bytes = entry.info.dtype.bytes_of(row_elements).map_err(|reason| Error::tensor(name, reason))?;
+                let tensor = self.bytes(place).ok_or_else(beyond)?;
+                tensor.get(rows.start * bytes..rows.end * bytes).map(Cow::Borrowed).ok_or_else(beyond)
+            }
+            Content::Grouped(imported, format) => {
+                let bytes = grouped_bytes(&self.files, imported).ok_or_else(beyond)?;
+                let packed = imported.grouped.pack(bytes, rows, *format);
+                packed.map(|packed| Cow::Owned(packed.to_bytes())).map_err(|reason| Error::tensor(name, reason))
+            }
+        }
     }
+
+    fn bytes(&self, place: &Place) -> Option<&[u8]> {
+        bytes_at(&self.files, place)
+    }
+}
+
+fn bytes_at<'a>(files: &'a [ModelFile], (file, range): &Place) -> Option<&'a [u8]> {
+    files.get(*file)?.bytes().get(range.clone())
+}
+
+fn grouped_bytes<'a>(files: &'a [ModelFile], imported: &Imported) -> Option<GroupedBytes<'a>> {
+    Some(GroupedBytes {
+        integers: bytes_at(files, &imported.integers)?,
+        scales: bytes_at(files, &imported.scales)?,
+        zeros: match &imported.zeros {
+            Some(place) => bytes_at(files, place)?,
+            None => &[],
+        },
+    })
 }
 
 impl TensorSource for Checkpoint {
@@ -127,18 +171,32 @@ impl TensorSource for Checkpoint {
     }
 
     fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
-        Box::pin(async move { self.rows(name, rows).map(Cow::Borrowed) })
+        Box::pin(async move { self.rows(name, rows) })
     }
 }
 
 /// Adds a tensor under its canonical name. Errors if there is one already.
-pub(super) fn insert(
+pub(super) fn insert(tensors: &mut HashMap<String, Entry>, name: &str, info: TensorInfo, place: Place) -> Result<()> {
+    insert_entry(tensors, name, Entry { info, content: Content::Stored(place) })
+}
+
+/// Adds a matrix of grouped integers. Errors if there is one already, or if its parts do not fit together.
+pub(super) fn insert_grouped(
     tensors: &mut HashMap<String, Entry>,
+    files: &[ModelFile],
     name: &str,
-    info: TensorInfo,
-    (file, bytes): (usize, Range<usize>),
+    imported: Imported,
 ) -> Result<()> {
-    match tensors.insert(name.into(), Entry { file, info, bytes }) {
+    let bytes = grouped_bytes(files, &imported).ok_or_else(|| Error::tensor(name, "reaches past its file"))?;
+    let grouped = imported.grouped;
+    grouped.check(bytes).map_err(|reason| Error::tensor(name, reason))?;
+    let format = grouped.format(bytes);
+    let info = TensorInfo { dtype: Dtype::Packed(format), shape: vec![grouped.rows, grouped.cols] };
+    insert_entry(tensors, name, Entry { info, content: Content::Grouped(Box::new(imported), format) })
+}
+
+fn insert_entry(tensors: &mut HashMap<String, Entry>, name: &str, entry: Entry) -> Result<()> {
+    match tensors.insert(name.into(), entry) {
         None => Ok(()),
         Some(_) => Err(Error::tensor(name, "is in the checkpoint twice")),
     }

@@ -311,6 +311,8 @@ fn dtype(type_id: u32) -> Option<Dtype> {
         12 => Dtype::Q4_K,
         13 => Dtype::Q5_K,
         14 => Dtype::Q6_K,
+        20 => Dtype::IQ4_NL,
+        23 => Dtype::IQ4_XS,
         30 => Dtype::BF16,
         _ => return None,
     })

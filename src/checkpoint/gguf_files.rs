@@ -32,7 +32,8 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
             let Some(name) = names::from_gguf(tensor.name) else { continue };
             let Some(dtype) = tensor.dtype else {
                 let reason = format!(
-                    "type {} is not supported (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are)",
+                    "type {} is not supported (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL and \
+                     IQ4_XS are)",
                     type_name(tensor.type_id)
                 );
                 return Err(Error::tensor(tensor.name, reason));

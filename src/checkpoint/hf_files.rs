@@ -6,11 +6,15 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     TensorInfo,
-    files::{Checkpoint, Format, ModelFile, insert, read_optional},
-    names, safetensors,
+    files::{Checkpoint, Format, ModelFile, insert, insert_grouped, read_optional},
+    import::{Part, Parts, Scheme},
+    names,
+    names::LM_HEAD,
+    safetensors,
 };
 use crate::{
     Error, Result,
@@ -90,26 +94,61 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
 
 /// The checkpoint that a config.json and its safetensors files make.
 pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files: Vec<ModelFile>) -> Result<Checkpoint> {
-    let config = std::str::from_utf8(config).map_err(|_| Error::checkpoint(config_path, "not UTF-8"))?;
-    let config = ModelConfig::from_hf_json(config)?;
-    let mut tensors = HashMap::new();
-    for (number, file) in files.iter().enumerate() {
-        let stored = safetensors::parse(file.bytes()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
-        for tensor in stored {
-            let Some(name) = names::from_hf(&tensor.name) else { continue };
-            let Some(dtype) = tensor.dtype else {
-                let reason = format!("dtype {} is not supported (BF16, F16 and F32 are)", quoted(&tensor.dtype_name));
-                return Err(Error::tensor(tensor.name, reason));
-            };
-            insert(&mut tensors, name, TensorInfo { dtype, shape: tensor.shape }, (number, tensor.range))?;
+    let text = std::str::from_utf8(config).map_err(|_| Error::checkpoint(config_path, "not UTF-8"))?;
+    let mut config = ModelConfig::from_hf_json(text)?;
+    let (mut parsed, mut metadata) = (Vec::new(), HashMap::new());
+    for file in &files {
+        let broken = |reason| Error::checkpoint(&file.path, reason);
+        let (tensors, texts) = safetensors::parse_with_metadata(file.bytes()).map_err(broken)?;
+        parsed.push(tensors);
+        collect_metadata(&mut metadata, texts).map_err(broken)?;
+    }
+    let value: Value = json::parse(text.as_bytes()).map_err(|error| Error::checkpoint(config_path, error))?;
+    let scheme = Scheme::of(&value, &metadata)?;
+    let (mut tensors, mut modules) = (HashMap::new(), BTreeMap::<String, Parts>::new());
+    for (number, tensor) in parsed.into_iter().enumerate().flat_map(|(n, list)| list.into_iter().map(move |t| (n, t))) {
+        if let Some((module, part)) = scheme.as_ref().and_then(|scheme| scheme.part_of(&tensor)) {
+            let parts = modules.entry(module.to_owned()).or_default();
+            if parts.insert(part, Part { file: number, tensor: tensor.clone() }).is_some() {
+                return Err(Error::tensor(tensor.name, "is in the checkpoint twice"));
+            }
+            continue;
         }
+        let Some(name) = names::from_hf(&tensor.name) else { continue };
+        let Some(dtype) = tensor.dtype else {
+            let reason = format!("dtype {} is not supported (BF16, F16 and F32 are)", quoted(&tensor.dtype_name));
+            return Err(Error::tensor(tensor.name, reason));
+        };
+        insert(&mut tensors, name, TensorInfo { dtype, shape: tensor.shape }, (number, tensor.range))?;
+    }
+    for (module, parts) in &modules {
+        let Some(scheme) = &scheme else { break };
+        let weight = format!("{module}.weight");
+        let name = names::from_hf(&weight).unwrap_or(&weight);
+        insert_grouped(&mut tensors, &files, name, scheme.matrix(module, parts)?)?;
+    }
+    if scheme.as_ref().is_some_and(Scheme::unties) && tensors.contains_key(LM_HEAD) {
+        config.tie_word_embeddings = false;
     }
     let name = match config.architecture {
         Architecture::Gemma3 => "Gemma 3",
         Architecture::Gemma4 => "Gemma 4",
     };
-    let description = format!("{name}, {} layers, safetensors", config.layers.len());
+    let by = scheme.map_or(String::new(), |scheme| format!(" by {}", scheme.name()));
+    let description = format!("{name}, {} layers, safetensors{by}", config.layers.len());
     Ok(Checkpoint { config, description, format, files, tensors })
+}
+
+/// Adds a file's metadata to those of the files before it: torchao lists the tensors of each file.
+fn collect_metadata(all: &mut HashMap<String, String>, texts: HashMap<String, String>) -> Result<(), String> {
+    const LIST: &str = "tensor_names";
+    let list = |text: Option<&String>| text.map_or(Ok(Vec::new()), |text| json::parse::<Vec<String>>(text.as_bytes()));
+    if texts.contains_key(LIST) {
+        let names = [list(all.get(LIST))?, list(texts.get(LIST))?].concat();
+        all.extend(texts);
+        all.insert(LIST.into(), Value::from(names).to_string());
+    }
+    Ok(())
 }
 
 fn read_index(path: &Path) -> Result<Option<Index>> {

@@ -10,6 +10,7 @@ mod demo;
 mod files;
 mod gguf_files;
 mod hf_files;
+mod import;
 
 pub use files::Checkpoint;
 

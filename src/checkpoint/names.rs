@@ -22,10 +22,10 @@ pub(crate) const LAYER_TENSORS: [(&str, &str); 14] = [
 const MODEL_TENSORS: [(&str, &str); 3] =
     [("embed_tokens.weight", "token_embd.weight"), ("norm.weight", "output_norm.weight"), (LM_HEAD, "output.weight")];
 
-const LM_HEAD: &str = "lm_head.weight";
+pub(super) const LM_HEAD: &str = "lm_head.weight";
 
-/// Where Hugging Face classes keep the text model; the longer prefix first.
-const HF_PREFIXES: [&str; 3] = ["model.language_model.", "language_model.model.", "model."];
+/// Where Hugging Face classes keep the text model, the longer prefix first; ExecuTorch writes none.
+const HF_PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
 
 /// The canonical name of a GGUF tensor; `None` if the text model has no such tensor.
 pub fn from_gguf(name: &str) -> Option<String> {

@@ -48,6 +48,13 @@ pub struct StoredTensor {
 ///
 /// Errors: what is wrong with the file, in one line.
 pub fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, String> {
+    parse_with_metadata(file).map(|(tensors, _)| tensors)
+}
+
+/// The tensors of a whole file, and the texts of its metadata.
+///
+/// Errors: as [`parse`].
+pub fn parse_with_metadata(file: &[u8]) -> Result<(Vec<StoredTensor>, HashMap<String, String>), String> {
     let (length, rest) = file.split_first_chunk::<8>().ok_or("shorter than a safetensors header")?;
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
@@ -71,7 +78,11 @@ pub fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, String> {
     }
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
     check_layout(&tensors, file.len() - data.len(), file.len())?;
-    Ok(tensors)
+    let text = |(key, value)| match value {
+        Text::Is(value) => Some((Cow::into_owned(key), Cow::into_owned(value))),
+        Text::Other(_) => None,
+    };
+    Ok((tensors, metadata.into_iter().filter_map(text).collect()))
 }
 
 /// Value of the metadata's `format` in this project's own form.

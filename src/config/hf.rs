@@ -96,7 +96,7 @@ impl ModelConfig {
             (outer, None) => outer,
             (_, Some(inner)) => Class::of(inner)?,
         };
-        refuse_unsupported(root, text, class)?;
+        refuse_unsupported(text, class)?;
         let config = ModelConfig {
             architecture: class.architecture(),
             vocab_size: text.size("vocab_size")?.unwrap_or(class.default_vocab_size()),
@@ -121,14 +121,8 @@ impl ModelConfig {
 }
 
 /// Errors with the name of the first feature that is not there yet.
-fn refuse_unsupported(root: Fields, text: Fields, class: Class) -> Result<()> {
+fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     let refuse = |feature: String| Err(Error::Unsupported(feature));
-    for fields in [root, text] {
-        if let Some(quantization) = fields.object("quantization_config")? {
-            let method = quantization.text("quant_method")?.unwrap_or("unnamed");
-            return refuse(format!("safetensors quantized by {} (quantization_config)", quoted(method)));
-        }
-    }
     match text.text("hidden_activation")? {
         None | Some("gelu_pytorch_tanh") => {}
         Some(other) => return refuse(format!("hidden_activation {} (only gelu_pytorch_tanh)", quoted(other))),

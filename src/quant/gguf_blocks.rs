@@ -23,7 +23,7 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
         Dtype::BF16 => PackFormat::BF16,
         Dtype::Q4_0 => PackFormat::INT4,
         Dtype::Q4_1 | Dtype::Q4_K => PackFormat::Int { bits: 4, group: 32, offset: true },
-        Dtype::Q5_0 | Dtype::Q8_0 => PackFormat::INT8,
+        Dtype::Q5_0 | Dtype::Q8_0 | Dtype::IQ4_NL | Dtype::IQ4_XS => PackFormat::INT8,
         Dtype::Q5_1 | Dtype::Q5_K => PackFormat::Int { bits: 8, group: 32, offset: true },
         Dtype::Q6_K => PackFormat::Int { bits: 8, group: 16, offset: false },
         Dtype::Packed(format) => format,
@@ -61,6 +61,8 @@ impl Block {
             Dtype::Q4_K => self.q4_k(bytes),
             Dtype::Q5_K => self.q5_k(bytes),
             Dtype::Q6_K => self.q6_k(bytes),
+            Dtype::IQ4_NL => self.iq4_nl(bytes),
+            Dtype::IQ4_XS => self.iq4_xs(bytes),
         }
     }
 
@@ -137,6 +139,26 @@ impl Block {
         }
     }
 
+    /// d f16, 32 nibbles that choose among [`IQ4_LEVELS`].
+    fn iq4_nl(&mut self, bytes: &[u8]) {
+        self.scales[0] = f16_at(bytes, 0);
+        nibbles(&bytes[2..18], &mut self.q[..32]);
+        choose_levels(&mut self.q[..32]);
+    }
+
+    /// d f16, the upper 2 bits of 8 scales (u16), their lower 4, 256 nibbles as in IQ4_NL; scales are stored with 32
+    /// added.
+    fn iq4_xs(&mut self, bytes: &[u8]) {
+        let (d, high) = (f16_at(bytes, 0), u16::from_le_bytes([bytes[2], bytes[3]]));
+        for (group, q) in self.q.chunks_exact_mut(32).enumerate() {
+            let low = bytes[4 + group / 2] >> (4 * (group % 2)) & 15;
+            let scale = low as i32 | ((high >> (2 * group) & 3) << 4) as i32;
+            self.scales[group] = d * (scale - 32) as f32;
+            nibbles(&bytes[8 + 16 * group..][..16], q);
+            choose_levels(q);
+        }
+    }
+
     /// Scales `d·sc` and offsets `−dmin·m` of the 8 groups of a Q4_K or Q5_K block.
     ///
     /// Of the 12 packed bytes, 0..4 hold sc of groups 0..4 in their lower 6 bits, 4..8 m of the
@@ -152,6 +174,15 @@ impl Block {
             self.scales[group + 4] = d * (both & 15 | sc >> 6 << 4) as f32;
             self.offsets[group + 4] = -(dmin * (both >> 4 | m >> 6 << 4) as f32);
         }
+    }
+}
+
+/// The uneven steps of IQ4 types, denser around 0.
+const IQ4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+fn choose_levels(q: &mut [u8]) {
+    for q in q {
+        *q = IQ4_LEVELS[(*q & 15) as usize] as u8;
     }
 }
 

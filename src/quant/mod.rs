@@ -5,6 +5,7 @@
 use std::{fmt, str::FromStr};
 
 mod gguf_blocks;
+pub mod grouped;
 mod pack;
 mod round;
 mod unpack;
@@ -28,6 +29,8 @@ pub enum Dtype {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
     /// A matrix of this project's own safetensors form: each row its data words, then its scale words.
     Packed(PackFormat),
 }
@@ -37,8 +40,8 @@ impl Dtype {
     pub fn block_len(self) -> usize {
         match self {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Packed(_) => 1,
-            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q8_0 => 32,
-            Dtype::Q4_K | Dtype::Q5_K | Dtype::Q6_K => 256,
+            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q8_0 | Dtype::IQ4_NL => 32,
+            Dtype::Q4_K | Dtype::Q5_K | Dtype::Q6_K | Dtype::IQ4_XS => 256,
         }
     }
 
@@ -48,7 +51,7 @@ impl Dtype {
             Dtype::Packed(_) => 0,
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
-            Dtype::Q4_0 => 18,
+            Dtype::Q4_0 | Dtype::IQ4_NL => 18,
             Dtype::Q4_1 => 20,
             Dtype::Q5_0 => 22,
             Dtype::Q5_1 => 24,
@@ -56,6 +59,7 @@ impl Dtype {
             Dtype::Q4_K => 144,
             Dtype::Q5_K => 176,
             Dtype::Q6_K => 210,
+            Dtype::IQ4_XS => 136,
         }
     }
 
@@ -75,6 +79,16 @@ impl Dtype {
     /// Whether the elements are plain floats.
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+}
+
+/// As GGUF and safetensors files name it: `Q4_K`, `BF16`; packed rows by their format.
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dtype::Packed(format) => format.fmt(f),
+            dtype => fmt::Debug::fmt(dtype, f),
+        }
     }
 }
 
@@ -230,4 +244,18 @@ pub struct PackedRows {
     pub data: Vec<u32>,
     /// `[rows, scale_words]`
     pub scales: Vec<u32>,
+}
+
+impl PackedRows {
+    /// The rows as [`Dtype::Packed`] stores them: each its data, then its scales.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));
+        let mut bytes = Vec::with_capacity(4 * (self.data.len() + self.scales.len()));
+        for row in 0..self.rows {
+            let data = &self.data[row * data_words..][..data_words];
+            let scales = &self.scales[row * scale_words..][..scale_words];
+            bytes.extend(data.iter().chain(scales).flat_map(|word| word.to_le_bytes()));
+        }
+        bytes
+    }
 }

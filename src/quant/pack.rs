@@ -174,20 +174,20 @@ fn repack_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(),
 }
 
 /// Writes a row's groups one after another, as [`PackFormat`] lays them out. `scales` starts as zeros.
-struct RowWriter<'a> {
-    bits: u8,
-    group: usize,
-    offset: bool,
-    data: &'a mut [u32],
-    scales: &'a mut [u32],
+pub(super) struct RowWriter<'a> {
+    pub bits: u8,
+    pub group: usize,
+    pub offset: bool,
+    pub data: &'a mut [u32],
+    pub scales: &'a mut [u32],
     /// Groups written so far.
-    groups: usize,
+    pub groups: usize,
 }
 
 impl RowWriter<'_> {
     /// Appends a group of integers in stored form.
     #[inline]
-    fn push(&mut self, q: &[u8], scale: f16, offset: f16) {
+    pub fn push(&mut self, q: &[u8], scale: f16, offset: f16) {
         let words = self.group * self.bits as usize / 32;
         let data = &mut self.data[self.groups * words..][..words];
         if self.bits == 4 {

@@ -1,0 +1,166 @@
+//! Safetensors of other programs whose matrices are integers with tensors of scales beside them: MLX,
+//! compressed-tensors, torchao. Their matrices appear as packed rows, made when they are read.
+
+mod compressed_tensors;
+mod mlx;
+mod torchao;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
+
+use serde_json::Value;
+
+use super::{names, safetensors::StoredTensor};
+use crate::{
+    Error, Result,
+    config::json::Fields,
+    error::quoted,
+    quant::grouped::{Grouped, Number, Table},
+};
+
+/// Who wrote the matrices, which decides how they are described.
+pub(super) enum Scheme {
+    Mlx(mlx::Settings),
+    CompressedTensors(compressed_tensors::Settings),
+    TorchAo(torchao::Settings),
+}
+
+/// A tensor, and the number of the file that it is in.
+pub(super) struct Part {
+    pub file: usize,
+    pub tensor: StoredTensor,
+}
+
+/// Tensors of one matrix by what follows its module's name: `weight`, `scales`…
+pub(super) type Parts = BTreeMap<&'static str, Part>;
+
+/// A file and the bytes of a tensor in it.
+pub(super) type Place = (usize, Range<usize>);
+
+/// A matrix and where its tensors lie.
+pub(super) struct Imported {
+    pub grouped: Grouped,
+    pub integers: Place,
+    pub scales: Place,
+    pub zeros: Option<Place>,
+}
+
+impl Scheme {
+    /// The scheme of a checkpoint with this config.json and these safetensors metadata of all files; `None` for one of
+    /// plain tensors.
+    ///
+    /// Errors: [`Error::Unsupported`], [`Error::Config`].
+    pub fn of(config: &Value, metadata: &HashMap<String, String>) -> Result<Option<Scheme>> {
+        if let Some(settings) = torchao::Settings::of(metadata)? {
+            return Ok(Some(Scheme::TorchAo(settings)));
+        }
+        let root = Fields::of(config, "config.json")?;
+        let text = root.object("text_config")?;
+        for fields in [Some(root), text].into_iter().flatten() {
+            if let Some(quantization) = fields.object("quantization_config")?
+                && let Some(method) = quantization.text("quant_method")?
+            {
+                return match method {
+                    "compressed-tensors" => {
+                        compressed_tensors::Settings::of(quantization).map(|s| Some(Scheme::CompressedTensors(s)))
+                    }
+                    "torchao" => Err(Error::Unsupported(
+                        "quantization_config of torchao without its metadata in the safetensors files".into(),
+                    )),
+                    method => Err(Error::Unsupported(format!(
+                        "safetensors quantized by {} (quantization_config)",
+                        quoted(method)
+                    ))),
+                };
+            }
+        }
+        for key in ["quantization", "quantization_config"] {
+            if let Some(quantization) = root.object(key)? {
+                return mlx::Settings::of(quantization).map(|settings| Some(Scheme::Mlx(settings)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn suffixes(&self) -> &'static [&'static str] {
+        match self {
+            Scheme::Mlx(_) => mlx::SUFFIXES,
+            Scheme::CompressedTensors(_) => compressed_tensors::SUFFIXES,
+            Scheme::TorchAo(_) => torchao::SUFFIXES,
+        }
+    }
+
+    /// The module that a tensor is a part of, and which; `None` for tensors that stand alone.
+    pub fn part_of<'a>(&self, tensor: &'a StoredTensor) -> Option<(&'a str, &'static str)> {
+        let mut suffixes = self.suffixes().iter();
+        let suffix = suffixes.find(|suffix| tensor.name.ends_with(**suffix))?;
+        let module = tensor.name.strip_suffix(suffix)?.strip_suffix('.')?;
+        // In MLX's files plain matrices have the same names.
+        let plain = *suffix == mlx::WEIGHT && tensor.dtype_name != "U32";
+        (!plain && names::from_hf(&format!("{module}.weight")).is_some()).then_some((module, *suffix))
+    }
+
+    /// The matrix that the parts of `module` make.
+    pub fn matrix(&self, module: &str, parts: &Parts) -> Result<Imported> {
+        let named = |reason: String| Error::tensor(format!("{module}.weight"), reason);
+        match self {
+            Scheme::Mlx(settings) => settings.matrix(module, parts),
+            Scheme::CompressedTensors(settings) => settings.matrix(parts),
+            Scheme::TorchAo(settings) => settings.matrix(module, parts),
+        }
+        .map_err(named)
+    }
+
+    /// Whether an lm_head in the files counts although the config ties it to the embedding.
+    pub fn unties(&self) -> bool {
+        matches!(self, Scheme::TorchAo(_))
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Scheme::Mlx(_) => "MLX",
+            Scheme::CompressedTensors(_) => "compressed-tensors",
+            Scheme::TorchAo(_) => "torchao",
+        }
+    }
+}
+
+/// A part that must be there, of one of these dtypes and as many dimensions.
+fn part<'a>(parts: &'a Parts, name: &str, dtypes: &[&str], dimensions: usize) -> Result<&'a Part, String> {
+    let part = parts.get(name).ok_or_else(|| format!("{name} is missing"))?;
+    let tensor = &part.tensor;
+    if !dtypes.contains(&tensor.dtype_name.as_str()) {
+        return Err(format!("{name} has dtype {}, not {}", quoted(&tensor.dtype_name), dtypes.join(" or ")));
+    }
+    if tensor.shape.len() != dimensions {
+        return Err(format!("{name} has shape {:?}, not {dimensions} dimensions", tensor.shape));
+    }
+    Ok(part)
+}
+
+/// A part of floats with a value for each row and group.
+fn table(part: &Part, shape: [usize; 2], transposed: bool) -> Result<Table, String> {
+    let tensor = &part.tensor;
+    let wanted = if transposed { [shape[1], shape[0]] } else { shape };
+    if tensor.shape != wanted {
+        return Err(format!("{} has shape {:?}, not {wanted:?}", tensor.name, tensor.shape));
+    }
+    let number = match tensor.dtype_name.as_str() {
+        "F32" => Number::F32,
+        "F16" => Number::F16,
+        "BF16" => Number::BF16,
+        "I8" => Number::I8,
+        other => return Err(format!("{} has dtype {}", tensor.name, quoted(other))),
+    };
+    Ok(Table { number, transposed })
+}
+
+const FLOATS: &[&str] = &["BF16", "F16", "F32"];
+
+impl Part {
+    fn place(&self) -> Place {
+        (self.file, self.tensor.range.clone())
+    }
+}
