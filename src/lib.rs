@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod error;
 pub mod generate;
 pub mod gpu;
+pub mod memory;
 pub mod quant;
 pub mod quantize;
 pub mod sampling;

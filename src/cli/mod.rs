@@ -4,8 +4,10 @@ mod bench;
 mod chat;
 mod devices;
 mod eval;
+mod inspect;
 mod interrupt;
 mod logits_file;
+mod memory;
 mod model;
 mod quantize;
 mod report;
@@ -33,6 +35,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Bench(Box<bench::BenchArgs>),
     Quantize(quantize::QuantizeArgs),
+    Inspect(Box<inspect::InspectArgs>),
 }
 
 /// What is logged unless `RUST_LOG` says otherwise. The Vulkan loader calls a missing driver an
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Quantize(args) => quantize::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
     };
     match outcome {
         Ok(()) | Err(Exit::BrokenPipe) => ExitCode::SUCCESS,

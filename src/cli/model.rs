@@ -1,10 +1,11 @@
 //! The options that say which model runs where, and loading it.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::memory::Memory;
 use crate::{
     Error, Result,
     backend::Backend,
@@ -20,7 +21,7 @@ use crate::{
 const DEMO: &str = "demo";
 
 /// Which model runs where.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
     /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file, or
@@ -45,9 +46,10 @@ pub struct ModelArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t)]
     cache_type: CacheType,
-    /// Positions of the context: prompt and answer together [default: what the model and the command need]
+    /// Positions of the context, prompt and answer together; `max` for as many as the model has and memory holds
+    /// [default: what the model and the command need]
     #[arg(long, value_name = "TOKENS")]
-    ctx: Option<NonZeroUsize>,
+    ctx: Option<Context>,
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -60,6 +62,24 @@ enum BackendKind {
     Auto,
     Wgpu,
     Cpu,
+}
+
+/// A context's length.
+#[derive(Debug, Clone, Copy)]
+enum Context {
+    Max,
+    Tokens(NonZeroUsize),
+}
+
+impl FromStr for Context {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "max" => Ok(Context::Max),
+            _ => text.parse().map(Context::Tokens).map_err(|_| "want a number of tokens, or max".into()),
+        }
+    }
 }
 
 impl ValueEnum for Quantize {
@@ -106,16 +126,36 @@ impl ModelArgs {
     /// The context's length: `--ctx`, else `default` or what the model has, if that is less.
     pub fn context_length(&self, checkpoint: &Checkpoint, default: usize) -> Result<usize> {
         let max = checkpoint.config().max_position_embeddings;
-        match self.ctx.map(NonZeroUsize::get) {
+        match self.ctx {
             None => Ok(default.min(max)),
-            Some(ctx) if ctx > max => Err(Error::Input(format!("--ctx {ctx} exceeds the model's {max} positions"))),
-            Some(ctx) => Ok(ctx),
+            Some(Context::Tokens(ctx)) if ctx.get() > max => {
+                Err(Error::Input(format!("--ctx {ctx} exceeds the model's {max} positions")))
+            }
+            Some(Context::Tokens(ctx)) => Ok(ctx.get()),
+            Some(Context::Max) => {
+                let memory = self.memory(checkpoint, default.min(max))?;
+                memory.largest_context()?.ok_or_else(|| memory.refusal())
+            }
         }
+    }
+
+    /// What the model takes with a context of so many positions, and what its device has.
+    pub fn memory<'a>(&self, checkpoint: &'a Checkpoint, context_length: usize) -> Result<Memory<'a>> {
+        Memory::new(self.open_gpu()?, checkpoint, self.load_options(context_length, 1))
+    }
+
+    /// What full-precision weights become.
+    pub fn quantize(&self) -> Quantize {
+        self.quantize
     }
 
     /// Loads the model onto its device, with a progress bar if stderr is a terminal.
     pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
-        self.load_on(self.open_gpu()?, checkpoint, &self.load_options(context_length, 1))
+        let gpu = self.open_gpu()?;
+        let options = self.load_options(context_length, 1);
+        let memory = Memory::new(gpu.clone(), checkpoint, options)?;
+        memory.check()?;
+        self.load_on(gpu, checkpoint, &options).map_err(|error| memory.explain(error))
     }
 
     fn load_options(&self, context_length: usize, max_sequences: usize) -> LoadOptions {

@@ -15,8 +15,9 @@ use crate::{
         Ticket, cache_capacity,
     },
     checkpoint::TensorSource,
-    config::{LayerConfig, ModelConfig},
-    weights::{CacheType, LoadOptions, ModelWeights},
+    config::{AttentionKind, LayerConfig, ModelConfig},
+    memory::MemoryPlan,
+    weights::{self, CacheType, LoadOptions, ModelWeights, PlannedTensor},
 };
 
 /// Tokens of a step: bounds the memory that activations take.
@@ -124,6 +125,35 @@ impl CpuBackend {
     }
 }
 
+impl CpuBackend {
+    /// What [`CpuBackend::load`] and its largest step take.
+    ///
+    /// Errors: a tensor that the model needs is missing.
+    pub fn plan(source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
+        let config = source.config();
+        let bytes = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
+            (Some(format), &[rows, cols]) => (rows * format.row_bytes(cols)) as u64,
+            _ => 4 * tensor.info.elements() as u64,
+        };
+        let kv = |sliding: bool| {
+            let is = |layer: &&LayerConfig| matches!(layer.attention, AttentionKind::Sliding { .. }) == sliding;
+            let layers = config.layers.iter().filter(is);
+            let of_sequence: u128 = layers.map(|layer| layer_kv_bytes(layer, options)).sum();
+            u64::try_from(of_sequence.saturating_mul(options.max_sequences as u128)).unwrap_or(u64::MAX)
+        };
+        let logits = 4 * config.vocab_size as u64;
+        Ok(MemoryPlan {
+            context_length: options.context_length,
+            weight_bytes: weights::plan(source, options.quantize)?.iter().map(bytes).sum(),
+            kv_sliding_bytes: kv(true),
+            kv_full_bytes: kv(false),
+            scratch_bytes: activation_bytes(config, MAX_STEP_TOKENS.min(options.context_length)) + logits,
+            largest_buffer: 0,
+            buffer_limit: u64::MAX,
+        })
+    }
+}
+
 impl Backend for CpuBackend {
     fn config(&self) -> &ModelConfig {
         &self.model.config
@@ -179,17 +209,19 @@ fn new_cache(layer: &LayerConfig, options: &LoadOptions) -> KvCache {
     KvCache::new(options.cache_type, capacity, layer.n_kv_heads, layer.head_dim)
 }
 
-/// Bytes of the KV caches of all sequences. Errors if they do not fit in memory.
-fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
+/// Bytes of a layer's keys and values for one sequence.
+fn layer_kv_bytes(layer: &LayerConfig, options: &LoadOptions) -> u128 {
     let element_bytes = match options.cache_type {
         CacheType::F16 => 2,
         CacheType::F32 => 4,
     };
-    let of_layer = |layer: &LayerConfig| {
-        let positions = cache_capacity(layer, options.context_length, MAX_STEP_TOKENS) as u128;
-        2 * element_bytes * positions * (layer.n_kv_heads * layer.head_dim) as u128
-    };
-    let of_sequence: u128 = config.layers.iter().map(of_layer).sum();
+    let positions = cache_capacity(layer, options.context_length, MAX_STEP_TOKENS) as u128;
+    2 * element_bytes * positions * (layer.n_kv_heads * layer.head_dim) as u128
+}
+
+/// Bytes of the KV caches of all sequences. Errors if they do not fit in memory.
+fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
+    let of_sequence: u128 = config.layers.iter().map(|layer| layer_kv_bytes(layer, options)).sum();
     let bytes = of_sequence.saturating_mul(options.max_sequences as u128);
     let what = format!("the KV cache of {} x {} positions", options.max_sequences, options.context_length);
     // Asks for all at once and gives it back: the parts, zeroed lazily, would each seem to fit.

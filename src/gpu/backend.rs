@@ -75,6 +75,11 @@ pub struct GpuBackend {
     readbacks: Vec<GpuBuffer>,
 }
 
+/// Tokens of the largest step.
+pub(super) fn max_step_tokens(gpu: &Gpu, options: &LoadOptions) -> usize {
+    gpu.facts().max_step_tokens().min(options.context_length).max(options.max_sequences)
+}
+
 /// What a model's options ask of a device, checked and allocated before its weights.
 struct Room {
     sequences: Sequences,
@@ -84,7 +89,7 @@ struct Room {
 impl Room {
     fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Room> {
         config.validate()?;
-        let max_step_tokens = gpu.facts().max_step_tokens().min(options.context_length).max(options.max_sequences);
+        let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
         let caches = Model::caches(gpu, config, options, max_step_tokens)?;
         Ok(Room { sequences, caches })

@@ -246,7 +246,7 @@ impl Gpu {
                 "{label} needs {bytes} bytes in one buffer; the adapter allows {limit}"
             )));
         }
-        let size = bytes.max(16).next_multiple_of(16);
+        let size = buffer_size(bytes);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let buffer = self.0.device.create_buffer(&descriptor);
         self.check()?;
@@ -367,6 +367,11 @@ pub(super) struct Mapping {
     buffer: GpuBuffer,
     mapped: futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
     submission: wgpu::SubmissionIndex,
+}
+
+/// What a buffer of so many bytes takes.
+pub(super) fn buffer_size(bytes: u64) -> u64 {
+    bytes.max(16).checked_next_multiple_of(16).unwrap_or(bytes)
 }
 
 fn layout_entry(binding: u32, access: Binding) -> wgpu::BindGroupLayoutEntry {

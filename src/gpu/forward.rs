@@ -21,6 +21,11 @@ pub(super) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;
 
+/// Rows of logits that one pass of the head makes, where steps have `rows` rows.
+pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usize) -> usize {
+    (LOGIT_BYTES / (4 * config.vocab_size)).clamp(1, rows.max(options.max_sequences))
+}
+
 /// How a step's matrices and attention are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum StepShape {
@@ -78,8 +83,8 @@ impl Model {
         let ModelWeights { embed_tokens, layers, norm, lm_head } = weights;
         let layers = config.layers.iter().zip(layers);
         let layers = layers.map(|(layer, weights)| GpuLayer::new(&gpu, layer, weights)).collect::<Result<_>>()?;
-        let logit_rows = (LOGIT_BYTES / (4 * config.vocab_size)).clamp(1, rows.max(options.max_sequences));
-        let scratch = Scratch::new(&gpu, &config, options, rows, logit_rows)?;
+        let logit_rows = logit_rows(&config, options, rows);
+        let scratch = Scratch::new(&gpu, gpu.variant(), &config, options, rows, logit_rows)?;
         let kv_bytes = caches.iter().map(|cache| cache.k.size() + cache.v.size()).sum();
         let cache_type = options.cache_type;
         Ok(Model {

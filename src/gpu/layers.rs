@@ -20,10 +20,10 @@ pub(super) struct LayerCache {
 }
 
 impl LayerCache {
-    pub fn new(gpu: &Gpu, layer: &LayerConfig, options: &LoadOptions, rows: usize) -> Result<Self> {
-        let context = options.context_length;
+    /// Positions of a slot, and bytes of the keys (of the values as many), with steps of `rows` rows.
+    pub fn size(layer: &LayerConfig, options: &LoadOptions, rows: usize) -> (usize, u64) {
         // Whole tiles of keys; a ring may hold more than it needs.
-        let needed = cache_capacity(layer, context, rows);
+        let needed = cache_capacity(layer, options.context_length, rows);
         let capacity = needed.checked_next_multiple_of(SdpaCoop::KEYS).unwrap_or(needed);
         let element = match options.cache_type {
             CacheType::F16 => 2,
@@ -32,7 +32,12 @@ impl LayerCache {
         let bytes = [capacity, options.max_sequences, layer.n_kv_heads, layer.head_dim, element]
             .iter()
             .fold(1u64, |product, &factor| product.saturating_mul(factor as u64));
-        let label = format!("KV cache of one layer for {context} positions");
+        (capacity, bytes)
+    }
+
+    pub fn new(gpu: &Gpu, layer: &LayerConfig, options: &LoadOptions, rows: usize) -> Result<Self> {
+        let (capacity, bytes) = Self::size(layer, options, rows);
+        let label = format!("KV cache of one layer for {} positions", options.context_length);
         Ok(LayerCache { k: gpu.buffer(&label, bytes)?, v: gpu.buffer(&label, bytes)?, capacity })
     }
 }

@@ -9,6 +9,7 @@ mod forward;
 pub mod kernels;
 mod layers;
 mod matrix;
+mod memory;
 mod plan;
 mod profile;
 mod scratch;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Gpu, GpuBuffer,
+    Gpu, GpuBuffer, Variant,
     kernels::{Argmax, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, SplitAttention, stride},
 };
 use crate::{
@@ -12,49 +12,77 @@ use crate::{
     weights::LoadOptions,
 };
 
+/// Where buffers come from: a device, or a sum of their sizes.
+pub(super) trait Allocator {
+    type Buffer;
+    /// Errors if there is no such buffer to be had.
+    fn buffer(&self, label: &str, bytes: u64) -> Result<Self::Buffer>;
+    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<Self::Buffer>;
+}
+
+impl Allocator for Gpu {
+    type Buffer = GpuBuffer;
+
+    fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
+        Gpu::buffer(self, label, bytes)
+    }
+
+    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
+        Gpu::uniform(self, label, words)
+    }
+}
+
 /// Activations and step inputs, sized for the largest step. Widths are in columns.
-pub(super) struct Scratch {
+pub(super) struct Scratch<B = GpuBuffer> {
     /// Residual stream `[rows, hidden]`.
-    pub x: GpuBuffer,
+    pub x: B,
     /// Normed input of the next branch `[rows, hidden]`.
-    pub normed: GpuBuffer,
+    pub normed: B,
     /// Output of a branch `[parts, rows, hidden]`: the sum of several parts, or one.
-    pub branch: GpuBuffer,
-    pub qkv: GpuBuffer,
-    pub gate_up: GpuBuffer,
+    pub branch: B,
+    pub qkv: B,
+    pub gate_up: B,
     /// Attention outputs and MLP hidden states, by their width: padding columns must stay zero.
-    pub attention: BTreeMap<usize, GpuBuffer>,
-    pub hidden: BTreeMap<usize, GpuBuffer>,
+    pub attention: BTreeMap<usize, B>,
+    pub hidden: BTreeMap<usize, B>,
     /// Parts of attention for the few rows of a decoding step.
-    pub attention_sums: GpuBuffer,
-    pub attention_norms: GpuBuffer,
+    pub attention_sums: B,
+    pub attention_norms: B,
     /// int8 activations and their groups.
-    pub quants: GpuBuffer,
-    pub quant_groups: GpuBuffer,
+    pub quants: B,
+    pub quant_groups: B,
     /// f16 activations for cooperative matrices, see [`Emit::Halves`](super::kernels::Emit).
-    pub halves: GpuBuffer,
+    pub halves: B,
     /// Rows that the buffers for all tokens of a step have room for.
     pub row_capacity: usize,
     /// Final hidden states whose logits are wanted `[outputs, hidden]`.
-    pub gathered: GpuBuffer,
+    pub gathered: B,
     /// `[outputs, vocab]`
-    pub logits: GpuBuffer,
+    pub logits: B,
     /// See [`ArgmaxParts`](super::kernels::ArgmaxParts).
-    pub argmax_parts: GpuBuffer,
+    pub argmax_parts: B,
     /// Inputs of the step: one [`super::backend::StepRow`] a token.
-    pub rows: GpuBuffer,
+    pub rows: B,
     /// Rows whose logits are wanted.
-    pub outputs: GpuBuffer,
+    pub outputs: B,
     /// The last token chosen on the device for each slot.
-    pub sampled: GpuBuffer,
+    pub sampled: B,
     /// Uniform: rows, outputs.
-    pub step: GpuBuffer,
+    pub step: B,
     /// Uniform: 1.0, the scalar where a seam has none.
-    pub one: GpuBuffer,
+    pub one: B,
 }
 
-impl Scratch {
-    pub fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions, rows: usize, logit_rows: usize) -> Result<Self> {
+impl<B> Scratch<B> {
+    /// For steps of `rows` rows, and passes of the head over `logit_rows`.
+    pub fn new<A: Allocator<Buffer = B>>(
+        gpu: &A,
+        variant: &Variant,
+        config: &ModelConfig,
+        options: &LoadOptions,
+        rows: usize,
+        logit_rows: usize,
+    ) -> Result<Self> {
         let widest = |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
         let hidden = stride(config.hidden_size);
         let attention = stride(widest(|layer| layer.n_heads * layer.head_dim));
@@ -63,7 +91,7 @@ impl Scratch {
         let floats = |label: &str, rows: usize, cols: usize| gpu.buffer(label, 4 * rows as u64 * cols as u64);
         // Products on cooperative matrices write blocks of 16 rows and read tiles of 128.
         let rows = rows.next_multiple_of(16);
-        let coop = gpu.variant().coop;
+        let coop = variant.coop;
         let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
         let halves = if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
         let few = rows.min(MatvecQ8Split::MOST_ROWS);

@@ -1,0 +1,264 @@
+//! `gemma4-wgpu inspect`
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+use indicatif::{BinaryBytes, HumanCount};
+use serde::Serialize;
+
+use super::{Exit, memory::MemoryReport, model::ModelArgs};
+use crate::{
+    Error, Result,
+    checkpoint::{Checkpoint, TensorSource},
+    config::{Architecture, AttentionKind, ModelConfig},
+    weights::{self, PlannedTensor},
+};
+
+/// Positions that the memory plan is for unless `--ctx` says otherwise: those of `run`.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// Tell what a checkpoint holds, and whether it fits on the device
+///
+/// Architecture, formats and sizes for each kind of tensor, and the memory that the model takes with a context of
+/// --ctx positions. Reads no weights.
+#[derive(Args)]
+pub struct InspectArgs {
+    /// Checkpoint, as --model
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    path: Option<PathBuf>,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// All that is told. Sizes are in bytes.
+#[derive(Serialize)]
+struct Report {
+    description: String,
+    file_bytes: u64,
+    architecture: &'static str,
+    layers: usize,
+    sliding_layers: usize,
+    window: Option<usize>,
+    hidden_size: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    tied_embeddings: bool,
+    parameters: u64,
+    chat_template: bool,
+    kinds: Vec<Kind>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tensors: Vec<Tensor>,
+    memory: MemoryReport,
+}
+
+/// Tensors of one name in all layers that are stored and held alike.
+#[derive(Serialize, Clone)]
+struct Kind {
+    name: String,
+    stored: String,
+    device: String,
+    tensors: usize,
+    parameters: u64,
+    stored_bytes: u64,
+    device_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Tensor {
+    name: String,
+    shape: Vec<usize>,
+    stored: String,
+    device: String,
+    stored_bytes: u64,
+    device_bytes: u64,
+}
+
+impl Tensor {
+    fn new(tensor: &PlannedTensor) -> Tensor {
+        let info = &tensor.info;
+        let (device, device_bytes) = match (tensor.format, info.shape.as_slice()) {
+            (Some(format), &[rows, cols]) => (format.to_string(), (rows * format.row_bytes(cols)) as u64),
+            _ => ("f32".into(), 4 * info.elements() as u64),
+        };
+        Tensor {
+            name: tensor.name.clone(),
+            shape: info.shape.clone(),
+            stored: info.dtype.to_string(),
+            device,
+            stored_bytes: info.bytes() as u64,
+            device_bytes,
+        }
+    }
+
+    /// Its name without the layer's number.
+    fn kind(&self) -> &str {
+        match self.name.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
+            Some((_, rest)) => rest,
+            None => &self.name,
+        }
+    }
+}
+
+pub fn run(args: &InspectArgs) -> Result<(), Exit> {
+    let mut model = args.model.clone();
+    if args.path.is_some() {
+        model.model.clone_from(&args.path);
+    }
+    let checkpoint = model.open()?;
+    let report = report(&model, &checkpoint, args.tensors)?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)
+            .map_err(|error| Error::Input(format!("the report cannot be written as JSON: {error}")))?,
+        false => describe(&report),
+    };
+    writeln!(io::stdout(), "{}", text.trim_end()).map_err(Exit::from_stdout)
+}
+
+fn report(model: &ModelArgs, checkpoint: &Checkpoint, with_tensors: bool) -> Result<Report> {
+    let config = checkpoint.config();
+    let planned = weights::plan(checkpoint, model.quantize())?;
+    let tensors: Vec<Tensor> = planned.iter().map(Tensor::new).collect();
+    let sliding: Vec<usize> = windows(config).collect();
+    let context_length = model.context_length(checkpoint, DEFAULT_CONTEXT)?;
+    Ok(Report {
+        description: checkpoint.description().to_owned(),
+        file_bytes: checkpoint.file_bytes(),
+        architecture: match config.architecture {
+            Architecture::Gemma3 => "Gemma 3",
+            Architecture::Gemma4 => "Gemma 4",
+        },
+        layers: config.layers.len(),
+        sliding_layers: sliding.len(),
+        window: sliding.first().copied(),
+        hidden_size: config.hidden_size,
+        vocab_size: config.vocab_size,
+        max_position_embeddings: config.max_position_embeddings,
+        tied_embeddings: config.tie_word_embeddings,
+        parameters: planned.iter().map(|tensor| tensor.info.elements() as u64).sum(),
+        chat_template: checkpoint.text_assets()?.chat_template.is_some(),
+        kinds: kinds(&tensors),
+        tensors: if with_tensors { tensors } else { Vec::new() },
+        memory: model.memory(checkpoint, context_length)?.report()?,
+    })
+}
+
+fn windows(config: &ModelConfig) -> impl Iterator<Item = usize> {
+    config.layers.iter().filter_map(|layer| match layer.attention {
+        AttentionKind::Sliding { window } => Some(window),
+        AttentionKind::Full => None,
+    })
+}
+
+fn kinds(tensors: &[Tensor]) -> Vec<Kind> {
+    let mut places = BTreeMap::new();
+    let mut kinds: Vec<Kind> = Vec::new();
+    for tensor in tensors {
+        let key = (tensor.kind(), tensor.stored.as_str(), tensor.device.as_str());
+        let place = *places.entry(key).or_insert_with(|| {
+            kinds.push(Kind {
+                name: tensor.kind().to_owned(),
+                stored: tensor.stored.clone(),
+                device: tensor.device.clone(),
+                tensors: 0,
+                parameters: 0,
+                stored_bytes: 0,
+                device_bytes: 0,
+            });
+            kinds.len() - 1
+        });
+        let kind = &mut kinds[place];
+        kind.tensors += 1;
+        kind.parameters += tensor.shape.iter().product::<usize>() as u64;
+        kind.stored_bytes += tensor.stored_bytes;
+        kind.device_bytes += tensor.device_bytes;
+    }
+    kinds
+}
+
+/// The report for people.
+fn describe(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<15} {value}"); // a String takes everything
+    };
+    let r = report;
+    line("model", r.description.clone());
+    line("files", BinaryBytes(r.file_bytes).to_string());
+    let attention = match r.window {
+        Some(window) => {
+            format!("{} sliding over {window} positions, {} full", r.sliding_layers, r.layers - r.sliding_layers)
+        }
+        None => "all full".into(),
+    };
+    line(
+        "architecture",
+        format!("{}, {} layers ({attention}), hidden size {}", r.architecture, r.layers, r.hidden_size),
+    );
+    line(
+        "vocabulary",
+        format!("{} tokens, embeddings {}", r.vocab_size, if r.tied_embeddings { "tied" } else { "not tied" }),
+    );
+    line("positions", r.max_position_embeddings.to_string());
+    line("parameters", HumanCount(r.parameters).to_string());
+    line("chat template", if r.chat_template { "present" } else { "none" }.into());
+    text += "\n";
+    let name_width = r.kinds.iter().map(|kind| kind.name.len()).max().unwrap_or(0);
+    let size = |bytes| BinaryBytes(bytes).to_string();
+    let heads = ["count", "stored as", "on the device", "parameters", "size there"];
+    let _ = writeln!(
+        text,
+        "{:name_width$}  {:>5}  {:<16} {:<16} {:>14}  {:>10}",
+        "tensors", heads[0], heads[1], heads[2], heads[3], heads[4]
+    );
+    for kind in &r.kinds {
+        let parameters = HumanCount(kind.parameters).to_string();
+        let _ = writeln!(
+            text,
+            "{:name_width$}  {:>5}  {:<16} {:<16} {parameters:>14}  {:>10}",
+            kind.name,
+            kind.tensors,
+            kind.stored,
+            kind.device,
+            size(kind.device_bytes)
+        );
+    }
+    for tensor in &r.tensors {
+        let shape = format!("{:?}", tensor.shape);
+        let _ = write!(text, "\n{:<52} {shape:<18} {:<16} {}", tensor.name, tensor.stored, tensor.device);
+    }
+    text += if r.tensors.is_empty() { "\n" } else { "\n\n" };
+    text + &describe_memory(&r.memory)
+}
+
+fn describe_memory(memory: &MemoryReport) -> String {
+    let plan = &memory.plan;
+    let mut text = format!("memory for {} positions on {}\n", plan.context_length, memory.device);
+    let mut rows = vec![
+        ("weights", plan.weight_bytes),
+        ("KV, sliding", plan.kv_sliding_bytes),
+        ("KV, full", plan.kv_full_bytes),
+        ("scratch", plan.scratch_bytes),
+        ("total", memory.total_bytes),
+    ];
+    rows.extend(memory.free_bytes.map(|free| ("free", free)));
+    for (name, bytes) in rows {
+        let _ = writeln!(text, "  {name:<13} {:>12}", BinaryBytes(bytes).to_string());
+    }
+    let _ = match memory.largest_context {
+        Some(context) if memory.fits => writeln!(text, "fits; up to {context} positions would"),
+        Some(context) => writeln!(text, "does not fit; {context} positions would (--ctx {context})"),
+        None => writeln!(text, "does not fit with any context"),
+    };
+    text
+}

@@ -1,0 +1,89 @@
+//! The memory that a model takes on a device: what loading will allocate, told before it does.
+
+use serde::Serialize;
+
+use crate::Result;
+
+/// Bytes that a model and a context take on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryPlan {
+    /// Positions of each sequence.
+    pub context_length: usize,
+    /// Packed matrices, norms and tables.
+    pub weight_bytes: u64,
+    /// Keys and values of the layers that look back over a window.
+    pub kv_sliding_bytes: u64,
+    /// Keys and values of the layers that see the whole context.
+    pub kv_full_bytes: u64,
+    /// Activations and logits of the largest step, or what loading takes for a moment if that is more.
+    pub scratch_bytes: u64,
+    /// The largest single buffer whose size follows from the context.
+    #[serde(skip)]
+    pub largest_buffer: u64,
+    /// What the device allows for one buffer.
+    #[serde(skip)]
+    pub buffer_limit: u64,
+}
+
+impl MemoryPlan {
+    pub fn total_bytes(&self) -> u64 {
+        [self.weight_bytes, self.kv_sliding_bytes, self.kv_full_bytes, self.scratch_bytes]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Whether it fits into `free` bytes (`None`: not known) and the device's buffers.
+    pub fn fits(&self, free: Option<u64>) -> bool {
+        self.largest_buffer <= self.buffer_limit && free.is_none_or(|free| self.total_bytes() <= free)
+    }
+}
+
+/// The largest context of at most `most` positions whose plan fits into `free` bytes; `None` if not even one
+/// position does.
+///
+/// Errors: with those of `plan`, which makes the plan for a context.
+pub fn largest_context(
+    most: usize,
+    free: Option<u64>,
+    mut plan: impl FnMut(usize) -> Result<MemoryPlan>,
+) -> Result<Option<usize>> {
+    // Everything below `fitting` fits, nothing from `beyond` on does.
+    let (mut fitting, mut beyond) = (0, most.saturating_add(1));
+    while beyond - fitting > 1 {
+        let middle = fitting + (beyond - fitting) / 2;
+        match plan(middle)?.fits(free) {
+            true => fitting = middle,
+            false => beyond = middle,
+        }
+    }
+    Ok((fitting > 0).then_some(fitting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(context_length: usize) -> MemoryPlan {
+        MemoryPlan {
+            context_length,
+            weight_bytes: 1000,
+            kv_sliding_bytes: 50,
+            kv_full_bytes: 8 * context_length as u64,
+            scratch_bytes: 150,
+            largest_buffer: 4 * context_length as u64,
+            buffer_limit: 4000,
+        }
+    }
+
+    #[test]
+    fn the_largest_context_is_found() {
+        let largest = |most, free| largest_context(most, free, |context| Ok(plan(context))).unwrap();
+        assert_eq!(largest(5000, Some(1200 + 8 * 77)), Some(77));
+        assert_eq!(largest(5000, Some(1200 + 8 * 77 + 7)), Some(77));
+        assert_eq!(largest(5000, Some(1207)), None);
+        assert_eq!(largest(60, Some(1200 + 8 * 77)), Some(60));
+        // One buffer's limit binds where memory does not.
+        assert_eq!(largest(5000, None), Some(1000));
+        assert_eq!(largest(usize::MAX, Some(u64::MAX)), Some(1000));
+    }
+}
