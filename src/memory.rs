@@ -68,9 +68,9 @@ mod tests {
             context_length,
             weight_bytes: 1000,
             kv_sliding_bytes: 50,
-            kv_full_bytes: 8 * context_length as u64,
+            kv_full_bytes: 8u64.saturating_mul(context_length as u64),
             scratch_bytes: 150,
-            largest_buffer: 4 * context_length as u64,
+            largest_buffer: 4u64.saturating_mul(context_length as u64),
             buffer_limit: 4000,
         }
     }

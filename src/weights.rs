@@ -163,6 +163,14 @@ pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Result<Vec<Planned
     Ok(planned)
 }
 
+/// A tensor's name without the layer's number.
+pub fn tensor_kind(name: &str) -> &str {
+    match name.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
+        Some((_, rest)) => rest,
+        None => name,
+    }
+}
+
 /// Whether a layer does without the tensor: its values are its keys, or its architecture has no scalars.
 fn is_optional(config: &ModelConfig, name: &str) -> bool {
     let layer = |rest: &str| {

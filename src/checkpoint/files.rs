@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub(super) format: Format,
     pub(super) files: Vec<ModelFile>,
     pub(super) tensors: HashMap<String, Entry>,
+    /// See [`Checkpoint::copy_reads`].
+    pub(super) copies: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,12 @@ impl Checkpoint {
         &self.description
     }
 
+    /// From now on bytes are read from the files into memory of their own where that is possible, not borrowed from
+    /// the maps: pages of a map count as the process's memory as long as the system does not need them.
+    pub fn copy_reads(&mut self) {
+        self.copies = true;
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing from the checkpoint"))
     }
@@ -130,8 +138,12 @@ impl Checkpoint {
         match &entry.content {
             Content::Stored(place) => {
                 let bytes = entry.info.dtype.bytes_of(row_elements).map_err(|reason| Error::tensor(name, reason))?;
-                let tensor = self.bytes(place).ok_or_else(beyond)?;
-                tensor.get(rows.start * bytes..rows.end * bytes).map(Cow::Borrowed).ok_or_else(beyond)
+                let (from, to) = (rows.start * bytes, rows.end * bytes);
+                let rows = self.bytes(place).and_then(|tensor| tensor.get(from..to)).ok_or_else(beyond)?;
+                match self.files.get(place.0).filter(|_| self.copies) {
+                    Some(file) => file.read(place.1.start + from, rows),
+                    None => Ok(Cow::Borrowed(rows)),
+                }
             }
             Content::Grouped(imported, format) => {
                 let bytes = grouped_bytes(&self.files, imported).ok_or_else(beyond)?;
@@ -206,6 +218,7 @@ fn insert_entry(tensors: &mut HashMap<String, Entry>, name: &str, entry: Entry) 
 pub(super) struct ModelFile {
     pub(super) path: PathBuf,
     bytes: Bytes,
+    file: Option<File>,
 }
 
 enum Bytes {
@@ -224,11 +237,12 @@ impl ModelFile {
         if metadata.len() == 0 {
             return Err(Error::checkpoint(path, "the file is empty"));
         }
-        Ok(ModelFile { path: path.into(), bytes: map(&file).map_err(|source| io_error(path, source))? })
+        let bytes = map(&file).map_err(|source| io_error(path, source))?;
+        Ok(ModelFile { path: path.into(), bytes, file: Some(file) })
     }
 
     pub(super) fn embedded(path: &str, bytes: &'static [u8]) -> Self {
-        ModelFile { path: path.into(), bytes: Bytes::Embedded(bytes) }
+        ModelFile { path: path.into(), bytes: Bytes::Embedded(bytes), file: None }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -237,6 +251,19 @@ impl ModelFile {
             Bytes::Mapped(map) => map,
             Bytes::Embedded(bytes) => bytes,
         }
+    }
+
+    /// The bytes `mapped`, which begin at `start`, read anew where the system can do that.
+    fn read<'a>(&self, start: usize, mapped: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+        #[cfg(unix)]
+        if let Some(file) = &self.file {
+            use std::os::unix::fs::FileExt;
+            let mut bytes = vec![0; mapped.len()];
+            file.read_exact_at(&mut bytes, start as u64).map_err(|source| io_error(&self.path, source))?;
+            return Ok(Cow::Owned(bytes));
+        }
+        let _ = (start, &self.file);
+        Ok(Cow::Borrowed(mapped))
     }
 
     pub(super) fn gguf(&self) -> Result<Gguf<'_>> {

@@ -44,7 +44,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     }
     let description = description(&parts, &config);
     drop(parts);
-    Ok(Checkpoint { config, description, format: Format::Gguf, files, tensors })
+    Ok(Checkpoint { config, description, format: Format::Gguf, files, tensors, copies: false })
 }
 
 /// The GGUF model of a directory; projectors for other modalities do not count.

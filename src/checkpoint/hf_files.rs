@@ -136,7 +136,7 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
     };
     let by = scheme.map_or(String::new(), |scheme| format!(" by {}", scheme.name()));
     let description = format!("{name}, {} layers, safetensors{by}", config.layers.len());
-    Ok(Checkpoint { config, description, format, files, tensors })
+    Ok(Checkpoint { config, description, format, files, tensors, copies: false })
 }
 
 /// Adds a file's metadata to those of the files before it: torchao lists the tensors of each file.

@@ -16,7 +16,7 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, TensorSource},
     config::{Architecture, AttentionKind, ModelConfig},
-    weights::{self, PlannedTensor},
+    weights::{self, PlannedTensor, tensor_kind},
 };
 
 /// Positions that the memory plan is for unless `--ctx` says otherwise: those of `run`.
@@ -100,14 +100,6 @@ impl Tensor {
             device_bytes,
         }
     }
-
-    /// Its name without the layer's number.
-    fn kind(&self) -> &str {
-        match self.name.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
-            Some((_, rest)) => rest,
-            None => &self.name,
-        }
-    }
 }
 
 pub fn run(args: &InspectArgs) -> Result<(), Exit> {
@@ -164,10 +156,10 @@ fn kinds(tensors: &[Tensor]) -> Vec<Kind> {
     let mut places = BTreeMap::new();
     let mut kinds: Vec<Kind> = Vec::new();
     for tensor in tensors {
-        let key = (tensor.kind(), tensor.stored.as_str(), tensor.device.as_str());
+        let key = (tensor_kind(&tensor.name), tensor.stored.as_str(), tensor.device.as_str());
         let place = *places.entry(key).or_insert_with(|| {
             kinds.push(Kind {
-                name: tensor.kind().to_owned(),
+                name: tensor_kind(&tensor.name).to_owned(),
                 stored: tensor.stored.clone(),
                 device: tensor.device.clone(),
                 tensors: 0,

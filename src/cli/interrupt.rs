@@ -1,4 +1,4 @@
-//! Ctrl-C: the first stops what is under way, the second leaves.
+//! Ctrl-C and SIGTERM: the first stops what is under way, the second leaves.
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 

@@ -1,62 +1,103 @@
 //! `gemma4-wgpu quantize`
 
 use std::{
+    fmt::Write as _,
+    fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
+use indicatif::BinaryBytes;
 
 use super::{
     Exit,
     interrupt::{self, Work},
     model::byte_bar,
 };
-use crate::{Error, checkpoint::Checkpoint, quant::Quantize, quantize::write_packed, weights};
+use crate::{
+    Error, Result,
+    checkpoint::Checkpoint,
+    quant::recipe::{Recipe, RecipeText},
+    quantize::{Job, SHARD_BYTES, Summary},
+    weights,
+};
 
 /// Write a packed int4 or int8 checkpoint of a full-precision one
 ///
-/// The result loads faster, takes a quarter of the space and computes the same as the original quantized while
-/// loading. It is written tensor by tensor.
+/// The result loads faster and takes a quarter of the space; with the default recipe it computes the same as the
+/// original quantized while loading. It is written tensor by tensor; after an interruption the same command goes on
+/// where the last file ended. At the end a table tells what each kind of tensor became.
 #[derive(Args)]
 pub struct QuantizeArgs {
     /// Hugging Face directory in f32, f16 or bf16
     #[arg(long, short, value_name = "DIR")]
     model: PathBuf,
-    /// Directory to write to; it must be new or empty
+    /// Directory to write to; it must be new or empty, or left by an interrupted run
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// What the weights become
-    #[arg(long, value_enum, default_value_t)]
-    quantize: Precision,
+    /// What tensors become: default, int8, sensitive, hqq, mse_clip, or a TOML file of rules
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: Option<String>,
+    /// Short for the recipes default and int8
+    #[arg(long, value_enum, conflicts_with = "recipe")]
+    quantize: Option<Precision>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
 }
 
 /// What weights become.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Precision {
     /// Layers in int4, embedding and lm_head in int8
-    #[default]
     Int4,
     /// All matrices in int8
     Int8,
 }
 
+impl QuantizeArgs {
+    fn recipe(&self) -> Result<Recipe> {
+        let name = match (&self.recipe, self.quantize) {
+            (Some(name), _) => name,
+            (None, Some(Precision::Int8)) => "int8",
+            (None, _) => "default",
+        };
+        match Recipe::named(name) {
+            Some(recipe) => Ok(recipe),
+            None => read_recipe(Path::new(name)),
+        }
+    }
+}
+
+fn read_recipe(path: &Path) -> Result<Recipe> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::Input(format!(
+            "--recipe {shown}: no such file, and no recipe (those are {})",
+            Recipe::NAMES.join(", ")
+        )),
+        _ => Error::Io { path: path.to_owned(), source: error },
+    })?;
+    let recipe: RecipeText = toml::from_str(&text).map_err(|error| {
+        let line =
+            error.span().map_or(0, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+        Error::Input(format!("--recipe {shown}, line {line}: {}", error.message()))
+    })?;
+    Recipe::new(&shown.to_string(), recipe.rules)
+}
+
 pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
-    let quantize = match args.quantize {
-        Precision::Int4 => Quantize::Int4,
-        Precision::Int8 => Quantize::Int8,
-    };
+    let recipe = args.recipe()?;
     if !args.model.is_dir() {
         return Err(Error::Input(format!("{} is not a directory", args.model.display())).into());
     }
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let mut checkpoint = Checkpoint::open(&args.model)?;
     if !checkpoint.is_hugging_face() {
         let reason = format!("{} holds GGUF, which is quantized already and runs as it is", args.model.display());
         return Err(Error::Unsupported(reason).into());
     }
+    checkpoint.copy_reads();
     let bar = byte_bar("quantizing", weights::load_bytes(&checkpoint), args.quiet);
     interrupt::install()?;
     let work = Work::begin();
@@ -64,12 +105,37 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
         bar.inc(bytes);
         !work.stopped()
     };
-    let written = pollster::block_on(write_packed(&checkpoint, quantize, &args.model, &args.output, &mut progress));
+    let job = Job {
+        source: &checkpoint,
+        recipe: &recipe,
+        assets: &args.model,
+        output: &args.output,
+        shard_bytes: SHARD_BYTES,
+    };
+    let written = pollster::block_on(job.run(&mut progress));
     bar.finish_and_clear();
-    let bytes = match written {
-        Err(_) if work.stopped() => return Err(Exit::Interrupted),
+    let summary = match written {
+        Err(_) if work.stopped() => {
+            if args.output.exists() {
+                eprintln!("interrupted; the same command goes on after the files in {}", args.output.display());
+            }
+            return Err(Exit::Interrupted);
+        }
         written => written?,
     };
-    let line = format!("{}: {bytes} bytes of weights", args.output.display());
-    writeln!(io::stdout(), "{line}").map_err(Exit::from_stdout)
+    let text = format!("{}{}: {} bytes of weights", table(&summary), args.output.display(), summary.bytes);
+    writeln!(io::stdout(), "{text}").map_err(Exit::from_stdout)
+}
+
+/// What each kind of tensor became.
+fn table(summary: &Summary) -> String {
+    let width = summary.kinds.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = format!("{:width$}  count   bits        size   RMS error\n", "tensors");
+    for (name, kind) in &summary.kinds {
+        let size = BinaryBytes(kind.bytes).to_string();
+        let (count, bits, rms, relative) = (kind.tensors, kind.bits(), kind.rms_error(), 100.0 * kind.relative_error());
+        // A String takes everything.
+        let _ = writeln!(text, "{name:width$}  {count:>5}  {bits:>5.2}  {size:>10}  {rms:>10.3e} ({relative:.2}%)");
+    }
+    text
 }

@@ -6,7 +6,9 @@ use std::{fmt, str::FromStr};
 
 mod gguf_blocks;
 pub mod grouped;
+pub mod methods;
 mod pack;
+pub mod recipe;
 mod round;
 mod unpack;
 

@@ -1,0 +1,424 @@
+//! Choosing scales and offsets with more care than loading has time for: one value after another is tried for a group.
+
+use half::f16;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Dtype, PackFormat, PackedRows,
+    pack::RowWriter,
+    pack_rows,
+    round::{self, MAX_GROUP},
+    unpack::load_floats,
+};
+
+/// How scale and offset of a group are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// The steps reach over all values: what loading does.
+    MinMax,
+    /// The range with the least squared error: large values may be clipped.
+    MseClip,
+    /// Half-quadratic quantization: symmetric scales by alternating least squares; offsets by its shrinking of outliers
+    /// (Badri and Shaji, 2023).
+    Hqq,
+}
+
+/// What becomes of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// 4 or 8.
+    pub bits: u8,
+    /// Columns that share a scale: 16, or a multiple of 32; `None` for a row.
+    pub group: Option<usize>,
+    pub symmetric: bool,
+    pub method: Method,
+}
+
+/// Squared sums over a matrix: of what rounding changed, and of the weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Squares {
+    pub error: f64,
+    pub weight: f64,
+}
+
+impl Squares {
+    fn add(self, other: Squares) -> Squares {
+        Squares { error: self.error + other.error, weight: self.weight + other.weight }
+    }
+}
+
+impl std::ops::AddAssign for Squares {
+    fn add_assign(&mut self, other: Squares) {
+        *self = self.add(other);
+    }
+}
+
+impl Spec {
+    /// What loading makes of a full-precision matrix for this format.
+    pub fn min_max(bits: u8) -> Spec {
+        Spec { bits, group: Some(32), symmetric: true, method: Method::MinMax }
+    }
+
+    /// The format of the result; larger groups repeat their scales.
+    pub fn format(&self) -> PackFormat {
+        let group = if self.group == Some(16) { 16 } else { 32 };
+        PackFormat::Int { bits: self.bits, group, offset: !self.symmetric }
+    }
+
+    /// Quantizes rows of floats, and measures the error. [`Method::MinMax`] in groups of 16 or 32 gives exactly what
+    /// [`pack_rows`] does.
+    ///
+    /// Errors: as [`pack_rows`].
+    pub fn quantize(
+        &self,
+        dtype: Dtype,
+        bytes: &[u8],
+        rows: usize,
+        cols: usize,
+    ) -> Result<(PackedRows, Squares), String> {
+        let format = self.format();
+        let packed = match (self.method, self.group) {
+            (Method::MinMax, Some(16 | 32)) => pack_rows(dtype, bytes, rows, cols, format)?,
+            _ => self.search(dtype, bytes, rows, cols)?,
+        };
+        let row_bytes = dtype.bytes_of(cols)?;
+        let squares = bytes.par_chunks_exact(row_bytes.max(1)).enumerate().map(|(row, bytes)| {
+            let (mut weights, mut rounded) = (vec![0.0; cols], vec![0.0; cols]);
+            load_floats(dtype, bytes, &mut weights);
+            packed.dequantize_row(row, &mut rounded);
+            let square = |value: f32| value as f64 * value as f64;
+            Squares {
+                error: weights.iter().zip(&rounded).map(|(a, b)| square(a - b)).sum(),
+                weight: weights.iter().map(|w| square(*w)).sum(),
+            }
+        });
+        // One after another, so that the sum does not depend on threads.
+        let squares = squares.collect::<Vec<_>>().into_iter().fold(Squares::default(), Squares::add);
+        Ok((packed, squares))
+    }
+
+    fn search(&self, dtype: Dtype, bytes: &[u8], rows: usize, cols: usize) -> Result<PackedRows, String> {
+        let format = self.format();
+        let row_bytes = dtype.bytes_of(cols)?;
+        if !dtype.is_float() || row_bytes.checked_mul(rows) != Some(bytes.len()) {
+            return Err(format!("{} bytes are not {rows} rows of {cols} columns ({dtype:?})", bytes.len()));
+        }
+        let (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
+        let (data, scales) = (vec![0; rows * data_words], vec![0; rows * scale_words]);
+        let mut packed = PackedRows { format, rows, cols, data, scales };
+        let data = packed.data.par_chunks_exact_mut(data_words.max(1));
+        let scales = packed.scales.par_chunks_exact_mut(scale_words.max(1));
+        let work = data.zip(scales).zip(bytes.par_chunks_exact(row_bytes.max(1))).enumerate();
+        let fault = work.find_map_first(|(row, ((data, scales), bytes))| {
+            let mut values = vec![0.0; cols];
+            load_floats(dtype, bytes, &mut values);
+            self.search_row(&values, data, scales).err().map(|reason| format!("row {row} of {rows}, {reason}"))
+        });
+        fault.map_or(Ok(packed), Err)
+    }
+
+    fn search_row(&self, values: &[f32], data: &mut [u32], scales: &mut [u32]) -> Result<(), String> {
+        if let Some(at) = round::first_non_finite(values) {
+            return Err(format!("column {at} is {}", values[at]));
+        }
+        let width = if self.group == Some(16) { 16 } else { 32 };
+        let mut out = RowWriter { bits: self.bits, group: width, offset: !self.symmetric, data, scales, groups: 0 };
+        let group = self.group.unwrap_or(values.len()).max(width);
+        for (index, group_values) in values.chunks(group).enumerate() {
+            let steps =
+                self.choose(group_values).map_err(|reason| format!("columns from {}: {reason}", index * group))?;
+            for chunk in group_values.chunks(width) {
+                // Padding: weight 0, or what lies nearest to it.
+                let mut q = [steps.integer(0.0) as u8; MAX_GROUP];
+                for (q, value) in q.iter_mut().zip(chunk) {
+                    *q = steps.integer(*value) as u8;
+                }
+                out.push(&q[..width], steps.scale, steps.offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&self, values: &[f32]) -> Result<Steps, String> {
+        let levels = Levels::of(self.bits, self.symmetric);
+        match (self.method, self.symmetric) {
+            (Method::MinMax, true) => levels.steps(levels.symmetric_scale(values), 0.0),
+            (Method::MinMax, false) => levels.of_range(range(values)),
+            (Method::MseClip, true) => clip_symmetric(levels, values),
+            (Method::MseClip, false) => clip_affine(levels, values),
+            (Method::Hqq, true) => half_quadratic_scale(levels, values),
+            (Method::Hqq, false) => half_quadratic_offset(levels, values),
+        }
+    }
+}
+
+/// The integers that a format has.
+#[derive(Clone, Copy)]
+struct Levels {
+    lowest: i32,
+    highest: i32,
+    /// What the stored integer has added.
+    stored_zero: i32,
+}
+
+impl Levels {
+    fn of(bits: u8, symmetric: bool) -> Levels {
+        match (bits, symmetric) {
+            (4, true) => Levels { lowest: -8, highest: 7, stored_zero: 8 },
+            (4, false) => Levels { lowest: 0, highest: 15, stored_zero: 0 },
+            (_, true) => Levels { lowest: -127, highest: 127, stored_zero: 0 },
+            (_, false) => Levels { lowest: -128, highest: 127, stored_zero: 0 },
+        }
+    }
+
+    fn steps(self, scale: f32, offset: f32) -> Result<Steps, String> {
+        let scale = round::finite_f16("scale", scale)?;
+        let scale = if scale == f16::ZERO { f16::ZERO } else { scale };
+        let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
+        let offset = round::finite_f16("offset", offset)?;
+        Ok(Steps { levels: self, scale, offset, inverse, step: scale.to_f32(), zero: offset.to_f32() })
+    }
+
+    /// The scale with which the largest magnitude becomes the lowest level (of int8: ±127).
+    fn symmetric_scale(self, values: &[f32]) -> f32 {
+        let extreme = values.iter().fold(0f32, |most, value| if value.abs() > most.abs() { *value } else { most });
+        if self.lowest == -8 { extreme / -8.0 } else { extreme.abs() / 127.0 }
+    }
+
+    /// Steps from the smallest value to the largest.
+    fn of_range(self, (min, max): (f32, f32)) -> Result<Steps, String> {
+        let scale = (max - min) / (self.highest - self.lowest) as f32;
+        self.steps(scale, min - scale * self.lowest as f32)
+    }
+}
+
+fn range(values: &[f32]) -> (f32, f32) {
+    let limits = (f32::INFINITY, f32::NEG_INFINITY);
+    values.iter().fold(limits, |(min, max), &value| (min.min(value), max.max(value)))
+}
+
+/// A scale and an offset, as they are stored.
+#[derive(Clone, Copy)]
+struct Steps {
+    levels: Levels,
+    scale: f16,
+    offset: f16,
+    inverse: f32,
+    step: f32,
+    zero: f32,
+}
+
+impl Steps {
+    /// The nearest level.
+    #[inline]
+    fn level(&self, value: f32) -> i32 {
+        let bias = 0.5 - self.levels.lowest as f32;
+        let steps = ((value - self.zero) * self.inverse + bias) as i32 + self.levels.lowest;
+        steps.clamp(self.levels.lowest, self.levels.highest)
+    }
+
+    /// The nearest level as it is stored.
+    fn integer(&self, value: f32) -> i32 {
+        self.level(value) + self.levels.stored_zero
+    }
+
+    fn value(&self, level: i32) -> f32 {
+        self.step * level as f32 + self.zero
+    }
+
+    fn squared_error(&self, values: &[f32]) -> f32 {
+        values.iter().map(|value| (value - self.value(self.level(*value))).powi(2)).sum()
+    }
+}
+
+/// Keeps the steps with the smaller error.
+struct Best {
+    steps: Steps,
+    error: f32,
+}
+
+impl Best {
+    fn new(steps: Steps, values: &[f32]) -> Best {
+        Best { steps, error: steps.squared_error(values) }
+    }
+
+    fn offer(&mut self, steps: Steps, values: &[f32]) {
+        let error = steps.squared_error(values);
+        if error < self.error {
+            *self = Best { steps, error };
+        }
+    }
+}
+
+/// The scale of least squares for the levels that the values have now.
+fn least_squares(steps: &Steps, values: &[f32]) -> Option<f32> {
+    let (mut product, mut square) = (0.0, 0.0);
+    for value in values {
+        let level = steps.level(*value) as f32;
+        product += level * value;
+        square += level * level;
+    }
+    (square > 0.0).then_some(product / square)
+}
+
+/// Tries ranges from 60% to 105% of the widest, with either sign of the scale, and a last adjustment.
+fn clip_symmetric(levels: Levels, values: &[f32]) -> Result<Steps, String> {
+    let widest = levels.symmetric_scale(values);
+    let mut best = Best::new(levels.steps(widest, 0.0)?, values);
+    let signs: &[f32] = if levels.lowest == -8 { &[1.0, -1.0] } else { &[1.0] };
+    for sign in signs {
+        for percent in (60..=105).step_by(3) {
+            best.offer(levels.steps(sign * widest * percent as f32 / 100.0, 0.0)?, values);
+        }
+    }
+    for _ in 0..2 {
+        let Some(scale) = least_squares(&best.steps, values) else { break };
+        best.offer(levels.steps(scale, 0.0)?, values);
+    }
+    Ok(best.steps)
+}
+
+/// Tries ranges that leave out up to 30% of the width at either end.
+fn clip_affine(levels: Levels, values: &[f32]) -> Result<Steps, String> {
+    let (min, max) = range(values);
+    let mut best = Best::new(levels.of_range((min, max))?, values);
+    let cut = (max - min) / 40.0;
+    for low in 0..=6 {
+        for high in 0..=6 {
+            best.offer(levels.of_range((min + cut * low as f32, max - cut * high as f32))?, values);
+        }
+    }
+    Ok(best.steps)
+}
+
+/// Rounds of half-quadratic updates.
+const ITERATIONS: usize = 20;
+
+/// Levels for a scale, the scale of least squares for these levels, and so on, from either sign.
+fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String> {
+    let widest = levels.symmetric_scale(values);
+    let mut best = Best::new(levels.steps(widest, 0.0)?, values);
+    let signs: &[f32] = if levels.lowest == -8 { &[1.0, -1.0] } else { &[1.0] };
+    for sign in signs {
+        let mut steps = levels.steps(sign * widest, 0.0)?;
+        for _ in 0..ITERATIONS {
+            let Some(scale) = least_squares(&steps, values) else { break };
+            let next = levels.steps(scale, 0.0)?;
+            best.offer(next, values);
+            if next.scale == steps.scale {
+                break;
+            }
+            steps = next;
+        }
+    }
+    Ok(best.steps)
+}
+
+/// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's proximal step.
+fn half_quadratic_offset(levels: Levels, values: &[f32]) -> Result<Steps, String> {
+    const P: f32 = 0.7;
+    let mut steps = levels.of_range(range(values))?;
+    let mut best = Best::new(steps, values);
+    // In steps rather than weights, so that the threshold means the same for every group.
+    let mut beta = 10.0;
+    for _ in 0..ITERATIONS {
+        let residual = |value: &f32| {
+            let off = value - steps.value(steps.level(*value));
+            let steps_off = off * steps.inverse;
+            let outlier = (steps_off.abs() - steps_off.abs().max(1e-6).powf(P - 1.0) / beta).max(0.0);
+            off - outlier.copysign(steps_off) * steps.step
+        };
+        let mean = values.iter().map(residual).sum::<f32>() / values.len() as f32;
+        steps = levels.steps(steps.step, steps.zero + mean)?;
+        best.offer(steps, values);
+        beta *= 1.01;
+    }
+    Ok(best.steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: usize = 6;
+    const COLS: usize = 200;
+
+    /// Bell-shaped weights with a few outliers, as bf16.
+    fn weights() -> Vec<u8> {
+        let mut state = 12345u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        let value = |i: usize, next: &mut dyn FnMut() -> f32| {
+            let bell = (0..6).map(|_| next()).sum::<f32>() * 0.05;
+            if i % 67 == 3 { 4.0 * bell } else { bell + 0.01 }
+        };
+        let values: Vec<f32> = (0..ROWS * COLS).map(|i| value(i, &mut next)).collect();
+        values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect()
+    }
+
+    fn error(spec: Spec) -> f64 {
+        let (packed, squares) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
+        assert_eq!(packed.format, spec.format());
+        (squares.error / squares.weight).sqrt()
+    }
+
+    #[test]
+    fn searching_is_better_than_the_range() {
+        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
+            let of = |method| error(Spec { bits, group: Some(32), symmetric, method });
+            let (plain, clip, hqq) = (of(Method::MinMax), of(Method::MseClip), of(Method::Hqq));
+            assert!(clip <= plain && hqq <= plain, "{bits} {symmetric}: {plain}, clip {clip}, hqq {hqq}");
+            if bits == 4 && symmetric {
+                assert!(clip < 0.93 * plain && hqq < 0.96 * plain, "{plain}, clip {clip}, hqq {hqq}");
+            }
+        }
+    }
+
+    #[test]
+    fn smaller_groups_and_offsets_are_more_exact() {
+        let of = |group| error(Spec { bits: 4, group, symmetric: false, method: Method::MseClip });
+        let errors = [Some(16), Some(32), Some(64), None].map(of);
+        assert!(errors.is_sorted(), "{errors:?}");
+        assert!(error(Spec::min_max(8)) < 0.1 * error(Spec::min_max(4)));
+    }
+
+    #[test]
+    fn min_max_is_what_loading_makes() {
+        for bits in [4, 8] {
+            let spec = Spec::min_max(bits);
+            let (packed, _) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
+            assert_eq!(packed, pack_rows(Dtype::BF16, &weights(), ROWS, COLS, spec.format()).unwrap());
+            // The search's own way to the same integers.
+            assert_eq!(spec.search(Dtype::BF16, &weights(), ROWS, COLS).unwrap(), packed);
+        }
+    }
+
+    #[test]
+    fn a_row_with_one_scale_repeats_it() {
+        let spec = Spec { bits: 8, group: None, symmetric: true, method: Method::MinMax };
+        let (packed, _) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
+        for row in 0..ROWS {
+            let mut scales = Vec::new();
+            packed.for_each_group(row, |_, _, scale, _| scales.push(scale));
+            assert!(scales.iter().all(|scale| *scale == scales[0] && *scale > 0.0), "{scales:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named() {
+        for method in [Method::MinMax, Method::MseClip, Method::Hqq] {
+            let spec = Spec { bits: 4, group: Some(32), symmetric: true, method };
+            let mut bytes = weights();
+            bytes[2 * (COLS + 70)..][..2].copy_from_slice(&half::bf16::NAN.to_le_bytes());
+            let reason = spec.quantize(Dtype::BF16, &bytes, ROWS, COLS).unwrap_err();
+            assert!(reason.contains("row 1 of 6") && reason.contains("column 70 is NaN"), "{reason}");
+            let zeros = vec![0; 2 * COLS];
+            let (packed, squares) = spec.quantize(Dtype::BF16, &zeros, 1, COLS).unwrap();
+            assert_eq!((squares.error, packed.scales.iter().max()), (0.0, Some(&0)));
+        }
+    }
+}

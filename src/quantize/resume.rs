@@ -1,0 +1,150 @@
+//! What an interrupted job leaves for the next one: a journal of finished files.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Job, Kinds, shard::Target};
+use crate::{Error, Result, checkpoint::safetensors::OWN_VERSION};
+
+/// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does not load.
+const JOURNAL: &str = ".gemma4-wgpu-quantize.json";
+
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    /// Of the source, the recipe and the format: what has to be the same to go on.
+    fingerprint: String,
+    files: Vec<Finished>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    name: String,
+    bytes: u64,
+    kinds: Kinds,
+}
+
+pub struct Journal {
+    output: PathBuf,
+    contents: Contents,
+}
+
+impl Journal {
+    /// Makes the output directory, or takes over what an interrupted job left there.
+    ///
+    /// Errors: the directory holds something else, or another job's work.
+    pub fn begin(job: &Job<'_>, shards: &[Vec<Target>]) -> Result<Journal> {
+        let output = job.output;
+        let io = |source| Error::Io { path: output.to_owned(), source };
+        let fingerprint = fingerprint(job, shards)?;
+        fs::create_dir_all(output).map_err(io)?;
+        let earlier = match fs::read(output.join(JOURNAL)) {
+            Ok(bytes) => serde_json::from_slice::<Contents>(&bytes).ok(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return match fs::read_dir(output).map_err(io)?.next() {
+                    Some(_) => Err(Error::Input(format!("{} is not empty", output.display()))),
+                    None => {
+                        let contents = Contents { fingerprint, files: Vec::new() };
+                        Journal { output: output.to_owned(), contents }.save()
+                    }
+                };
+            }
+            Err(source) => return Err(Error::Io { path: output.join(JOURNAL), source }),
+        };
+        let Some(mut contents) = earlier.filter(|contents| contents.fingerprint == fingerprint) else {
+            let output = output.display();
+            return Err(Error::Input(format!(
+                "{output} is not empty: it holds the unfinished work of another model or recipe; remove it to start anew"
+            )));
+        };
+        contents.files.retain(|file| {
+            fs::metadata(output.join(&file.name)).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+        });
+        let journal = Journal { output: output.to_owned(), contents };
+        journal.remove_leftovers().map_err(io)?;
+        journal.save()
+    }
+
+    /// Removes what is neither finished nor the journal: files that were being written.
+    fn remove_leftovers(&self) -> std::io::Result<()> {
+        for entry in fs::read_dir(&self.output)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kept = name == JOURNAL || self.contents.files.iter().any(|file| name == file.name.as_str());
+            if !kept && entry.file_type()?.is_file() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Files that are finished.
+    pub fn files(&self) -> usize {
+        self.contents.files.len()
+    }
+
+    /// What the matrices of a file became, if it is finished.
+    pub fn finished(&self, name: &str) -> Option<&Kinds> {
+        self.contents.files.iter().find(|file| file.name == name).map(|file| &file.kinds)
+    }
+
+    /// Notes a finished file.
+    pub fn finish(&mut self, name: &str, kinds: &Kinds) -> Result<()> {
+        let path = self.output.join(name);
+        let bytes = fs::metadata(&path).map_err(|source| Error::Io { path, source })?.len();
+        self.contents.files.push(Finished { name: name.to_owned(), bytes, kinds: kinds.clone() });
+        self.write()
+    }
+
+    fn save(self) -> Result<Journal> {
+        self.write().map(|()| self)
+    }
+
+    /// Replaces the journal in one step.
+    fn write(&self) -> Result<()> {
+        let (path, temporary) = (self.output.join(JOURNAL), self.output.join(format!("{JOURNAL}.tmp")));
+        let written = serde_json::to_vec(&self.contents)
+            .map_err(std::io::Error::other)
+            .and_then(|text| fs::write(&temporary, text))
+            .and_then(|()| fs::rename(&temporary, &path));
+        written.map_err(|source| Error::Io { path, source })
+    }
+
+    /// Removes the journal of a whole checkpoint.
+    pub fn end(&self) -> Result<()> {
+        let path = self.output.join(JOURNAL);
+        fs::remove_file(&path).map_err(|source| Error::Io { path, source })
+    }
+}
+
+fn fingerprint(job: &Job<'_>, shards: &[Vec<Target>]) -> Result<String> {
+    let mut text = format!("{OWN_VERSION}\n{}\n{}\n", env!("CARGO_PKG_VERSION"), job.recipe.to_json());
+    for Target { tensor, spec } in shards.iter().flatten() {
+        text += &format!("{} {:?} {spec:?}\n", tensor.name, tensor.info);
+    }
+    text += &format!("{:?}\n", shards.iter().map(Vec::len).collect::<Vec<_>>());
+    text += &files(job.assets)?;
+    let hash = Sha256::digest(text.as_bytes());
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Names, sizes and times of the source's files.
+fn files(directory: &Path) -> Result<String> {
+    let io = |source| Error::Io { path: directory.to_owned(), source };
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
+            // Through a link, as caches have them.
+            let metadata = fs::metadata(entry.path()).map_err(io)?;
+            lines.push(format!("{:?} {} {:?}\n", entry.file_name(), metadata.len(), metadata.modified().ok()));
+        }
+    }
+    lines.sort();
+    Ok(lines.concat())
+}
