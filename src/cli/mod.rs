@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod convert;
 mod devices;
 mod eval;
 mod inspect;
@@ -36,6 +37,7 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     Quantize(quantize::QuantizeArgs),
     Inspect(Box<inspect::InspectArgs>),
+    Convert(convert::ConvertArgs),
 }
 
 /// What is logged unless `RUST_LOG` says otherwise. The Vulkan loader calls a missing driver an
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
     };
     match outcome {
         Ok(()) | Err(Exit::BrokenPipe) => ExitCode::SUCCESS,

@@ -1,0 +1,71 @@
+//! `gemma4-wgpu convert`
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    Exit,
+    interrupt::{self, Work},
+    model::byte_bar,
+};
+use crate::{Error, checkpoint::Checkpoint, convert, weights};
+
+/// Write a packed checkpoint in the form of another program
+///
+/// Takes a directory that `quantize` wrote (or another of quantized safetensors). Integers stay what they are, so the
+/// result is the same model to bf16 rounding of its scales.
+#[derive(Args)]
+pub struct ConvertArgs {
+    /// Directory of a quantized checkpoint
+    #[arg(long, short, value_name = "DIR")]
+    model: PathBuf,
+    /// Directory to write to; it must be new or empty
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// Which program's
+    #[arg(long, value_enum)]
+    to: Form,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    /// mlx-lm
+    Mlx,
+}
+
+pub fn run(args: &ConvertArgs) -> Result<(), Exit> {
+    if !args.model.is_dir() {
+        return Err(Error::Input(format!("{} is not a directory", args.model.display())).into());
+    }
+    let mut checkpoint = Checkpoint::open(&args.model)?;
+    if !checkpoint.is_hugging_face() {
+        let reason =
+            format!("{} holds GGUF, which has no config.json and tokenizer.json to take over", args.model.display());
+        return Err(Error::Unsupported(reason).into());
+    }
+    checkpoint.copy_reads();
+    let bar = byte_bar("converting", weights::load_bytes(&checkpoint), args.quiet);
+    interrupt::install()?;
+    let work = Work::begin();
+    let mut progress = |bytes| {
+        bar.inc(bytes);
+        !work.stopped()
+    };
+    let written = match args.to {
+        Form::Mlx => pollster::block_on(convert::to_mlx(&checkpoint, &args.model, &args.output, &mut progress)),
+    };
+    bar.finish_and_clear();
+    let bytes = match written {
+        Err(_) if work.stopped() => return Err(Exit::Interrupted),
+        written => written?,
+    };
+    let line = format!("{}: {bytes} bytes of weights", args.output.display());
+    writeln!(io::stdout(), "{line}").map_err(Exit::from_stdout)
+}

@@ -1,0 +1,149 @@
+//! MLX's affine form: U32 words of integers in order, lowest bits first, with a scale and a bias for each group:
+//! a weight is `scale·q + bias`, q from 0 on.
+
+use half::bf16;
+use serde_json::{Map, Value, json};
+
+use super::{float_name, new_tensor};
+use crate::{
+    Error, Result,
+    checkpoint::{TensorInfo, writer::NewTensor},
+    quant::{Dtype, PackFormat, pack_rows},
+    weights::PlannedTensor,
+};
+
+const GROUP: usize = 32;
+
+/// A tensor to be written.
+#[derive(Clone, Copy)]
+pub enum Part {
+    /// As it is.
+    Plain,
+    Integers,
+    Scales,
+    Biases,
+}
+
+/// The tensors of the new checkpoint.
+pub struct Plan {
+    /// In the order of writing.
+    pub tensors: Vec<NewTensor>,
+    /// What each tensor of the source becomes.
+    pub parts: Vec<Vec<Part>>,
+    /// Bits of each quantized module.
+    modules: Vec<(String, u8)>,
+}
+
+/// Where mlx-lm keeps the text model.
+pub fn prefix(config: &Value) -> &'static str {
+    if config.get("text_config").is_some() { "language_model." } else { "" }
+}
+
+impl Plan {
+    /// Errors: a matrix in groups, or of a width, that MLX lacks.
+    pub fn new(tensors: &[PlannedTensor], prefix: &str) -> Result<Plan> {
+        let mut plan = Plan { tensors: Vec::new(), parts: Vec::new(), modules: Vec::new() };
+        for PlannedTensor { name, info, .. } in tensors {
+            let inner = if name == "lm_head.weight" { "" } else { "model." };
+            let stored = format!("{prefix}{inner}{name}");
+            let (Dtype::Packed(format), &[rows, cols]) = (info.dtype, info.shape.as_slice()) else {
+                if !info.dtype.is_float() {
+                    return Err(Error::Unsupported(format!("{name}: {} for MLX", info.dtype)));
+                }
+                let bytes = info.dtype.block_bytes();
+                plan.tensors.push(new_tensor(stored, float_name(info.dtype), info.shape.clone(), bytes));
+                plan.parts.push(vec![Part::Plain]);
+                continue;
+            };
+            let bits = match format {
+                PackFormat::Int { bits, group: 32, .. } if cols.is_multiple_of(GROUP) => bits,
+                _ => {
+                    let reason =
+                        format!("{format} of {cols} columns, which MLX has only in groups of 32 that fill rows");
+                    return Err(Error::tensor(name, reason));
+                }
+            };
+            let module = stored.strip_suffix(".weight").unwrap_or(&stored).to_owned();
+            plan.tensors.push(new_tensor(stored, "U32", vec![rows, cols * bits as usize / 32], 4));
+            for table in ["scales", "biases"] {
+                plan.tensors.push(new_tensor(format!("{module}.{table}"), "BF16", vec![rows, cols / GROUP], 2));
+            }
+            plan.parts.push(vec![Part::Integers, Part::Scales, Part::Biases]);
+            plan.modules.push((module, bits));
+        }
+        Ok(plan)
+    }
+
+    /// The source's config with what MLX wants to know.
+    pub fn config(&self, mut config: Value) -> Value {
+        let of = |bits: u8| json!({ "group_size": GROUP, "bits": bits, "mode": "affine" });
+        let four = self.modules.iter().filter(|(_, bits)| *bits == 4).count();
+        let usual = if 2 * four >= self.modules.len() { 4 } else { 8 };
+        let mut quantization = of(usual);
+        let others = self.modules.iter().filter(|(_, bits)| *bits != usual);
+        let others: Map<String, Value> = others.map(|(module, bits)| (module.clone(), of(*bits))).collect();
+        if let Value::Object(fields) = &mut quantization {
+            fields.extend(others);
+        }
+        let untied = self.tensors.iter().any(|tensor| tensor.name.ends_with("lm_head.weight"));
+        if let Some(fields) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+            fields.remove("quantization_config");
+            if untied {
+                fields.insert("tie_word_embeddings".into(), false.into());
+            }
+        }
+        if let (Value::Object(fields), false) = (&mut config, self.modules.is_empty()) {
+            // mlx-lm reads the first name, others look for the second.
+            if untied {
+                fields.insert("tie_word_embeddings".into(), false.into());
+            }
+            fields.insert("quantization".into(), quantization.clone());
+            fields.insert("quantization_config".into(), quantization);
+        }
+        config
+    }
+}
+
+impl Part {
+    /// The bytes of so many rows of the tensor.
+    pub fn convert(self, info: &TensorInfo, bytes: &[u8], rows: usize) -> Result<Vec<u8>, String> {
+        let (Dtype::Packed(format), &[_, cols]) = (info.dtype, info.shape.as_slice()) else {
+            return Ok(bytes.to_vec());
+        };
+        let PackFormat::Int { bits, offset: has_offset, .. } = format else { return Ok(bytes.to_vec()) };
+        let packed = pack_rows(info.dtype, bytes, rows, cols, format)?;
+        // What has to be added to an integer so that the least is 0.
+        let shift: i16 = match (bits, has_offset) {
+            (4, true) => 0,
+            (4, false) => 8,
+            _ => 128,
+        };
+        let (mut out, mut fault) = (Vec::new(), None);
+        for row in 0..rows {
+            packed.for_each_group(row, |group, q, scale, offset| {
+                let number = match self {
+                    Part::Plain => return,
+                    Part::Integers => {
+                        let unsigned = q.iter().map(|q| (*q as i16 + shift) as u8);
+                        match bits {
+                            4 => {
+                                let nibbles: Vec<u8> = unsigned.collect();
+                                out.extend(nibbles.as_chunks::<2>().0.iter().map(|[low, high]| low | high << 4));
+                            }
+                            _ => out.extend(unsigned),
+                        }
+                        return;
+                    }
+                    Part::Scales => scale,
+                    Part::Biases => offset - shift as f32 * scale,
+                };
+                let rounded = bf16::from_f32(number);
+                if !rounded.is_finite() {
+                    fault = Some(format!("row {row}, group {group}: {number:e} is beyond bf16"));
+                }
+                out.extend(rounded.to_le_bytes());
+            });
+        }
+        fault.map_or(Ok(out), Err)
+    }
+}

@@ -1,0 +1,130 @@
+//! Packed checkpoints into the forms of other programs.
+
+mod mlx;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Error, Result,
+    checkpoint::{
+        TensorSource,
+        writer::{NewTensor, SafetensorsWriter},
+    },
+    quant::{Dtype, Quantize},
+    weights::{self, PlannedTensor},
+};
+
+/// What a checkpoint's directory has beside its weights and config.
+const COMPANIONS: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+
+/// Source bytes that are converted at once.
+const SLICE_BYTES: usize = 32 << 20;
+
+/// Writes `source` as mlx-lm has it into the directory `output`, slice by slice, with the config and text assets of the
+/// directory `assets`. `progress` is told bytes of the source consumed since it was last called, and asked whether to go
+/// on. Returns the bytes of the weights.
+///
+/// Integers stay what they are; scales and biases are rounded to bf16, in which MLX computes.
+///
+/// Errors: `output` exists and is not empty; a matrix that MLX cannot hold; a failed read or write; `progress` says no.
+/// What was begun is removed then.
+pub async fn to_mlx(
+    source: &dyn TensorSource,
+    assets: &Path,
+    output: &Path,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<u64> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    let tensors = weights::plan(source, Quantize::None)?;
+    let config_path = assets.join("config.json");
+    let config = fs::read(&config_path).map_err(io(&config_path))?;
+    let config: Value = serde_json::from_slice(&config).map_err(|e| Error::checkpoint(&config_path, e.to_string()))?;
+    let prefix = mlx::prefix(&config);
+    let plan = mlx::Plan::new(&tensors, prefix)?;
+    fs::create_dir_all(output).map_err(io(output))?;
+    if fs::read_dir(output).map_err(io(output))?.next().is_some() {
+        return Err(Error::Input(format!("{} is not empty", output.display())));
+    }
+    let mut guard = Unfinished(Some(output.to_owned()));
+    let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
+    let mut writer = SafetensorsWriter::create(&output.join("model.safetensors"), &plan.tensors, &metadata)?;
+    for (tensor, parts) in tensors.iter().zip(&plan.parts) {
+        write_tensor(source, tensor, parts, &mut writer, progress).await?;
+    }
+    writer.finish()?;
+    for name in COMPANIONS {
+        let (from, to) = (assets.join(name), output.join(name));
+        if from.is_file() {
+            let bytes = fs::read(&from).map_err(io(&from))?;
+            fs::write(&to, bytes).map_err(io(&to))?;
+        }
+    }
+    // Last, because without it a directory is no checkpoint.
+    let path = output.join("config.json");
+    fs::write(&path, format!("{:#}\n", plan.config(config))).map_err(io(&path))?;
+    guard.0 = None;
+    Ok(plan.tensors.iter().map(|tensor| tensor.bytes).sum())
+}
+
+/// Writes a tensor, or the three that make a matrix, one after another: the source is read once for each.
+async fn write_tensor(
+    source: &dyn TensorSource,
+    PlannedTensor { name, info, .. }: &PlannedTensor,
+    parts: &[mlx::Part],
+    writer: &mut SafetensorsWriter,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<()> {
+    let (rows, row_bytes) = match info.shape.as_slice() {
+        &[rows, cols] => (rows, info.dtype.bytes_of(cols).map_err(|reason| Error::tensor(name, reason))?),
+        _ => (1, info.bytes()),
+    };
+    let step = (SLICE_BYTES / row_bytes.max(1)).max(1);
+    for (number, part) in parts.iter().enumerate() {
+        for start in (0..rows).step_by(step) {
+            let end = (start + step).min(rows);
+            let bytes = source.read(name, start..end).await?;
+            writer.append(&part.convert(info, &bytes, end - start).map_err(|reason| Error::tensor(name, reason))?)?;
+            let told = if number == 0 { bytes.len() as u64 } else { 0 };
+            if !progress(told) {
+                return Err(Error::Input("interrupted".into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// safetensors' name of a plain type.
+fn float_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::BF16 => "BF16",
+        Dtype::F16 => "F16",
+        _ => "F32",
+    }
+}
+
+fn new_tensor(name: String, dtype: &'static str, shape: Vec<usize>, element_bytes: usize) -> NewTensor {
+    let bytes = (shape.iter().product::<usize>() * element_bytes) as u64;
+    NewTensor { name, dtype, shape, bytes }
+}
+
+/// Removes what was written unless the work was finished.
+struct Unfinished(Option<PathBuf>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(output) = &self.0 {
+            // The error that led here is the one to report. The directory was empty before.
+            let _ = fs::remove_dir_all(output);
+        }
+    }
+}

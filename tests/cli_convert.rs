@@ -1,0 +1,102 @@
+//! `gemma4-wgpu convert`: what it writes is the model it read.
+
+mod cli_support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use cli_support::{TinyModel, error_line, file, on_model, program, stdout};
+use gemma4_wgpu::{
+    checkpoint::{Checkpoint, TensorSource},
+    config::ModelConfig,
+};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import").join(name)
+}
+
+fn convert(model: &Path, output: &Path) -> assert_cmd::Command {
+    let mut command = on_model("convert", model, &["--to", "mlx"]);
+    command.arg("--output").arg(output);
+    command
+}
+
+fn logits(model: &Path) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (ids, out) = (file(&dir, "ids.json", "[1, 7, 3, 30, 2]"), dir.path().join("logits.safetensors"));
+    stdout(on_model("eval", model, &["--backend", "cpu", "--token-ids"]).arg(ids).arg("--logits-out").arg(&out));
+    fs::read(out).unwrap()
+}
+
+fn all_bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
+    let rows = checkpoint.info(name).unwrap().shape[0];
+    pollster::block_on(checkpoint.read(name, 0..rows)).unwrap().to_vec()
+}
+
+/// Scales of bf16 come through unchanged, so everything does.
+#[test]
+fn mlx_holds_the_same_model() {
+    for name in ["compressed_tensors", "compressed_tensors_asymmetric", "torchao"] {
+        let parent = tempfile::tempdir().unwrap();
+        let output = parent.path().join("mlx");
+        stdout(&mut convert(&fixture(name), &output));
+        let (from, to) = (Checkpoint::open(fixture(name)).unwrap(), Checkpoint::open(&output).unwrap());
+        assert!(to.description().ends_with("by MLX"), "{}", to.description());
+        for matrix in ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.gate_proj"] {
+            let matrix = format!("layers.0.{matrix}.weight");
+            assert_eq!(from.info(&matrix), to.info(&matrix), "{name}: {matrix}");
+            let has_zero_points = from.info(&matrix).unwrap().dtype.to_string().ends_with("offset");
+            // A zero point times a scale is rounded to bf16.
+            assert_eq!(all_bytes(&from, &matrix) == all_bytes(&to, &matrix), !has_zero_points, "{name}: {matrix}");
+        }
+        assert_eq!(from.config(), to.config(), "{name}");
+        assert_eq!(all_bytes(&from, "embed_tokens.weight"), all_bytes(&to, "embed_tokens.weight"), "{name}");
+        if name == "compressed_tensors" {
+            assert_eq!(logits(&fixture(name)), logits(&output));
+        }
+    }
+}
+
+#[test]
+fn the_files_are_as_mlx_lm_has_them() {
+    let parent = tempfile::tempdir().unwrap();
+    let output = parent.path().join("mlx");
+    stdout(&mut convert(&fixture("torchao"), &output));
+    let config = fs::read_to_string(output.join("config.json")).unwrap();
+    ModelConfig::from_hf_json(&config).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let quantization = &config["quantization"];
+    assert_eq!((&quantization["group_size"], &quantization["bits"]), (&json!(32), &json!(4)));
+    assert_eq!(quantization["model.embed_tokens"], json!({"group_size": 32, "bits": 8, "mode": "affine"}));
+    assert_eq!(&config["quantization_config"], quantization);
+    let bytes = fs::read(output.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let shape = |name: &str| {
+        let tensor = tensors.tensor(name).unwrap();
+        (tensor.dtype(), tensor.shape().to_vec())
+    };
+    assert_eq!(shape("model.layers.0.mlp.up_proj.weight"), (Dtype::U32, vec![128, 8]));
+    assert_eq!(shape("model.embed_tokens.weight"), (Dtype::U32, vec![32, 16]));
+    assert_eq!(shape("model.layers.0.mlp.up_proj.scales"), (Dtype::BF16, vec![128, 2]));
+    assert_eq!(shape("lm_head.biases"), (Dtype::BF16, vec![32, 2]));
+    assert_eq!(shape("model.norm.weight"), (Dtype::BF16, vec![64]));
+}
+
+#[test]
+fn what_cannot_be_converted_is_named_and_leaves_nothing() {
+    let (model, parent) = (TinyModel::new().write(), tempfile::tempdir().unwrap());
+    let (packed, output) = (parent.path().join("packed"), parent.path().join("mlx"));
+    stdout(on_model("quantize", model.path(), &["--output"]).arg(&packed));
+    let line = error_line(&mut convert(&packed, &output));
+    assert!(line.contains("embed_tokens.weight") && line.contains("16 columns"), "{line}");
+    assert!(!output.exists());
+    let line = error_line(&mut convert(&fixture("torchao"), &packed));
+    assert!(line.contains("not empty"), "{line}");
+    let line = error_line(&mut convert(&model.path().join("config.json"), &output));
+    assert!(line.contains("not a directory"), "{line}");
+    program(&["convert", "--model", "x", "--output", "y", "--to", "onnx"]).assert().code(2);
+}
