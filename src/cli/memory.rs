@@ -42,11 +42,19 @@ impl<'a> Memory<'a> {
         Ok(Memory { gpu, checkpoint, options, plan })
     }
 
-    /// Errors if the model surely does not fit: on devices that share the host's memory, which would begin to swap
-    /// rather than refuse, or beyond what one buffer may hold. Other devices refuse by themselves.
+    /// Errors if the model surely does not fit: beyond all memory of devices that share the host's, which would swap
+    /// rather than refuse, or beyond what one buffer may hold. Warns if it is more than is free there now, which other
+    /// programs may yet give back. Other devices refuse by themselves.
     pub fn check(&self) -> Result<()> {
-        let free = if self.shares_host_memory() { host_free_bytes() } else { None };
-        if self.plan.fits(free) { Ok(()) } else { Err(self.refusal()) }
+        let host = if self.shares_host_memory() { HostMemory::read() } else { None };
+        if !self.plan.fits(host.as_ref().map(|host| host.total)) {
+            return Err(self.refusal());
+        }
+        if let Some(host) = host.filter(|host| !self.plan.fits(Some(host.free))) {
+            let (needed, free) = (BinaryBytes(self.plan.total_bytes()), BinaryBytes(host.free));
+            eprintln!("warning: the model takes {needed}, of memory {free} are free; `inspect` tells more");
+        }
+        Ok(())
     }
 
     /// The refusal, if `error` is a device's for want of memory; `error` otherwise.
@@ -106,7 +114,7 @@ impl<'a> Memory<'a> {
 
     /// Bytes that are free for the model; `None` if the operating system does not tell.
     fn free_bytes(&self) -> Option<u64> {
-        let host = if self.shares_host_memory() { host_free_bytes() } else { None };
+        let host = HostMemory::read().filter(|_| self.shares_host_memory()).map(|host| host.free);
         match &self.gpu {
             // A software adapter promises what the host lacks, and asking it takes long.
             Some(gpu) if !gpu.facts().is_software() => {
@@ -125,13 +133,24 @@ fn plan(gpu: Option<&Gpu>, checkpoint: &Checkpoint, options: &LoadOptions) -> Re
     }
 }
 
-/// Bytes that programs can still have of the host's memory; `None` where that is not known.
-fn host_free_bytes() -> Option<u64> {
-    let mut system = sysinfo::System::new().ok()?;
-    system.refresh_memory();
-    // What is free within a container's limit is not told: its use counts cached files too.
-    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
-    Some(system.available_memory().min(limit)).filter(|bytes| *bytes > 0)
+/// Bytes of the host's memory.
+struct HostMemory {
+    total: u64,
+    /// What programs can still have of it.
+    free: u64,
+}
+
+impl HostMemory {
+    /// `None` where the operating system does not tell.
+    fn read() -> Option<HostMemory> {
+        let mut system = sysinfo::System::new().ok()?;
+        system.refresh_memory();
+        // What is free within a container's limit is not told: its use counts cached files too.
+        let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+        let total = system.total_memory().min(limit);
+        let free = system.available_memory().min(limit);
+        (free > 0).then_some(HostMemory { total, free })
+    }
 }
 
 /// In one line: `4.2 GiB weights + … = 6 GiB, 5 GiB of llvmpipe are free`.
