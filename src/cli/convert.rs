@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    Exit,
+    Exit, hub,
     interrupt::{self, Work},
     model::byte_bar,
 };
@@ -41,13 +41,14 @@ enum Form {
 }
 
 pub fn run(args: &ConvertArgs) -> Result<(), Exit> {
-    if !args.model.is_dir() {
-        return Err(Error::Input(format!("{} is not a directory", args.model.display())).into());
+    let model = hub::resolve(&args.model)?;
+    if !model.is_dir() {
+        return Err(Error::Input(format!("{} is not a directory", model.display())).into());
     }
-    let mut checkpoint = Checkpoint::open(&args.model)?;
+    let mut checkpoint = Checkpoint::open(&model)?;
     if !checkpoint.is_hugging_face() {
         let reason =
-            format!("{} holds GGUF, which has no config.json and tokenizer.json to take over", args.model.display());
+            format!("{} holds GGUF, which has no config.json and tokenizer.json to take over", model.display());
         return Err(Error::Unsupported(reason).into());
     }
     checkpoint.copy_reads();
@@ -59,7 +60,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), Exit> {
         !work.stopped()
     };
     let written = match args.to {
-        Form::Mlx => pollster::block_on(convert::to_mlx(&checkpoint, &args.model, &args.output, &mut progress)),
+        Form::Mlx => pollster::block_on(convert::to_mlx(&checkpoint, &model, &args.output, &mut progress)),
     };
     bar.finish_and_clear();
     let bytes = match written {

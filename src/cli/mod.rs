@@ -5,6 +5,7 @@ mod chat;
 mod convert;
 mod devices;
 mod eval;
+mod hub;
 mod inspect;
 mod interrupt;
 mod logits_file;

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::memory::Memory;
+use super::{hub, memory::Memory};
 use crate::{
     Error, Result,
     backend::Backend,
@@ -24,8 +24,9 @@ const DEMO: &str = "demo";
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
-    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file, or
-    /// `demo`, the small model that is part of the program [default: demo]
+    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file,
+    /// hf:REPO or hf:REPO:FILE in the Hugging Face cache, or `demo`, the small model that is part of the program
+    /// [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// What computes; auto takes the GPU, or the CPU with a warning where there is none
@@ -112,7 +113,8 @@ impl ValueEnum for CacheType {
 impl ModelArgs {
     /// Opens the checkpoint; reads no weights yet.
     pub fn open(&self) -> Result<Checkpoint> {
-        match self.model.as_deref() {
+        let model = self.model.as_deref().map(hub::resolve).transpose()?;
+        match model.as_deref() {
             None => Checkpoint::demo(),
             Some(name) if name.as_os_str() == DEMO => Checkpoint::demo(),
             Some(name) if !name.exists() && name.components().count() == 1 && name.extension().is_none() => {

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
 
 use super::{
-    Exit,
+    Exit, hub,
     interrupt::{self, Work},
     model::byte_bar,
 };
@@ -89,12 +89,13 @@ fn read_recipe(path: &Path) -> Result<Recipe> {
 
 pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
     let recipe = args.recipe()?;
-    if !args.model.is_dir() {
-        return Err(Error::Input(format!("{} is not a directory", args.model.display())).into());
+    let model = hub::resolve(&args.model)?;
+    if !model.is_dir() {
+        return Err(Error::Input(format!("{} is not a directory", model.display())).into());
     }
-    let mut checkpoint = Checkpoint::open(&args.model)?;
+    let mut checkpoint = Checkpoint::open(&model)?;
     if !checkpoint.is_hugging_face() {
-        let reason = format!("{} holds GGUF, which is quantized already and runs as it is", args.model.display());
+        let reason = format!("{} holds GGUF, which is quantized already and runs as it is", model.display());
         return Err(Error::Unsupported(reason).into());
     }
     checkpoint.copy_reads();
@@ -105,13 +106,8 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
         bar.inc(bytes);
         !work.stopped()
     };
-    let job = Job {
-        source: &checkpoint,
-        recipe: &recipe,
-        assets: &args.model,
-        output: &args.output,
-        shard_bytes: SHARD_BYTES,
-    };
+    let job =
+        Job { source: &checkpoint, recipe: &recipe, assets: &model, output: &args.output, shard_bytes: SHARD_BYTES };
     let written = pollster::block_on(job.run(&mut progress));
     bar.finish_and_clear();
     let summary = match written {
