@@ -11,6 +11,8 @@ pub mod cpu;
 pub mod error;
 pub mod generate;
 pub mod gpu;
+#[cfg(feature = "mlx")]
+pub mod mlx;
 pub mod quant;
 pub mod quantize;
 pub mod sampling;

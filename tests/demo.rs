@@ -1,4 +1,4 @@
-//! The embedded model: what it is, and its held-out perplexity on both backends.
+//! The embedded model: what it is, and its held-out perplexity on every backend.
 
 mod common;
 
@@ -18,6 +18,12 @@ fn heldout_perplexity_on_cpu() {
 #[test]
 fn heldout_perplexity_on_wgpu() {
     common::demo::assert_perplexity(&common::gpu(KernelOptions::default()));
+}
+
+#[cfg(feature = "mlx")]
+#[test]
+fn heldout_perplexity_on_mlx() {
+    common::demo::assert_perplexity(&common::mlx);
 }
 
 /// The 31B model's kinds of layers, and the size that the program may grow by.

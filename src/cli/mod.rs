@@ -6,6 +6,7 @@ mod devices;
 mod eval;
 mod interrupt;
 mod logits_file;
+mod mlx;
 mod model;
 mod quantize;
 mod report;
