@@ -1,6 +1,9 @@
 //! The forward pass in MLX's operations: a list of named steps per layer.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ops::Range,
+};
 
 use super::{
     kv_cache::KvCache,
@@ -139,10 +142,10 @@ impl Model {
             AttentionKind::Sliding { window } => Some(window),
             AttentionKind::Full => None,
         };
-        if !segment.sights.contains_key(&window) {
-            segment.sights.insert(window, mask(cache.sight(position, rows), rows)?);
-        }
-        let (slots, mask) = &segment.sights[&window];
+        let (slots, mask) = match segment.sights.entry(window) {
+            Entry::Occupied(sight) => sight.into_mut(),
+            Entry::Vacant(place) => place.insert(mask(cache.sight(position, rows), rows)?),
+        };
         let (keys, values) = cache.slots(slots)?; // [1, n_kv_heads, slots, head_dim]
         let attended = q.sdpa(&keys, &values, self.config.attention_scale, mask)?;
         let attended = attended.swap_heads()?.reshape(&[rows, n_heads * head_dim])?;
