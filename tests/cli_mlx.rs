@@ -77,6 +77,20 @@ fn a_library_that_cannot_be_loaded_is_an_error() {
     stdout(command.env("TMPDIR", model.path().join("config.json")));
 }
 
+/// Something else lies where MLX was: the loader takes it before the shim's own path.
+#[cfg(all(feature = "mlx", target_os = "linux"))]
+#[test]
+fn a_broken_mlx_is_an_error_that_says_what_to_install() {
+    let model = TinyModel::new().write();
+    cli_support::file(&model, "libmlx.so", "not a library");
+    let mut command = on_model("run", model.path(), &["--backend", "mlx", "a"]);
+    let line = error_line(command.env("LD_LIBRARY_PATH", model.path()));
+    assert!(line.contains("MLX cannot be loaded") && line.contains("libmlx.so"), "{line}");
+    assert!(line.contains("python3 -m pip install") && line.contains("build the program again"), "{line}");
+    let list = stdout(program(&["devices"]).env("LD_LIBRARY_PATH", model.path()));
+    assert!(list.contains("cannot run"), "{list}");
+}
+
 #[cfg(not(feature = "mlx"))]
 #[test]
 fn a_program_without_it_says_how_to_build() {
