@@ -7,10 +7,12 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
 #include "mlx/array.h"
+#include "mlx/backend/metal/metal.h"
 #include "mlx/compile.h"
 #include "mlx/device.h"
 #include "mlx/fast.h"
@@ -79,6 +81,17 @@ std::vector<array> gelu_mul(const std::vector<array>& inputs) {
   return {mx::multiply(mx::multiply(half, mx::add(constant(1.0f), mx::tanh(inner))), inputs[1])};
 }
 
+using Facts = std::unordered_map<std::string, std::variant<std::string, size_t>>;
+
+// Before 0.30.4 Metal alone had facts, and threw where it was not.
+Facts facts_of(const mx::Device& device) {
+#if MLX_VERSION_NUMERIC >= 30004
+  return mx::device_info(device);
+#else
+  return device == mx::Device::gpu ? mx::metal::device_info() : Facts{};
+#endif
+}
+
 std::string text_of(const std::variant<std::string, size_t>& value) {
   return std::holds_alternative<std::string>(value) ? std::get<std::string>(value)
                                                     : std::to_string(std::get<size_t>(value));
@@ -104,7 +117,7 @@ EXPORT int g4_device(const char* key, char* out, size_t capacity) {
   return guarded(
       [&] {
         const auto& device = mx::default_device();
-        const auto& info = mx::device_info(device);
+        const Facts info = facts_of(device);
         auto found = info.find(key);
         std::string text = found == info.end() ? "" : text_of(found->second);
         std::strncpy(out, text.c_str(), capacity - 1);
