@@ -3,7 +3,10 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::ops::{Array, Dtype, Quantized};
+use super::{
+    ops::{Array, Dtype, Quantized},
+    worker,
+};
 use crate::{
     Result,
     quant::{PackFormat, PackedRows},
@@ -31,11 +34,12 @@ impl MlxMatrix {
     /// Room for a matrix: integers stay what they are where MLX has their groups; all else is stored as `compute`.
     pub fn zeros(format: PackFormat, rows: usize, cols: usize, compute: Dtype) -> Result<MlxMatrix> {
         let PackFormat::Int { bits, group, .. } = format else { return MlxMatrix::dense(rows, cols, compute) };
-        if !GROUPS.contains(&group) {
+        let (words, bits) = (format.data_words(cols), bits as usize);
+        let padded = words * 32 / bits;
+        if !GROUPS.contains(&group) || !padded.is_multiple_of(group as usize) {
             return MlxMatrix::dense(rows, cols, compute);
         }
-        let (words, bits, group) = (format.data_words(cols), bits as usize, group as usize);
-        let padded = words * 32 / bits;
+        let group = group as usize;
         let factors = || Array::zeros(&[rows, padded / group], compute);
         let words = Array::zeros(&[rows, words], Dtype::U32)?;
         let weights = Quantized { words, scales: factors()?, biases: factors()?, group, bits };
@@ -71,9 +75,13 @@ impl MlxMatrix {
         let scale = round(1.0 / (deviation * (self.cols as f32).sqrt()), compute);
         let count = groups.iter().product();
         let constant = |value| Array::new(&bytes_of(&vec![value; count], compute), &groups, compute);
-        quantized.words = Array::random_words(&words, seed)?;
         (quantized.scales, quantized.biases) = (constant(scale)?, constant(-zero * scale)?);
-        quantized.words.wait()
+        quantized.words = worker::call(move || {
+            let random = Array::random_words(&words, seed)?;
+            random.wait()?;
+            Ok(random)
+        })?;
+        Ok(())
     }
 
     /// Bytes of weights and scales.
@@ -270,6 +278,28 @@ mod tests {
             for (found, expected) in found.iter().zip(&expected) {
                 assert!((found - expected).abs() < 2e-6, "{format}: {found}, expected {expected}");
             }
+        }
+    }
+
+    /// What other programs' checkpoints have, in groups as large as MLX has kernels for.
+    #[test]
+    fn larger_groups() {
+        for group in [64, 128] {
+            let format = PackFormat::Int { bits: 4, group, offset: false };
+            let (cols, groups) = (256, 256 / group);
+            // Weight i of a word is i; group g's scale is g + 1.
+            let scale = |g: u32| f16::from_f32(g as f32 + 1.0).to_bits() as u32;
+            let packed = PackedRows {
+                format,
+                rows: 1,
+                cols,
+                data: vec![0x7362_5140; cols / 8],
+                scales: (0..groups / 2).map(|pair| scale(2 * pair) | scale(2 * pair + 1) << 16).collect(),
+            };
+            let affine = AffineRows::new(&packed, Dtype::F32);
+            let expected: Vec<f32> =
+                (0..cols).map(|i| ((i / group as usize) as f32 + 1.0) * ((i % 8) as f32 - 8.0)).collect();
+            assert_eq!(values(&affine, 4, group as usize, cols, cols / 8), expected);
         }
     }
 
