@@ -13,6 +13,8 @@ pub mod error;
 pub mod generate;
 pub mod gpu;
 pub mod memory;
+#[cfg(feature = "mlx")]
+pub mod mlx;
 pub mod quant;
 pub mod quantize;
 pub mod sampling;

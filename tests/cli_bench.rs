@@ -13,9 +13,10 @@ fn bench(model: &TempDir, args: &[&str]) -> assert_cmd::Command {
 }
 
 #[test]
-fn rates_of_every_test_on_both_backends() {
+fn rates_of_every_test_on_every_backend() {
     let model = TinyModel::new().write();
-    for backend in ["cpu", "wgpu"] {
+    let backends: &[&str] = if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
+    for &backend in backends {
         let printed = stdout(&mut bench(&model, &["--backend", backend, "--parallel", "1,2", "--json"]));
         let report: Value = serde_json::from_str(&printed).unwrap();
         let results = report["results"].as_array().unwrap();
@@ -81,9 +82,25 @@ fn bad_requests() {
     assert!(too_deep.contains("the model has 512"), "{too_deep}");
     let untimed = error_line(&mut bench(&model, &["--backend", "cpu", "--profile"]));
     assert!(untimed.contains("profile"), "{untimed}");
+    if cfg!(feature = "mlx") {
+        let untimed = error_line(&mut bench(&model, &["--backend", "mlx", "--profile"]));
+        assert!(untimed.contains("profiles on the mlx backend"), "{untimed}");
+    }
     let nothing = error_line(&mut on_model("bench", model.path(), &["-p", "0", "-n", "0"]));
     assert!(nothing.contains("nothing to measure"), "{nothing}");
     let on_cpu = ["bench", "--synthetic", "270m", "--backend", "cpu"];
     let needs_adapter = error_line(assert_cmd::Command::cargo_bin("gemma4-wgpu").unwrap().args(on_cpu));
     assert!(needs_adapter.contains("adapter"), "{needs_adapter}");
+}
+
+/// Random weights that nobody has to download, on MLX too.
+#[cfg(feature = "mlx")]
+#[test]
+fn synthetic_models_on_mlx() {
+    let arguments = ["--backend", "mlx", "-p", "4", "-n", "2", "-r", "1", "--json"];
+    let printed = stdout(&mut cli_support::program(&[&["bench", "--synthetic", "demo"][..], &arguments].concat()));
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    for row in report["results"].as_array().unwrap() {
+        assert!(row["backend"] == "mlx" && row["median"].as_f64() > Some(0.0), "{row}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The embedded model: what it is, and its held-out perplexity on both backends.
+//! The embedded model: what it is, and its held-out perplexity on every backend.
 
 mod common;
 
@@ -18,6 +18,15 @@ fn heldout_perplexity_on_cpu() {
 #[test]
 fn heldout_perplexity_on_wgpu() {
     common::demo::assert_perplexity(&common::gpu(KernelOptions::default()));
+}
+
+/// Past the window. All of the excerpt would take MLX a minute on a CPU.
+#[cfg(feature = "mlx")]
+#[test]
+fn heldout_perplexity_on_mlx() {
+    let expected = common::demo::perplexity(&common::cpu, 500, 256);
+    let found = common::demo::perplexity(&common::mlx, 500, 100);
+    assert!((found / expected - 1.0).abs() < 0.0005, "{found}, on the CPU {expected}");
 }
 
 /// The 31B model's kinds of layers, and the size that the program may grow by.

@@ -38,6 +38,12 @@ fn wgpu_gives_llama_cpp_logits() {
     check(&gpu(EXACT_KERNELS));
 }
 
+#[cfg(feature = "mlx")]
+#[test]
+fn mlx_gives_llama_cpp_logits() {
+    check(&common::mlx);
+}
+
 #[test]
 fn tokenizer_gives_llama_cpp_ids() {
     for (name, file) in CASES {

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use clap::Args;
 use serde_json::Value;
 
-use super::Exit;
+use super::{Exit, mlx};
 use crate::{Error, gpu};
 
-/// List the adapters with the facts that choose kernels
+/// List the adapters with the facts that choose kernels, and MLX's device if it is built in
 #[derive(Args)]
 pub struct DevicesArgs {
     /// Print a JSON array
@@ -18,8 +18,9 @@ pub struct DevicesArgs {
 
 pub fn run(args: &DevicesArgs) -> Result<(), Exit> {
     let adapters = pollster::block_on(gpu::adapters());
-    let facts = serde_json::to_value(&adapters)
+    let mut facts = serde_json::to_value(&adapters)
         .map_err(|error| Error::Device(format!("the adapters' facts cannot be written: {error}")))?;
+    facts.as_array_mut().into_iter().for_each(|list| list.extend(mlx::facts()));
     let text = match &facts {
         _ if args.json => format!("{facts:#}\n"),
         Value::Array(list) if list.is_empty() => "no adapter; only --backend cpu can run\n".to_owned(),

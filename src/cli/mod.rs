@@ -10,6 +10,7 @@ mod inspect;
 mod interrupt;
 mod logits_file;
 mod memory;
+mod mlx;
 mod model;
 mod quantize;
 mod report;

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{hub, memory::Memory};
+use super::{hub, memory::Memory, mlx};
 use crate::{
     Error, Result,
     backend::Backend,
@@ -29,7 +29,7 @@ pub struct ModelArgs {
     /// [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// What computes; auto takes the GPU, or the CPU with a warning where there is none
+    /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a warning where there is none
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
     /// Adapter to use: its number in `gemma4-wgpu devices` or a part of its name
@@ -38,7 +38,7 @@ pub struct ModelArgs {
     /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
     #[arg(long, value_name = "LIST")]
     kernels: Option<KernelOptions>,
-    /// Multiply with activations as they are, where the device would round them to int8
+    /// Multiply with activations as they are, where the device would round them to int8, or MLX to bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
     /// What full-precision weights become while loading; quantized files keep their own format
@@ -63,6 +63,14 @@ enum BackendKind {
     Auto,
     Wgpu,
     Cpu,
+    Mlx,
+}
+
+/// Where a model is loaded.
+enum Device {
+    Gpu(Gpu),
+    Cpu,
+    Mlx,
 }
 
 /// A context's length.
@@ -141,9 +149,18 @@ impl ModelArgs {
         }
     }
 
-    /// What the model takes with a context of so many positions, and what its device has.
+    /// What the model takes with a context of so many positions, and what its device has: the GPU's through wgpu where MLX
+    /// would be preferred, which makes no plan.
     pub fn memory<'a>(&self, checkpoint: &'a Checkpoint, context_length: usize) -> Result<Memory<'a>> {
-        Memory::new(self.open_gpu()?, checkpoint, self.load_options(context_length, 1))
+        let gpu = match (self.backend, self.open_device()?) {
+            (BackendKind::Mlx, _) => {
+                return Err(Error::Input("there are memory plans for --backend wgpu and cpu, none for mlx".into()));
+            }
+            (_, Device::Gpu(gpu)) => Some(gpu),
+            (_, Device::Cpu) => None,
+            (_, Device::Mlx) => Some(self.open_gpu()?),
+        };
+        Memory::new(gpu, checkpoint, self.load_options(context_length, 1))
     }
 
     /// What full-precision weights become.
@@ -153,24 +170,30 @@ impl ModelArgs {
 
     /// Loads the model onto its device, with a progress bar if stderr is a terminal.
     pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
-        let gpu = self.open_gpu()?;
         let options = self.load_options(context_length, 1);
+        let gpu = match self.open_device()? {
+            Device::Mlx => return self.load_on(Device::Mlx, checkpoint, &options),
+            Device::Gpu(gpu) => Some(gpu),
+            Device::Cpu => None,
+        };
         let memory = Memory::new(gpu.clone(), checkpoint, options)?;
         memory.check()?;
-        self.load_on(gpu, checkpoint, &options).map_err(|error| memory.explain(error))
+        let device = gpu.map_or(Device::Cpu, Device::Gpu);
+        self.load_on(device, checkpoint, &options).map_err(|error| memory.explain(error))
     }
 
     fn load_options(&self, context_length: usize, max_sequences: usize) -> LoadOptions {
         LoadOptions { quantize: self.quantize, context_length, max_sequences, cache_type: self.cache_type }
     }
 
-    fn load_on(&self, gpu: Option<Gpu>, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
+    fn load_on(&self, device: Device, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
         let bar = byte_bar("loading", weights::load_bytes(checkpoint), self.quiet);
         let mut progress = |bytes| bar.inc(bytes);
         let backend: Box<dyn Backend> = pollster::block_on(async {
-            Ok::<_, Error>(match gpu {
-                Some(gpu) => Box::new(GpuBackend::load(gpu, checkpoint, options, &mut progress).await?) as _,
-                None => Box::new(CpuBackend::load(checkpoint, options, &mut progress).await?) as _,
+            Ok::<_, Error>(match device {
+                Device::Gpu(gpu) => Box::new(GpuBackend::load(gpu, checkpoint, options, &mut progress).await?) as _,
+                Device::Cpu => Box::new(CpuBackend::load(checkpoint, options, &mut progress).await?) as _,
+                Device::Mlx => mlx::load(checkpoint, options, self.exact, &mut progress).await?,
             })
         })?;
         bar.finish_and_clear();
@@ -185,9 +208,12 @@ impl ModelArgs {
     ) -> Result<(String, Box<dyn Backend>, Option<f64>)> {
         let checkpoint = self.open()?;
         self.check_bench(positions, checkpoint.config())?;
-        let gpu = self.open_gpu()?;
-        let ceiling = gpu.as_ref().map(read_ceiling).transpose()?;
-        let backend = self.load_on(gpu, &checkpoint, &self.load_options(positions, sequences))?;
+        let device = self.open_device()?;
+        let ceiling = match &device {
+            Device::Gpu(gpu) => Some(read_ceiling(gpu)?),
+            Device::Cpu | Device::Mlx => None,
+        };
+        let backend = self.load_on(device, &checkpoint, &self.load_options(positions, sequences))?;
         Ok((checkpoint.description().to_owned(), backend, ceiling))
     }
 
@@ -213,36 +239,50 @@ impl ModelArgs {
     ) -> Result<(Box<dyn Backend>, Option<f64>)> {
         let config = ModelConfig::named(name).ok_or_else(|| Error::Input(format!("{name}: no such shape")))?;
         self.check_bench(positions, &config)?;
-        let gpu = self.open_gpu()?.ok_or_else(|| Error::Input("synthetic models need an adapter".into()))?;
-        let ceiling = read_ceiling(&gpu)?;
         let options = self.load_options(positions, sequences);
+        let gpu = match self.open_device()? {
+            Device::Gpu(gpu) => gpu,
+            Device::Mlx => {
+                let made = mlx::synthetic(config, &options, self.exact, seed.into());
+                return Ok((pollster::block_on(made)?, None));
+            }
+            Device::Cpu => return Err(Error::Input("synthetic models need an adapter, or --backend mlx".into())),
+        };
+        let ceiling = read_ceiling(&gpu)?;
         Ok((Box::new(pollster::block_on(GpuBackend::synthetic(gpu, config, &options, seed))?), Some(ceiling)))
     }
 
-    /// The adapter to run on; `None` for the CPU backend. Only a missing adapter, and only where
-    /// nothing about the adapter was asked for, leads to the CPU without asking.
-    fn open_gpu(&self) -> Result<Option<Gpu>> {
+    /// The device to run on. Only a missing adapter, and only where nothing about the adapter was asked for,
+    /// leads to the CPU without asking.
+    fn open_device(&self) -> Result<Device> {
         let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some();
-        if self.backend == BackendKind::Cpu {
-            return match asks_for_gpu {
-                true => Err(Error::Input("--adapter and --kernels do not apply to --backend cpu".into())),
-                false => Ok(None),
-            };
+        let only_for_gpu =
+            |name| Err(Error::Input(format!("--adapter and --kernels do not apply to --backend {name}")));
+        match self.backend {
+            BackendKind::Cpu if asks_for_gpu => return only_for_gpu("cpu"),
+            BackendKind::Mlx if asks_for_gpu => return only_for_gpu("mlx"),
+            BackendKind::Cpu => return Ok(Device::Cpu),
+            BackendKind::Mlx => return Ok(Device::Mlx),
+            BackendKind::Auto if !asks_for_gpu && mlx::is_preferred() => return Ok(Device::Mlx),
+            BackendKind::Auto | BackendKind::Wgpu => {}
         }
-        let mut kernels = self.kernels.unwrap_or_default();
-        if self.exact {
-            kernels.dp4a = Some(false);
-        }
-        let options = DeviceOptions { adapter: self.adapter.clone(), kernels };
-        match pollster::block_on(Gpu::open(&options)) {
+        match self.open_gpu() {
             Err(Error::Device(reason))
                 if self.backend == BackendKind::Auto && !asks_for_gpu && reason.starts_with("no adapter") =>
             {
                 eprintln!("warning: {reason}; running on the CPU backend, which is slow");
-                Ok(None)
+                Ok(Device::Cpu)
             }
-            gpu => gpu.map(Some),
+            gpu => gpu.map(Device::Gpu),
         }
+    }
+
+    fn open_gpu(&self) -> Result<Gpu> {
+        let mut kernels = self.kernels.unwrap_or_default();
+        if self.exact {
+            kernels.dp4a = Some(false);
+        }
+        pollster::block_on(Gpu::open(&DeviceOptions { adapter: self.adapter.clone(), kernels }))
     }
 }
 

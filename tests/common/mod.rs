@@ -48,6 +48,23 @@ pub fn load_gpu(source: &dyn TensorSource, options: &LoadOptions, kernels: Kerne
     pollster::block_on(GpuBackend::load(gpu, source, options, &mut |_| ()))
 }
 
+/// The model on MLX, in f32 on a GPU too.
+#[cfg(feature = "mlx")]
+pub fn mlx(source: &dyn TensorSource, options: &LoadOptions) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(load_mlx(source, options, gemma4_wgpu::mlx::Activations::F32)?))
+}
+
+#[cfg(feature = "mlx")]
+pub fn load_mlx(
+    source: &dyn TensorSource,
+    options: &LoadOptions,
+    activations: gemma4_wgpu::mlx::Activations,
+) -> Result<gemma4_wgpu::mlx::MlxBackend> {
+    use gemma4_wgpu::mlx::{MlxBackend, MlxOptions};
+    let mlx = MlxOptions { activations: Some(activations), ..MlxOptions::default() };
+    pollster::block_on(MlxBackend::load(source, options, mlx, &mut |_| ()))
+}
+
 /// Submits and reads a step of one sequence.
 pub fn step(
     backend: &mut dyn Backend,

@@ -116,8 +116,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
         }
         None => args.model.load_for_bench(positions, sequences)?,
     };
-    if (args.profile || args.trace.is_some()) && backend.info().backend == "cpu" {
-        return Err(Error::Unsupported("profiles on the cpu backend".into()).into());
+    let untimed = backend.info().backend;
+    if (args.profile || args.trace.is_some()) && untimed != "wgpu" {
+        return Err(Error::Unsupported(format!("profiles on the {untimed} backend")).into());
     }
     let mut rows = Vec::new();
     for test in &tests {

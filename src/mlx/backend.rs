@@ -1,0 +1,266 @@
+//! [`MlxBackend`]: sequences and steps in front of the engine on MLX's thread.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_channel::oneshot;
+
+use super::{
+    device::{self, Facts},
+    engine::{Engine, Part, Slot},
+    forward::Model,
+    kv_cache::KvCache,
+    matrix::MlxStore,
+    ops::{self, Dtype},
+    worker,
+};
+use crate::{
+    Error, Result,
+    backend::{
+        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult, StepTokens, Ticket,
+        cache_capacity,
+    },
+    checkpoint::TensorSource,
+    config::{LayerConfig, ModelConfig},
+    gpu::SyntheticSource,
+    quant::Quantize,
+    weights::{CacheType, LoadOptions, ModelWeights, plan},
+};
+
+/// Tokens of a step on a GPU, which is busy with a prompt from some hundreds on.
+const GPU_STEP_TOKENS: usize = 512;
+const CPU_STEP_TOKENS: usize = 256;
+
+/// How MLX computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MlxOptions {
+    /// Type of activations; by default bf16 on a GPU and f32 on a CPU.
+    pub activations: Option<Activations>,
+    /// Whether the MLP's activation is one kernel; by default on a GPU.
+    pub fused: Option<bool>,
+}
+
+/// Type of activations, and of a quantized weight's scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    F32,
+    Bf16,
+}
+
+/// A model computed by MLX: on a Mac's GPU, or on a CPU.
+pub struct MlxBackend {
+    config: ModelConfig,
+    facts: Facts,
+    sequences: Sequences,
+    engine: Arc<Mutex<Engine>>,
+    /// Tickets that were not read yet.
+    unread: HashSet<u64>,
+    next_ticket: u64,
+    weight_bytes: u64,
+    kv_bytes: u64,
+}
+
+/// What is known of a model before its weights are.
+struct Room {
+    facts: Facts,
+    sequences: Sequences,
+    compute: Dtype,
+    cache: Dtype,
+    kv_bytes: u64,
+    fused: bool,
+}
+
+impl MlxBackend {
+    /// Loads a model. `progress` is told the bytes of the checkpoint consumed since it was last called.
+    ///
+    /// Errors: MLX is missing or another one than at build time; a tensor is missing, misshapen or unreadable; options
+    /// of zero; weights or KV cache beyond memory.
+    pub async fn load(
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        mlx: MlxOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        Self::make(source, options, mlx, None, progress).await
+    }
+
+    /// A model of random weights.
+    ///
+    /// Errors: as [`MlxBackend::load`].
+    pub async fn synthetic(config: ModelConfig, options: &LoadOptions, mlx: MlxOptions, seed: u64) -> Result<Self> {
+        Self::make(&SyntheticSource::new(config), options, mlx, Some(seed), &mut |_| ()).await
+    }
+
+    async fn make(
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        mlx: MlxOptions,
+        seed: Option<u64>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        let config = source.config().clone();
+        config.validate()?;
+        let room = Room::new(&config, options, mlx)?;
+        room.check(source, options.quantize)?;
+        let mut store = MlxStore { compute: room.compute, bytes: 0, seed };
+        let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
+        let most = room.sequences.max_step_tokens;
+        let cache = |layer: &LayerConfig| KvCache::new(layer, options.context_length, most, room.cache);
+        let slot = |_| Ok(Slot::new(config.layers.iter().map(cache).collect::<Result<_>>()?));
+        let slots = (0..options.max_sequences).map(slot).collect::<Result<_>>()?;
+        let model = Model::new(config.clone(), weights, room.compute, room.fused)?;
+        Ok(MlxBackend {
+            config,
+            facts: room.facts,
+            sequences: room.sequences,
+            engine: Arc::new(Mutex::new(Engine::new(model, slots))),
+            unread: HashSet::new(),
+            next_ticket: 0,
+            weight_bytes: store.bytes,
+            kv_bytes: room.kv_bytes,
+        })
+    }
+
+    /// How often each of MLX's operations was called by steps since this was last asked, by the names of [`ops`].
+    /// All backends of the process count together.
+    pub fn take_calls(&self) -> Result<BTreeMap<&'static str, usize>> {
+        worker::call(|| Ok(ops::take_calls()))
+    }
+}
+
+impl Room {
+    fn new(config: &ModelConfig, options: &LoadOptions, mlx: MlxOptions) -> Result<Room> {
+        let facts = device::facts()?;
+        let most = if facts.metal { GPU_STEP_TOKENS } else { CPU_STEP_TOKENS };
+        let sequences = Sequences::new(config, options, most)?;
+        let compute = match (mlx.activations, facts.metal) {
+            (Some(Activations::Bf16), _) | (None, true) => Dtype::Bf16,
+            (Some(Activations::F32), _) | (None, false) => Dtype::F32,
+        };
+        let cache = match options.cache_type {
+            CacheType::F32 => Dtype::F32,
+            // MLX makes f32 of bf16 and f16 together.
+            CacheType::F16 if compute == Dtype::Bf16 => Dtype::Bf16,
+            CacheType::F16 => Dtype::F16,
+        };
+        let of_layer = |layer: &LayerConfig| {
+            let positions = cache_capacity(layer, options.context_length, most) as u128;
+            2 * cache.bytes() as u128 * positions * (layer.n_kv_heads * layer.head_dim) as u128
+        };
+        let kv_bytes = config.layers.iter().map(of_layer).sum::<u128>().saturating_mul(options.max_sequences as u128);
+        if kv_bytes > facts.memory_limit as u128 {
+            let (sequences, positions, limit) = (options.max_sequences, options.context_length, facts.memory_limit);
+            let what = format!("the KV cache of {sequences} x {positions} positions");
+            return Err(Error::Device(format!(
+                "no memory for {what}: {kv_bytes} bytes, and MLX holds at most {limit}"
+            )));
+        }
+        let fused = mlx.fused.unwrap_or(facts.metal);
+        Ok(Room { facts, sequences, compute, cache, kv_bytes: kv_bytes as u64, fused })
+    }
+
+    /// Errors if the weights do not fit beside the caches. A missing tensor is left for loading to tell.
+    fn check(&self, source: &dyn TensorSource, quantize: Quantize) -> Result<()> {
+        let bytes = |tensor: crate::weights::PlannedTensor| match (tensor.format, &tensor.info.shape[..]) {
+            (Some(format), &[rows, cols]) => rows as u128 * format.row_bytes(cols) as u128,
+            _ => 0,
+        };
+        let weights: u128 = plan(source, quantize).into_iter().flatten().map(bytes).sum();
+        let limit = self.facts.memory_limit;
+        match weights + self.kv_bytes as u128 > limit as u128 {
+            true => Err(Error::Device(format!(
+                "no memory for {weights} bytes of weights and {} of KV cache: MLX holds at most {limit}; a shorter \
+                 context or fewer bits need less",
+                self.kv_bytes
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
+fn lock(engine: &Mutex<Engine>) -> MutexGuard<'_, Engine> {
+    engine.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for MlxBackend {
+    /// Ends what was started before the memory goes.
+    fn drop(&mut self) {
+        let (engine, unread) = (self.engine.clone(), std::mem::take(&mut self.unread));
+        let end = move || {
+            unread.iter().for_each(|&ticket| _ = lock(&engine).finish(ticket));
+            Ok(())
+        };
+        // A step's own error is for its reader, and there is none left.
+        let _ = worker::call(end);
+    }
+}
+
+impl Backend for MlxBackend {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            backend: "mlx",
+            device: format!("{}, MLX {}", self.facts.device, self.facts.version),
+            context_length: self.sequences.context_length,
+            max_sequences: self.sequences.max_sequences,
+            max_step_tokens: self.sequences.max_step_tokens,
+            weight_bytes: self.weight_bytes,
+            kv_bytes: self.kv_bytes,
+            peak_bytes: device::peak_bytes().max(self.weight_bytes + self.kv_bytes),
+        }
+    }
+
+    fn open_sequence(&mut self) -> Result<SequenceId> {
+        self.sequences.open()
+    }
+
+    fn close_sequence(&mut self, sequence: SequenceId) {
+        self.sequences.close(sequence);
+    }
+
+    fn sequence_len(&self, sequence: SequenceId) -> usize {
+        self.sequences.len(sequence)
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
+        self.sequences.truncate(sequence, len)
+    }
+
+    /// What MLX itself refuses comes to light when the step is read.
+    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
+        self.sequences.check(step)?;
+        let part = |part: &SequenceStep<'_>| {
+            let sequence = self.sequences.get(part.sequence)?;
+            let tokens = match part.tokens {
+                StepTokens::Host(tokens) => Some(tokens.to_vec()),
+                StepTokens::Previous => None,
+            };
+            Ok(Part { slot: sequence.slot, position: sequence.len, tokens, output: part.output })
+        };
+        let parts = step.iter().map(part).collect::<Result<Vec<Part>>>()?;
+        let (engine, ticket) = (self.engine.clone(), self.next_ticket);
+        worker::submit(move || lock(&engine).start(ticket, &parts))?;
+        self.sequences.advance(step);
+        self.next_ticket += 1;
+        self.unread.insert(ticket);
+        Ok(Ticket(ticket))
+    }
+
+    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
+        let known = self.unread.remove(&ticket.0);
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            if !known {
+                return Err(Error::Input(format!("step {} was never submitted", ticket.0)));
+            }
+            let (sender, receiver) = oneshot::channel();
+            worker::submit(move || _ = sender.send(lock(&engine).finish(ticket.0)))?;
+            receiver.await.map_err(|_| Error::Device("a step of MLX failed".into()))?
+        })
+    }
+}

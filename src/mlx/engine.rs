@@ -1,0 +1,137 @@
+//! What lives on MLX's thread: the model, its caches, and steps on their way.
+
+use std::collections::HashMap;
+
+use super::{
+    forward::{Model, Segment, rows_of},
+    kv_cache::KvCache,
+    ops::{Array, Dtype, async_eval},
+};
+use crate::{
+    Error, Result,
+    backend::{StepOutput, StepResult},
+};
+
+/// One sequence's part of a step, checked.
+pub(super) struct Part {
+    pub slot: usize,
+    pub position: usize,
+    /// `None`: the token that the slot's last step chose.
+    pub tokens: Option<Vec<u32>>,
+    pub output: StepOutput,
+}
+
+/// What a place for a sequence holds.
+pub(super) struct Slot {
+    /// Of each layer.
+    pub caches: Vec<KvCache>,
+    /// What its last step chose, u32 `[1]`.
+    chosen: Option<Array>,
+}
+
+impl Slot {
+    pub fn new(caches: Vec<KvCache>) -> Self {
+        Slot { caches, chosen: None }
+    }
+}
+
+/// What was asked of a step, under way.
+enum Outcome {
+    /// To be waited for alone.
+    Nothing,
+    Logits(Array),
+    Token(Array),
+}
+
+/// A step that was started.
+struct Started {
+    /// The last hidden states: once they are there, all the step's keys and values are.
+    hidden: Array,
+    outcomes: Vec<Outcome>,
+}
+
+pub(super) struct Engine {
+    pub model: Model,
+    pub slots: Vec<Slot>,
+    /// By ticket; a step that failed keeps its error for whoever reads it.
+    steps: HashMap<u64, Result<Started>>,
+}
+
+impl Engine {
+    pub fn new(model: Model, slots: Vec<Slot>) -> Self {
+        Engine { model, slots, steps: HashMap::new() }
+    }
+
+    /// Builds a step's graph and hands it to the device.
+    pub fn start(&mut self, ticket: u64, parts: &[Part]) {
+        let step = self.build(parts);
+        self.steps.insert(ticket, step);
+    }
+
+    /// Waits for a step.
+    pub fn finish(&mut self, ticket: u64) -> Result<Vec<StepResult>> {
+        let unknown = || Error::Input(format!("step {ticket} was never submitted"));
+        let Started { hidden, outcomes } = self.steps.remove(&ticket).ok_or_else(unknown)??;
+        hidden.wait()?;
+        let result = |outcome| {
+            Ok(match outcome {
+                Outcome::Nothing => StepResult::None,
+                Outcome::Logits(logits) => StepResult::Logits(logits.read()?),
+                Outcome::Token(token) => StepResult::Token(token.read()?.first().copied().unwrap_or_default()),
+            })
+        };
+        outcomes.into_iter().map(result).collect()
+    }
+
+    fn build(&mut self, parts: &[Part]) -> Result<Started> {
+        let ids = self.ids(parts)?;
+        let mut slots: Vec<Option<&mut Slot>> = self.slots.iter_mut().map(Some).collect();
+        let (mut segments, mut choices, mut first) = (Vec::new(), Vec::new(), 0);
+        for part in parts {
+            let Some(Slot { caches, chosen }) = slots.get_mut(part.slot).and_then(Option::take) else { continue };
+            let rows = first..first + part.tokens.as_ref().map_or(1, Vec::len);
+            first = rows.end;
+            segments.push(Segment::new(rows.clone(), part.position, caches));
+            choices.push((rows, part.output, chosen));
+        }
+        let hidden = self.model.forward(&ids, &mut segments)?;
+        let mut outcomes = Vec::new();
+        for (rows, output, chosen) in choices {
+            let last = rows.end - 1..rows.end;
+            let logits = |rows| self.model.logits(&rows_of(&hidden, &rows)?);
+            *chosen = None;
+            outcomes.push(match output {
+                StepOutput::None => Outcome::Nothing,
+                StepOutput::LastLogits => Outcome::Logits(logits(last)?),
+                StepOutput::AllLogits => Outcome::Logits(logits(rows)?),
+                StepOutput::Greedy => {
+                    let token = logits(last)?.argmax()?;
+                    *chosen = Some(token.try_clone()?);
+                    Outcome::Token(token)
+                }
+            });
+        }
+        let results = outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Nothing => None,
+            Outcome::Logits(array) | Outcome::Token(array) => Some(array),
+        });
+        let wanted: Vec<&Array> = std::iter::once(&hidden).chain(results).collect();
+        async_eval(&wanted)?;
+        Ok(Started { hidden, outcomes })
+    }
+
+    /// Token ids of all parts one after another, u32 `[rows]`; chosen ones have never left the device.
+    fn ids(&self, parts: &[Part]) -> Result<Array> {
+        let ids = |part: &Part| match &part.tokens {
+            Some(tokens) => Array::new(bytemuck::cast_slice(tokens), &[tokens.len()], Dtype::U32),
+            None => match &self.slots[part.slot].chosen {
+                Some(token) => token.try_clone(),
+                None => Err(Error::Device("MLX: the step before chose no token".into())),
+            },
+        };
+        match parts {
+            [part] => ids(part),
+            parts => Array::concatenate(&parts.iter().map(ids).collect::<Result<Vec<_>>>()?),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The forward pass in MLX's operations: a list of named steps per layer.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ops::Range,
+};
+
+use super::{
+    kv_cache::KvCache,
+    mask::{Sight, Visible},
+    matrix::MlxMatrix,
+    ops::{Array, Dtype, Mask},
+};
+use crate::{
+    Result,
+    config::{AttentionKind, LayerConfig, ModelConfig},
+    weights::{LayerWeights, ModelWeights},
+};
+
+type Weights = ModelWeights<MlxMatrix, Array>;
+
+/// A model and what follows from its config.
+pub(super) struct Model {
+    pub config: ModelConfig,
+    weights: Weights,
+    /// Of each layer, `[head_dim/2]`: positions to a turn, over 2π; infinite for pairs that do not turn.
+    periods: Vec<Array>,
+    /// Type of activations.
+    compute: Dtype,
+    /// Whether MLX makes one kernel of the MLP's activation; on a CPU it would call a C++ compiler for it.
+    fused: bool,
+}
+
+/// The rows of a step that belong to one sequence, at consecutive positions.
+pub(super) struct Segment<'a> {
+    pub rows: Range<usize>,
+    /// Position of the first row.
+    pub position: usize,
+    /// Of each layer.
+    pub caches: &'a mut [KvCache],
+    /// By window, as all layers with the same one look alike.
+    sights: HashMap<Option<usize>, (Range<usize>, Mask)>,
+}
+
+impl<'a> Segment<'a> {
+    pub fn new(rows: Range<usize>, position: usize, caches: &'a mut [KvCache]) -> Self {
+        Segment { rows, position, caches, sights: HashMap::new() }
+    }
+}
+
+/// One layer as the forward pass sees it.
+struct Layer<'a> {
+    index: usize,
+    config: &'a LayerConfig,
+    weights: &'a LayerWeights<MlxMatrix, Array>,
+}
+
+impl Model {
+    pub fn new(config: ModelConfig, weights: Weights, compute: Dtype, fused: bool) -> Result<Self> {
+        let periods = |layer: &LayerConfig| {
+            let turns = layer.rope.inverse_frequencies(layer.head_dim);
+            let periods: Vec<f32> = turns.iter().map(|turn| 1.0 / turn).collect();
+            Array::new(bytemuck::cast_slice(&periods), &[periods.len()], Dtype::F32)
+        };
+        let periods = config.layers.iter().map(periods).collect::<Result<_>>()?;
+        Ok(Model { config, weights, periods, compute, fused })
+    }
+
+    /// Runs token ids (u32, `[rows]`, the rows of `segments` together) through all layers and stores their
+    /// keys and values. The normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes.
+    pub fn forward(&self, ids: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
+        let (config, weights, eps) = (&self.config, &self.weights, self.config.rms_norm_eps);
+        let mut x = weights.embed_tokens.embed(ids, config.embedding_scale())?; // [rows, hidden]
+        for (index, (config, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
+            let layer = Layer { index, config, weights };
+            let normed = x.rms_norm(Some(&weights.input_norm), eps)?;
+            let branch = self.attention(&layer, &normed, segments)?; // [rows, hidden]
+            x = x.add(&branch.rms_norm(Some(&weights.post_attention_norm), eps)?)?;
+
+            let normed = x.rms_norm(Some(&weights.pre_feedforward_norm), eps)?;
+            let branch = self.feed_forward(&layer, &normed)?; // [rows, hidden]
+            x = x.add(&branch.rms_norm(Some(&weights.post_feedforward_norm), eps)?)?;
+            if weights.scalar != 1.0 {
+                x = x.scale(weights.scalar)?;
+            }
+        }
+        x.rms_norm(Some(&weights.norm), eps)
+    }
+
+    /// Logits of normed hidden states `[rows, hidden]`: f32, `[rows, vocab]`.
+    pub fn logits(&self, normed: &Array) -> Result<Array> {
+        let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
+        let mut logits = lm_head.linear(normed)?;
+        if self.compute != Dtype::F32 {
+            logits = logits.astype(Dtype::F32)?;
+        }
+        match self.config.final_logit_softcap {
+            Some(cap) => logits.softcap(cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
+    fn attention(&self, layer: &Layer<'_>, normed: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
+        let q = layer.weights.q_proj.linear(normed)?; // [rows, n_heads·head_dim]
+        let k = layer.weights.k_proj.linear(normed)?; // [rows, n_kv_heads·head_dim]
+        let v = layer.weights.v_proj.as_ref().map(|v_proj| v_proj.linear(normed)).transpose()?;
+        let v = v.as_ref().unwrap_or(&k);
+        let attended = match segments {
+            [segment] => self.attend(layer, &q, &k, v, segment)?,
+            segments => {
+                let attend = |segment: &mut Segment<'_>| {
+                    let part = |x: &Array| rows_of(x, &segment.rows);
+                    let (q, k, v) = (part(&q)?, part(&k)?, part(v)?);
+                    self.attend(layer, &q, &k, &v, segment)
+                };
+                Array::concatenate(&segments.iter_mut().map(attend).collect::<Result<Vec<_>>>()?)?
+            }
+        };
+        layer.weights.o_proj.linear(&attended)
+    }
+
+    /// Attention of one sequence's rows, over what it held before and themselves: `[rows, n_heads·head_dim]`.
+    fn attend(&self, layer: &Layer<'_>, q: &Array, k: &Array, v: &Array, segment: &mut Segment<'_>) -> Result<Array> {
+        let LayerConfig { n_heads, n_kv_heads, head_dim, .. } = *layer.config;
+        let (rows, position, eps) = (segment.rows.len(), segment.position, self.config.rms_norm_eps);
+        let periods = &self.periods[layer.index];
+        let heads = |x: &Array, n: usize| x.reshape(&[1, rows, n, head_dim]);
+        let turned = |x: &Array, n: usize, norm: &Array| {
+            heads(x, n)?.rms_norm(Some(norm), eps)?.swap_heads()?.rope(periods, head_dim, position)
+        };
+        let q = turned(q, n_heads, &layer.weights.q_norm)?; // [1, n_heads, rows, head_dim]
+        let k = turned(k, n_kv_heads, &layer.weights.k_norm)?; // [1, n_kv_heads, rows, head_dim]
+        let mut v = heads(v, n_kv_heads)?;
+        if self.config.v_norm {
+            v = v.rms_norm(None, eps)?;
+        }
+        let cache = &mut segment.caches[layer.index];
+        cache.update(&k, &v.swap_heads()?, position)?;
+
+        let window = match layer.config.attention {
+            AttentionKind::Sliding { window } => Some(window),
+            AttentionKind::Full => None,
+        };
+        let (slots, mask) = match segment.sights.entry(window) {
+            Entry::Occupied(sight) => sight.into_mut(),
+            Entry::Vacant(place) => place.insert(mask(cache.sight(position, rows), rows)?),
+        };
+        let (keys, values) = cache.slots(slots)?; // [1, n_kv_heads, slots, head_dim]
+        let attended = q.sdpa(&keys, &values, self.config.attention_scale, mask)?;
+        let attended = attended.swap_heads()?.reshape(&[rows, n_heads * head_dim])?;
+        // A cache of f32 makes attention f32.
+        if attended.dtype() == Some(self.compute) { Ok(attended) } else { attended.astype(self.compute) }
+    }
+
+    /// `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
+    fn feed_forward(&self, layer: &Layer<'_>, normed: &Array) -> Result<Array> {
+        let gate = layer.weights.gate_proj.linear(normed)?; // [rows, intermediate]
+        let up = layer.weights.up_proj.linear(normed)?; // [rows, intermediate]
+        layer.weights.down_proj.linear(&gate.gelu_mul(&up, self.fused)?)
+    }
+}
+
+/// The slots to look at, and the mask on the device.
+fn mask(Sight { slots, mask }: Sight, rows: usize) -> Result<(Range<usize>, Mask)> {
+    let mask = match mask {
+        Visible::All => Mask::None,
+        Visible::Causal => Mask::Causal,
+        Visible::Some(sees) => {
+            let bytes: Vec<u8> = sees.into_iter().map(u8::from).collect();
+            Mask::Bool(Array::new(&bytes, &[rows, slots.len()], Dtype::Bool)?)
+        }
+    };
+    Ok((slots, mask))
+}
+
+/// Rows of a matrix.
+pub(super) fn rows_of(x: &Array, rows: &Range<usize>) -> Result<Array> {
+    x.slice(&[rows.start, 0], &[rows.end, x.shape()[1]])
+}

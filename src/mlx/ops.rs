@@ -1,0 +1,168 @@
+//! The operations of a forward pass, each one call of MLX. Shapes stand in the comments.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+pub use super::array::{Array, Dtype, async_eval};
+use super::{
+    array::{dims, pointer_or_null},
+    ffi::{self, Pointer},
+};
+use crate::Result;
+
+thread_local! {
+    static CALLS: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The operations that this thread has called since it was last asked, by name: a slow way to compose a layer shows
+/// here on every device, while MLX itself takes some operations apart on a CPU.
+pub fn take_calls() -> BTreeMap<&'static str, usize> {
+    CALLS.take()
+}
+
+/// Calls `$function` of the shim and counts it.
+macro_rules! call {
+    ($function:ident($($argument:expr),*)) => {{
+        CALLS.with_borrow_mut(|calls| *calls.entry(stringify!($function)).or_default() += 1);
+        let shim = ffi::shim()?;
+        // SAFETY: all pointers are those of live arrays or null where MLX takes none, all lengths those of slices.
+        Array::made(shim, unsafe { (shim.$function)($($argument),*) })
+    }};
+}
+
+/// Which keys the queries see.
+pub enum Mask {
+    /// All.
+    None,
+    /// The last query sees all, each one before it one less.
+    Causal,
+    /// True where a query (row) sees a key (column).
+    Bool(Array),
+}
+
+/// Weights in MLX's affine form: `w = scale·q + bias`, q of `bits` bits without sign.
+pub struct Quantized {
+    /// `[rows, cols·bits/32]`, the first column lowest in a word.
+    pub words: Array,
+    /// `[rows, cols/group]`
+    pub scales: Array,
+    /// `[rows, cols/group]`
+    pub biases: Array,
+    pub group: usize,
+    pub bits: usize,
+}
+
+impl Array {
+    /// `self` `[rows, cols]` times the transpose of `w` `[out, cols]`: `[rows, out]`.
+    pub fn matmul(&self, w: &Array) -> Result<Array> {
+        call!(matmul(self.pointer(), w.pointer()))
+    }
+
+    /// [`Array::matmul`] with quantized weights.
+    pub fn quantized_matmul(&self, w: &Quantized) -> Result<Array> {
+        let [words, scales, biases] = [&w.words, &w.scales, &w.biases].map(Array::pointer);
+        call!(quantized_matmul(self.pointer(), words, scales, biases, w.group as i32, w.bits as i32))
+    }
+
+    /// The rows of a matrix that `rows` (u32) names.
+    pub fn take(&self, rows: &Array) -> Result<Array> {
+        call!(take(self.pointer(), rows.pointer()))
+    }
+
+    /// RMS norm over the last axis; `weight` multiplies as it is.
+    pub fn rms_norm(&self, weight: Option<&Array>, eps: f32) -> Result<Array> {
+        call!(rms_norm(self.pointer(), pointer_or_null(weight), eps))
+    }
+
+    /// Turns `[1, heads, rows, dims]`, row r at position `offset + r`: dims i and i + dims/2 by position / periods[i].
+    pub fn rope(&self, periods: &Array, dims: usize, offset: usize) -> Result<Array> {
+        call!(rope(self.pointer(), periods.pointer(), dims as i32, offset as i32))
+    }
+
+    /// Attention of queries `[1, heads, rows, dims]` over `k` and `v` `[1, kv_heads, keys, dims]`: as the queries.
+    pub fn sdpa(&self, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Array> {
+        let (causal, mask) = match mask {
+            Mask::None => (0, None),
+            Mask::Causal => (1, None),
+            Mask::Bool(mask) => (0, Some(mask)),
+        };
+        call!(sdpa(self.pointer(), k.pointer(), v.pointer(), scale, causal, pointer_or_null(mask)))
+    }
+
+    /// The elements from `start` to before `stop`, of each axis.
+    pub fn slice(&self, start: &[usize], stop: &[usize]) -> Result<Array> {
+        let (start, stop) = (dims(start)?, dims(stop)?);
+        call!(slice(self.pointer(), start.as_ptr(), stop.as_ptr(), start.len().min(stop.len())))
+    }
+
+    /// The array with the elements from `start` to before `stop` replaced. Takes `self`, which alone lets MLX write in
+    /// place: with another reference to it, all of it is copied.
+    pub fn slice_update(self, update: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
+        let (start, stop) = (dims(start)?, dims(stop)?);
+        let len = start.len().min(stop.len());
+        call!(slice_update(self.pointer(), update.pointer(), start.as_ptr(), stop.as_ptr(), len))
+    }
+
+    pub fn reshape(&self, shape: &[usize]) -> Result<Array> {
+        let shape = dims(shape)?;
+        call!(reshape(self.pointer(), shape.as_ptr(), shape.len()))
+    }
+
+    /// `[1, a, b, n]` as `[1, b, a, n]`.
+    pub fn swap_heads(&self) -> Result<Array> {
+        call!(swap_heads(self.pointer()))
+    }
+
+    /// The arrays one after another along their first axis.
+    pub fn concatenate(arrays: &[Array]) -> Result<Array> {
+        let pointers: Vec<Pointer> = arrays.iter().map(Array::pointer).collect();
+        call!(concatenate(pointers.as_ptr(), pointers.len()))
+    }
+
+    /// `[rows, cols]` with zeros in further columns.
+    pub fn pad_columns(&self, columns: usize) -> Result<Array> {
+        call!(pad_columns(self.pointer(), columns as i32))
+    }
+
+    pub fn add(&self, other: &Array) -> Result<Array> {
+        call!(add(self.pointer(), other.pointer()))
+    }
+
+    /// Times a number.
+    pub fn scale(&self, factor: f32) -> Result<Array> {
+        call!(scale(self.pointer(), factor))
+    }
+
+    /// `gelu(self) · up`, with the tanh form of GELU; `fused` makes one kernel of it, compiled by MLX when first used.
+    pub fn gelu_mul(&self, up: &Array, fused: bool) -> Result<Array> {
+        call!(gelu_mul(self.pointer(), up.pointer(), fused as i32))
+    }
+
+    /// `cap · tanh(self / cap)`
+    pub fn softcap(&self, cap: f32) -> Result<Array> {
+        call!(softcap(self.pointer(), cap))
+    }
+
+    pub fn astype(&self, dtype: Dtype) -> Result<Array> {
+        call!(astype(self.pointer(), dtype as i32))
+    }
+
+    /// Index of the largest element along the last axis, as u32.
+    pub fn argmax(&self) -> Result<Array> {
+        call!(argmax(self.pointer()))
+    }
+
+    /// Random u32 words, the same for the same seed.
+    pub fn random_words(shape: &[usize], seed: u64) -> Result<Array> {
+        let shape = dims(shape)?;
+        call!(random_words(shape.as_ptr(), shape.len(), seed))
+    }
+}
+
+impl Quantized {
+    /// The rows that `rows` (u32, `[n]`) names, `[n, cols]`.
+    pub fn take(&self, rows: &Array) -> Result<Array> {
+        let [words, scales, biases] = [self.words.take(rows)?, self.scales.take(rows)?, self.biases.take(rows)?];
+        let (group, bits) = (self.group as i32, self.bits as i32);
+        call!(dequantize(words.pointer(), scales.pointer(), biases.pointer(), group, bits))
+    }
+}

@@ -1,0 +1,44 @@
+//! The one thread that MLX runs on. Its streams belong to the thread that made them, and an evaluation may wait for
+//! the device: whoever submits a step waits for neither.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        OnceLock,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+use crate::{Error, Result};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Evaluating a deep graph takes some stack.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Lets the thread run `job` after all that it was given before.
+pub(super) fn submit(job: impl FnOnce() + Send + 'static) -> Result<()> {
+    static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (sender, receiver) = channel();
+        let thread = thread::Builder::new().name("mlx".into()).stack_size(STACK_BYTES);
+        thread.spawn(move || work(&receiver)).ok().map(|_| sender)
+    });
+    let ended = || Error::Device("the thread of MLX could not be started".into());
+    jobs.as_ref().ok_or_else(ended)?.send(Box::new(job)).map_err(|_| ended())
+}
+
+/// Waits for the thread to run `job`.
+pub(super) fn call<R: Send + 'static>(job: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    let (sender, receiver) = channel();
+    submit(move || _ = sender.send(job()))?;
+    receiver.recv().map_err(|_| Error::Device("a call of MLX failed".into()))?
+}
+
+fn work(jobs: &Receiver<Job>) {
+    for job in jobs {
+        // A job that panics has told so on stderr, and whoever waits for it finds its channel closed.
+        let _ = catch_unwind(AssertUnwindSafe(job));
+    }
+}

@@ -1,0 +1,101 @@
+//! Products and embeddings of every weight format.
+
+use gemma4_wgpu::{
+    cpu::{CpuMatrix, ops},
+    mlx::{MlxMatrix, ops::Dtype},
+    quant::{Dtype as Stored, PackFormat, PackedRows, pack_rows},
+};
+use half::{bf16, f16};
+
+use super::tensors::{array, ids, random, values};
+use crate::common::assert_close;
+
+const FORMATS: [PackFormat; 8] = [
+    PackFormat::F32,
+    PackFormat::F16,
+    PackFormat::BF16,
+    PackFormat::INT4,
+    PackFormat::Int { bits: 4, group: 32, offset: true },
+    PackFormat::INT8,
+    PackFormat::Int { bits: 8, group: 32, offset: true },
+    PackFormat::Int { bits: 8, group: 16, offset: false },
+];
+
+fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
+    let source = random(rows * cols, 1);
+    let (stored, bytes): (Stored, Vec<u8>) = match format {
+        PackFormat::F16 => (Stored::F16, source.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
+        PackFormat::BF16 => (Stored::BF16, source.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),
+        _ => (Stored::F32, bytemuck::cast_slice(&source).to_vec()),
+    };
+    pack_rows(stored, &bytes, rows, cols, format).unwrap()
+}
+
+/// The matrix in MLX, written in two slices.
+fn matrix(packed: &PackedRows, compute: Dtype) -> MlxMatrix {
+    let PackedRows { format, rows, cols, ref data, ref scales } = *packed;
+    let mut matrix = MlxMatrix::zeros(format, rows, cols, compute).unwrap();
+    let (words, scale_words) = (format.data_words(cols), format.scale_words(cols));
+    for (first, end) in [(0, rows / 3), (rows / 3, rows)] {
+        let part = PackedRows {
+            format,
+            rows: end - first,
+            cols,
+            data: data[first * words..end * words].to_vec(),
+            scales: scales[first * scale_words..end * scale_words].to_vec(),
+        };
+        matrix.write(first, &part, compute).unwrap();
+    }
+    matrix
+}
+
+#[test]
+fn products() {
+    for format in FORMATS {
+        for (out, cols, rows) in [(33, 64, 1), (8, 70, 5), (64, 512, 2)] {
+            let (packed, x) = (packed(format, out, cols), random(rows * cols, 2));
+            let mut expected = vec![0.0; rows * out];
+            ops::matmul(&CpuMatrix::new(packed.clone()), &x, &mut expected);
+            let found = matrix(&packed, Dtype::F32).linear(&array(&x, &[rows, cols])).unwrap();
+            assert_eq!(found.shape(), [rows, out]);
+            assert_close(&values(&found), &expected, 1e-4, &format!("{format}, {out}x{cols}"));
+        }
+    }
+}
+
+#[test]
+fn embeddings() {
+    for format in FORMATS {
+        for cols in [64, 70] {
+            let (packed, tokens) = (packed(format, 9, cols), [8, 0, 8, 3]);
+            let mut expected = vec![0.0; tokens.len() * cols];
+            ops::embed(&CpuMatrix::new(packed.clone()), &tokens, 2.5, &mut expected);
+            let found = matrix(&packed, Dtype::F32).embed(&ids(&tokens), 2.5).unwrap();
+            assert_eq!(found.shape(), [tokens.len(), cols]);
+            assert_close(&values(&found), &expected, 1e-5, &format!("{format}, {cols}"));
+        }
+    }
+}
+
+/// Near, as scales and activations are rounded to bf16, and MLX rounds its sums too on a CPU; what comes out is bf16.
+#[test]
+fn bf16_products_are_near() {
+    for format in FORMATS {
+        let (packed, x) = (packed(format, 16, 64), random(3 * 64, 2));
+        let mut expected = vec![0.0; 3 * 16];
+        ops::matmul(&CpuMatrix::new(packed.clone()), &x, &mut expected);
+        let x = array(&x, &[3, 64]).astype(Dtype::Bf16).unwrap();
+        let found = matrix(&packed, Dtype::Bf16).linear(&x).unwrap();
+        assert_eq!(found.dtype(), Some(Dtype::Bf16), "{format}");
+        assert_close(&values(&found.astype(Dtype::F32).unwrap()), &expected, 0.3, &format.to_string());
+    }
+}
+
+/// Quantized weights stay quantized: bits of weights, and 16 or 32 more for scale and bias of each group.
+#[test]
+fn bytes() {
+    let bytes = |format, compute| matrix(&packed(format, 6, 64), compute).bytes();
+    assert_eq!(bytes(PackFormat::INT4, Dtype::Bf16), 6 * (32 + 2 * 4));
+    assert_eq!(bytes(PackFormat::INT8, Dtype::F32), 6 * (64 + 2 * 8));
+    assert_eq!(bytes(PackFormat::BF16, Dtype::Bf16), 6 * 128);
+}
