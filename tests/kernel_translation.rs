@@ -167,3 +167,29 @@ fn bindings_match_their_structs() {
         }
     }
 }
+
+/// The kernels that browsers can run, for the tests in web/tests: their own compiler is not here.
+#[test]
+fn kernels_are_written_for_browsers() {
+    let mut seen = std::collections::HashSet::new();
+    let mut kept = Vec::new();
+    for variant in catalogue::variants(4) {
+        let variant = Variant { wide: false, checks: false, ..variant };
+        for kernel in catalogue::kernels(&variant) {
+            let source = kernel.source(&variant);
+            if seen.insert(source.wgsl.clone()) {
+                let bindings: Vec<String> = source.bindings.iter().map(|binding| format!("{binding:?}")).collect();
+                kept.push(serde_json::json!({
+                    "name": source.name,
+                    "wgsl": source.wgsl,
+                    "bindings": bindings,
+                    "f16": source.wgsl.contains("enable f16;"),
+                    "subgroups": source.wgsl.contains("subgroup_invocation_id"),
+                }));
+            }
+        }
+    }
+    assert!(kept.len() > 200, "{}", kept.len());
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser-kernels.json");
+    std::fs::write(path, serde_json::to_vec(&kept).unwrap()).unwrap();
+}

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs all tests. On Linux the tests of the wgpu backend run a second time on SwiftShader, a software
-# Vulkan driver that differs from Mesa's in all that kernels must not rely on: subgroups of 4, no f16.
+# Vulkan driver that differs from Mesa's in all that kernels must not rely on: subgroups of 4, no f16; and
+# the package and the page of web/ in headless Chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,4 +20,7 @@ cargo test --no-fail-fast "$@"
 if [ "$(uname)" = Linux ]; then
     echo "the wgpu backend on SwiftShader:"
     VK_DRIVER_FILES="$swiftshader" cargo test --no-fail-fast --test kernels --test '*_gpu' "$@"
+    echo "the package and the page in Chromium:"
+    web/build.sh
+    npm test --silent --prefix web
 fi

@@ -10,8 +10,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(file) = Gguf::parse(bytes) else { return };
     for tensor in file.tensors() {
-        assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len());
-        assert_eq!(file.data(tensor).len(), tensor.range.len());
+        assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len() as u64);
+        assert_eq!(file.data(tensor).len() as u64, tensor.range.end - tensor.range.start);
     }
     for key in ["tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
         if let Some(Value::Array(array)) = file.get(key) {

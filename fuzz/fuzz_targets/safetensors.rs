@@ -7,6 +7,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(tensors) = safetensors::parse(bytes) else { return };
     for tensor in tensors {
-        assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len());
+        assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len() as u64);
     }
 });

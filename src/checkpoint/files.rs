@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    LocalBoxFuture, TensorInfo, TensorSource, assets, demo, gguf,
+    LocalBoxFuture, RangeRead, TensorInfo, TensorSource, assets, demo, gguf,
     gguf::Gguf,
     gguf_files, hf_files,
     import::{Imported, Place},
@@ -31,6 +31,8 @@ pub struct Checkpoint {
     pub(super) tensors: HashMap<String, Entry>,
     /// See [`Checkpoint::copy_reads`].
     pub(super) copies: bool,
+    /// Tokenizer and config files of a checkpoint that is read by ranges.
+    pub(super) beside: Option<HashMap<String, Vec<u8>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +92,10 @@ impl Checkpoint {
     /// Errors: [`Error::Io`], [`Error::Tokenizer`], [`Error::Template`], [`Error::Config`].
     pub fn text_assets(&self) -> Result<TextAssets> {
         let Some(first) = self.files.first() else { return Ok(TextAssets::default()) };
-        let read = |name: &str| read_optional(&first.path.with_file_name(name));
+        let read = |name: &str| match &self.beside {
+            Some(files) => Ok(files.get(name).cloned()),
+            None => read_optional(&first.path.with_file_name(name)),
+        };
         match self.format {
             Format::HuggingFace => assets::hf::read(read),
             Format::Demo => assets::hf::read(|name| Ok(demo::file(name).map(<[u8]>::to_vec))),
@@ -98,9 +103,9 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of all files that are mapped.
+    /// Bytes of all files that hold weights.
     pub fn file_bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes().len() as u64).sum()
+        self.files.iter().map(ModelFile::len).sum()
     }
 
     /// Whether the weights are safetensors files.
@@ -124,7 +129,7 @@ impl Checkpoint {
     }
 
     /// Bytes of some rows of a tensor.
-    fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>> {
+    async fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>> {
         let entry = self.entry(name)?;
         let (count, row_elements) = match entry.info.shape.as_slice() {
             [] => (1, 1),
@@ -136,13 +141,15 @@ impl Checkpoint {
         }
         let beyond = || Error::tensor(name, "reaches past the end of its file");
         match &entry.content {
-            Content::Stored(place) => {
+            Content::Stored((file, place)) => {
                 let bytes = entry.info.dtype.bytes_of(row_elements).map_err(|reason| Error::tensor(name, reason))?;
-                let (from, to) = (rows.start * bytes, rows.end * bytes);
-                let rows = self.bytes(place).and_then(|tensor| tensor.get(from..to)).ok_or_else(beyond)?;
-                match self.files.get(place.0).filter(|_| self.copies) {
-                    Some(file) => file.read(place.1.start + from, rows),
-                    None => Ok(Cow::Borrowed(rows)),
+                let at = |row: usize| place.start + row as u64 * bytes as u64;
+                let range = at(rows.start)..at(rows.end);
+                match self.files.get(*file) {
+                    Some(file) if range.end <= place.end && range.end <= file.len() => {
+                        file.read(range, self.copies).await
+                    }
+                    _ => Err(beyond()),
                 }
             }
             Content::Grouped(imported, format) => {
@@ -152,14 +159,10 @@ impl Checkpoint {
             }
         }
     }
-
-    fn bytes(&self, place: &Place) -> Option<&[u8]> {
-        bytes_at(&self.files, place)
-    }
 }
 
 fn bytes_at<'a>(files: &'a [ModelFile], (file, range): &Place) -> Option<&'a [u8]> {
-    files.get(*file)?.bytes().get(range.clone())
+    gguf::slice(files.get(*file)?.bytes(), range)
 }
 
 fn grouped_bytes<'a>(files: &'a [ModelFile], imported: &Imported) -> Option<GroupedBytes<'a>> {
@@ -183,7 +186,7 @@ impl TensorSource for Checkpoint {
     }
 
     fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
-        Box::pin(async move { self.rows(name, rows) })
+        Box::pin(self.rows(name, rows))
     }
 }
 
@@ -199,6 +202,10 @@ pub(super) fn insert_grouped(
     name: &str,
     imported: Imported,
 ) -> Result<()> {
+    if files.iter().any(|file| matches!(file.bytes, Bytes::Ranged { .. })) {
+        let what = format!("tensor {name}: integers of other programs where files are not mapped; pack them with");
+        return Err(Error::Unsupported(format!("{what} `gemma4-wgpu quantize` first")));
+    }
     let bytes = grouped_bytes(files, &imported).ok_or_else(|| Error::tensor(name, "reaches past its file"))?;
     let grouped = imported.grouped;
     grouped.check(bytes).map_err(|reason| Error::tensor(name, reason))?;
@@ -225,6 +232,11 @@ enum Bytes {
     #[cfg(not(target_arch = "wasm32"))]
     Mapped(memmap2::Mmap),
     Embedded(&'static [u8]),
+    /// Only the header is here; the rest is read when it is wanted.
+    Ranged {
+        head: Vec<u8>,
+        file: Box<dyn RangeRead>,
+    },
 }
 
 impl ModelFile {
@@ -245,21 +257,45 @@ impl ModelFile {
         ModelFile { path: path.into(), bytes: Bytes::Embedded(bytes), file: None }
     }
 
+    /// A file whose header is `head`.
+    pub(super) fn ranged(name: &str, head: Vec<u8>, file: Box<dyn RangeRead>) -> Self {
+        ModelFile { path: name.into(), bytes: Bytes::Ranged { head, file }, file: None }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Ranged { file, .. } => file.len(),
+            _ => self.bytes().len() as u64,
+        }
+    }
+
+    /// Bytes of the file, read anew if `copies` and the system can do that.
+    async fn read(&self, range: Range<u64>, copies: bool) -> Result<Cow<'_, [u8]>> {
+        if let Bytes::Ranged { file, .. } = &self.bytes {
+            return Ok(Cow::Owned(file.read_exactly(&self.path, range).await?));
+        }
+        let mapped = gguf::slice(self.bytes(), &range);
+        let mapped = mapped.ok_or_else(|| Error::checkpoint(&self.path, "the file is too short"))?;
+        if copies { self.read_anew(range.start, mapped) } else { Ok(Cow::Borrowed(mapped)) }
+    }
+
+    /// The file's bytes; its header alone if the rest is not in memory.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             #[cfg(not(target_arch = "wasm32"))]
             Bytes::Mapped(map) => map,
             Bytes::Embedded(bytes) => bytes,
+            Bytes::Ranged { head, .. } => head,
         }
     }
 
     /// The bytes `mapped`, which begin at `start`, read anew where the system can do that.
-    fn read<'a>(&self, start: usize, mapped: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+    fn read_anew<'a>(&self, start: u64, mapped: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         #[cfg(unix)]
         if let Some(file) = &self.file {
             use std::os::unix::fs::FileExt;
             let mut bytes = vec![0; mapped.len()];
-            file.read_exact_at(&mut bytes, start as u64).map_err(|source| io_error(&self.path, source))?;
+            file.read_exact_at(&mut bytes, start).map_err(|source| io_error(&self.path, source))?;
             return Ok(Cow::Owned(bytes));
         }
         let _ = (start, &self.file);
@@ -267,7 +303,8 @@ impl ModelFile {
     }
 
     pub(super) fn gguf(&self) -> Result<Gguf<'_>> {
-        Gguf::parse(self.bytes()).map_err(|reason| Error::checkpoint(&self.path, reason))
+        let parsed = Gguf::parse_head(self.bytes(), self.len());
+        parsed.map_err(|error| Error::checkpoint(&self.path, error.reason()))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use super::HeadError;
 use crate::{error::quoted, quant::Dtype};
 
 /// First bytes of every GGUF file.
@@ -133,7 +134,7 @@ impl<'a> Array<'a> {
 
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (mut reader, kind) = (Reader { bytes: self.bytes, pos: 0 }, self.kind);
+        let (mut reader, kind) = (Reader::new(self.bytes, self.bytes.len() as u64), self.kind);
         // The bytes were walked once when the array was found: reading them again cannot fail.
         (0..self.len).map_while(move |_| reader.value(kind).ok())
     }
@@ -150,7 +151,7 @@ pub struct GgufTensor<'a> {
     /// `None` for a type that this crate cannot read.
     pub dtype: Option<Dtype>,
     /// Bytes within the file; empty where `dtype` is `None`.
-    pub range: Range<usize>,
+    pub range: Range<u64>,
 }
 
 /// A parsed file: its metadata and where its tensors lie.
@@ -167,7 +168,19 @@ impl<'a> Gguf<'a> {
     ///
     /// Errors: what is wrong with the file, in one line.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, String> {
-        let mut reader = Reader { bytes, pos: 0 };
+        Self::parse_head(bytes, bytes.len() as u64).map_err(HeadError::reason)
+    }
+
+    /// The same from the first bytes of a file of `file_bytes` bytes.
+    ///
+    /// Errors: [`HeadError::Short`] if more of the file is needed.
+    pub fn parse_head(head: &'a [u8], file_bytes: u64) -> Result<Self, HeadError> {
+        let mut reader = Reader::new(head, file_bytes);
+        let parsed = Self::read(&mut reader);
+        parsed.map_err(|reason| if reader.short { HeadError::Short(reason) } else { HeadError::Bad(reason) })
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, String> {
         if reader.take(4)? != MAGIC {
             return Err("not a GGUF file (wrong magic)".into());
         }
@@ -190,12 +203,12 @@ impl<'a> Gguf<'a> {
         let data_start = (reader.pos as u64).next_multiple_of(alignment);
         let mut by_name = HashMap::new();
         for (index, (tensor, offset)) in tensors.iter_mut().zip(offsets).enumerate() {
-            tensor.range = tensor_range(tensor, offset, data_start, alignment, bytes.len())?;
+            tensor.range = tensor_range(tensor, offset, data_start, alignment, reader.file_bytes)?;
             if by_name.insert(tensor.name, index).is_some() {
                 return Err(format!("tensor {} is there twice", quoted(tensor.name)));
             }
         }
-        Ok(Gguf { bytes, metadata, tensors, by_name })
+        Ok(Gguf { bytes: reader.bytes, metadata, tensors, by_name })
     }
 
     /// The metadata value at `key`.
@@ -252,9 +265,9 @@ impl<'a> Gguf<'a> {
         self.by_name.get(name).and_then(|&index| self.tensors.get(index))
     }
 
-    /// The bytes of a tensor of this file.
+    /// The bytes of a tensor of this file, as far as they were given to [`Gguf::parse`].
     pub fn data(&self, tensor: &GgufTensor) -> &'a [u8] {
-        self.bytes.get(tensor.range.clone()).unwrap_or_default()
+        slice(self.bytes, &tensor.range).unwrap_or_default()
     }
 }
 
@@ -334,8 +347,8 @@ fn tensor_range(
     offset: u64,
     data_start: u64,
     alignment: u64,
-    file_bytes: usize,
-) -> Result<Range<usize>, String> {
+    file_bytes: u64,
+) -> Result<Range<u64>, String> {
     let fail = |reason: &str| Err(format!("tensor {}: {reason}", quoted(tensor.name)));
     if !offset.is_multiple_of(alignment) {
         return fail(&format!("offset {offset} is not a multiple of the alignment {alignment}"));
@@ -344,32 +357,46 @@ fn tensor_range(
     let Some(bytes) = stored_bytes(dtype, &tensor.shape) else {
         return fail(&format!("shape {:?} does not fit {dtype:?}", tensor.shape));
     };
-    let start = data_start.checked_add(offset).and_then(|start| usize::try_from(start).ok());
-    match start.and_then(|start| Some(start..start.checked_add(bytes)?)) {
+    match data_start.checked_add(offset).and_then(|start| Some(start..start.checked_add(bytes)?)) {
         Some(range) if range.end <= file_bytes => Ok(range),
         _ => fail("reaches past the end of the file"),
     }
 }
 
 /// Bytes of a tensor; `None` if they overflow or its rows do not fill whole blocks.
-pub(super) fn stored_bytes(dtype: Dtype, shape: &[usize]) -> Option<usize> {
-    let elements = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
+pub(super) fn stored_bytes(dtype: Dtype, shape: &[usize]) -> Option<u64> {
+    let elements = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64))?;
     if !shape.last().unwrap_or(&1).is_multiple_of(dtype.block_len()) {
         return None;
     }
-    (elements / dtype.block_len()).checked_mul(dtype.block_bytes())
+    (elements / dtype.block_len() as u64).checked_mul(dtype.block_bytes() as u64)
+}
+
+/// A part of `bytes`, if it lies there whole.
+pub(super) fn slice<'a>(bytes: &'a [u8], range: &Range<u64>) -> Option<&'a [u8]> {
+    bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }
 
 /// Walks the header.
 struct Reader<'a> {
+    /// The file's first bytes.
     bytes: &'a [u8],
     pos: usize,
+    /// Bytes of the whole file.
+    file_bytes: u64,
+    /// Whether reading stopped at the end of `bytes` though the file goes on.
+    short: bool,
 }
 
 impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8], file_bytes: u64) -> Self {
+        Reader { bytes, pos: 0, file_bytes, short: false }
+    }
+
     fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
         let end = self.pos.checked_add(len);
         let taken = end.and_then(|end| self.bytes.get(self.pos..end));
+        self.short |= taken.is_none() && end.is_some_and(|end| end as u64 <= self.file_bytes);
         let taken = taken.ok_or_else(|| format!("the file ends within its header (at byte {})", self.bytes.len()))?;
         self.pos += len;
         Ok(taken)
@@ -451,7 +478,7 @@ impl<'a> Reader<'a> {
             return Err("arrays of arrays are not supported".into());
         }
         let bytes = usize::try_from(len).ok().and_then(|len| len.checked_mul(kind.min_bytes()));
-        let fits = bytes.filter(|&bytes| bytes <= self.bytes.len() - self.pos);
+        let fits = bytes.filter(|&bytes| bytes as u64 <= self.file_bytes - self.pos as u64);
         let (Some(bytes), Ok(len)) = (fits, usize::try_from(len)) else {
             return Err(format!("an array claims {len} elements, more than the file holds"));
         };

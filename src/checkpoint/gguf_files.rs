@@ -19,7 +19,11 @@ use crate::{
 /// Opens the file and, if its name says `-00002-of-00003.gguf`, the other parts beside it.
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     let paths = part_paths(path);
-    let files = paths.iter().map(|part| ModelFile::open(part)).collect::<Result<Vec<_>>>()?;
+    assemble(path, paths.iter().map(|part| ModelFile::open(part)).collect::<Result<_>>()?)
+}
+
+/// The checkpoint that the parts of a model make, in order.
+pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint> {
     let parts = files.iter().map(ModelFile::gguf).collect::<Result<Vec<_>>>()?;
     for (index, (part, file)) in parts.iter().zip(&files).enumerate() {
         check_part(part, index, parts.len()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
@@ -44,7 +48,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     }
     let description = description(&parts, &config);
     drop(parts);
-    Ok(Checkpoint { config, description, format: Format::Gguf, files, tensors, copies: false })
+    Ok(Checkpoint { config, description, format: Format::Gguf, files, tensors, copies: false, beside: None })
 }
 
 /// The GGUF model of a directory; projectors for other modalities do not count.
@@ -52,12 +56,17 @@ pub(super) fn model_in(directory: &Path) -> Result<PathBuf> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(|source| io_error(directory, source))? {
         let entry = entry.map_err(|source| io_error(directory, source))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let later_part = PartName::parse(&name).is_some_and(|part| part.number != 1);
-        if name.ends_with(".gguf") && !name.starts_with("mmproj") && !later_part {
-            names.push(name);
-        }
+        names.extend(entry.file_name().into_string().ok());
     }
+    model_among(directory, names)
+}
+
+/// The GGUF model among the files of a directory, or the first part of it.
+pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<PathBuf> {
+    names.retain(|name| {
+        let later_part = PartName::parse(name).is_some_and(|part| part.number != 1);
+        name.ends_with(".gguf") && !name.starts_with("mmproj") && !later_part
+    });
     names.sort();
     match names.as_slice() {
         [name] => Ok(directory.join(name)),
@@ -88,7 +97,7 @@ impl<'a> PartName<'a> {
 }
 
 /// All parts of the set that `path` belongs to, in order; itself alone if its name is not a part's.
-fn part_paths(path: &Path) -> Vec<PathBuf> {
+pub(super) fn part_paths(path: &Path) -> Vec<PathBuf> {
     match path.file_name().and_then(|name| name.to_str()).and_then(PartName::parse) {
         None => vec![path.into()],
         Some(PartName { stem, count, .. }) => {

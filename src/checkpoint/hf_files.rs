@@ -22,9 +22,9 @@ use crate::{
     error::quoted,
 };
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// Which safetensors files hold a model.
 pub(super) enum Weights {
@@ -34,7 +34,7 @@ pub(super) enum Weights {
 
 /// `model.safetensors.index.json`
 #[derive(Deserialize)]
-struct Index {
+pub(super) struct Index {
     /// Tensor name to file name.
     weight_map: BTreeMap<String, String>,
 }
@@ -80,16 +80,24 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
     };
     let files = paths.iter().map(|path| ModelFile::open(path)).collect::<Result<Vec<_>>>()?;
     let checkpoint = assemble(Format::HuggingFace, &config_path, &config, files)?;
-    if let Some((path, index)) = index {
-        let lost = index
+    match index {
+        Some((path, index)) => index.check(&path, &checkpoint).map(|()| checkpoint),
+        None => Ok(checkpoint),
+    }
+}
+
+impl Index {
+    /// Errors unless the checkpoint has all tensors that the index names.
+    pub(super) fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        let lost = self
             .weight_map
             .iter()
             .find(|(name, _)| names::from_hf(name).is_some_and(|name| !checkpoint.tensors.contains_key(name)));
-        if let Some((name, shard)) = lost {
-            return Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard))));
+        match lost {
+            Some((name, shard)) => Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard)))),
+            None => Ok(()),
         }
     }
-    Ok(checkpoint)
 }
 
 /// The checkpoint that a config.json and its safetensors files make.
@@ -98,8 +106,9 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
     let mut config = ModelConfig::from_hf_json(text)?;
     let (mut parsed, mut metadata) = (Vec::new(), HashMap::new());
     for file in &files {
-        let broken = |reason| Error::checkpoint(&file.path, reason);
-        let (tensors, texts) = safetensors::parse_with_metadata(file.bytes()).map_err(broken)?;
+        let broken = |reason: String| Error::checkpoint(&file.path, reason);
+        let (tensors, texts) =
+            safetensors::parse_head(file.bytes(), file.len()).map_err(|error| broken(error.reason()))?;
         parsed.push(tensors);
         collect_metadata(&mut metadata, texts).map_err(broken)?;
     }
@@ -136,7 +145,7 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
     };
     let by = scheme.map_or(String::new(), |scheme| format!(" by {}", scheme.name()));
     let description = format!("{name}, {} layers, safetensors{by}", config.layers.len());
-    Ok(Checkpoint { config, description, format, files, tensors, copies: false })
+    Ok(Checkpoint { config, description, format, files, tensors, copies: false, beside: None })
 }
 
 /// Adds a file's metadata to those of the files before it: torchao lists the tensors of each file.
@@ -152,12 +161,15 @@ fn collect_metadata(all: &mut HashMap<String, String>, texts: HashMap<String, St
 }
 
 fn read_index(path: &Path) -> Result<Option<Index>> {
-    let Some(bytes) = read_optional(path)? else { return Ok(None) };
-    json::parse(&bytes).map(Some).map_err(|error| Error::checkpoint(path, error))
+    read_optional(path)?.map(|bytes| parse_index(path, &bytes)).transpose()
+}
+
+pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index> {
+    json::parse(bytes).map_err(|error| Error::checkpoint(path, error))
 }
 
 /// The files that an index names, each once. They must lie in the directory itself.
-fn shard_paths(directory: &Path, index_path: &Path, index: &Index) -> Result<Vec<PathBuf>> {
+pub(super) fn shard_paths(directory: &Path, index_path: &Path, index: &Index) -> Result<Vec<PathBuf>> {
     let mut shards: Vec<&String> = index.weight_map.values().collect();
     shards.sort();
     shards.dedup();

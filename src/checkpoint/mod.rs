@@ -11,8 +11,10 @@ mod files;
 mod gguf_files;
 mod hf_files;
 mod import;
+mod ranged;
 
 pub use files::Checkpoint;
+pub use ranged::{NamedFile, RangeRead, Shareable};
 
 use std::{borrow::Cow, future::Future, ops::Range, pin::Pin};
 
@@ -20,6 +22,22 @@ use crate::{Result, config::ModelConfig, quant::Dtype};
 
 /// A future that need not be `Send` (a browser has one thread).
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Why the first bytes of a file do not tell its tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadError {
+    /// They end before the header does; the file goes on.
+    Short(String),
+    /// The file is broken, in one line.
+    Bad(String),
+}
+
+impl HeadError {
+    fn reason(self) -> String {
+        let (HeadError::Short(reason) | HeadError::Bad(reason)) = self;
+        reason
+    }
+}
 
 /// Type and shape of a stored tensor.
 #[derive(Debug, Clone, PartialEq)]

@@ -25,7 +25,7 @@ use crate::{
     quant::{Dtype, PackFormat},
 };
 
-use super::gguf::stored_bytes;
+use super::{HeadError, gguf::stored_bytes};
 
 /// Longer headers are corrupt (the reference implementation's limit).
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -41,29 +41,42 @@ pub struct StoredTensor {
     /// Outermost dimension first.
     pub shape: Vec<usize>,
     /// Bytes within the file.
-    pub range: Range<usize>,
+    pub range: Range<u64>,
 }
+
+/// A file's tensors, and the texts of its metadata.
+pub type Contents = (Vec<StoredTensor>, HashMap<String, String>);
 
 /// The tensors of a whole file, in the order of their bytes.
 ///
 /// Errors: what is wrong with the file, in one line.
 pub fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, String> {
-    parse_with_metadata(file).map(|(tensors, _)| tensors)
+    parse_head(file, file.len() as u64).map(|(tensors, _)| tensors).map_err(HeadError::reason)
 }
 
-/// The tensors of a whole file, and the texts of its metadata.
+/// The tensors and the texts of the metadata, from the first bytes of a file of `file_bytes` bytes.
 ///
-/// Errors: as [`parse`].
-pub fn parse_with_metadata(file: &[u8]) -> Result<(Vec<StoredTensor>, HashMap<String, String>), String> {
-    let (length, rest) = file.split_first_chunk::<8>().ok_or("shorter than a safetensors header")?;
+/// Errors: [`HeadError::Short`] if more of the file is needed.
+pub fn parse_head(head: &[u8], file_bytes: u64) -> Result<Contents, HeadError> {
+    let short = "shorter than a safetensors header";
+    let (length, rest) = head.split_first_chunk::<8>().ok_or_else(|| HeadError::Bad(short.into()))?;
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
-        return Err(format!("claims a header of {length} bytes: corrupt or not a safetensors file"));
+        let reason = format!("claims a header of {length} bytes: corrupt or not a safetensors file");
+        return Err(HeadError::Bad(reason));
     }
-    let length = usize::try_from(length).map_err(|_| "the header is too long")?;
-    let (header, data) = rest.split_at_checked(length).ok_or_else(|| {
-        format!("claims a header of {length} bytes, the file has {}: truncated or corrupt", rest.len())
+    let left = file_bytes.saturating_sub(8);
+    let data_bytes = left.checked_sub(length).ok_or_else(|| {
+        HeadError::Bad(format!("claims a header of {length} bytes, the file has {left}: truncated or corrupt"))
     })?;
+    match rest.get(..length as usize) {
+        Some(header) => parse_header(header, data_bytes, file_bytes).map_err(HeadError::Bad),
+        None => Err(HeadError::Short(format!("the header has {length} bytes"))),
+    }
+}
+
+fn parse_header(header: &[u8], data_bytes: u64, file_bytes: u64) -> Result<Contents, String> {
+    let data_start = file_bytes - data_bytes;
     let Header { entries, metadata } =
         json::parse(header).map_err(|error| format!("bad safetensors header: {error}"))?;
     let own = is_own_form(&metadata)?;
@@ -71,13 +84,13 @@ pub fn parse_with_metadata(file: &[u8]) -> Result<(Vec<StoredTensor>, HashMap<St
     for (name, entry) in entries {
         let packed = metadata.get(&*name).filter(|_| own);
         let tensor = match packed {
-            Some(Text::Is(packed)) => entry.locate_packed(&name, packed, file.len() - data.len(), data.len()),
-            _ => entry.locate(&name, file.len() - data.len(), data.len()),
+            Some(Text::Is(packed)) => entry.locate_packed(&name, packed, data_start, data_bytes),
+            _ => entry.locate(&name, data_start, data_bytes),
         };
         tensors.push(tensor.map_err(|reason| format!("tensor {}: {reason}", quoted(&name)))?);
     }
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
-    check_layout(&tensors, file.len() - data.len(), file.len())?;
+    check_layout(&tensors, data_start, file_bytes)?;
     let text = |(key, value)| match value {
         Text::Is(value) => Some((Cow::into_owned(key), Cow::into_owned(value))),
         Text::Other(_) => None,
@@ -117,7 +130,7 @@ fn is_own_form(metadata: &HashMap<Cow<'_, str>, Text<'_>>) -> Result<bool, Strin
 }
 
 /// The format leaves no byte between tensors, before the first or after the last.
-fn check_layout(tensors: &[StoredTensor], data_start: usize, file_bytes: usize) -> Result<(), String> {
+fn check_layout(tensors: &[StoredTensor], data_start: u64, file_bytes: u64) -> Result<(), String> {
     let mut end = data_start;
     for tensor in tensors {
         if tensor.range.start != end {
@@ -142,29 +155,23 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     /// A matrix of bytes that the metadata calls packed.
-    fn locate_packed(
-        self,
-        name: &str,
-        packed: &str,
-        data_start: usize,
-        data_bytes: usize,
-    ) -> Result<StoredTensor, String> {
+    fn locate_packed(self, name: &str, packed: &str, data_start: u64, data_bytes: u64) -> Result<StoredTensor, String> {
         let unusable = || format!("the metadata calls it {}, which does not fit its bytes", quoted(packed));
         let (format, rows, cols) = parse_packed(packed).ok_or_else(unusable)?;
         let dtype = Dtype::Packed(format);
         let stored = self.locate(name, data_start, data_bytes)?;
-        let bytes = dtype.bytes_of(cols)?.checked_mul(rows);
-        match stored.dtype_name == "U8" && bytes == Some(stored.range.len()) {
+        let bytes = (dtype.bytes_of(cols)? as u64).checked_mul(rows as u64);
+        match stored.dtype_name == "U8" && bytes == Some(stored.range.end - stored.range.start) {
             true => Ok(StoredTensor { dtype: Some(dtype), shape: vec![rows, cols], ..stored }),
             false => Err(unusable()),
         }
     }
 
-    fn locate(self, name: &str, data_start: usize, data_bytes: usize) -> Result<StoredTensor, String> {
+    fn locate(self, name: &str, data_start: u64, data_bytes: u64) -> Result<StoredTensor, String> {
         let sizes: Result<Vec<usize>, _> = self.shape.iter().map(|&size| usize::try_from(size)).collect();
         let shape = sizes.map_err(|_| format!("negative size in shape {:?}", self.shape))?;
         let (begin, end) = self.data_offsets;
-        let range = match (usize::try_from(begin), usize::try_from(end)) {
+        let range = match (u64::try_from(begin), u64::try_from(end)) {
             (Ok(begin), Ok(end)) if begin <= end && end <= data_bytes => data_start + begin..data_start + end,
             _ => return Err(format!("bytes {begin} to {end} reach past the end of the file ({data_bytes} bytes)")),
         };
@@ -175,9 +182,10 @@ impl Entry<'_> {
             _ => None,
         };
         if let Some(dtype) = dtype
-            && stored_bytes(dtype, &shape) != Some(range.len())
+            && stored_bytes(dtype, &shape) != Some(range.end - range.start)
         {
-            return Err(format!("shape {shape:?} of {dtype:?} does not fill its {} bytes", range.len()));
+            let bytes = range.end - range.start;
+            return Err(format!("shape {shape:?} of {dtype:?} does not fill its {bytes} bytes"));
         }
         Ok(StoredTensor { name: name.into(), dtype_name: self.dtype.into_owned(), dtype, shape, range })
     }

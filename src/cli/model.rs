@@ -282,7 +282,8 @@ impl ModelArgs {
         if self.exact {
             kernels.dp4a = Some(false);
         }
-        pollster::block_on(Gpu::open(&DeviceOptions { adapter: self.adapter.clone(), kernels }))
+        let options = DeviceOptions { adapter: self.adapter.clone(), kernels, ..Default::default() };
+        pollster::block_on(Gpu::open(&options))
     }
 }
 

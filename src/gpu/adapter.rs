@@ -6,6 +6,11 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
+const NO_ADAPTER: &str = match cfg!(target_arch = "wasm32") {
+    true => "no adapter: the browser's WebGPU has no graphics card to offer",
+    false => "no adapter: install a Vulkan driver, or use --backend cpu",
+};
+
 const VENDOR_NVIDIA: u32 = 0x10de;
 
 /// A matrix size that the adapter multiplies cooperatively.
@@ -135,6 +140,8 @@ pub struct DeviceOptions {
     /// Part of the adapter's name (any case), or its index; the most capable adapter if `None`.
     pub adapter: Option<String>,
     pub kernels: KernelOptions,
+    /// The browser opens devices with subgroups, though wgpu cannot ask it to (web/js/device.ts).
+    pub browser_subgroups: bool,
 }
 
 /// Overrides of what adapter facts would choose; `None` leaves the choice to them.
@@ -259,7 +266,15 @@ pub(super) fn instance() -> wgpu::Instance {
 }
 
 async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapter)> {
+    #[cfg(not(target_arch = "wasm32"))]
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    // A browser shows one, which is the slower one of two unless it is told.
+    #[cfg(target_arch = "wasm32")]
+    let adapters = {
+        let power_preference = wgpu::PowerPreference::HighPerformance;
+        let wanted = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
+        instance.request_adapter(&wanted).await.ok()
+    };
     adapters.into_iter().enumerate().map(|(i, adapter)| (AdapterFacts::read(i, &adapter), adapter)).collect()
 }
 
@@ -274,7 +289,7 @@ pub async fn adapters() -> Vec<AdapterFacts> {
 pub(super) async fn select(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<(AdapterFacts, wgpu::Adapter)> {
     let mut found = enumerate(instance).await;
     if found.is_empty() {
-        return Err(Error::Device("no adapter: install a Vulkan driver, or use --backend cpu".into()));
+        return Err(Error::Device(NO_ADAPTER.into()));
     }
     let chosen = match wanted {
         Some(wanted) => {

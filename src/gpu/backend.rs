@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Dispatch, Gpu, GpuBuffer, StepSize,
-    device::Mapping,
+    device::{Done, Mapping},
     forward::{GpuWeights, Head, Model, StepShape, Trunk},
     kernels::MatvecQ8Split,
     layers::LayerCache,
@@ -58,6 +58,7 @@ struct Pending {
     submission: wgpu::SubmissionIndex,
     /// `None` where no result is wanted.
     mapping: Option<Mapping>,
+    done: Option<Done>,
     places: Vec<ResultPlace>,
 }
 
@@ -109,7 +110,7 @@ impl GpuBackend {
         let room = Room::new(&gpu, source.config(), options)?;
         let mut store = GpuStore::new(gpu.clone());
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
-        store.flush()?;
+        store.flush().await?;
         Self::new(gpu, source.config(), weights, store.bytes, room, options)
     }
 
@@ -277,8 +278,9 @@ impl GpuBackend {
             }
         }
         let submission = queue.submit([encoder.finish()]);
+        let done = readback.is_none().then(|| self.gpu.done());
         let mapping = readback.map(|buffer| self.gpu.map(buffer, submission.clone()));
-        Ok(Pending { submission, mapping, places: wanted.places(self.model.config.vocab_size) })
+        Ok(Pending { submission, mapping, done, places: wanted.places(self.model.config.vocab_size) })
     }
 
     fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
@@ -301,6 +303,10 @@ impl GpuBackend {
         let pending = self.pending.remove(&ticket.0).ok_or_else(|| Error::Input("the step was read before".into()))?;
         let Some(mapping) = pending.mapping else {
             self.gpu.wait_for(&pending.submission)?;
+            if let Some(done) = pending.done {
+                let _ = done.await;
+                self.gpu.check()?;
+            }
             return Ok(pending.places.iter().map(|_| StepResult::None).collect());
         };
         let (words, buffer) = self.gpu.read::<u32>(mapping).await?;

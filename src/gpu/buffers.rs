@@ -41,6 +41,9 @@ impl GpuBuffer {
 impl Drop for GpuBuffer {
     fn drop(&mut self) {
         self.tally.current.fetch_sub(self.buffer.size(), Ordering::Relaxed);
+        // There it would wait for the garbage collector, which does not see the device's memory.
+        #[cfg(target_arch = "wasm32")]
+        self.buffer.destroy();
     }
 }
 

@@ -13,6 +13,12 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups, which browsers cannot see.
+const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
+
+/// Becomes ready when submitted work is done.
+pub(super) type Done = futures_channel::oneshot::Receiver<()>;
+
 /// How a kernel uses one of its bindings; binding n is entry n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Binding {
@@ -144,7 +150,8 @@ impl Gpu {
     /// Errors: no adapter, none that matches, an option that it cannot follow, a driver's refusal.
     pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
         let instance = adapter::instance();
-        let (facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
+        let (mut facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
+        facts.subgroups |= options.browser_subgroups;
         let variant = Variant::choose(&facts, &options.kernels)?;
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
@@ -284,10 +291,12 @@ impl Gpu {
 
     fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {
         let device = &self.0.device;
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.name),
-            source: wgpu::ShaderSource::Wgsl(Cow::Borrowed(&kernel.wgsl)),
+        let wgsl = match cfg!(target_arch = "wasm32") && kernel.wgsl.contains("subgroup_invocation_id") {
+            true => Cow::Owned(format!("{BROWSER_SUBGROUPS}{}", kernel.wgsl)),
+            false => Cow::Borrowed(kernel.wgsl.as_str()),
         };
+        let source = wgpu::ShaderSource::Wgsl(wgsl);
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
         let module = match self.0.variant.checks {
             true => device.create_shader_module(descriptor),
             // SAFETY: the kernels are this crate's own; their loops end and their indexes stay inside the buffers,
@@ -313,6 +322,24 @@ impl Gpu {
             },
             cache: None,
         })
+    }
+
+    /// Completes when the device has done all that was submitted up to now, if something polls it (a browser does).
+    pub(super) fn done(&self) -> Done {
+        let (done, waiting) = futures_channel::oneshot::channel();
+        self.0.queue.on_submitted_work_done(move || {
+            let _ = done.send(());
+        });
+        waiting
+    }
+
+    /// Waits until the device has done all that was submitted, wherever this runs.
+    pub async fn finished(&self) -> Result<()> {
+        let done = self.done();
+        self.wait()?;
+        // Dropped with a lost device, which the check reports.
+        let _ = done.await;
+        self.check()
     }
 
     /// Waits until the device has done all that was submitted (in a browser: returns at once).
@@ -341,10 +368,11 @@ impl Gpu {
     pub(super) async fn read<T: bytemuck::Pod>(&self, mapping: Mapping) -> Result<(Vec<T>, GpuBuffer)> {
         let Mapping { buffer, mapped, submission } = mapping;
         self.wait_for(&submission)?;
-        mapped
-            .await
-            .map_err(|_| Error::Device("lost while reading".into()))?
-            .map_err(|error| Error::Device(one_line(&error)))?;
+        let mapped = mapped.await.map_err(|_| "lost while reading".to_owned());
+        if let Err(reason) = mapped.and_then(|mapped| mapped.map_err(|error| one_line(&error))) {
+            // What the device said by itself tells more.
+            return self.check().and(Err(Error::Device(reason)));
+        }
         let view = buffer.get_mapped_range(..).map_err(|error| Error::Device(one_line(&error)))?;
         let values = bytemuck::pod_collect_to_vec(&view);
         drop(view);
@@ -404,7 +432,8 @@ fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
     }));
     let of_loss = fault.clone();
     device.set_device_lost_callback(move |reason, message| {
-        if reason != wgpu::DeviceLostReason::Destroyed {
+        // A browser's page can destroy a device too.
+        if reason != wgpu::DeviceLostReason::Destroyed || cfg!(target_arch = "wasm32") {
             store(&of_loss, format!("lost: {}", message.replace('\n', " ")));
         }
     });

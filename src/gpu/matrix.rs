@@ -130,23 +130,23 @@ impl GpuStore {
         GpuStore { gpu, bytes: 0, unflushed: 0 }
     }
 
-    fn write(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
+    async fn write(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
         if words.is_empty() {
             return Ok(());
         }
         self.gpu.queue().write_buffer(buffer, offset, bytemuck::cast_slice(words));
         self.unflushed += 4 * words.len() as u64;
         if self.unflushed >= FLUSH_BYTES {
-            self.flush()?;
+            self.flush().await?;
         }
         Ok(())
     }
 
     /// Waits until everything written has reached the device.
-    pub fn flush(&mut self) -> Result<()> {
+    pub async fn flush(&mut self) -> Result<()> {
         self.unflushed = 0;
         self.gpu.queue().submit([]);
-        self.gpu.wait()
+        self.gpu.finished().await
     }
 }
 
@@ -165,8 +165,8 @@ impl WeightStore for GpuStore {
                     true => (tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, 1)),
                     false => (packed.data, packed.scales),
                 };
-                self.write(&part.data, 4 * (done * data_words) as u64, &data)?;
-                self.write(&part.scales, 4 * (done * scale_words) as u64, &scales)?;
+                self.write(&part.data, 4 * (done * data_words) as u64, &data).await?;
+                self.write(&part.scales, 4 * (done * scale_words) as u64, &scales).await?;
                 done += packed.rows;
             }
         }

@@ -26,7 +26,7 @@ impl Wgsl {
         }
         self.text.push_str(if f16 { "alias real = f16;\n" } else { "alias real = f32;\n" });
         // f16 ends at 65504: larger activations are held there rather than becoming infinite.
-        self.float("REAL_MAX", if f16 { 65504.0 } else { f32::MAX })
+        self.float("REAL_MAX", if f16 { 65504.0 } else { 3.4e38 })
     }
 
     /// f16 and cooperative matrices.

@@ -44,7 +44,7 @@ pub fn gpu(kernels: KernelOptions) -> impl Fn(&dyn TensorSource, &LoadOptions) -
 }
 
 pub fn load_gpu(source: &dyn TensorSource, options: &LoadOptions, kernels: KernelOptions) -> Result<GpuBackend> {
-    let gpu = pollster::block_on(Gpu::open(&DeviceOptions { adapter: None, kernels }))?;
+    let gpu = pollster::block_on(Gpu::open(&DeviceOptions { kernels, ..Default::default() }))?;
     pollster::block_on(GpuBackend::load(gpu, source, options, &mut |_| ()))
 }
 

@@ -30,7 +30,8 @@ pub fn devices() -> &'static [Gpu] {
                         lanes: Some(false),
                         checks: Some(checks),
                     };
-                    let options = DeviceOptions { adapter: Some(facts.index.to_string()), kernels };
+                    let options =
+                        DeviceOptions { adapter: Some(facts.index.to_string()), kernels, ..Default::default() };
                     all.push(block_on(Gpu::open(&options)).expect("the variant opens"));
                 }
             }

@@ -37,7 +37,7 @@ pub(super) struct Part {
 pub(super) type Parts = BTreeMap<&'static str, Part>;
 
 /// A file and the bytes of a tensor in it.
-pub(super) type Place = (usize, Range<usize>);
+pub(super) type Place = (usize, Range<u64>);
 
 /// A matrix and where its tensors lie.
 pub(super) struct Imported {

@@ -1,0 +1,174 @@
+//! Checkpoints whose files are not in memory and cannot be mapped: a browser's, or a server's. Headers are read
+//! when the checkpoint is opened, rows of tensors when they are wanted.
+
+use std::{collections::HashMap, ops::Range, path::Path};
+
+use super::{
+    Checkpoint, HeadError, LocalBoxFuture,
+    files::{Format, ModelFile},
+    gguf::Gguf,
+    gguf_files,
+    hf_files::{self, CONFIG, INDEX},
+    safetensors,
+};
+use crate::{Error, Result};
+
+/// What is read of a file at first; doubled until it holds the header.
+const FIRST_BYTES: u64 = 1 << 20;
+/// Longer headers and longer tokenizers are corrupt or not meant for this program.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// Small files of a checkpoint, read whole.
+const BESIDE: [&str; 6] =
+    [CONFIG, INDEX, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// What threads can share, where there are threads: a browser's objects stay in their worker.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait Shareable: Send + Sync {}
+#[cfg(not(target_arch = "wasm32"))]
+impl<T: Send + Sync> Shareable for T {}
+#[cfg(target_arch = "wasm32")]
+pub trait Shareable {}
+#[cfg(target_arch = "wasm32")]
+impl<T> Shareable for T {}
+
+/// Bytes that are somewhere else.
+pub trait RangeRead: Shareable {
+    /// Bytes of the whole.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of `range`, which lies within the whole. Errors: what went wrong, in one line.
+    fn read(&self, range: Range<u64>) -> LocalBoxFuture<'_, Result<Vec<u8>, String>>;
+}
+
+impl dyn RangeRead {
+    /// All bytes of `range` of the file `path`, or an error that names it.
+    pub(super) async fn read_exactly(&self, path: &Path, range: Range<u64>) -> Result<Vec<u8>> {
+        let wanted = range.end - range.start;
+        let bytes = self.read(range.clone()).await.map_err(|reason| Error::checkpoint(path, reason))?;
+        match bytes.len() as u64 == wanted {
+            true => Ok(bytes),
+            false => {
+                let reason = format!("gave {} bytes from {} on instead of {wanted}", bytes.len(), range.start);
+                Err(Error::checkpoint(path, reason))
+            }
+        }
+    }
+}
+
+/// A file of a checkpoint: its name without directories, and its bytes.
+pub struct NamedFile {
+    pub name: String,
+    pub bytes: Box<dyn RangeRead>,
+}
+
+impl Checkpoint {
+    /// Opens the files of one model: a `.gguf` file or all parts of one, or `.safetensors` with config.json and tokenizer
+    /// files. Other files are ignored.
+    ///
+    /// Errors: as [`Checkpoint::open`]; files that belong to no model or to several.
+    pub async fn open_ranged(mut files: Vec<NamedFile>) -> Result<Self> {
+        files.retain(|file| !file.name.starts_with('.'));
+        let has = |suffix: &str| files.iter().any(|file| file.name.ends_with(suffix));
+        match (has(".safetensors"), has(".gguf")) {
+            (true, gguf) if has(CONFIG) || !gguf => open_safetensors(files).await,
+            (_, true) => open_gguf(files).await,
+            _ => Err(match files.as_slice() {
+                [file] => Error::checkpoint(&file.name, "neither a .safetensors nor a .gguf file"),
+                _ => Error::Input("no .safetensors and no .gguf file among those given".into()),
+            }),
+        }
+    }
+}
+
+async fn open_gguf(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
+    let beside = read_beside(&files).await?;
+    let names = files.iter().map(|file| file.name.clone()).collect();
+    let model = gguf_files::model_among(Path::new("the files given"), names)?;
+    // Named like a path of a directory by then.
+    let model = Path::new(model.file_name().unwrap_or_default());
+    let mut parts = Vec::new();
+    for path in gguf_files::part_paths(model) {
+        let file = take(&mut files, &path.to_string_lossy())?;
+        parts.push(with_head(file, &|head, len| Gguf::parse_head(head, len).map(drop)).await?);
+    }
+    let checkpoint = gguf_files::assemble(model, parts)?;
+    Ok(Checkpoint { beside: Some(beside), ..checkpoint })
+}
+
+async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
+    let beside = read_beside(&files).await?;
+    let config = beside.get(CONFIG).ok_or_else(|| {
+        Error::Input(format!("{CONFIG} is missing: choose it, tokenizer.json and the .safetensors files together"))
+    })?;
+    let index_path = Path::new(INDEX);
+    let index = beside.get(INDEX).map(|bytes| hf_files::parse_index(index_path, bytes)).transpose()?;
+    let names: Vec<String> = match &index {
+        Some(index) => {
+            let paths = hf_files::shard_paths(Path::new(""), index_path, index)?;
+            paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+        }
+        None => {
+            let names = files.iter().map(|file| file.name.clone());
+            names.filter(|name| name.ends_with(".safetensors")).collect()
+        }
+    };
+    if index.is_none() && names.len() > 1 {
+        return Err(Error::Input(format!("{} .safetensors files without {INDEX}", names.len())));
+    }
+    let mut shards = Vec::new();
+    for name in names {
+        let file = take(&mut files, &name)?;
+        shards.push(with_head(file, &|head, len| safetensors::parse_head(head, len).map(drop)).await?);
+    }
+    let checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+    if let Some(index) = index {
+        index.check(index_path, &checkpoint)?;
+    }
+    Ok(Checkpoint { beside: Some(beside), ..checkpoint })
+}
+
+fn take(files: &mut Vec<NamedFile>, name: &str) -> Result<NamedFile> {
+    let found = files.iter().position(|file| file.name == name);
+    found.map(|index| files.swap_remove(index)).ok_or_else(|| Error::checkpoint(name, "missing among the files given"))
+}
+
+/// The small files.
+async fn read_beside(files: &[NamedFile]) -> Result<HashMap<String, Vec<u8>>> {
+    let mut read = HashMap::new();
+    for file in files.iter().filter(|file| BESIDE.contains(&file.name.as_str())) {
+        let (path, len) = (Path::new(&file.name), file.bytes.len());
+        if len > MOST_BYTES {
+            return Err(Error::checkpoint(path, format!("has {len} bytes, more than any such file")));
+        }
+        read.insert(file.name.clone(), file.bytes.read_exactly(path, 0..len).await?);
+    }
+    Ok(read)
+}
+
+/// Tries to parse the beginning of a file of so many bytes.
+type ParseHead = dyn Fn(&[u8], u64) -> Result<(), HeadError>;
+
+/// The file with as much of its beginning as `parse` needs.
+async fn with_head(file: NamedFile, parse: &ParseHead) -> Result<ModelFile> {
+    let NamedFile { name, bytes } = file;
+    let (path, len) = (Path::new(&name), bytes.len());
+    if len == 0 {
+        return Err(Error::checkpoint(path, "the file is empty"));
+    }
+    let mut head = Vec::new();
+    let mut wanted = FIRST_BYTES.min(len);
+    loop {
+        head.extend(bytes.read_exactly(path, head.len() as u64..wanted).await?);
+        match parse(&head, len) {
+            Ok(()) => return Ok(ModelFile::ranged(&name, head, bytes)),
+            Err(HeadError::Short(_)) if wanted < len.min(MOST_BYTES) => wanted = (2 * wanted).min(len).min(MOST_BYTES),
+            Err(error) => return Err(Error::checkpoint(path, error.reason())),
+        }
+    }
+}

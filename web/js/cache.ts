@@ -1,0 +1,138 @@
+// Models in the browser's own storage (OPFS): `<key>.data` with the bytes, `<key>.json` with what is known of them.
+
+import { describe, gigabytes } from "./files.js";
+
+const DIRECTORY = "gemma4-wgpu";
+
+/** What is kept beside a file's bytes. */
+export interface CachedModel {
+  key: string;
+  url: string;
+  name: string;
+  /** Bytes of the whole file. */
+  size: number;
+  /** The server's mark of this version, where it tells. */
+  etag?: string;
+  /** Of the whole file; missing while the download is not complete. */
+  sha256?: string;
+  /** Bytes that are here. */
+  stored: number;
+}
+
+/** The storage's directory; an error says why there is none. */
+export async function storage(): Promise<FileSystemDirectoryHandle> {
+  if (!globalThis.navigator?.storage?.getDirectory) {
+    throw new Error("this browser or this page's address (neither https nor localhost) offers no storage");
+  }
+  try {
+    const root = await navigator.storage.getDirectory();
+    return await root.getDirectoryHandle(DIRECTORY, { create: true });
+  } catch (error) {
+    throw new Error(`the browser refuses its storage (${describe(error)})`);
+  }
+}
+
+/** A name for a URL's files. */
+export async function keyOf(url: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(url));
+  return [...new Uint8Array(digest).slice(0, 12)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** What is cached, complete or begun. */
+export async function cachedModels(): Promise<CachedModel[]> {
+  const directory = await storage();
+  const found: CachedModel[] = [];
+  for await (const name of directory.keys()) {
+    if (!name.endsWith(".json")) continue;
+    const entry = await readEntry(directory, name.slice(0, -".json".length));
+    if (entry) found.push(entry);
+  }
+  return found.sort((a, b) => a.name.localeCompare(b.name));
+}
+
+/** Removes a file from the cache. */
+export async function deleteCachedModel(key: string): Promise<void> {
+  const directory = await storage();
+  for (const name of [`${key}.data`, `${key}.json`]) {
+    await directory.removeEntry(name).catch((error: unknown) => {
+      if (!(error instanceof DOMException && error.name === "NotFoundError")) {
+        throw new Error(`cannot be deleted while it is in use (${describe(error)})`);
+      }
+    });
+  }
+}
+
+/** What is known of a cached file; nothing if it is not there or unreadable. */
+export async function readEntry(directory: FileSystemDirectoryHandle, key: string): Promise<CachedModel | undefined> {
+  try {
+    const file = await (await directory.getFileHandle(`${key}.json`)).getFile();
+    const entry = JSON.parse(await file.text()) as CachedModel;
+    return { ...entry, key, stored: (await dataFile(directory, key)).size };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Replaces what is known of a cached file. */
+export async function writeEntry(directory: FileSystemDirectoryHandle, entry: CachedModel): Promise<void> {
+  const handle = await directory.getFileHandle(`${entry.key}.json`, { create: true });
+  const access = await syncAccess(handle);
+  try {
+    access.truncate(0);
+    access.write(new TextEncoder().encode(JSON.stringify(entry)), { at: 0 });
+    access.flush();
+  } finally {
+    access.close();
+  }
+}
+
+/** A cached file's bytes. */
+export async function dataFile(directory: FileSystemDirectoryHandle, key: string): Promise<File> {
+  return (await directory.getFileHandle(`${key}.data`)).getFile();
+}
+
+/** Errors unless the storage has room for so many more bytes, as far as the browser tells. */
+export async function checkQuota(name: string, bytes: number): Promise<void> {
+  const { quota, usage } = await navigator.storage.estimate();
+  const free = Math.max(0, (quota ?? Infinity) - (usage ?? 0));
+  if (bytes > free) throw noRoom(name, bytes, `, which has ${gigabytes(free)} left for this page`);
+}
+
+/** Errors unless an empty file may grow to `bytes`: browsers keep their real quota to themselves until it is exceeded. */
+export function reserve(access: SyncAccess, name: string, bytes: number): void {
+  let written: number | undefined;
+  try {
+    written = access.write(new Uint8Array(1), { at: Math.max(bytes, 1) - 1 });
+  } catch {
+    // Full.
+  }
+  access.truncate(0);
+  if (written !== 1) throw noRoom(name, bytes, " than this page may use");
+}
+
+function noRoom(name: string, bytes: number, limit: string): Error {
+  return new Error(
+    `${name} needs ${gigabytes(bytes)} more of the browser's storage${limit}: delete cached models or free disk space, ` +
+      "or load without the cache",
+  );
+}
+
+/** A file's exclusive, synchronous access, which workers have. */
+export interface SyncAccess {
+  getSize(): number;
+  read(buffer: Uint8Array, options: { at: number }): number;
+  write(buffer: Uint8Array, options: { at: number }): number;
+  truncate(size: number): void;
+  flush(): void;
+  close(): void;
+}
+
+/** Opens a file for writing. An error says that another tab has it. */
+export async function syncAccess(handle: FileSystemFileHandle): Promise<SyncAccess> {
+  const open = (handle as unknown as { createSyncAccessHandle(): Promise<SyncAccess> }).createSyncAccessHandle;
+  try {
+    return await open.call(handle);
+  } catch (error) {
+    throw new Error(`the browser's storage: ${handle.name} is in use by another tab (${describe(error)})`);
+  }
+}

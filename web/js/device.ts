@@ -1,0 +1,36 @@
+// What wgpu leaves out of the browser's devices: subgroup operations, and why one was lost.
+
+let loss: string | undefined;
+
+/**
+ * Makes this worker's devices come with subgroups, which wgpu does not ask for yet, and watches them. Whether the browser has
+ * what the kernels use of subgroups.
+ */
+export async function prepareDevices(subgroups: boolean): Promise<boolean> {
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  const usable = adapter?.features.has("subgroups") && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
+  const more: GPUFeatureName[] = subgroups && usable ? ["subgroups"] : [];
+  const { requestDevice } = GPUAdapter.prototype;
+  GPUAdapter.prototype.requestDevice = async function (descriptor = {}) {
+    const requiredFeatures = new Set([...(descriptor.requiredFeatures ?? []), ...more]);
+    const device = await requestDevice.call(this, { ...descriptor, requiredFeatures });
+    void device.lost.then(({ reason, message }) => (loss = message || reason));
+    return device;
+  };
+  return more.length > 0;
+}
+
+/** The error with what to do about it. A device's failure often comes just before the news that it was lost. */
+export async function advise(message: string): Promise<string> {
+  if (!message.startsWith("device: ")) return message;
+  for (let wait = 0; loss === undefined && wait < 5; wait++) await new Promise((resolve) => setTimeout(resolve, 20));
+  if (loss === undefined) return message;
+  return `device: lost: ${loss.replace(/\s+/g, " ").trim()}: load the model again`;
+}
+
+/** The graphics card, in the words that the browser gives away. */
+export async function deviceName(): Promise<string> {
+  const info = (await navigator.gpu.requestAdapter({ powerPreference: "high-performance" }))?.info;
+  const words = info ? [info.vendor, info.architecture, info.device, info.description] : [];
+  return words.filter((word) => word !== "").join(" ");
+}

@@ -1,0 +1,273 @@
+// From a URL to files that can be read in ranges: through the browser's storage, resumed where a download was cut.
+
+import {
+  type CachedModel,
+  type SyncAccess,
+  checkQuota,
+  dataFile,
+  deleteCachedModel,
+  keyOf,
+  readEntry,
+  reserve,
+  storage,
+  syncAccess,
+  writeEntry,
+} from "./cache.js";
+import { ATTEMPTS, BlobFile, type ModelFile, ServerFile, describe, pause } from "./files.js";
+import type { Progress } from "./protocol.js";
+import { Checksum } from "./wasm/gemma4_wgpu_web.js";
+
+/** Bytes that are hashed at once when a download goes on. */
+const CHUNK = 8 << 20;
+
+/** What a server says of a file before it sends it. */
+interface Remote {
+  url: string;
+  name: string;
+  /** `undefined` where the server does not tell. */
+  size?: number;
+  etag?: string;
+  /** The SHA-256 that the server or the caller names. */
+  sha256?: string;
+  /** Whether parts of it can be had. */
+  ranges: boolean;
+}
+
+type Tell = (progress: Progress) => void;
+
+/** The files of a model on a server, ready to be read. `tell` hears of all bytes that arrive. */
+export async function openUrls(
+  urls: string[],
+  sums: (string | undefined)[],
+  cache: boolean,
+  tell: Tell,
+): Promise<ModelFile[]> {
+  const remotes: Remote[] = [];
+  for (const [index, url] of urls.entries()) remotes.push(await probe(url, sums[index]));
+  const total = remotes.reduce((sum, remote) => sum + (remote.size ?? 0), 0);
+  let directory: FileSystemDirectoryHandle | undefined;
+  let note: string | undefined;
+  if (cache) {
+    try {
+      directory = await storage();
+    } catch (error) {
+      note = `not cached: ${describe(error)}`;
+    }
+  }
+  const files: ModelFile[] = [];
+  let before = 0;
+  for (const remote of remotes) {
+    const told = (loaded: number, more?: string) =>
+      tell({ phase: "download", loaded: before + loaded, total: Math.max(total, before + loaded), note: more ?? note });
+    files.push(directory ? await throughCache(directory, remote, told) : await withoutCache(remote, told));
+    before += remote.size ?? 0;
+  }
+  return files;
+}
+
+type Told = (loaded: number, note?: string) => void;
+
+/** Asks for the file's first byte, which shows its size and whether ranges work. */
+async function probe(url: string, sum: string | undefined): Promise<Remote> {
+  let parsed: URL;
+  try {
+    parsed = new URL(url, globalThis.location?.href);
+  } catch {
+    throw new Error(`${url}: not a URL`);
+  }
+  const name = decodeURIComponent(parsed.pathname.split("/").pop() ?? "") || "model";
+  const response = await request(parsed.href, 0, 0);
+  await response.body?.cancel();
+  const header = (key: string) => response.headers.get(key) ?? undefined;
+  const linked = header("X-Linked-ETag")?.replaceAll('"', "");
+  const sha256 = (sum ?? (linked && /^[0-9a-f]{64}$/.test(linked) ? linked : undefined))?.toLowerCase();
+  const remote = { url: parsed.href, name, etag: header("ETag"), sha256 };
+  if (response.status === 200) return { ...remote, ranges: false, size: number(header("Content-Length")) };
+  // Servers of other origins may hide the header.
+  const whole = number(header("Content-Range")?.split("/")[1]) ?? (await sizeByHead(parsed.href));
+  return { ...remote, ranges: true, size: whole };
+}
+
+async function sizeByHead(url: string): Promise<number | undefined> {
+  const response = await fetch(url, { method: "HEAD", cache: "no-store" }).catch(() => undefined);
+  return number(response?.headers.get("Content-Length") ?? undefined);
+}
+
+function number(text: string | undefined): number | undefined {
+  return text !== undefined && /^[0-9]+$/.test(text) ? Number(text) : undefined;
+}
+
+/** A request for bytes from `from` on; of all bytes if that is `undefined`. */
+async function request(url: string, from?: number, to?: number): Promise<Response> {
+  let response: Response;
+  try {
+    const headers: HeadersInit = from === undefined ? {} : { Range: `bytes=${from}-${to ?? ""}` };
+    // The browser's own cache would cut ranges anew, and keep models a second time.
+    response = await fetch(url, { headers, cache: "no-store" });
+  } catch (error) {
+    throw new Error(
+      `${url}: ${describe(error)}: the server cannot be reached, or it does not let other pages read its files (CORS)`,
+    );
+  }
+  if (!response.ok) {
+    await response.body?.cancel();
+    throw new Refusal(`${url}: the server answered ${response.status} ${response.statusText}`.trim());
+  }
+  return response;
+}
+
+/** An answer that asking again would not change. */
+class Refusal extends Error {}
+
+async function withoutCache(remote: Remote, told: Told): Promise<ModelFile> {
+  if (remote.ranges && remote.size !== undefined) {
+    told(0);
+    return new ServerFile(remote.name, remote.size, remote.url);
+  }
+  // The browser keeps a blob where it likes, for this visit alone.
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let blob = new Blob();
+  let loaded = 0;
+  const response = await request(remote.url);
+  for await (const bytes of chunks(response)) {
+    parts.push(bytes);
+    loaded += bytes.length;
+    if (parts.length >= 256) blob = new Blob([blob, ...parts.splice(0)]);
+    told(loaded);
+  }
+  blob = new Blob([blob, ...parts]);
+  checkLength(remote, blob.size);
+  return new BlobFile(remote.name, blob);
+}
+
+async function throughCache(
+  directory: FileSystemDirectoryHandle,
+  remote: Remote,
+  told: Told,
+): Promise<ModelFile> {
+  const key = await keyOf(remote.url);
+  const entry = await readEntry(directory, key);
+  const same = entry !== undefined && isSame(entry, remote);
+  if (same && entry.sha256 !== undefined && entry.stored === entry.size) {
+    told(entry.size);
+    return new BlobFile(remote.name, await dataFile(directory, key));
+  }
+  if (!same) await deleteCachedModel(key);
+  const size = remote.size ?? 0;
+  await checkQuota(remote.name, size - (same ? entry.stored : 0));
+  const begun: CachedModel = { key, url: remote.url, name: remote.name, size, etag: remote.etag, stored: 0 };
+  const handle = await directory.getFileHandle(`${key}.data`, { create: true });
+  const access = await syncAccess(handle);
+  let sha256: string;
+  let bytes: number;
+  try {
+    // Only a file without an entry may be empty and long for a moment.
+    if (!same) reserve(access, remote.name, size);
+    await writeEntry(directory, begun);
+    sha256 = await fill(access, remote, told);
+    bytes = access.getSize();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "QuotaExceededError") {
+      throw new Error(`${remote.name}: the browser's storage is full: delete cached models or free disk space`);
+    }
+    throw error;
+  } finally {
+    access.flush();
+    access.close();
+  }
+  if (remote.sha256 !== undefined && remote.sha256 !== sha256) {
+    await deleteCachedModel(key);
+    throw new Error(`${remote.name}: wrong SHA-256 after the download (${sha256}, not ${remote.sha256}): nothing was kept`);
+  }
+  await writeEntry(directory, { ...begun, size: bytes, sha256 });
+  return new BlobFile(remote.name, await handle.getFile());
+}
+
+/** Whether a cached file is a version of what the server has now. */
+function isSame(entry: CachedModel, remote: Remote): boolean {
+  const tag = entry.etag === undefined || remote.etag === undefined || entry.etag === remote.etag;
+  const sum = entry.sha256 === undefined || remote.sha256 === undefined || entry.sha256 === remote.sha256;
+  return tag && sum && (remote.size === undefined || entry.size === remote.size) && entry.stored <= entry.size;
+}
+
+/** Writes what is missing of the file and gives the checksum of the whole. */
+async function fill(access: SyncAccess, remote: Remote, told: Told): Promise<string> {
+  if (!remote.ranges) access.truncate(0);
+  const checksum = hashOf(access);
+  for (let attempt = 1; ; attempt++) {
+    const from = access.getSize();
+    if (from === remote.size) return checksum.hex();
+    try {
+      const response = await request(remote.url, remote.ranges ? from : undefined);
+      if (remote.ranges && response.status !== 206) throw new Refusal(`${remote.url}: the server ignores ranges`);
+      let at = from;
+      for await (const bytes of chunks(response)) {
+        // Chromium gives a wrong count, and no exception, where a private window's storage is full.
+        if (access.write(bytes, { at }) !== bytes.length) throw new DOMException("short write", "QuotaExceededError");
+        checksum.update(bytes);
+        at += bytes.length;
+        told(at, remote.ranges ? undefined : "the server sends no ranges: this download cannot be resumed");
+      }
+      checkLength(remote, at);
+      return checksum.hex();
+    } catch (error) {
+      // Progress gives a connection a new chance.
+      if (access.getSize() > from) attempt = 1;
+      const final = error instanceof Refusal || (error instanceof DOMException && error.name === "QuotaExceededError");
+      if (final || attempt >= ATTEMPTS || !remote.ranges) {
+        const stored = access.getSize();
+        if (error instanceof DOMException || stored === 0) throw error;
+        const resume = remote.ranges ? "; loading again goes on from there" : "";
+        throw new Error(`${describe(error)} (cut after ${stored} of ${remote.size ?? "?"} bytes${resume})`);
+      }
+      await pause(attempt);
+    }
+  }
+}
+
+/** The checksum of what a file holds so far. */
+function hashOf(access: SyncAccess): Checksum {
+  const checksum = new Checksum();
+  const buffer = new Uint8Array(CHUNK);
+  for (let at = 0; at < access.getSize(); ) {
+    const count = access.read(buffer, { at });
+    if (count === 0) break;
+    checksum.update(buffer.subarray(0, count));
+    at += count;
+  }
+  return checksum;
+}
+
+/** Whether a cached file's bytes still have the checksum that they had when they came. */
+export async function verify(key: string): Promise<boolean> {
+  const directory = await storage();
+  const entry = await readEntry(directory, key);
+  if (entry?.sha256 === undefined) return false;
+  const access = await syncAccess(await directory.getFileHandle(`${key}.data`));
+  try {
+    return hashOf(access).hex() === entry.sha256;
+  } finally {
+    access.close();
+  }
+}
+
+function checkLength(remote: Remote, bytes: number): void {
+  if (remote.size !== undefined && bytes !== remote.size) {
+    throw new Error(`${remote.name}: ${bytes} bytes came of ${remote.size}`);
+  }
+}
+
+async function* chunks(response: Response): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const reader = response.body?.getReader();
+  if (!reader) return;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Ends the transfer if the caller stops early.
+    await reader.cancel().catch(() => undefined);
+  }
+}

@@ -1,0 +1,143 @@
+//! A model in a browser, as its worker sees it.
+
+use std::{cell::Cell, rc::Rc};
+
+use futures_channel::{
+    mpsc::{UnboundedSender, unbounded},
+    oneshot,
+};
+use gemma4_wgpu::{
+    Error, Result,
+    backend::Backend,
+    checkpoint::{Checkpoint, TensorSource},
+    gpu::{DeviceOptions, Gpu, GpuBackend},
+    weights::{self, LoadOptions},
+};
+use js_sys::{Array, Function};
+use serde::Serialize;
+use wasm_bindgen::{JsError, JsValue, prelude::wasm_bindgen};
+
+use crate::{
+    files,
+    options::{self, Load},
+    serve::{Order, Text, serve},
+};
+
+/// `ModelInfo` of web/js/protocol.ts.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info<'a> {
+    model: &'a str,
+    device: String,
+    shader_f16: bool,
+    subgroups: bool,
+    max_binding_bytes: u64,
+    max_buffer_bytes: u64,
+    context_length: usize,
+    weight_bytes: u64,
+    kv_bytes: u64,
+    peak_bytes: u64,
+}
+
+/// A loaded model.
+#[wasm_bindgen]
+pub struct Engine {
+    info: String,
+    orders: UnboundedSender<Order>,
+    stopped: Rc<Cell<bool>>,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Loads the model that `files` make, or the embedded one if there are none. `options` is JSON; `progress` is called with
+    /// bytes read and bytes in all.
+    pub async fn load(files: Array, options: String, progress: Function) -> Result<Engine, JsError> {
+        Ok(load(&files, &options, &progress).await?)
+    }
+
+    /// Facts of the model and its device, as JSON.
+    pub fn info(&self) -> String {
+        self.info.clone()
+    }
+
+    /// Answers a conversation, or continues a text: `prompt` and `options` are JSON, `on_token` is called with the text and
+    /// the id of each token. Gives figures as JSON.
+    pub async fn chat(&self, prompt: String, options: String, on_token: Function) -> Result<String, JsError> {
+        self.stopped.set(false);
+        let (reply, answered) = oneshot::channel();
+        let (prompt, options) = (options::parse("messages", &prompt)?, options::parse("options", &options)?);
+        let order = Order { prompt, options, on_token, reply };
+        let gone = || Error::Device("the model was disposed".into());
+        self.orders.unbounded_send(order).map_err(|_| gone())?;
+        Ok(answered.await.map_err(|_| gone())??)
+    }
+
+    /// Ends the answer under way.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+    }
+}
+
+async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engine> {
+    let options: Load = options::parse("options", options)?;
+    // The device first: a browser without one need not read files.
+    let device = DeviceOptions { browser_subgroups: options.subgroups, ..DeviceOptions::default() };
+    let gpu = Gpu::open(&device).await?;
+    let checkpoint = match files.length() {
+        0 => Checkpoint::demo()?,
+        _ => Checkpoint::open_ranged(files::named(files)?).await?,
+    };
+    let options = options.resolve(checkpoint.config().max_position_embeddings)?;
+    let text = Text::new(checkpoint.text_assets()?)?;
+    let total = weights::load_bytes(&checkpoint);
+    let mut read = 0u64;
+    let mut tell = |bytes: u64| {
+        read += bytes;
+        let _ = progress.call2(&JsValue::NULL, &(read as f64).into(), &(total as f64).into());
+    };
+    let loaded = GpuBackend::load(gpu.clone(), &checkpoint, &options, &mut tell).await;
+    let backend = match loaded.and_then(|backend| gpu.check().map(|()| backend)) {
+        Ok(backend) => backend,
+        Err(error) => {
+            gpu.device().destroy();
+            return Err(with_sizes(error, total, &options));
+        }
+    };
+    let info = info(&gpu, &backend, checkpoint.description())?;
+    drop(checkpoint);
+    let (orders, waiting) = unbounded();
+    let stopped = Rc::new(Cell::new(false));
+    wasm_bindgen_futures::spawn_local(serve(gpu, backend, text, waiting, stopped.clone()));
+    Ok(Engine { info, orders, stopped })
+}
+
+/// A device's refusal with what was asked of it.
+fn with_sizes(error: Error, total: u64, options: &LoadOptions) -> Error {
+    match error {
+        Error::Device(reason) if reason.contains("out of memory") || reason.contains("in one buffer") => {
+            let (size, context) = (total as f64 / 1e9, options.context_length);
+            Error::Device(format!(
+                "{reason}: the file's weights have {size:.1} GB and the context {context} positions; a smaller model, \
+                 a shorter context or fewer programs on the graphics card would fit"
+            ))
+        }
+        error => error,
+    }
+}
+
+fn info(gpu: &Gpu, backend: &GpuBackend, model: &str) -> Result<String> {
+    let (facts, variant, held) = (gpu.facts(), gpu.variant(), backend.info());
+    let info = Info {
+        model,
+        device: facts.name.clone(),
+        shader_f16: variant.f16,
+        subgroups: variant.subgroups.is_some(),
+        max_binding_bytes: facts.max_binding_bytes,
+        max_buffer_bytes: facts.max_buffer_bytes,
+        context_length: held.context_length,
+        weight_bytes: held.weight_bytes,
+        kv_bytes: held.kv_bytes,
+        peak_bytes: held.peak_bytes,
+    };
+    serde_json::to_string(&info).map_err(|error| Error::Input(format!("facts as JSON: {error}")))
+}

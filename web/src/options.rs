@@ -1,0 +1,153 @@
+//! Options and results as JSON, in JavaScript's spelling.
+
+use std::num::NonZeroUsize;
+
+use gemma4_wgpu::{
+    Error, Result,
+    generate::{FinishReason, Generation},
+    quant::Quantize,
+    sampling::SamplingParams,
+    text::{Message, SamplingDefaults},
+    weights::{CacheType, LoadOptions},
+};
+use serde::{Deserialize, Serialize};
+
+/// Context unless the options say otherwise.
+const DEFAULT_CONTEXT: usize = 4096;
+
+/// `LoadOptions` of web/js/protocol.ts.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Load {
+    context_length: Option<NonZeroUsize>,
+    quantize: Option<QuantizeName>,
+    cache_type: Option<CacheName>,
+    /// Whether the worker opens devices with subgroups.
+    #[serde(default)]
+    pub subgroups: bool,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum QuantizeName {
+    Int4,
+    Int8,
+    None,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum CacheName {
+    F16,
+    F32,
+}
+
+impl Load {
+    /// For a model that has `most` positions. Errors: a context longer than that.
+    pub fn resolve(&self, most: usize) -> Result<LoadOptions> {
+        let context_length = match self.context_length.map(NonZeroUsize::get) {
+            None => DEFAULT_CONTEXT.min(most),
+            Some(length) if length <= most => length,
+            Some(length) => {
+                return Err(Error::Input(format!("contextLength {length} exceeds the model's {most} positions")));
+            }
+        };
+        Ok(LoadOptions {
+            quantize: match self.quantize {
+                None | Some(QuantizeName::Int4) => Quantize::Int4,
+                Some(QuantizeName::Int8) => Quantize::Int8,
+                Some(QuantizeName::None) => Quantize::None,
+            },
+            cache_type: match self.cache_type {
+                None | Some(CacheName::F16) => CacheType::F16,
+                Some(CacheName::F32) => CacheType::F32,
+            },
+            context_length,
+            max_sequences: 1,
+        })
+    }
+}
+
+/// A conversation, or a text to be continued as it is.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum Prompt {
+    Text(String),
+    Messages(Vec<Message>),
+}
+
+/// `ChatOptions` of web/js/protocol.ts.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Chat {
+    temperature: Option<f32>,
+    top_k: Option<usize>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    seed: Option<u64>,
+    pub max_tokens: Option<NonZeroUsize>,
+    #[serde(default)]
+    pub thinking: bool,
+}
+
+impl Chat {
+    /// What is not given comes from the checkpoint, or else is Gemma's default. Errors: a value that cannot be used.
+    pub fn sampling(&self, checkpoint: &SamplingDefaults) -> Result<SamplingParams> {
+        let gemma = SamplingParams::default();
+        let params = SamplingParams {
+            temperature: self.temperature.or(checkpoint.temperature).unwrap_or(gemma.temperature),
+            top_k: self.top_k.or(checkpoint.top_k).unwrap_or(gemma.top_k),
+            top_p: self.top_p.or(checkpoint.top_p).unwrap_or(gemma.top_p),
+            min_p: self.min_p.unwrap_or(gemma.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(gemma.repetition_penalty),
+            seed: self.seed,
+        };
+        params.validate().map(|()| params)
+    }
+}
+
+/// `ChatResult` of web/js/protocol.ts, without the text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer<'a> {
+    tokens: &'a [u32],
+    finish_reason: &'static str,
+    seed: Option<u64>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    /// Seconds.
+    time_to_first_token: Option<f64>,
+    /// Tokens per second.
+    prefill_rate: Option<f64>,
+    decode_rate: Option<f64>,
+    /// Bytes of all buffers.
+    peak_bytes: u64,
+}
+
+impl<'a> Answer<'a> {
+    pub fn new(generation: &'a Generation, peak_bytes: u64) -> Self {
+        let stats = &generation.stats;
+        Answer {
+            tokens: &generation.tokens,
+            finish_reason: match generation.finish_reason {
+                FinishReason::Stop => "stop",
+                FinishReason::Length => "length",
+                FinishReason::ContextFull => "context-full",
+                FinishReason::Cancelled => "cancelled",
+            },
+            seed: generation.seed,
+            prompt_tokens: stats.prompt_tokens,
+            cached_tokens: stats.cached_tokens,
+            time_to_first_token: stats.time_to_first_token.map(|time| time.as_secs_f64()),
+            prefill_rate: stats.prefill_rate(),
+            decode_rate: stats.decode_rate(),
+            peak_bytes,
+        }
+    }
+}
+
+/// Options from JSON. Errors name what is wrong.
+pub fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|error| Error::Input(format!("{what}: {error}")))
+}

@@ -1,0 +1,88 @@
+// A server for the tests: the built page and package, files for models, and the faults that servers have.
+
+import { createReadStream } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import http from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { root, target } from "./support.mjs";
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+
+/** Prefixes of URLs, and where they lie. */
+const PLACES = {
+  "/page/": path.join(root, "web/dist/page"),
+  "/package/": path.join(root, "web/dist/package"),
+  "/tests/": here,
+  "/gguf/": path.join(root, "tests/goldens_gguf"),
+  "/assets/": path.join(root, "assets"),
+  "/kernels/": path.join(target, "tmp"),
+};
+
+const SCRIPT = "text/javascript";
+const TYPES = { ".html": "text/html", ".js": SCRIPT, ".mjs": SCRIPT, ".css": "text/css", ".wasm": "application/wasm" };
+
+/**
+ * Starts a server on a free port. `faults` may be changed at any time:
+ * - `cors`: whether other origins may read
+ * - `ranges`: whether parts can be had
+ * - `cutAfter`: bytes of a body after which the connection breaks
+ * - `down`: whether requests for files of models are refused
+ */
+export async function serve() {
+  const faults = { cors: true, ranges: true, cutAfter: Infinity, down: false };
+  /** Requests for models: path and range. */
+  const requests = [];
+  const server = http.createServer((request, response) => {
+    answer(request, response, faults, requests).catch((error) => {
+      response.statusCode = error.code === "ENOENT" ? 404 : 500;
+      response.end(String(error));
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  return { origin: `http://localhost:${port}`, other: `http://127.0.0.1:${port}`, faults, requests, server };
+}
+
+async function answer(request, response, faults, requests) {
+  const url = new URL(request.url, "http://localhost");
+  if (faults.cors) {
+    response.setHeader("Access-Control-Allow-Origin", "*");
+    response.setHeader("Access-Control-Expose-Headers", "Content-Range, ETag");
+  }
+  const prefix = Object.keys(PLACES).find((prefix) => url.pathname.startsWith(prefix));
+  if (url.pathname === "/blank") {
+    response.setHeader("Content-Type", "text/html");
+    return response.end("<!doctype html><title>blank</title>");
+  }
+  if (!prefix || url.pathname.includes("..")) {
+    response.statusCode = 404;
+    return response.end();
+  }
+  const file = path.join(PLACES[prefix], decodeURIComponent(url.pathname.slice(prefix.length)) || "index.html");
+  response.setHeader("Content-Type", TYPES[path.extname(file)] ?? "application/octet-stream");
+  if (prefix !== "/gguf/") return response.end(await readFile(file));
+  requests.push({ method: request.method, path: url.pathname, range: request.headers.range });
+  if (faults.down) {
+    response.statusCode = 503;
+    return response.end();
+  }
+  return sendModel(request, response, file, faults);
+}
+
+async function sendModel(request, response, file, faults) {
+  const { size, mtimeMs } = await stat(file);
+  response.setHeader("ETag", `"${size}-${mtimeMs}"`);
+  const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "") ?? [];
+  const from = faults.ranges && first !== undefined ? Number(first) : 0;
+  const to = faults.ranges && last ? Math.min(Number(last), size - 1) : size - 1;
+  if (faults.ranges && first !== undefined) {
+    response.statusCode = 206;
+    response.setHeader("Content-Range", `bytes ${from}-${to}/${size}`);
+  }
+  response.setHeader("Content-Length", to - from + 1);
+  if (request.method === "HEAD") return response.end();
+  if (to - from < faults.cutAfter) return createReadStream(file, { start: from, end: to }).pipe(response);
+  const bytes = (await readFile(file)).subarray(from, from + faults.cutAfter);
+  response.write(bytes, () => setTimeout(() => response.destroy(), 50));
+}
