@@ -162,10 +162,12 @@ function showProgress(name: string, progress?: Progress): void {
 
 /** The files of a drop: those dropped, and those of dropped folders. */
 async function dropped(transfer: DataTransfer | null): Promise<File[]> {
-  const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry());
+  // The list is emptied as soon as this waits.
+  const items = [...(transfer?.items ?? [])].map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile() }));
   const files: File[] = [];
-  for (const entry of entries) {
-    if (entry?.isFile) files.push(await fileOf(entry as FileSystemFileEntry));
+  for (const { entry, file } of items) {
+    if (!entry && file) files.push(file);
+    else if (entry?.isFile) files.push(await fileOf(entry as FileSystemFileEntry));
     else if (entry?.isDirectory) files.push(...(await filesIn(entry as FileSystemDirectoryEntry)));
   }
   return files;

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { launch, native, root, screenshot } from "./support.mjs";
 import { serve } from "./server.mjs";
 
-const PATIENCE = 60_000;
+const PATIENCE = 180_000;
 
 let browser, web;
 
