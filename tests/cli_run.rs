@@ -231,7 +231,8 @@ fn a_chat_survives_a_prompt_that_does_not_fit() {
 fn devices_lists_the_same_adapters_both_ways() {
     let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();
     let text = stdout(&mut program(&["devices"]));
-    let adapters = list.as_array().unwrap();
+    // MLX's device, where it is built in, comes after the adapters and has no number.
+    let adapters: Vec<&Value> = list.as_array().unwrap().iter().filter(|entry| entry["index"].is_u64()).collect();
     assert!(!adapters.is_empty(), "the tests need an adapter: install a Vulkan driver such as lavapipe");
     for adapter in adapters {
         assert!(text.contains(&format!("{}: {}", adapter["index"], adapter["name"].as_str().unwrap())));
