@@ -110,12 +110,14 @@ impl AdapterFacts {
         self.device_type == "CPU"
     }
 
-    /// Whether the adapter multiplies the cooperative matrices that kernels are written for, with workgroup memory for them.
+    /// Whether the adapter multiplies the cooperative matrices that kernels are written for, with workgroups for them.
     pub(super) fn has_coop_kernels(&self) -> bool {
         let fits = |matrix: &CooperativeMatrix| {
             (matrix.m, matrix.n, matrix.k) == (16, 16, 16) && matrix.f16_inputs && matrix.f32_result
         };
-        self.cooperative_matrices.iter().any(fits) && self.max_workgroup_bytes >= 48 << 10
+        self.cooperative_matrices.iter().any(fits)
+            && self.max_workgroup_bytes >= 48 << 10
+            && self.max_workgroup_invocations >= 512
     }
 
     /// Tokens that one submit takes, so that its work stays bounded on slow devices.

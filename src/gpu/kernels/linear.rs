@@ -242,7 +242,9 @@ impl Kernel for MatvecQ8Split {
         );
         let (name, wgsl) = match linear.tiled {
             true => {
-                let (workgroup, two) = if linear.rows < 16384 { (512, false) } else { (256, true) };
+                // Few rows make few workgroups: larger ones, where the adapter surely has them.
+                let few = linear.rows < 16384;
+                let (workgroup, two) = (if few && variant.coop { 512 } else { 256 }, !few);
                 let wgsl = wgsl.uint("WORKGROUP", workgroup).bool("TWO", two);
                 ("matvec_q8_tiled", wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")))
             }
