@@ -107,6 +107,7 @@ impl GpuMatrix {
 /// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns: `weight_place.wgsl`'s order.
 /// There must be whole runs of rows, and whole units in a row.
 pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
+    debug_assert!(rows.len().is_multiple_of(TILE_ROWS * row_words) && row_words.is_multiple_of(unit));
     let mut tiled = Vec::with_capacity(rows.len());
     for run in rows.chunks_exact(TILE_ROWS * row_words) {
         for at in (0..row_words).step_by(unit) {
