@@ -8,7 +8,7 @@ use gemma4_wgpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
             Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8Split, NormAddNorm,
-            ROW_TILE, RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
+            ROW_TILE, RawHeads, RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
         },
     },
     quant::PackFormat,
@@ -72,7 +72,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("matvec", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
         if MatvecQ8Split::runs_on(gpu.variant()) {
             let kernel = MatvecQ8Split { linear, m: 1 };
-            let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &y, &one]);
+            let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &one, &y]);
             group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
         }
         group.finish();
@@ -124,10 +124,13 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
 
         let split = SplitAttention { layer: layer.clone(), scale: 1.0, cache_type: CacheType::F16, capacity };
-        let (sums, norms) = (zeros(gpu, split.sums_per_row()), zeros(gpu, split.norms_per_row()));
-        if gpu.variant().subgroups.is_some() {
+        let variant = gpu.variant();
+        let (sums, norms) = (zeros(gpu, split.sums_per_row(variant)), zeros(gpu, split.norms_per_row(variant)));
+        if split.can_run(variant) {
             let step = StepSize { rows: 1, outputs: 0, keys: 2049 };
-            let dispatch = bind(gpu, &SdpaDecode(split), &[&qkv, &k, &v, &rows, &sums, &norms]);
+            let (head_norms, turns) = (zeros(gpu, 2 * layer.head_dim), zeros(gpu, layer.head_dim / 2));
+            let kernel = SdpaDecode { split, raw: Some(RawHeads { v_norm: true, eps: 1e-6 }) };
+            let dispatch = bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &sums, &norms, &head_norms, &turns]);
             group.bench_function(BenchmarkId::new("sdpa_decode", name), |b| b.iter(|| run(gpu, &dispatch, step)));
         }
         let q_tile = Sdpa::prefill_tile(&layer);

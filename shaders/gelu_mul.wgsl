@@ -1,12 +1,6 @@
-// out[row, i] = gelu(gate[row, i]) · up[row, i], with the tanh approximation of GELU (Hendrycks & Gimpel 2016).
+// out[row, i] = gelu(gate[row, i]) · up[row, i].
 
 @group(0) @binding(0) var<storage, read> gate_up: array<f32>;    // [rows, IN_STRIDE]: gate [N], up [N]
-
-fn gelu_tanh(x: f32) -> f32 {
-    let inner = 0.7978845608028654 * (x + 0.044715 * x * x * x);
-    // tanh overflows on some drivers far from zero, where it is 1 anyway.
-    return 0.5 * x * (1.0 + tanh(clamp(inner, -15.0, 15.0)));
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {

@@ -6,8 +6,8 @@
 @group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
 @group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
-@group(0) @binding(5) var<uniform> step: Step;
+@group(0) @binding(4) var<uniform> step: Step;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
 
 const TEAMS: u32 = SUBGROUP / LANES;
 const GROUPS: u32 = COLS / 32u;

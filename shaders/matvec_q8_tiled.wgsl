@@ -1,17 +1,17 @@
-// y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations and tiled weights
-// (weight_place.wgsl). A workgroup makes 16 weight rows, one for each of 16 neighbouring invocations; its PARTS sixteens
-// share the columns in groups of 32. Weights are read once for all M.
+// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights (weight_place.wgsl). A workgroup
+// makes TILES tiles of 16 weight rows, one for each of 16 neighbouring invocations; PARTS sixteens share a tile's columns in
+// groups of 32. Weights are read once for all M. The fragment after this one says which tiles, and what becomes of the sums.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
 @group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS / 16, SCALE_WORDS, 16]
 @group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
 @group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
-@group(0) @binding(5) var<uniform> step: Step;
+@group(0) @binding(4) var<uniform> step: Step;
 
 const GROUPS: u32 = COLS / 32u;
-const PARTS: u32 = WORKGROUP / 16u;
-var<workgroup> partial_sums: array<f32, PARTS * M * 16u>;
+const PARTS: u32 = WORKGROUP / 16u / TILES;
+const TILE_ROWS: u32 = TILES * 16u;
+var<workgroup> partial_sums: array<f32, PARTS * M * TILE_ROWS>;
 
 // Activation rows past the end repeat the last one and are not written.
 fn product_of(weights: GroupWeights, m: u32, rows: u32, g: u32) -> f32 {
@@ -27,41 +27,42 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let lane = local % 16u;
-    let part = local / 16u;
-    let first_row = (group.x + group.y * groups.x) * 16u;
-    if first_row >= ROWS {
+    let part = local / 16u % PARTS;
+    let tile = local / 16u / PARTS;
+    let block = group.x + group.y * groups.x;
+    if block * TILE_ROWS >= ROWS {
         return;
     }
+    let weight_row = first_row(block, tile) + lane;
     let rows = select(step.rows, step.outputs, OVER_OUTPUTS);
     var sums = array<f32, M>();
     var g = part;
     if TWO {
         // Two groups on their way at once.
         for (; g + PARTS < GROUPS; g += 2u * PARTS) {
-            let near = load_group(first_row + lane, g);
-            let far = load_group(first_row + lane, g + PARTS);
+            let near = load_group(weight_row, g);
+            let far = load_group(weight_row, g + PARTS);
             for (var m = 0u; m < M; m++) {
                 sums[m] += product_of(near, m, rows, g) + product_of(far, m, rows, g + PARTS);
             }
         }
     }
     for (; g < GROUPS; g += PARTS) {
-        let weights = load_group(first_row + lane, g);
+        let weights = load_group(weight_row, g);
         for (var m = 0u; m < M; m++) {
             sums[m] += product_of(weights, m, rows, g);
         }
     }
     for (var m = 0u; m < M; m++) {
-        partial_sums[(part * M + m) * 16u + lane] = sums[m];
+        partial_sums[((part * M + m) * TILES + tile) * 16u + lane] = sums[m];
     }
     workgroupBarrier();
-    for (var i = local; i < M * 16u; i += WORKGROUP) {
+    for (var i = local; i < M * TILE_ROWS; i += WORKGROUP) {
         var sum = 0.0;
         for (var p = 0u; p < PARTS; p++) {
-            sum += partial_sums[p * M * 16u + i];
+            sum += partial_sums[p * M * TILE_ROWS + i];
         }
-        if i / 16u < rows {
-            y[(i / 16u) * Y_STRIDE + Y_OFFSET + first_row + lane] = finish(sum);
-        }
+        keep(block, i / TILE_ROWS, i % TILE_ROWS, sum, rows);
     }
+    conclude(block, rows, local);
 }

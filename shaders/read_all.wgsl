@@ -1,4 +1,4 @@
-// Reads every word once: the ceiling that weight bandwidth is quoted against.
+// Reads every word, once in each pass: the ceiling that weight bandwidth is quoted against.
 
 @group(0) @binding(0) var<storage, read> words: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read_write> sums: array<u32>; // [workgroups]
@@ -6,7 +6,7 @@
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     var sum = vec4<u32>();
-    let first = group.x * BLOCK;
+    let first = group.x % BLOCKS * BLOCK;
     for (var i = local; i < BLOCK; i += WORKGROUP * 4u) {
         sum += words[first + i] ^ words[first + i + WORKGROUP];
         sum += words[first + i + 2u * WORKGROUP] ^ words[first + i + 3u * WORKGROUP];

@@ -1,35 +1,67 @@
-// Joins the parts that sdpa_decode made of one head's attention.
+// Joins the parts that sdpa_decode made of one head's attention. LANES invocations share four dims.
 
-@group(0) @binding(0) var<storage, read> sums: array<vec2<f32>>;    // [rows, N_HEADS, PARTS, D / 2]
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;    // [rows, N_HEADS, PARTS, D / 4]
 @group(0) @binding(1) var<storage, read> norms: array<vec2<f32>>;   // [rows, N_HEADS, PARTS]: maximum, sum
 @group(0) @binding(2) var<storage, read> rows: array<Row>;          // [rows]
 
-// Two neighbouring dims of all parts.
-fn joined(first: u32, parts: u32, largest: f32, pair: u32) -> vec2<f32> {
-    var sum = vec2<f32>();
-    var total = 0.0;
-    for (var part = 0u; part < parts; part++) {
-        let norm = norms[first + part];
-        let weight = exp(norm.x - largest);
-        sum += weight * sums[(first + part) * PAIRS + pair];
-        total += weight * norm.y;
-    }
-    return sum / total;
-}
+const FOURS: u32 = D / 4u;
+const LANES: u32 = WORKGROUP / FOURS;
+const AHEAD: u32 = 8u;
+var<workgroup> maxima: array<f32, PARTS>;
+var<workgroup> weights: array<f32, PARTS>;
+var<workgroup> totals: array<f32, PARTS>;
+var<workgroup> pool: array<vec4<f32>, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let position = rows[group.x].position;
     let first = (group.x * N_HEADS + group.y) * PARTS;
-    var parts = 0u;
-    var largest = -3.0e38;
-    for (var part = 0u; part < PARTS; part++) {
-        let keys = key_range(position, part);
-        if keys.x >= keys.y {
-            break;
-        }
-        largest = max(largest, norms[first + part].x);
-        parts++;
+    let parts = part_count(rows[group.x].position);
+    var norm = vec2<f32>();
+    if local < parts {
+        norm = norms[first + local];
+        maxima[local] = norm.x;
     }
-    finish(group, local, first, parts, largest);
+    workgroupBarrier();
+    if local < parts {
+        var largest = norm.x;
+        for (var part = 0u; part < parts; part++) {
+            largest = max(largest, maxima[part]);
+        }
+        let weight = exp(norm.x - largest);
+        weights[local] = weight;
+        totals[local] = weight * norm.y;
+    }
+    workgroupBarrier();
+
+    let four = local % FOURS;
+    let lane = local / FOURS;
+    var sum = vec4<f32>();
+    var total = 0.0;
+    if lane < LANES {
+        for (var at = lane; at < parts; at += AHEAD * LANES) {
+            var held = array<vec4<f32>, AHEAD>();
+            for (var j = 0u; j < AHEAD; j++) { // unrolled
+                held[j] = sums[(first + min(at + j * LANES, parts - 1u)) * FOURS + four];
+            }
+            for (var j = 0u; j < AHEAD; j++) { // unrolled
+                let part = at + j * LANES;
+                sum += select(0.0, weights[min(part, parts - 1u)], part < parts) * held[j];
+            }
+        }
+        for (var part = 0u; part < parts; part++) {
+            total += totals[part];
+        }
+    }
+    if LANES > 1u {
+        pool[local] = sum;
+        workgroupBarrier();
+        if lane == 0u {
+            for (var other = 1u; other < LANES; other++) {
+                sum += pool[other * FOURS + four];
+            }
+        }
+    }
+    let inside = lane == 0u;
+    // Past the head's end lies the next head, which is not ours to write.
+    emit(group.x, select(EMIT_COLS, group.y * FOURS + four, inside), select(vec4<f32>(), sum / total, inside), local);
 }

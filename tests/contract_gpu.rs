@@ -17,8 +17,16 @@ mod plainest {
     use super::*;
 
     const OFF: Option<bool> = Some(false);
-    const PLAINEST: KernelOptions =
-        KernelOptions { subgroups: OFF, f16: OFF, dp4a: OFF, coop: OFF, wide: OFF, lanes: OFF, checks: Some(true) };
+    const PLAINEST: KernelOptions = KernelOptions {
+        subgroups: OFF,
+        f16: OFF,
+        dp4a: OFF,
+        coop: OFF,
+        wide: OFF,
+        lanes: OFF,
+        prefetch: OFF,
+        checks: Some(true),
+    };
 
     contract_tests!(ROUNDING, gpu(PLAINEST), "wgpu");
 }

@@ -9,6 +9,8 @@ mod catalogue;
 mod elementwise;
 #[path = "kernels/emit.rs"]
 mod emit;
+#[path = "kernels/gated.rs"]
+mod gated;
 #[path = "kernels/harness.rs"]
 mod harness;
 #[path = "kernels/linear.rs"]

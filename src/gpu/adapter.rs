@@ -158,6 +158,8 @@ pub struct KernelOptions {
     pub wide: Option<bool>,
     /// Matrix products of many tokens with a row of activations in each invocation.
     pub lanes: Option<bool>,
+    /// Weights brought into the last-level cache ahead of generation's products.
+    pub prefetch: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
@@ -165,7 +167,7 @@ pub struct KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -182,10 +184,11 @@ impl FromStr for KernelOptions {
                 "coop" => &mut options.coop,
                 "wide" => &mut options.wide,
                 "lanes" => &mut options.lanes,
+                "prefetch" => &mut options.prefetch,
                 "checks" => &mut options.checks,
                 _ => {
                     return Err(format!(
-                        "{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, lanes, checks)"
+                        "{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, lanes, prefetch, checks)"
                     ));
                 }
             };
@@ -212,6 +215,9 @@ pub struct Variant {
     pub wide: bool,
     /// Matrix products of many tokens with a row of activations in each invocation: for adapters that a processor plays.
     pub lanes: bool,
+    /// Weights brought into the last-level cache while kernels run that leave the memory idle: where the cache is seen to be
+    /// large when the device is opened.
+    pub prefetch: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -254,6 +260,7 @@ impl Variant {
             wide: options.wide.unwrap_or(can_be_wide && facts.device_type == "discrete GPU"),
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
+            prefetch: options.prefetch.unwrap_or(false),
             checks: options.checks.unwrap_or(false),
         })
     }

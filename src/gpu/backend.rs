@@ -201,11 +201,15 @@ impl GpuBackend {
 
     /// How a step of these rows is run.
     fn shape(&self, rows: &[StepRow]) -> StepShape {
-        let sequences_share = rows.iter().any(|row| row.slot != rows[0].slot);
+        let mut slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
+        // A sequence's rows are neighbours.
+        slots.dedup();
+        let (runs, is_few) = (slots.len(), rows.len() <= few(&self.gpu));
         match rows.len() {
             1 => StepShape::One,
-            count if count <= few(&self.gpu) => StepShape::Few,
-            _ if sequences_share => StepShape::Many,
+            count if is_few && runs == count => StepShape::Few,
+            _ if is_few => StepShape::FewShared,
+            _ if runs > 1 => StepShape::Many,
             _ => StepShape::ManyOfOne,
         }
     }

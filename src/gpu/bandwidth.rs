@@ -1,4 +1,4 @@
-//! How fast the device reads: the ceiling that weight bandwidth is quoted against.
+//! How fast the device reads: the ceiling that weight bandwidth is quoted against, and whether a cache does better.
 
 use web_time::Instant;
 
@@ -16,12 +16,25 @@ impl Gpu {
     pub fn read_bandwidth(&self) -> Result<f64> {
         let facts = self.facts();
         let software = if facts.is_software() { MOST_BYTES >> 4 } else { MOST_BYTES };
-        let blocks = facts.max_binding_bytes.min(facts.max_buffer_bytes).min(software) as usize / ReadAll::BLOCK_BYTES;
-        let kernel = ReadAll { blocks };
-        let words = self.buffer("read ceiling", (blocks * ReadAll::BLOCK_BYTES) as u64)?;
-        let sums = self.buffer("read ceiling", 4 * blocks as u64)?;
+        let bytes = facts.max_binding_bytes.min(facts.max_buffer_bytes).min(software);
+        self.time_reads(bytes, 1, if facts.is_software() { 1 } else { 16 })
+    }
+
+    /// Whether a buffer of so many bytes is read much faster again and again than one that no cache holds.
+    pub(super) fn has_cache_of(&self, bytes: u64) -> Result<bool> {
+        const PASSES: u64 = 24;
+        let again = self.time_reads(bytes, PASSES as usize, 2)?;
+        let once = self.time_reads(bytes * PASSES, 1, 2)?;
+        Ok(again > 1.3 * once)
+    }
+
+    /// Bytes per second of `repeats` dispatches that read a buffer `passes` times; the best of five.
+    fn time_reads(&self, bytes: u64, passes: usize, repeats: usize) -> Result<f64> {
+        let kernel = ReadAll { blocks: bytes as usize / ReadAll::BLOCK_BYTES, passes };
+        let bytes = kernel.blocks * ReadAll::BLOCK_BYTES;
+        let words = self.buffer("read ceiling", bytes as u64)?;
+        let sums = self.buffer("read ceiling", 4 * (kernel.blocks * passes) as u64)?;
         let dispatch = self.dispatch(&kernel.source(self.variant()), &[&words, &sums], kernel.grid(self.variant()))?;
-        let repeats = if facts.is_software() { 1 } else { 16 };
         let mut best = 0f64;
         // The first run warms up.
         for run in 0..6 {
@@ -33,7 +46,7 @@ impl Gpu {
             self.queue().submit([encoder.finish()]);
             self.wait()?;
             if run > 0 {
-                best = best.max((repeats * blocks * ReadAll::BLOCK_BYTES) as f64 / start.elapsed().as_secs_f64());
+                best = best.max((repeats * passes * bytes) as f64 / start.elapsed().as_secs_f64());
             }
         }
         Ok(best)

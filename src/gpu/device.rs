@@ -16,6 +16,9 @@ use crate::{Error, Result};
 /// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups, which browsers cannot see.
 const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
 
+/// Bytes of cache without which fetching weights ahead would throw out what is needed sooner.
+const PREFETCH_CACHE: u64 = 16 << 20;
+
 /// Becomes ready when submitted work is done.
 pub(super) type Done = futures_channel::oneshot::Receiver<()>;
 
@@ -176,16 +179,23 @@ impl Gpu {
             adapter.request_device(&descriptor).await.map_err(|error| Error::Device(one_line(&error)))?;
         let fault = Arc::new(Mutex::new(None));
         report_faults(&device, &fault);
-        log::info!("{facts}, {variant:?}");
-        Ok(Gpu(Arc::new(Inner {
+        let inner = |facts, variant| Inner {
             facts,
             variant,
-            device,
-            queue,
+            device: device.clone(),
+            queue: queue.clone(),
             tally: Arc::default(),
-            fault,
+            fault: fault.clone(),
             pipelines: Mutex::default(),
-        })))
+        };
+        let mut gpu = Gpu(Arc::new(inner(facts.clone(), variant)));
+        // Only where it was seen to help is the cache worth a measurement.
+        if options.kernels.prefetch.is_none() && variant.coop {
+            let prefetch = gpu.has_cache_of(PREFETCH_CACHE)?;
+            gpu = Gpu(Arc::new(inner(facts, Variant { prefetch, ..variant })));
+        }
+        log::info!("{}, {:?}", gpu.facts(), gpu.variant());
+        Ok(gpu)
     }
 
     pub fn facts(&self) -> &AdapterFacts {

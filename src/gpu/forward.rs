@@ -3,7 +3,7 @@
 use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix,
     kernels::{
-        Argmax, ArgmaxParts, Embed, Emit, GatherRows, GeluMul, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
+        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAddNorm, RawHeads, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
         SdpaCoop, SdpaDecode, SplitAttention, stride,
     },
     layers::{GpuLayer, LayerCache},
@@ -21,6 +21,9 @@ pub(super) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;
 
+/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row.
+const PREFETCH_BYTES: usize = 8 << 20;
+
 /// Rows of logits that one pass of the head makes, where steps have `rows` rows.
 pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usize) -> usize {
     (LOGIT_BYTES / (4 * config.vocab_size)).clamp(1, rows.max(options.max_sequences))
@@ -31,8 +34,10 @@ pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usiz
 pub(super) enum StepShape {
     /// One token: matrix-vector products.
     One,
-    /// Few tokens: matrix-vector products, their weights read once where the device can.
+    /// A token each of few sequences: matrix-vector products, their weights read once where the device can.
     Few,
+    /// Few tokens, of which some are of one sequence.
+    FewShared,
     /// Many tokens of several sequences.
     Many,
     /// Many tokens of one sequence: attention takes them in tiles.
@@ -136,29 +141,33 @@ impl Model {
 
     /// One decoder layer: takes its normed input in `form`, updates `x`, leaves the next layer's input normed and
     /// returns its form.
-    fn layer(&self, plan: &mut Plan<'_>, index: usize, form: Emit) -> Result<Emit> {
+    fn layer<'a>(&'a self, plan: &mut Plan<'a>, index: usize, form: Emit) -> Result<Emit> {
         let (config, layer) = (&self.config.layers[index], &self.layers[index]);
         // `attention` and `hidden` have an entry for every layer's width.
         let (s, ffn, hidden) = (plan.scratch, config.intermediate_size, self.config.hidden_size);
         let gate_up = Place { y: &s.gate_up, stride: stride(2 * ffn), offset: 0 };
 
         // Attention: normed → qkv → attention → branch
-        plan.products(&layer.qkv, Input { floats: &s.normed, cols: hidden, form }, self.qkv_place(index))?;
+        plan.products(&layer.qkv, plan.input(&s.normed, hidden, form), self.qkv_place(index))?;
         let attention = self.attention(plan, config, index)?;
         let parts = plan.branch(&layer.o_proj, attention)?;
         let form = plan.input_form(&layer.gate_up, gate_up);
         self.seam(plan, parts, form, [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one])?;
+        plan.prefetch(&layer.gate_up[0].0, PREFETCH_BYTES)?;
 
         // MLP: normed → gate, up → hidden → branch
-        plan.products(&layer.gate_up, Input { floats: &s.normed, cols: hidden, form }, gate_up)?;
-        let mlp = Input { floats: &s.hidden[&ffn], cols: ffn, form: plan.branch_form(&layer.down_proj) };
-        plan.run_emitting(&GeluMul { n: ffn, emit: mlp.form }, &[&s.gate_up], mlp.form, mlp.floats)?;
+        let normed = plan.input(&s.normed, hidden, form);
+        let mlp = plan.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, &s.hidden[&ffn])?;
+        plan.prefetch(&layer.down_proj, 0)?;
         let parts = plan.branch(&layer.down_proj, mlp)?;
         let (next_norm, form) = match self.layers.get(index + 1) {
             Some(next) => (&next.input_norm, plan.input_form(&next.qkv, self.qkv_place(index + 1))),
             None => (&self.norm, Emit::Floats),
         };
         self.seam(plan, parts, form, [&layer.post_feedforward_norm, next_norm, &layer.scalar])?;
+        if let Some(next) = self.layers.get(index + 1) {
+            plan.prefetch(&next.qkv[0].0, PREFETCH_BYTES)?;
+        }
         Ok(form)
     }
 
@@ -181,8 +190,14 @@ impl Model {
     }
 
     /// Rotary embedding, KV update and attention: qkv → attention.
-    fn attention(&self, plan: &mut Plan<'_>, config: &LayerConfig, index: usize) -> Result<Input<'_>> {
+    fn attention<'a>(&'a self, plan: &mut Plan<'a>, config: &LayerConfig, index: usize) -> Result<Input<'a>> {
         let (s, cache, layer) = (&self.scratch, &self.caches[index], &self.layers[index]);
+        let cols = config.n_heads * config.head_dim;
+        let mut attention = plan.input(&s.attention[&cols], cols, Emit::Floats);
+        let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
+        let splits = plan.is_small() && self.gpu.variant().subgroups.is_some() && split.can_run(self.gpu.variant());
+        // Tokens of one sequence need each other's keys.
+        let is_raw = splits && plan.shape != StepShape::FewShared;
         let rope = RopeKvUpdate {
             layer: config.clone(),
             v_norm: self.config.v_norm,
@@ -190,16 +205,21 @@ impl Model {
             cache_type: self.cache_type,
             capacity: cache.capacity,
         };
-        plan.run(&rope, &[&s.qkv, &layer.qk_norms, &layer.turns, &s.rows, &cache.k, &cache.v])?;
-        let cols = config.n_heads * config.head_dim;
-        let mut attention = Input { floats: &s.attention[&cols], cols, form: Emit::Floats };
-        if matches!(plan.shape, StepShape::One | StepShape::Few) && self.gpu.variant().subgroups.is_some() {
+        if !is_raw {
+            plan.run(&rope, &[&s.qkv, &layer.qk_norms, &layer.turns, &s.rows, &cache.k, &cache.v])?;
+        }
+        if splits {
             if SdpaCombine::can_emit(config) {
                 attention.form = plan.branch_form(&layer.o_proj);
             }
-            let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
             let (sums, norms) = (&s.attention_sums, &s.attention_norms);
-            plan.run(&SdpaDecode(split.clone()), &[&s.qkv, &cache.k, &cache.v, &s.rows, sums, norms])?;
+            let raw = is_raw.then_some(RawHeads { v_norm: rope.v_norm, eps: rope.eps });
+            let mut buffers = vec![&s.qkv, &cache.k, &cache.v, &s.rows, sums, norms];
+            if is_raw {
+                buffers.extend([&layer.qk_norms, &layer.turns]);
+            }
+            plan.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
+            plan.prefetch(&layer.o_proj, 0)?;
             let combine = SdpaCombine { split, emit: attention.form };
             plan.run_emitting(&combine, &[sums, norms, &s.rows], attention.form, attention.floats)?;
             return Ok(attention);
@@ -211,7 +231,7 @@ impl Model {
             capacity: cache.capacity,
             q_tile: match plan.shape {
                 StepShape::ManyOfOne => Sdpa::prefill_tile(config),
-                StepShape::One | StepShape::Few | StepShape::Many => 1,
+                StepShape::One | StepShape::Few | StepShape::FewShared | StepShape::Many => 1,
             },
         };
         if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {

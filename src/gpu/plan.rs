@@ -4,8 +4,8 @@ use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix, Grid,
     forward::StepShape,
     kernels::{
-        Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
-        stride,
+        Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
+        MatvecQ8Split, Prefetch, ROW_TILE, stride,
     },
     layers::Joined,
     scratch::Scratch,
@@ -27,6 +27,8 @@ pub(super) struct Input<'a> {
     pub cols: usize,
     /// The one form that is there.
     pub form: Emit,
+    /// Where int8 activations and their groups are.
+    pub q8: [&'a GpuBuffer; 2],
 }
 
 pub(super) struct Plan<'a> {
@@ -69,8 +71,8 @@ impl<'a> Plan<'a> {
         self.run(kernel, &[own, outputs].concat())
     }
 
-    fn is_small(&self) -> bool {
-        matches!(self.shape, StepShape::One | StepShape::Few)
+    pub fn is_small(&self) -> bool {
+        matches!(self.shape, StepShape::One | StepShape::Few | StepShape::FewShared)
     }
 
     /// The parts of a product.
@@ -86,6 +88,19 @@ impl<'a> Plan<'a> {
             tiled: matrix.tiled,
         };
         matrix.parts.iter().map(linear).collect()
+    }
+
+    /// Starts to bring the matrix of the next product nearer while the kernel before this runs: the addresses of its pages,
+    /// and its first bytes.
+    pub fn prefetch(&mut self, matrix: &GpuMatrix, ahead_bytes: usize) -> Result<()> {
+        if !self.gpu.variant().prefetch || !self.is_small() || matrix.format.scale_words(matrix.cols) == 0 {
+            return Ok(());
+        }
+        let part = &matrix.parts[0];
+        let (data_bytes, scale_bytes) = (part.data.size() as usize, part.scales.size() as usize);
+        let sink = self.gpu.buffer("prefetch", 16)?;
+        let kernel = Prefetch { data_bytes, scale_bytes, ahead_bytes };
+        self.run(&kernel, &[&part.data, &part.scales, &sink])
     }
 
     /// The form in which a product takes its activations.
@@ -122,9 +137,14 @@ impl<'a> Plan<'a> {
                 self.convert(input, form)?;
                 there.push(form);
             }
-            self.product(matrix, input.floats, place, None, 1)?;
+            self.product(matrix, input, place, None, 1)?;
         }
         Ok(())
+    }
+
+    /// Activations in the scratch buffers for their form.
+    pub fn input(&self, floats: &'a GpuBuffer, cols: usize, form: Emit) -> Input<'a> {
+        Input { floats, cols, form, q8: [&self.scratch.quants, &self.scratch.quant_groups] }
     }
 
     fn convert(&mut self, input: Input<'_>, emit: Emit) -> Result<()> {
@@ -136,10 +156,39 @@ impl<'a> Plan<'a> {
     /// One product whose input is floats.
     pub fn single(&mut self, matrix: &GpuMatrix, x: &GpuBuffer, place: Place<'_>, softcap: Option<f32>) -> Result<()> {
         let form = self.form(matrix, place, softcap);
+        let input = self.input(x, matrix.cols, Emit::Floats);
         if form != Emit::Floats {
-            self.convert(Input { floats: x, cols: matrix.cols, form: Emit::Floats }, form)?;
+            self.convert(input, form)?;
         }
-        self.product(matrix, x, place, softcap, 1)
+        self.product(matrix, input, place, softcap, 1)
+    }
+
+    /// Gate and up and what becomes of them, in one kernel where that can be, else in two; the input of `down`.
+    pub fn gated(
+        &mut self,
+        gate_up: &Joined,
+        down: &GpuMatrix,
+        input: Input<'_>,
+        place: Place<'a>,
+        hidden: &'a GpuBuffer,
+    ) -> Result<Input<'a>> {
+        let (s, ffn) = (self.scratch, down.cols);
+        let form = self.branch_form(down);
+        if let ([(matrix, _)], Emit::Q8, Emit::Q8) = (gate_up.as_slice(), input.form, form)
+            && let [part] = matrix.parts.as_slice()
+            && self.shape == StepShape::One
+        {
+            let kernel = GatedMatvecQ8(self.linears(matrix, place, None)[0]);
+            if kernel.can_run(self.gpu.variant()) {
+                let [quants, groups] = input.q8;
+                let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
+                self.run(&kernel, &[&part.data, &part.scales, quants, groups, &s.step, q8[0], q8[1]])?;
+                return Ok(Input { floats: hidden, cols: ffn, form, q8 });
+            }
+        }
+        self.products(gate_up, input, place)?;
+        self.run_emitting(&GeluMul { n: ffn, emit: form }, &[place.y], form, hidden)?;
+        Ok(self.input(hidden, ffn, form))
     }
 
     /// The end of a branch: a product into `scratch.branch`. The result is the sum of so many parts.
@@ -153,7 +202,7 @@ impl<'a> Plan<'a> {
             Emit::Halves { .. } if matrix.parts.len() == 1 => MatmulCoop::splits(matrix.rows, matrix.cols),
             _ => 1,
         };
-        self.product(matrix, input.floats, place, None, splits)?;
+        self.product(matrix, input, place, None, splits)?;
         Ok(splits)
     }
 
@@ -175,11 +224,12 @@ impl<'a> Plan<'a> {
     fn product(
         &mut self,
         matrix: &GpuMatrix,
-        x: &GpuBuffer,
+        input: Input<'_>,
         place: Place<'_>,
         softcap: Option<f32>,
         splits: usize,
     ) -> Result<()> {
+        let (x, [quants, groups]) = (input.floats, input.q8);
         let form = self.form(matrix, place, softcap);
         let s = self.scratch;
         for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, place, softcap)) {
@@ -188,9 +238,9 @@ impl<'a> Plan<'a> {
                 Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
                     let m = if self.shape == StepShape::One { 1 } else { MatvecQ8Split::MOST_ROWS };
                     let kernel = MatvecQ8Split { linear, m };
-                    self.run(&kernel, &[data, scales, &s.quants, &s.quant_groups, y, &s.step])?;
+                    self.run(&kernel, &[data, scales, quants, groups, &s.step, y])?;
                 }
-                Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, &s.quants, &s.quant_groups, y])?,
+                Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
                 Emit::Halves { m_stride } => {
                     let split_stride = s.row_capacity * linear.y_stride;
                     let kernel = MatmulCoop { linear, m_stride, splits, split_stride };

@@ -51,6 +51,9 @@ pub(super) struct Scratch<B = GpuBuffer> {
     /// int8 activations and their groups.
     pub quants: B,
     pub quant_groups: B,
+    /// The same of the MLP's hidden state, for the one row that a kernel makes from others of them.
+    pub hidden_quants: B,
+    pub hidden_quant_groups: B,
     /// f16 activations for cooperative matrices, see [`Emit::Halves`](super::kernels::Emit).
     pub halves: B,
     /// Rows that the buffers for all tokens of a step have room for.
@@ -95,10 +98,9 @@ impl<B> Scratch<B> {
         let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
         let halves = if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
         let few = rows.min(MatvecQ8Split::MOST_ROWS);
-        let split = |size: fn(&SplitAttention) -> usize| {
-            let sizes =
-                config.layers.iter().map(|layer| size(&SplitAttention::of(layer, config, options.cache_type, 1)));
-            sizes.max().unwrap_or(0)
+        let split = |size: fn(&SplitAttention, &Variant) -> usize| {
+            let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
+            config.layers.iter().map(|layer| size(&of(layer), variant)).max().unwrap_or(0)
         };
         let by_width = |label: &str, width: fn(&LayerConfig) -> usize| {
             let widths: BTreeSet<usize> = config.layers.iter().map(width).collect();
@@ -116,6 +118,8 @@ impl<B> Scratch<B> {
             attention_norms: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
             quant_groups: gpu.buffer("int8 scales", (rows * input / 4) as u64)?,
+            hidden_quants: gpu.buffer("int8 mlp", ffn as u64)?,
+            hidden_quant_groups: gpu.buffer("int8 mlp scales", ffn as u64 / 4)?,
             halves: gpu.buffer("f16 activations", halves)?,
             row_capacity: rows,
             gathered: floats("outputs", logit_rows, hidden)?,

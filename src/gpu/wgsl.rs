@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::adapter::Variant;
+use super::{adapter::Variant, unroll::unroll};
 use crate::quant::PackFormat;
 
 /// WGSL text under construction.
@@ -122,6 +122,6 @@ impl Wgsl {
     }
 
     pub fn finish(self) -> String {
-        self.enables + &self.text
+        self.enables + &unroll(&self.text)
     }
 }

@@ -27,6 +27,7 @@ pub const EXACT_KERNELS: KernelOptions = KernelOptions {
     coop: None,
     wide: None,
     lanes: None,
+    prefetch: None,
     checks: None,
 };
 

@@ -5,7 +5,9 @@ use gemma4_wgpu::{
     cpu::{KvCache, ops},
     gpu::{
         Gpu, GpuBuffer, StepSize,
-        kernels::{Emit, Kernel, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, stride},
+        kernels::{
+            Emit, Kernel, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, stride,
+        },
     },
     weights::CacheType,
 };
@@ -52,6 +54,8 @@ impl Attention<'_> {
         let width = RopeKvUpdate::qkv_stride(&case.layer);
         let count = qkv.len() / width;
         let rows: Vec<[u32; 4]> = (0..count).map(|row| [0, (position + row) as u32, 1, 0]).collect();
+        let split = self.split_attention();
+        let raw = (split.can_run(gpu.variant()) && count <= 3).then(|| self.raw(&split, qkv, norms, position));
         let (qkv, rows) = (upload(gpu, qkv), upload(gpu, &rows));
         let turns = upload(gpu, &RopeKvUpdate::turns(&case.layer));
         let rope = RopeKvUpdate {
@@ -104,27 +108,82 @@ impl Attention<'_> {
             out
         };
         let mut outs: Vec<Vec<f32>> = tiles.iter().map(attend).collect();
-        if gpu.variant().subgroups.is_some() {
-            outs.push(self.split(&qkv, &rows, count, position + count));
+        if split.can_run(gpu.variant()) {
+            let buffers = [&qkv, &self.k_cache, &self.v_cache, &rows];
+            let step = StepSize { rows: count, outputs: 0, keys: position + count };
+            outs.push(self.split(&SdpaDecode { split, raw: None }, &buffers, &[], step));
+        }
+        if let Some((raw, k_cache, v_cache)) = raw {
+            outs.push(raw);
+            for (cache, from_raw) in [(&self.k_cache, k_cache), (&self.v_cache, v_cache)] {
+                self.check_cached(cache, &from_raw, position..position + count);
+            }
         }
         outs
     }
 
-    /// Attention in parts, as decoding runs it.
-    fn split(&self, qkv: &GpuBuffer, rows: &GpuBuffer, count: usize, keys: usize) -> Vec<f32> {
+    fn split_attention(&self) -> SplitAttention {
+        let case = self.case;
+        let layer = case.layer.clone();
+        SplitAttention { layer, scale: case.scale, cache_type: case.cache_type, capacity: case.capacity }
+    }
+
+    /// Attention of one token after the other from what the product left, each beside one of another sequence; and the
+    /// caches that it leaves.
+    fn raw(
+        &self,
+        split: &SplitAttention,
+        qkv: &[f32],
+        norms: &[f32],
+        position: usize,
+    ) -> (Vec<f32>, GpuBuffer, GpuBuffer) {
         let (gpu, case) = (self.gpu, self.case);
-        let split = SplitAttention {
-            layer: case.layer.clone(),
-            scale: case.scale,
-            cache_type: case.cache_type,
-            capacity: case.capacity,
+        let (k_cache, v_cache) = (copy(gpu, &self.k_cache), copy(gpu, &self.v_cache));
+        let tables = [upload(gpu, norms), upload(gpu, &RopeKvUpdate::turns(&case.layer))];
+        let width = RopeKvUpdate::qkv_stride(&case.layer);
+        let kernel = SdpaDecode { split: split.clone(), raw: Some(RawHeads { v_norm: case.v_norm, eps: EPS }) };
+        let mut outs = Vec::new();
+        for (position, own) in (position..).zip(qkv.chunks_exact(width)) {
+            let other = random(width, position as u64);
+            let both = upload(gpu, &[other, own.to_vec()].concat());
+            let rows = upload(gpu, &[[0, position as u32, 0, 0], [0, position as u32, 1, 0]]);
+            let step = StepSize { rows: 2, outputs: 0, keys: position + 1 };
+            let out = self.split(&kernel, &[&both, &k_cache, &v_cache, &rows], &[&tables[0], &tables[1]], step);
+            outs.extend_from_slice(&out[out.len() / 2..]);
+        }
+        (outs, k_cache, v_cache)
+    }
+
+    /// Slot 1 holds the same in two caches at these positions.
+    fn check_cached(&self, cache: &GpuBuffer, other: &GpuBuffer, positions: std::ops::Range<usize>) {
+        let (gpu, case) = (self.gpu, self.case);
+        let (n_kv, dim) = (case.layer.n_kv_heads, case.layer.head_dim);
+        let count = SLOTS * n_kv * case.capacity * dim;
+        let values = |buffer| match case.cache_type {
+            CacheType::F32 => download::<f32>(gpu, buffer, count),
+            CacheType::F16 => {
+                download::<half::f16>(gpu, buffer, count).into_iter().map(half::f16::to_f32).collect::<Vec<_>>()
+            }
         };
+        let (expected, found) = (values(cache), values(other));
+        for head in 0..n_kv {
+            for position in positions.clone() {
+                let place = ((n_kv + head) * case.capacity + position % case.capacity) * dim;
+                let range = place..place + dim;
+                assert_close("cache", gpu, &found[range.clone()], &expected[range], 1e-3);
+            }
+        }
+    }
+
+    /// Attention in parts, as decoding runs it. `buffers` are qkv, the caches and the rows.
+    fn split(&self, kernel: &SdpaDecode, buffers: &[&GpuBuffer; 4], tables: &[&GpuBuffer], step: StepSize) -> Vec<f32> {
+        let (gpu, case, split) = (self.gpu, self.case, &kernel.split);
+        let (count, rows) = (step.rows, buffers[3]);
         let heads = case.layer.n_heads * case.layer.head_dim;
-        let (sums, norms) = (zeros(gpu, count * split.sums_per_row()), zeros(gpu, count * split.norms_per_row()));
+        let sums = zeros(gpu, count * split.sums_per_row(gpu.variant()));
+        let norms = zeros(gpu, count * split.norms_per_row(gpu.variant()));
         let out = zeros(gpu, count * stride(heads));
-        let step = StepSize { rows: count, outputs: 0, keys };
-        let buffers = [qkv, &self.k_cache, &self.v_cache, rows, &sums, &norms];
-        run_step(gpu, &SdpaDecode(split.clone()), &buffers, step);
+        run_step(gpu, kernel, &[&buffers[..], &[&sums, &norms], tables].concat(), step);
         let combine = |emit| SdpaCombine { split: split.clone(), emit };
         run_step(gpu, &combine(Emit::Floats), &[&sums, &norms, rows, &out], step);
         let floats = download_rows(gpu, &out, count, heads);
@@ -175,7 +234,7 @@ fn check(gpu: &Gpu, case: &Case) {
             CacheType::F16 => 3e-3 * case.scale.max(1.0),
         };
         let outs = device.feed(&qkv, &norms, position, &[1, Sdpa::prefill_tile(layer)]);
-        for (way, out) in ["one by one", "in tiles", "in parts"].iter().zip(outs) {
+        for (way, out) in ["one by one", "in tiles", "in parts", "in parts, raw"].iter().zip(outs) {
             assert_close(&format!("sdpa {way}, {case:?}"), gpu, &out, &expected, tolerance);
         }
         position += count;
@@ -196,10 +255,11 @@ fn awkward_shapes() {
         // Grouped queries, V is K, partial rotation.
         (layer(AttentionKind::Full, 6, 2, 24, true), 300, 0, vec![7, 1, 130, 1, 9]),
         // Few parts for many keys: each takes several tiles.
-        (layer(AttentionKind::Full, 64, 64, 4, false), 520, 500, vec![3, 1]),
+        (layer(AttentionKind::Full, 64, 64, 8, false), 520, 500, vec![3, 1]),
         // The 31B head sizes; more keys than one tile.
         (layer(sliding(40), 2, 1, 256, false), 96, 0, vec![50, 1, 50, 2]),
         (layer(AttentionKind::Full, 2, 1, 512, true), 160, 0, vec![131, 1, 3]),
+        (layer(AttentionKind::Full, 8, 1, 64, true), 160, 0, vec![70, 1, 1]),
     ];
     // For cooperative matrices: other groups of heads, and scores that make softmax's reference move.
     let for_coop = [

@@ -5,9 +5,9 @@ use gemma4_wgpu::{
     gpu::{
         Variant,
         kernels::{
-            Argmax, ArgmaxParts, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop,
-            MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
-            SdpaCoop, SdpaDecode, SplitAttention,
+            Argmax, ArgmaxParts, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear, Matmul,
+            MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, RawHeads, RmsNorm,
+            RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
         },
     },
     quant::PackFormat,
@@ -40,6 +40,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     coop: false,
                     wide: f16,
                     lanes: false,
+                    prefetch: false,
                     checks,
                 });
             }
@@ -117,8 +118,9 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
             for &emit in &forms {
                 all.push(Box::new(SdpaCombine { split: split.clone(), emit }));
             }
-            if variant.subgroups.is_some() {
-                all.push(Box::new(SdpaDecode(split)));
+            let raw = |v_norm| Some(RawHeads { v_norm, eps: 1e-6 });
+            for raw in [None, raw(false), raw(true)] {
+                all.push(Box::new(SdpaDecode { split: split.clone(), raw }));
             }
             for q_tile in [1, Sdpa::prefill_tile(&layer)] {
                 let layer = layer.clone();
@@ -139,9 +141,11 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         coop: true,
         wide: true,
         lanes: false,
+        prefetch: true,
         checks: false,
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
+    all.push(Box::new(Prefetch { data_bytes: 65_028_096, scale_bytes: 8_128_512, ahead_bytes: 8 << 20 }));
     for emit in [Emit::Floats, Emit::Q8, Emit::Halves { m_stride: 512 }] {
         all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts: 3, part_stride: 512 * 5376, emit }));
     }
@@ -167,6 +171,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         for m in [1, 8] {
             all.push(Box::new(MatvecQ8Split { linear, m }));
         }
+        all.push(Box::new(GatedMatvecQ8(linear)));
     }
     for full in [false, true] {
         let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };

@@ -28,6 +28,7 @@ pub fn devices() -> &'static [Gpu] {
                         ),
                         // Kernels are run whether the variant would choose them or not.
                         lanes: Some(false),
+                        prefetch: Some(false),
                         checks: Some(checks),
                     };
                     let options =

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use crate::{catalogue::FORMATS, harness::*};
 
 /// Random weights in a format.
-fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
+pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
     let values = random(rows * cols, seed);
     let (dtype, bytes): (Dtype, Vec<u8>) = match format {
         PackFormat::F16 => (Dtype::F16, values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
@@ -203,7 +203,7 @@ fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales
         let output = Output::new(gpu, case);
         let kernel = MatvecQ8Split { linear: output.linear(case, false), m: case.m.next_power_of_two() };
         let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
-        run(gpu, &kernel, &[data, scales, &quants, &groups, &output.buffer, &step], case.m, case.m);
+        run(gpu, &kernel, &[data, scales, &quants, &groups, &step, &output.buffer], case.m, case.m);
         assert_close(&format!("split {what}"), gpu, &output.results(gpu, case), &expected, tolerance);
     }
 }

@@ -1,32 +1,32 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
-use super::{Cost, Emit, Kernel, stride};
+use super::{Cost, Kernel, stride};
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
+    config::{AttentionKind, LayerConfig},
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     weights::CacheType,
 };
 
-/// Numbers of a layer's attention that both kernels need.
-fn attention_constants(layer: &LayerConfig, cache_type: CacheType, capacity: usize) -> Wgsl {
-    head_constants(Wgsl::new(), layer, capacity).part(cache_fragment(cache_type))
+/// Numbers of a layer's attention, and how to use its cache.
+pub(super) fn attention_constants(layer: &LayerConfig, cache_type: CacheType, capacity: usize) -> Wgsl {
+    cache_fragment(head_constants(Wgsl::new(), layer, capacity), cache_type)
 }
 
 /// The kind of layer that attention belongs to.
-fn layer_cost(layer: &LayerConfig) -> Cost {
+pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
     let kind = if layer.attention == AttentionKind::Full { "full" } else { "sliding" };
     Cost { detail: format!("{kind}, {} dims", layer.head_dim), ..Default::default() }
 }
 
-/// How to read and write pairs of dims of the KV cache.
-fn cache_fragment(cache_type: CacheType) -> &'static str {
-    match cache_type {
+/// How to read and write the KV cache.
+fn cache_fragment(wgsl: Wgsl, cache_type: CacheType) -> Wgsl {
+    wgsl.part(include_str!("../../../shaders/common/octet.wgsl")).part(match cache_type {
         CacheType::F16 => include_str!("../../../shaders/common/cache_f16.wgsl"),
         CacheType::F32 => include_str!("../../../shaders/common/cache_f32.wgsl"),
-    }
+    })
 }
 
-fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -> Wgsl {
+pub(super) fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -> Wgsl {
     wgsl.uint("D", layer.head_dim)
         .uint("N_HEADS", layer.n_heads)
         .uint("N_KV", layer.n_kv_heads)
@@ -63,6 +63,13 @@ impl RopeKvUpdate {
         stride(Self::v_offset(layer) + layer.n_kv_heads * layer.head_dim)
     }
 
+    /// Where k and v lie in a row of qkv, and how to turn them.
+    pub(super) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
+        wgsl.uint("K_SOURCE", Self::k_offset(layer))
+            .uint("V_SOURCE", Self::v_offset(layer))
+            .part(include_str!("../../../shaders/common/rotation.wgsl"))
+    }
+
     /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
     /// position wraps at whole turns, so that angles are exact at any position.
     pub fn turns(layer: &LayerConfig) -> Vec<u32> {
@@ -76,9 +83,7 @@ impl Kernel for RopeKvUpdate {
     fn source(&self, variant: &Variant) -> KernelSource {
         KernelSource {
             name: "rope_kv_update",
-            wgsl: attention_constants(&self.layer, self.cache_type, self.capacity)
-                .uint("K_SOURCE", Self::k_offset(&self.layer))
-                .uint("V_SOURCE", Self::v_offset(&self.layer))
+            wgsl: Self::sources(attention_constants(&self.layer, self.cache_type, self.capacity), &self.layer)
                 .bool("V_NORM", self.v_norm)
                 .float("EPS", self.eps)
                 .reductions(variant, 64)
@@ -144,9 +149,7 @@ impl Kernel for Sdpa {
     fn source(&self, _: &Variant) -> KernelSource {
         KernelSource {
             name: "sdpa",
-            wgsl: self
-                .constants(Wgsl::new())
-                .part(cache_fragment(self.cache_type))
+            wgsl: cache_fragment(self.constants(Wgsl::new()), self.cache_type)
                 .uint("WORKGROUP", 128)
                 .uint("Q_TILE", self.q_tile)
                 .uint("K_TILE", 128 / self.q_tile)
@@ -162,147 +165,5 @@ impl Kernel for Sdpa {
 
     fn grid(&self, _: &Variant) -> Grid {
         Grid([Extent::Rows(self.q_tile as u32), Extent::Fixed(self.layer.n_heads as u32), Extent::Fixed(1)])
-    }
-}
-
-/// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys, [`SdpaCombine`]
-/// joins them. For devices with subgroups.
-#[derive(Debug, Clone)]
-pub struct SplitAttention {
-    pub layer: LayerConfig,
-    /// Factor on q·k.
-    pub scale: f32,
-    pub cache_type: CacheType,
-    pub capacity: usize,
-}
-
-impl SplitAttention {
-    const WORKGROUP: usize = 256;
-    /// Fewer keys are not worth a workgroup of their own.
-    const SMALLEST_PART: usize = 32;
-    /// Workgroups that fill a large device twice.
-    const WORKGROUPS: usize = 256;
-
-    /// Of a model's layer.
-    pub fn of(layer: &LayerConfig, config: &ModelConfig, cache_type: CacheType, capacity: usize) -> Self {
-        SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
-    }
-
-    /// Query heads that a workgroup takes together.
-    fn heads(&self) -> usize {
-        let shared = self.layer.n_heads / self.layer.n_kv_heads;
-        (1..=4).rev().find(|heads| shared.is_multiple_of(*heads)).unwrap_or(1)
-    }
-
-    /// Parts of the keys, at most.
-    pub fn parts(&self) -> usize {
-        (Self::WORKGROUPS / (self.layer.n_heads / self.heads())).clamp(1, 64)
-    }
-
-    /// f32 values of a row's partial sums.
-    pub fn sums_per_row(&self) -> usize {
-        self.layer.n_heads * self.parts() * self.layer.head_dim
-    }
-
-    /// f32 values of a row's maxima and sums.
-    pub fn norms_per_row(&self) -> usize {
-        self.layer.n_heads * self.parts() * 2
-    }
-
-    fn window(&self) -> Option<usize> {
-        match self.layer.attention {
-            AttentionKind::Sliding { window } => Some(window),
-            AttentionKind::Full => None,
-        }
-    }
-
-    fn constants(&self) -> Wgsl {
-        attention_constants(&self.layer, self.cache_type, self.capacity)
-            .uint("WINDOW", self.window().unwrap_or(0))
-            .uint("PARTS", self.parts())
-            .uint("SMALLEST_PART", Self::SMALLEST_PART)
-            .part(include_str!("../../../shaders/common/key_range.wgsl"))
-    }
-}
-
-/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
-/// `[rows, norms_per_row]`.
-#[derive(Debug, Clone)]
-pub struct SdpaDecode(pub SplitAttention);
-
-impl Kernel for SdpaDecode {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        KernelSource {
-            name: "sdpa_decode",
-            wgsl: self
-                .0
-                .constants()
-                .uint("HEADS", self.0.heads())
-                .uint("TILE", 64)
-                .float("SCALE", self.0.scale)
-                .reductions(variant, SplitAttention::WORKGROUP)
-                .part(include_str!("../../../shaders/sdpa_decode.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::ReadWrite,
-            ],
-        }
-    }
-
-    fn cost(&self) -> Cost {
-        layer_cost(&self.0.layer)
-    }
-
-    fn grid(&self, _: &Variant) -> Grid {
-        let parts = Extent::KeyParts {
-            smallest: SplitAttention::SMALLEST_PART as u32,
-            most: self.0.parts() as u32,
-            window: self.0.window().map(|window| window as u32),
-        };
-        Grid([parts, Extent::Fixed((self.0.layer.n_heads / self.0.heads()) as u32), Extent::Rows(1)])
-    }
-}
-
-/// Bindings: sums, norms, rows, then those of `emit` for `n_heads · head_dim` columns.
-#[derive(Debug, Clone)]
-pub struct SdpaCombine {
-    pub split: SplitAttention,
-    /// Forms other than floats need heads of a multiple of 32 dims.
-    pub emit: Emit,
-}
-
-impl SdpaCombine {
-    /// Whether the kernel can leave results in another form than floats.
-    pub fn can_emit(layer: &LayerConfig) -> bool {
-        layer.head_dim.is_multiple_of(32)
-    }
-}
-
-impl Kernel for SdpaCombine {
-    fn source(&self, _: &Variant) -> KernelSource {
-        let layer = &self.split.layer;
-        let cols = layer.n_heads * layer.head_dim;
-        let wgsl =
-            self.split.constants().uint("WORKGROUP", 128).part(include_str!("../../../shaders/sdpa_combine.wgsl"));
-        let wgsl = match self.emit {
-            Emit::Floats => {
-                wgsl.uint("EMIT_COLS", stride(cols)).part(include_str!("../../../shaders/common/combine_pairs.wgsl"))
-            }
-            emit => emit.add(wgsl, 3, cols).part(include_str!("../../../shaders/common/combine_fours.wgsl")),
-        };
-        KernelSource {
-            name: "sdpa_combine",
-            wgsl: wgsl.finish(),
-            bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
-        }
-    }
-
-    fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Rows(1), Extent::Fixed(self.split.layer.n_heads as u32), Extent::Fixed(1)])
     }
 }

@@ -1,6 +1,6 @@
 //! Kernels without matrices or attention: embedding, activation, selection.
 
-use super::{Emit, Kernel, stride};
+use super::{Kernel, stride};
 use crate::{
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
@@ -41,37 +41,6 @@ impl Kernel for Embed {
 
     fn grid(&self, _: &Variant) -> Grid {
         Grid::rows()
-    }
-}
-
-/// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `emit` for `n` columns.
-#[derive(Debug, Clone, Copy)]
-pub struct GeluMul {
-    pub n: usize,
-    pub emit: Emit,
-}
-
-impl GeluMul {
-    const WORKGROUP: usize = 64;
-}
-
-impl Kernel for GeluMul {
-    fn source(&self, _: &Variant) -> KernelSource {
-        let wgsl = Wgsl::new()
-            .uint("WORKGROUP", Self::WORKGROUP)
-            .uint("N", self.n)
-            .uint("IN_STRIDE", stride(2 * self.n))
-            .part(include_str!("../../../shaders/gelu_mul.wgsl"));
-        KernelSource {
-            name: "gelu_mul",
-            wgsl: self.emit.add(wgsl, 1, self.n).finish(),
-            bindings: self.emit.bindings(&[Binding::Read]),
-        }
-    }
-
-    fn grid(&self, _: &Variant) -> Grid {
-        let fours = stride(self.n) / 4;
-        Grid([Extent::Rows(1), Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
     }
 }
 

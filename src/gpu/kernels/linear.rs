@@ -52,7 +52,7 @@ impl Linear {
             .part(include_str!("../../../shaders/common/write_results.wgsl"))
     }
 
-    fn sizes(&self) -> Wgsl {
+    pub(super) fn sizes(&self) -> Wgsl {
         Wgsl::new()
             .uint("ROWS", self.rows)
             .uint("COLS", stride(self.cols))
@@ -203,7 +203,7 @@ impl Kernel for MatmulLanes {
 }
 
 /// [`MatvecQ8`] for devices whose subgroups all have one size, with K split over a workgroup's
-/// subgroups, for up to `m` activation rows at once. Bindings: those of `MatvecQ8`, then step.
+/// subgroups, for up to `m` activation rows at once. Bindings: data, scales, x, its groups, step, y.
 #[derive(Debug, Clone, Copy)]
 pub struct MatvecQ8Split {
     pub linear: Linear,
@@ -245,7 +245,8 @@ impl Kernel for MatvecQ8Split {
                 // Few rows make few workgroups: larger ones, where the adapter surely has them.
                 let few = linear.rows < 16384;
                 let (workgroup, two) = (if few && variant.coop { 512 } else { 256 }, !few);
-                let wgsl = wgsl.uint("WORKGROUP", workgroup).bool("TWO", two);
+                let wgsl = wgsl.uint("WORKGROUP", workgroup).bool("TWO", two).uint("TILES", 1);
+                let wgsl = wgsl.part(include_str!("../../../shaders/common/products_plain.wgsl"));
                 ("matvec_q8_tiled", wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")))
             }
             false => {
@@ -262,7 +263,7 @@ impl Kernel for MatvecQ8Split {
         KernelSource {
             name,
             wgsl: wgsl.finish(),
-            bindings: [&reads[..], &[Binding::ReadWrite, Binding::Uniform]].concat(),
+            bindings: [&reads[..], &[Binding::Uniform, Binding::ReadWrite]].concat(),
         }
     }
 

@@ -32,10 +32,12 @@ impl Kernel for Fill {
     }
 }
 
-/// Reads a buffer of whole blocks once. Bindings: words, sums (one u32 a block).
+/// Reads a buffer of whole blocks. Bindings: words, sums (one u32 a block and pass).
 #[derive(Debug, Clone, Copy)]
 pub struct ReadAll {
     pub blocks: usize,
+    /// How often.
+    pub passes: usize,
 }
 
 impl ReadAll {
@@ -50,6 +52,7 @@ impl Kernel for ReadAll {
             wgsl: Wgsl::new()
                 .uint("WORKGROUP", WORKGROUP)
                 .uint("BLOCK", Self::BLOCK_BYTES / 16)
+                .uint("BLOCKS", self.blocks)
                 .part(include_str!("../../../shaders/read_all.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::ReadWrite],
@@ -57,6 +60,50 @@ impl Kernel for ReadAll {
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Fixed(self.blocks as u32), Extent::Fixed(1), Extent::Fixed(1)])
+        Grid([Extent::Fixed((self.blocks * self.passes) as u32), Extent::Fixed(1), Extent::Fixed(1)])
+    }
+}
+
+/// Reads the beginning of a matrix beside a kernel that leaves the memory idle, so that the product after it finds that in the
+/// last-level cache. Bindings: data, scales, a word of its own that nothing else uses (so that nothing waits for it).
+#[derive(Debug, Clone, Copy)]
+pub struct Prefetch {
+    pub data_bytes: usize,
+    pub scale_bytes: usize,
+    /// Of the data; of the scales an eighth of that. Rounded down to whole workgroups.
+    pub ahead_bytes: usize,
+}
+
+impl Prefetch {
+    /// Bytes of data that a workgroup reads.
+    const GROUP_BYTES: usize = WORKGROUP * 64;
+    /// Of the address space: what large buffers lie in.
+    const PAGE: usize = 2 << 20;
+    /// Workgroups that each touch all pages, so that the tables of every part of the device learn of them.
+    const TOUCHES: u32 = 32;
+
+    fn groups(&self) -> usize {
+        self.ahead_bytes.min(self.data_bytes) / Self::GROUP_BYTES
+    }
+}
+
+impl Kernel for Prefetch {
+    fn source(&self, _: &Variant) -> KernelSource {
+        KernelSource {
+            name: "prefetch",
+            wgsl: Wgsl::new()
+                .uint("WORKGROUP", WORKGROUP)
+                .uint("GROUPS", self.groups())
+                .uint("DATA_FOURS", self.data_bytes / 16)
+                .uint("SCALE_WORDS", self.scale_bytes / 4)
+                .uint("PAGE", Self::PAGE)
+                .part(include_str!("../../../shaders/prefetch.wgsl"))
+                .finish(),
+            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Fixed(self.groups() as u32 + Self::TOUCHES), Extent::Fixed(1), Extent::Fixed(1)])
     }
 }

@@ -5,17 +5,21 @@ mod attention;
 mod coop;
 mod elementwise;
 mod emit;
+mod gated;
 mod linear;
 mod memory;
 mod norm;
+mod split_attention;
 
-pub use attention::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention};
+pub use attention::{RopeKvUpdate, Sdpa};
 pub use coop::{MatmulCoop, SdpaCoop};
-pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows, GeluMul};
+pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
 pub use emit::{Convert, Emit, ROW_TILE};
+pub use gated::{GatedMatvecQ8, GeluMul};
 pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
-pub use memory::{Fill, ReadAll};
+pub use memory::{Fill, Prefetch, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};
+pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 
 use super::{Grid, KernelSource, Variant};
 

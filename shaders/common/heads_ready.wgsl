@@ -1,0 +1,12 @@
+// For sdpa_decode: q as rope_kv_update left it, K and V in the cache.
+
+@group(0) @binding(1) var<storage, read> k_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]
+@group(0) @binding(2) var<storage, read> v_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]
+
+fn prepare(row: u32, position: u32, first_head: u32, kv_head: u32, cache: u32, newest: bool, local: u32) {
+    let base = (row * QKV_STRIDE + first_head * D) / 4u;
+    for (var i = local; i < HEADS * FOURS; i += WORKGROUP) {
+        heads[four_place(i / FOURS, i % FOURS)] = qkv[base + i] * SCALE;
+    }
+    workgroupBarrier();
+}

@@ -1,0 +1,16 @@
+// Products of tiles as they are: y[m, Y_OFFSET + n] = finish(sum).
+
+@group(0) @binding(5) var<storage, read_write> y: array<f32>; // [rows, Y_STRIDE]
+
+// Of a tile of workgroup `block`.
+fn first_row(block: u32, tile: u32) -> u32 {
+    return (block * TILES + tile) * 16u;
+}
+
+fn keep(block: u32, m: u32, n: u32, sum: f32, rows: u32) {
+    if m < rows {
+        y[m * Y_STRIDE + Y_OFFSET + first_row(block, 0u) + n] = finish(sum);
+    }
+}
+
+fn conclude(block: u32, rows: u32, local: u32) {}

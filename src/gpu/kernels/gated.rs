@@ -1,0 +1,85 @@
+//! The MLP's activation: gelu(gate) · up.
+
+use super::{Cost, Emit, Kernel, Linear, stride};
+use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
+
+/// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `emit` for `n` columns.
+#[derive(Debug, Clone, Copy)]
+pub struct GeluMul {
+    pub n: usize,
+    pub emit: Emit,
+}
+
+impl GeluMul {
+    const WORKGROUP: usize = 64;
+}
+
+impl Kernel for GeluMul {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new()
+            .uint("WORKGROUP", Self::WORKGROUP)
+            .uint("N", self.n)
+            .uint("IN_STRIDE", stride(2 * self.n))
+            .part(include_str!("../../../shaders/common/gelu.wgsl"))
+            .part(include_str!("../../../shaders/gelu_mul.wgsl"));
+        KernelSource {
+            name: "gelu_mul",
+            wgsl: self.emit.add(wgsl, 1, self.n).finish(),
+            bindings: self.emit.bindings(&[Binding::Read]),
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let fours = stride(self.n) / 4;
+        Grid([Extent::Rows(1), Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
+    }
+}
+
+/// Products of gate and up, one matrix `[2 · n, cols]`, with one row of int8 activations, and their activation as int8, in
+/// one. Bindings: data, scales, x, its groups, step, then those of [`Emit::Q8`] for `n` columns, which must be others than x's.
+#[derive(Debug, Clone, Copy)]
+pub struct GatedMatvecQ8(pub Linear);
+
+impl GatedMatvecQ8 {
+    const WORKGROUP: usize = 1024;
+    /// Two of gate, two of up: what a group of 32 results is made of.
+    const TILES: usize = 4;
+
+    /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product takes longer than the
+    /// activation on its own.
+    pub fn can_run(&self, variant: &Variant) -> bool {
+        variant.wide && self.0.tiled && self.0.rows.is_multiple_of(16 * Self::TILES)
+    }
+}
+
+impl Kernel for GatedMatvecQ8 {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let linear = &self.0;
+        let wgsl = linear
+            .sizes()
+            .uint("M", 1)
+            .bool("OVER_OUTPUTS", linear.over_outputs)
+            .uint("WORKGROUP", Self::WORKGROUP)
+            .uint("TILES", Self::TILES)
+            .bool("TWO", false)
+            .part(include_str!("../../../shaders/common/step.wgsl"))
+            .weight_groups(linear.format, linear.cols, linear.tiled)
+            .part(include_str!("../../../shaders/common/gelu.wgsl"))
+            .part(include_str!("../../../shaders/common/products_gated.wgsl"))
+            .part(include_str!("../../../shaders/matvec_q8_tiled.wgsl"));
+        let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
+        KernelSource {
+            name: "matvec_q8_gated",
+            wgsl: Emit::Q8.add(wgsl, own.len(), linear.rows / 2).finish(),
+            bindings: Emit::Q8.bindings(&own),
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid::folded(self.0.rows / (16 * Self::TILES), Extent::Fixed(1))
+    }
+}

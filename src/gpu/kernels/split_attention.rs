@@ -1,0 +1,237 @@
+//! Attention of single tokens, split over the keys.
+
+use super::{
+    Cost, Emit, Kernel, RopeKvUpdate,
+    attention::{attention_constants, layer_cost},
+};
+use crate::{
+    config::{AttentionKind, LayerConfig, ModelConfig},
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    weights::CacheType,
+};
+
+/// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys, [`SdpaCombine`]
+/// joins them. For heads of a multiple of 8 dims.
+#[derive(Debug, Clone)]
+pub struct SplitAttention {
+    pub layer: LayerConfig,
+    /// Factor on q·k.
+    pub scale: f32,
+    pub cache_type: CacheType,
+    pub capacity: usize,
+}
+
+/// What a workgroup of [`SdpaDecode`] takes.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    workgroup: usize,
+    /// Query heads.
+    heads: usize,
+    /// Keys at once.
+    tile: usize,
+}
+
+impl Share {
+    /// Bytes of workgroup memory, somewhat rounded up.
+    fn bytes(&self, head_dim: usize) -> usize {
+        let pool = 8 * (self.heads * self.tile).max(self.workgroup) + 32;
+        4 * ((self.heads + 2) * head_dim + pool + 3 * self.heads * self.tile)
+    }
+}
+
+impl SplitAttention {
+    /// Fewer keys are not worth a workgroup of their own.
+    const SMALLEST_PART: usize = 32;
+    /// Workgroups that fill a large device twice.
+    const WORKGROUPS: usize = 256;
+    const COMBINE_WORKGROUP: usize = 256;
+
+    /// Of a model's layer.
+    pub fn of(layer: &LayerConfig, config: &ModelConfig, cache_type: CacheType, capacity: usize) -> Self {
+        SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
+    }
+
+    /// As many heads as there is memory for, of those that share a KV head, and not more than four: more need more
+    /// registers than an invocation has. `None` where not even one fits.
+    fn share(&self, variant: &Variant) -> Option<Share> {
+        let (workgroup, bytes) = match variant {
+            Variant { coop: true, .. } => (256, 46 << 10),
+            Variant { wide: true, .. } => (256, 31 << 10),
+            _ => (128, 15 << 10),
+        };
+        let shared = self.layer.n_heads / self.layer.n_kv_heads;
+        let share = |heads| Share { workgroup, heads, tile: workgroup / 4 };
+        let fits = |share: &Share| share.bytes(self.layer.head_dim) <= bytes;
+        (1..=4).rev().filter(|heads| shared.is_multiple_of(*heads)).map(share).find(fits)
+    }
+
+    /// Whether the kernels are made for the layer's heads.
+    pub fn can_run(&self, variant: &Variant) -> bool {
+        let fits = |share: Share| self.layer.head_dim <= 8 * share.workgroup;
+        self.layer.head_dim.is_multiple_of(8) && self.share(variant).is_some_and(fits)
+    }
+
+    fn heads(&self, variant: &Variant) -> usize {
+        self.share(variant).map_or(1, |share| share.heads)
+    }
+
+    /// Parts of the keys, at most.
+    pub fn parts(&self, variant: &Variant) -> usize {
+        (Self::WORKGROUPS / (self.layer.n_heads / self.heads(variant))).clamp(1, 64)
+    }
+
+    /// f32 values of a row's partial sums.
+    pub fn sums_per_row(&self, variant: &Variant) -> usize {
+        self.layer.n_heads * self.parts(variant) * self.layer.head_dim
+    }
+
+    /// f32 values of a row's maxima and sums.
+    pub fn norms_per_row(&self, variant: &Variant) -> usize {
+        self.layer.n_heads * self.parts(variant) * 2
+    }
+
+    fn window(&self) -> Option<usize> {
+        match self.layer.attention {
+            AttentionKind::Sliding { window } => Some(window),
+            AttentionKind::Full => None,
+        }
+    }
+
+    fn constants(&self, variant: &Variant) -> Wgsl {
+        attention_constants(&self.layer, self.cache_type, self.capacity)
+            .uint("WINDOW", self.window().unwrap_or(0))
+            .uint("PARTS", self.parts(variant))
+            .uint("SMALLEST_PART", Self::SMALLEST_PART)
+            .part(include_str!("../../../shaders/common/key_range.wgsl"))
+    }
+}
+
+/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends.
+#[derive(Debug, Clone, Copy)]
+pub struct RawHeads {
+    pub v_norm: bool,
+    pub eps: f32,
+}
+
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
+/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may be of one sequence.
+#[derive(Debug, Clone)]
+pub struct SdpaDecode {
+    pub split: SplitAttention,
+    pub raw: Option<RawHeads>,
+}
+
+impl SdpaDecode {
+    const RAW_BINDINGS: [Binding; 8] = [
+        Binding::Read,
+        Binding::ReadWrite,
+        Binding::ReadWrite,
+        Binding::Read,
+        Binding::ReadWrite,
+        Binding::ReadWrite,
+        Binding::Read,
+        Binding::Read,
+    ];
+    const BINDINGS: [Binding; 6] =
+        [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::ReadWrite];
+}
+
+/// Invocations that share a key's scores.
+const KEY_LANES: usize = 8;
+/// Values that an invocation has on their way at once.
+const MOST_AHEAD: usize = 8;
+
+impl Kernel for SdpaDecode {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        let split = &self.split;
+        let Share { workgroup, heads, tile } =
+            split.share(variant).unwrap_or(Share { workgroup: 128, heads: 1, tile: 32 });
+        // Eight dims of a key, which one invocation of a team takes at once.
+        let octets = split.layer.head_dim / 8;
+        let (teams, value_lanes) = (workgroup / KEY_LANES, workgroup / octets);
+        let score_lanes = 1 << tile.min(workgroup / heads).ilog2();
+        let wgsl = split
+            .constants(variant)
+            .uint("WORKGROUP", workgroup)
+            .uint("HEADS", heads)
+            .uint("TILE", tile)
+            .uint("KEY_LANES", KEY_LANES)
+            .uint("KEY_TEAMS", teams)
+            .uint("KEYS_EACH", tile / teams)
+            .uint("OCTETS_EACH", octets.div_ceil(KEY_LANES))
+            .uint("SCORE_LANES", score_lanes)
+            .uint("SCORES_EACH", tile / score_lanes)
+            .uint("VALUE_LANES", value_lanes)
+            .uint("AHEAD", tile.div_ceil(value_lanes).min(MOST_AHEAD))
+            .float("SCALE", split.scale);
+        let (wgsl, bindings) = match self.raw {
+            Some(RawHeads { v_norm, eps }) => (
+                RopeKvUpdate::sources(wgsl, &split.layer)
+                    .uint("HEAD_ROWS", heads + 2)
+                    .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
+                    .bool("V_NORM", v_norm)
+                    .float("EPS", eps)
+                    .part(include_str!("../../../shaders/common/heads_raw.wgsl")),
+                Self::RAW_BINDINGS.to_vec(),
+            ),
+            None => (
+                wgsl.uint("HEAD_ROWS", heads).part(include_str!("../../../shaders/common/heads_ready.wgsl")),
+                Self::BINDINGS.to_vec(),
+            ),
+        };
+        KernelSource {
+            name: "sdpa_decode",
+            wgsl: wgsl.part(include_str!("../../../shaders/sdpa_decode.wgsl")).finish(),
+            bindings,
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        layer_cost(&self.split.layer)
+    }
+
+    fn grid(&self, variant: &Variant) -> Grid {
+        let split = &self.split;
+        let parts = Extent::KeyParts {
+            smallest: SplitAttention::SMALLEST_PART as u32,
+            most: split.parts(variant) as u32,
+            window: split.window().map(|window| window as u32),
+        };
+        Grid([parts, Extent::Fixed((split.layer.n_heads / split.heads(variant)) as u32), Extent::Rows(1)])
+    }
+}
+
+/// Bindings: sums, norms, rows, then those of `emit` for `n_heads · head_dim` columns.
+#[derive(Debug, Clone)]
+pub struct SdpaCombine {
+    pub split: SplitAttention,
+    /// Forms other than floats need heads of a multiple of 32 dims.
+    pub emit: Emit,
+}
+
+impl SdpaCombine {
+    /// Whether the kernel can leave results in another form than floats.
+    pub fn can_emit(layer: &LayerConfig) -> bool {
+        layer.head_dim.is_multiple_of(32)
+    }
+}
+
+impl Kernel for SdpaCombine {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        let layer = &self.split.layer;
+        let wgsl = self.split.constants(variant).uint("WORKGROUP", SplitAttention::COMBINE_WORKGROUP);
+        KernelSource {
+            name: "sdpa_combine",
+            wgsl: self
+                .emit
+                .add(wgsl, 3, layer.n_heads * layer.head_dim)
+                .part(include_str!("../../../shaders/sdpa_combine.wgsl"))
+                .finish(),
+            bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Rows(1), Extent::Fixed(self.split.layer.n_heads as u32), Extent::Fixed(1)])
+    }
+}

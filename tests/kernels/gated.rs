@@ -1,0 +1,72 @@
+//! The MLP's products and activation in one kernel, and the fetching of weights ahead.
+
+use gemma4_wgpu::{
+    cpu::ops,
+    gpu::{
+        Gpu, StepSize,
+        kernels::{Convert, Emit, GatedMatvecQ8, Kernel, Linear, Prefetch, stride},
+        tile,
+    },
+    quant::PackFormat,
+};
+
+use crate::{emit::check_forms, harness::*, linear::weights};
+
+/// gelu(gate) · up of one row, with `n` results and `k` columns.
+fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
+    let matrix = weights(format, 2 * n, k, 3);
+    let x = random(k, 4);
+    let mut products = vec![0.0; 2 * n];
+    ops::matmul_q8(&matrix, &ops::quantize_rows(&x, k), &mut products);
+    let (gate, up) = products.split_at_mut(n);
+    ops::gelu_mul(gate, up);
+    let linear = Linear {
+        format,
+        rows: 2 * n,
+        cols: k,
+        y_stride: 2 * n,
+        y_offset: 0,
+        softcap: None,
+        over_outputs: false,
+        tiled: true,
+    };
+    let kernel = GatedMatvecQ8(linear);
+    assert!(kernel.can_run(gpu.variant()));
+    let own = || {
+        let (quants, groups) = (zeros(gpu, stride(k) / 4), zeros(gpu, stride(k) / 16));
+        let convert = Convert { cols: k, emit: Emit::Q8, over_outputs: false };
+        run(gpu, &convert, &[&upload_rows(gpu, &x, k), &quants, &groups], 1, 0);
+        let data = upload(gpu, &tile(&matrix.packed().data, format.data_words(k), 4));
+        let scales = upload(gpu, &tile(&matrix.packed().scales, format.scale_words(k), 1));
+        vec![data, scales, quants, groups, gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform")]
+    };
+    let as_q8 = |emit| (emit == Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>);
+    let step = StepSize { rows: 1, outputs: 0, keys: 0 };
+    check_forms(gpu, &format!("gated {format:?} {n}×{k}"), &as_q8, &own, step, (gate, n), 1e-3);
+}
+
+#[test]
+fn gated_products() {
+    for gpu in devices().iter().filter(|gpu| gpu.variant().wide) {
+        for format in [PackFormat::INT4, PackFormat::Int { bits: 4, group: 32, offset: true }] {
+            for (n, k) in [(32, 32), (96, 416), (64, 2112)] {
+                check_gated(gpu, format, n, k);
+            }
+        }
+    }
+}
+
+/// Only the fetching itself can go wrong: what is fetched does not matter.
+#[test]
+fn prefetch_leaves_all_as_it_is() {
+    for gpu in devices() {
+        for (words, ahead_bytes) in [(64, 0), (40_000, 1 << 20), (1_600_000, 64 << 10)] {
+            let values: Vec<u32> = (0..words as u32).collect();
+            let (data, scales, sink) = (upload(gpu, &values), upload(gpu, &values[..words / 8]), zeros(gpu, 1));
+            let kernel = Prefetch { data_bytes: 4 * words, scale_bytes: words / 2, ahead_bytes };
+            run(gpu, &kernel, &[&data, &scales, &sink], 1, 0);
+            assert_eq!(download::<u32>(gpu, &data, words), values);
+            assert_eq!(download::<u32>(gpu, &sink, 1), [0]);
+        }
+    }
+}
