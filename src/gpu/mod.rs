@@ -14,6 +14,7 @@ mod plan;
 mod profile;
 mod scratch;
 mod synthetic;
+mod wanted;
 mod wgsl;
 
 pub use adapter::{AdapterFacts, CooperativeMatrix, DeviceOptions, KernelOptions, Variant, adapters};

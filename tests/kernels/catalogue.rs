@@ -6,8 +6,8 @@ use gemma4_wgpu::{
         Variant,
         kernels::{
             Argmax, ArgmaxParts, Convert, Embed, Emit, GatherRows, GeluMul, Kernel, Linear, Matmul, MatmulCoop,
-            MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
-            SdpaCoop, SdpaDecode, SplitAttention,
+            MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, RmsNorm, RopeKvUpdate, Sample, Sdpa,
+            SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts,
         },
     },
     quant::PackFormat,
@@ -69,6 +69,8 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         Box::new(GatherRows { cols: 5376 }),
         Box::new(ArgmaxParts { n: 262144 }),
         Box::new(Argmax { n: 262144 }),
+        Box::new(TopKParts { n: 262144 }),
+        Box::new(Sample { n: 262144 }),
     ];
     let mut forms = vec![Emit::Floats, Emit::Q8];
     if variant.f16 {

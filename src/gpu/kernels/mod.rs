@@ -8,6 +8,7 @@ mod emit;
 mod linear;
 mod memory;
 mod norm;
+mod sample;
 
 pub use attention::{RopeKvUpdate, Sdpa, SdpaCombine, SdpaDecode, SplitAttention};
 pub use coop::{MatmulCoop, SdpaCoop};
@@ -16,6 +17,7 @@ pub use emit::{Convert, Emit, ROW_TILE};
 pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
 pub use memory::{Fill, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};
+pub use sample::{DrawWords, Sample, TopKParts};
 
 use super::{Grid, KernelSource, Variant};
 
