@@ -52,25 +52,34 @@ fn find_digit(wanted: u32, local: u32) -> vec3<u32> {
     return workgroupUniformLoad(&found);
 }
 
-// Leaves in `kept`, in any order, the `k` best of the row's candidates first..end, and (0, NO_ID) where there are fewer.
-fn keep_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
-    var last = vec2<u32>();  // key and NO_ID - id of the k-th best, as far as they are known
-    var wanted = k;          // how many of those that begin like it
+// The k-th best of more than k candidates first..end: its key and NO_ID - id, or less where that tells as much.
+fn find_last(row: u32, first: u32, end: u32, k: u32, local: u32) -> vec2<u32> {
+    var last = vec2<u32>();
+    var wanted = k;  // how many of those that begin like it
     for (var turn = 0u; turn < 4u + ID_DIGITS; turn++) {
         let of_id = turn >= 4u;
         let shift = 8u * select(3u - turn, 3u + ID_DIGITS - turn, of_id);
         let known = ~((256u << shift) - 1u);
         atomicStore(&digits[local], 0u);
         workgroupBarrier();
+        // Neighbours often have the same digit: a run of them is counted at once.
+        var run_of = 0u;
+        var run = 0u;
         for (var i = first + local; i < end; i += WORKGROUP) {
             let one = candidate(row, i);
             let differs = vec2<u32>(one.x, NO_ID - one.y) ^ last;
             let masked = select(differs.x & known, differs.x | (differs.y & known), of_id);
             if masked == 0u {
-                let word = select(one.x, NO_ID - one.y, of_id);
-                atomicAdd(&digits[(word >> shift) & 255u], 1u);
+                let digit = (select(one.x, NO_ID - one.y, of_id) >> shift) & 255u;
+                if digit != run_of {
+                    atomicAdd(&digits[run_of], run);
+                    run_of = digit;
+                    run = 0u;
+                }
+                run++;
             }
         }
+        atomicAdd(&digits[run_of], run);
         workgroupBarrier();
         let digit = find_digit(wanted, local);
         last |= select(vec2<u32>(digit.x << shift, 0u), vec2<u32>(0u, digit.x << shift), of_id);
@@ -78,6 +87,15 @@ fn keep_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
         if digit.z == 1u {
             break;
         }
+    }
+    return last;
+}
+
+// Leaves in `kept`, in any order, the `k` best of the row's candidates first..end, and (0, NO_ID) where there are fewer.
+fn keep_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
+    var last = vec2<u32>();
+    if end - first > k {
+        last = find_last(row, first, end, k, local);
     }
     if local < MOST {
         kept[local] = vec2<u32>(0u, NO_ID);
