@@ -37,11 +37,11 @@ fn converse(generator: &mut Generator<'_>, prompt: &[u32], sampling: SamplingPar
         if afresh {
             generator.reset();
         }
-        let max_new_tokens = NonZeroUsize::new(16);
+        let max_new_tokens = NonZeroUsize::new(12);
         let request = Request { prompt, sampling, max_new_tokens, eos_ids, cancelled: &|| false };
         pollster::block_on(generator.generate(&request, &mut |_| ())).unwrap()
     };
-    let end = answer(prompt, &[], true).tokens[9];
+    let end = answer(prompt, &[], true).tokens[7];
     let first = answer(prompt, &[end], true);
     assert_eq!(first.finish_reason, FinishReason::Stop);
     let second = [prompt, &first.tokens, &prompt[..5]].concat();
