@@ -34,6 +34,13 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    /// Whether a device can choose by these: see [`Draw`]. All tokens' probabilities, or a penalty on what was said, take
+    /// the logits to the host.
+    pub fn fit_device(&self) -> bool {
+        let drawn = self.temperature > 0.0 && self.repetition_penalty == 1.0;
+        drawn && (1..=Draw::MOST_TOP_K).contains(&self.top_k)
+    }
+
     /// Errors name the command line's flag and its legal range.
     pub fn validate(&self) -> Result<()> {
         let fraction = |value: f32| (0.0..=1.0).contains(&value);
@@ -53,6 +60,62 @@ impl SamplingParams {
             Some((flag, value, _, range)) => Err(Error::Input(format!("--{flag} {value}: must be {range}"))),
             None => Ok(()),
         }
+    }
+}
+
+/// One random choice from logits, complete: what a device needs to make it
+/// ([`StepOutput::Sample`](crate::backend::StepOutput::Sample)).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// More than 0; the others as in [`SamplingParams`].
+    pub temperature: f32,
+    /// From 1 to [`Draw::MOST_TOP_K`].
+    pub top_k: usize,
+    pub top_p: f32,
+    pub min_p: f32,
+    /// Where in the kept tokens' summed probabilities, most likely first, the choice falls: in [0, 1).
+    pub point: f64,
+}
+
+impl Draw {
+    /// A device keeps so many tokens at most.
+    pub const MOST_TOP_K: usize = 128;
+
+    /// Errors name the value and its legal range.
+    pub fn validate(&self) -> Result<()> {
+        let Draw { temperature, top_k, top_p, min_p, point } = *self;
+        SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty: 1.0, seed: None }.validate()?;
+        let most = Draw::MOST_TOP_K;
+        match (temperature > 0.0, (1..=most).contains(&top_k), (0.0..1.0).contains(&point)) {
+            (false, ..) => Err(Error::Input(format!("temperature {temperature}: a draw's must be more than 0"))),
+            (_, false, _) => Err(Error::Input(format!("top-k {top_k}: a draw's must be between 1 and {most}"))),
+            (.., false) => Err(Error::Input(format!("point {point}: must be at least 0 and less than 1"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The chosen token's id, given logits of shape `[vocab]`: what [`Sampler::sample`] would have chosen.
+    ///
+    /// Errors: a logit that is NaN or +∞, no logit above −∞.
+    pub fn choose(&self, logits: &[f32]) -> Result<u32> {
+        check(logits)?;
+        Ok(self.choose_from(logits, &mut Vec::new()))
+    }
+
+    /// From checked logits. `top_k` may be anything here, 0 for all.
+    fn choose_from(&self, logits: &[f32], candidates: &mut Vec<Candidate>) -> u32 {
+        let best = argmax(logits);
+        let keep = if self.top_k == 0 { logits.len() } else { self.top_k.min(logits.len()) };
+        largest(logits, keep, candidates);
+        let (max, temperature) = (logits[best as usize] as f64, self.temperature as f64);
+        for candidate in candidates.iter_mut() {
+            candidate.weight = ((candidate.logit as f64 - max) / temperature).exp();
+        }
+        if self.top_p < 1.0 {
+            keep_nucleus(candidates, self.top_p as f64);
+        }
+        candidates.retain(|candidate| candidate.weight >= self.min_p as f64);
+        draw(candidates, self.point).unwrap_or(best)
     }
 }
 
@@ -99,29 +162,23 @@ impl Sampler {
     /// Errors: a logit that is NaN or +∞, no logit above −∞, a recent id outside the vocabulary.
     pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32> {
         check(logits)?;
-        let Sampler { params, penalized, candidates, random, .. } = self;
-        let logits = match params.repetition_penalty {
-            1.0 => logits,
-            penalty => {
-                penalize(logits, recent, penalty, penalized)?;
-                penalized
-            }
-        };
-        let best = argmax(logits);
-        if params.temperature == 0.0 {
-            return Ok(best);
+        let penalty = self.params.repetition_penalty;
+        if penalty != 1.0 {
+            penalize(logits, recent, penalty, &mut self.penalized)?;
         }
-        let keep = if params.top_k == 0 { logits.len() } else { params.top_k.min(logits.len()) };
-        largest(logits, keep, candidates);
-        let (max, temperature) = (logits[best as usize] as f64, params.temperature as f64);
-        for candidate in candidates.iter_mut() {
-            candidate.weight = ((candidate.logit as f64 - max) / temperature).exp();
-        }
-        if params.top_p < 1.0 {
-            keep_nucleus(candidates, params.top_p as f64);
-        }
-        candidates.retain(|candidate| candidate.weight >= params.min_p as f64);
-        Ok(draw(candidates, random.random()).unwrap_or(best))
+        let draw = (self.params.temperature != 0.0).then(|| self.draw());
+        let logits = if penalty == 1.0 { logits } else { &self.penalized };
+        Ok(match draw {
+            Some(draw) => draw.choose_from(logits, &mut self.candidates),
+            None => argmax(logits),
+        })
+    }
+
+    /// The next choice, to be made elsewhere. The tokens are those of [`Sampler::sample`] where the parameters
+    /// [fit a device](SamplingParams::fit_device).
+    pub fn draw(&mut self) -> Draw {
+        let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
+        Draw { temperature, top_k, top_p, min_p, point: self.random.random() }
     }
 }
 
@@ -169,7 +226,8 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
 }
 
-/// The `keep` ≥ 1 largest logits above −∞, in [`order`] if that leaves any out, else by id.
+/// The `keep` ≥ 1 largest logits above −∞, in [`order`] if that leaves any out or they are
+/// as few as a device keeps, else by id.
 fn largest(logits: &[f32], keep: usize, out: &mut Vec<Candidate>) {
     out.clear();
     // Logits up to the floor have `keep` before them. It rises whenever as many again have come in,
@@ -185,7 +243,7 @@ fn largest(logits: &[f32], keep: usize, out: &mut Vec<Candidate>) {
             }
         }
     }
-    if keep < logits.len() {
+    if keep < logits.len() || keep <= Draw::MOST_TOP_K {
         out.sort_unstable_by(order);
         out.truncate(keep);
     }

@@ -37,6 +37,21 @@ fn rates_of_every_test_on_every_backend() {
 }
 
 #[test]
+fn sampled_beside_greedy() {
+    let model = TinyModel::new().write();
+    let backends: &[&str] = if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
+    for backend in backends {
+        let printed = stdout(&mut bench(&model, &["--backend", backend, "--sample", "--parallel", "1,2", "--json"]));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let results = report["results"].as_array().unwrap();
+        let at_start = results.iter().map(|row| row["test"].as_str().unwrap()).take(6);
+        let expected = ["pp5", "pp9", "tg3", "tg3 (sampled)", "tg3 x 2", "tg3 x 2 (sampled)"];
+        assert_eq!(at_start.collect::<Vec<_>>(), expected);
+        assert!(results.iter().all(|row| row["median"].as_f64() > Some(0.0)), "{printed}");
+    }
+}
+
+#[test]
 fn tables() {
     let model = TinyModel::new().write();
     let csv = stdout(&mut bench(&model, &["--backend", "cpu", "--csv"]));
@@ -57,18 +72,27 @@ fn tables() {
 fn kernels_of_a_step_as_table_and_trace() {
     let model = TinyModel::new().write();
     let trace = model.path().join("trace.json");
-    let mut command = bench(&model, &["--backend", "wgpu", "--profile", "--trace"]);
+    let mut command = bench(&model, &["--backend", "wgpu", "--sample", "--profile", "--trace"]);
     let printed = stdout(command.arg(&trace));
-    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 @ d4:"] {
+    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 (sampled):", "tg3 @ d4:"] {
         assert!(printed.contains(&format!("\n{test}")), "{printed}");
     }
-    for kernel in ["| matvec", "| matmul", "| rope_kv_update", "| norm_add_norm", "| argmax", "16x32 int4 g32"] {
+    for kernel in [
+        "| matvec",
+        "| matmul",
+        "| rope_kv_update",
+        "| norm_add_norm",
+        "| argmax",
+        "| top_k_parts",
+        "| sample",
+        "16x32 int4 g32",
+    ] {
         assert!(printed.contains(kernel), "{kernel} in {printed}");
     }
     let trace: Value = serde_json::from_str(&std::fs::read_to_string(trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
-    assert_eq!(threads.len(), 6);
+    assert_eq!(threads.len(), 8);
     assert!(kernels.iter().all(|event| event["ph"] == "X" && event["ts"].as_f64().is_some_and(|ts| ts >= 0.0)));
     assert!(kernels.iter().any(|event| event["name"] == "embed" && event["dur"].as_f64() > Some(0.0)));
 }

@@ -1,9 +1,18 @@
-//! The embedded model with other kernels than the adapter's facts choose.
+//! The embedded model with other kernels than the adapter's facts choose, and its text.
 
 mod common;
 
+use std::num::NonZeroUsize;
+
 use common::demo::perplexity;
-use gemma4_wgpu::gpu::KernelOptions;
+use gemma4_wgpu::{
+    checkpoint::Checkpoint,
+    generate::{FinishReason, Generation, Generator, Request},
+    gpu::KernelOptions,
+    sampling::SamplingParams,
+    text::Tokenizer,
+    weights::LoadOptions,
+};
 
 /// Past the window of 256, a token at a time: the way of decoding, whose products take int8 activations. Weights that are
 /// fetched ahead change nothing.
@@ -21,4 +30,51 @@ fn workgroup_memory_does_as_well_as_subgroups() {
     let kernels = KernelOptions { subgroups: Some(false), ..KernelOptions::default() };
     let found = perplexity(&common::gpu(kernels), 130, 65);
     assert!((found / expected - 1.0).abs() < 0.001, "{found}, on the CPU {expected}");
+}
+
+/// Two turns of a conversation. The first is stopped by a token that it says in the middle of it.
+fn converse(generator: &mut Generator<'_>, prompt: &[u32], sampling: SamplingParams) -> [Generation; 2] {
+    let mut answer = |prompt: &[u32], eos_ids: &[u32], afresh: bool| {
+        if afresh {
+            generator.reset();
+        }
+        let max_new_tokens = NonZeroUsize::new(12);
+        let request = Request { prompt, sampling, max_new_tokens, eos_ids, cancelled: &|| false };
+        pollster::block_on(generator.generate(&request, &mut |_| ())).unwrap()
+    };
+    let end = answer(prompt, &[], true).tokens[7];
+    let first = answer(prompt, &[end], true);
+    assert_eq!(first.finish_reason, FinishReason::Stop);
+    let second = [prompt, &first.tokens, &prompt[..5]].concat();
+    let second = answer(&second, &[], false);
+    [first, second]
+}
+
+/// The tokens of a seed do not depend on where they are chosen, nor does what is held of them.
+#[test]
+fn sampled_text_is_the_hosts() {
+    let checkpoint = Checkpoint::demo().unwrap();
+    let tokenizer = Tokenizer::new(&checkpoint.text_assets().unwrap()).unwrap();
+    let prompt = tokenizer.encode_prompt("Once upon a time there was a little", true).unwrap();
+    let off = Some(false);
+    let plainest =
+        KernelOptions { subgroups: off, f16: off, dp4a: off, coop: off, wide: off, lanes: off, checks: Some(true) };
+    let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
+    for kernels in [KernelOptions::default(), int8, plainest] {
+        let options = LoadOptions { context_length: 128, ..LoadOptions::default() };
+        let mut backend = common::load_gpu(&checkpoint, &options, kernels).unwrap();
+        let mut said = Vec::new();
+        for seed in 0..2 {
+            let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+            // A penalty that changes no logit by more than its last bit takes the choice to the host.
+            let on_host = SamplingParams { repetition_penalty: 1.0f32.next_up(), ..sampling };
+            let [device, host] = [sampling, on_host].map(|sampling| {
+                let turns = converse(&mut Generator::new(&mut backend), &prompt, sampling);
+                turns.map(|turn| (turn.tokens, turn.finish_reason, turn.seed, turn.stats.cached_tokens))
+            });
+            assert_eq!(device, host, "{kernels:?}, seed {seed}");
+            said.push(device[1].0.clone());
+        }
+        assert_ne!(said[0], said[1]);
+    }
 }

@@ -17,3 +17,5 @@ mod harness;
 mod linear;
 #[path = "kernels/norm.rs"]
 mod norm;
+#[path = "kernels/sample.rs"]
+mod sample;

@@ -8,7 +8,7 @@ mod sequences;
 
 pub(crate) use sequences::{Sequences, cache_capacity};
 
-use crate::{Error, Result, config::ModelConfig};
+use crate::{Error, Result, config::ModelConfig, sampling::Draw};
 
 /// A sequence with its own KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub struct SequenceId(pub usize);
 pub enum StepTokens<'a> {
     /// These ids.
     Host(&'a [u32]),
-    /// The one token that the sequence's previous step chose ([`StepOutput::Greedy`]). It never
+    /// The one token that the sequence's previous step chose ([`StepOutput::chooses`]). It never
     /// visits the host, so the step can be submitted before the token is read.
     Previous,
 }
@@ -35,7 +35,7 @@ impl StepTokens<'_> {
 }
 
 /// What a sequence wants back from a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StepOutput {
     /// Only the KV cache matters (all but the last chunk of a prompt).
     None,
@@ -45,6 +45,18 @@ pub enum StepOutput {
     AllLogits,
     /// The id with the largest logit at the last position, chosen on the device (lowest id among equals).
     Greedy,
+    /// An id drawn from the logits of the last position, on the device. [`Draw::choose`] defines it; where weights are
+    /// f32 sums, a choice within some 1e-6 of the boundary between two tokens may fall to the other one.
+    ///
+    /// Reading the step fails if a logit is NaN or +∞, or none is finite.
+    Sample(Draw),
+}
+
+impl StepOutput {
+    /// Whether a token is chosen, with which the next step can go on.
+    pub fn chooses(&self) -> bool {
+        matches!(self, StepOutput::Greedy | StepOutput::Sample(_))
+    }
 }
 
 /// One sequence's part of a step.
@@ -129,7 +141,7 @@ pub trait Backend {
     ///
     /// Errors: an empty step, a token id outside the vocabulary, more tokens than
     /// `max_step_tokens`, a sequence past `context_length`, `Previous` where the sequence's last
-    /// step was not `Greedy`.
+    /// step chose no token, a draw out of range.
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket>;
 
     /// Runs a step like [`Backend::submit`] and times its kernels, which then run one by one. Nothing is read back.

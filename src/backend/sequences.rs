@@ -143,6 +143,9 @@ impl Sequences {
                 let (wanted, context) = (tokens.len().saturating_add(sequence.len), self.context_length);
                 return Err(Error::Input(format!("{wanted} tokens do not fit in a context of {context}")));
             }
+            if let StepOutput::Sample(draw) = part.output {
+                draw.validate()?;
+            }
             total += tokens.len();
         }
         if total > self.max_step_tokens {
@@ -158,7 +161,7 @@ impl Sequences {
             let Some(sequence) = self.open.get_mut(&part.sequence.0) else { continue };
             sequence.len += part.tokens.count();
             sequence.longest = sequence.longest.max(sequence.len);
-            sequence.has_previous = part.output == StepOutput::Greedy;
+            sequence.has_previous = part.output.chooses();
         }
     }
 }

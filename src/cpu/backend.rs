@@ -43,7 +43,7 @@ pub struct CpuBackend {
 struct Slot {
     /// Of each layer.
     caches: Vec<KvCache>,
-    /// What its last step chose, if that was [`StepOutput::Greedy`].
+    /// What its last step chose, if it chose.
     chosen: u32,
 }
 
@@ -107,7 +107,7 @@ impl CpuBackend {
             .into_iter()
             .map(|(rows, output, chosen)| {
                 let last = rows.end - 1..rows.end;
-                match output {
+                Ok(match output {
                     StepOutput::None => StepResult::None,
                     StepOutput::LastLogits => StepResult::Logits(logits(last)),
                     StepOutput::AllLogits => StepResult::Logits(logits(rows)),
@@ -116,9 +116,14 @@ impl CpuBackend {
                         *chosen = token;
                         StepResult::Token(token)
                     }
-                }
+                    StepOutput::Sample(draw) => {
+                        let token = ops::sample(&logits(last), &draw)?;
+                        *chosen = token;
+                        StepResult::Token(token)
+                    }
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let held = self.weight_bytes + self.kv_bytes + activation_bytes(&self.model.config, tokens.len()) + logit_bytes;
         self.peak_bytes = self.peak_bytes.max(held);
         Ok(results)

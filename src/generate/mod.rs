@@ -205,7 +205,9 @@ impl<'b> Generator<'b> {
             let room = self.held.len() < context_length;
             let more = answer.tokens.len() + 1 < max_new && room;
             let ahead = match choice {
-                Choice::Device if more => Some(self.submit(sequence, StepTokens::Previous, StepOutput::Greedy)?),
+                Choice::Greedy | Choice::Device(_) if more => {
+                    Some(self.submit(sequence, StepTokens::Previous, choice.output())?)
+                }
                 _ => None,
             };
             let token = choice.read(self.backend, ticket, &context).await?;
@@ -273,40 +275,45 @@ pub fn check_prompt(tokens: usize, context_length: usize) -> Result<()> {
     }
 }
 
-/// Where the next token is chosen.
+/// How the next token is chosen, and where.
 enum Choice {
-    /// Greedy: on the device, which goes on without waiting for the host.
-    Device,
+    /// On the device, which goes on without waiting for the host…
+    Greedy,
+    /// …and so it does where it is told what to draw.
+    Device(Box<Sampler>),
     Host(Box<Sampler>),
 }
 
 impl Choice {
     fn new(params: &SamplingParams) -> Result<Choice> {
-        let sampler = Sampler::new(*params)?;
+        let sampler = Box::new(Sampler::new(*params)?);
         Ok(match params.temperature == 0.0 && params.repetition_penalty == 1.0 {
-            true => Choice::Device,
-            false => Choice::Host(Box::new(sampler)),
+            true => Choice::Greedy,
+            false if params.fit_device() => Choice::Device(sampler),
+            false => Choice::Host(sampler),
         })
     }
 
-    fn output(&self) -> StepOutput {
+    /// What the next step shall give: asked once for each token, in their order.
+    fn output(&mut self) -> StepOutput {
         match self {
-            Choice::Device => StepOutput::Greedy,
+            Choice::Greedy => StepOutput::Greedy,
+            Choice::Device(sampler) => StepOutput::Sample(sampler.draw()),
             Choice::Host(_) => StepOutput::LastLogits,
         }
     }
 
     fn seed(&self) -> Option<u64> {
         match self {
-            Choice::Device => None,
-            Choice::Host(sampler) => Some(sampler.seed()),
+            Choice::Greedy => None,
+            Choice::Device(sampler) | Choice::Host(sampler) => Some(sampler.seed()),
         }
     }
 
     /// Waits for a step of one sequence and gives its token, which follows `context`.
     async fn read(&mut self, backend: &mut dyn Backend, ticket: Ticket, context: &[u32]) -> Result<u32> {
         match (self, backend.read(ticket).await?.as_slice()) {
-            (Choice::Device, [StepResult::Token(token)]) => Ok(*token),
+            (Choice::Greedy | Choice::Device(_), [StepResult::Token(token)]) => Ok(*token),
             (Choice::Host(sampler), [StepResult::Logits(logits)]) => sampler.sample(logits, context),
             _ => Err(Error::Device("the backend answered a step with another kind of result".into())),
         }

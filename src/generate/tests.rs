@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     backend::{BackendInfo, LocalBoxFuture},
     config::{Architecture, ModelConfig},
+    sampling::Draw,
 };
 
 const VOCAB: u32 = 97;
@@ -29,7 +30,8 @@ struct Script {
     context_length: usize,
     open: bool,
     held: Vec<u32>,
-    greedy: Option<u32>,
+    /// The token that the last step chose.
+    chosen: Option<u32>,
     results: HashMap<u64, StepResult>,
     tickets: u64,
     can_truncate: bool,
@@ -61,7 +63,7 @@ impl Script {
             context_length,
             open: false,
             held: Vec::new(),
-            greedy: None,
+            chosen: None,
             results: HashMap::new(),
             tickets: 0,
             can_truncate: true,
@@ -117,7 +119,7 @@ impl Backend for Script {
             return Err(Error::Device("the window is gone".into()));
         }
         self.held.truncate(len);
-        self.greedy = None;
+        self.chosen = None;
         Ok(())
     }
 
@@ -127,7 +129,7 @@ impl Backend for Script {
         let before = self.held.len();
         match step.tokens {
             StepTokens::Host(tokens) => self.held.extend(tokens),
-            StepTokens::Previous => self.held.push(self.greedy.expect("the step before was greedy")),
+            StepTokens::Previous => self.held.push(self.chosen.expect("the step before chose")),
         }
         let added = self.held.len() - before;
         assert!((1..=4).contains(&added) && self.held.len() <= self.context_length);
@@ -135,7 +137,6 @@ impl Backend for Script {
         if self.run > self.fail_after {
             return Err(Error::Device("lost".into()));
         }
-        self.greedy = (step.output == StepOutput::Greedy).then(|| model(&self.held));
         let result = match step.output {
             StepOutput::None => StepResult::None,
             StepOutput::LastLogits => StepResult::Logits(Script::logits(&self.held)),
@@ -143,6 +144,11 @@ impl Backend for Script {
                 StepResult::Logits((before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect())
             }
             StepOutput::Greedy => StepResult::Token(model(&self.held)),
+            StepOutput::Sample(draw) => StepResult::Token(draw.choose(&Script::logits(&self.held))?),
+        };
+        self.chosen = match result {
+            StepResult::Token(token) => Some(token),
+            _ => None,
         };
         self.tickets += 1;
         self.results.insert(self.tickets, result);
@@ -204,18 +210,72 @@ fn length_runs_no_step_in_vain() {
 }
 
 #[test]
-fn sampling_on_the_host_gives_the_same_text_at_top_1() {
+fn all_tokens_are_sampled_on_the_host() {
     let mut script = Script::new(64);
-    let sampling = SamplingParams { temperature: 1.0, top_k: 1, ..GREEDY };
+    let sampling = SamplingParams { temperature: 1.0, top_p: 0.0, ..GREEDY };
     let request = Request { sampling, ..request(&PROMPT, 20, &[]) };
     let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
     assert_eq!(generation.tokens, expected(&PROMPT, 20));
     assert_eq!(script.most_unread, 2, "only the prompt's chunks overlap");
 }
 
+/// The first `count` tokens that the host's sampler draws after `prompt`.
+fn drawn(sampling: SamplingParams, prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut sampler = Sampler::new(sampling).unwrap();
+    let mut context = prompt.to_vec();
+    for _ in 0..count {
+        context.push(sampler.sample(&Script::logits(&context), &[]).unwrap());
+    }
+    context.split_off(prompt.len())
+}
+
+#[test]
+fn sampling_runs_one_step_ahead_and_takes_it_back() {
+    for seed in 0..20 {
+        let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+        let mut script = Script::new(64);
+        let mut generator = Generator::new(&mut script);
+        let answer = drawn(sampling, &PROMPT, 12);
+        let end = answer[7];
+        let length = answer.iter().position(|&token| token == end).unwrap();
+        let generation = generate(&mut generator, &Request { sampling, ..request(&PROMPT, 40, &[end]) }).unwrap();
+        assert_eq!((generation.finish_reason, generation.seed), (FinishReason::Stop, Some(seed)));
+        assert_eq!(generation.tokens, answer[..length]);
+        // The next answer starts from the same tokens and the same state of the seed as if nothing had run ahead.
+        let second: Vec<u32> = [&PROMPT[..], &generation.tokens, &[3, 1, 4]].concat();
+        let generation = generate(&mut generator, &Request { sampling, ..request(&second, 6, &[]) }).unwrap();
+        assert_eq!(generation.tokens, drawn(sampling, &second, 6));
+        assert_eq!(generation.stats.cached_tokens, PROMPT.len() + length);
+        drop(generator);
+        assert_eq!(script.run, PROMPT.len() + length + 1 + 3 + 5);
+        assert_eq!(script.most_unread, 2);
+        assert!(script.results.is_empty() && !script.open);
+    }
+}
+
+#[test]
+fn only_what_a_device_can_draw_goes_there() {
+    let sampling = SamplingParams { seed: Some(3), ..SamplingParams::default() };
+    let on_host = [
+        SamplingParams { top_k: 0, ..sampling },
+        SamplingParams { top_k: Draw::MOST_TOP_K + 1, ..sampling },
+        SamplingParams { repetition_penalty: 1.0f32.next_up(), ..sampling },
+        SamplingParams { repetition_penalty: 1.3, temperature: 0.0, ..sampling },
+    ];
+    let outputs = |params: &SamplingParams| Choice::new(params).unwrap().output();
+    assert!(on_host.iter().all(|params| outputs(params) == StepOutput::LastLogits));
+    for top_k in [1, 64, Draw::MOST_TOP_K] {
+        let StepOutput::Sample(draw) = outputs(&SamplingParams { top_k, ..sampling }) else { panic!("top-k {top_k}") };
+        assert_eq!((draw.temperature, draw.top_k, draw.top_p, draw.min_p), (1.0, top_k, 0.95, 0.0));
+        draw.validate().unwrap();
+    }
+    assert_eq!(outputs(&SamplingParams { temperature: 0.0, ..sampling }), StepOutput::Greedy);
+}
+
 #[test]
 fn the_context_fills_to_the_last_position() {
-    for sampling in [GREEDY, SamplingParams { top_k: 1, temperature: 1.0, ..GREEDY }] {
+    let drawn = SamplingParams { temperature: 1.0, ..GREEDY };
+    for sampling in [GREEDY, SamplingParams { top_k: 1, ..drawn }, SamplingParams { top_p: 0.0, ..drawn }] {
         let mut script = Script::new(12);
         let request = Request { sampling, max_new_tokens: None, ..request(&PROMPT, 1, &[]) };
         let generation = generate(&mut Generator::new(&mut script), &request).unwrap();

@@ -11,12 +11,13 @@ use super::{
     matrix::GpuStore,
     profile,
     synthetic::{SyntheticSource, SyntheticStore},
+    wanted::{OutputBlock, ResultPlace, Use, Wanted},
 };
 use crate::{
     Error, Result,
     backend::{
-        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult,
-        StepTokens, Ticket,
+        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult, StepTokens,
+        Ticket,
     },
     checkpoint::TensorSource,
     config::ModelConfig,
@@ -39,18 +40,11 @@ const TAKE_SAMPLED: u32 = u32::MAX;
 /// One token of a step, as kernels see it (`Row` in shaders/common/step.wgsl).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct StepRow {
+pub(super) struct StepRow {
     token: u32,
     position: u32,
-    slot: u32,
+    pub slot: u32,
     unused: u32,
-}
-
-/// Where a sequence's results lie in the readback buffer, in words.
-enum ResultPlace {
-    None,
-    Logits { first: usize, words: usize },
-    Token { word: usize },
 }
 
 /// A submitted step.
@@ -189,9 +183,7 @@ impl GpuBackend {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let step = StepSize { outputs: block.rows.len(), ..StepSize::default() };
         encode_all(&head.logits, &mut pass, step);
-        if block.greedy {
-            encode_all(&head.argmax, &mut pass, step);
-        }
+        encode_all(head.choice(&block.usage), &mut pass, step);
         drop(pass);
         if let Some((readback, offset)) = to {
             let bytes = 4 * (block.rows.len() * self.model.config.vocab_size) as u64;
@@ -229,8 +221,7 @@ impl GpuBackend {
         if let Some(block) = block {
             let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
             dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
-            let argmax = head.argmax.iter().filter(|_| block.greedy);
-            dispatches.extend(argmax.map(|dispatch| (dispatch, size)));
+            dispatches.extend(head.choice(&block.usage).iter().map(|dispatch| (dispatch, size)));
         }
         profile::run(&self.gpu, &dispatches).await
     }
@@ -269,14 +260,15 @@ impl GpuBackend {
                 queue.submit([encoded.finish()]);
                 self.write_step(rows.len(), block.rows.len(), Some(block));
             }
-            let to = readback.as_ref().filter(|_| block.logits).map(|buffer| (buffer, logits_at));
+            let logits = matches!(block.usage, Use::Logits);
+            let to = readback.as_ref().filter(|_| logits).map(|buffer| (buffer, logits_at));
             self.head_block(&mut encoder, head_shape(block), block, to);
-            if block.logits {
+            if logits {
                 logits_at += logit_bytes * block.rows.len() as u64;
             }
         }
         if let Some(readback) = &readback {
-            for (&slot, word) in wanted.greedy_slots.iter().zip(wanted.logit_rows * self.model.config.vocab_size..) {
+            for (slot, word) in wanted.chosen_slots().zip(wanted.logit_rows * self.model.config.vocab_size..) {
                 let (from, to) = (4 * slot as u64, 4 * word as u64);
                 encoder.copy_buffer_to_buffer(&scratch.sampled, from, readback, to, 4);
             }
@@ -292,6 +284,9 @@ impl GpuBackend {
         queue.write_buffer(&scratch.step, 0, bytemuck::cast_slice(&[rows as u32, outputs as u32]));
         if let Some(block) = block {
             queue.write_buffer(&scratch.outputs, 0, bytemuck::cast_slice(&block.rows));
+            if let Use::Sample(draws) = &block.usage {
+                queue.write_buffer(&scratch.draws, 0, bytemuck::cast_slice(draws));
+            }
         }
     }
 
@@ -317,17 +312,7 @@ impl GpuBackend {
         if self.readbacks.len() < 4 {
             self.readbacks.push(buffer);
         }
-        Ok(pending
-            .places
-            .iter()
-            .map(|place| match *place {
-                ResultPlace::None => StepResult::None,
-                ResultPlace::Token { word } => StepResult::Token(words[word]),
-                ResultPlace::Logits { first, words: count } => {
-                    StepResult::Logits(bytemuck::cast_slice(&words[first..first + count]).to_vec())
-                }
-            })
-            .collect())
+        pending.places.iter().map(|place| place.result(&words)).collect()
     }
 }
 
@@ -348,81 +333,6 @@ fn trunk_size(rows: &[StepRow]) -> StepSize {
 fn encode_all(dispatches: &[Dispatch], pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
     for dispatch in dispatches {
         dispatch.encode(pass, step);
-    }
-}
-
-/// Output rows that one pass of the head makes.
-struct OutputBlock {
-    /// Rows of the step.
-    rows: Vec<u32>,
-    /// Whether the logits are read back…
-    logits: bool,
-    /// …or a token is chosen from them.
-    greedy: bool,
-}
-
-/// What a step is to bring back. The readback buffer holds all logits, then all tokens.
-#[derive(Default)]
-struct Wanted {
-    outputs: Vec<StepOutput>,
-    /// Row ranges whose logits are read back, per sequence.
-    logit_ranges: Vec<std::ops::Range<u32>>,
-    logit_rows: usize,
-    greedy_rows: Vec<u32>,
-    greedy_slots: Vec<u32>,
-}
-
-impl Wanted {
-    fn new(step: &[SequenceStep<'_>], rows: &[StepRow]) -> Self {
-        let mut wanted = Wanted::default();
-        let mut first = 0u32;
-        for part in step {
-            let end = first + part.tokens.count() as u32;
-            let range = match part.output {
-                StepOutput::AllLogits => first..end,
-                StepOutput::LastLogits => end - 1..end,
-                StepOutput::None | StepOutput::Greedy => end..end,
-            };
-            if part.output == StepOutput::Greedy {
-                wanted.greedy_rows.push(end - 1);
-                wanted.greedy_slots.push(rows[first as usize].slot);
-            }
-            wanted.logit_rows += range.len();
-            wanted.logit_ranges.push(range);
-            wanted.outputs.push(part.output);
-            first = end;
-        }
-        wanted
-    }
-
-    /// Output rows in passes of at most `most`: those read back first.
-    fn blocks(&self, most: usize) -> Vec<OutputBlock> {
-        let logit_rows: Vec<u32> = self.logit_ranges.iter().cloned().flatten().collect();
-        let block = |logits| move |rows: &[u32]| OutputBlock { rows: rows.to_vec(), logits, greedy: !logits };
-        let of_logits = logit_rows.chunks(most).map(block(true));
-        of_logits.chain(self.greedy_rows.chunks(most).map(block(false))).collect()
-    }
-
-    /// Words of the readback buffer.
-    fn words(&self, vocab: usize) -> usize {
-        self.logit_rows * vocab + self.greedy_slots.len()
-    }
-
-    fn places(&self, vocab: usize) -> Vec<ResultPlace> {
-        let (mut first, mut word) = (0, self.logit_rows * vocab);
-        let place = |(output, range): (&StepOutput, &std::ops::Range<u32>)| match output {
-            StepOutput::None => ResultPlace::None,
-            StepOutput::Greedy => {
-                word += 1;
-                ResultPlace::Token { word: word - 1 }
-            }
-            StepOutput::LastLogits | StepOutput::AllLogits => {
-                let words = range.len() * vocab;
-                first += words;
-                ResultPlace::Logits { first: first - words, words }
-            }
-        };
-        self.outputs.iter().zip(&self.logit_ranges).map(place).collect()
     }
 }
 

@@ -354,8 +354,17 @@ impl Gpu {
 
     /// Waits until the device has done all that was submitted (in a browser: returns at once).
     pub fn wait(&self) -> Result<()> {
-        self.0.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| Error::Device(one_line(&error)))?;
-        self.check()
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        let polled = self.0.device.poll(how);
+        if polled.is_err() {
+            // A loss is told by the next poll, and tells more.
+            let _ = self.0.device.poll(wgpu::PollType::Poll);
+        }
+        self.check()?;
+        polled.map(|_| ()).map_err(|error| Error::Device(one_line(&error)))
     }
 
     /// Starts to map a readback buffer; the device must be done with `submission` first.
@@ -369,9 +378,7 @@ impl Gpu {
 
     /// Waits until the device has done a submission (in a browser: returns at once).
     pub(super) fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None };
-        self.0.device.poll(poll).map_err(|error| Error::Device(one_line(&error)))?;
-        self.check()
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
     }
 
     /// Waits for a mapping, copies the buffer out and gives it back unmapped.
@@ -383,6 +390,7 @@ impl Gpu {
             // What the device said by itself tells more.
             return self.check().and(Err(Error::Device(reason)));
         }
+        self.check()?;
         let view = buffer.get_mapped_range(..).map_err(|error| Error::Device(one_line(&error)))?;
         let values = bytemuck::pod_collect_to_vec(&view);
         drop(view);
@@ -442,10 +450,11 @@ fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
     }));
     let of_loss = fault.clone();
     device.set_device_lost_callback(move |reason, message| {
-        // A browser's page can destroy a device too.
-        if reason != wgpu::DeviceLostReason::Destroyed || cfg!(target_arch = "wasm32") {
-            store(&of_loss, format!("lost: {}", message.replace('\n', " ")));
-        }
+        let why = match message.split_whitespace().collect::<Vec<_>>().join(" ") {
+            why if why.is_empty() => format!("{reason:?}").to_lowercase(),
+            why => why,
+        };
+        store(&of_loss, format!("lost: {why}: load the model again"));
     });
 }
 

@@ -3,12 +3,13 @@
 use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix,
     kernels::{
-        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAddNorm, RawHeads, RmsNorm, RopeKvUpdate, Sdpa, SdpaCombine,
-        SdpaCoop, SdpaDecode, SplitAttention, stride,
+        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAddNorm, RawHeads, RmsNorm, RopeKvUpdate, Sample, Sdpa,
+        SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts, stride,
     },
     layers::{GpuLayer, LayerCache},
     plan::{Input, Place, Plan},
     scratch::Scratch,
+    wanted::Use,
 };
 use crate::{
     Result,
@@ -50,7 +51,19 @@ pub(super) struct Trunk(pub Vec<Dispatch>);
 /// Dispatches from final hidden states to logits, and from logits to tokens.
 pub(super) struct Head {
     pub logits: Vec<Dispatch>,
-    pub argmax: Vec<Dispatch>,
+    argmax: Vec<Dispatch>,
+    sample: Vec<Dispatch>,
+}
+
+impl Head {
+    /// What chooses tokens after the logits.
+    pub fn choice(&self, usage: &Use) -> &[Dispatch] {
+        match usage {
+            Use::Logits => &[],
+            Use::Greedy => &self.argmax,
+            Use::Sample(_) => &self.sample,
+        }
+    }
 }
 
 /// A model's weights, caches and scratch on a device.
@@ -257,6 +270,9 @@ impl Model {
         let logits = std::mem::take(&mut plan.steps);
         plan.run(&ArgmaxParts { n: vocab }, &[&s.logits, &s.argmax_parts])?;
         plan.run(&Argmax { n: vocab }, &[&s.argmax_parts, &s.outputs, &s.rows, &s.sampled])?;
-        Ok(Head { logits, argmax: plan.steps })
+        let argmax = std::mem::take(&mut plan.steps);
+        plan.run(&TopKParts { n: vocab }, &[&s.logits, &s.draws, &s.sample_parts])?;
+        plan.run(&Sample { n: vocab }, &[&s.sample_parts, &s.draws, &s.outputs, &s.rows, &s.sampled])?;
+        Ok(Head { logits, argmax, sample: plan.steps })
     }
 }

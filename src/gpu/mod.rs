@@ -15,6 +15,7 @@ mod profile;
 mod scratch;
 mod synthetic;
 mod unroll;
+mod wanted;
 mod wgsl;
 
 pub use adapter::{AdapterFacts, CooperativeMatrix, DeviceOptions, KernelOptions, Variant, adapters};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Gpu, GpuBuffer, Variant,
-    kernels::{Argmax, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, SplitAttention, stride},
+    kernels::{Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention, stride},
 };
 use crate::{
     Result,
@@ -64,6 +64,10 @@ pub(super) struct Scratch<B = GpuBuffer> {
     pub logits: B,
     /// See [`ArgmaxParts`](super::kernels::ArgmaxParts).
     pub argmax_parts: B,
+    /// See [`TopKParts`](super::kernels::TopKParts).
+    pub sample_parts: B,
+    /// How the tokens of a pass of the head are drawn.
+    pub draws: B,
     /// Inputs of the step: one [`super::backend::StepRow`] a token.
     pub rows: B,
     /// Rows whose logits are wanted.
@@ -102,6 +106,8 @@ impl<B> Scratch<B> {
             let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
             config.layers.iter().map(|layer| size(&of(layer), variant)).max().unwrap_or(0)
         };
+        // A sequence draws one token a step.
+        let drawn = logit_rows.min(options.max_sequences);
         let by_width = |label: &str, width: fn(&LayerConfig) -> usize| {
             let widths: BTreeSet<usize> = config.layers.iter().map(width).collect();
             widths.into_iter().map(|cols| Ok((cols, floats(label, rows, stride(cols))?))).collect::<Result<_>>()
@@ -125,6 +131,8 @@ impl<B> Scratch<B> {
             gathered: floats("outputs", logit_rows, hidden)?,
             logits: floats("logits", logit_rows, config.vocab_size)?,
             argmax_parts: gpu.buffer("argmax", (8 * Argmax::PARTS * logit_rows) as u64)?,
+            sample_parts: gpu.buffer("candidates", (8 * Sample::CANDIDATES * drawn) as u64)?,
+            draws: gpu.buffer("draws", (size_of::<DrawWords>() * drawn) as u64)?,
             rows: gpu.buffer("rows", 16 * rows as u64)?,
             outputs: gpu.buffer("output rows", 4 * logit_rows as u64)?,
             sampled: gpu.buffer("sampled", 4 * options.max_sequences as u64)?,

@@ -109,6 +109,13 @@ impl Engine {
                     *chosen = Some(token.try_clone()?);
                     Outcome::Token(token)
                 }
+                // Chosen on this thread, which waits for the logits; the caller goes on.
+                StepOutput::Sample(draw) => {
+                    let token = draw.choose(&logits(last)?.read::<f32>()?)?;
+                    let token = Array::new(bytemuck::bytes_of(&token), &[1], Dtype::U32)?;
+                    *chosen = Some(token.try_clone()?);
+                    Outcome::Token(token)
+                }
             });
         }
         let results = outcomes.iter().filter_map(|outcome| match outcome {

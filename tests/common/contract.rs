@@ -5,6 +5,7 @@ use gemma4_wgpu::{
     Error,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
     quant::Quantize,
+    sampling::{Draw, Sampler, SamplingParams},
     weights::{CacheType, LoadOptions},
 };
 
@@ -16,6 +17,8 @@ use super::{
 
 const F32: LoadOptions =
     LoadOptions { quantize: Quantize::None, context_length: 64, max_sequences: 2, cache_type: CacheType::F32 };
+
+const DRAW: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
 
 fn vocab(backend: &dyn Backend) -> usize {
     backend.config().vocab_size
@@ -130,6 +133,80 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     assert_close(&last, &all[14 * vocab..], tolerance, "last step");
 }
 
+/// Tokens drawn on the device are those that the host would draw from the same logits, each sequence by its own values,
+/// even where steps are submitted before tokens are read.
+pub fn draws_like_the_host(make: Make) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let vocab = vocab(&*backend);
+    let prompts = [random_tokens(vocab, 9, 5), random_tokens(vocab, 6, 6)];
+    let values = [
+        SamplingParams { temperature: 0.9, top_k: 20, seed: Some(1), ..SamplingParams::default() },
+        SamplingParams { temperature: 2.0, top_k: 128, top_p: 1.0, min_p: 0.01, seed: Some(2), ..Default::default() },
+    ];
+    const STEPS: usize = 12;
+    // The first of the two now and then takes the likeliest token.
+    let mut samplers = values.map(|values| Sampler::new(values).unwrap());
+    let draws: Vec<[Option<Draw>; 2]> =
+        (0..STEPS).map(|i| [(i % 4 != 3).then(|| samplers[0].draw()), Some(samplers[1].draw())]).collect();
+
+    let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
+    let mut tickets = Vec::new();
+    for (i, draws) in draws.iter().enumerate() {
+        let part = |s: usize| SequenceStep {
+            sequence: sequences[s],
+            tokens: if i == 0 { StepTokens::Host(&prompts[s]) } else { StepTokens::Previous },
+            output: draws[s].map_or(StepOutput::Greedy, StepOutput::Sample),
+        };
+        tickets.push(backend.submit(&[part(0), part(1)]).unwrap());
+    }
+    let results: Vec<_> = tickets.into_iter().map(|ticket| pollster::block_on(backend.read(ticket)).unwrap()).collect();
+    sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
+
+    let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
+    let mut tokens = prompts;
+    for (i, (draws, results)) in draws.iter().zip(results).enumerate() {
+        let part = |s: usize| SequenceStep {
+            sequence: sequences[s],
+            tokens: StepTokens::Host(&tokens[s]),
+            output: StepOutput::LastLogits,
+        };
+        let ticket = backend.submit(&[part(0), part(1)]).unwrap();
+        let rows = pollster::block_on(backend.read(ticket)).unwrap().into_iter().map(logits);
+        let chosen: Vec<u32> = rows
+            .zip(draws)
+            .map(|(row, draw)| draw.map_or_else(|| argmax(&row), |draw| draw.choose(&row).unwrap()))
+            .collect();
+        assert_eq!(results, [StepResult::Token(chosen[0]), StepResult::Token(chosen[1])], "step {i}");
+        tokens = [vec![chosen[0]], vec![chosen[1]]];
+    }
+}
+
+/// A token is drawn beside logits that are read, in one step.
+pub fn draws_beside_logits(make: Make) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];
+    let draw = Sampler::new(SamplingParams { seed: Some(5), ..SamplingParams::default() }).unwrap().draw();
+    let mut run = |outputs: [StepOutput; 2]| {
+        let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
+        let part = |s: usize| {
+            let tokens = StepTokens::Host(&prompts[s]);
+            SequenceStep { sequence: sequences[s], tokens, output: outputs[s] }
+        };
+        let ticket = backend.submit(&[part(0), part(1)]).unwrap();
+        let results = pollster::block_on(backend.read(ticket)).unwrap();
+        sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
+        results
+    };
+    let logits_of_both = run([StepOutput::LastLogits, StepOutput::LastLogits]);
+    let [first, second] = [0, 1].map(|s| logits(logits_of_both[s].clone()));
+    let token = |row: &[f32]| StepResult::Token(draw.choose(row).unwrap());
+    let drawn_second = run([StepOutput::LastLogits, StepOutput::Sample(draw)]);
+    assert_eq!(drawn_second, [StepResult::Logits(first.clone()), token(&second)]);
+    let drawn_first = run([StepOutput::Sample(draw), StepOutput::AllLogits]);
+    assert_eq!(drawn_first[0], token(&first));
+    assert_eq!(logits(drawn_first[1].clone()).len(), 9 * second.len());
+}
+
 /// Only the last step's choice counts as previous, and not after it was truncated away.
 pub fn previous_needs_a_choice(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
@@ -144,7 +221,8 @@ pub fn previous_needs_a_choice(make: Make) {
     assert!(previous_after(StepOutput::Greedy, None).is_ok()); // 3 positions
     assert!(matches!(previous_after(StepOutput::LastLogits, None), Err(Error::Input(_)))); // 5
     assert!(previous_after(StepOutput::Greedy, Some(7)).is_ok()); // 8
-    assert!(matches!(previous_after(StepOutput::Greedy, Some(9)), Err(Error::Input(_))));
+    assert!(matches!(previous_after(StepOutput::Greedy, Some(9)), Err(Error::Input(_)))); // 9
+    assert!(previous_after(StepOutput::Sample(DRAW), None).is_ok());
 }
 
 /// Two sequences in one step give what each gives alone.
@@ -250,6 +328,22 @@ pub fn bad_steps_are_refused(make: Make) {
         assert!(!error.to_string().contains('\n'), "{what}: {error}");
         assert_eq!(backend.sequence_len(sequence), 3, "{what}");
     }
+    let bad_draws = [
+        (Draw { temperature: 0.0, ..DRAW }, "temperature"),
+        (Draw { temperature: f32::NAN, ..DRAW }, "temperature"),
+        (Draw { top_k: 0, ..DRAW }, "top-k"),
+        (Draw { top_k: Draw::MOST_TOP_K + 1, ..DRAW }, "between 1 and 128"),
+        (Draw { top_p: 1.5, ..DRAW }, "top-p"),
+        (Draw { min_p: -1.0, ..DRAW }, "min-p"),
+        (Draw { point: 1.0, ..DRAW }, "point"),
+        (Draw { point: f64::NAN, ..DRAW }, "point"),
+    ];
+    for (draw, named) in bad_draws {
+        let step = SequenceStep { output: StepOutput::Sample(draw), ..good };
+        let error = backend.submit(&[step]).expect_err(named);
+        assert!(matches!(error, Error::Input(_)) && error.to_string().contains(named), "{named}: {error}");
+        assert_eq!(backend.sequence_len(sequence), 3, "{named}");
+    }
     backend.close_sequence(sequence);
     assert!(backend.submit(&[good]).is_err());
 }
@@ -309,6 +403,7 @@ macro_rules! contract_tests {
             @ $make;
             chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance), f16_cache_is_close_to_f32(),
             outputs_agree($tolerance), previous_continues_greedily($tolerance),
+            draws_like_the_host(), draws_beside_logits(),
             previous_needs_a_choice(), sequences_do_not_touch($tolerance),
             truncate_forgets($tolerance), closed_sequences_make_room($tolerance), bad_steps_are_refused(),
             large_steps_are_refused(), impossible_options_are_refused(), info_is_plausible($name),

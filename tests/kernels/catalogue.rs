@@ -7,7 +7,7 @@ use gemma4_wgpu::{
         kernels::{
             Argmax, ArgmaxParts, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear, Matmul,
             MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, RawHeads, RmsNorm,
-            RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
+            RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts,
         },
     },
     quant::PackFormat,
@@ -70,6 +70,8 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         Box::new(GatherRows { cols: 5376 }),
         Box::new(ArgmaxParts { n: 262144 }),
         Box::new(Argmax { n: 262144 }),
+        Box::new(TopKParts { n: 262144 }),
+        Box::new(Sample { n: 262144 }),
     ];
     let mut forms = vec![Emit::Floats, Emit::Q8];
     if variant.f16 {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    sampling::{Sampler, SamplingParams},
 };
 
 /// One row of the table.
@@ -15,6 +16,8 @@ pub struct Test {
     pub depth: usize,
     /// Sequences that run together.
     pub parallel: usize,
+    /// Tokens are drawn at random, as Gemma's authors recommend, instead of taking the likeliest.
+    pub sampled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Test {
         }
     }
 
-    /// `pp512`, `tg128 @ d4096`, `tg128 x 8`.
+    /// `pp512`, `tg128 @ d4096`, `tg128 x 8`, `tg128 (sampled)`.
     pub fn name(&self) -> String {
         let mut name = match self.work {
             Work::Prompt(count) => format!("pp{count}"),
@@ -54,6 +57,9 @@ impl Test {
         if self.parallel > 1 {
             name += &format!(" x {}", self.parallel);
         }
+        if self.sampled {
+            name += " (sampled)";
+        }
         name
     }
 
@@ -63,6 +69,12 @@ impl Test {
         let outcome = pollster::block_on(self.run_in(backend, &sequences, seed));
         sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
         outcome
+    }
+
+    /// How the test's tokens are chosen.
+    pub(super) fn choice(&self, seed: u64) -> Result<Choice> {
+        let params = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+        self.sampled.then(|| Sampler::new(params)).transpose().map(Choice)
     }
 
     async fn run_in(&self, backend: &mut dyn Backend, sequences: &[SequenceId], seed: &mut u64) -> Result<Duration> {
@@ -82,10 +94,19 @@ impl Test {
                     prompt(backend, sequence, 1, seed).await?;
                 }
                 let start = Instant::now();
-                generate(backend, sequences, count).await?;
+                generate(backend, sequences, count, self.choice(*seed)?).await?;
                 Ok(start.elapsed())
             }
         }
+    }
+}
+
+/// How tokens are chosen: drawn if there is a sampler.
+pub(super) struct Choice(Option<Sampler>);
+
+impl Choice {
+    pub fn next(&mut self) -> StepOutput {
+        self.0.as_mut().map_or(StepOutput::Greedy, |sampler| StepOutput::Sample(sampler.draw()))
     }
 }
 
@@ -113,13 +134,11 @@ pub(super) async fn prompt(
 }
 
 /// Generates `count` tokens in every sequence, one step ahead of reading them.
-async fn generate(backend: &mut dyn Backend, sequences: &[SequenceId], count: usize) -> Result<()> {
-    let step: Vec<SequenceStep<'_>> = sequences
-        .iter()
-        .map(|&sequence| SequenceStep { sequence, tokens: StepTokens::Previous, output: StepOutput::Greedy })
-        .collect();
+async fn generate(backend: &mut dyn Backend, sequences: &[SequenceId], count: usize, mut choice: Choice) -> Result<()> {
     let mut in_flight: Option<Ticket> = None;
     for _ in 0..count {
+        let part = |&sequence| SequenceStep { sequence, tokens: StepTokens::Previous, output: choice.next() };
+        let step: Vec<SequenceStep<'_>> = sequences.iter().map(part).collect();
         let ticket = backend.submit(&step)?;
         if let Some(earlier) = in_flight.replace(ticket) {
             tokens(backend.read(earlier).await?)?;

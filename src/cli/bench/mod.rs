@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// Sequences that generate together
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNT")]
     parallel: Vec<NonZeroUsize>,
+    /// Generate with tokens drawn at temperature 1, top-k 64 and top-p 0.95 too, after the likeliest ones
+    #[arg(long)]
+    sample: bool,
     /// How often each test runs, after a warm-up
     #[arg(short, long, default_value = "5", value_name = "COUNT")]
     repetitions: NonZeroUsize,
@@ -87,10 +90,13 @@ impl BenchArgs {
         let mut tests = Vec::new();
         for &depth in &self.depth {
             let prompts = self.prompt.iter().filter(|&&count| count > 0);
-            tests.extend(prompts.map(|&count| Test { work: Work::Prompt(count), depth, parallel: 1 }));
+            let test = |work, parallel, sampled| Test { work, depth, parallel, sampled };
+            tests.extend(prompts.map(|&count| test(Work::Prompt(count), 1, false)));
             for &count in self.generate.iter().filter(|&&count| count > 0) {
-                let work = Work::Generate(count);
-                tests.extend(self.parallel.iter().map(|parallel| Test { work, depth, parallel: parallel.get() }));
+                for parallel in &self.parallel {
+                    let choices = if self.sample { &[false, true][..] } else { &[false] };
+                    tests.extend(choices.iter().map(|&s| test(Work::Generate(count), parallel.get(), s)));
+                }
             }
         }
         match tests.is_empty() {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::measure::{Test, Work, prompt, random_tokens};
 use crate::{
     Error, Result,
-    backend::{Backend, KernelTime, SequenceStep, StepOutput, StepTokens},
+    backend::{Backend, KernelTime, SequenceStep, StepTokens},
 };
 
 /// Times the kernels of one step of a test: a chunk of the prompt, or one generated token.
@@ -20,7 +20,8 @@ pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec
         };
         prompt(backend, sequence, test.depth, seed).await?;
         let tokens = random_tokens(backend, count, seed);
-        let step = SequenceStep { sequence, tokens: StepTokens::Host(&tokens), output: StepOutput::Greedy };
+        let output = test.choice(*seed)?.next();
+        let step = SequenceStep { sequence, tokens: StepTokens::Host(&tokens), output };
         // Once to compile the kernels.
         backend.profile(&[step]).await?;
         backend.truncate(sequence, test.depth)?;

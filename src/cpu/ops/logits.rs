@@ -1,3 +1,5 @@
+use crate::{Result, sampling::Draw};
+
 /// `cap · tanh(x / cap)`, in place.
 pub fn softcap(logits: &mut [f32], cap: f32) {
     logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
@@ -13,6 +15,11 @@ pub fn argmax(logits: &[f32]) -> u32 {
         }
     }
     best.0 as u32
+}
+
+/// The id that a draw chooses; errors as [`Draw::choose`] does.
+pub fn sample(logits: &[f32], draw: &Draw) -> Result<u32> {
+    draw.choose(logits)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod rope;
 pub use attention::{Attention, sdpa};
 pub use embed::embed;
 pub use gelu::gelu_mul;
-pub use logits::{argmax, softcap};
+pub use logits::{argmax, sample, softcap};
 pub use matmul::{matmul, matmul_q8};
 pub use norm::{norm_add_norm, rms_norm};
 pub use quantize::{QUANTIZE_GROUP, QuantizedRows, quantize_rows};

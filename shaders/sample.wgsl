@@ -1,0 +1,80 @@
+// sampled[slot] = an id drawn from the top_k largest logits at a temperature, of those the most likely that hold top_p,
+// of those none less likely than min_p times the first. NO_TOKEN if a logit is NaN or +inf, or none is finite.
+
+@group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;      // [outputs, PARTS · MOST], see top_k_parts
+@group(0) @binding(1) var<storage, read> draws: array<Draw>;           // [outputs]
+@group(0) @binding(2) var<storage, read> outputs: array<u32>;          // [outputs]: rows of the step
+@group(0) @binding(3) var<storage, read> rows: array<Row>;             // [rows]
+@group(0) @binding(4) var<storage, read_write> sampled: array<u32>;    // [slots]
+
+const NO_TOKEN: u32 = 0xffffffffu;
+
+var<workgroup> ranked: array<vec2<u32>, MOST>;
+var<workgroup> weights: array<f32, MOST>;
+
+fn candidate(row: u32, i: u32) -> vec2<u32> {
+    return parts[row * PARTS * MOST + i];
+}
+
+// From `kept` to `ranked`, best first.
+fn rank(k: u32, local: u32) {
+    if local < k {
+        let mine = kept[local];
+        var place = 0u;
+        for (var i = 0u; i < k; i++) {
+            let other = kept[i];
+            let better = other.x > mine.x || (other.x == mine.x && other.y < mine.y);
+            // Places that no candidate fills are alike.
+            let earlier = all(other == mine) && i < local;
+            place += select(0u, 1u, better || earlier);
+        }
+        ranked[place] = mine;
+    }
+    workgroupBarrier();
+}
+
+// One invocation adds, in the order of the host.
+fn choose(draw: Draw) -> u32 {
+    if ranked[0].x >= INFINITE_KEY || ranked[0].x <= MINUS_INFINITE_KEY {
+        return NO_TOKEN;
+    }
+    var total = 0.0;
+    for (var i = 0u; i < draw.top_k; i++) {
+        total += weights[i];
+    }
+    let wanted = select(3.4e38, draw.top_p * total, draw.top_p < 1.0);
+    var count = 0u;
+    var sum = 0.0;
+    while count < draw.top_k && (count == 0u || (sum < wanted && weights[count] >= draw.min_p)) {
+        sum += weights[count];
+        count++;
+    }
+    let point = draw.point * sum;
+    var id = ranked[0].y;
+    var before = 0.0;
+    for (var i = 0u; i < count && before <= point; i++) {
+        if weights[i] > 0.0 {
+            id = ranked[i].y;
+        }
+        before += weights[i];
+    }
+    return id;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let draw = draws[group.x];
+    keep_best(group.x, 0u, PARTS * draw.top_k, draw.top_k, local);
+    rank(draw.top_k, local);
+    if local < draw.top_k {
+        let key = ranked[local].x;
+        // Halves, whose difference is no infinity. What is far less likely is as good as impossible.
+        let difference = 0.5 * logit_of(key) - 0.5 * logit_of(ranked[0].x);
+        let exponent = max(2.0 * (difference / draw.temperature), -200.0);
+        weights[local] = select(0.0, exp(exponent), key > MINUS_INFINITE_KEY);
+    }
+    workgroupBarrier();
+    if local == 0u {
+        sampled[rows[outputs[group.x]].slot] = choose(draw);
+    }
+}

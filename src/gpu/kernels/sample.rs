@@ -1,0 +1,105 @@
+//! Choosing a token at random from the logits.
+
+use super::Kernel;
+use crate::{
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    sampling::Draw,
+};
+
+/// The first half of [`Sample`]: the best candidates of each part of a row.
+///
+/// Bindings: logits `[outputs, n]`, draws `[outputs]` ([`DrawWords`]), parts `[outputs, CANDIDATES, 2]`.
+#[derive(Debug, Clone, Copy)]
+pub struct TopKParts {
+    pub n: usize,
+}
+
+/// The best of all, and of them the one that was drawn.
+///
+/// Bindings: parts, draws, outputs (row indexes), rows, sampled `[slots]`: an id, or `u32::MAX` if a logit is NaN or +∞,
+/// or none is finite.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    pub n: usize,
+}
+
+impl Sample {
+    /// Parts of a row that are searched at once.
+    const PARTS: usize = 64;
+    /// Candidates that the parts of a row have room for.
+    pub const CANDIDATES: usize = Self::PARTS * Draw::MOST_TOP_K;
+    /// An invocation for each value of a byte.
+    const WORKGROUP: usize = 256;
+}
+
+/// A [`Draw`] as kernels see it (`Draw` in shaders/common/draw.wgsl).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct DrawWords {
+    temperature: f32,
+    top_p: f32,
+    min_p: f32,
+    point: f32,
+    top_k: u32,
+}
+
+impl DrawWords {
+    /// Always the most likely token.
+    pub const LIKELIEST: DrawWords = DrawWords { temperature: 1.0, top_p: 1.0, min_p: 0.0, point: 0.0, top_k: 1 };
+}
+
+impl From<Draw> for DrawWords {
+    fn from(draw: Draw) -> Self {
+        // Rounded down: 1 would lie past the last token.
+        let point = ((draw.point * (1 << 24) as f64).floor() / (1 << 24) as f64) as f32;
+        // Denormal temperatures would be zero to some devices.
+        let temperature = draw.temperature.max(1e-30);
+        DrawWords { temperature, top_p: draw.top_p, min_p: draw.min_p, point, top_k: draw.top_k as u32 }
+    }
+}
+
+/// Constants and the selection that both halves share, for rows of `n` logits.
+fn selection(n: usize) -> Wgsl {
+    // Ids, and one more that is none.
+    let id_digits = (u32::BITS - (n as u32).leading_zeros()).div_ceil(8).max(1);
+    Wgsl::new()
+        .uint("WORKGROUP", Sample::WORKGROUP)
+        .uint("N", n)
+        .uint("PARTS", Sample::PARTS)
+        .uint("MOST", Draw::MOST_TOP_K)
+        .uint("ID_DIGITS", id_digits as usize)
+        .uint("NO_ID", (u32::MAX >> (32 - 8 * id_digits)) as usize)
+        .part(include_str!("../../../shaders/common/draw.wgsl"))
+        .part(include_str!("../../../shaders/common/top_k.wgsl"))
+}
+
+impl Kernel for TopKParts {
+    fn source(&self, _: &Variant) -> KernelSource {
+        KernelSource {
+            name: "top_k_parts",
+            wgsl: selection(self.n).part(include_str!("../../../shaders/top_k_parts.wgsl")).finish(),
+            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Outputs, Extent::Fixed(Sample::PARTS as u32), Extent::Fixed(1)])
+    }
+}
+
+impl Kernel for Sample {
+    fn source(&self, _: &Variant) -> KernelSource {
+        KernelSource {
+            name: "sample",
+            wgsl: selection(self.n)
+                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/sample.wgsl"))
+                .finish(),
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid::outputs()
+    }
+}
