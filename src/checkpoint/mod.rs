@@ -2,6 +2,7 @@
 
 pub mod assets;
 pub mod gguf;
+pub mod gguf_writer;
 pub mod names;
 pub mod safetensors;
 pub mod writer;
