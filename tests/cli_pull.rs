@@ -53,7 +53,7 @@ impl Setup {
     /// A command that knows this server and cache, and nothing else of the environment.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = program(args);
-        for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"] {
+        for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"] {
             command.env_remove(name);
         }
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
@@ -194,7 +194,8 @@ fn after_ctrl_c_the_next_pull_goes_on() {
     setup.server.fail("/data/", [Fault::SlowAfter(2_000_000)]);
     let mut command = Process::new(assert_cmd::cargo::cargo_bin("gemma4-wgpu"));
     command.args(["pull", REPOSITORY]).env("HF_ENDPOINT", &setup.server.endpoint).env("HF_HOME", setup.home.path());
-    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "SSL_CERT_FILE"] {
+    for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "SSL_CERT_FILE"]
+    {
         command.env_remove(name);
     }
     let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -336,6 +337,8 @@ fn what_is_no_endpoint() {
     let mut pull = setup.pull(&[REPOSITORY, "--quiet"]);
     let line = error_line(pull.env("HF_ENDPOINT", "ftp://127.0.0.1"));
     assert!(line.contains("HF_ENDPOINT=ftp://127.0.0.1: want a URL"), "{line}");
+    let line = error_line(setup.pull(&[REPOSITORY, "--quiet"]).env("HF_HUB_OFFLINE", "1"));
+    assert!(line.contains("HF_HUB_OFFLINE=1 forbids downloads"), "{line}");
     // Something that is no Hub.
     let line = error_line(pull.env("HF_ENDPOINT", format!("{}/other", setup.server.endpoint)));
     assert!(line.contains("404"), "{line}");

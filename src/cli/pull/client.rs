@@ -72,8 +72,12 @@ impl<'a> Client<'a> {
     /// The endpoint and token that the environment names: HF_ENDPOINT; HF_TOKEN or its file. Certificates are Mozilla's,
     /// or those of SSL_CERT_FILE.
     ///
-    /// Errors: values that are no such things.
+    /// Errors: values that are no such things; HF_HUB_OFFLINE is set.
     pub fn from_env(work: &'a Work, progress: &'a Progress) -> Result<Client<'a>> {
+        let offline = env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
+        if ["1", "on", "yes", "true"].contains(&offline.as_str()) {
+            return Err(Error::Input(format!("HF_HUB_OFFLINE={offline} forbids downloads: unset it")));
+        }
         let endpoint = env::var("HF_ENDPOINT").ok().filter(|text| !text.is_empty()).unwrap_or(HUB.into());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) || origin(&endpoint).is_none() {
