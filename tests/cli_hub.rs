@@ -55,7 +55,7 @@ fn what_is_not_cached_is_named() {
         let line = error_line(&mut with_cache(home.path(), &["run", "--backend", "cpu", "--model", model, "hi"]));
         assert!(wanted.iter().all(|part| line.contains(part)), "{wanted:?} in {line}");
     };
-    fails("hf:owner/other", &["hf:owner/other", "not in the cache", "hf download owner/other"]);
+    fails("hf:owner/other", &["hf:owner/other", "not in the cache", "gemma4-wgpu pull owner/other"]);
     fails("hf:owner/tiny:other.gguf", &["file other.gguf is not in the cache"]);
     fails("hf:owner/tiny:../../refs/main", &["not in the cache"]);
     for name in ["hf:", "hf:owner", "hf:../../x", "hf:owner/..", "hf:/owner/tiny"] {

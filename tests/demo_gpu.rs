@@ -57,8 +57,16 @@ fn sampled_text_is_the_hosts() {
     let tokenizer = Tokenizer::new(&checkpoint.text_assets().unwrap()).unwrap();
     let prompt = tokenizer.encode_prompt("Once upon a time there was a little", true).unwrap();
     let off = Some(false);
-    let plainest =
-        KernelOptions { subgroups: off, f16: off, dp4a: off, coop: off, wide: off, lanes: off, checks: Some(true) };
+    let plainest = KernelOptions {
+        subgroups: off,
+        f16: off,
+        dp4a: off,
+        coop: off,
+        wide: off,
+        lanes: off,
+        prefetch: off,
+        checks: Some(true),
+    };
     let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
     for kernels in [KernelOptions::default(), int8, plainest] {
         let options = LoadOptions { context_length: 128, ..LoadOptions::default() };

@@ -15,7 +15,7 @@ pub const MAGIC: &[u8; 4] = b"GGUF";
 /// More metadata pairs or tensors than any model has: a corrupt count.
 const MAX_ENTRIES: u64 = 1 << 16;
 const MAX_DIMENSIONS: u32 = 4;
-const DEFAULT_ALIGNMENT: u64 = 32;
+pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// Element types of metadata, by their number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,6 +329,11 @@ fn dtype(type_id: u32) -> Option<Dtype> {
         30 => Dtype::BF16,
         _ => return None,
     })
+}
+
+/// ggml's number of an element type; `None` for packed rows.
+pub(super) fn type_id(dtype: Dtype) -> Option<u32> {
+    (0..=30).find(|id| self::dtype(*id) == Some(dtype))
 }
 
 fn alignment(metadata: &HashMap<&str, Value>) -> Result<u64, String> {

@@ -16,6 +16,8 @@ use crate::{
     config::{Architecture, ModelConfig},
 };
 
+const EXTENSION: &str = "gguf";
+
 /// Opens the file and, if its name says `-00002-of-00003.gguf`, the other parts beside it.
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     let paths = part_paths(path);
@@ -64,7 +66,7 @@ pub(super) fn model_in(directory: &Path) -> Result<PathBuf> {
 /// The GGUF model among the files of a directory, or the first part of it.
 pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<PathBuf> {
     names.retain(|name| {
-        let later_part = PartName::parse(name).is_some_and(|part| part.number != 1);
+        let later_part = PartName::parse(name, EXTENSION).is_some_and(|part| part.number != 1);
         name.ends_with(".gguf") && !name.starts_with("mmproj") && !later_part
     });
     names.sort();
@@ -78,31 +80,36 @@ pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<Pa
     }
 }
 
-/// A name of the form `{stem}-{number:05}-of-{count:05}.gguf`.
-struct PartName<'a> {
+/// A name of the form `{stem}-{number:05}-of-{count:05}.{extension}`.
+pub(crate) struct PartName<'a> {
     stem: &'a str,
-    number: u32,
-    count: u32,
+    extension: &'a str,
+    pub number: u32,
+    pub count: u32,
 }
 
 impl<'a> PartName<'a> {
-    fn parse(name: &'a str) -> Option<Self> {
-        let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    /// `None` if the name is not a part's.
+    pub fn parse(name: &'a str, extension: &'a str) -> Option<Self> {
+        let (rest, count) = name.strip_suffix(extension)?.strip_suffix('.')?.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
         let digits =
             |text: &str| (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok());
         let (number, count) = (digits(number)??, digits(count)??);
-        (1..=count).contains(&number).then_some(PartName { stem, number, count })
+        (1..=count).contains(&number).then_some(PartName { stem, extension, number, count })
+    }
+
+    /// The name of another part of the set.
+    pub fn sibling(&self, number: u32) -> String {
+        format!("{}-{number:05}-of-{:05}.{}", self.stem, self.count, self.extension)
     }
 }
 
 /// All parts of the set that `path` belongs to, in order; itself alone if its name is not a part's.
 pub(super) fn part_paths(path: &Path) -> Vec<PathBuf> {
-    match path.file_name().and_then(|name| name.to_str()).and_then(PartName::parse) {
+    match path.file_name().and_then(|name| name.to_str()).and_then(|name| PartName::parse(name, EXTENSION)) {
         None => vec![path.into()],
-        Some(PartName { stem, count, .. }) => {
-            (1..=count).map(|number| path.with_file_name(format!("{stem}-{number:05}-of-{count:05}.gguf"))).collect()
-        }
+        Some(part) => (1..=part.count).map(|number| path.with_file_name(part.sibling(number))).collect(),
     }
 }
 

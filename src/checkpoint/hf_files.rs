@@ -168,6 +168,14 @@ pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index> {
     json::parse(bytes).map_err(|error| Error::checkpoint(path, error))
 }
 
+/// The names of the files that the bytes of an index name.
+#[cfg(feature = "cli")]
+pub(crate) fn shard_names(index_path: &Path, bytes: &[u8]) -> Result<Vec<String>> {
+    let index = parse_index(index_path, bytes)?;
+    let paths = shard_paths(Path::new(""), index_path, &index)?;
+    Ok(paths.iter().map(|path| path.to_string_lossy().into_owned()).collect())
+}
+
 /// The files that an index names, each once. They must lie in the directory itself.
 pub(super) fn shard_paths(directory: &Path, index_path: &Path, index: &Index) -> Result<Vec<PathBuf>> {
     let mut shards: Vec<&String> = index.weight_map.values().collect();

@@ -2,6 +2,7 @@
 
 pub mod assets;
 pub mod gguf;
+pub mod gguf_writer;
 pub mod names;
 pub mod safetensors;
 pub mod writer;
@@ -14,6 +15,10 @@ mod import;
 mod ranged;
 
 pub use files::Checkpoint;
+#[cfg(feature = "cli")]
+pub(crate) use gguf_files::PartName;
+#[cfg(feature = "cli")]
+pub(crate) use hf_files::shard_names;
 pub use ranged::{NamedFile, RangeRead, Shareable};
 
 use std::{borrow::Cow, future::Future, ops::Range, pin::Pin};

@@ -36,6 +36,15 @@ pub fn from_gguf(name: &str) -> Option<String> {
     MODEL_TENSORS.iter().find(|(_, gguf)| *gguf == name).map(|(canonical, _)| canonical.to_string())
 }
 
+/// The GGUF name of a tensor; `None` if `name` is not canonical.
+pub fn to_gguf(name: &str) -> Option<String> {
+    if let Some((index, rest)) = layer_and_rest(name, "layers.") {
+        let (_, gguf) = LAYER_TENSORS.iter().find(|(canonical, _)| *canonical == rest)?;
+        return Some(format!("blk.{index}.{gguf}"));
+    }
+    MODEL_TENSORS.iter().find(|(canonical, _)| *canonical == name).map(|(_, gguf)| gguf.to_string())
+}
+
 /// The canonical name of a tensor in a Hugging Face file; `None` if it is not of the text model
 /// (vision, audio, projectors).
 pub fn from_hf(name: &str) -> Option<&str> {
@@ -91,6 +100,10 @@ mod tests {
         ] {
             assert_eq!(from_hf(name), None, "{name}");
         }
+        for name in ["layers.3.mlp.up_proj.weight", "layers.0.layer_scalar", "norm.weight", LM_HEAD] {
+            assert_eq!(from_gguf(&to_gguf(name).unwrap()).as_deref(), Some(name));
+        }
+        assert_eq!(to_gguf("layers.03.layer_scalar"), None);
         assert_eq!(from_gguf("v.blk.0.attn_q.weight"), None);
         assert_eq!(from_gguf("blk.0.ffn_gate_inp.weight"), None);
     }

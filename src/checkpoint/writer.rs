@@ -23,9 +23,30 @@ pub struct NewTensor {
     pub bytes: u64,
 }
 
-/// Writes a safetensors file. Until [`SafetensorsWriter::finish`] the data stand in a temporary file
-/// beside the target; if it is dropped before, nothing remains.
-pub struct SafetensorsWriter {
+/// Writes a safetensors file: see [`NewFile`].
+pub struct SafetensorsWriter(NewFile);
+
+impl SafetensorsWriter {
+    /// Begins a file of these tensors, in this order. Errors: [`Error::Io`].
+    pub fn create(target: &Path, tensors: &[NewTensor], metadata: &BTreeMap<String, String>) -> Result<Self> {
+        let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
+        NewFile::create(target, &header(tensors, metadata), bytes).map(SafetensorsWriter)
+    }
+
+    /// Appends bytes of the tensors, one after another. Errors if there are more than the tensors have.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.append(bytes)
+    }
+
+    /// Gives the file its name. Errors if bytes are missing.
+    pub fn finish(self) -> Result<()> {
+        self.0.finish()
+    }
+}
+
+/// A file of tensors. Until [`NewFile::finish`] the data stand in a temporary file beside the target; if it is dropped
+/// before, nothing remains.
+pub struct NewFile {
     target: PathBuf,
     temporary: Option<PathBuf>,
     writer: BufWriter<File>,
@@ -33,9 +54,9 @@ pub struct SafetensorsWriter {
     missing: u64,
 }
 
-impl SafetensorsWriter {
-    /// Begins a file of these tensors, in this order. Errors: [`Error::Io`].
-    pub fn create(target: &Path, tensors: &[NewTensor], metadata: &BTreeMap<String, String>) -> Result<Self> {
+impl NewFile {
+    /// Begins a file with this header and so many bytes after it. Errors: [`Error::Io`].
+    pub fn create(target: &Path, header: &[u8], bytes: u64) -> Result<Self> {
         let failed = |source| Error::Io { path: target.to_owned(), source };
         let name = target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
         let mut hidden = OsString::from(".");
@@ -43,18 +64,17 @@ impl SafetensorsWriter {
         hidden.push(format!(".{}.tmp", std::process::id()));
         let temporary = target.with_file_name(hidden);
         let file = File::create(&temporary).map_err(failed)?;
-        let header = header(tensors, metadata);
-        let mut writer = SafetensorsWriter {
+        let mut writer = NewFile {
             target: target.to_owned(),
             temporary: Some(temporary),
             writer: BufWriter::new(file),
-            missing: header.len() as u64 + tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(),
+            missing: header.len() as u64 + bytes,
         };
-        writer.append(&header)?;
+        writer.append(header)?;
         Ok(writer)
     }
 
-    /// Appends bytes of the tensors, one after another. Errors if there are more than the tensors have.
+    /// Appends bytes. Errors if there are more than the tensors have.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let missing = self.missing.checked_sub(bytes.len() as u64);
         self.missing = missing.ok_or_else(|| Error::checkpoint(&self.target, "more bytes than its tensors have"))?;
@@ -74,7 +94,7 @@ impl SafetensorsWriter {
     }
 }
 
-impl Drop for SafetensorsWriter {
+impl Drop for NewFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
             // The error that led here is the one to report.

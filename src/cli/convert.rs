@@ -16,15 +16,15 @@ use crate::{Error, checkpoint::Checkpoint, convert, weights};
 
 /// Write a packed checkpoint in the form of another program
 ///
-/// Takes a directory that `quantize` wrote (or another of quantized safetensors). Integers stay what they are, so the
-/// result is the same model to bf16 rounding of its scales.
+/// Takes a directory that `quantize` wrote (or another of safetensors). Integers stay what they are: as GGUF the result is
+/// the same model, as MLX to bf16 rounding of its scales.
 #[derive(Args)]
 pub struct ConvertArgs {
     /// Directory of a quantized checkpoint
     #[arg(long, short, value_name = "DIR")]
     model: PathBuf,
-    /// Directory to write to; it must be new or empty
-    #[arg(long, short, value_name = "DIR")]
+    /// Directory to write to, which must be new or empty; for gguf, the new file
+    #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
     /// Which program's
     #[arg(long, value_enum)]
@@ -36,6 +36,8 @@ pub struct ConvertArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Form {
+    /// llama.cpp, Ollama and others: one file
+    Gguf,
     /// mlx-lm
     Mlx,
 }
@@ -60,6 +62,10 @@ pub fn run(args: &ConvertArgs) -> Result<(), Exit> {
         !work.stopped()
     };
     let written = match args.to {
+        Form::Gguf => {
+            let text = checkpoint.text_assets()?;
+            pollster::block_on(convert::to_gguf(&checkpoint, &text, &args.output, &mut progress))
+        }
         Form::Mlx => pollster::block_on(convert::to_mlx(&checkpoint, &model, &args.output, &mut progress)),
     };
     bar.finish_and_clear();

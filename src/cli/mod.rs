@@ -12,6 +12,7 @@ mod logits_file;
 mod memory;
 mod mlx;
 mod model;
+mod pull;
 mod quantize;
 mod report;
 mod run;
@@ -37,6 +38,7 @@ enum Command {
     Devices(devices::DevicesArgs),
     Eval(eval::EvalArgs),
     Bench(Box<bench::BenchArgs>),
+    Pull(pull::PullArgs),
     Quantize(quantize::QuantizeArgs),
     Inspect(Box<inspect::InspectArgs>),
     Convert(convert::ConvertArgs),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),

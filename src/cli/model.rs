@@ -25,7 +25,8 @@ const DEMO: &str = "demo";
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
     /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file,
-    /// hf:REPO or hf:REPO:FILE in the Hugging Face cache, or `demo`, the small model that is part of the program
+    /// hf:REPO or hf:REPO:FILE in the Hugging Face cache (see `pull`), or `demo`, the small model that is part of the
+    /// program
     /// [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,

@@ -1,6 +1,9 @@
 //! Packed checkpoints into the forms of other programs.
 
+mod gguf;
 mod mlx;
+
+pub use gguf::to_gguf;
 
 use std::{
     collections::BTreeMap,

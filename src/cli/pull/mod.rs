@@ -1,0 +1,172 @@
+//! `gemma4-wgpu pull`
+
+mod client;
+mod digest;
+mod download;
+mod listing;
+mod progress;
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use indicatif::BinaryBytes;
+
+use self::{
+    client::Client,
+    download::Downloads,
+    listing::{Listing, RemoteFile},
+    progress::Progress,
+};
+use super::{
+    Exit,
+    hub::{
+        Name,
+        cache::{self, Cache, Repository},
+        select::{self, Wanted},
+    },
+    interrupt::{self, Work},
+};
+use crate::{Error, Result, checkpoint};
+
+/// Download a model into the Hugging Face cache
+///
+/// Of a repository: config, tokenizer, chat template and safetensors, or its GGUF model if it has one alone. The cache is the one
+/// of Hugging Face's programs; what they have downloaded is not fetched again. Each file is checked by its checksum. After an
+/// interruption the same command goes on where it stopped. Prints the path of the model.
+#[derive(Args)]
+#[command(
+    after_help = "Environment: HF_TOKEN (or the file that `hf auth login` writes), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE; \
+                        SSL_CERT_FILE, HTTPS_PROXY"
+)]
+pub struct PullArgs {
+    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as Q4_0
+    #[arg(value_name = "REPO[:FILE]")]
+    model: String,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REVISION", default_value = "main")]
+    revision: String,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// What is pulled from where.
+struct Pull<'a> {
+    name: Name,
+    revision: &'a str,
+    cache: Repository,
+    client: Client<'a>,
+    work: &'a Work,
+    progress: &'a Progress,
+}
+
+pub fn run(args: &PullArgs) -> Result<(), Exit> {
+    let name = Name::parse(&args.model).map_err(|reason| Error::Input(format!("{}: {reason}", args.model)))?;
+    if !cache::is_inside(&args.revision) {
+        return Err(Error::Input(format!("--revision {}: want a branch, a tag or a commit", args.revision)).into());
+    }
+    let cache = Cache::find().map_err(Error::Input)?;
+    interrupt::install()?;
+    let work = Work::begin();
+    let progress = Progress::new(args.quiet);
+    let pull = Pull {
+        cache: cache.repository(&name.repository),
+        name,
+        revision: &args.revision,
+        client: Client::from_env(&work, &progress)?,
+        work: &work,
+        progress: &progress,
+    };
+    let done = pull.run(cache.root());
+    progress.finish();
+    if let Err(Exit::Interrupted) = done {
+        progress.note("interrupted; the same command goes on where it stopped");
+    }
+    let path = done?;
+    if args.revision == "main" {
+        progress.note(&format!("run it: gemma4-wgpu run --model hf:{}", args.model.trim_start_matches("hf:")));
+    }
+    writeln!(io::stdout(), "{}", path.display()).map_err(Exit::from_stdout)
+}
+
+impl Pull<'_> {
+    /// Gets the model; its path in the cache.
+    fn run(&self, root: &Path) -> Result<PathBuf, Exit> {
+        let listing = Listing::get(&self.client, &self.name.repository, self.revision)?;
+        let names = match select::wanted(&self.name.repository, &listing.names(), self.name.file.as_deref())? {
+            Wanted::Files(names) => names,
+            Wanted::Sharded { mut files, index } => {
+                files.extend(self.shards(&listing, &index)?);
+                files
+            }
+        };
+        let files = names.iter().map(|name| listing.file(&self.client, name)).collect::<Result<Vec<_>, Exit>>()?;
+        self.check_space(root, &listing, &files)?;
+        self.download(&listing, &files)?;
+        // All at once, and then the branch: a model that is not whole is not found.
+        for file in &files {
+            self.cache.place(&listing.commit, &file.name, &file.etag)?;
+        }
+        if self.revision != listing.commit {
+            self.cache.set_commit(self.revision, &listing.commit)?;
+        }
+        let snapshot = self.cache.snapshot(&listing.commit);
+        Ok(match (&self.name.file, names.as_slice()) {
+            (Some(file), names) if names.contains(file) => snapshot.join(file),
+            (_, [first, ..]) if first.ends_with(".gguf") => snapshot.join(first),
+            _ => snapshot,
+        })
+    }
+
+    /// The names of the weights' files, for which their index is downloaded.
+    fn shards(&self, listing: &Listing, index: &str) -> Result<Vec<String>, Exit> {
+        let file = listing.file(&self.client, index)?;
+        self.download(listing, std::slice::from_ref(&file))?;
+        let blob = Some(self.cache.blob(&file.etag)).filter(|path| path.is_file());
+        let path = blob.unwrap_or_else(|| self.cache.snapshot(&listing.commit).join(index));
+        let bytes = fs::read(&path).map_err(|source| Error::Io { path, source })?;
+        Ok(checkpoint::shard_names(Path::new(&format!("{}/{index}", self.name.repository)), &bytes)?)
+    }
+
+    fn download(&self, listing: &Listing, files: &[RemoteFile]) -> Result<(), Exit> {
+        let mut seen = HashSet::new();
+        let files: Vec<_> = files.iter().filter(|file| seen.insert(&file.etag)).collect();
+        self.progress.start(files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes)));
+        let (cache, client, work, progress) = (&self.cache, &self.client, self.work, self.progress);
+        let downloads = Downloads { client, cache, listing, progress, work };
+        files.into_iter().try_for_each(|file| downloads.get(file))?;
+        progress.finish();
+        Ok(())
+    }
+
+    /// Errors if the disk cannot take what is missing.
+    fn check_space(&self, root: &Path, listing: &Listing, files: &[RemoteFile]) -> Result<()> {
+        let mut missing = 0u64;
+        for file in files {
+            if !self.cache.has(&listing.commit, &file.name, &file.etag, file.bytes) {
+                let there = fs::metadata(self.cache.partial(&file.etag)).map_or(0, |found| found.len());
+                missing = missing.saturating_add(file.bytes.saturating_sub(there));
+            }
+        }
+        let existing = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+        // Where the system does not tell, the download will.
+        let free = fs4::available_space(existing).unwrap_or(u64::MAX);
+        if missing > free {
+            let (missing, free, root) = (BinaryBytes(missing), BinaryBytes(free), root.display());
+            let advice = "make room, or set HF_HOME to a place on another disk";
+            return Err(Error::Input(format!(
+                "{} needs {missing} in {root}, where {free} are free: {advice}",
+                self.name.repository
+            )));
+        }
+        let (repository, commit, count) = (&self.name.repository, &listing.commit, files.len());
+        let missing = BinaryBytes(missing);
+        self.progress.note(&format!("{repository} at {commit}: {count} files, {missing} to download"));
+        Ok(())
+    }
+}

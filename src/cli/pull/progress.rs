@@ -1,0 +1,96 @@
+//! How far a download is: a bar on a terminal, lines elsewhere.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar};
+
+use crate::cli::model::byte_bar;
+
+/// How often a line tells how far a long download is.
+const LINE_EVERY: Duration = Duration::from_secs(20);
+
+pub struct Progress {
+    /// Hidden where there is no terminal, but counting.
+    bar: ProgressBar,
+    /// Whether to write lines.
+    lines: bool,
+    quiet: bool,
+    last_line: Cell<Instant>,
+    file: RefCell<String>,
+}
+
+impl Progress {
+    pub fn new(quiet: bool) -> Progress {
+        Progress {
+            bar: byte_bar("pulling", 0, quiet),
+            lines: !quiet && !io::stderr().is_terminal(),
+            quiet,
+            last_line: Cell::new(Instant::now()),
+            file: RefCell::default(),
+        }
+    }
+
+    /// Counts anew, up to so many bytes.
+    pub fn start(&self, bytes: u64) {
+        self.bar.reset();
+        self.bar.set_length(bytes);
+    }
+
+    /// Bytes that were there before.
+    pub fn skip(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        self.bar.reset_eta();
+    }
+
+    /// Bytes that have come.
+    pub fn add(&self, bytes: u64) {
+        self.bar.inc(bytes);
+        if self.lines && self.last_line.get().elapsed() >= LINE_EVERY {
+            self.line(&format!("{}: {}", self.file.borrow(), self.rate()));
+        }
+    }
+
+    /// Bytes that were counted and have to come again.
+    pub fn take_back(&self, bytes: u64) {
+        self.bar.dec(bytes);
+        self.bar.reset_eta();
+    }
+
+    pub fn begin(&self, file: &str) {
+        self.file.replace(file.into());
+    }
+
+    pub fn end(&self, file: &str, bytes: u64) {
+        if self.lines {
+            self.line(&format!("{file}: {}, whole", BinaryBytes(bytes)));
+        }
+    }
+
+    /// Says something, unless the program is to be quiet.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn line(&self, text: &str) {
+        eprintln!("{text}");
+        self.last_line.set(Instant::now());
+    }
+
+    fn rate(&self) -> String {
+        let (at, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let percent = (100 * u128::from(at)).checked_div(all.into()).unwrap_or(100);
+        let rate = BinaryBytes(self.bar.per_sec() as u64);
+        let left = HumanDuration(self.bar.eta());
+        format!("{percent}% of {} together, {rate}/s, {left} left", BinaryBytes(all))
+    }
+}

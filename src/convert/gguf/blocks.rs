@@ -1,0 +1,111 @@
+//! Packed rows as ggml's blocks (`ggml-common.h`): no value changes.
+
+use std::borrow::Cow;
+
+use half::f16;
+
+use crate::{
+    checkpoint::TensorInfo,
+    quant::{Dtype, PackFormat, pack_rows},
+};
+
+const BLOCK: usize = 32;
+
+/// The type whose blocks hold a matrix exactly.
+///
+/// Errors: there is none, in words.
+pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
+    let Dtype::Packed(format) = info.dtype else { return Ok(info.dtype) };
+    let cols = info.shape.last().copied().unwrap_or(0);
+    match format {
+        _ if !cols.is_multiple_of(BLOCK) => Err(format!("{cols} columns do not fill GGUF's blocks of {BLOCK}")),
+        PackFormat::Int { bits: 4, group: 32, offset: false } => Ok(Dtype::Q4_0),
+        PackFormat::Int { bits: 4, group: 32, offset: true } => Ok(Dtype::Q4_1),
+        PackFormat::Int { bits: 8, group: 32, offset: false } => Ok(Dtype::Q8_0),
+        PackFormat::F32 => Ok(Dtype::F32),
+        PackFormat::F16 => Ok(Dtype::F16),
+        PackFormat::BF16 => Ok(Dtype::BF16),
+        _ => Err(format!("GGUF has no type that holds {format} exactly")),
+    }
+}
+
+/// The blocks of so many rows.
+pub fn convert<'a>(info: &TensorInfo, bytes: &'a [u8], rows: usize) -> Result<Cow<'a, [u8]>, String> {
+    let (Dtype::Packed(format @ PackFormat::Int { bits, offset: has_offset, .. }), &[_, cols]) =
+        (info.dtype, info.shape.as_slice())
+    else {
+        return Ok(bytes.into());
+    };
+    let packed = pack_rows(info.dtype, bytes, rows, cols, format)?;
+    let mut out = Vec::with_capacity(bytes.len());
+    for row in 0..rows {
+        packed.for_each_group(row, |_, q, scale, offset| {
+            // These were f16.
+            out.extend(f16::from_f32(scale).to_le_bytes());
+            if has_offset {
+                out.extend(f16::from_f32(offset).to_le_bytes());
+            }
+            match bits {
+                4 => {
+                    let zero_point = if has_offset { 0 } else { 8 };
+                    let (low, high) = q.split_at(BLOCK / 2);
+                    let nibble = |q: &i8| (q + zero_point) as u8;
+                    out.extend(low.iter().zip(high).map(|(low, high)| nibble(low) | nibble(high) << 4));
+                }
+                _ => out.extend(q.iter().map(|q| *q as u8)),
+            }
+        });
+    }
+    Ok(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{dequantize, native_format};
+
+    /// Read back, each value is the same.
+    #[test]
+    fn blocks_hold_the_same_values() {
+        let (rows, cols) = (3, 64);
+        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 45.0) / 50.0).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        for (offset, bits, wanted) in [(false, 4, Dtype::Q4_0), (true, 4, Dtype::Q4_1), (false, 8, Dtype::Q8_0)] {
+            let format = PackFormat::Int { bits, group: 32, offset };
+            let packed = match offset {
+                false => pack_rows(Dtype::F32, &bytes, rows, cols, format).unwrap(),
+                // Rounding makes no offsets; a file's blocks have them.
+                true => {
+                    let block: Vec<u8> =
+                        (0..20).map(|i| [0x11, 0x2c, 0xe3, 0xb1].get(i).copied().unwrap_or(i as u8 * 13)).collect();
+                    pack_rows(Dtype::Q4_1, &block.repeat(rows * cols / 32), rows, cols, format).unwrap()
+                }
+            };
+            let info = TensorInfo { dtype: Dtype::Packed(format), shape: vec![rows, cols] };
+            assert_eq!(block_type(&info), Ok(wanted));
+            assert_eq!(native_format(wanted), format);
+            let stored = packed.to_bytes();
+            let blocks = convert(&info, &stored, rows).unwrap();
+            let found = dequantize(wanted, &blocks).unwrap();
+            for (row, found) in found.chunks(cols).enumerate() {
+                let mut expected = vec![0.0; cols];
+                packed.dequantize_row(row, &mut expected);
+                assert_eq!(found, expected, "{format}, row {row}");
+            }
+            assert_eq!(pack_rows(wanted, &blocks, rows, cols, format).unwrap().to_bytes(), stored);
+        }
+    }
+
+    #[test]
+    fn what_has_no_blocks() {
+        let of = |bits, group, offset, cols| {
+            block_type(&TensorInfo {
+                dtype: Dtype::Packed(PackFormat::Int { bits, group, offset }),
+                shape: vec![1, cols],
+            })
+        };
+        assert!(of(8, 32, true, 64).unwrap_err().contains("int8 g32+offset"));
+        assert!(of(8, 16, false, 64).is_err() && of(4, 16, false, 64).is_err());
+        assert!(of(4, 32, false, 48).unwrap_err().contains("48 columns"));
+    }
+}

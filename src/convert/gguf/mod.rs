@@ -1,0 +1,138 @@
+//! GGUF, as llama.cpp's converters write Gemma: the same integers and scales in ggml's blocks.
+
+mod blocks;
+mod metadata;
+mod vocabulary;
+
+use std::path::Path;
+
+use super::SLICE_BYTES;
+use crate::{
+    Error, Result,
+    checkpoint::{
+        TensorSource,
+        gguf::Gguf,
+        gguf_writer::{self, GgufWriter, NewGgufTensor},
+        names,
+    },
+    config::ModelConfig,
+    quant::{self, Dtype, Quantize},
+    text::TextAssets,
+    weights::{self, PlannedTensor},
+};
+
+/// Writes `source` as a GGUF file `output`, slice by slice, with what `text` says. `progress` is told bytes of the source
+/// consumed since it was last called, and asked whether to go on. Returns the bytes of the weights.
+///
+/// Everything is exact: int4 becomes Q4_0 (Q4_1 with offsets), int8 Q8_0, plain matrices stay as they are, vectors
+/// become f32. Before the weights are written, config and tokenizer are read back and compared, this on sample texts.
+///
+/// Errors: `output` exists; a matrix, a config or a tokenizer that GGUF cannot hold exactly; a failed read or write;
+/// `progress` says no. Nothing is left then.
+pub async fn to_gguf(
+    source: &dyn TensorSource,
+    text: &TextAssets,
+    output: &Path,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<u64> {
+    if output.exists() {
+        return Err(Error::Input(format!("{} exists already", output.display())));
+    }
+    let config = source.config();
+    let planned = weights::plan(source, Quantize::None)?;
+    let rotation = metadata::rotation_factors(config);
+    // First, so that the head can be checked with it.
+    let mut tensors = Vec::from_iter(rotation.as_ref().map(|factors| NewGgufTensor {
+        name: "rope_freqs.weight".into(),
+        dtype: Dtype::F32,
+        shape: vec![factors.len()],
+    }));
+    for tensor in &planned {
+        tensors.push(target(tensor)?);
+    }
+    let name = output.file_stem().unwrap_or_default().to_string_lossy();
+    let mut keys = metadata::of_config(config, &name, &tensors)?;
+    keys.extend(vocabulary::keys(config, text)?);
+    let head = gguf_writer::head(&keys, &tensors)?;
+    drop(keys);
+    let factors: Vec<u8> = rotation.iter().flatten().flat_map(|factor| factor.to_le_bytes()).collect();
+    check_config(config, &[head.as_slice(), &factors].concat(), &tensors)?;
+
+    let mut writer = GgufWriter::create(output, &head, &tensors)?;
+    if let (Some(_), Some(target)) = (&rotation, tensors.first()) {
+        writer.append(&factors)?;
+        writer.end(target)?;
+    }
+    for (tensor, target) in planned.iter().zip(&tensors[rotation.iter().len()..]) {
+        write_tensor(source, tensor, &mut writer, progress).await?;
+        writer.end(target)?;
+    }
+    writer.finish()?;
+    tensors.iter().map(NewGgufTensor::bytes).sum()
+}
+
+/// What a tensor becomes.
+fn target(PlannedTensor { name, info, .. }: &PlannedTensor) -> Result<NewGgufTensor> {
+    let stored = names::to_gguf(name).ok_or_else(|| Error::tensor(name, "has no name in GGUF"))?;
+    match info.shape.len() {
+        2 => {
+            let dtype = blocks::block_type(info).map_err(|reason| Error::tensor(name, reason))?;
+            Ok(NewGgufTensor { name: stored, dtype, shape: info.shape.clone() })
+        }
+        // A scalar may be stored without dimensions.
+        _ => Ok(NewGgufTensor { name: stored, dtype: Dtype::F32, shape: vec![info.elements()] }),
+    }
+}
+
+/// Errors if the config that llama.cpp's keys give is another one. `head` goes as far as the frequency factors.
+fn check_config(config: &ModelConfig, head: &[u8], tensors: &[NewGgufTensor]) -> Result<()> {
+    let bytes = tensors.iter().map(|tensor| Ok(tensor.bytes()? + 32)).sum::<Result<u64>>()?;
+    let parsed = Gguf::parse_head(head, head.len() as u64 + bytes);
+    let parsed = parsed.map_err(|error| Error::Config(format!("as GGUF: {error:?}")))?;
+    let mut found = ModelConfig::from_gguf(&[parsed])?;
+    // The 1 is in the norms' weights there. The scale is computed from the same numbers in another way.
+    found.norm_weight_offset = config.norm_weight_offset;
+    if (found.attention_scale / config.attention_scale - 1.0).abs() > 1e-6 {
+        let (wanted, found) = (config.attention_scale, found.attention_scale);
+        let reason =
+            format!("an attention scale of {wanted}: GGUF has no key for it, and llama.cpp would take {found}");
+        return Err(Error::Unsupported(reason));
+    }
+    found.attention_scale = config.attention_scale;
+    if found == *config {
+        return Ok(());
+    }
+    let layer = found.layers.iter().zip(&config.layers).position(|(found, wanted)| found != wanted);
+    let place = layer.map_or("this model".into(), |layer| format!("layer {layer} of this model"));
+    Err(Error::Unsupported(format!("llama.cpp's metadata cannot describe {place}")))
+}
+
+async fn write_tensor(
+    source: &dyn TensorSource,
+    PlannedTensor { name, info, .. }: &PlannedTensor,
+    writer: &mut GgufWriter,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<()> {
+    let fault = |reason| Error::tensor(name, reason);
+    let &[rows, cols] = info.shape.as_slice() else {
+        let bytes = source.read(name, 0..1).await?;
+        let mut values = quant::dequantize(info.dtype, &bytes).map_err(fault)?;
+        if name.ends_with("norm.weight") {
+            values.iter_mut().for_each(|value| *value += source.config().norm_weight_offset);
+        }
+        writer.append(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())?;
+        return go_on(progress(bytes.len() as u64));
+    };
+    let step = (SLICE_BYTES / info.dtype.bytes_of(cols).map_err(fault)?.max(1)).max(1);
+    for start in (0..rows).step_by(step) {
+        let end = (start + step).min(rows);
+        let bytes = source.read(name, start..end).await?;
+        writer.append(&blocks::convert(info, &bytes, end - start).map_err(fault)?)?;
+        go_on(progress(bytes.len() as u64))?;
+    }
+    Ok(())
+}
+
+fn go_on(wanted: bool) -> Result<()> {
+    if wanted { Ok(()) } else { Err(Error::Input("interrupted".into())) }
+}
