@@ -1,6 +1,7 @@
 // sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights (weight_place.wgsl). A workgroup
-// makes TILES tiles of 16 weight rows, one for each of 16 neighbouring invocations; PARTS sixteens share a tile's columns in
-// groups of 32. Weights are read once for all M. The fragment after this one says which tiles, and what becomes of the sums.
+// makes TILES · STACK tiles of 16 weight rows: 16 neighbouring invocations have a row each of STACK tiles, so that
+// activations are loaded once for these; PARTS sixteens share a tile's columns in groups of 32. Weights are read once for
+// all M. The fragment before this one says which tiles, and what becomes of the sums.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
 @group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS / 16, SCALE_WORDS, 16]
@@ -10,15 +11,8 @@
 
 const GROUPS: u32 = COLS / 32u;
 const PARTS: u32 = WORKGROUP / 16u / TILES;
-const TILE_ROWS: u32 = TILES * 16u;
+const TILE_ROWS: u32 = TILES * STACK * 16u;
 var<workgroup> partial_sums: array<f32, PARTS * M * TILE_ROWS>;
-
-// Activation rows past the end repeat the last one and are not written.
-fn product_of(weights: GroupWeights, m: u32, rows: u32, g: u32) -> f32 {
-    let row = min(m, rows - 1u);
-    let at = row * (COLS / 16u) + g * 2u;
-    return product(weights, x[at], x[at + 1u], x_groups[row * GROUPS + g]);
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -33,28 +27,33 @@ fn main(
     if block * TILE_ROWS >= ROWS {
         return;
     }
-    let weight_row = first_row(block, tile) + lane;
+    // Tiles past the end repeat the last one and are not kept, activation rows past the end likewise.
+    var weight_rows = array<u32, STACK>();
+    for (var s = 0u; s < STACK; s++) { // unrolled
+        weight_rows[s] = min(first_row(block, tile * STACK + s), ROWS - 16u) + lane;
+    }
     let rows = select(step.rows, step.outputs, OVER_OUTPUTS);
-    var sums = array<f32, M>();
-    var g = part;
-    if TWO {
-        // Two groups on their way at once.
-        for (; g + PARTS < GROUPS; g += 2u * PARTS) {
-            let near = load_group(weight_row, g);
-            let far = load_group(weight_row, g + PARTS);
-            for (var m = 0u; m < M; m++) {
-                sums[m] += product_of(near, m, rows, g) + product_of(far, m, rows, g + PARTS);
+    var sums = array<f32, SUMS>();
+    for (var g = part; g < GROUPS; g += PARTS) {
+        var weights = array<GroupWeights, STACK>();
+        for (var s = 0u; s < STACK; s++) { // unrolled
+            weights[s] = load_group(weight_rows[s], g);
+        }
+        for (var m = 0u; m < M; m++) { // unrolled
+            let row = min(m, rows - 1u);
+            let at = row * (COLS / 16u) + g * 2u;
+            let lo = x[at];
+            let hi = x[at + 1u];
+            let x_group = x_groups[row * GROUPS + g];
+            for (var s = 0u; s < STACK; s++) { // unrolled
+                sums[m * STACK + s] += product(weights[s], lo, hi, x_group);
             }
         }
     }
-    for (; g < GROUPS; g += PARTS) {
-        let weights = load_group(weight_row, g);
-        for (var m = 0u; m < M; m++) {
-            sums[m] += product_of(weights, m, rows, g);
+    for (var m = 0u; m < M; m++) { // unrolled
+        for (var s = 0u; s < STACK; s++) { // unrolled
+            partial_sums[((part * M + m) * TILES + tile) * STACK * 16u + s * 16u + lane] = sums[m * STACK + s];
         }
-    }
-    for (var m = 0u; m < M; m++) {
-        partial_sums[((part * M + m) * TILES + tile) * 16u + lane] = sums[m];
     }
     workgroupBarrier();
     for (var i = local; i < M * TILE_ROWS; i += WORKGROUP) {

@@ -1,9 +1,12 @@
-// Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its pages into its tables,
-// beside a kernel that leaves the memory idle. Only so much is made of what is read that no compiler leaves it out.
+// Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its and another one's pages
+// into its tables, beside a kernel that leaves the memory idle. Only so much is made of what is read that no compiler leaves it out.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> scales: array<u32>;
-@group(0) @binding(2) var<storage, read_write> sink: array<u32>; // one word
+// Another matrix, of which only the pages are of interest.
+@group(0) @binding(2) var<storage, read> later_data: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> later_scales: array<u32>;
+@group(0) @binding(4) var<storage, read_write> sink: array<u32>; // one word
 
 const EACH: u32 = 4u;
 const SCALE_LINES: u32 = WORKGROUP / 4u; // lines of 32 bytes: an eighth as many bytes as of the data
@@ -20,11 +23,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             seen.x ^= scales[min((group.x * SCALE_LINES + local) * 8u, SCALE_WORDS - 1u)];
         }
     } else {
-        for (var at = local; at < (DATA_FOURS * 16u + PAGE - 1u) / PAGE; at += WORKGROUP) {
+        for (var at = local; at < DATA_PAGES; at += WORKGROUP) {
             seen ^= data[at * (PAGE / 16u)];
         }
-        for (var at = local; at < (SCALE_WORDS * 4u + PAGE - 1u) / PAGE; at += WORKGROUP) {
+        for (var at = local; at < SCALE_PAGES; at += WORKGROUP) {
             seen.x ^= scales[at * (PAGE / 4u)];
+        }
+        for (var at = local; at < LATER_DATA_PAGES; at += WORKGROUP) {
+            seen ^= later_data[at * (PAGE / 16u)];
+        }
+        for (var at = local; at < LATER_SCALE_PAGES; at += WORKGROUP) {
+            seen.x ^= later_scales[at * (PAGE / 4u)];
         }
     }
     if (seen.x ^ seen.y ^ seen.z ^ seen.w) == 0x9e3779b9u {

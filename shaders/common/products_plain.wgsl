@@ -4,12 +4,13 @@
 
 // Of a tile of workgroup `block`.
 fn first_row(block: u32, tile: u32) -> u32 {
-    return (block * TILES + tile) * 16u;
+    return block * TILE_ROWS + tile * 16u;
 }
 
 fn keep(block: u32, m: u32, n: u32, sum: f32, rows: u32) {
-    if m < rows {
-        y[m * Y_STRIDE + Y_OFFSET + first_row(block, 0u) + n] = finish(sum);
+    let row = first_row(block, 0u) + n;
+    if m < rows && row < ROWS {
+        y[m * Y_STRIDE + Y_OFFSET + row] = finish(sum);
     }
 }
 

@@ -22,9 +22,6 @@ pub(super) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;
 
-/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row.
-const PREFETCH_BYTES: usize = 8 << 20;
-
 /// Rows of logits that one pass of the head makes, where steps have `rows` rows.
 pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usize) -> usize {
     (LOGIT_BYTES / (4 * config.vocab_size)).clamp(1, rows.max(options.max_sequences))
@@ -166,12 +163,11 @@ impl Model {
         let parts = plan.branch(&layer.o_proj, attention)?;
         let form = plan.input_form(&layer.gate_up, gate_up);
         self.seam(plan, parts, form, [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one])?;
-        plan.prefetch(&layer.gate_up[0].0, PREFETCH_BYTES)?;
+        plan.prefetch(&layer.gate_up[0].0, &layer.down_proj)?;
 
         // MLP: normed → gate, up → hidden → branch
         let normed = plan.input(&s.normed, hidden, form);
         let mlp = plan.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, &s.hidden[&ffn])?;
-        plan.prefetch(&layer.down_proj, 0)?;
         let parts = plan.branch(&layer.down_proj, mlp)?;
         let (next_norm, form) = match self.layers.get(index + 1) {
             Some(next) => (&next.input_norm, plan.input_form(&next.qkv, self.qkv_place(index + 1))),
@@ -179,7 +175,7 @@ impl Model {
         };
         self.seam(plan, parts, form, [&layer.post_feedforward_norm, next_norm, &layer.scalar])?;
         if let Some(next) = self.layers.get(index + 1) {
-            plan.prefetch(&next.qkv[0].0, PREFETCH_BYTES)?;
+            plan.prefetch(&next.qkv[0].0, &next.o_proj)?;
         }
         Ok(form)
     }
@@ -232,7 +228,6 @@ impl Model {
                 buffers.extend([&layer.qk_norms, &layer.turns]);
             }
             plan.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
-            plan.prefetch(&layer.o_proj, 0)?;
             let combine = SdpaCombine { split, emit: attention.form };
             plan.run_emitting(&combine, &[sums, norms, &s.rows], attention.form, attention.floats)?;
             return Ok(attention);

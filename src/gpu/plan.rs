@@ -12,6 +12,9 @@ use super::{
 };
 use crate::Result;
 
+/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row.
+const PREFETCH_BYTES: usize = 8 << 20;
+
 /// Where a product's results go: columns from `offset` on of rows `stride` wide.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -91,16 +94,22 @@ impl<'a> Plan<'a> {
     }
 
     /// Starts to bring the matrix of the next product nearer while the kernel before this runs: the addresses of its pages,
-    /// and its first bytes.
-    pub fn prefetch(&mut self, matrix: &GpuMatrix, ahead_bytes: usize) -> Result<()> {
-        if !self.gpu.variant().prefetch || !self.is_small() || matrix.format.scale_words(matrix.cols) == 0 {
+    /// and its first bytes; and the pages of a later one.
+    pub fn prefetch(&mut self, matrix: &GpuMatrix, later: &GpuMatrix) -> Result<()> {
+        let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
+        if !self.gpu.variant().prefetch || !self.is_small() || !has_scales(matrix) || !has_scales(later) {
             return Ok(());
         }
-        let part = &matrix.parts[0];
-        let (data_bytes, scale_bytes) = (part.data.size() as usize, part.scales.size() as usize);
+        let (part, later) = (&matrix.parts[0], &later.parts[0]);
+        let bytes = |buffer: &GpuBuffer| buffer.size() as usize;
+        let kernel = Prefetch {
+            data_bytes: bytes(&part.data),
+            scale_bytes: bytes(&part.scales),
+            later_bytes: [bytes(&later.data), bytes(&later.scales)],
+            ahead_bytes: PREFETCH_BYTES,
+        };
         let sink = self.gpu.buffer("prefetch", 16)?;
-        let kernel = Prefetch { data_bytes, scale_bytes, ahead_bytes };
-        self.run(&kernel, &[&part.data, &part.scales, &sink])
+        self.run(&kernel, &[&part.data, &part.scales, &later.data, &later.scales, &sink])
     }
 
     /// The form in which a product takes its activations.

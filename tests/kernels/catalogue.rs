@@ -147,7 +147,12 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         checks: false,
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
-    all.push(Box::new(Prefetch { data_bytes: 65_028_096, scale_bytes: 8_128_512, ahead_bytes: 8 << 20 }));
+    all.push(Box::new(Prefetch {
+        data_bytes: 65_028_096,
+        scale_bytes: 8_128_512,
+        later_bytes: [65_028_096, 8_128_512],
+        ahead_bytes: 8 << 20,
+    }));
     for emit in [Emit::Floats, Emit::Q8, Emit::Halves { m_stride: 512 }] {
         all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts: 3, part_stride: 512 * 5376, emit }));
     }

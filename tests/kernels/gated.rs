@@ -63,8 +63,9 @@ fn prefetch_leaves_all_as_it_is() {
         for (words, ahead_bytes) in [(64, 0), (40_000, 1 << 20), (1_600_000, 64 << 10)] {
             let values: Vec<u32> = (0..words as u32).collect();
             let (data, scales, sink) = (upload(gpu, &values), upload(gpu, &values[..words / 8]), zeros(gpu, 1));
-            let kernel = Prefetch { data_bytes: 4 * words, scale_bytes: words / 2, ahead_bytes };
-            run(gpu, &kernel, &[&data, &scales, &sink], 1, 0);
+            let (data_bytes, scale_bytes) = (4 * words, words / 2);
+            let kernel = Prefetch { data_bytes, scale_bytes, later_bytes: [scale_bytes, data_bytes], ahead_bytes };
+            run(gpu, &kernel, &[&data, &scales, &scales, &data, &sink], 1, 0);
             assert_eq!(download::<u32>(gpu, &data, words), values);
             assert_eq!(download::<u32>(gpu, &sink, 1), [0]);
         }

@@ -12,6 +12,8 @@ pub fn devices() -> &'static [Gpu] {
     DEVICES.get_or_init(|| {
         let first = block_on(Gpu::open(&DeviceOptions::default())).expect("the kernel tests need an adapter");
         let facts = first.facts().clone();
+        let sizes = [facts.subgroup_min_size, facts.subgroup_max_size];
+        let has_lanes = sizes[0] == sizes[1] && sizes[0] >= 4;
         let on_off = |supported: bool| if supported { vec![false, true] } else { vec![false] };
         let mut all = Vec::new();
         for subgroups in on_off(facts.subgroups) {
@@ -26,8 +28,8 @@ pub fn devices() -> &'static [Gpu] {
                         wide: Some(
                             f16 && facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10,
                         ),
-                        // Kernels are run whether the variant would choose them or not.
-                        lanes: Some(false),
+                        // Kernels are run whether the variant would choose them or not; it lets others use subgroups more.
+                        lanes: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
                         checks: Some(checks),
                     };

@@ -226,7 +226,7 @@ fn tiles() {
     // The variant with cooperative matrices, where there is one.
     let gpu = devices().last().expect("a variant");
     for format in FORMATS {
-        for (m, n, k) in [(1, 16, 32), (130, 144, 96), (70, 272, 416)] {
+        for (m, n, k) in [(1, 16, 32), (5, 48, 96), (130, 144, 96), (70, 272, 416)] {
             for tiled in [false, true] {
                 // Only ints with whole groups of 32 columns are tiled.
                 if !tiled || Linear::supports_q8(format) {

@@ -103,13 +103,13 @@ impl SdpaCoop {
 }
 
 impl Kernel for SdpaCoop {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, variant: &Variant) -> KernelSource {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
         let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
-        let wgsl = self.emit.add(wgsl, own.len(), layer.n_heads * layer.head_dim);
+        let wgsl = self.emit.add(wgsl, variant, own.len(), layer.n_heads * layer.head_dim);
         KernelSource {
             name: "sdpa_coop",
             wgsl: wgsl.part(include_str!("../../../shaders/sdpa_coop.wgsl")).finish(),

@@ -20,10 +20,14 @@ pub enum Emit {
 
 impl Emit {
     /// Adds the fragment that writes results of `cols` columns to bindings from `at` on.
-    pub(super) fn add(self, wgsl: Wgsl, at: usize, cols: usize) -> Wgsl {
+    pub(super) fn add(self, wgsl: Wgsl, variant: &Variant, at: usize, cols: usize) -> Wgsl {
         let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
         match self {
             Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
+            // Where other kernels rely on it too that subgroups are neighbours.
+            Emit::Q8 if (variant.coop || variant.lanes) && variant.subgroup_size >= Some(8) => {
+                wgsl.part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
+            }
             Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
             Emit::Halves { m_stride } => {
                 wgsl.f16().uint("M_STRIDE", m_stride).part(include_str!("../../../shaders/common/emit_halves.wgsl"))
@@ -48,11 +52,15 @@ pub struct Convert {
 }
 
 impl Kernel for Convert {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, variant: &Variant) -> KernelSource {
         let wgsl = Wgsl::new().uint("WORKGROUP", 256);
         KernelSource {
             name: "convert",
-            wgsl: self.emit.add(wgsl, 1, self.cols).part(include_str!("../../../shaders/convert.wgsl")).finish(),
+            wgsl: self
+                .emit
+                .add(wgsl, variant, 1, self.cols)
+                .part(include_str!("../../../shaders/convert.wgsl"))
+                .finish(),
             bindings: self.emit.bindings(&[Binding::Read]),
         }
     }

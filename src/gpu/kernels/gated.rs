@@ -1,6 +1,6 @@
 //! The MLP's activation: gelu(gate) · up.
 
-use super::{Cost, Emit, Kernel, Linear, stride};
+use super::{Cost, Emit, Kernel, Linear, linear::tiled_sizes, stride};
 use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
 
 /// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `emit` for `n` columns.
@@ -15,7 +15,7 @@ impl GeluMul {
 }
 
 impl Kernel for GeluMul {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, variant: &Variant) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
@@ -24,7 +24,7 @@ impl Kernel for GeluMul {
             .part(include_str!("../../../shaders/gelu_mul.wgsl"));
         KernelSource {
             name: "gelu_mul",
-            wgsl: self.emit.add(wgsl, 1, self.n).finish(),
+            wgsl: self.emit.add(wgsl, variant, 1, self.n).finish(),
             bindings: self.emit.bindings(&[Binding::Read]),
         }
     }
@@ -53,15 +53,10 @@ impl GatedMatvecQ8 {
 }
 
 impl Kernel for GatedMatvecQ8 {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, variant: &Variant) -> KernelSource {
         let linear = &self.0;
-        let wgsl = linear
-            .sizes()
-            .uint("M", 1)
-            .bool("OVER_OUTPUTS", linear.over_outputs)
-            .uint("WORKGROUP", Self::WORKGROUP)
-            .uint("TILES", Self::TILES)
-            .bool("TWO", false)
+        let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
+        let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
             .part(include_str!("../../../shaders/common/step.wgsl"))
             .weight_groups(linear.format, linear.cols, linear.tiled)
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
@@ -70,7 +65,7 @@ impl Kernel for GatedMatvecQ8 {
         let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "matvec_q8_gated",
-            wgsl: Emit::Q8.add(wgsl, own.len(), linear.rows / 2).finish(),
+            wgsl: Emit::Q8.add(wgsl, variant, own.len(), linear.rows / 2).finish(),
             bindings: Emit::Q8.bindings(&own),
         }
     }

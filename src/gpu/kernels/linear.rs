@@ -227,6 +227,25 @@ impl MatvecQ8Split {
         let shared = if (16384..131072).contains(&rows) { 1 } else { 2 };
         (shared, split)
     }
+
+    /// Of tiled weights: the workgroup, and how many tiles share the loading of activations, which takes longer than that of
+    /// the weights where there are several rows. Few rows make few workgroups: larger ones then.
+    fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
+        let few = self.linear.rows < 16384;
+        match (variant.coop, self.m, few) {
+            (true, 1, true) => (512, 1),
+            (true, 1, false) => (256, 1),
+            (true, _, true) => (512, 2),
+            (true, _, false) => (256, 4),
+            (false, 1, _) => (256, 1),
+            (false, ..) => (128, 2),
+        }
+    }
+}
+
+/// What `matvec_q8_tiled.wgsl` needs to know: a workgroup of `tiles` times `stack` tiles, and activation rows.
+pub(super) fn tiled_sizes(wgsl: Wgsl, workgroup: usize, tiles: usize, stack: usize, m: usize) -> Wgsl {
+    wgsl.uint("WORKGROUP", workgroup).uint("TILES", tiles).uint("STACK", stack).uint("M", m).uint("SUMS", m * stack)
 }
 
 impl Kernel for MatvecQ8Split {
@@ -234,7 +253,7 @@ impl Kernel for MatvecQ8Split {
         let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
         let (shared, split) = self.shape();
         let linear = &self.linear;
-        let wgsl = linear.sizes().uint("M", self.m).bool("OVER_OUTPUTS", linear.over_outputs);
+        let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = wgsl.part(include_str!("../../../shaders/common/step.wgsl")).weight_groups(
             linear.format,
             linear.cols,
@@ -242,15 +261,14 @@ impl Kernel for MatvecQ8Split {
         );
         let (name, wgsl) = match linear.tiled {
             true => {
-                // Few rows make few workgroups: larger ones, where the adapter surely has them.
-                let few = linear.rows < 16384;
-                let (workgroup, two) = (if few && variant.coop { 512 } else { 256 }, !few);
-                let wgsl = wgsl.uint("WORKGROUP", workgroup).bool("TWO", two).uint("TILES", 1);
-                let wgsl = wgsl.part(include_str!("../../../shaders/common/products_plain.wgsl"));
+                let (workgroup, stack) = self.tiled_shape(variant);
+                let wgsl = tiled_sizes(wgsl, workgroup, 1, stack, self.m)
+                    .part(include_str!("../../../shaders/common/products_plain.wgsl"));
                 ("matvec_q8_tiled", wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")))
             }
             false => {
                 let wgsl = wgsl
+                    .uint("M", self.m)
                     .uint("SUBGROUP", subgroup)
                     .uint("LANES", subgroup.min(16))
                     .uint("K_SPLIT", split)
@@ -274,7 +292,7 @@ impl Kernel for MatvecQ8Split {
     fn grid(&self, variant: &Variant) -> Grid {
         let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
         let rows = match self.linear.tiled {
-            true => TILE_ROWS,
+            true => TILE_ROWS * self.tiled_shape(variant).1,
             false => subgroup / subgroup.min(16) * self.shape().0,
         };
         Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(1))

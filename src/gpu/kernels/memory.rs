@@ -65,11 +65,14 @@ impl Kernel for ReadAll {
 }
 
 /// Reads the beginning of a matrix beside a kernel that leaves the memory idle, so that the product after it finds that in the
-/// last-level cache. Bindings: data, scales, a word of its own that nothing else uses (so that nothing waits for it).
+/// last-level cache; of this matrix and a later one, an address of each page. Bindings: data, scales, the later one's data
+/// and scales, a word of its own that nothing else uses (so that nothing waits for it).
 #[derive(Debug, Clone, Copy)]
 pub struct Prefetch {
     pub data_bytes: usize,
     pub scale_bytes: usize,
+    /// Of the later matrix: data, scales.
+    pub later_bytes: [usize; 2],
     /// Of the data; of the scales an eighth of that. Rounded down to whole workgroups.
     pub ahead_bytes: usize,
 }
@@ -97,9 +100,13 @@ impl Kernel for Prefetch {
                 .uint("DATA_FOURS", self.data_bytes / 16)
                 .uint("SCALE_WORDS", self.scale_bytes / 4)
                 .uint("PAGE", Self::PAGE)
+                .uint("DATA_PAGES", self.data_bytes.div_ceil(Self::PAGE))
+                .uint("SCALE_PAGES", self.scale_bytes.div_ceil(Self::PAGE))
+                .uint("LATER_DATA_PAGES", self.later_bytes[0].div_ceil(Self::PAGE))
+                .uint("LATER_SCALE_PAGES", self.later_bytes[1].div_ceil(Self::PAGE))
                 .part(include_str!("../../../shaders/prefetch.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
 

@@ -62,7 +62,7 @@ impl Kernel for NormAddNorm {
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "norm_add_norm",
-            wgsl: self.emit.add(wgsl, own.len(), self.n).finish(),
+            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
             bindings: self.emit.bindings(&own),
         }
     }

@@ -224,7 +224,7 @@ impl Kernel for SdpaCombine {
             name: "sdpa_combine",
             wgsl: self
                 .emit
-                .add(wgsl, 3, layer.n_heads * layer.head_dim)
+                .add(wgsl, variant, 3, layer.n_heads * layer.head_dim)
                 .part(include_str!("../../../shaders/sdpa_combine.wgsl"))
                 .finish(),
             bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
