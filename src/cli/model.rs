@@ -282,7 +282,9 @@ impl ModelArgs {
         if self.exact {
             kernels.dp4a = Some(false);
         }
-        let options = DeviceOptions { adapter: self.adapter.clone(), kernels, ..Default::default() };
+        let pipeline_cache = dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu/pipelines"));
+        let adapter = self.adapter.clone();
+        let options = DeviceOptions { adapter, kernels, pipeline_cache, ..Default::default() };
         pollster::block_on(Gpu::open(&options))
     }
 }

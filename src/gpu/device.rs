@@ -6,10 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use web_time::Instant;
+
 use super::{
     adapter::{self, AdapterFacts, DeviceOptions, Variant},
     buffers::{GpuBuffer, MemoryTally},
     kernels::Cost,
+    pipeline_cache::{PipelineCache, PipelineStats},
 };
 use crate::{Error, Result};
 
@@ -138,6 +141,23 @@ struct Inner {
     /// First error that the device reported by itself.
     fault: Arc<Mutex<Option<String>>>,
     pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
+    pipeline_stats: Mutex<PipelineStats>,
+    pipeline_cache: Option<PipelineCache>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keep_pipelines();
+    }
+}
+
+impl Inner {
+    /// Keeps pipelines for the next start, unless something is wrong with the device.
+    fn keep_pipelines(&self) {
+        if let Some(cache) = self.pipeline_cache.as_ref().filter(|_| lock(&self.fault).is_none()) {
+            cache.save();
+        }
+    }
 }
 
 /// An open device with its queue, kernel variant and pipelines. Cheap to clone.
@@ -177,6 +197,10 @@ impl Gpu {
         let fault = Arc::new(Mutex::new(None));
         report_faults(&device, &fault);
         log::info!("{facts}, {variant:?}");
+        let pipeline_cache = match &options.pipeline_cache {
+            Some(directory) => PipelineCache::open(&device, &adapter.get_info(), directory).await,
+            None => None,
+        };
         Ok(Gpu(Arc::new(Inner {
             facts,
             variant,
@@ -185,6 +209,8 @@ impl Gpu {
             tally: Arc::default(),
             fault,
             pipelines: Mutex::default(),
+            pipeline_stats: Mutex::default(),
+            pipeline_cache,
         })))
     }
 
@@ -207,6 +233,18 @@ impl Gpu {
     /// Most bytes held in buffers at once so far.
     pub fn peak_bytes(&self) -> u64 {
         self.0.tally.peak()
+    }
+
+    /// Pipelines made so far.
+    pub fn pipeline_stats(&self) -> PipelineStats {
+        *lock(&self.0.pipeline_stats)
+    }
+
+    /// Logs how many pipelines there are, and keeps them for the next start.
+    pub(super) fn keep_pipelines(&self) {
+        let PipelineStats { made, cached, time } = self.pipeline_stats();
+        log::info!("{made} pipelines in {time:.2?}, {cached} of them compiled before");
+        self.0.keep_pipelines();
     }
 
     /// The first error that the device reported since it was opened, if any.
@@ -283,8 +321,11 @@ impl Gpu {
         if let Some(pipeline) = lock(&self.0.pipelines).get(kernel) {
             return Ok(pipeline.clone());
         }
+        let begin = Instant::now();
         let pipeline = self.compile(kernel);
         self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
+        let cached = self.0.pipeline_cache.as_ref().is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
+        lock(&self.0.pipeline_stats).add(begin.elapsed(), cached);
         lock(&self.0.pipelines).insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
     }
@@ -320,7 +361,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.0.pipeline_cache.as_ref().map(|cache| &cache.cache),
         })
     }
 
