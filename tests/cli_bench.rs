@@ -117,6 +117,27 @@ fn bad_requests() {
     assert!(needs_adapter.contains("adapter"), "{needs_adapter}");
 }
 
+/// Whatever computes, and before a byte is loaded.
+#[test]
+fn tests_beyond_memory() {
+    let model = TinyModel::new().write();
+    for backend in ["cpu", "wgpu"] {
+        let line = error_line(&mut bench(&model, &["--backend", backend, "--parallel", "1000000000"]));
+        assert!(line.contains("the model does not fit: ") && line.contains(" weights + "), "{line}");
+        assert!(line.ends_with("not even one position of so many sequences fits (--parallel)"), "{line}");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_run_are_refused_by_what_they_need() {
+    for (name, reason) in [("e4b", "per-layer embeddings and KV sharing"), ("26b-a4b", "mixture of experts")] {
+        let line = error_line(&mut cli_support::program(&["bench", "--synthetic", name]));
+        assert!(line.starts_with("error: unsupported: Gemma 4 ") && line.contains(reason), "{line}");
+    }
+    let mut command = cli_support::program(&["bench", "--synthetic", "7b"]);
+    command.assert().failure().code(2).stderr(predicates::str::contains("[possible values: 31b, 270m, demo]"));
+}
+
 /// Random weights that nobody has to download, on MLX too.
 #[cfg(feature = "mlx")]
 #[test]

@@ -98,6 +98,51 @@ fn quantizing_changes_the_logits_a_little() {
     assert!(0.0 < int8 && int8 < int4, "int8 {int8}, int4 {int4}");
 }
 
+/// Whatever the size of the steps, and as the definition has it.
+#[test]
+fn divergence_from_a_base() {
+    let model = TinyModel::new().write();
+    let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % VOCAB as u32).collect();
+    let ids_file = file(&model, "ids.json", format!("{ids:?}"));
+    let (base, other) = (model.path().join("base"), model.path().join("other"));
+    let run = |args: &[&str], out: &std::path::Path| {
+        stdout(eval(&model, args).arg("--token-ids").arg(&ids_file).arg("--logits-out").arg(out))
+    };
+    run(&["--quantize", "none"], &base);
+    let base_path = base.to_str().unwrap();
+    let compared = |args: &[&str]| {
+        let compare = ["--json", "--ubatch-size", "7", "--kl-divergence-base", base_path];
+        let printed = run(&[&compare[..], args].concat(), &other);
+        serde_json::from_str::<Value>(&printed).unwrap()
+    };
+    let same = compared(&["--quantize", "none"]);
+    assert!(same["kl_divergence"].as_f64().unwrap().abs() < 1e-9 && same["same_top"] == 1.0, "{same}");
+
+    let int4 = compared(&["--quantize", "int4"]);
+    let [p, q] = [&base, &other].map(|path| {
+        let softmax = |row: Vec<f32>| {
+            let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            row.into_iter().map(|logit| f64::from(logit).exp() / sum).collect::<Vec<_>>()
+        };
+        read_logits(&fs::read(path).unwrap()).into_iter().map(softmax).collect::<Vec<_>>()
+    });
+    let divergence = |(p, q): (&Vec<f64>, &Vec<f64>)| p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+    let divergences: Vec<f64> = p.iter().zip(&q).map(divergence).collect();
+    let (mean, max) = (divergences.iter().sum::<f64>() / 40.0, divergences.iter().copied().fold(0.0, f64::max));
+    assert!(mean > 1e-6, "{mean}");
+    assert!((int4["kl_divergence"].as_f64().unwrap() / mean - 1.0).abs() < 1e-6, "{int4} but {mean}");
+    assert!((int4["kl_divergence_max"].as_f64().unwrap() / max - 1.0).abs() < 1e-6, "{int4} but {max}");
+
+    let mut human = eval(&model, &["--kl-divergence-base", base_path, "--token-ids"]);
+    assert!(stdout(human.arg(&ids_file)).contains("\nKL divergence 0."));
+    let refused = |args: &[&str]| error_line(eval(&model, args).arg("--token-ids").arg(&ids_file));
+    let shorter = refused(&["--kl-divergence-base", base_path, "--max-tokens", "39"]);
+    assert!(shorter.contains("base: has logits of shape [40, 264]; these tokens have [39, 264]"), "{shorter}");
+    let weights = model.path().join("model.safetensors");
+    let other = refused(&["--kl-divergence-base", weights.to_str().unwrap()]);
+    assert!(other.contains("model.safetensors: has no f32 tensor logits"), "{other}");
+}
+
 #[test]
 fn unusable_inputs_are_named_and_leave_no_file() {
     let model = TinyModel::new().write();

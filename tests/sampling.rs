@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gemma4_wgpu::sampling::{Sampler, SamplingParams, argmax};
+use gemma4_wgpu::sampling::{Draw, Sampler, SamplingParams, argmax};
 use proptest::{collection::vec, prelude::*};
 
 /// No filter at all, with a fixed seed.
@@ -155,6 +155,28 @@ fn same_seed_same_tokens() {
     assert_ne!(drawn, draws(SamplingParams { seed: Some(43), ..params }, &logits, &[], 50));
     // What a seed gives is part of the interface: scripts rely on it.
     assert_eq!(drawn[..5], [394, 209, 446, 39, 378]);
+}
+
+/// Draws that are made elsewhere give the tokens of the sampler with the same seed.
+#[test]
+fn draws_are_the_samplers() {
+    let logits: Vec<f32> = (0..500).map(|id| 3.0 * (id as f32 * 0.37).sin()).collect();
+    for count in [500, 90, 1] {
+        for params in [
+            SamplingParams { seed: Some(42), ..SamplingParams::default() },
+            SamplingParams { top_k: 128, top_p: 1.0, min_p: 0.2, temperature: 0.4, ..PLAIN },
+        ] {
+            assert!(params.fit_device());
+            let mut sampler = Sampler::new(params).unwrap();
+            let elsewhere: Vec<u32> = (0..50).map(|_| sampler.draw().choose(&logits[..count]).unwrap()).collect();
+            assert_eq!(elsewhere, draws(params, &logits[..count], &[], 50));
+        }
+    }
+    let draw = Sampler::new(SamplingParams::default()).unwrap().draw();
+    assert!(draw.validate().is_ok() && (0.0..1.0).contains(&draw.point));
+    assert!(draw.choose(&[1.0, f32::NAN]).is_err() && draw.choose(&[f32::NEG_INFINITY]).is_err());
+    let last = Draw { point: 1.0 - f64::EPSILON, top_p: 1.0, ..draw };
+    assert_eq!((last.choose(&[1.0, 0.5]).unwrap(), Draw { point: 0.0, ..last }.choose(&[1.0, 0.5]).unwrap()), (1, 0));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub enum StepOutput {
     /// An id drawn from the logits of the last position, on the device. [`Draw::choose`] defines it; where weights are
     /// f32 sums, a choice within some 1e-6 of the boundary between two tokens may fall to the other one.
     ///
-    /// Reading the step fails if a logit is NaN or +∞, or none is finite.
+    /// The step fails, submitted or read, if a logit is NaN or +∞, or none is finite.
     Sample(Draw),
 }
 

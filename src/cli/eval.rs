@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -12,14 +13,14 @@ use serde_json::json;
 use super::{
     Exit,
     interrupt::{self, Work},
-    logits_file::LogitsFile,
+    logits_file::{BaseLogits, LogitsFile},
     model::{ModelArgs, progress_bar},
 };
 use crate::{
     Error, Result,
     backend::Backend,
     checkpoint::{Checkpoint, TensorSource},
-    generate::{Perplexity, check_prompt, each_logits},
+    generate::{Divergence, Perplexity, check_prompt, each_logits_in_steps},
     text::Tokenizer,
 };
 
@@ -35,10 +36,18 @@ pub struct EvalArgs {
     /// Write the logits of every position as f32 tensor "logits" [tokens, vocab] to a safetensors file
     #[arg(long, value_name = "FILE")]
     logits_out: Option<PathBuf>,
+    /// Print also how far the predictions are from those of another run over the same tokens, whose logits --logits-out
+    /// wrote to FILE: mean and largest Kullback-Leibler divergence in nats, and how often the likeliest token is the same
+    #[arg(long, value_name = "FILE")]
+    kl_divergence_base: Option<PathBuf>,
+    /// Tokens of one step at most; by default as many as the device takes. Few (8 where activations become int8) run the kernels of generation
+    #[arg(long, value_name = "N")]
+    ubatch_size: Option<NonZeroUsize>,
     /// Use only the first N tokens
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity
+    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity; with a base kl_divergence, kl_divergence_max
+    /// and same_top (0 to 1), over all positions
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -60,33 +69,39 @@ pub fn run(args: &EvalArgs) -> Result<(), Exit> {
     let checkpoint = args.model.open()?;
     let mut tokens = args.source.tokens(&checkpoint)?;
     tokens.truncate(args.max_tokens.unwrap_or(usize::MAX));
-    if tokens.len() < 2 && args.logits_out.is_none() {
+    if tokens.len() < 2 && args.logits_out.is_none() && args.kl_divergence_base.is_none() {
         return Err(Error::Input(format!("a perplexity needs at least 2 tokens, not {}", tokens.len())).into());
     }
     let context_length = args.model.context_length(&checkpoint, tokens.len())?;
     check_prompt(tokens.len(), context_length)?;
     interrupt::install()?;
     let mut backend = args.model.load(&checkpoint, context_length)?;
-    let score = evaluate(args, backend.as_mut(), &tokens)?;
-    print(args, &score).map_err(Exit::from_stdout)
+    let (score, divergence) = evaluate(args, backend.as_mut(), &tokens)?;
+    print(args, &score, &divergence).map_err(Exit::from_stdout)
 }
 
-/// Runs the tokens once: scores them, and writes the logits if asked for.
-fn evaluate(args: &EvalArgs, backend: &mut dyn Backend, tokens: &[u32]) -> Result<Perplexity, Exit> {
+/// Runs the tokens once: scores them, compares them with a base and writes the logits, if asked for.
+fn evaluate(args: &EvalArgs, backend: &mut dyn Backend, tokens: &[u32]) -> Result<(Perplexity, Divergence), Exit> {
     let vocab = backend.config().vocab_size;
     let work = Work::begin();
+    let base = args.kl_divergence_base.as_ref();
+    let mut base = base.map(|path| BaseLogits::open(path, tokens.len(), vocab)).transpose()?;
     let mut file = match &args.logits_out {
         Some(path) => Some(LogitsFile::create(path, tokens.len(), vocab)?),
         None => None,
     };
     let bar = progress_bar(tokens.len() as u64, args.model.quiet);
-    let mut score = Perplexity::default();
-    let visited = pollster::block_on(each_logits(backend, tokens, &mut |first, rows| {
+    let (mut score, mut divergence) = (Perplexity::default(), Divergence::default());
+    let most = args.ubatch_size.map_or(usize::MAX, NonZeroUsize::get);
+    let visited = pollster::block_on(each_logits_in_steps(backend, tokens, most, &mut |first, rows| {
         if work.stopped() {
             return Err(Error::Input("interrupted".into()));
         }
         bar.inc((rows.len() / vocab) as u64);
         score.add(rows, vocab, &tokens[first + 1..])?;
+        if let Some(base) = &mut base {
+            divergence.add(&base.read(rows.len())?, rows, vocab)?;
+        }
         file.as_mut().map_or(Ok(()), |file| file.append(rows))
     }));
     bar.finish_and_clear();
@@ -95,19 +110,30 @@ fn evaluate(args: &EvalArgs, backend: &mut dyn Backend, tokens: &[u32]) -> Resul
         visited => visited?,
     }
     file.map_or(Ok(()), LogitsFile::finish)?;
-    Ok(score)
+    Ok((score, divergence))
 }
 
-fn print(args: &EvalArgs, score: &Perplexity) -> io::Result<()> {
+fn print(args: &EvalArgs, score: &Perplexity, divergence: &Divergence) -> io::Result<()> {
     let mut out = io::stdout();
-    match (score.mean_nll(), score.perplexity()) {
-        (nll, perplexity) if args.json => {
-            writeln!(out, "{}", json!({ "tokens": score.tokens(), "nll": nll, "perplexity": perplexity }))
+    let (nll, perplexity) = (score.mean_nll(), score.perplexity());
+    let (max, compared) = (divergence.max(), divergence.mean().zip(divergence.same_top()));
+    if args.json {
+        let mut object = json!({ "tokens": score.tokens(), "nll": nll, "perplexity": perplexity });
+        if let Some((mean, same_top)) = compared {
+            object["kl_divergence"] = json!(mean);
+            object["kl_divergence_max"] = json!(max);
+            object["same_top"] = json!(same_top);
         }
-        (Some(nll), Some(perplexity)) => {
-            writeln!(out, "{} tokens, nll {nll:.5}, perplexity {perplexity:.4}", score.tokens())
+        return writeln!(out, "{object}");
+    }
+    if let Some((nll, perplexity)) = nll.zip(perplexity) {
+        writeln!(out, "{} tokens, nll {nll:.5}, perplexity {perplexity:.4}", score.tokens())?;
+    }
+    match compared {
+        Some((mean, same_top)) => {
+            writeln!(out, "KL divergence {mean:.6}, at most {max:.4}, same top token {:.2}%", 100.0 * same_top)
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

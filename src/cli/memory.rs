@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::{
     Error, Result,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::TensorSource,
+    config::{ModelConfig, shapes},
     cpu::CpuBackend,
-    gpu::{Gpu, GpuBackend},
+    gpu::{Gpu, GpuBackend, SyntheticSource},
     memory::{MemoryPlan, largest_context},
     weights::LoadOptions,
 };
@@ -18,8 +19,10 @@ use crate::{
 pub struct Memory<'a> {
     /// `None` for the CPU backend.
     gpu: Option<Gpu>,
-    checkpoint: &'a Checkpoint,
+    source: &'a dyn TensorSource,
     options: LoadOptions,
+    /// The model is there to be measured, with a context that the tests make.
+    measures: bool,
     pub plan: MemoryPlan,
 }
 
@@ -37,9 +40,14 @@ pub struct MemoryReport {
 }
 
 impl<'a> Memory<'a> {
-    pub fn new(gpu: Option<Gpu>, checkpoint: &'a Checkpoint, options: LoadOptions) -> Result<Self> {
-        let plan = plan(gpu.as_ref(), checkpoint, &options)?;
-        Ok(Memory { gpu, checkpoint, options, plan })
+    pub fn new(gpu: Option<Gpu>, source: &'a dyn TensorSource, options: LoadOptions) -> Result<Self> {
+        let plan = plan(gpu.as_ref(), source, &options)?;
+        Ok(Memory { gpu, source, options, measures: false, plan })
+    }
+
+    /// The same for `bench`, whose refusals tell what tests would fit.
+    pub fn for_bench(gpu: Option<Gpu>, source: &'a dyn TensorSource, options: LoadOptions) -> Result<Self> {
+        Ok(Memory { measures: true, ..Memory::new(gpu, source, options)? })
     }
 
     /// Errors if the model surely does not fit: beyond all memory of devices that share the host's, which would swap
@@ -52,7 +60,8 @@ impl<'a> Memory<'a> {
         }
         if let Some(host) = host.filter(|host| !self.plan.fits(Some(host.free))) {
             let (needed, free) = (BinaryBytes(self.plan.total_bytes()), BinaryBytes(host.free));
-            eprintln!("warning: the model takes {needed}, of memory {free} are free; `inspect` tells more");
+            let more = if self.measures { "" } else { "; `inspect` tells more" };
+            eprintln!("warning: the model takes {needed}, of memory {free} are free{more}");
         }
         Ok(())
     }
@@ -69,15 +78,38 @@ impl<'a> Memory<'a> {
 
     /// That the model does not fit, with the plan and what would fit, in one line.
     pub fn refusal(&self) -> Error {
-        let report = match self.report() {
+        self.refusal_within(self.free_bytes())
+    }
+
+    fn refusal_within(&self, free: Option<u64>) -> Error {
+        let report = match self.report_within(free) {
             Ok(report) => report,
             Err(error) => return error,
         };
-        let remedy = match report.largest_context {
-            Some(context) => format!("the largest context that fits is --ctx {context}"),
-            None => "no context fits".into(),
+        let remedy = match (report.largest_context, self.options.max_sequences) {
+            (Some(context), 1) if self.measures => format!("tests of up to {context} positions fit (-d with -p or -n)"),
+            (Some(context), count) if self.measures => {
+                format!("{count} sequences of up to {context} positions fit (--parallel; -d with -n)")
+            }
+            (Some(context), _) => format!("the largest context that fits is --ctx {context}"),
+            (None, 2..) if self.measures => "not even one position of so many sequences fits (--parallel)".into(),
+            (None, _) if self.measures => self.other_shapes(report.free_bytes),
+            (None, _) => "no context fits".into(),
         };
         Error::Device(format!("the model does not fit: {report}; {remedy}"))
+    }
+
+    /// Which shapes of `--synthetic` would fit with one position.
+    fn other_shapes(&self, free: Option<u64>) -> String {
+        let fits = |config: ModelConfig| {
+            let options = LoadOptions { context_length: 1, ..self.options };
+            plan(self.gpu.as_ref(), &SyntheticSource::new(config), &options).is_ok_and(|plan| plan.fits(free))
+        };
+        let fitting = shapes::NAMES.into_iter().filter(|name| ModelConfig::named(name).is_ok_and(fits));
+        match fitting.collect::<Vec<_>>().as_slice() {
+            [] => "no context fits".into(),
+            names => format!("no context fits; of --synthetic {} would", names.join(", ")),
+        }
     }
 
     /// The largest context that the model has and the device can hold.
@@ -86,7 +118,10 @@ impl<'a> Memory<'a> {
     }
 
     pub fn report(&self) -> Result<MemoryReport> {
-        let free = self.free_bytes();
+        self.report_within(self.free_bytes())
+    }
+
+    fn report_within(&self, free: Option<u64>) -> Result<MemoryReport> {
         let device = match &self.gpu {
             Some(gpu) => gpu.facts().to_string(),
             None => "the CPU".into(),
@@ -102,9 +137,9 @@ impl<'a> Memory<'a> {
     }
 
     fn largest_within(&self, free: Option<u64>) -> Result<Option<usize>> {
-        let most = self.checkpoint.config().max_position_embeddings;
+        let most = self.source.config().max_position_embeddings;
         let plan =
-            |context_length| plan(self.gpu.as_ref(), self.checkpoint, &LoadOptions { context_length, ..self.options });
+            |context_length| plan(self.gpu.as_ref(), self.source, &LoadOptions { context_length, ..self.options });
         largest_context(most, free, plan)
     }
 
@@ -126,10 +161,10 @@ impl<'a> Memory<'a> {
     }
 }
 
-fn plan(gpu: Option<&Gpu>, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<MemoryPlan> {
+fn plan(gpu: Option<&Gpu>, source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
     match gpu {
-        Some(gpu) => GpuBackend::plan(gpu, checkpoint, options),
-        None => CpuBackend::plan(checkpoint, options),
+        Some(gpu) => GpuBackend::plan(gpu, source, options),
+        None => CpuBackend::plan(source, options),
     }
 }
 
@@ -175,5 +210,31 @@ impl fmt::Display for MemoryReport {
             Some(free) => write!(f, "; {} has {} free", self.device, BinaryBytes(free)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_bench_tell_what_fits() {
+        let refusal = |sequences, free: u64| {
+            let source = SyntheticSource::new(ModelConfig::named("31b").unwrap());
+            let options = LoadOptions { context_length: 100_000, max_sequences: sequences, ..LoadOptions::default() };
+            Memory::for_bench(None, &source, options).unwrap().refusal_within(Some(free)).to_string()
+        };
+        // Tens of GB of weights and caches: room for some of the positions, for the small models alone, for nothing.
+        let largest = |sequences, free, wanted: &str| {
+            let text = refusal(sequences, free);
+            let positions = text.split("up to ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+            assert!(text.contains(wanted) && text.contains("for 100000 positions"), "{text}");
+            positions.parse::<usize>().unwrap()
+        };
+        let (one, two) = (largest(1, 24 << 30, "tests of up to"), largest(2, 24 << 30, "2 sequences of up to"));
+        assert!(1000 < two && two < one && one < 100_000, "{one}, {two}");
+        assert!(refusal(2, 2 << 30).ends_with("not even one position of so many sequences fits (--parallel)"));
+        assert!(refusal(1, 2 << 30).ends_with("no context fits; of --synthetic 270m, demo would"));
+        assert!(refusal(1, 1 << 10).ends_with("no context fits"));
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     checkpoint::{Checkpoint, TensorSource},
     config::ModelConfig,
     cpu::CpuBackend,
-    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
     quant::Quantize,
     weights::{self, CacheType, LoadOptions},
 };
@@ -210,11 +210,20 @@ impl ModelArgs {
         let checkpoint = self.open()?;
         self.check_bench(positions, checkpoint.config())?;
         let device = self.open_device()?;
-        let ceiling = match &device {
-            Device::Gpu(gpu) => Some(read_ceiling(gpu)?),
-            Device::Cpu | Device::Mlx => None,
+        let options = self.load_options(positions, sequences);
+        let (ceiling, memory) = match &device {
+            Device::Mlx => (None, None),
+            Device::Gpu(gpu) => {
+                (Some(read_ceiling(gpu)?), Some(Memory::for_bench(Some(gpu.clone()), &checkpoint, options)?))
+            }
+            Device::Cpu => (None, Some(Memory::for_bench(None, &checkpoint, options)?)),
         };
-        let backend = self.load_on(device, &checkpoint, &self.load_options(positions, sequences))?;
+        memory.as_ref().map_or(Ok(()), Memory::check)?;
+        let loaded = self.load_on(device, &checkpoint, &options);
+        let backend = loaded.map_err(|error| match &memory {
+            Some(memory) => memory.explain(error),
+            None => error,
+        })?;
         Ok((checkpoint.description().to_owned(), backend, ceiling))
     }
 
@@ -238,7 +247,7 @@ impl ModelArgs {
         sequences: usize,
         seed: u32,
     ) -> Result<(Box<dyn Backend>, Option<f64>)> {
-        let config = ModelConfig::named(name).ok_or_else(|| Error::Input(format!("{name}: no such shape")))?;
+        let config = ModelConfig::named(name)?;
         self.check_bench(positions, &config)?;
         let options = self.load_options(positions, sequences);
         let gpu = match self.open_device()? {
@@ -249,8 +258,12 @@ impl ModelArgs {
             }
             Device::Cpu => return Err(Error::Input("synthetic models need an adapter, or --backend mlx".into())),
         };
+        let source = SyntheticSource::new(config.clone());
+        let memory = Memory::for_bench(Some(gpu.clone()), &source, options)?;
+        memory.check()?;
         let ceiling = read_ceiling(&gpu)?;
-        Ok((Box::new(pollster::block_on(GpuBackend::synthetic(gpu, config, &options, seed))?), Some(ceiling)))
+        let made = pollster::block_on(GpuBackend::synthetic(gpu, config, &options, seed));
+        Ok((Box::new(made.map_err(|error| memory.explain(error))?), Some(ceiling)))
     }
 
     /// The device to run on. Only a missing adapter, and only where nothing about the adapter was asked for,
@@ -283,7 +296,9 @@ impl ModelArgs {
         if self.exact {
             kernels.dp4a = Some(false);
         }
-        let options = DeviceOptions { adapter: self.adapter.clone(), kernels, ..Default::default() };
+        let pipeline_cache = dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu/pipelines"));
+        let adapter = self.adapter.clone();
+        let options = DeviceOptions { adapter, kernels, pipeline_cache, ..Default::default() };
         pollster::block_on(Gpu::open(&options))
     }
 }

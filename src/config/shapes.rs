@@ -1,18 +1,31 @@
 //! Published architectures by name, for models without a checkpoint.
 
 use super::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope};
+use crate::{Error, Result};
 
 /// Names that [`ModelConfig::named`] knows.
 pub const NAMES: [&str; 3] = ["31b", "270m", "demo"];
 
+/// Sizes of the family that do not run, and what of them is missing.
+pub const UNSUPPORTED: [(&str, &str); 3] = [
+    ("26b-a4b", "Gemma 4 26B-A4B: mixture of experts"),
+    ("e4b", "Gemma 4 E4B: per-layer embeddings and KV sharing between layers"),
+    ("e2b", "Gemma 4 E2B: per-layer embeddings, KV sharing between layers and a double-wide MLP"),
+];
+
 impl ModelConfig {
     /// Gemma 4 31B (`31b`), Gemma 3 270M (`270m`) or the embedded model (`demo`).
-    pub fn named(name: &str) -> Option<ModelConfig> {
+    ///
+    /// Errors: [`Error::Unsupported`] for the sizes of [`UNSUPPORTED`], [`Error::Input`] for any other name.
+    pub fn named(name: &str) -> Result<ModelConfig> {
         match name {
-            "31b" => Some(gemma4_31b()),
-            "270m" => Some(gemma3_270m()),
-            "demo" => ModelConfig::from_hf_json(include_str!("../../assets/demo/config.json")).ok(),
-            _ => None,
+            "31b" => Ok(gemma4_31b()),
+            "270m" => Ok(gemma3_270m()),
+            "demo" => ModelConfig::from_hf_json(include_str!("../../assets/demo/config.json")),
+            _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == name) {
+                Some((_, what)) => Error::Unsupported((*what).into()),
+                None => Error::Input(format!("{name}: no such shape; there are {}", NAMES.join(", "))),
+            }),
         }
     }
 

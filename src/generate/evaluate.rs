@@ -20,9 +20,20 @@ pub async fn each_logits(
     tokens: &[u32],
     visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
+    each_logits_in_steps(backend, tokens, usize::MAX, visit).await
+}
+
+/// [`each_logits`] in steps of `most` tokens (at least 1) or fewer. How many a step has decides a device's kernels, and with some of
+/// them whether activations are rounded.
+pub async fn each_logits_in_steps(
+    backend: &mut dyn Backend,
+    tokens: &[u32],
+    most: usize,
+    visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+) -> Result<()> {
     check_prompt(tokens.len(), backend.info().context_length)?;
     let sequence = backend.open_sequence()?;
-    let outcome = run(backend, sequence, tokens, visit).await;
+    let outcome = run(backend, sequence, tokens, most, visit).await;
     backend.close_sequence(sequence);
     outcome
 }
@@ -31,10 +42,11 @@ async fn run(
     backend: &mut dyn Backend,
     sequence: SequenceId,
     tokens: &[u32],
+    most: usize,
     visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
     let vocab = backend.config().vocab_size;
-    let rows = (LOGITS_BYTES / (4 * vocab)).clamp(1, backend.info().max_step_tokens.max(1));
+    let rows = (LOGITS_BYTES / (4 * vocab)).min(most).clamp(1, backend.info().max_step_tokens.max(1));
     for (index, chunk) in tokens.chunks(rows).enumerate() {
         let step = SequenceStep { sequence, tokens: StepTokens::Host(chunk), output: StepOutput::AllLogits };
         let ticket = backend.submit(&[step])?;
@@ -86,9 +98,87 @@ impl Perplexity {
     }
 }
 
-/// `ln Σ exp(row) − logit`, safe for large logits.
+/// How far predictions are from those of a base, gathered a chunk at a time: the Kullback-Leibler divergence
+/// Σ p·ln(p/q) of the base's p and the model's q, in nats
+/// (Kullback and Leibler, *On Information and Sufficiency*, 1951).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Divergence {
+    positions: usize,
+    sum: f64,
+    max: f64,
+    same_top: usize,
+}
+
+impl Divergence {
+    /// Counts positions: `base` and `logits` have shape `[positions, vocab]`. Errors if they differ in shape.
+    pub fn add(&mut self, base: &[f32], logits: &[f32], vocab: usize) -> Result<()> {
+        if base.len() != logits.len() {
+            return Err(Error::Input(format!("the base has {} logits here, not {}", base.len(), logits.len())));
+        }
+        let rows: Vec<(f64, bool)> = base
+            .par_chunks_exact(vocab)
+            .zip(logits.par_chunks_exact(vocab))
+            .map(|(base, row)| (divergence(base, row), top(base) == top(row)))
+            .collect();
+        self.positions += rows.len();
+        for (divergence, is_same) in rows {
+            self.sum += divergence;
+            self.max = self.max.max(divergence);
+            self.same_top += usize::from(is_same);
+        }
+        Ok(())
+    }
+
+    /// Mean divergence in nats; `None` before the first position.
+    pub fn mean(&self) -> Option<f64> {
+        (self.positions > 0).then(|| self.sum / self.positions as f64)
+    }
+
+    /// The largest divergence of a position, in nats.
+    pub fn max(&self) -> f64 {
+        self.max
+    }
+
+    /// Share of the positions whose likeliest token is the base's; `None` before the first.
+    pub fn same_top(&self) -> Option<f64> {
+        (self.positions > 0).then(|| self.same_top as f64 / self.positions as f64)
+    }
+}
+
+fn divergence(base: &[f32], row: &[f32]) -> f64 {
+    let (of_base, of_row) = (Normal::of(base), Normal::of(row));
+    let term = |(&b, &r): (&f32, &f32)| {
+        let (b, r) = (of_base.log_probability(b), of_row.log_probability(r));
+        // What is impossible in the base adds nothing, whatever the model thinks of it.
+        if b == f64::NEG_INFINITY { 0.0 } else { b.exp() * (b - r) }
+    };
+    base.iter().zip(row).map(term).sum()
+}
+
+/// The first of the largest logits.
+fn top(row: &[f32]) -> usize {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+/// `ln Σ exp(row) − logit`.
 fn negative_log_likelihood(row: &[f32], logit: f32) -> f64 {
-    let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = row.iter().map(|&logit| (f64::from(logit) - max).exp()).sum();
-    sum.ln() - (f64::from(logit) - max)
+    -Normal::of(row).log_probability(logit)
+}
+
+/// What normalizes a row of logits: their maximum, and ln Σ exp(logit − maximum). Apart they keep their bits for large logits.
+struct Normal {
+    max: f64,
+    ln_sum: f64,
+}
+
+impl Normal {
+    fn of(row: &[f32]) -> Self {
+        let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = row.iter().map(|&logit| (f64::from(logit) - max).exp()).sum();
+        Normal { max, ln_sum: sum.ln() }
+    }
+
+    fn log_probability(&self, logit: f32) -> f64 {
+        f64::from(logit) - self.max - self.ln_sum
+    }
 }

@@ -9,7 +9,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use serde::Serialize;
 use web_time::Instant;
 
-pub use self::evaluate::{Perplexity, each_logits};
+pub use self::evaluate::{Divergence, Perplexity, each_logits, each_logits_in_steps};
 use crate::{
     Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},

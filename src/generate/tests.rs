@@ -384,6 +384,21 @@ fn perplexity_of_known_logits() {
 }
 
 #[test]
+fn divergence_of_known_predictions() {
+    let mut divergence = Divergence::default();
+    assert_eq!((divergence.mean(), divergence.same_top()), (None, None));
+    // Probabilities ½, ½, 0 against ¼, ¾, 0, whatever is added to logits; then the same twice, and large values.
+    let none = f32::NEG_INFINITY;
+    divergence.add(&[5.0, 5.0, none], &[0.0, 3f32.ln(), none], 3).unwrap();
+    let expected = 0.5 * 2f64.ln() + 0.5 * (2.0 / 3f64).ln();
+    assert!((divergence.mean().unwrap() - expected).abs() < 1e-7 && divergence.same_top() == Some(0.0));
+    divergence.add(&[1.0, 2.0, 3.0], &[3e38; 3], 3).unwrap();
+    divergence.add(&[-3e38, 3e38, 0.0], &[-3e38, 3e38, 0.0], 3).unwrap();
+    assert!(divergence.mean().unwrap().is_finite() && divergence.max() >= expected);
+    assert!(divergence.add(&[0.0; 3], &[0.0; 6], 3).is_err());
+}
+
+#[test]
 fn uniform_logits_have_the_perplexity_of_the_vocabulary() {
     let mut score = Perplexity::default();
     // Large values must not overflow.

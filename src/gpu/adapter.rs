@@ -1,6 +1,6 @@
 //! Adapter facts and the kernel variants that follow from them: the one place where they are decided.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::Serialize;
 
@@ -144,6 +144,9 @@ pub struct DeviceOptions {
     pub kernels: KernelOptions,
     /// The browser opens devices with subgroups, though wgpu cannot ask it to (web/js/device.ts).
     pub browser_subgroups: bool,
+    /// Directory for compiled pipelines, so that the next start need not compile them again; none are kept if `None`, or where
+    /// wgpu has no way to (it has with Vulkan).
+    pub pipeline_cache: Option<PathBuf>,
 }
 
 /// Overrides of what adapter facts would choose; `None` leaves the choice to them.

@@ -142,6 +142,7 @@ impl GpuBackend {
         };
         // Decoding's kernels are compiled now rather than in the middle of the first answer.
         backend.prepare(StepShape::One, StepShape::One)?;
+        backend.gpu.keep_pipelines();
         Ok(backend)
     }
 

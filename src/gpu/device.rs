@@ -6,10 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use web_time::Instant;
+
 use super::{
     adapter::{self, AdapterFacts, DeviceOptions, Variant},
     buffers::{GpuBuffer, MemoryTally},
+    grid::{Extent, Grid, StepSize},
     kernels::Cost,
+    pipeline_cache::{PipelineCache, PipelineStats},
 };
 use crate::{Error, Result};
 
@@ -36,72 +40,6 @@ pub struct KernelSource {
     pub name: &'static str,
     pub wgsl: String,
     pub bindings: Vec<Binding>,
-}
-
-/// One dimension of a dispatch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// This many workgroups.
-    Fixed(u32),
-    /// One workgroup for each of so many rows (tokens) of the step.
-    Rows(u32),
-    /// One for each output row (a position whose logits are wanted).
-    Outputs,
-    /// One for each of so many output rows.
-    OutputTiles(u32),
-    /// One for each part of the keys that a query sees: so many keys or more a part, so many parts or fewer.
-    KeyParts { smallest: u32, most: u32, window: Option<u32> },
-}
-
-/// What decides the grids of a step's dispatches.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StepSize {
-    /// Tokens.
-    pub rows: usize,
-    /// Positions whose logits are wanted.
-    pub outputs: usize,
-    /// Positions of the longest sequence, this step included.
-    pub keys: usize,
-}
-
-impl Extent {
-    fn count(self, step: StepSize) -> u32 {
-        let (rows, outputs) = (step.rows as u32, step.outputs as u32);
-        match self {
-            Extent::Fixed(count) => count,
-            Extent::Rows(tile) => rows.div_ceil(tile),
-            Extent::Outputs => outputs,
-            Extent::OutputTiles(tile) => outputs.div_ceil(tile),
-            Extent::KeyParts { smallest, most, window } => {
-                let seen = (step.keys as u32).min(window.unwrap_or(u32::MAX));
-                seen.div_ceil(smallest).min(most)
-            }
-        }
-    }
-}
-
-/// Workgroups of a dispatch: x, y, z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grid(pub [Extent; 3]);
-
-impl Grid {
-    /// `count` workgroups, folded over x and y because one dimension is limited to 65535. A kernel
-    /// with this grid numbers them `group.x + group.y · groups.x` and ignores those past the end.
-    pub fn folded(count: usize, z: Extent) -> Self {
-        let count = count as u32;
-        let y = count.div_ceil(65535).max(1);
-        Grid([Extent::Fixed(count.div_ceil(y)), Extent::Fixed(y), z])
-    }
-
-    /// One workgroup a row.
-    pub fn rows() -> Self {
-        Grid([Extent::Rows(1), Extent::Fixed(1), Extent::Fixed(1)])
-    }
-
-    /// One workgroup an output row.
-    pub fn outputs() -> Self {
-        Grid([Extent::Outputs, Extent::Fixed(1), Extent::Fixed(1)])
-    }
 }
 
 /// A kernel bound to its buffers, ready to be encoded any number of times.
@@ -141,6 +79,23 @@ struct Inner {
     /// First error that the device reported by itself.
     fault: Arc<Mutex<Option<String>>>,
     pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
+    pipeline_stats: Mutex<PipelineStats>,
+    pipeline_cache: Option<PipelineCache>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keep_pipelines();
+    }
+}
+
+impl Inner {
+    /// Keeps pipelines for the next start, unless something is wrong with the device.
+    fn keep_pipelines(&self) {
+        if let Some(cache) = self.pipeline_cache.as_ref().filter(|_| lock(&self.fault).is_none()) {
+            cache.save();
+        }
+    }
 }
 
 /// An open device with its queue, kernel variant and pipelines. Cheap to clone.
@@ -155,7 +110,7 @@ impl Gpu {
         let instance = adapter::instance();
         let (mut facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
         facts.subgroups |= options.browser_subgroups;
-        let variant = Variant::choose(&facts, &options.kernels)?;
+        let mut variant = Variant::choose(&facts, &options.kernels)?;
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
@@ -179,23 +134,28 @@ impl Gpu {
             adapter.request_device(&descriptor).await.map_err(|error| Error::Device(one_line(&error)))?;
         let fault = Arc::new(Mutex::new(None));
         report_faults(&device, &fault);
-        let inner = |facts, variant| Inner {
-            facts,
+        let inner = |variant, pipeline_cache| Inner {
+            facts: facts.clone(),
             variant,
             device: device.clone(),
             queue: queue.clone(),
             tally: Arc::default(),
             fault: fault.clone(),
             pipelines: Mutex::default(),
+            pipeline_stats: Mutex::default(),
+            pipeline_cache,
         };
-        let mut gpu = Gpu(Arc::new(inner(facts.clone(), variant)));
         // Only where it was seen to help is the cache worth a measurement.
         if options.kernels.prefetch.is_none() && variant.coop {
-            let prefetch = gpu.has_cache_of(PREFETCH_CACHE)?;
-            gpu = Gpu(Arc::new(inner(facts, Variant { prefetch, ..variant })));
+            let probe = Gpu(Arc::new(inner(variant, None)));
+            variant.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
         }
-        log::info!("{}, {:?}", gpu.facts(), gpu.variant());
-        Ok(gpu)
+        log::info!("{facts}, {variant:?}");
+        let pipeline_cache = match &options.pipeline_cache {
+            Some(directory) => PipelineCache::open(&device, &adapter.get_info(), directory).await,
+            None => None,
+        };
+        Ok(Gpu(Arc::new(inner(variant, pipeline_cache))))
     }
 
     pub fn facts(&self) -> &AdapterFacts {
@@ -217,6 +177,18 @@ impl Gpu {
     /// Most bytes held in buffers at once so far.
     pub fn peak_bytes(&self) -> u64 {
         self.0.tally.peak()
+    }
+
+    /// Pipelines made so far.
+    pub fn pipeline_stats(&self) -> PipelineStats {
+        *lock(&self.0.pipeline_stats)
+    }
+
+    /// Logs how many pipelines there are, and keeps them for the next start.
+    pub(super) fn keep_pipelines(&self) {
+        let PipelineStats { made, cached, time } = self.pipeline_stats();
+        log::info!("{made} pipelines in {time:.2?}, {cached} of them compiled before");
+        self.0.keep_pipelines();
     }
 
     /// The first error that the device reported since it was opened, if any.
@@ -293,8 +265,11 @@ impl Gpu {
         if let Some(pipeline) = lock(&self.0.pipelines).get(kernel) {
             return Ok(pipeline.clone());
         }
+        let begin = Instant::now();
         let pipeline = self.compile(kernel);
         self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
+        let cached = self.0.pipeline_cache.as_ref().is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
+        lock(&self.0.pipeline_stats).add(begin.elapsed(), cached);
         lock(&self.0.pipelines).insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
     }
@@ -330,7 +305,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.0.pipeline_cache.as_ref().map(|cache| &cache.cache),
         })
     }
 

@@ -159,7 +159,8 @@ fn values(shape: &[usize], seed: u64) -> Vec<f32> {
 /// The program with `args`, without logging and with nothing on standard input.
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("gemma4-wgpu").unwrap();
-    command.env_remove("RUST_LOG").args(args).write_stdin("");
+    // Compiled pipelines are none of the user's.
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).env_remove("RUST_LOG").args(args).write_stdin("");
     command
 }
 

@@ -39,6 +39,11 @@ pub fn assert_perplexity(make: Make<'_>) {
 
 /// Perplexity of the first `count` tokens, fed in steps of `chunk`.
 pub fn perplexity(make: Make<'_>, count: usize, chunk: usize) -> f64 {
+    perplexity_and_logits(make, count, chunk).0
+}
+
+/// The same with the logits, shape `[count, vocab]`.
+pub fn perplexity_and_logits(make: Make<'_>, count: usize, chunk: usize) -> (f64, Vec<f32>) {
     let tokens = &tokens()[..count];
     let mut backend =
         make(&Checkpoint::demo().unwrap(), &LoadOptions { context_length: count, ..Default::default() }).unwrap();
@@ -46,5 +51,5 @@ pub fn perplexity(make: Make<'_>, count: usize, chunk: usize) -> f64 {
     let logits = all_logits(backend.as_mut(), sequence, tokens, &[chunk]);
     let mut score = Perplexity::default();
     score.add(&logits, backend.config().vocab_size, &tokens[1..]).unwrap();
-    score.perplexity().unwrap()
+    (score.perplexity().unwrap(), logits)
 }

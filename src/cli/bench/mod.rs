@@ -11,7 +11,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 
 use self::{
     measure::{Test, Work},
@@ -26,7 +29,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Random int4 weights of a published shape instead of a checkpoint
-    #[arg(long, value_name = "NAME", value_parser = shapes::NAMES, conflicts_with = "model")]
+    #[arg(long, value_name = "NAME", value_parser = shape_names(), conflicts_with = "model")]
     synthetic: Option<String>,
     /// Prompt lengths to process
     #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "TOKENS")]
@@ -70,6 +73,12 @@ enum Output {
     Md,
     Json,
     Csv,
+}
+
+/// The shapes that run; those that do not are taken too, to be refused with the reason.
+fn shape_names() -> PossibleValuesParser {
+    let refused = shapes::UNSUPPORTED.map(|(name, _)| PossibleValue::new(name).hide(true));
+    PossibleValuesParser::new(shapes::NAMES.map(PossibleValue::new).into_iter().chain(refused))
 }
 
 impl BenchArgs {
