@@ -1,6 +1,6 @@
 //! The options that say which model runs where, and loading it.
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Instant};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -188,7 +188,8 @@ impl ModelArgs {
     }
 
     fn load_on(&self, device: Device, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
-        let bar = byte_bar("loading", weights::load_bytes(checkpoint), self.quiet);
+        let bytes = weights::load_bytes(checkpoint);
+        let (bar, start) = (byte_bar("loading", bytes, self.quiet), Instant::now());
         let mut progress = |bytes| bar.inc(bytes);
         let backend: Box<dyn Backend> = pollster::block_on(async {
             Ok::<_, Error>(match device {
@@ -198,6 +199,8 @@ impl ModelArgs {
             })
         })?;
         bar.finish_and_clear();
+        let seconds = start.elapsed().as_secs_f64();
+        log::info!("loaded {bytes} bytes in {seconds:.2} s, {:.2} GB/s", bytes as f64 / seconds / 1e9);
         Ok(backend)
     }
 
