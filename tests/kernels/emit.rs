@@ -70,8 +70,16 @@ pub fn check_forms(
 fn check_q8(gpu: &Gpu, what: &str, outputs: &[GpuBuffer], (expected, cols): (&[f32], usize), tolerance: f32) {
     let twin = ops::quantize_rows(expected, cols);
     let values: Vec<i8> = download(gpu, &outputs[0], twin.values.len());
-    // Rounding may fall either way where the values themselves differ in their last bits.
-    assert!(values.iter().zip(&twin.values).all(|(a, b)| a.abs_diff(*b) <= 1), "{what}");
+    // Rounding may fall either way where the values themselves differ in their last bits. Groups whose values are mere
+    // rounding errors of zero need not agree.
+    let largest = twin.scales.iter().fold(0f32, |largest, &scale| largest.max(scale));
+    let groups = values.chunks_exact(32).zip(twin.values.chunks_exact(32)).zip(&twin.scales);
+    for ((found, expected), _) in groups.filter(|(_, scale)| **scale == 0.0 || **scale > tolerance * largest) {
+        assert!(
+            found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 1),
+            "{what}: {found:?}, expected {expected:?}"
+        );
+    }
     let pairs: Vec<[f32; 2]> = download(gpu, &outputs[1], twin.scales.len());
     let scales: Vec<f32> = pairs.iter().map(|pair| pair[0]).collect();
     assert_close(&format!("{what}, scales"), gpu, &scales, &twin.scales, tolerance);
