@@ -68,9 +68,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     rank(draw.top_k, local);
     if local < draw.top_k {
         let key = ranked[local].x;
-        // Halves, whose difference is no infinity. What is far less likely is as good as impossible.
-        let difference = 0.5 * logit_of(key) - 0.5 * logit_of(ranked[0].x);
-        let exponent = max(2.0 * (difference / draw.temperature), -200.0);
+        // Quarters, whose difference is no infinity. What is far less likely is as good as impossible.
+        let difference = 0.25 * logit_of(key) - 0.25 * logit_of(ranked[0].x);
+        let exponent = max(difference / draw.quarter_temperature, -200.0);
         weights[local] = select(0.0, exp(exponent), key > MINUS_INFINITE_KEY);
     }
     workgroupBarrier();

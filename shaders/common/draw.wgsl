@@ -1,6 +1,6 @@
 // One random choice, see sampling::Draw.
 struct Draw {
-    temperature: f32,
+    quarter_temperature: f32,
     top_p: f32,
     min_p: f32,
     point: f32, // in [0, 1)

@@ -228,6 +228,10 @@ pub(super) struct ModelFile {
     file: Option<File>,
 }
 
+/// Bytes of a file that are asked for ahead of those in use.
+#[cfg(unix)]
+const READ_AHEAD: u64 = 128 << 20;
+
 enum Bytes {
     #[cfg(not(target_arch = "wasm32"))]
     Mapped(memmap2::Mmap),
@@ -276,7 +280,23 @@ impl ModelFile {
         }
         let mapped = gguf::slice(self.bytes(), &range);
         let mapped = mapped.ok_or_else(|| Error::checkpoint(&self.path, "the file is too short"))?;
-        if copies { self.read_anew(range.start, mapped) } else { Ok(Cow::Borrowed(mapped)) }
+        if copies {
+            return self.read_anew(range.start, mapped);
+        }
+        self.announce(&range);
+        Ok(Cow::Borrowed(mapped))
+    }
+
+    /// Tells the system that these mapped bytes and those after them are wanted soon, so that the disk is busy while they
+    /// are worked on. Without it pages are read as they are touched, a few at a time.
+    fn announce(&self, range: &Range<u64>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            let end = (range.end + READ_AHEAD).min(map.len() as u64);
+            // It is advice: a system that does not take it loads all the same.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, (end - range.start) as usize);
+        }
+        let _ = range;
     }
 
     /// The file's bytes; its header alone if the rest is not in memory.

@@ -1,5 +1,7 @@
 //! Weight matrices on the device, split by rows where one binding cannot hold them.
 
+use rayon::prelude::*;
+
 use super::{
     Gpu, GpuBuffer,
     kernels::{Linear, TILE_ROWS},
@@ -105,17 +107,28 @@ impl GpuMatrix {
 }
 
 /// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns: `weight_place.wgsl`'s order.
-/// There must be whole runs of rows, and whole units in a row.
+/// There must be whole runs of rows, and whole units in a row. Units are of 4 words or 1.
 pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
-    debug_assert!(rows.len().is_multiple_of(TILE_ROWS * row_words) && row_words.is_multiple_of(unit));
-    let mut tiled = Vec::with_capacity(rows.len());
-    for run in rows.chunks_exact(TILE_ROWS * row_words) {
-        for at in (0..row_words).step_by(unit) {
-            for row in run.chunks_exact(row_words) {
-                tiled.extend_from_slice(&row[at..at + unit]);
+    debug_assert!(
+        rows.len().is_multiple_of(TILE_ROWS * row_words) && row_words.is_multiple_of(unit) && [1, 4].contains(&unit)
+    );
+    match unit {
+        4 => tile_units::<4>(rows, row_words),
+        _ => tile_units::<1>(rows, row_words),
+    }
+}
+
+fn tile_units<const UNIT: usize>(rows: &[u32], row_words: usize) -> Vec<u32> {
+    let mut tiled = vec![0; rows.len()];
+    let run_words = TILE_ROWS * row_words;
+    tiled.par_chunks_exact_mut(run_words).zip(rows.par_chunks_exact(run_words)).for_each(|(tiled, run)| {
+        let tiled = tiled.as_chunks_mut::<UNIT>().0;
+        for (row, words) in run.chunks_exact(row_words).enumerate() {
+            for (from, to) in words.as_chunks::<UNIT>().0.iter().zip(tiled[row..].iter_mut().step_by(TILE_ROWS)) {
+                *to = *from;
             }
         }
-    }
+    });
     tiled
 }
 

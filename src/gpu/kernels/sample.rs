@@ -36,7 +36,7 @@ impl Sample {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct DrawWords {
-    temperature: f32,
+    quarter_temperature: f32,
     top_p: f32,
     min_p: f32,
     point: f32,
@@ -45,16 +45,17 @@ pub struct DrawWords {
 
 impl DrawWords {
     /// Always the most likely token.
-    pub const LIKELIEST: DrawWords = DrawWords { temperature: 1.0, top_p: 1.0, min_p: 0.0, point: 0.0, top_k: 1 };
+    pub const LIKELIEST: DrawWords =
+        DrawWords { quarter_temperature: 0.25, top_p: 1.0, min_p: 0.0, point: 0.0, top_k: 1 };
 }
 
 impl From<Draw> for DrawWords {
     fn from(draw: Draw) -> Self {
         // Rounded down: 1 would lie past the last token.
         let point = ((draw.point * (1 << 24) as f64).floor() / (1 << 24) as f64) as f32;
-        // Denormal temperatures would be zero to some devices.
-        let temperature = draw.temperature.max(1e-30);
-        DrawWords { temperature, top_p: draw.top_p, min_p: draw.min_p, point, top_k: draw.top_k as u32 }
+        // Denormal temperatures would be zero to some devices, and WGSL promises nothing of divisors above 2^126.
+        let quarter_temperature = 0.25 * draw.temperature.max(1e-30);
+        DrawWords { quarter_temperature, top_p: draw.top_p, min_p: draw.min_p, point, top_k: draw.top_k as u32 }
     }
 }
 
