@@ -20,9 +20,13 @@ impl Gpu {
         self.time_reads(bytes, 1, if facts.is_software() { 1 } else { 16 })
     }
 
-    /// Whether a buffer of so many bytes is read much faster again and again than one that no cache holds.
+    /// Whether a buffer of so many bytes is read much faster again and again than one that no cache holds. `false` where
+    /// the adapter's limits do not let it be found out.
     pub(super) fn has_cache_of(&self, bytes: u64) -> Result<bool> {
         const PASSES: u64 = 24;
+        if bytes * PASSES > self.facts().max_binding_bytes.min(self.facts().max_buffer_bytes) {
+            return Ok(false);
+        }
         let again = self.time_reads(bytes, PASSES as usize, 2)?;
         let once = self.time_reads(bytes * PASSES, 1, 2)?;
         Ok(again > 1.3 * once)
