@@ -168,19 +168,28 @@ fn no_adapter_and_no_such_adapter() {
 #[test]
 fn without_a_driver() {
     let model = TinyModel::new().write();
-    let run = |args: &[&str]| {
-        let mut command = on_model("run", model.path(), &[&["-n", "2", "--prompt", "hi"], args].concat());
+    let command = |name: &str, args: &[&str]| {
+        let mut command = on_model(name, model.path(), args);
         for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES"] {
             command.env(variable, "/nonexistent/icd.json");
         }
         command
     };
+    let run = |args: &[&str]| command("run", &[&["-n", "2", "--prompt", "hi"], args].concat());
     fails_with(&mut run(&["--backend", "wgpu"]), &["device: no adapter"]);
     fails_with(&mut run(&["--adapter", "llvm"]), &["device: no adapter"]);
     let output = run(&[]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.starts_with("warning: no adapter") && stderr.lines().count() == 1, "{stderr}");
+    let out = tempfile::tempdir().unwrap();
+    let quantize = |backend: &str| {
+        let mut command = command("quantize", &["--recipe", "hqq", "--backend", backend, "--output"]);
+        command.arg(out.path());
+        command
+    };
+    fails_with(&mut quantize("wgpu"), &["device: no adapter"]);
+    quantize("auto").assert().success();
 }
 
 #[test]

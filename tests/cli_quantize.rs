@@ -56,6 +56,31 @@ fn a_packed_model_computes_what_quantizing_while_loading_does() {
     stdout(&mut on_model("run", out.path(), &["--backend", "cpu", "-n", "3", "--seed", "1", "hi"]));
 }
 
+/// Error columns of the table that `quantize` prints.
+fn tabulated(table: &str) -> Vec<&str> {
+    table.lines().filter_map(|line| line.rsplit_once('(')).map(|(_, relative)| relative).collect()
+}
+
+#[test]
+fn hqq_searches_where_it_is_told_to() {
+    let model = TinyModel::new().write();
+    let on = |backend: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let table = stdout(&mut quantize(model.path(), out.path(), &["--recipe", "hqq", "--backend", backend]));
+        (out, table)
+    };
+    let [(wgpu, on_wgpu), (_, on_cpu)] = ["wgpu", "cpu"].map(on);
+    let errors = tabulated(&on_wgpu);
+    assert!(errors.len() > 5 && errors == tabulated(&on_cpu), "{on_wgpu}{on_cpu}");
+    let text = fs::read(wgpu.path().join("model.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&text).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["recipe"], "hqq");
+    stdout(&mut on_model("run", wgpu.path(), &["--backend", "cpu", "-n", "3", "--seed", "1", "hi"]));
+    let out = tempfile::tempdir().unwrap();
+    let mut command = quantize(model.path(), out.path(), &["--backend", "mlx"]);
+    command.assert().failure().stderr(predicates::str::contains("auto, wgpu, cpu"));
+}
+
 #[test]
 fn the_file_is_valid_for_others_and_says_what_it_holds() {
     let (_, out) = packed(&[]);

@@ -17,5 +17,7 @@ mod harness;
 mod linear;
 #[path = "kernels/norm.rs"]
 mod norm;
+#[path = "kernels/quantize.rs"]
+mod quantize;
 #[path = "kernels/sample.rs"]
 mod sample;

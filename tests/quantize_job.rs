@@ -13,6 +13,7 @@ use std::{
 use cli_support::{TinyModel, error_line, file, on_model, stdout};
 use gemma4_wgpu::{
     checkpoint::{Checkpoint, TensorSource},
+    gpu::{DeviceOptions, Gpu},
     quant::recipe::Recipe,
     quantize::{Job, Summary},
 };
@@ -134,13 +135,14 @@ struct Work {
     model: TempDir,
     checkpoint: Checkpoint,
     parent: TempDir,
+    gpu: Option<Gpu>,
 }
 
 impl Work {
     fn new() -> Work {
         let model = TinyModel::new().write();
         let checkpoint = Checkpoint::open(model.path()).unwrap();
-        Work { model, checkpoint, parent: tempfile::tempdir().unwrap() }
+        Work { model, checkpoint, parent: tempfile::tempdir().unwrap(), gpu: None }
     }
 
     fn output(&self, name: &str) -> PathBuf {
@@ -154,6 +156,7 @@ impl Work {
             recipe: &Recipe::named(recipe).unwrap(),
             assets: self.model.path(),
             output: &self.output(output),
+            gpu: self.gpu.as_ref(),
             shard_bytes: 2000,
         };
         let mut consumed = 0;
@@ -162,6 +165,39 @@ impl Work {
             go_on(consumed)
         }))
     }
+}
+
+fn open_gpu() -> Gpu {
+    pollster::block_on(Gpu::open(&DeviceOptions::default())).expect("hqq on a GPU needs an adapter")
+}
+
+#[test]
+fn hqq_on_a_gpu_is_as_exact_and_loads() {
+    let mut work = Work::new();
+    let on_cpu = work.run("cpu", "hqq", |_| true).unwrap();
+    work.gpu = Some(open_gpu());
+    let on_gpu = work.run("gpu", "hqq", |_| true).unwrap();
+    assert!(work.gpu.as_ref().unwrap().pipeline_stats().made > 0, "the GPU did nothing");
+    assert_eq!((on_gpu.kinds.len(), on_gpu.bytes), (on_cpu.kinds.len(), on_cpu.bytes));
+    for ((name, gpu), (same_name, cpu)) in on_gpu.kinds.iter().zip(&on_cpu.kinds) {
+        assert_eq!((name, gpu.weight), (same_name, cpu.weight));
+        assert!((gpu.error / cpu.error - 1.0).abs() < 1e-3, "{name}: {gpu:?}, {cpu:?}");
+    }
+    answers(&work.output("gpu"));
+}
+
+#[test]
+fn a_job_of_one_backend_is_not_continued_on_another() {
+    let mut work = Work::new();
+    work.run("parts", "hqq", |consumed| consumed < 24_000).unwrap_err();
+    work.gpu = Some(open_gpu());
+    let error = work.run("parts", "hqq", |_| true).unwrap_err().to_string();
+    assert!(error.contains("not empty") && error.contains("backend"), "{error}");
+    // What no GPU takes part in is the same on both.
+    work.gpu = None;
+    work.run("range", "default", |consumed| consumed < 24_000).unwrap_err();
+    work.gpu = Some(open_gpu());
+    assert!(work.run("range", "default", |_| true).unwrap().resumed_files > 0);
 }
 
 #[test]
@@ -177,7 +213,7 @@ fn an_interrupted_job_goes_on_where_it_stopped() {
     // As a killed process would have left them.
     fs::write(output.join(".model-00005-of-00009.safetensors.99.tmp"), "half").unwrap();
     let error = work.run("parts", "default", |_| true).unwrap_err().to_string();
-    assert!(error.contains("not empty") && error.contains("another model or recipe"), "{error}");
+    assert!(error.contains("not empty") && error.contains("another model, recipe or backend"), "{error}");
     // A finished file that was cut since is made anew.
     let (cut, _) = left.iter().find(|(name, _)| name.ends_with(".safetensors")).unwrap();
     fs::write(output.join(cut), "cut").unwrap();

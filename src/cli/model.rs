@@ -299,11 +299,15 @@ impl ModelArgs {
         if self.exact {
             kernels.dp4a = Some(false);
         }
-        let pipeline_cache = dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu/pipelines"));
         let adapter = self.adapter.clone();
-        let options = DeviceOptions { adapter, kernels, pipeline_cache, ..Default::default() };
+        let options = DeviceOptions { adapter, kernels, pipeline_cache: pipeline_cache(), ..Default::default() };
         pollster::block_on(Gpu::open(&options))
     }
+}
+
+/// The directory of compiled pipelines.
+pub fn pipeline_cache() -> Option<PathBuf> {
+    dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu/pipelines"))
 }
 
 fn read_ceiling(gpu: &Gpu) -> Result<f64> {

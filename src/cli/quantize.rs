@@ -13,12 +13,16 @@ use indicatif::BinaryBytes;
 use super::{
     Exit, hub,
     interrupt::{self, Work},
-    model::byte_bar,
+    model::{byte_bar, pipeline_cache},
 };
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    quant::recipe::{Recipe, RecipeText},
+    gpu::{self, DeviceOptions, Gpu},
+    quant::{
+        methods::Method,
+        recipe::{Recipe, RecipeText},
+    },
     quantize::{Job, SHARD_BYTES, Summary},
     weights,
 };
@@ -42,6 +46,10 @@ pub struct QuantizeArgs {
     /// Short for the recipes default and int8
     #[arg(long, value_enum, conflicts_with = "recipe")]
     quantize: Option<Precision>,
+    /// What searches for scales by the method hqq (other methods run on the CPU); auto takes a GPU, or the CPU where there is
+    /// none
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendKind,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -54,6 +62,30 @@ enum Precision {
     Int4,
     /// All matrices in int8
     Int8,
+}
+
+/// What searches for scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum BackendKind {
+    #[default]
+    Auto,
+    Wgpu,
+    Cpu,
+}
+
+impl BackendKind {
+    /// The GPU, if one is wanted for the recipe. A software adapter has no more to offer than the processor's cores: it is
+    /// taken only if wgpu was asked for.
+    fn open(self, recipe: &Recipe) -> Result<Option<Gpu>> {
+        if self == BackendKind::Cpu || !recipe.has(Method::Hqq) {
+            return Ok(None);
+        }
+        if self == BackendKind::Auto && !pollster::block_on(gpu::adapters()).iter().any(|facts| !facts.is_software()) {
+            return Ok(None);
+        }
+        let options = DeviceOptions { pipeline_cache: pipeline_cache(), ..Default::default() };
+        pollster::block_on(Gpu::open(&options)).map(Some)
+    }
 }
 
 impl QuantizeArgs {
@@ -99,6 +131,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
         return Err(Error::Unsupported(reason).into());
     }
     checkpoint.copy_reads();
+    let gpu = args.backend.open(&recipe)?;
     let bar = byte_bar("quantizing", weights::load_bytes(&checkpoint), args.quiet);
     interrupt::install()?;
     let work = Work::begin();
@@ -106,8 +139,14 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
         bar.inc(bytes);
         !work.stopped()
     };
-    let job =
-        Job { source: &checkpoint, recipe: &recipe, assets: &model, output: &args.output, shard_bytes: SHARD_BYTES };
+    let job = Job {
+        source: &checkpoint,
+        recipe: &recipe,
+        assets: &model,
+        output: &args.output,
+        gpu: gpu.as_ref(),
+        shard_bytes: SHARD_BYTES,
+    };
     let written = pollster::block_on(job.run(&mut progress));
     bar.finish_and_clear();
     let summary = match written {

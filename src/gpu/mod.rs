@@ -7,6 +7,7 @@ mod buffers;
 mod device;
 mod forward;
 mod grid;
+mod hqq;
 pub mod kernels;
 mod layers;
 mod matrix;

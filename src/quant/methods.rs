@@ -67,6 +67,23 @@ impl Spec {
         PackFormat::Int { bits: self.bits, group, offset: !self.symmetric }
     }
 
+    /// Columns that share a scale in rows of `cols`; a row's last group may be shorter.
+    pub fn group_columns(&self, cols: usize) -> usize {
+        let width = if self.group == Some(16) { 16 } else { 32 };
+        self.group.unwrap_or(cols).max(width)
+    }
+
+    /// Groups of a row of `cols` columns.
+    pub fn groups(&self, cols: usize) -> usize {
+        cols.div_ceil(self.group_columns(cols))
+    }
+
+    /// The lowest and the highest level.
+    pub fn levels(&self) -> (i32, i32) {
+        let Levels { lowest, highest, .. } = Levels::of(self.bits, self.symmetric);
+        (lowest, highest)
+    }
+
     /// Quantizes rows of floats, and measures the error. [`Method::MinMax`] in groups of 16 or 32 gives exactly what
     /// [`pack_rows`] does.
     ///
@@ -78,28 +95,40 @@ impl Spec {
         rows: usize,
         cols: usize,
     ) -> Result<(PackedRows, Squares), String> {
-        let format = self.format();
         let packed = match (self.method, self.group) {
-            (Method::MinMax, Some(16 | 32)) => pack_rows(dtype, bytes, rows, cols, format)?,
-            _ => self.search(dtype, bytes, rows, cols)?,
+            (Method::MinMax, Some(16 | 32)) => pack_rows(dtype, bytes, rows, cols, self.format())?,
+            _ => self.search(dtype, bytes, rows, cols, None)?,
         };
-        let row_bytes = dtype.bytes_of(cols)?;
-        let squares = bytes.par_chunks_exact(row_bytes.max(1)).enumerate().map(|(row, bytes)| {
-            let (mut weights, mut rounded) = (vec![0.0; cols], vec![0.0; cols]);
-            load_floats(dtype, bytes, &mut weights);
-            packed.dequantize_row(row, &mut rounded);
-            let square = |value: f32| value as f64 * value as f64;
-            Squares {
-                error: weights.iter().zip(&rounded).map(|(a, b)| square(a - b)).sum(),
-                weight: weights.iter().map(|w| square(*w)).sum(),
-            }
-        });
-        // One after another, so that the sum does not depend on threads.
-        let squares = squares.collect::<Vec<_>>().into_iter().fold(Squares::default(), Squares::add);
-        Ok((packed, squares))
+        measure(dtype, bytes, packed)
     }
 
-    fn search(&self, dtype: Dtype, bytes: &[u8], rows: usize, cols: usize) -> Result<PackedRows, String> {
+    /// [`Spec::quantize`] with what a device chose: `[rows, groups]`, the bits of a group's f16 scale and, in the high half,
+    /// of its offset. Where a scale is not finite, it is chosen here.
+    ///
+    /// Errors: as [`pack_rows`]; another number of groups.
+    pub fn quantize_chosen(
+        &self,
+        dtype: Dtype,
+        bytes: &[u8],
+        rows: usize,
+        cols: usize,
+        chosen: &[u32],
+    ) -> Result<(PackedRows, Squares), String> {
+        if self.groups(cols).checked_mul(rows) != Some(chosen.len()) {
+            return Err(format!("{} scales for {rows} rows of {} groups", chosen.len(), self.groups(cols)));
+        }
+        measure(dtype, bytes, self.search(dtype, bytes, rows, cols, Some(chosen))?)
+    }
+
+    /// Chooses scales, unless `chosen` has them, and rounds to them.
+    fn search(
+        &self,
+        dtype: Dtype,
+        bytes: &[u8],
+        rows: usize,
+        cols: usize,
+        chosen: Option<&[u32]>,
+    ) -> Result<PackedRows, String> {
         let format = self.format();
         let row_bytes = dtype.bytes_of(cols)?;
         if !dtype.is_float() || row_bytes.checked_mul(rows) != Some(bytes.len()) {
@@ -114,21 +143,31 @@ impl Spec {
         let fault = work.find_map_first(|(row, ((data, scales), bytes))| {
             let mut values = vec![0.0; cols];
             load_floats(dtype, bytes, &mut values);
-            self.search_row(&values, data, scales).err().map(|reason| format!("row {row} of {rows}, {reason}"))
+            let groups = self.groups(cols);
+            let chosen = chosen.map(|chosen| &chosen[row * groups..][..groups]);
+            self.search_row(&values, chosen, data, scales).err().map(|reason| format!("row {row} of {rows}, {reason}"))
         });
         fault.map_or(Ok(packed), Err)
     }
 
-    fn search_row(&self, values: &[f32], data: &mut [u32], scales: &mut [u32]) -> Result<(), String> {
+    fn search_row(
+        &self,
+        values: &[f32],
+        chosen: Option<&[u32]>,
+        data: &mut [u32],
+        scales: &mut [u32],
+    ) -> Result<(), String> {
         if let Some(at) = round::first_non_finite(values) {
             return Err(format!("column {at} is {}", values[at]));
         }
         let width = if self.group == Some(16) { 16 } else { 32 };
         let mut out = RowWriter { bits: self.bits, group: width, offset: !self.symmetric, data, scales, groups: 0 };
-        let group = self.group.unwrap_or(values.len()).max(width);
+        let group = self.group_columns(values.len());
         for (index, group_values) in values.chunks(group).enumerate() {
-            let steps =
-                self.choose(group_values).map_err(|reason| format!("columns from {}: {reason}", index * group))?;
+            let given = chosen.and_then(|chosen| Levels::of(self.bits, self.symmetric).stored(chosen[index]));
+            let steps = given
+                .map_or_else(|| self.choose(group_values), Ok)
+                .map_err(|reason| format!("columns from {}: {reason}", index * group))?;
             for chunk in group_values.chunks(width) {
                 // Padding: weight 0, or what lies nearest to it.
                 let mut q = [steps.integer(0.0) as u8; MAX_GROUP];
@@ -152,6 +191,25 @@ impl Spec {
             (Method::Hqq, false) => half_quadratic_offset(levels, values),
         }
     }
+}
+
+/// Adds the sums over all rows.
+fn measure(dtype: Dtype, bytes: &[u8], packed: PackedRows) -> Result<(PackedRows, Squares), String> {
+    let cols = packed.cols;
+    let row_bytes = dtype.bytes_of(cols)?;
+    let squares = bytes.par_chunks_exact(row_bytes.max(1)).enumerate().map(|(row, bytes)| {
+        let (mut weights, mut rounded) = (vec![0.0; cols], vec![0.0; cols]);
+        load_floats(dtype, bytes, &mut weights);
+        packed.dequantize_row(row, &mut rounded);
+        let square = |value: f32| value as f64 * value as f64;
+        Squares {
+            error: weights.iter().zip(&rounded).map(|(a, b)| square(a - b)).sum(),
+            weight: weights.iter().map(|w| square(*w)).sum(),
+        }
+    });
+    // One after another, so that the sum does not depend on threads.
+    let squares = squares.collect::<Vec<_>>().into_iter().fold(Squares::default(), Squares::add);
+    Ok((packed, squares))
 }
 
 /// The integers that a format has.
@@ -179,6 +237,12 @@ impl Levels {
         let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
         let offset = round::finite_f16("offset", offset)?;
         Ok(Steps { levels: self, scale, offset, inverse, step: scale.to_f32(), zero: offset.to_f32() })
+    }
+
+    /// Steps from the bits of a scale and, in the high half, an offset; `None` if one is not finite.
+    fn stored(self, word: u32) -> Option<Steps> {
+        let [scale, offset] = [word as u16, (word >> 16) as u16].map(|bits| f16::from_bits(bits).to_f32());
+        self.steps(scale, offset).ok()
     }
 
     /// The scale with which the largest magnitude becomes the lowest level (of int8: ±127).
@@ -314,7 +378,12 @@ fn clip_affine(levels: Levels, values: &[f32]) -> Result<Steps, String> {
 }
 
 /// Rounds of half-quadratic updates.
-const ITERATIONS: usize = 20;
+pub(crate) const HQQ_ITERATIONS: usize = 20;
+/// The p of the norm that the offset's updates shrink by.
+pub(crate) const HQQ_P: f32 = 0.7;
+/// Their first threshold's inverse, and by what it grows each round.
+pub(crate) const HQQ_BETA: f32 = 10.0;
+pub(crate) const HQQ_BETA_GROWTH: f32 = 1.01;
 
 /// Levels for a scale, the scale of least squares for these levels, and so on, from either sign.
 fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String> {
@@ -323,7 +392,7 @@ fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String>
     let signs: &[f32] = if levels.lowest == -8 { &[1.0, -1.0] } else { &[1.0] };
     for sign in signs {
         let mut steps = levels.steps(sign * widest, 0.0)?;
-        for _ in 0..ITERATIONS {
+        for _ in 0..HQQ_ITERATIONS {
             let Some(scale) = least_squares(&steps, values, best.importance) else { break };
             let next = levels.steps(scale, 0.0)?;
             best.offer(next, values);
@@ -338,22 +407,21 @@ fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String>
 
 /// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's proximal step.
 fn half_quadratic_offset(levels: Levels, values: &[f32]) -> Result<Steps, String> {
-    const P: f32 = 0.7;
     let mut steps = levels.of_range(range(values))?;
     let mut best = Best::new(steps, values);
     // In steps rather than weights, so that the threshold means the same for every group.
-    let mut beta = 10.0;
-    for _ in 0..ITERATIONS {
+    let mut beta = HQQ_BETA;
+    for _ in 0..HQQ_ITERATIONS {
         let residual = |value: &f32| {
             let off = value - steps.value(steps.level(*value));
             let steps_off = off * steps.inverse;
-            let outlier = (steps_off.abs() - steps_off.abs().max(1e-6).powf(P - 1.0) / beta).max(0.0);
+            let outlier = (steps_off.abs() - steps_off.abs().max(1e-6).powf(HQQ_P - 1.0) / beta).max(0.0);
             off - outlier.copysign(steps_off) * steps.step
         };
         let mean = values.iter().map(residual).sum::<f32>() / values.len() as f32;
         steps = levels.steps(steps.step, steps.zero + mean)?;
         best.offer(steps, values);
-        beta *= 1.01;
+        beta *= HQQ_BETA_GROWTH;
     }
     Ok(best.steps)
 }
@@ -416,7 +484,7 @@ mod tests {
             let (packed, _) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
             assert_eq!(packed, pack_rows(Dtype::BF16, &weights(), ROWS, COLS, spec.format()).unwrap());
             // The search's own way to the same integers.
-            assert_eq!(spec.search(Dtype::BF16, &weights(), ROWS, COLS).unwrap(), packed);
+            assert_eq!(spec.search(Dtype::BF16, &weights(), ROWS, COLS, None).unwrap(), packed);
         }
     }
 

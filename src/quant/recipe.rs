@@ -153,6 +153,11 @@ impl Recipe {
         Ok((bits != 16).then_some(Spec { bits, group, symmetric, method }))
     }
 
+    /// Whether a rule has this method.
+    pub fn has(&self, method: Method) -> bool {
+        self.rules.iter().any(|rule| rule.text.bits != 16 && rule.text.method == method)
+    }
+
     /// The rules as JSON: what a checkpoint says of how it was made.
     pub fn to_json(&self) -> String {
         let rules: Vec<&RuleText> = self.rules.iter().map(|rule| &rule.text).collect();

@@ -19,6 +19,7 @@ use self::{
 use crate::{
     Error, Result,
     checkpoint::TensorSource,
+    gpu::Gpu,
     quant::{Quantize, methods::Squares, recipe::Recipe},
     weights::{self, PlannedTensor},
 };
@@ -37,8 +38,11 @@ pub struct Job<'a> {
     pub recipe: &'a Recipe,
     /// The directory of `source`, where its text assets are.
     pub assets: &'a Path,
-    /// The directory to write to: new, empty, or left by an interrupted job of the same source and recipe.
+    /// The directory to write to: new, empty, or left by an interrupted job of the same source, recipe
+    /// and backend.
     pub output: &'a Path,
+    /// Where hqq searches ([`Gpu::chooses`]); on the processor's cores if there is none.
+    pub gpu: Option<&'a Gpu>,
     /// See [`SHARD_BYTES`].
     pub shard_bytes: u64,
 }
@@ -143,8 +147,7 @@ impl Job<'_> {
                     kinds.clone()
                 }
                 None => {
-                    let kinds =
-                        write_shard(self.source, shard, self.recipe, &self.output.join(&name), progress).await?;
+                    let kinds = write_shard(self, shard, &self.output.join(&name), progress).await?;
                     journal.finish(&name, &kinds)?;
                     kinds
                 }

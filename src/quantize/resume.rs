@@ -17,7 +17,7 @@ const JOURNAL: &str = ".gemma4-wgpu-quantize.json";
 
 #[derive(Serialize, Deserialize)]
 struct Contents {
-    /// Of the source, the recipe and the format: what has to be the same to go on.
+    /// Of the source, the recipe, the backend and the format: what has to be the same to go on.
     fingerprint: String,
     files: Vec<Finished>,
 }
@@ -59,7 +59,7 @@ impl Journal {
         let Some(mut contents) = earlier.filter(|contents| contents.fingerprint == fingerprint) else {
             let output = output.display();
             return Err(Error::Input(format!(
-                "{output} is not empty: it holds the unfinished work of another model or recipe; remove it to start anew"
+                "{output} is not empty: it holds the unfinished work of another model, recipe or backend; remove it to start anew"
             )));
         };
         contents.files.retain(|file| {
@@ -128,6 +128,10 @@ fn fingerprint(job: &Job<'_>, shards: &[Vec<Target>]) -> Result<String> {
         text += &format!("{} {:?} {spec:?}\n", tensor.name, tensor.info);
     }
     text += &format!("{:?}\n", shards.iter().map(Vec::len).collect::<Vec<_>>());
+    // Where two scales are equally good, a device may choose the other one.
+    if shards.iter().flatten().any(|target| target.searching_gpu(job).is_some()) {
+        text += "hqq on wgpu\n";
+    }
     text += &files(job.assets)?;
     let hash = Sha256::digest(text.as_bytes());
     Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())

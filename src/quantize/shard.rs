@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Kind, Kinds};
+use super::{Job, Kind, Kinds};
 use crate::{
     Error, Result,
     checkpoint::{
-        TensorSource,
         safetensors::{OWN_FORMAT, OWN_VERSION, describe_packed},
         writer::{NewTensor, SafetensorsWriter},
     },
+    gpu::Gpu,
     quant::{
-        Dtype,
+        Dtype, PackedRows,
         methods::{Spec, Squares},
         recipe::Recipe,
     },
@@ -25,6 +25,16 @@ const SLICE_BYTES: usize = 32 << 20;
 pub struct Target {
     pub tensor: PlannedTensor,
     pub spec: Option<Spec>,
+}
+
+impl Target {
+    /// The job's GPU, if it searches for this tensor's scales.
+    pub fn searching_gpu<'a>(&self, job: &Job<'a>) -> Option<&'a Gpu> {
+        match (job.gpu, &self.spec, self.tensor.info.shape.as_slice()) {
+            (Some(gpu), Some(spec), &[_, cols]) if Gpu::chooses(spec, cols) => Some(gpu),
+            _ => None,
+        }
+    }
 }
 
 /// A tensor's name in the file: as the text model of transformers has it.
@@ -52,17 +62,16 @@ pub fn new_tensor(tensor: &PlannedTensor) -> NewTensor {
 
 /// Writes the file, which appears when it is whole. Returns what its matrices became.
 pub async fn write_shard(
-    source: &dyn TensorSource,
+    job: &Job<'_>,
     shard: &[Target],
-    recipe: &Recipe,
     path: &Path,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Kinds> {
     let tensors: Vec<NewTensor> = shard.iter().map(|target| new_tensor(&target.tensor)).collect();
-    let mut writer = SafetensorsWriter::create(path, &tensors, &metadata(shard, recipe))?;
+    let mut writer = SafetensorsWriter::create(path, &tensors, &metadata(shard, job.recipe))?;
     let mut kinds = Kinds::new();
     for (target, tensor) in shard.iter().zip(&tensors) {
-        let squares = write_tensor(source, target, &mut writer, progress).await?;
+        let squares = write_tensor(job, target, &mut writer, progress).await?;
         if target.tensor.info.shape.len() == 2 {
             let format = target.tensor.format.map_or(tensor.dtype.to_lowercase(), |format| format.to_string());
             let key = format!("{} {format}", tensor_kind(&target.tensor.name));
@@ -93,12 +102,13 @@ fn metadata(shard: &[Target], recipe: &Recipe) -> BTreeMap<String, String> {
 }
 
 async fn write_tensor(
-    source: &dyn TensorSource,
-    Target { tensor, spec }: &Target,
+    job: &Job<'_>,
+    target: &Target,
     writer: &mut SafetensorsWriter,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Squares> {
-    let (name, dtype) = (&tensor.name, tensor.info.dtype);
+    let Target { tensor, spec } = target;
+    let (source, name, dtype) = (job.source, &tensor.name, tensor.info.dtype);
     let &[rows, cols] = tensor.info.shape.as_slice() else {
         let bytes = source.read(name, 0..1).await?;
         go_on(progress(bytes.len() as u64))?;
@@ -113,8 +123,8 @@ async fn write_tensor(
         match spec {
             None => writer.append(&bytes)?,
             Some(spec) => {
-                let (packed, of_slice) = spec
-                    .quantize(dtype, &bytes, end - start, cols)
+                let (packed, of_slice) = quantize(target.searching_gpu(job), spec, dtype, &bytes, end - start, cols)
+                    .await?
                     .map_err(|reason| Error::tensor(name, format!("rows {start}..{end}: {reason}")))?;
                 squares += of_slice;
                 writer.append(&packed.to_bytes())?;
@@ -123,6 +133,24 @@ async fn write_tensor(
         go_on(progress(bytes.len() as u64))?;
     }
     Ok(squares)
+}
+
+/// Quantizes rows. The outer error is the device's, the inner one the weights'.
+async fn quantize(
+    gpu: Option<&Gpu>,
+    spec: &Spec,
+    dtype: Dtype,
+    bytes: &[u8],
+    rows: usize,
+    cols: usize,
+) -> Result<Result<(PackedRows, Squares), String>> {
+    Ok(match gpu {
+        None => spec.quantize(dtype, bytes, rows, cols),
+        Some(gpu) => {
+            let chosen = gpu.choose_steps(spec, dtype, bytes, rows, cols).await?;
+            spec.quantize_chosen(dtype, bytes, rows, cols, &chosen)
+        }
+    })
 }
 
 fn go_on(wanted: bool) -> Result<()> {

@@ -6,11 +6,14 @@ use gemma4_wgpu::{
         Variant,
         kernels::{
             Argmax, ArgmaxParts, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear, Matmul,
-            MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, RawHeads, RmsNorm,
-            RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts,
+            MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq, RawHeads,
+            RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts,
         },
     },
-    quant::PackFormat,
+    quant::{
+        Dtype, PackFormat,
+        methods::{Method, Spec},
+    },
     weights::CacheType,
 };
 
@@ -73,6 +76,12 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         Box::new(TopKParts { n: 262144 }),
         Box::new(Sample { n: 262144 }),
     ];
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
+            let spec = Spec { bits, group: Some(32), symmetric, method: Method::Hqq };
+            all.push(Box::new(QuantizeHqq { spec, dtype, rows: 3120, cols: 5376 }));
+        }
+    }
     let mut forms = vec![Emit::Floats, Emit::Q8];
     if variant.f16 {
         forms.push(Emit::Halves { m_stride: 512 });

@@ -9,6 +9,7 @@ mod gated;
 mod linear;
 mod memory;
 mod norm;
+mod quantize;
 mod sample;
 mod split_attention;
 
@@ -20,6 +21,7 @@ pub use gated::{GatedMatvecQ8, GeluMul};
 pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
 pub use memory::{Fill, Prefetch, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};
+pub use quantize::QuantizeHqq;
 pub use sample::{DrawWords, Sample, TopKParts};
 pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 

@@ -1,0 +1,4 @@
+// Element i of a stored tensor.
+fn value(i: u32) -> f32 {
+    return from_half((source[i / 2u] >> (16u * (i % 2u))) & 0xffffu);
+}

@@ -1,0 +1,68 @@
+//! Choosing the scales of stored weights.
+
+use super::Kernel;
+use crate::{
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    quant::{
+        Dtype,
+        methods::{HQQ_BETA, HQQ_BETA_GROWTH, HQQ_ITERATIONS, HQQ_P, Spec},
+    },
+};
+
+/// [`Method::Hqq`](crate::quant::methods::Method) for every group of a matrix, one invocation a group; its twin is
+/// [`Spec::quantize`].
+///
+/// Bindings: the stored `[rows, cols]` (f32, f16 or bf16; the last word may be padded), chosen `[rows, groups]`: the bits of
+/// the f16 scale and, in the high half, of the offset. A group with a scale or offset beyond f16 gets an infinite scale.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantizeHqq {
+    pub spec: Spec,
+    pub dtype: Dtype,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl QuantizeHqq {
+    const WORKGROUP: usize = 64;
+}
+
+impl Kernel for QuantizeHqq {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let Spec { symmetric, .. } = self.spec;
+        let (lowest, highest) = self.spec.levels();
+        KernelSource {
+            name: "quantize_hqq",
+            wgsl: Wgsl::new()
+                .uint("WORKGROUP", Self::WORKGROUP)
+                .uint("ROWS", self.rows)
+                .uint("COLS", self.cols)
+                .uint("GROUP", self.spec.group_columns(self.cols))
+                .uint("ROW_GROUPS", self.spec.groups(self.cols))
+                .uint("ITERATIONS", HQQ_ITERATIONS)
+                .float("LOWEST", lowest as f32)
+                .float("HIGHEST", highest as f32)
+                .float("P", HQQ_P)
+                .float("BETA", HQQ_BETA)
+                .float("BETA_GROWTH", HQQ_BETA_GROWTH)
+                .bool("EITHER_SIGN", lowest == -8)
+                .part(include_str!("../../../shaders/common/half_bits.wgsl"))
+                .part(match self.dtype {
+                    Dtype::F16 => include_str!("../../../shaders/common/source_f16.wgsl"),
+                    Dtype::BF16 => include_str!("../../../shaders/common/source_bf16.wgsl"),
+                    _ => include_str!("../../../shaders/common/source_f32.wgsl"),
+                })
+                .part(match symmetric {
+                    true => include_str!("../../../shaders/common/hqq_scale.wgsl"),
+                    false => include_str!("../../../shaders/common/hqq_offset.wgsl"),
+                })
+                .part(include_str!("../../../shaders/quantize_hqq.wgsl"))
+                .finish(),
+            bindings: vec![Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let groups = self.rows * self.spec.groups(self.cols);
+        Grid::folded(groups.div_ceil(Self::WORKGROUP), Extent::Fixed(1))
+    }
+}

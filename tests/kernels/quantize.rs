@@ -1,0 +1,150 @@
+//! Half-quadratic quantization against its twin.
+
+use gemma4_wgpu::{
+    gpu::Gpu,
+    quant::{
+        Dtype, PackedRows,
+        methods::{Method, Spec},
+    },
+};
+use half::{bf16, f16};
+use pollster::block_on;
+
+use crate::harness::*;
+
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// Values as they are stored, and as f32.
+fn stored(dtype: Dtype, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    match dtype {
+        Dtype::F16 => values.iter().map(|&x| f16::from_f32(x)).map(|x| (x.to_le_bytes(), x.to_f32())).unzip_bytes(),
+        Dtype::BF16 => values.iter().map(|&x| bf16::from_f32(x)).map(|x| (x.to_le_bytes(), x.to_f32())).unzip_bytes(),
+        _ => values.iter().map(|&x| (x.to_le_bytes(), x)).unzip_bytes(),
+    }
+}
+
+trait UnzipBytes {
+    fn unzip_bytes(self) -> (Vec<u8>, Vec<f32>);
+}
+
+impl<const N: usize, I: Iterator<Item = ([u8; N], f32)>> UnzipBytes for I {
+    fn unzip_bytes(self) -> (Vec<u8>, Vec<f32>) {
+        let (bytes, values): (Vec<_>, Vec<_>) = self.unzip();
+        (bytes.concat(), values)
+    }
+}
+
+/// Bell-shaped weights around a mean, some of them outliers.
+fn weights(len: usize, seed: u64) -> Vec<f32> {
+    let uniform = random(6 * len, seed);
+    let bell = uniform.chunks_exact(6).map(|six| 0.02 * six.iter().sum::<f32>());
+    bell.enumerate().map(|(i, x)| if i % 67 == 3 { 5.0 * x } else { x + 0.004 }).collect()
+}
+
+/// What each group's search made as small as it could: squared errors, each times mean square + weight².
+fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
+    let mut errors = Vec::new();
+    for (row, values) in values.chunks_exact(packed.cols).enumerate() {
+        let mut rounded = vec![0.0; packed.cols];
+        packed.dequantize_row(row, &mut rounded);
+        let group = spec.group_columns(packed.cols);
+        for (values, rounded) in values.chunks(group).zip(rounded.chunks(group)) {
+            let square = |x: f32| x as f64 * x as f64;
+            let mean = values.iter().map(|x| square(*x)).sum::<f64>() / values.len() as f64;
+            errors.push(values.iter().zip(rounded).map(|(x, r)| square(x - r) * (mean + square(*x))).sum());
+        }
+    }
+    errors
+}
+
+/// Quantizes on both sides. Returns groups, and how many of them have other words than the twin's.
+fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (usize, usize) {
+    let (bytes, values) = stored(dtype, values);
+    let rows = values.len() / cols;
+    let chosen = block_on(gpu.choose_steps(&spec, dtype, &bytes, rows, cols)).unwrap();
+    // An infinite scale would be chosen by the twin.
+    assert!(chosen.iter().all(|word| f16::from_bits(*word as u16).is_finite()), "{spec:?}: {chosen:x?}");
+    let (actual, squares) = spec.quantize_chosen(dtype, &bytes, rows, cols, &chosen).unwrap();
+    let (expected, expected_squares) = spec.quantize(dtype, &bytes, rows, cols).unwrap();
+    let what = format!("{spec:?}, {dtype:?}, {cols} columns on {:?}", gpu.variant());
+    assert!((squares.error / expected_squares.error - 1.0).abs() < 1e-3, "{what}: {squares:?} {expected_squares:?}");
+    let all = errors(&spec, &values, &actual).into_iter().zip(errors(&spec, &values, &expected));
+    let (mut groups, mut others) = (0, 0);
+    for (group, (actual, expected)) in all.enumerate() {
+        assert!(actual <= expected * (1.0 + 1e-4), "{what}: group {group} is off by {actual}, its twin by {expected}");
+        groups += 1;
+        others += (actual != expected) as usize;
+    }
+    (groups, others)
+}
+
+#[test]
+fn hqq_chooses_what_its_twin_does() {
+    for gpu in devices() {
+        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
+            let (mut groups, mut others) = (0, 0);
+            for (index, dtype) in DTYPES.into_iter().enumerate() {
+                // Even and odd rows, whole groups and partial ones.
+                for (group, rows, cols) in
+                    [(Some(16), 40, 112), (Some(32), 70, 199), (Some(64), 9, 200), (None, 5, 333)]
+                {
+                    let spec = Spec { bits, group, symmetric, method: Method::Hqq };
+                    let values = weights(rows * cols, 7 * cols as u64 + index as u64);
+                    let (more, of_them) = check(gpu, spec, dtype, &values, cols);
+                    (groups, others) = (groups + more, others + of_them);
+                }
+            }
+            assert!(
+                50 * others <= groups,
+                "{bits} bits, {symmetric}: {others} of {groups} groups on {:?}",
+                gpu.variant()
+            );
+        }
+    }
+}
+
+/// Zeros, values whose scales are f16's smallest, single values, and the largest that have a scale.
+#[test]
+fn hqq_of_extremes() {
+    for gpu in devices() {
+        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
+            let spec = Spec { bits, group: Some(32), symmetric, method: Method::Hqq };
+            for factor in [0.0, 1e-30, 1e-9, 2e-7, 1e-6, 3e-5, 1e-3, 1e5, 2e5] {
+                let values: Vec<f32> = random(96, 5).iter().map(|x| factor * x).collect();
+                let (bytes, values) = stored(Dtype::F32, &values);
+                for cols in [1, 96] {
+                    let rows = 96 / cols;
+                    let chosen = block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, rows, cols)).unwrap();
+                    let actual = spec.quantize_chosen(Dtype::F32, &bytes, rows, cols, &chosen);
+                    let expected = spec.quantize(Dtype::F32, &bytes, rows, cols);
+                    let what = format!("{spec:?}, {factor}, {cols} columns on {:?}", gpu.variant());
+                    match (actual, expected) {
+                        (Ok((actual, _)), Ok((expected, _))) => {
+                            let [actual, expected] = [actual, expected].map(|packed| errors(&spec, &values, &packed));
+                            for (actual, expected) in actual.iter().zip(expected) {
+                                assert!(*actual <= expected * (1.0 + 1e-4), "{what}: {actual}, twin {expected}");
+                            }
+                        }
+                        (actual, expected) => assert_eq!(actual.err(), expected.err(), "{what}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What has no scale is named as the twin names it.
+#[test]
+fn hqq_of_what_has_no_scale() {
+    let gpu = &devices()[0];
+    for (symmetric, value) in [(true, 3e6), (false, 3e6), (true, f32::NAN), (false, f32::INFINITY), (true, 3e38)] {
+        let spec = Spec { bits: 4, group: Some(32), symmetric, method: Method::Hqq };
+        let mut values = random(3 * 64, 6);
+        values[64 + 40] = value;
+        let (bytes, _) = stored(Dtype::F32, &values);
+        let chosen = block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, 3, 64)).unwrap();
+        let reason = spec.quantize_chosen(Dtype::F32, &bytes, 3, 64, &chosen).unwrap_err();
+        assert_eq!(reason, spec.quantize(Dtype::F32, &bytes, 3, 64).unwrap_err());
+        assert!(reason.contains("row 1 of 3"), "{reason}");
+    }
+}
