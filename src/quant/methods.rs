@@ -1,6 +1,5 @@
 //! Choosing scales and offsets with more care than loading has time for: one value after another is tried for a group.
 
-use half::f16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +8,7 @@ use super::{
     pack::RowWriter,
     pack_rows,
     round::{self, MAX_GROUP},
+    steps::{Levels, Steps, range},
     unpack::load_floats,
 };
 
@@ -212,93 +212,6 @@ fn measure(dtype: Dtype, bytes: &[u8], packed: PackedRows) -> Result<(PackedRows
     Ok((packed, squares))
 }
 
-/// The integers that a format has.
-#[derive(Clone, Copy)]
-struct Levels {
-    lowest: i32,
-    highest: i32,
-    /// What the stored integer has added.
-    stored_zero: i32,
-}
-
-impl Levels {
-    fn of(bits: u8, symmetric: bool) -> Levels {
-        match (bits, symmetric) {
-            (4, true) => Levels { lowest: -8, highest: 7, stored_zero: 8 },
-            (4, false) => Levels { lowest: 0, highest: 15, stored_zero: 0 },
-            (_, true) => Levels { lowest: -127, highest: 127, stored_zero: 0 },
-            (_, false) => Levels { lowest: -128, highest: 127, stored_zero: 0 },
-        }
-    }
-
-    fn steps(self, scale: f32, offset: f32) -> Result<Steps, String> {
-        let scale = round::finite_f16("scale", scale)?;
-        let scale = if scale == f16::ZERO { f16::ZERO } else { scale };
-        let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
-        let offset = round::finite_f16("offset", offset)?;
-        Ok(Steps { levels: self, scale, offset, inverse, step: scale.to_f32(), zero: offset.to_f32() })
-    }
-
-    /// Steps from the bits of a scale and, in the high half, an offset; `None` if one is not finite.
-    fn stored(self, word: u32) -> Option<Steps> {
-        let [scale, offset] = [word as u16, (word >> 16) as u16].map(|bits| f16::from_bits(bits).to_f32());
-        self.steps(scale, offset).ok()
-    }
-
-    /// The scale with which the largest magnitude becomes the lowest level (of int8: ±127).
-    fn symmetric_scale(self, values: &[f32]) -> f32 {
-        let extreme = values.iter().fold(0f32, |most, value| if value.abs() > most.abs() { *value } else { most });
-        if self.lowest == -8 { extreme / -8.0 } else { extreme.abs() / 127.0 }
-    }
-
-    /// Steps from the smallest value to the largest.
-    fn of_range(self, (min, max): (f32, f32)) -> Result<Steps, String> {
-        let scale = (max - min) / (self.highest - self.lowest) as f32;
-        self.steps(scale, min - scale * self.lowest as f32)
-    }
-}
-
-fn range(values: &[f32]) -> (f32, f32) {
-    let limits = (f32::INFINITY, f32::NEG_INFINITY);
-    values.iter().fold(limits, |(min, max), &value| (min.min(value), max.max(value)))
-}
-
-/// A scale and an offset, as they are stored.
-#[derive(Clone, Copy)]
-struct Steps {
-    levels: Levels,
-    scale: f16,
-    offset: f16,
-    inverse: f32,
-    step: f32,
-    zero: f32,
-}
-
-impl Steps {
-    /// The nearest level.
-    #[inline]
-    fn level(&self, value: f32) -> i32 {
-        let bias = 0.5 - self.levels.lowest as f32;
-        let steps = ((value - self.zero) * self.inverse + bias) as i32 + self.levels.lowest;
-        steps.clamp(self.levels.lowest, self.levels.highest)
-    }
-
-    /// The nearest level as it is stored.
-    fn integer(&self, value: f32) -> i32 {
-        self.level(value) + self.levels.stored_zero
-    }
-
-    fn value(&self, level: i32) -> f32 {
-        self.step * level as f32 + self.zero
-    }
-
-    /// The sum of squared errors, each times what its value counts.
-    fn squared_error(&self, values: &[f32], importance: Importance) -> f32 {
-        let error = |value: &f32| (value - self.value(self.level(*value))).powi(2) * importance.of(*value);
-        values.iter().map(error).sum()
-    }
-}
-
 /// What a value's error counts: large weights carry more of a product, and clipping them costs most.
 #[derive(Clone, Copy)]
 struct Importance {
@@ -315,6 +228,12 @@ impl Importance {
     }
 }
 
+/// The sum of squared errors, each times what its value counts.
+fn squared_error(steps: &Steps, values: &[f32], importance: Importance) -> f32 {
+    let error = |value: &f32| (value - steps.value(steps.level(*value))).powi(2) * importance.of(*value);
+    values.iter().map(error).sum()
+}
+
 /// Keeps the steps with the smaller error.
 struct Best {
     steps: Steps,
@@ -325,11 +244,11 @@ struct Best {
 impl Best {
     fn new(steps: Steps, values: &[f32]) -> Best {
         let importance = Importance::among(values);
-        Best { steps, error: steps.squared_error(values, importance), importance }
+        Best { steps, error: squared_error(&steps, values, importance), importance }
     }
 
     fn offer(&mut self, steps: Steps, values: &[f32]) {
-        let error = steps.squared_error(values, self.importance);
+        let error = squared_error(&steps, values, self.importance);
         if error < self.error {
             *self = Best { steps, error, ..*self };
         }

@@ -10,6 +10,7 @@ pub mod methods;
 mod pack;
 pub mod recipe;
 mod round;
+mod steps;
 mod unpack;
 
 pub use gguf_blocks::native_format;

@@ -57,7 +57,13 @@ fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
     errors
 }
 
-/// Quantizes on both sides. Returns groups, and how many of them have other words than the twin's.
+/// By what share a group's error may exceed its twin's. An offset moves in steps of f16, some hundredths of a level: where a
+/// device's rounding decides which of two it moves to, the rest of the search takes another way, for better or worse.
+fn allowed(spec: &Spec) -> f64 {
+    if spec.symmetric { 1e-4 } else { 0.05 }
+}
+
+/// Quantizes on both sides. Returns groups, and how many of them have another error than the twin's.
 fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (usize, usize) {
     let (bytes, values) = stored(dtype, values);
     let rows = values.len() / cols;
@@ -71,7 +77,10 @@ fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (u
     let all = errors(&spec, &values, &actual).into_iter().zip(errors(&spec, &values, &expected));
     let (mut groups, mut others) = (0, 0);
     for (group, (actual, expected)) in all.enumerate() {
-        assert!(actual <= expected * (1.0 + 1e-4), "{what}: group {group} is off by {actual}, its twin by {expected}");
+        assert!(
+            actual <= expected * (1.0 + allowed(&spec)),
+            "{what}: group {group} is off by {actual}, its twin by {expected}"
+        );
         groups += 1;
         others += (actual != expected) as usize;
     }
@@ -95,7 +104,7 @@ fn hqq_chooses_what_its_twin_does() {
                 }
             }
             assert!(
-                50 * others <= groups,
+                500 * others <= groups,
                 "{bits} bits, {symmetric}: {others} of {groups} groups on {:?}",
                 gpu.variant()
             );
@@ -122,7 +131,10 @@ fn hqq_of_extremes() {
                         (Ok((actual, _)), Ok((expected, _))) => {
                             let [actual, expected] = [actual, expected].map(|packed| errors(&spec, &values, &packed));
                             for (actual, expected) in actual.iter().zip(expected) {
-                                assert!(*actual <= expected * (1.0 + 1e-4), "{what}: {actual}, twin {expected}");
+                                assert!(
+                                    *actual <= expected * (1.0 + allowed(&spec)),
+                                    "{what}: {actual}, twin {expected}"
+                                );
                             }
                         }
                         (actual, expected) => assert_eq!(actual.err(), expected.err(), "{what}"),
@@ -131,6 +143,14 @@ fn hqq_of_extremes() {
             }
         }
     }
+}
+
+#[test]
+fn hqq_in_long_groups_and_other_methods_are_not_for_the_gpu() {
+    let spec = Spec { bits: 4, group: None, symmetric: true, method: Method::Hqq };
+    assert!(Gpu::chooses(&spec, 1024) && !Gpu::chooses(&spec, 1025));
+    let spec = Spec { group: Some(32), ..spec };
+    assert!(Gpu::chooses(&spec, 1025) && !Gpu::chooses(&Spec { method: Method::MseClip, ..spec }, 1025));
 }
 
 /// What has no scale is named as the twin names it.
