@@ -8,7 +8,8 @@ use std::{
 use super::{
     TensorInfo,
     files::{Checkpoint, Format, ModelFile, insert, io_error},
-    gguf::{Gguf, type_name},
+    gguf::Gguf,
+    gguf_types::type_name,
     names,
 };
 use crate::{

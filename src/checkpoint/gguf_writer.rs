@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    gguf::{DEFAULT_ALIGNMENT, MAGIC, stored_bytes, type_id},
+    gguf::{DEFAULT_ALIGNMENT, MAGIC, stored_bytes},
+    gguf_types::type_id,
     writer::NewFile,
 };
 use crate::{Error, Result, quant::Dtype};

@@ -10,6 +10,7 @@ pub mod writer;
 mod demo;
 mod files;
 mod gguf_files;
+mod gguf_types;
 mod hf_files;
 mod import;
 mod ranged;

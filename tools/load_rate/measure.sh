@@ -23,7 +23,9 @@ print(f"plain read, {name}: {seconds:.2f} s, {size / seconds / 1e9:.2f} GB/s")
 PYTHON
 }
 load() {
-    RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 2>&1 | grep -o 'loaded .*' | sed "s/^/$1: /"
+    local output
+    output=$(RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 2>&1) || { echo "$output" >&2; exit 1; }
+    grep -o 'loaded .*' <<<"$output" | sed "s/^/$1: /" || { echo "no load rate in: $output" >&2; exit 1; }
 }
 forget
 plain_read cold

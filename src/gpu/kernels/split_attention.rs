@@ -51,33 +51,34 @@ impl SplitAttention {
         SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
     }
 
-    /// As many heads as there is memory for, of those that share a KV head, and not more than four: more need more
-    /// registers than an invocation has. `None` where not even one fits.
-    fn share(&self, variant: &Variant) -> Option<Share> {
-        let (workgroup, bytes) = match variant {
-            Variant { coop: true, .. } => (256, 46 << 10),
-            Variant { wide: true, .. } => (256, 31 << 10),
-            _ => (128, 15 << 10),
-        };
+    /// Bytes of workgroup memory to work with.
+    fn memory(variant: &Variant) -> usize {
+        match variant {
+            Variant { coop: true, .. } => 46 << 10,
+            Variant { wide: true, .. } => 31 << 10,
+            _ => 15 << 10,
+        }
+    }
+
+    /// As many heads as there is memory for, of those that share a KV head, or one: not more than four, because more need
+    /// more registers than an invocation has.
+    fn share(&self, variant: &Variant) -> Share {
+        let workgroup = if variant.coop || variant.wide { 256 } else { 128 };
         let shared = self.layer.n_heads / self.layer.n_kv_heads;
         let share = |heads| Share { workgroup, heads, tile: workgroup / 4 };
-        let fits = |share: &Share| share.bytes(self.layer.head_dim) <= bytes;
-        (1..=4).rev().filter(|heads| shared.is_multiple_of(*heads)).map(share).find(fits)
+        let fits = |share: &Share| share.bytes(self.layer.head_dim) <= Self::memory(variant);
+        (2..=4).rev().filter(|heads| shared.is_multiple_of(*heads)).map(share).find(fits).unwrap_or(share(1))
     }
 
-    /// Whether the kernels are made for the layer's heads.
+    /// Whether the kernels are made for the layer's heads, and have memory for them.
     pub fn can_run(&self, variant: &Variant) -> bool {
-        let fits = |share: Share| self.layer.head_dim <= 8 * share.workgroup;
-        self.layer.head_dim.is_multiple_of(8) && self.share(variant).is_some_and(fits)
-    }
-
-    fn heads(&self, variant: &Variant) -> usize {
-        self.share(variant).map_or(1, |share| share.heads)
+        let (share, dim) = (self.share(variant), self.layer.head_dim);
+        dim.is_multiple_of(8) && dim <= 8 * share.workgroup && share.bytes(dim) <= Self::memory(variant)
     }
 
     /// Parts of the keys, at most.
     pub fn parts(&self, variant: &Variant) -> usize {
-        (Self::WORKGROUPS / (self.layer.n_heads / self.heads(variant))).clamp(1, 64)
+        (Self::WORKGROUPS / (self.layer.n_heads / self.share(variant).heads)).clamp(1, 64)
     }
 
     /// f32 values of a row's partial sums.
@@ -144,8 +145,7 @@ const MOST_AHEAD: usize = 8;
 impl Kernel for SdpaDecode {
     fn source(&self, variant: &Variant) -> KernelSource {
         let split = &self.split;
-        let Share { workgroup, heads, tile } =
-            split.share(variant).unwrap_or(Share { workgroup: 128, heads: 1, tile: 32 });
+        let Share { workgroup, heads, tile } = split.share(variant);
         // Eight dims of a key, which one invocation of a team takes at once.
         let octets = split.layer.head_dim / 8;
         let (teams, value_lanes) = (workgroup / KEY_LANES, workgroup / octets);
@@ -197,7 +197,7 @@ impl Kernel for SdpaDecode {
             most: split.parts(variant) as u32,
             window: split.window().map(|window| window as u32),
         };
-        Grid([parts, Extent::Fixed((split.layer.n_heads / split.heads(variant)) as u32), Extent::Rows(1)])
+        Grid([parts, Extent::Fixed((split.layer.n_heads / split.share(variant).heads) as u32), Extent::Rows(1)])
     }
 }
 
