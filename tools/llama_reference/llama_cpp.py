@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 PACKAGE = "@node-llama-cpp/linux-x64"
+VULKAN_PACKAGE = "@node-llama-cpp/linux-x64-vulkan"
 PACKAGE_VERSION = "3.22.1"
 LLAMA_CPP_RELEASE = "v0.5.0"
 
@@ -100,13 +101,14 @@ LogCallback = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)
 
 class Library:
     """llama.cpp with one CPU backend. `cpu` names the build to use (`haswell`: AVX2, without AVX-512),
-    or is None for the fastest one that this processor runs."""
+    or is None for the fastest one that this processor runs. With `vulkan`, `folder` is of the package with that
+    backend, which is loaded too."""
 
-    def __init__(self, folder, cpu="haswell", verbose=False):
-        folder = Path(folder)
+    def __init__(self, folder, cpu="haswell", verbose=False, vulkan=False):
+        folder, release = Path(folder), f"vulkan.{LLAMA_CPP_RELEASE}" if vulkan else LLAMA_CPP_RELEASE
         c.CDLL(str(folder / "libggml-base.so"), mode=c.RTLD_GLOBAL)
-        ggml = c.CDLL(str(folder / f"libggml.{LLAMA_CPP_RELEASE}.so"), mode=c.RTLD_GLOBAL)
-        self.api = c.CDLL(str(folder / f"libllama.{LLAMA_CPP_RELEASE}.so"))
+        ggml = c.CDLL(str(folder / f"libggml.{release}.so"), mode=c.RTLD_GLOBAL)
+        self.api = c.CDLL(str(folder / f"libllama.{release}.so"))
         self.cpu = cpu or "best for this processor"
         self._declare()
         self._log = LogCallback(lambda _level, text, _data: print(text.decode(), end="") if verbose else None)
@@ -117,8 +119,9 @@ class Library:
         else:
             ggml.ggml_backend_load.restype = c.c_void_p
             ggml.ggml_backend_load.argtypes = [c.c_char_p]
-            if not ggml.ggml_backend_load(str(folder / f"libggml-cpu-{cpu}.so").encode()):
-                raise RuntimeError(f"the CPU build {cpu!r} did not load")
+            for backend in ["vulkan"] * vulkan + [f"cpu-{cpu}"]:
+                if not ggml.ggml_backend_load(str(folder / f"libggml-{backend}.so").encode()):
+                    raise RuntimeError(f"the backend {backend!r} did not load")
         self.version = self.api.llama_version().decode()
         self._check_layout()
 
@@ -166,12 +169,12 @@ class Library:
 
 
 class Model:
-    """A GGUF file. `repack` lets llama.cpp lay the weights out anew for speed."""
+    """A GGUF file. `repack` lets llama.cpp lay the weights out anew for speed; `gpu_layers` go to the GPU."""
 
-    def __init__(self, library, path, repack=False):
+    def __init__(self, library, path, repack=False, gpu_layers=0):
         self.library, self.api = library, library.api
         params = self.api.llama_model_default_params()
-        params.n_gpu_layers = 0
+        params.n_gpu_layers = gpu_layers
         params.load_mode = LOAD_MODE_MMAP
         params.use_extra_bufts = repack
         self.handle = self.api.llama_model_load_from_file(str(path).encode(), params)
