@@ -2,6 +2,8 @@
 
 mod cli_support;
 
+use std::fs;
+
 use cli_support::{TinyModel, error_line, on_model, stdout};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -148,4 +150,34 @@ fn synthetic_models_on_mlx() {
     for row in report["results"].as_array().unwrap() {
         assert!(row["backend"] == "mlx" && row["median"].as_f64() > Some(0.0), "{row}");
     }
+}
+
+#[test]
+fn kernels_are_measured_once() {
+    let home = tempfile::tempdir().unwrap();
+    let model = TinyModel::new().write();
+    // All but one option as asked, to keep it short.
+    let kernels = "subgroups=on,f16=off,dp4a=off,coop=off,wide=off,prefetch=off";
+    let run = |args: &[&str]| {
+        let output =
+            bench(&model, &[&["--autotune"], args].concat()).env("XDG_CACHE_HOME", home.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let first = run(&["--backend", "wgpu", "--kernels", kernels]);
+    assert!(first.contains("autotune: kept: subgroups=on,"), "{first}");
+    assert!(!first.contains("found before"), "{first}");
+    let again = run(&["--backend", "wgpu", "--kernels", kernels]);
+    assert!(again.starts_with("autotune: found before: subgroups=on,") && again.lines().count() == 1, "{again}");
+    assert_eq!(run(&["--backend", "wgpu", "--kernels", kernels, "--quiet"]), "");
+
+    let files: Vec<_> = fs::read_dir(home.path().join("gemma4-wgpu/autotune")).unwrap().collect();
+    let [Ok(file)] = files.as_slice() else { panic!("one file, not {files:?}") };
+    let found: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
+    for trial in found["trials"].as_array().unwrap() {
+        assert!(trial["ratios"]["Ok"]["prompt"].as_f64().unwrap() > 0.0, "{trial}");
+    }
+
+    let mut refused = bench(&model, &["--backend", "cpu", "--autotune"]);
+    assert!(error_line(&mut refused).contains("--autotune do not apply to --backend cpu"));
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod autotune;
 mod bench;
 mod chat;
 mod convert;

@@ -1,11 +1,11 @@
 //! The options that say which model runs where, and loading it.
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Instant};
+use std::{cell::OnceCell, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Instant};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{hub, memory::Memory, mlx};
+use super::{autotune, hub, memory::Memory, mlx};
 use crate::{
     Error, Result,
     backend::Backend,
@@ -39,6 +39,13 @@ pub struct ModelArgs {
     /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
     #[arg(long, value_name = "LIST")]
     kernels: Option<KernelOptions>,
+    /// Measure first which kernel variants are fastest for this model here, those of --kernels aside, and keep the result for
+    /// the next time
+    #[arg(long)]
+    autotune: bool,
+    /// What `autotune` chose.
+    #[arg(skip)]
+    tuned: OnceCell<KernelOptions>,
     /// Multiply with activations as they are, where the device would round them to int8, or MLX to bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
@@ -153,13 +160,13 @@ impl ModelArgs {
     /// What the model takes with a context of so many positions, and what its device has: the GPU's through wgpu where MLX
     /// would be preferred, which makes no plan.
     pub fn memory<'a>(&self, checkpoint: &'a Checkpoint, context_length: usize) -> Result<Memory<'a>> {
-        let gpu = match (self.backend, self.open_device()?) {
+        let gpu = match (self.backend, self.open_device(checkpoint.config())?) {
             (BackendKind::Mlx, _) => {
                 return Err(Error::Input("there are memory plans for --backend wgpu and cpu, none for mlx".into()));
             }
             (_, Device::Gpu(gpu)) => Some(gpu),
             (_, Device::Cpu) => None,
-            (_, Device::Mlx) => Some(self.open_gpu()?),
+            (_, Device::Mlx) => Some(self.open_gpu(checkpoint.config())?),
         };
         Memory::new(gpu, checkpoint, self.load_options(context_length, 1))
     }
@@ -172,7 +179,7 @@ impl ModelArgs {
     /// Loads the model onto its device, with a progress bar if stderr is a terminal.
     pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
         let options = self.load_options(context_length, 1);
-        let gpu = match self.open_device()? {
+        let gpu = match self.open_device(checkpoint.config())? {
             Device::Mlx => return self.load_on(Device::Mlx, checkpoint, &options),
             Device::Gpu(gpu) => Some(gpu),
             Device::Cpu => None,
@@ -212,7 +219,7 @@ impl ModelArgs {
     ) -> Result<(String, Box<dyn Backend>, Option<f64>)> {
         let checkpoint = self.open()?;
         self.check_bench(positions, checkpoint.config())?;
-        let device = self.open_device()?;
+        let device = self.open_device(checkpoint.config())?;
         let options = self.load_options(positions, sequences);
         let (ceiling, memory) = match &device {
             Device::Mlx => (None, None),
@@ -253,7 +260,7 @@ impl ModelArgs {
         let config = ModelConfig::named(name)?;
         self.check_bench(positions, &config)?;
         let options = self.load_options(positions, sequences);
-        let gpu = match self.open_device()? {
+        let gpu = match self.open_device(&config)? {
             Device::Gpu(gpu) => gpu,
             Device::Mlx => {
                 let made = mlx::synthetic(config, &options, self.exact, seed.into());
@@ -271,10 +278,10 @@ impl ModelArgs {
 
     /// The device to run on. Only a missing adapter, and only where nothing about the adapter was asked for,
     /// leads to the CPU without asking.
-    fn open_device(&self) -> Result<Device> {
-        let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some();
+    fn open_device(&self, config: &ModelConfig) -> Result<Device> {
+        let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some() || self.autotune;
         let only_for_gpu =
-            |name| Err(Error::Input(format!("--adapter and --kernels do not apply to --backend {name}")));
+            |name| Err(Error::Input(format!("--adapter, --kernels and --autotune do not apply to --backend {name}")));
         match self.backend {
             BackendKind::Cpu if asks_for_gpu => return only_for_gpu("cpu"),
             BackendKind::Mlx if asks_for_gpu => return only_for_gpu("mlx"),
@@ -283,7 +290,7 @@ impl ModelArgs {
             BackendKind::Auto if !asks_for_gpu && mlx::is_preferred() => return Ok(Device::Mlx),
             BackendKind::Auto | BackendKind::Wgpu => {}
         }
-        match self.open_gpu() {
+        match self.open_gpu(config) {
             Err(Error::Device(reason))
                 if self.backend == BackendKind::Auto && !asks_for_gpu && reason.starts_with("no adapter") =>
             {
@@ -294,20 +301,38 @@ impl ModelArgs {
         }
     }
 
-    fn open_gpu(&self) -> Result<Gpu> {
+    fn open_gpu(&self, config: &ModelConfig) -> Result<Gpu> {
         let mut kernels = self.kernels.unwrap_or_default();
         if self.exact {
             kernels.dp4a = Some(false);
         }
         let adapter = self.adapter.clone();
-        let options = DeviceOptions { adapter, kernels, pipeline_cache: pipeline_cache(), ..Default::default() };
+        let mut options =
+            DeviceOptions { adapter, kernels, pipeline_cache: own_cache("pipelines"), ..Default::default() };
+        if self.autotune {
+            options.kernels = match self.tuned.get() {
+                Some(tuned) => *tuned,
+                None => self.tune(&options, config)?,
+            };
+        }
         pollster::block_on(Gpu::open(&options))
+    }
+
+    fn tune(&self, options: &DeviceOptions, config: &ModelConfig) -> Result<KernelOptions> {
+        let mut report = |line: &str| {
+            if !self.quiet {
+                eprintln!("autotune: {line}");
+            }
+        };
+        let directory = own_cache("autotune");
+        let tuned = autotune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
+        Ok(*self.tuned.get_or_init(|| tuned))
     }
 }
 
-/// The directory of compiled pipelines.
-pub fn pipeline_cache() -> Option<PathBuf> {
-    dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu/pipelines"))
+/// A directory for what one start keeps for the next.
+pub fn own_cache(name: &str) -> Option<PathBuf> {
+    dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu").join(name))
 }
 
 fn read_ceiling(gpu: &Gpu) -> Result<f64> {

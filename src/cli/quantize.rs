@@ -13,7 +13,7 @@ use indicatif::BinaryBytes;
 use super::{
     Exit, hub,
     interrupt::{self, Work},
-    model::{byte_bar, pipeline_cache},
+    model::{byte_bar, own_cache},
 };
 use crate::{
     Error, Result,
@@ -83,7 +83,7 @@ impl BackendKind {
         if self == BackendKind::Auto && !pollster::block_on(gpu::adapters()).iter().any(|facts| !facts.is_software()) {
             return Ok(None);
         }
-        let options = DeviceOptions { pipeline_cache: pipeline_cache(), ..Default::default() };
+        let options = DeviceOptions { pipeline_cache: own_cache("pipelines"), ..Default::default() };
         pollster::block_on(Gpu::open(&options)).map(Some)
     }
 }

@@ -167,6 +167,41 @@ pub struct KernelOptions {
     pub checks: Option<bool>,
 }
 
+impl KernelOptions {
+    /// Names of the options, as [`FromStr`] takes them.
+    pub const NAMES: [&str; 8] = ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "checks"];
+
+    /// The option of a name; `None` where there is no such option.
+    pub fn get(&self, name: &str) -> Option<Option<bool>> {
+        let mut copy = *self;
+        copy.field(name).map(|field| *field)
+    }
+
+    /// The option of a name, to be set; `None` where there is no such option.
+    pub fn field(&mut self, name: &str) -> Option<&mut Option<bool>> {
+        Some(match name {
+            "subgroups" => &mut self.subgroups,
+            "f16" => &mut self.f16,
+            "dp4a" => &mut self.dp4a,
+            "coop" => &mut self.coop,
+            "wide" => &mut self.wide,
+            "lanes" => &mut self.lanes,
+            "prefetch" => &mut self.prefetch,
+            "checks" => &mut self.checks,
+            _ => return None,
+        })
+    }
+}
+
+/// What [`KernelOptions`]'s `FromStr` reads: the options that are set, or nothing.
+impl fmt::Display for KernelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = Self::NAMES.iter().filter_map(|name| Some((name, self.get(name)??)));
+        let parts: Vec<_> = set.map(|(name, on)| format!("{name}={}", if on { "on" } else { "off" })).collect();
+        f.write_str(&parts.join(","))
+    }
+}
+
 impl FromStr for KernelOptions {
     type Err = String;
 
@@ -180,22 +215,8 @@ impl FromStr for KernelOptions {
                 "off" => false,
                 _ => return Err(format!("{part}: want {name}=on or {name}=off")),
             };
-            let field = match name {
-                "subgroups" => &mut options.subgroups,
-                "f16" => &mut options.f16,
-                "dp4a" => &mut options.dp4a,
-                "coop" => &mut options.coop,
-                "wide" => &mut options.wide,
-                "lanes" => &mut options.lanes,
-                "prefetch" => &mut options.prefetch,
-                "checks" => &mut options.checks,
-                _ => {
-                    return Err(format!(
-                        "{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, lanes, prefetch, checks)"
-                    ));
-                }
-            };
-            *field = Some(value);
+            let unknown = || format!("{name}: no such kernel option ({})", Self::NAMES.join(", "));
+            *options.field(name).ok_or_else(unknown)? = Some(value);
         }
         Ok(options)
     }

@@ -1,6 +1,6 @@
 //! `gemma4-wgpu bench`
 
-mod measure;
+pub(super) mod measure;
 mod profile;
 mod table;
 

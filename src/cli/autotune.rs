@@ -1,0 +1,452 @@
+//! `--autotune`: the kernel variants that are fastest for a model's shapes on a device, found by measuring them once.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::bench::measure::{Test, Work};
+use crate::{
+    Error, Result,
+    checkpoint::{Checkpoint, TensorSource},
+    config::ModelConfig,
+    cpu::CpuBackend,
+    generate::{Divergence, each_logits_in_steps},
+    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, Variant},
+    weights::{CacheType, LoadOptions},
+};
+
+/// Options that are tried, in this order; bounds checks are no matter of speed.
+const TRIED: [&str; 7] = ["subgroups", "coop", "f16", "dp4a", "wide", "lanes", "prefetch"];
+/// A choice must be faster by so much to be kept: what differs less may be noise.
+const GAIN: f64 = 1.03;
+/// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
+const MOST_LAYERS: usize = 4;
+const MOST_VOCABULARY: usize = 16384;
+/// Nats by which a variant's predictions may differ from the processor's, in the mean; int8 activations cost some 0.002.
+const MOST_DIVERGENCE: f64 = 0.02;
+/// Two variants take turns so often after a warm-up each, and the fastest turn counts.
+const TURNS: usize = 3;
+
+/// Tokens a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Rates {
+    prompt: f64,
+    generation: f64,
+}
+
+impl Rates {
+    /// The ratios to another's.
+    fn over(&self, other: &Rates) -> Rates {
+        Rates { prompt: self.prompt / other.prompt, generation: self.generation / other.generation }
+    }
+
+    /// How many times as fast, from ratios: their geometric mean.
+    fn gain(&self) -> f64 {
+        (self.prompt * self.generation).sqrt()
+    }
+
+    fn faster(&self, other: &Rates) -> Rates {
+        Rates { prompt: self.prompt.max(other.prompt), generation: self.generation.max(other.generation) }
+    }
+}
+
+/// What can be measured: a model with some kernels.
+trait Subject {
+    /// Runs both tests once.
+    fn turn(&mut self) -> Result<Rates>;
+}
+
+/// What became of a variant that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Trial {
+    kernels: String,
+    /// How many times as fast as the best before it, or why that is not known.
+    ratios: Result<Rates, String>,
+    kept: bool,
+}
+
+/// What was found, as it is kept in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Found {
+    /// The device, the model's shapes and what was asked for.
+    identity: String,
+    kernels: String,
+    trials: Vec<Trial>,
+}
+
+/// The variants for a model of this shape on the device that `options` name: those found before, if `directory` has them, or else
+/// by measuring. What `options.kernels` say is not touched. `report` is told each result as a line.
+///
+/// Errors: no such device, or one on which the variant that is chosen without measuring fails.
+pub fn choose(
+    options: &DeviceOptions,
+    config: &ModelConfig,
+    cache_type: CacheType,
+    directory: Option<&Path>,
+    report: &mut dyn FnMut(&str),
+) -> Result<KernelOptions> {
+    let gpu = pollster::block_on(Gpu::open(options))?;
+    let (facts, variant) = (gpu.facts().clone(), *gpu.variant());
+    drop(gpu);
+    let probe = probe(config);
+    let identity = identity(&facts, &probe, cache_type, &options.kernels);
+    let path = directory.map(|directory| file_of(directory, &identity));
+    if let Some(kernels) = path.as_deref().and_then(|path| read(path, &identity)) {
+        report(&format!("found before: {}", shown(&kernels)));
+        return Ok(kernels);
+    }
+    let bench = Bench { options, probe: &probe, cache_type, reference: Reference::new()? };
+    let start = Start { facts: &facts, variant, kernels: options.kernels };
+    let (kernels, trials) = search(&start, &mut |kernels| bench.open(kernels), report)?;
+    report(&format!("kept: {}", shown(&kernels)));
+    if let Some(path) = path {
+        let found = Found { identity, kernels: kernels.to_string(), trials };
+        if let Err(error) = write(&path, &found) {
+            log::warn!("what was found cannot be kept in {}: {error}", path.display());
+        }
+    }
+    Ok(kernels)
+}
+
+fn shown(kernels: &KernelOptions) -> String {
+    let text = kernels.to_string();
+    if text.is_empty() { "the device's usual kernels".into() } else { text }
+}
+
+/// Where a search begins.
+struct Start<'a> {
+    facts: &'a AdapterFacts,
+    /// What is chosen without measuring.
+    variant: Variant,
+    /// What was asked for.
+    kernels: KernelOptions,
+}
+
+/// Switches one option after another, and keeps what makes the model faster. `open` may find that kernels cannot be used.
+fn search<S: Subject>(
+    start: &Start<'_>,
+    open: &mut dyn FnMut(&KernelOptions) -> Result<S>,
+    report: &mut dyn FnMut(&str),
+) -> Result<(KernelOptions, Vec<Trial>)> {
+    let (mut kernels, mut variant, mut best) = (start.kernels, start.variant, open(&start.kernels)?);
+    best.turn()?;
+    let mut trials = Vec::new();
+    for name in TRIED {
+        let Some((candidate, switched)) = switch(name, &kernels, &variant, start.facts) else { continue };
+        // A driver that cannot run it says so in its own way.
+        let outcome = open(&candidate).and_then(|mut subject| Ok((compare(&mut best, &mut subject)?, subject)));
+        let kept = matches!(&outcome, Ok((ratios, _)) if ratios.gain() > GAIN);
+        report(&match &outcome {
+            Ok((Rates { prompt, generation }, _)) => {
+                let verdict = if kept { ", kept" } else { "" };
+                format!("{}: prompts {prompt:.2}x, generation {generation:.2}x{verdict}", shown(&candidate))
+            }
+            Err(reason) => format!("{}: {reason}", shown(&candidate)),
+        });
+        let ratios = outcome.as_ref().map(|(ratios, _)| *ratios).map_err(|error| error.to_string());
+        trials.push(Trial { kernels: candidate.to_string(), ratios, kept });
+        if let (Ok((_, subject)), true) = (outcome, kept) {
+            (kernels, variant, best) = (candidate, switched, subject);
+        }
+    }
+    Ok((kernels, trials))
+}
+
+/// The kernels with the option of a name switched, and their variant; `None` if it was asked for, or makes no difference here.
+fn switch(
+    name: &str,
+    kernels: &KernelOptions,
+    variant: &Variant,
+    facts: &AdapterFacts,
+) -> Option<(KernelOptions, Variant)> {
+    let mut switched = *kernels;
+    let option = switched.field(name).filter(|option| option.is_none())?;
+    *option = Some(!is_on(variant, name));
+    // Measured when the device was opened; the facts do not have it.
+    let known = KernelOptions { prefetch: switched.prefetch.or(Some(variant.prefetch)), ..switched };
+    let variant_there = Variant::choose(facts, &known).ok()?;
+    (variant_there != *variant).then_some((switched, variant_there))
+}
+
+/// How many times as fast `candidate` is as `best`, taking turns: what else the machine does meets both.
+fn compare<S: Subject>(best: &mut S, candidate: &mut S) -> Result<Rates> {
+    candidate.turn()?;
+    let mut rates = (best.turn()?, candidate.turn()?);
+    for _ in 1..TURNS {
+        rates = (rates.0.faster(&best.turn()?), rates.1.faster(&candidate.turn()?));
+    }
+    Ok(rates.1.over(&rates.0))
+}
+
+/// Whether a variant has the option of a name.
+fn is_on(variant: &Variant, name: &str) -> bool {
+    match name {
+        "subgroups" => variant.subgroups.is_some(),
+        "coop" => variant.coop,
+        "f16" => variant.f16,
+        "dp4a" => variant.dp4a,
+        "wide" => variant.wide,
+        "lanes" => variant.lanes,
+        _ => variant.prefetch,
+    }
+}
+
+/// A model of the same layers, one of each kind.
+fn probe(config: &ModelConfig) -> ModelConfig {
+    let mut probe = config.clone();
+    probe.layers.clear();
+    for layer in &config.layers {
+        if probe.layers.len() < MOST_LAYERS && !probe.layers.contains(layer) {
+            probe.layers.push(layer.clone());
+        }
+    }
+    probe.vocab_size = probe.vocab_size.min(MOST_VOCABULARY);
+    probe
+}
+
+/// Makes models to measure.
+struct Bench<'a> {
+    options: &'a DeviceOptions,
+    probe: &'a ModelConfig,
+    cache_type: CacheType,
+    reference: Reference,
+}
+
+impl Bench<'_> {
+    /// Errors: a device that fails, or that computes something else with these kernels.
+    fn open(&self, kernels: &KernelOptions) -> Result<Probe> {
+        let options = DeviceOptions { kernels: *kernels, ..self.options.clone() };
+        let gpu = pollster::block_on(Gpu::open(&options))?;
+        self.reference.check(&gpu)?;
+        let (prompt, generated) = match gpu.facts().device_type.as_str() {
+            "discrete GPU" => (512, 64),
+            "CPU" => (32, 4),
+            _ => (128, 16),
+        };
+        let most = self.probe.max_position_embeddings;
+        let tests = [Work::Prompt(prompt.min(most)), Work::Generate(generated.min(most.saturating_sub(1)).max(1))]
+            .map(|work| Test { work, depth: 0, parallel: 1, sampled: false });
+        let load = LoadOptions {
+            context_length: tests.iter().map(Test::positions).max().unwrap_or(1),
+            cache_type: self.cache_type,
+            ..LoadOptions::default()
+        };
+        let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
+        let backend = pollster::block_on(GpuBackend::synthetic(gpu, self.probe.clone(), &load, seed as u32))?;
+        Ok(Probe { backend, tests, seed })
+    }
+}
+
+/// A model on a device, and what it is timed with: a prompt and generation.
+struct Probe {
+    backend: GpuBackend,
+    tests: [Test; 2],
+    seed: u64,
+}
+
+impl Subject for Probe {
+    fn turn(&mut self) -> Result<Rates> {
+        let mut rate = |test: &Test| -> Result<f64> {
+            let time = test.run(&mut self.backend, &mut self.seed)?;
+            Ok(test.tokens() as f64 / time.as_secs_f64().max(1e-9))
+        };
+        let [prompt, generation] = &self.tests;
+        Ok(Rates { prompt: rate(prompt)?, generation: rate(generation)? })
+    }
+}
+
+/// What the embedded model predicts on the processor: a variant that is fast and wrong is no choice.
+struct Reference {
+    checkpoint: Checkpoint,
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+impl Reference {
+    const TOKENS: u32 = 24;
+    const OPTIONS: LoadOptions = LoadOptions {
+        quantize: crate::quant::Quantize::Int4,
+        context_length: Self::TOKENS as usize,
+        max_sequences: 1,
+        cache_type: CacheType::F16,
+    };
+
+    fn new() -> Result<Reference> {
+        let checkpoint = Checkpoint::demo()?;
+        let vocab = checkpoint.config().vocab_size as u32;
+        let tokens: Vec<u32> = (0..Self::TOKENS).map(|i| (i * 97 + 13) % vocab).collect();
+        let mut cpu = pollster::block_on(CpuBackend::load(&checkpoint, &Self::OPTIONS, &mut |_| ()))?;
+        let mut logits = Vec::new();
+        pollster::block_on(each_logits_in_steps(&mut cpu, &tokens, usize::MAX, &mut |_, rows| {
+            logits.extend_from_slice(rows);
+            Ok(())
+        }))?;
+        Ok(Reference { checkpoint, tokens, logits })
+    }
+
+    /// Errors if the device predicts otherwise, in one step or token by token.
+    fn check(&self, gpu: &Gpu) -> Result<()> {
+        let vocab = self.checkpoint.config().vocab_size;
+        let mut backend =
+            pollster::block_on(GpuBackend::load(gpu.clone(), &self.checkpoint, &Self::OPTIONS, &mut |_| ()))?;
+        for most in [usize::MAX, 1] {
+            let mut divergence = Divergence::default();
+            pollster::block_on(each_logits_in_steps(&mut backend, &self.tokens, most, &mut |first, rows| {
+                divergence.add(&self.logits[first * vocab..][..rows.len()], rows, vocab)
+            }))?;
+            // Not a number counts as wrong.
+            match divergence.mean() {
+                Some(mean) if mean <= MOST_DIVERGENCE => {}
+                mean => {
+                    let mean = mean.unwrap_or(f64::NAN);
+                    return Err(Error::Device(format!("its predictions are {mean:.3} nats from the processor's")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All that decides whether what was found still holds.
+fn identity(facts: &AdapterFacts, probe: &ModelConfig, cache_type: CacheType, asked: &KernelOptions) -> String {
+    let shapes = (probe.hidden_size, &probe.layers, cache_type);
+    format!("gemma4-wgpu {}, {facts}, {shapes:?}, {}", env!("CARGO_PKG_VERSION"), shown(asked))
+}
+
+fn file_of(directory: &Path, identity: &str) -> PathBuf {
+    let hash = Sha256::digest(identity);
+    let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    directory.join(format!("{name}.json"))
+}
+
+/// What a file holds; `None` where there is none, or it is broken or of something else.
+fn read(path: &Path, identity: &str) -> Option<KernelOptions> {
+    let found: Found = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (found.identity == identity).then(|| found.kernels.parse().ok()).flatten()
+}
+
+/// Writes a file that appears only when it is whole.
+fn write(path: &Path, found: &Found) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&serde_json::to_vec_pretty(found)?)?;
+    file.persist(path).map(|_| ()).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::CooperativeMatrix;
+
+    /// A card with everything, on which nothing but these matters.
+    struct Fake(Rates);
+
+    impl Subject for Fake {
+        fn turn(&mut self) -> Result<Rates> {
+            Ok(self.0)
+        }
+    }
+
+    fn facts() -> AdapterFacts {
+        AdapterFacts {
+            index: 0,
+            name: "card".into(),
+            api: "vulkan".into(),
+            device_type: "discrete GPU".into(),
+            driver: "1".into(),
+            vendor: 1,
+            subgroups: true,
+            subgroup_min_size: 32,
+            subgroup_max_size: 32,
+            shader_f16: true,
+            timestamp_query: true,
+            pipeline_cache: true,
+            unified_memory: false,
+            cooperative_matrices: vec![CooperativeMatrix { m: 16, n: 16, k: 16, f16_inputs: true, f32_result: true }],
+            max_binding_bytes: 1 << 30,
+            max_buffer_bytes: 1 << 30,
+            max_workgroup_bytes: 48 << 10,
+            max_workgroup_invocations: 1024,
+            max_workgroups_per_dimension: 65535,
+            max_storage_buffers: 8,
+        }
+    }
+
+    /// The kernels found where `rates` are those of kernels, and the trials.
+    fn found(asked: &str, rates: fn(&KernelOptions) -> Result<Rates>) -> (String, Vec<Trial>) {
+        let (facts, kernels) = (facts(), asked.parse().unwrap());
+        let variant = Variant::choose(&facts, &kernels).unwrap();
+        let start = Start { facts: &facts, variant, kernels };
+        let (kernels, trials) = search(&start, &mut |kernels| rates(kernels).map(Fake), &mut |_| ()).unwrap();
+        (kernels.to_string(), trials)
+    }
+
+    fn rates(prompt: f64, generation: f64) -> Result<Rates> {
+        Ok(Rates { prompt, generation })
+    }
+
+    #[test]
+    fn what_is_faster_is_kept() {
+        let (kernels, trials) = found("", |kernels| match (kernels.dp4a, kernels.wide) {
+            (Some(true), Some(false)) => rates(100.0, 200.0),
+            (Some(true), None) => rates(100.0, 150.0),
+            _ => rates(100.0, 100.0),
+        });
+        assert_eq!(kernels, "dp4a=on,wide=off");
+        // Everything was tried, lanes too, which a card may have.
+        assert_eq!(trials.len(), TRIED.len());
+        assert_eq!(trials.iter().filter(|trial| trial.kept).count(), 2);
+    }
+
+    #[test]
+    fn noise_changes_nothing() {
+        let (kernels, trials) =
+            found("", |kernels| if kernels.dp4a.is_some() { rates(101.0, 103.0) } else { rates(100.0, 100.0) });
+        assert_eq!(kernels, "");
+        assert!(trials.iter().all(|trial| !trial.kept));
+    }
+
+    #[test]
+    fn what_was_asked_for_stays() {
+        let (kernels, trials) = found("dp4a=off,coop=off", |kernels| match kernels.dp4a {
+            Some(false) => rates(1.0, 1.0),
+            _ => rates(9.0, 9.0),
+        });
+        assert_eq!(kernels, "dp4a=off,coop=off");
+        assert!(trials.iter().all(|trial| trial.kernels.contains("dp4a=off,coop=off")));
+    }
+
+    #[test]
+    fn kernels_that_fail_are_left_alone() {
+        let (kernels, trials) = found("", |kernels| match kernels.f16 {
+            Some(false) => Err(Error::Device("its predictions are 3.000 nats from the processor's".into())),
+            _ => rates(1.0, 1.0),
+        });
+        assert_eq!(kernels, "");
+        let failed: Vec<&Trial> = trials.iter().filter(|trial| trial.ratios.is_err()).collect();
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].kernels == "f16=off" && !failed[0].kept);
+    }
+
+    #[test]
+    fn only_files_of_the_same_device_and_model_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file_of(&directory.path().join("new"), "card A");
+        let found = Found { identity: "card A".into(), kernels: "dp4a=on".into(), trials: Vec::new() };
+        assert_eq!(read(&path, "card A"), None);
+        write(&path, &found).unwrap();
+        assert_eq!(read(&path, "card A"), Some("dp4a=on".parse().unwrap()));
+        assert_eq!(read(&path, "card B"), None);
+        fs::write(&path, "{").unwrap();
+        assert_eq!(read(&path, "card A"), None);
+        fs::write(&path, serde_json::to_vec(&Found { kernels: "speed=on".into(), ..found }).unwrap()).unwrap();
+        assert_eq!(read(&path, "card A"), None);
+    }
+}
