@@ -153,7 +153,6 @@ impl Model {
     /// returns its form.
     fn layer<'a>(&'a self, plan: &mut Plan<'a>, index: usize, form: Emit) -> Result<Emit> {
         let (config, layer) = (&self.config.layers[index], &self.layers[index]);
-        // `attention` and `hidden` have an entry for every layer's width.
         let (s, ffn, hidden) = (plan.scratch, config.intermediate_size, self.config.hidden_size);
         let gate_up = Place { y: &s.gate_up, stride: stride(2 * ffn), offset: 0 };
 
@@ -167,7 +166,7 @@ impl Model {
 
         // MLP: normed → gate, up → hidden → branch
         let normed = plan.input(&s.normed, hidden, form);
-        let mlp = plan.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, &s.hidden[&ffn])?;
+        let mlp = plan.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, s.hidden(ffn))?;
         let parts = plan.branch(&layer.down_proj, mlp)?;
         let (next_norm, form) = match self.layers.get(index + 1) {
             Some(next) => (&next.input_norm, plan.input_form(&next.qkv, self.qkv_place(index + 1))),
@@ -202,7 +201,7 @@ impl Model {
     fn attention<'a>(&'a self, plan: &mut Plan<'a>, config: &LayerConfig, index: usize) -> Result<Input<'a>> {
         let (s, cache, layer) = (&self.scratch, &self.caches[index], &self.layers[index]);
         let cols = config.n_heads * config.head_dim;
-        let mut attention = plan.input(&s.attention[&cols], cols, Emit::Floats);
+        let mut attention = plan.input(s.attention(cols), cols, Emit::Floats);
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
         let splits = plan.is_small() && self.gpu.variant().subgroups.is_some() && split.can_run(self.gpu.variant());
         // Tokens of one sequence need each other's keys.

@@ -40,11 +40,13 @@ pub(super) struct Scratch<B = GpuBuffer> {
     pub normed: B,
     /// Output of a branch `[parts, rows, hidden]`: the sum of several parts, or one.
     pub branch: B,
+    /// Heads as they are projected, and later the MLP's hidden state.
     pub qkv: B,
+    /// What becomes the hidden state, and before it attention's outputs.
     pub gate_up: B,
-    /// Attention outputs and MLP hidden states, by their width: padding columns must stay zero.
-    pub attention: BTreeMap<usize, B>,
-    pub hidden: BTreeMap<usize, B>,
+    /// Attention outputs and hidden states of padded widths, which must keep their zeros.
+    padded_attention: BTreeMap<usize, B>,
+    padded_hidden: BTreeMap<usize, B>,
     /// Parts of attention for the few rows of a decoding step.
     pub attention_sums: B,
     pub attention_norms: B,
@@ -108,18 +110,21 @@ impl<B> Scratch<B> {
         };
         // A sequence draws one token a step.
         let drawn = logit_rows.min(options.max_sequences);
-        let by_width = |label: &str, width: fn(&LayerConfig) -> usize| {
-            let widths: BTreeSet<usize> = config.layers.iter().map(width).collect();
+        let padded = |label: &str, width: fn(&LayerConfig) -> usize| {
+            let widths: BTreeSet<usize> =
+                config.layers.iter().map(width).filter(|&cols| stride(cols) != cols).collect();
             widths.into_iter().map(|cols| Ok((cols, floats(label, rows, stride(cols))?))).collect::<Result<_>>()
         };
+        let gate_up = stride(widest(|layer| 2 * layer.intermediate_size)).max(attention);
+        let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn);
         Ok(Scratch {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,
             branch: floats("branch", rows * parts, hidden)?,
-            qkv: floats("qkv", rows, widest(RopeKvUpdate::qkv_stride))?,
-            gate_up: floats("gate and up", rows, widest(|layer| stride(2 * layer.intermediate_size)))?,
-            attention: by_width("attention", |layer| layer.n_heads * layer.head_dim)?,
-            hidden: by_width("mlp", |layer| layer.intermediate_size)?,
+            qkv: floats("qkv or hidden", rows, qkv)?,
+            gate_up: floats("gate and up, or attention", rows, gate_up)?,
+            padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim)?,
+            padded_hidden: padded("mlp", |layer| layer.intermediate_size)?,
             attention_sums: floats("attention sums", few, split(SplitAttention::sums_per_row))?,
             attention_norms: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
@@ -139,5 +144,15 @@ impl<B> Scratch<B> {
             step: gpu.uniform("step", [0; 4])?,
             one: gpu.uniform("one", [1f32.to_bits(), 0, 0, 0])?,
         })
+    }
+
+    /// Room for attention's outputs of so many columns.
+    pub fn attention(&self, cols: usize) -> &B {
+        self.padded_attention.get(&cols).unwrap_or(&self.gate_up)
+    }
+
+    /// Room for an MLP's hidden state of so many columns.
+    pub fn hidden(&self, cols: usize) -> &B {
+        self.padded_hidden.get(&cols).unwrap_or(&self.qkv)
     }
 }
