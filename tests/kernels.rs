@@ -5,6 +5,8 @@ mod attention;
 #[allow(dead_code)] // the translation test uses the rest
 #[path = "kernels/catalogue.rs"]
 mod catalogue;
+#[path = "kernels/chain.rs"]
+mod chain;
 #[path = "kernels/elementwise.rs"]
 mod elementwise;
 #[path = "kernels/emit.rs"]

@@ -114,7 +114,8 @@ impl Gpu {
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::PIPELINE_CACHE;
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::MEMORY_DECORATION_COHERENT;
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if variant.coop {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;

@@ -2,6 +2,7 @@
 //! twin in [`crate::cpu::ops`] says what it computes.
 
 mod attention;
+mod chain;
 mod coop;
 mod elementwise;
 mod emit;
@@ -14,6 +15,7 @@ mod sample;
 mod split_attention;
 
 pub use attention::{RopeKvUpdate, Sdpa};
+pub use chain::Chain;
 pub use coop::{MatmulCoop, SdpaCoop};
 pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
 pub use emit::{Convert, Emit, ROW_TILE};

@@ -1,0 +1,48 @@
+// TO = (FROM + norm(branch) · POST) · SCALAR, and norm(TO) · NEXT as int8 in workgroup memory. Every workgroup does all of it,
+// which is less than to wait for one another; the first one writes TO.
+fn NAME_norm(group: u32, local: u32) {
+    var branches = array<vec4<f32>, PER>();
+    var values = array<vec4<f32>, PER>();
+    var posts = array<vec4<f32>, PER>();
+    var nexts = array<vec4<f32>, PER>();
+    var squares = 0.0;
+    for (var p = 0u; p < PER; p++) { // unrolled
+        // What lies past the end is read as the last column and counts for nothing.
+        let i = local + p * WORKGROUP;
+        let held = min(i, FOURS - 1u);
+        var sum = branch[held];
+        for (var part = 1u; part < NAME_PARTS; part++) {
+            sum += branch[part * FOURS + held];
+        }
+        branches[p] = select(vec4<f32>(), sum, i < FOURS);
+        values[p] = FROM[held];
+        posts[p] = POST[held];
+        nexts[p] = NEXT[held];
+        squares += dot(branches[p], branches[p]);
+    }
+    let branch_factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
+    squares = 0.0;
+    for (var p = 0u; p < PER; p++) { // unrolled
+        let i = local + p * WORKGROUP;
+        let x = (values[p] + branches[p] * branch_factor * posts[p]) * SCALAR;
+        values[p] = select(vec4<f32>(), x, i < FOURS);
+        squares += dot(values[p], values[p]);
+        if group == 0u && i < FOURS {
+            TO[i] = values[p];
+        }
+    }
+    let factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
+    for (var p = 0u; p < PER; p++) { // unrolled
+        let i = local + p * WORKGROUP;
+        let quantized = quantize(values[p] * factor * nexts[p], local);
+        if i < FOURS {
+            if local % 4u == 0u {
+                x_quants[i / 4u] = quantized.words;
+            }
+            if local % 8u == 0u {
+                x_groups[i / 8u] = quantized.group;
+            }
+        }
+    }
+    workgroupBarrier();
+}

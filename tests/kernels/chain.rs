@@ -1,0 +1,179 @@
+//! What lies between two layers' attention in one dispatch, against the twins of its parts.
+
+use gemma4_wgpu::{
+    cpu::{CpuMatrix, ops},
+    gpu::{
+        Extent, Gpu, GpuBuffer, Grid, KernelSource, Variant,
+        kernels::{Chain, Convert, Emit, Kernel, Linear},
+        tile,
+    },
+    quant::PackFormat,
+};
+
+use crate::{harness::*, linear::weights};
+
+const EPS: f32 = 1e-6;
+const SCALAR: f32 = 0.7;
+
+/// Widths: of the residual stream, of attention's output, of the MLP, of q, k and v.
+#[derive(Clone, Copy)]
+struct Sizes {
+    n: usize,
+    attention: usize,
+    ffn: usize,
+    qkv: usize,
+}
+
+struct Case {
+    /// o, gate and up, down, qkv.
+    matrices: [CpuMatrix; 4],
+    /// Post attention, pre feedforward, post feedforward, next input.
+    norms: [Vec<f32>; 4],
+    x: Vec<f32>,
+    attention: Vec<f32>,
+}
+
+impl Case {
+    fn new(Sizes { n, attention, ffn, qkv }: Sizes) -> Case {
+        let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
+        Case {
+            matrices: [int4(n, attention, 1), int4(2 * ffn, n, 2), int4(n, ffn, 3), int4(qkv, n, 4)],
+            norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
+            x: random(n, 9),
+            attention: random(attention, 10),
+        }
+    }
+
+    /// x, and q, k and v.
+    fn expected(&self) -> (Vec<f32>, Vec<f32>) {
+        let [o, gate_up, down, qkv] = &self.matrices;
+        let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
+        let product = |matrix: &CpuMatrix, x: &[f32]| {
+            let mut out = vec![0.0; matrix.out_features()];
+            ops::matmul_q8(matrix, &ops::quantize_rows(x, x.len()), &mut out);
+            out
+        };
+        let (mut x, mut normed) = (self.x.clone(), vec![0.0; self.x.len()]);
+        let branch = product(o, &self.attention);
+        ops::norm_add_norm(&mut x, &branch, post_attention, 1.0, pre_feedforward, EPS, &mut normed);
+        let mut products = product(gate_up, &normed);
+        let (gate, up) = products.split_at_mut(down.in_features());
+        ops::gelu_mul(gate, up);
+        let branch = product(down, gate);
+        ops::norm_add_norm(&mut x, &branch, post_feedforward, SCALAR, next_input, EPS, &mut normed);
+        let heads = product(qkv, &normed);
+        (x, heads)
+    }
+
+    fn kernel(&self, tiled: bool) -> Chain {
+        let [o, gate_up, down, qkv] = [0, 1, 2, 3].map(|i| linear(&self.matrices[i], tiled));
+        Chain { o, gate_up, down, qkv, eps: EPS, workgroups: 1 }
+    }
+
+    fn run(&self, gpu: &Gpu, kernel: &dyn Kernel, tiled: bool) -> Results {
+        let mut buffers: Vec<GpuBuffer> = Vec::new();
+        for matrix in &self.matrices {
+            let (packed, cols) = (matrix.packed(), matrix.in_features());
+            let words = [
+                (&packed.data, packed.format.data_words(cols), 4),
+                (&packed.scales, packed.format.scale_words(cols), 1),
+            ];
+            for (words, row, unit) in words {
+                buffers.push(if tiled { upload(gpu, &tile(words, row, unit)) } else { upload(gpu, words) });
+            }
+        }
+        let [.., down, qkv] = &self.matrices;
+        let (n, cols, ffn) = (self.x.len(), self.attention.len(), down.in_features());
+        let q8 = [zeros(gpu, cols / 4), zeros(gpu, cols / 16)];
+        let convert = Convert { cols, emit: Emit::Q8, over_outputs: false };
+        run(gpu, &convert, &[&upload(gpu, &self.attention), &q8[0], &q8[1]], 1, 0);
+        buffers.extend(q8);
+        buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
+        let (x, heads, sync) = (upload(gpu, &self.x), zeros(gpu, qkv.out_features()), zeros(gpu, 3));
+        let layer = gpu.uniform("layer", [SCALAR.to_bits(), 0, 0, 0]).expect("a uniform");
+        let room = [zeros(gpu, n), zeros(gpu, Chain::SPLITS * n), zeros(gpu, ffn / 4), zeros(gpu, ffn / 16)];
+        let all: Vec<&GpuBuffer> = buffers.iter().chain([&x]).chain(&room).chain([&heads, &sync, &layer]).collect();
+        run(gpu, kernel, &all, 1, 0);
+        Results {
+            x: download(gpu, &x, n),
+            heads: download(gpu, &heads, qkv.out_features()),
+            sync: download(gpu, &sync, 3),
+        }
+    }
+
+    fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize) {
+        let (x, heads) = self.expected();
+        let kernel = Chain { workgroups, ..self.kernel(tiled) };
+        assert!(kernel.can_run(gpu.variant(), 21));
+        let found = self.run(gpu, &kernel, tiled);
+        assert_eq!(found.sync, [3 * workgroups as u32, 0, 0], "arrivals and faults");
+        let what = format!("chain of {}, tiled {tiled}", x.len());
+        assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
+        assert_close(&what, gpu, &found.heads, &heads, 4e-3);
+    }
+}
+
+struct Results {
+    x: Vec<f32>,
+    heads: Vec<f32>,
+    sync: Vec<u32>,
+}
+
+fn linear(matrix: &CpuMatrix, tiled: bool) -> Linear {
+    Linear {
+        format: PackFormat::INT4,
+        rows: matrix.out_features(),
+        cols: matrix.in_features(),
+        y_stride: matrix.out_features(),
+        y_offset: 0,
+        softcap: None,
+        over_outputs: false,
+        tiled,
+    }
+}
+
+const SMALL: Sizes = Sizes { n: 64, attention: 32, ffn: 96, qkv: 48 };
+
+fn with_neighbours() -> impl Iterator<Item = &'static Gpu> {
+    let can = |gpu: &&Gpu| (gpu.variant().coop || gpu.variant().lanes) && gpu.variant().subgroup_size >= Some(8);
+    devices().iter().filter(can)
+}
+
+/// A processor runs one workgroup after another where it has too few threads: only one is sure not to wait for ever.
+#[test]
+fn equals_its_parts() {
+    let large = Sizes { n: 2560, attention: 1056, ffn: 544, qkv: 80 };
+    for sizes in [SMALL, Sizes { n: 320, attention: 512, ffn: 1280, qkv: 1024 }, large] {
+        let case = Case::new(sizes);
+        for gpu in with_neighbours() {
+            for tiled in [false, true] {
+                case.check(gpu, tiled, 1);
+                if !gpu.facts().is_software() {
+                    case.check(gpu, tiled, 32);
+                }
+            }
+        }
+    }
+}
+
+/// Fewer workgroups than wait for one another.
+struct Alone(Chain);
+
+impl Kernel for Alone {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        self.0.source(variant)
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Fixed(1); 3])
+    }
+}
+
+#[test]
+fn waiting_in_vain_ends_and_is_reported() {
+    for gpu in with_neighbours() {
+        let case = Case::new(SMALL);
+        let kernel = Alone(Chain { workgroups: 2, ..case.kernel(false) });
+        assert_eq!(case.run(gpu, &kernel, false).sync, [3, 1, 0]);
+    }
+}
