@@ -32,6 +32,7 @@ mod plainest {
         wide: OFF,
         lanes: OFF,
         prefetch: OFF,
+        chain: OFF,
         checks: Some(true),
     };
 

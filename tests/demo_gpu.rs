@@ -6,9 +6,10 @@ use std::num::NonZeroUsize;
 
 use common::demo::{perplexity, perplexity_and_logits};
 use gemma4_wgpu::{
+    backend::{Backend, SequenceStep, StepOutput, StepTokens},
     checkpoint::Checkpoint,
     generate::{Divergence, FinishReason, Generation, Generator, Request},
-    gpu::KernelOptions,
+    gpu::{DeviceOptions, Gpu, KernelOptions},
     sampling::SamplingParams,
     text::Tokenizer,
     weights::LoadOptions,
@@ -29,6 +30,34 @@ fn int8_activations_keep_the_predictions() {
         // Above 0, because the products did round.
         assert!(1e-6 < mean && mean < 0.005, "{mean} in steps of {chunk}");
     }
+}
+
+/// Kernels between layers in one dispatch, where a device has subgroups of eight or more, predict what those of their own do.
+#[test]
+fn chained_kernels_predict_the_same() {
+    let facts =
+        pollster::block_on(Gpu::open(&DeviceOptions::default())).expect("the test needs an adapter").facts().clone();
+    let own = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
+    let chained = KernelOptions { chain: Some(true), ..own };
+    if !facts.coherent {
+        let refused = common::load_gpu(&Checkpoint::demo().unwrap(), &LoadOptions::default(), chained).map(|_| ());
+        assert!(refused.unwrap_err().to_string().contains("no chain"));
+        return;
+    }
+    let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
+    let mut backend = common::load_gpu(&Checkpoint::demo().unwrap(), &options, chained).unwrap();
+    let sequence = backend.open_sequence().unwrap();
+    let step = SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::Greedy };
+    let kernels = pollster::block_on(backend.profile(&[step])).unwrap();
+    let has_chains = kernels.iter().any(|kernel| kernel.name == "chain");
+    assert_eq!(has_chains, facts.subgroup_min_size == facts.subgroup_max_size && facts.subgroup_min_size >= 8);
+
+    let (expected, base) = perplexity_and_logits(&common::gpu(own), 60, 1);
+    let (found, logits) = perplexity_and_logits(&common::gpu(chained), 60, 1);
+    assert!((found / expected - 1.0).abs() < 0.003, "{found}, with kernels of their own {expected}");
+    let mut divergence = Divergence::default();
+    divergence.add(&base, &logits, base.len() / 60).unwrap();
+    assert!(divergence.mean().unwrap() < 0.002, "{divergence:?}");
 }
 
 #[test]
@@ -72,6 +101,7 @@ fn sampled_text_is_the_hosts() {
         wide: off,
         lanes: off,
         prefetch: off,
+        chain: off,
         checks: Some(true),
     };
     let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Options that are tried, in this order; bounds checks are no matter of speed.
-const TRIED: [&str; 7] = ["subgroups", "coop", "f16", "dp4a", "wide", "lanes", "prefetch"];
+const TRIED: [&str; 8] = ["subgroups", "coop", "f16", "dp4a", "wide", "lanes", "prefetch", "chain"];
 /// A choice must be faster by so much to be kept: what differs less may be noise.
 const GAIN: f64 = 1.03;
 /// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
@@ -193,6 +193,7 @@ fn is_on(variant: &Variant, name: &str) -> bool {
         "dp4a" => variant.dp4a,
         "wide" => variant.wide,
         "lanes" => variant.lanes,
+        "chain" => variant.chain,
         _ => variant.prefetch,
     }
 }
@@ -375,7 +376,8 @@ mod tests {
             max_workgroup_bytes: 48 << 10,
             max_workgroup_invocations: 1024,
             max_workgroups_per_dimension: 65535,
-            max_storage_buffers: 8,
+            max_storage_buffers: 32,
+            coherent: true,
         }
     }
 

@@ -56,6 +56,8 @@ pub struct AdapterFacts {
     pub max_workgroup_invocations: u32,
     pub max_workgroups_per_dimension: u32,
     pub max_storage_buffers: u32,
+    /// Buffers can be coherent: workgroups that run at the same time can exchange data.
+    pub coherent: bool,
 }
 
 impl AdapterFacts {
@@ -102,6 +104,8 @@ impl AdapterFacts {
             max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            coherent: features.contains(wgpu::Features::MEMORY_DECORATION_COHERENT)
+                && info.backend == wgpu::Backend::Vulkan,
         }
     }
 
@@ -163,13 +167,15 @@ pub struct KernelOptions {
     pub lanes: Option<bool>,
     /// Weights brought into the last-level cache ahead of generation's products.
     pub prefetch: Option<bool>,
+    /// What lies between two layers' attention in one dispatch, when one token is generated; off unless asked for.
+    pub chain: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
 
 impl KernelOptions {
     /// Names of the options, as [`FromStr`] takes them.
-    pub const NAMES: [&str; 8] = ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "checks"];
+    pub const NAMES: [&str; 9] = ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "chain", "checks"];
 
     /// The option of a name; `None` where there is no such option.
     pub fn get(&self, name: &str) -> Option<Option<bool>> {
@@ -187,6 +193,7 @@ impl KernelOptions {
             "wide" => &mut self.wide,
             "lanes" => &mut self.lanes,
             "prefetch" => &mut self.prefetch,
+            "chain" => &mut self.chain,
             "checks" => &mut self.checks,
             _ => return None,
         })
@@ -205,7 +212,7 @@ impl fmt::Display for KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -242,6 +249,8 @@ pub struct Variant {
     /// Weights brought into the last-level cache while kernels run that leave the memory idle: where the cache is seen to be
     /// large when the device is opened.
     pub prefetch: bool,
+    /// What lies between two layers' attention in one dispatch, whose workgroups wait for one another, when one token is generated.
+    pub chain: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -270,6 +279,9 @@ impl Variant {
         if options.lanes == Some(true) && !can_use_lanes {
             return Err(lacking("lanes"));
         }
+        if options.chain == Some(true) && !facts.coherent {
+            return Err(lacking("chain"));
+        }
         if options.coop == Some(true) && !can_coop {
             return Err(lacking("coop"));
         }
@@ -285,6 +297,7 @@ impl Variant {
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             prefetch: options.prefetch.unwrap_or(false),
+            chain: options.chain.unwrap_or(false),
             checks: options.checks.unwrap_or(false),
         })
     }

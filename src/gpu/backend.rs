@@ -53,6 +53,8 @@ struct Pending {
     /// `None` where no result is wanted.
     mapping: Option<Mapping>,
     done: Option<Done>,
+    /// Of the results; one more says whether they count.
+    words: usize,
     places: Vec<ResultPlace>,
 }
 
@@ -105,7 +107,7 @@ impl GpuBackend {
         let mut store = GpuStore::new(gpu.clone());
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
         store.flush().await?;
-        Self::new(gpu, source.config(), weights, store.bytes, room, options)
+        Self::new(gpu, source.config(), weights, store.bytes, room, options).await
     }
 
     /// A model of random weights, made on the device.
@@ -116,10 +118,10 @@ impl GpuBackend {
         let source = SyntheticSource::new(config);
         let mut store = SyntheticStore::new(gpu.clone(), seed);
         let weights = ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
-        Self::new(gpu, source.config(), weights, store.bytes, room, options)
+        Self::new(gpu, source.config(), weights, store.bytes, room, options).await
     }
 
-    fn new(
+    async fn new(
         gpu: Gpu,
         config: &ModelConfig,
         weights: GpuWeights,
@@ -128,7 +130,8 @@ impl GpuBackend {
         options: &LoadOptions,
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
-        let model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
+        let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
+        model.choose_chain().await?;
         let mut backend = GpuBackend {
             gpu,
             model,
@@ -241,7 +244,8 @@ impl GpuBackend {
         let words = wanted.words(self.model.config.vocab_size);
         let readback = match words {
             0 => None,
-            words => Some(self.readback(4 * words as u64)?),
+            // One more: whether workgroups waited in vain.
+            words => Some(self.readback(4 * (words as u64 + 1))?),
         };
         let logit_bytes = 4 * self.model.config.vocab_size as u64;
         let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
@@ -273,16 +277,20 @@ impl GpuBackend {
                 let (from, to) = (4 * slot as u64, 4 * word as u64);
                 encoder.copy_buffer_to_buffer(&scratch.sampled, from, readback, to, 4);
             }
+            encoder.copy_buffer_to_buffer(&scratch.sync, 4, readback, 4 * words as u64, 4);
         }
         let submission = queue.submit([encoder.finish()]);
         let done = readback.is_none().then(|| self.gpu.done());
         let mapping = readback.map(|buffer| self.gpu.map(buffer, submission.clone()));
-        Ok(Pending { submission, mapping, done, places: wanted.places(self.model.config.vocab_size) })
+        Ok(Pending { submission, mapping, done, words, places: wanted.places(self.model.config.vocab_size) })
     }
 
     fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
         let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
         queue.write_buffer(&scratch.step, 0, bytemuck::cast_slice(&[rows as u32, outputs as u32]));
+        if self.model.chained.is_some() {
+            queue.write_buffer(&scratch.sync, 0, &[0; 4]);
+        }
         if let Some(block) = block {
             queue.write_buffer(&scratch.outputs, 0, bytemuck::cast_slice(&block.rows));
             if let Use::Sample(draws) = &block.usage {
@@ -312,6 +320,10 @@ impl GpuBackend {
         let (words, buffer) = self.gpu.read::<u32>(mapping).await?;
         if self.readbacks.len() < 4 {
             self.readbacks.push(buffer);
+        }
+        if words[pending.words] != 0 {
+            let reason = "workgroups that wait for one another did not run at the same time: use --kernels chain=off";
+            return Err(Error::Device(reason.into()));
         }
         pending.places.iter().map(|place| place.result(&words)).collect()
     }

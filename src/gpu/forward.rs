@@ -42,6 +42,14 @@ pub(super) enum StepShape {
     ManyOfOne,
 }
 
+/// What a layer finds.
+enum LayerInput {
+    /// Its normed input in this form.
+    Normed(Emit),
+    /// Its q, k and v.
+    Heads,
+}
+
 /// Dispatches from token ids to normed final hidden states.
 pub(super) struct Trunk(pub Vec<Dispatch>);
 
@@ -65,10 +73,10 @@ impl Head {
 
 /// A model's weights, caches and scratch on a device.
 pub(super) struct Model {
-    gpu: Gpu,
+    pub gpu: Gpu,
     pub config: ModelConfig,
     embed_tokens: GpuMatrix,
-    layers: Vec<GpuLayer>,
+    pub layers: Vec<GpuLayer>,
     norm: GpuBuffer,
     /// `None` where it is tied to `embed_tokens`.
     lm_head: Option<GpuMatrix>,
@@ -78,6 +86,8 @@ pub(super) struct Model {
     /// Rows of logits that one pass of the head makes.
     pub logit_rows: usize,
     pub kv_bytes: u64,
+    /// Workgroups of [`Chain`], which were seen to run at the same time; `None` where it is not used.
+    pub chained: Option<usize>,
 }
 
 impl Model {
@@ -114,6 +124,7 @@ impl Model {
             cache_type,
             logit_rows,
             kv_bytes,
+            chained: None,
         })
     }
 
@@ -125,9 +136,9 @@ impl Model {
         let first_norm = self.layers.first().map_or(&self.norm, |layer| &layer.input_norm);
         let kernel = RmsNorm { n: self.config.hidden_size, eps: self.config.rms_norm_eps };
         plan.run(&kernel, &[&s.x, first_norm, &s.normed])?;
-        let mut form = Emit::Floats;
+        let mut input = LayerInput::Normed(Emit::Floats);
         for index in 0..self.layers.len() {
-            form = self.layer(&mut plan, index, form)?;
+            input = self.layer(&mut plan, index, input)?;
         }
         Ok(Trunk(plan.steps))
     }
@@ -149,16 +160,22 @@ impl Model {
         Ok(())
     }
 
-    /// One decoder layer: takes its normed input in `form`, updates `x`, leaves the next layer's input normed and
-    /// returns its form.
-    fn layer<'a>(&'a self, plan: &mut Plan<'a>, index: usize, form: Emit) -> Result<Emit> {
+    /// One decoder layer: takes its input, updates `x`, leaves the next layer's input and returns what that is.
+    fn layer<'a>(&'a self, plan: &mut Plan<'a>, index: usize, input: LayerInput) -> Result<LayerInput> {
         let (config, layer) = (&self.config.layers[index], &self.layers[index]);
         let (s, ffn, hidden) = (plan.scratch, config.intermediate_size, self.config.hidden_size);
         let gate_up = Place { y: &s.gate_up, stride: stride(2 * ffn), offset: 0 };
 
         // Attention: normed → qkv → attention → branch
-        plan.products(&layer.qkv, plan.input(&s.normed, hidden, form), self.qkv_place(index))?;
+        if let LayerInput::Normed(form) = input {
+            plan.products(&layer.qkv, plan.input(&s.normed, hidden, form), self.qkv_place(index))?;
+        }
         let attention = self.attention(plan, config, index)?;
+        if let (StepShape::One, Some(kernel)) = (plan.shape, self.chain(index)) {
+            plan.as_q8(attention)?;
+            plan.run(&kernel, &self.chain_buffers(index))?;
+            return Ok(LayerInput::Heads);
+        }
         let parts = plan.branch(&layer.o_proj, attention)?;
         let form = plan.input_form(&layer.gate_up, gate_up);
         self.seam(plan, parts, form, [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one])?;
@@ -176,7 +193,7 @@ impl Model {
         if let Some(next) = self.layers.get(index + 1) {
             plan.prefetch(&next.qkv[0].0, &next.o_proj)?;
         }
-        Ok(form)
+        Ok(LayerInput::Normed(form))
     }
 
     fn qkv_place(&self, index: usize) -> Place<'_> {

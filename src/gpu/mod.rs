@@ -4,6 +4,7 @@ mod adapter;
 mod backend;
 mod bandwidth;
 mod buffers;
+mod chained;
 mod device;
 mod forward;
 mod grid;

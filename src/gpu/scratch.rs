@@ -76,6 +76,8 @@ pub(super) struct Scratch<B = GpuBuffer> {
     pub outputs: B,
     /// The last token chosen on the device for each slot.
     pub sampled: B,
+    /// What workgroups that wait for one another count, see `grid_barrier.wgsl`.
+    pub sync: B,
     /// Uniform: rows, outputs.
     pub step: B,
     /// Uniform: 1.0, the scalar where a seam has none.
@@ -141,6 +143,7 @@ impl<B> Scratch<B> {
             rows: gpu.buffer("rows", 16 * rows as u64)?,
             outputs: gpu.buffer("output rows", 4 * logit_rows as u64)?,
             sampled: gpu.buffer("sampled", 4 * options.max_sequences as u64)?,
+            sync: gpu.buffer("sync", 16)?,
             step: gpu.uniform("step", [0; 4])?,
             one: gpu.uniform("one", [1f32.to_bits(), 0, 0, 0])?,
         })

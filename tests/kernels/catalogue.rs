@@ -44,6 +44,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     wide: f16,
                     lanes: false,
                     prefetch: false,
+                    chain: false,
                     checks,
                 });
             }
@@ -153,6 +154,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         wide: true,
         lanes: false,
         prefetch: true,
+        chain: true,
         checks: false,
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();

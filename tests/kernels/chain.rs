@@ -104,7 +104,7 @@ impl Case {
     fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize) {
         let (x, heads) = self.expected();
         let kernel = Chain { workgroups, ..self.kernel(tiled) };
-        assert!(kernel.can_run(gpu.variant(), 21));
+        assert!(kernel.can_run(gpu.variant(), gpu.facts()));
         let found = self.run(gpu, &kernel, tiled);
         assert_eq!(found.sync, [3 * workgroups as u32, 0, 0], "arrivals and faults");
         let what = format!("chain of {}, tiled {tiled}", x.len());
@@ -135,7 +135,9 @@ fn linear(matrix: &CpuMatrix, tiled: bool) -> Linear {
 const SMALL: Sizes = Sizes { n: 64, attention: 32, ffn: 96, qkv: 48 };
 
 fn with_neighbours() -> impl Iterator<Item = &'static Gpu> {
-    let can = |gpu: &&Gpu| (gpu.variant().coop || gpu.variant().lanes) && gpu.variant().subgroup_size >= Some(8);
+    let can = |gpu: &&Gpu| {
+        gpu.facts().coherent && (gpu.variant().coop || gpu.variant().lanes) && gpu.variant().subgroup_size >= Some(8)
+    };
     devices().iter().filter(can)
 }
 

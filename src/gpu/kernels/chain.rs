@@ -2,7 +2,7 @@
 
 use super::{Cost, Kernel, Linear};
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{AdapterFacts, Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
 };
 
@@ -36,13 +36,15 @@ impl Chain {
     const MOST_SPINS: usize = 60_000;
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
-    pub fn can_run(&self, variant: &Variant, storage_buffers: u32) -> bool {
+    pub fn can_run(&self, variant: &Variant, facts: &AdapterFacts) -> bool {
         let is_int4 = |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
         let n = self.o.rows;
         let neighbours = (variant.coop || variant.lanes) && variant.subgroup_size.is_some_and(|size| size >= 8);
         neighbours
             && variant.dp4a
-            && storage_buffers >= 21
+            && facts.coherent
+            && facts.max_storage_buffers >= 21
+            && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && [self.o, self.gate_up, self.down, self.qkv].iter().all(is_int4)
             && [self.gate_up.cols, self.down.rows, self.qkv.cols] == [n; 3]
             && self.gate_up.rows == 2 * self.down.cols

@@ -1,0 +1,109 @@
+//! Layers whose kernels between two layers' attention are one, see [`Chain`].
+
+use super::{
+    Gpu, GpuBuffer, GpuMatrix, StepSize,
+    forward::Model,
+    kernels::{Chain, Kernel, Linear},
+    layers::Joined,
+};
+use crate::Result;
+
+/// Workgroups that are tried, the most first: one for each of a processor's threads that are sure to run, or as many as large
+/// devices have room for.
+const TRIED: [usize; 4] = [256, 128, 64, 32];
+const TRIED_IN_SOFTWARE: [usize; 1] = [1];
+
+/// The only matrix of several that were joined, in one buffer; else `None`.
+fn single(joined: &Joined) -> Option<&GpuMatrix> {
+    match joined.as_slice() {
+        [(matrix, _)] => Some(matrix),
+        _ => None,
+    }
+}
+
+fn linear(matrix: &GpuMatrix) -> Option<Linear> {
+    (matrix.parts.len() == 1).then_some(Linear {
+        format: matrix.format,
+        rows: matrix.rows,
+        cols: matrix.cols,
+        y_stride: matrix.rows,
+        y_offset: 0,
+        softcap: None,
+        over_outputs: false,
+        tiled: matrix.tiled,
+    })
+}
+
+impl Model {
+    /// The kernel from layer `index`'s attention to the next one's; `None` where it cannot be used.
+    pub(super) fn chain(&self, index: usize) -> Option<Chain> {
+        self.chain_of(index, self.chained?)
+    }
+
+    fn chain_of(&self, index: usize, workgroups: usize) -> Option<Chain> {
+        let (layer, next) = (&self.layers[index], self.layers.get(index + 1)?);
+        let chain = Chain {
+            o: linear(&layer.o_proj)?,
+            gate_up: linear(single(&layer.gate_up)?)?,
+            down: linear(&layer.down_proj)?,
+            qkv: linear(single(&next.qkv)?)?,
+            eps: self.config.rms_norm_eps,
+            workgroups,
+        };
+        chain.can_run(self.gpu.variant(), self.gpu.facts()).then_some(chain)
+    }
+
+    /// What [`Model::chain`]'s kernel is bound to.
+    pub(super) fn chain_buffers(&self, index: usize) -> Vec<&GpuBuffer> {
+        let (s, layer, next) = (&self.scratch, &self.layers[index], &self.layers[index + 1]);
+        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, &next.qkv[0].0];
+        let weights = matrices.into_iter().flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
+        let inputs = [
+            &s.quants,
+            &s.quant_groups,
+            &layer.post_attention_norm,
+            &layer.pre_feedforward_norm,
+            &layer.post_feedforward_norm,
+            &next.input_norm,
+        ];
+        let results =
+            [&s.x, &s.normed, &s.branch, &s.hidden_quants, &s.hidden_quant_groups, &s.qkv, &s.sync, &layer.scalar];
+        weights.chain(inputs).chain(results).collect()
+    }
+
+    /// Finds out how many workgroups run at the same time, by letting them wait for one another; none if the device's kernels are
+    /// not to be chained, or fewer than are tried do.
+    pub(super) async fn choose_chain(&mut self) -> Result<()> {
+        if !self.gpu.variant().chain {
+            return Ok(());
+        }
+        let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
+        for &workgroups in tried {
+            let Some((index, chain)) = (0..self.layers.len()).find_map(|i| Some((i, self.chain_of(i, workgroups)?)))
+            else {
+                log::info!("no layers whose kernels can be chained");
+                return Ok(());
+            };
+            if self.runs_together(index, &chain).await? {
+                log::info!("kernels between layers are chained in {workgroups} workgroups");
+                self.chained = Some(workgroups);
+                return Ok(());
+            }
+        }
+        log::warn!("{} does not run workgroups at the same time: its kernels are not chained", self.gpu.facts());
+        Ok(())
+    }
+
+    async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {
+        let (gpu, sync): (&Gpu, _) = (&self.gpu, &self.scratch.sync);
+        gpu.queue().write_buffer(sync, 0, &[0; 16]);
+        let buffers: Vec<&wgpu::Buffer> = self.chain_buffers(index).into_iter().map(|buffer| &**buffer).collect();
+        let dispatch = gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
+        gpu.queue().submit([encoder.finish()]);
+        let words: Vec<u32> = gpu.download(sync).await?;
+        gpu.queue().write_buffer(sync, 0, &[0; 16]);
+        Ok(words[1] == 0)
+    }
+}
