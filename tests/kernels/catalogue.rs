@@ -5,9 +5,10 @@ use gemma4_wgpu::{
     gpu::{
         Variant,
         kernels::{
-            Argmax, ArgmaxParts, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear, Matmul,
-            MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq, RawHeads,
-            RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts,
+            Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
+            Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq,
+            RawHeads, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
+            TopKParts,
         },
     },
     quant::{
@@ -191,6 +192,24 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         }
         all.push(Box::new(GatedMatvecQ8(linear)));
     }
+    let chained = |rows, cols| Linear {
+        format: PackFormat::INT4,
+        rows,
+        cols,
+        y_stride: rows,
+        y_offset: 0,
+        softcap: None,
+        over_outputs: false,
+        tiled: true,
+    };
+    all.push(Box::new(Chain {
+        o: chained(5376, 16384),
+        gate_up: chained(43008, 5376),
+        down: chained(5376, 21504),
+        qkv: chained(16384, 5376),
+        eps: 1e-6,
+        workgroups: 256,
+    }));
     for full in [false, true] {
         let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
         assert!(SdpaCoop::can_run(&variant, &sdpa));
