@@ -101,28 +101,6 @@ fn four_words(word: u32) -> vec4<u32> {
     return vec4<u32>(word, subgroupShuffleXor(word, 1u), subgroupShuffleXor(word, 2u), subgroupShuffleXor(word, 3u));
 }
 
-struct Quantized {
-    words: vec4<u32>,  // of four neighbours, for the first of them
-    group: vec2<f32>,  // of eight neighbours
-}
-
-// Eight neighbours' values as a group of int8: round(x / s) with s = max|x| / 127. In uniform control flow.
-fn quantize(values: vec4<f32>, local: u32) -> Quantized {
-    let magnitudes = abs(values);
-    var largest = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));
-    largest = max(largest, subgroupShuffleXor(largest, 1u));
-    largest = max(largest, subgroupShuffleXor(largest, 2u));
-    largest = max(largest, subgroupShuffleXor(largest, 4u));
-    let scale = largest / 127.0;
-    let inverse = select(0.0, 1.0 / scale, scale > 0.0);
-    let q = clamp(vec4<i32>(round(values * inverse)), vec4<i32>(-127), vec4<i32>(127));
-    var sum = q.x + q.y + q.z + q.w;
-    sum += subgroupShuffleXor(sum, 1u);
-    sum += subgroupShuffleXor(sum, 2u);
-    sum += subgroupShuffleXor(sum, 4u);
-    return Quantized(four_words(pack4xI8(q)), vec2<f32>(scale, scale * f32(sum)));
-}
-
 // 32 results of the MLP's first half: as many rows of gate, and those of up that go with them.
 fn gated_row(unit: u32, local: u32) -> u32 {
     return (local % 64u) / 32u * (gate_up_ROWS / 2u) + unit * 32u + local % 32u;
@@ -141,14 +119,13 @@ fn gated_unit(unit: u32, local: u32) {
             values[i] = gelu_tanh(gated[local * 4u + i]) * gated[32u + local * 4u + i];
         }
     }
-    let quantized = quantize(values, local);
-    if local < 8u {
-        if local % 4u == 0u {
-            hidden_quants[unit * 2u + local / 4u] = quantized.words;
-        }
-        if local == 0u {
-            hidden_groups[unit] = quantized.group;
-        }
+    let q8 = quantize_lanes(values);
+    let words = four_words(q8.word);
+    if local < 8u && local % 4u == 0u {
+        hidden_quants[unit * 2u + local / 4u] = words;
+    }
+    if local == 0u {
+        hidden_groups[unit] = q8.group;
     }
 }
 

@@ -34,14 +34,13 @@ fn NAME_norm(group: u32, local: u32) {
     let factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
     for (var p = 0u; p < PER; p++) { // unrolled
         let i = local + p * WORKGROUP;
-        let quantized = quantize(values[p] * factor * nexts[p], local);
-        if i < FOURS {
-            if local % 4u == 0u {
-                x_quants[i / 4u] = quantized.words;
-            }
-            if local % 8u == 0u {
-                x_groups[i / 8u] = quantized.group;
-            }
+        let q8 = quantize_lanes(values[p] * factor * nexts[p]);
+        let words = four_words(q8.word);
+        if i < FOURS && local % 4u == 0u {
+            x_quants[i / 4u] = words;
+        }
+        if i < FOURS && local % 8u == 0u {
+            x_groups[i / 8u] = q8.group;
         }
     }
     workgroupBarrier();

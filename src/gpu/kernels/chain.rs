@@ -96,6 +96,7 @@ impl Kernel for Chain {
         let wgsl = wgsl
             .part(include_str!("../../../shaders/common/grid_barrier.wgsl"))
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
+            .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
             .part(include_str!("../../../shaders/chain.wgsl"))
             .reductions(variant, Self::WORKGROUP);
         KernelSource {

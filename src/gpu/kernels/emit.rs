@@ -26,7 +26,8 @@ impl Emit {
             Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
             // Where other kernels rely on it too that subgroups are neighbours.
             Emit::Q8 if (variant.coop || variant.lanes) && variant.subgroup_size >= Some(8) => {
-                wgsl.part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
+                wgsl.part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
+                    .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
             }
             Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
             Emit::Halves { m_stride } => {
