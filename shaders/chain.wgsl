@@ -31,6 +31,13 @@ const PARTS_16: u32 = WORKGROUP / 16u;
 const PARTS_32: u32 = WORKGROUP / 32u;
 const PARTS_64: u32 = WORKGROUP / 64u;
 
+// What an invocation holds for a norm.
+struct Ready {
+    values: array<vec4<f32>, PER>,
+    posts: array<vec4<f32>, PER>,
+    nexts: array<vec4<f32>, PER>,
+}
+
 // 32 activations.
 struct Activations {
     lo: vec4<u32>,
@@ -145,9 +152,10 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     for (var unit = first; unit < o_UNITS; unit += WORKGROUPS) {
         o_unit(unit, local);
     }
+    let attention = attention_ready(local);
     seen ^= gate_up_touch(gated_row(first, local), local / 64u, PARTS_64);
     grid_barrier(local);
-    attention_norm(first, local);
+    attention_norm(attention, first, local);
     for (var unit = first; unit < gate_up_ROWS / 64u; unit += WORKGROUPS) {
         gated_unit(unit, local);
     }
@@ -156,9 +164,11 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     for (var unit = first; unit < down_UNITS; unit += WORKGROUPS) {
         down_unit(unit, local);
     }
+    // The stream between the branches was written before the last wait.
+    let feedforward = feedforward_ready(local);
     seen ^= qkv_touch(first * 32u + local % 32u, local / 32u, PARTS_32);
     grid_barrier(local);
-    feedforward_norm(first, local);
+    feedforward_norm(feedforward, first, local);
     for (var unit = first; unit < (qkv_ROWS + 31u) / 32u; unit += WORKGROUPS) {
         qkv_unit(unit, local);
     }

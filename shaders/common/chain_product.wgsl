@@ -15,13 +15,27 @@ fn NAME_scale_word(row: u32, group: u32) -> u32 {
     return row * words + group / 2u;
 }
 
-// What groups `first`, `first + by`… before `end` add to a row's product.
+// What groups `first`, `first + by`… before `end` add to a row's product. Several are on their way at once: few invocations
+// share a processor.
 fn NAME_sum(row: u32, first: u32, end: u32, by: u32) -> f32 {
     var sum = 0.0;
-    for (var g = first; g < end; g += by) {
-        let pair = unpack2x16float(NAME_scales[NAME_scale_word(row, g)]);
-        let scale = select(pair.x, pair.y, (g & 1u) == 1u);
-        sum += group_product(NAME_data[NAME_four(row, g)], scale, NAME_x(g));
+    for (var g = first; g < end; g += by * DEPTH) {
+        var quants = array<vec4<u32>, DEPTH>();
+        var pairs = array<u32, DEPTH>();
+        for (var i = 0u; i < DEPTH; i++) { // unrolled
+            // Past the end the last group is read again, for nothing.
+            let held = min(g + i * by, end - 1u);
+            quants[i] = NAME_data[NAME_four(row, held)];
+            pairs[i] = NAME_scales[NAME_scale_word(row, held)];
+        }
+        for (var i = 0u; i < DEPTH; i++) { // unrolled
+            let at = g + i * by;
+            let pair = unpack2x16float(pairs[i]);
+            let scale = select(pair.x, pair.y, (at & 1u) == 1u);
+            if at < end {
+                sum += group_product(quants[i], scale, NAME_x(at));
+            }
+        }
     }
     return sum;
 }
@@ -30,7 +44,7 @@ fn NAME_sum(row: u32, first: u32, end: u32, by: u32) -> f32 {
 fn NAME_touch(row: u32, first: u32, by: u32) -> u32 {
     let held = min(row, NAME_ROWS - 1u);
     var seen = vec4<u32>();
-    for (var i = 0u; i < AHEAD; i++) { // unrolled
+    for (var i = 0u; i < DEPTH; i++) { // unrolled
         let g = min(first + i * by, NAME_GROUPS - 1u);
         seen ^= NAME_data[NAME_four(held, g)];
         seen.x ^= NAME_scales[NAME_scale_word(held, g)];

@@ -9,8 +9,8 @@ use super::{
 use crate::Result;
 
 /// Workgroups that are tried, the most first: one for each of a processor's threads that are sure to run, or as many as large
-/// devices have room for.
-const TRIED: [usize; 4] = [256, 128, 64, 32];
+/// devices have room for (an H100 has 132 multiprocessors).
+const TRIED: [usize; 6] = [264, 132, 128, 96, 64, 32];
 const TRIED_IN_SOFTWARE: [usize; 1] = [1];
 
 /// The only matrix of several that were joined, in one buffer; else `None`.

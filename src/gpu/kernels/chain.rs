@@ -30,8 +30,8 @@ impl Chain {
     const WORKGROUP: usize = 512;
     /// Parts of the columns of o_proj and down_proj: rows alone do not keep a large device busy evenly.
     pub const SPLITS: usize = 3;
-    /// Groups of weights that an invocation fetches ahead.
-    const AHEAD: usize = 4;
+    /// Groups of weights that are on their way to an invocation at once.
+    const DEPTH: usize = 4;
     /// Looks at the others' arrival before a workgroup gives up: some hundredths of a second. llvmpipe leaves any loop after 65535.
     const MOST_SPINS: usize = 60_000;
 
@@ -65,7 +65,8 @@ impl Kernel for Chain {
             .float("EPS", self.eps)
             .uint("WORKGROUPS", self.workgroups)
             .uint("MOST_SPINS", Self::MOST_SPINS)
-            .uint("AHEAD", Self::AHEAD)
+            .uint("SPLITS", Self::SPLITS)
+            .uint("DEPTH", Self::DEPTH)
             .uint("PER", (n / 4).div_ceil(Self::WORKGROUP));
         for (name, linear) in matrices {
             wgsl = wgsl
@@ -75,9 +76,7 @@ impl Kernel for Chain {
                 .part(&include_str!("../../../shaders/common/chain_product.wgsl").replace("NAME", name));
         }
         for name in ["o", "down"] {
-            wgsl = wgsl
-                .uint(&format!("{name}_SPLITS"), Self::SPLITS)
-                .part(&include_str!("../../../shaders/common/chain_branch.wgsl").replace("NAME", name));
+            wgsl = wgsl.part(&include_str!("../../../shaders/common/chain_branch.wgsl").replace("NAME", name));
         }
         let norms = [
             ("attention", "stream", "middle", "post_attention", "pre_feedforward", "1.0"),
@@ -91,7 +90,7 @@ impl Kernel for Chain {
                 .replace("POST", post)
                 .replace("NEXT", next)
                 .replace("SCALAR", scalar);
-            wgsl = wgsl.uint(&format!("{name}_PARTS"), Self::SPLITS).part(&text);
+            wgsl = wgsl.part(&text);
         }
         let wgsl = wgsl
             .part(include_str!("../../../shaders/common/grid_barrier.wgsl"))
