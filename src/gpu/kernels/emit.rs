@@ -25,10 +25,9 @@ impl Emit {
         match self {
             Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
             // Where other kernels rely on it too that subgroups are neighbours.
-            Emit::Q8 if (variant.coop || variant.lanes) && variant.subgroup_size >= Some(8) => {
-                wgsl.part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
-                    .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
-            }
+            Emit::Q8 if (variant.coop || variant.lanes) && variant.subgroup_size >= Some(8) => wgsl
+                .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
+                .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl")),
             Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
             Emit::Halves { m_stride } => {
                 wgsl.f16().uint("M_STRIDE", m_stride).part(include_str!("../../../shaders/common/emit_halves.wgsl"))
