@@ -5,7 +5,7 @@ struct GroupWeights {
 }
 
 fn load_group(row: u32, group: u32) -> GroupWeights {
-    return GroupWeights(data[data_four(row, group)], scale_of(row, group));
+    return GroupWeights(data[data_four(row, group)], scale_of(row, group * 32u / GROUP));
 }
 
 fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {

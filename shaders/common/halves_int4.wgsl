@@ -5,7 +5,7 @@ struct BlockWeights {
 }
 
 fn load_weights(row: u32, block: u32) -> BlockWeights {
-    return BlockWeights(data[data_four(row, block)], scale_of(row, block));
+    return BlockWeights(data[data_four(row, block)], scale_of(row, block * 32u / GROUP));
 }
 
 // Two nibbles, 16 bits apart, become the last bits of the f16 1024.

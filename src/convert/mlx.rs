@@ -56,10 +56,11 @@ impl Plan {
                 continue;
             };
             let bits = match format {
-                PackFormat::Int { bits, group: 32, .. } if cols.is_multiple_of(GROUP) => bits,
+                PackFormat::Int { bits: bits @ (4 | 8), group: 32, .. } if cols.is_multiple_of(GROUP) => bits,
                 _ => {
-                    let reason =
-                        format!("{format} of {cols} columns, which MLX has only in groups of 32 that fill rows");
+                    let reason = format!(
+                        "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32 that fill rows"
+                    );
                     return Err(Error::tensor(name, reason));
                 }
             };

@@ -23,9 +23,10 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
         Dtype::BF16 => PackFormat::BF16,
         Dtype::Q4_0 => PackFormat::INT4,
         Dtype::Q4_1 | Dtype::Q4_K => PackFormat::Int { bits: 4, group: 32, offset: true },
-        Dtype::Q5_0 | Dtype::Q8_0 | Dtype::IQ4_NL | Dtype::IQ4_XS => PackFormat::INT8,
-        Dtype::Q5_1 | Dtype::Q5_K => PackFormat::Int { bits: 8, group: 32, offset: true },
-        Dtype::Q6_K => PackFormat::Int { bits: 8, group: 16, offset: false },
+        Dtype::Q8_0 | Dtype::IQ4_NL | Dtype::IQ4_XS => PackFormat::INT8,
+        Dtype::Q5_0 => PackFormat::Int { bits: 5, group: 32, offset: false },
+        Dtype::Q5_1 | Dtype::Q5_K => PackFormat::Int { bits: 5, group: 32, offset: true },
+        Dtype::Q6_K => PackFormat::Int { bits: 6, group: 16, offset: false },
         Dtype::Packed(format) => format,
     }
 }
@@ -34,7 +35,7 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
 /// group `i / group`; lengths, zero point and whether there is an offset follow from the type's
 /// [`native_format`].
 pub(super) struct Block {
-    /// Stored form: negative integers in two's complement.
+    /// Stored form: negative integers in two's complement, of 8 bits.
     pub q: [u8; MAX_BLOCK],
     pub scales: [f32; MAX_BLOCK / MIN_GROUP],
     pub offsets: [f32; MAX_BLOCK / MIN_GROUP],

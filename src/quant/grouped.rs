@@ -207,7 +207,7 @@ impl Grouped {
         let scales = packed.scales.par_chunks_exact_mut(scale_words.max(1));
         let fault = data.zip(scales).enumerate().find_map_first(|(index, (data, scales))| {
             let row = rows.start + index;
-            let mut out = RowWriter { bits, group: group as usize, offset, data, scales, groups: 0 };
+            let mut out = RowWriter::new((bits, group as usize, offset), self.cols, data, scales);
             self.pack_row(bytes, row, &mut out).err().map(|reason| format!("row {row}, {reason}"))
         });
         fault.map_or(Ok(packed), Err)

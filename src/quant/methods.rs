@@ -161,7 +161,7 @@ impl Spec {
             return Err(format!("column {at} is {}", values[at]));
         }
         let width = if self.group == Some(16) { 16 } else { 32 };
-        let mut out = RowWriter { bits: self.bits, group: width, offset: !self.symmetric, data, scales, groups: 0 };
+        let mut out = RowWriter::new((self.bits, width, !self.symmetric), values.len(), data, scales);
         let group = self.group_columns(values.len());
         for (index, group_values) in values.chunks(group).enumerate() {
             let given = chosen.and_then(|chosen| Levels::of(self.bits, self.symmetric).stored(chosen[index]));

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of files or devices.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 mod gguf_blocks;
 pub mod grouped;
@@ -147,10 +147,14 @@ pub fn padded_cols(cols: usize) -> usize {
 /// * `Int { bits: 4 }`: word `w` holds q of weights 8w..8w+7; byte b holds weight 8w+b in its low
 ///   nibble and 8w+4+b in its high one; q is 0..=15.
 /// * `Int { bits: 8 }`: word `w` holds q of weights 4w..4w+3, byte b weight 4w+b; q is an i8.
+/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q as `Int { bits: 4 }` lays them, then the high
+///   ones: of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in its bits 2k and 2k+1; of 5 bits, that of
+///   weight 32w+4k+b in its bit k. Zeros fill up a multiple of four words. q is in two's complement, or from 0 on
+///   with an offset.
 ///
 /// Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
 /// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half).
-/// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for 8 bits without offset,
+/// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for more bits without offset,
 /// `scale·q + offset` with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackFormat {
@@ -166,12 +170,22 @@ impl PackFormat {
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
 
+    /// The format that has the integers in bytes, where they have 5 or 6 bits; else the same.
+    pub fn widened(self) -> PackFormat {
+        match self {
+            PackFormat::Int { bits: 5 | 6, group, offset } => PackFormat::Int { bits: 8, group, offset },
+            format => format,
+        }
+    }
+
     /// u32 words of weights in a row.
     pub fn data_words(self, cols: usize) -> usize {
         let cols = padded_cols(cols);
         match self {
             PackFormat::F32 => cols,
             PackFormat::F16 | PackFormat::BF16 => cols / 2,
+            // Whole runs of four words, as kernels load the low bits.
+            PackFormat::Int { bits: bits @ (5 | 6), .. } => (cols * bits as usize / 32).next_multiple_of(4),
             PackFormat::Int { bits, .. } => cols * bits as usize / 32,
         }
     }
@@ -210,7 +224,7 @@ impl PackFormat {
     }
 }
 
-/// `int4 g32`, `int8 g16`, `int4 g32+offset`, `f16`.
+/// `int4 g32`, `int6 g16`, `int4 g32+offset`, `f16`.
 impl fmt::Display for PackFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -230,7 +244,7 @@ impl FromStr for PackFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let groups = [16, 32].into_iter().flat_map(|group| [(group, false), (group, true)]);
-        let ints = groups.flat_map(|(group, offset)| [4, 8].map(|bits| PackFormat::Int { bits, group, offset }));
+        let ints = groups.flat_map(|(group, offset)| [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset }));
         let mut formats = [PackFormat::F32, PackFormat::F16, PackFormat::BF16].into_iter().chain(ints);
         formats.find(|format| format.to_string() == text).ok_or_else(|| format!("unknown weight format {text:?}"))
     }
@@ -250,6 +264,21 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
+    /// The same weights in [`PackFormat::widened`].
+    pub fn widened(&self) -> Cow<'_, PackedRows> {
+        let format = self.format.widened();
+        if format == self.format {
+            return Cow::Borrowed(self);
+        }
+        let mut data = Vec::with_capacity(self.rows * format.data_words(self.cols));
+        for row in 0..self.rows {
+            self.for_each_group(row, |_, q, _, _| {
+                data.extend(q.as_chunks().0.iter().map(|q| u32::from_le_bytes(q.map(|q| q as u8))));
+            });
+        }
+        Cow::Owned(PackedRows { format, data, scales: self.scales.clone(), ..*self })
+    }
+
     /// The rows as [`Dtype::Packed`] stores them: each its data, then its scales.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));

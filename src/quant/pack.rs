@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     Dtype, PackFormat, PackedRows,
     gguf_blocks::Block,
-    native_format,
+    native_format, padded_cols,
     round::{self, MAX_GROUP},
     unpack::load_floats,
 };
@@ -57,7 +57,7 @@ pub fn pack_rows(
             let scales = packed.scales.par_chunks_exact_mut(scale_words);
             let rows = source.zip(scales).enumerate();
             rows.find_map_first(|(row, ((data, bytes), scales))| {
-                let mut out = RowWriter { bits, group: group as usize, offset, data, scales, groups: 0 };
+                let mut out = RowWriter::new((bits, group as usize, offset), cols, data, scales);
                 let done = match dtype.is_float() {
                     true => quantize_row(dtype, bytes, &mut out),
                     false => repack_row(dtype, bytes, &mut out),
@@ -173,33 +173,51 @@ fn repack_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(),
     Ok(())
 }
 
-/// Writes a row's groups one after another, as [`PackFormat`] lays them out. `scales` starts as zeros.
+/// Writes a row's groups one after another, as [`PackFormat`] lays them out.
 pub(super) struct RowWriter<'a> {
     pub bits: u8,
     pub group: usize,
     pub offset: bool,
-    pub data: &'a mut [u32],
-    pub scales: &'a mut [u32],
+    /// Of 5 or 6 bits, the low four.
+    data: &'a mut [u32],
+    /// The bits above them.
+    high: &'a mut [u32],
+    scales: &'a mut [u32],
     /// Groups written so far.
-    pub groups: usize,
+    groups: usize,
 }
 
-impl RowWriter<'_> {
+impl<'a> RowWriter<'a> {
+    /// For a row of so many columns in `(bits, group, offset)`; `data` and `scales` start as zeros.
+    pub fn new(
+        (bits, group, offset): (u8, usize, bool),
+        cols: usize,
+        data: &'a mut [u32],
+        scales: &'a mut [u32],
+    ) -> Self {
+        let low = if matches!(bits, 5 | 6) { padded_cols(cols) / 8 } else { data.len() };
+        let (data, high) = data.split_at_mut(low);
+        RowWriter { bits, group, offset, data, high, scales, groups: 0 }
+    }
+
     /// Appends a group of integers in stored form.
     #[inline]
     pub fn push(&mut self, q: &[u8], scale: f16, offset: f16) {
-        let words = self.group * self.bits as usize / 32;
-        let data = &mut self.data[self.groups * words..][..words];
-        if self.bits == 4 {
-            for (word, q) in data.iter_mut().zip(q.as_chunks::<8>().0) {
-                // Weights 0..4 are the low half of the eight bytes, 4..8 the high half.
-                let bytes = u64::from_le_bytes(*q);
-                *word = bytes as u32 | (bytes >> 32 << 4) as u32;
-            }
-        } else {
+        if self.bits == 8 {
+            let words = self.group / 4;
+            let data = &mut self.data[self.groups * words..][..words];
             for (word, q) in data.iter_mut().zip(q.as_chunks::<4>().0) {
                 *word = u32::from_le_bytes(*q);
             }
+        } else {
+            let words = self.group / 8;
+            let data = &mut self.data[self.groups * words..][..words];
+            for (word, q) in data.iter_mut().zip(q.as_chunks::<8>().0) {
+                // Weights 0..4 are the low half of the eight bytes, 4..8 the high half.
+                let bytes = u64::from_le_bytes(*q) & 0x0f0f_0f0f_0f0f_0f0f;
+                *word = bytes as u32 | (bytes >> 32 << 4) as u32;
+            }
+            self.push_high(q);
         }
         let scale = scale.to_bits() as u32;
         match self.offset {
@@ -207,5 +225,23 @@ impl RowWriter<'_> {
             false => self.scales[self.groups / 2] |= scale << (16 * (self.groups % 2)),
         }
         self.groups += 1;
+    }
+
+    /// The bits above the fourth.
+    #[inline]
+    fn push_high(&mut self, q: &[u8]) {
+        let Some((bits, quads)) = high_bits(self.bits) else { return };
+        let mask = 0x0101_0101 * ((1 << bits) - 1);
+        for (quad, q) in (self.groups * self.group / 4..).zip(q.as_chunks::<4>().0) {
+            self.high[quad / quads] |= (u32::from_le_bytes(*q) >> 4 & mask) << (bits * (quad % quads));
+        }
+    }
+}
+
+/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are a word's.
+pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
+    match bits {
+        5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),
+        _ => None,
     }
 }

@@ -6,6 +6,8 @@ use super::{
     Dtype, PackFormat, PackedRows,
     gguf_blocks::Block,
     native_format,
+    pack::high_bits,
+    padded_cols,
     round::{self, MAX_GROUP},
 };
 
@@ -129,8 +131,12 @@ impl PackedRows {
         let scales = &self.scales[row * scale_words..][..scale_words];
         let zero_point = self.format.zero_point();
         let (mut stored, mut q) = ([0; MAX_GROUP], [0; MAX_GROUP]);
-        for (g, words) in data.chunks(group as usize * bits as usize / 32).enumerate() {
-            load_integers(bits, words, &mut stored);
+        let group = group as usize;
+        let low_bits = if bits == 8 { 8 } else { 4 };
+        let (data, high) = data.split_at(padded_cols(self.cols) * low_bits / 32);
+        for (g, words) in data.chunks(group * low_bits / 32).enumerate() {
+            load_integers(low_bits, words, &mut stored);
+            load_high_bits((bits, offset), high, g * group / 4, &mut stored[..group]);
             for (q, stored) in q.iter_mut().zip(stored) {
                 *q = (stored as i8).wrapping_sub(zero_point);
             }
@@ -140,7 +146,7 @@ impl PackedRows {
                 false => (scales[g / 2] >> (16 * (g % 2)), NEGATIVE_ZERO),
             };
             let (scale, offset) = (f16::from_bits(scale as u16), f16::from_bits(offset));
-            visit(g, &q[..group as usize], scale.to_f32(), offset.to_f32());
+            visit(g, &q[..group], scale.to_f32(), offset.to_f32());
         }
     }
 }
@@ -159,7 +165,7 @@ fn packed_floats(dtype: Dtype, data: &[u32], out: &mut [f32]) {
 
 /// The integers of a group from its words, in stored form: see [`PackFormat`].
 #[inline]
-fn load_integers(bits: u8, words: &[u32], q: &mut [u8]) {
+fn load_integers(bits: usize, words: &[u32], q: &mut [u8]) {
     if bits == 4 {
         for (q, &word) in q.as_chunks_mut().0.iter_mut().zip(words) {
             let (low, high) = (word & 0x0f0f_0f0f, word >> 4 & 0x0f0f_0f0f);
@@ -169,5 +175,18 @@ fn load_integers(bits: u8, words: &[u32], q: &mut [u8]) {
         for (q, &word) in q.as_chunks_mut().0.iter_mut().zip(words) {
             *q = word.to_le_bytes();
         }
+    }
+}
+
+/// Puts the bits above the fourth of 5- and 6-bit integers over the low ones of weights from quad `first` on, and extends
+/// their sign unless they have an offset.
+#[inline]
+fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mut [u8]) {
+    let Some((high_bits, quads)) = high_bits(bits) else { return };
+    let mask = 0x0101_0101 * ((1 << high_bits) - 1);
+    let unused = if offset { 0 } else { 8 - bits };
+    for (quad, q) in (first..).zip(q.as_chunks_mut::<4>().0) {
+        let above = (high[quad / quads] >> (high_bits * (quad % quads)) & mask) << 4;
+        *q = (u32::from_le_bytes(*q) | above).to_le_bytes().map(|q| ((q << unused) as i8 >> unused) as u8);
     }
 }

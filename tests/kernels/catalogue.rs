@@ -18,7 +18,7 @@ use gemma4_wgpu::{
 };
 
 /// All formats that kernels read.
-pub const FORMATS: [PackFormat; 8] = [
+pub const FORMATS: [PackFormat; 11] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -27,6 +27,9 @@ pub const FORMATS: [PackFormat; 8] = [
     PackFormat::INT8,
     PackFormat::Int { bits: 8, group: 32, offset: true },
     PackFormat::Int { bits: 8, group: 16, offset: false },
+    PackFormat::Int { bits: 5, group: 32, offset: false },
+    PackFormat::Int { bits: 5, group: 32, offset: true },
+    PackFormat::Int { bits: 6, group: 16, offset: false },
 ];
 
 /// All variants of the kernels, for devices with subgroups of at least `subgroup` invocations.

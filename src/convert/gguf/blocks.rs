@@ -25,7 +25,7 @@ pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
         PackFormat::F32 => Ok(Dtype::F32),
         PackFormat::F16 => Ok(Dtype::F16),
         PackFormat::BF16 => Ok(Dtype::BF16),
-        _ => Err(format!("GGUF has no type that holds {format} exactly")),
+        _ => Err(format!("no GGUF type that is written here holds {format} exactly")),
     }
 }
 
@@ -106,6 +106,7 @@ mod tests {
         };
         assert!(of(8, 32, true, 64).unwrap_err().contains("int8 g32+offset"));
         assert!(of(8, 16, false, 64).is_err() && of(4, 16, false, 64).is_err());
+        assert!(of(6, 16, false, 64).unwrap_err().contains("int6 g16") && of(5, 32, true, 64).is_err());
         assert!(of(4, 32, false, 48).unwrap_err().contains("48 columns"));
     }
 }

@@ -29,10 +29,11 @@ pub struct Linear {
 pub const TILE_ROWS: usize = 16;
 
 impl Linear {
-    /// Whether [`MatvecQ8`] can run this format: offsets need the activations' sums, which are kept for groups of 32.
+    /// Whether [`MatvecQ8`] can run this format: offsets and int4's zero point need the activations' sums, which are kept for
+    /// groups of 32.
     pub fn supports_q8(format: PackFormat) -> bool {
         match format {
-            PackFormat::Int { bits, group, offset } => group == 32 || (group == 16 && bits == 8 && !offset),
+            PackFormat::Int { bits, group, offset } => group >= 32 || (group == 16 && bits > 4 && !offset),
             _ => false,
         }
     }
