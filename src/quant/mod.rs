@@ -152,7 +152,7 @@ pub fn padded_cols(cols: usize) -> usize {
 ///   weight 32w+4k+b in its bit k. Zeros fill up a multiple of four words. q is in two's complement, or from 0 on
 ///   with an offset.
 ///
-/// Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
+/// The last group of a row may be cut short by its end. Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
 /// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half).
 /// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for more bits without offset,
 /// `scale·q + offset` with one.
@@ -164,11 +164,27 @@ pub enum PackFormat {
     Int { bits: u8, group: u32, offset: bool },
 }
 
+/// Columns that may share a scale.
+const GROUPS: [u32; 4] = [16, 32, 64, 128];
+
+/// The widest of the formats' groups that divides a group of so many columns, a multiple of 16.
+fn group_for(columns: usize) -> u32 {
+    GROUPS.into_iter().rev().find(|group| columns.is_multiple_of(*group as usize)).unwrap_or(16)
+}
+
 impl PackFormat {
     /// int4, group 32, symmetric: what Q4_0 holds and the default for full-precision layers.
     pub const INT4: PackFormat = PackFormat::Int { bits: 4, group: 32, offset: false };
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
+
+    /// Columns that share a scale; `None` for float formats.
+    pub fn group(self) -> Option<usize> {
+        match self {
+            PackFormat::Int { group, .. } => Some(group as usize),
+            _ => None,
+        }
+    }
 
     /// The format that has the integers in bytes, where they have 5 or 6 bits; else the same.
     pub fn widened(self) -> PackFormat {
@@ -194,7 +210,7 @@ impl PackFormat {
     pub fn scale_words(self, cols: usize) -> usize {
         match self {
             PackFormat::Int { group, offset, .. } => {
-                let groups = padded_cols(cols) / group as usize;
+                let groups = padded_cols(cols).div_ceil(group as usize);
                 if offset { groups } else { groups.div_ceil(2) }
             }
             _ => 0,
@@ -243,7 +259,7 @@ impl FromStr for PackFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let groups = [16, 32].into_iter().flat_map(|group| [(group, false), (group, true)]);
+        let groups = GROUPS.into_iter().flat_map(|group| [(group, false), (group, true)]);
         let ints = groups.flat_map(|(group, offset)| [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset }));
         let mut formats = [PackFormat::F32, PackFormat::F16, PackFormat::BF16].into_iter().chain(ints);
         formats.find(|format| format.to_string() == text).ok_or_else(|| format!("unknown weight format {text:?}"))

@@ -117,8 +117,8 @@ impl PackedRows {
         }
     }
 
-    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included: weight i
-    /// of the group is `scale·q[i] + offset`.
+    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included (the last may be
+    /// shorter): weight i of the group is `scale·q[i] + offset`.
     ///
     /// # Panics
     /// If the format has no integers, or there is no such row.
@@ -135,10 +135,11 @@ impl PackedRows {
         let low_bits = if bits == 8 { 8 } else { 4 };
         let (data, high) = data.split_at(padded_cols(self.cols) * low_bits / 32);
         for (g, words) in data.chunks(group * low_bits / 32).enumerate() {
-            load_integers(low_bits, words, &mut stored);
-            load_high_bits((bits, offset), high, g * group / 4, &mut stored[..group]);
+            let (stored, q) = (&mut stored[..words.len() * 32 / low_bits], &mut q[..words.len() * 32 / low_bits]);
+            load_integers(low_bits, words, stored);
+            load_high_bits((bits, offset), high, g * group / 4, stored);
             for (q, stored) in q.iter_mut().zip(stored) {
-                *q = (stored as i8).wrapping_sub(zero_point);
+                *q = (*stored as i8).wrapping_sub(zero_point);
             }
             let (scale, offset) = match offset {
                 true => (scales[g], (scales[g] >> 16) as u16),
@@ -146,7 +147,7 @@ impl PackedRows {
                 false => (scales[g / 2] >> (16 * (g % 2)), NEGATIVE_ZERO),
             };
             let (scale, offset) = (f16::from_bits(scale as u16), f16::from_bits(offset));
-            visit(g, &q[..group], scale.to_f32(), offset.to_f32());
+            visit(g, q, scale.to_f32(), offset.to_f32());
         }
     }
 }

@@ -18,7 +18,7 @@ use gemma4_wgpu::{
 };
 
 /// All formats that kernels read.
-pub const FORMATS: [PackFormat; 11] = [
+pub const FORMATS: [PackFormat; 14] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -30,6 +30,9 @@ pub const FORMATS: [PackFormat; 11] = [
     PackFormat::Int { bits: 5, group: 32, offset: false },
     PackFormat::Int { bits: 5, group: 32, offset: true },
     PackFormat::Int { bits: 6, group: 16, offset: false },
+    PackFormat::Int { bits: 4, group: 64, offset: false },
+    PackFormat::Int { bits: 4, group: 128, offset: true },
+    PackFormat::Int { bits: 8, group: 128, offset: false },
 ];
 
 /// All variants of the kernels, for devices with subgroups of at least `subgroup` invocations.

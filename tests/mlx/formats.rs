@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::tensors::{array, ids, random, values};
 use crate::common::assert_close;
 
-const FORMATS: [PackFormat; 11] = [
+const FORMATS: [PackFormat; 14] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -22,6 +22,9 @@ const FORMATS: [PackFormat; 11] = [
     PackFormat::Int { bits: 5, group: 32, offset: false },
     PackFormat::Int { bits: 5, group: 32, offset: true },
     PackFormat::Int { bits: 6, group: 16, offset: false },
+    PackFormat::Int { bits: 4, group: 64, offset: false },
+    PackFormat::Int { bits: 4, group: 128, offset: true },
+    PackFormat::Int { bits: 8, group: 128, offset: false },
 ];
 
 fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
