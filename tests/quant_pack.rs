@@ -4,7 +4,7 @@ use gemma4_wgpu::quant::{Dtype, PackFormat, PackedRows, Quantize, dequantize, na
 use half::{bf16, f16};
 use proptest::{collection::vec, prelude::*, sample::select};
 
-const ALL: [Dtype; 11] = [
+const ALL: [Dtype; 13] = [
     Dtype::F32,
     Dtype::F16,
     Dtype::BF16,
@@ -16,6 +16,8 @@ const ALL: [Dtype; 11] = [
     Dtype::Q4_K,
     Dtype::Q5_K,
     Dtype::Q6_K,
+    Dtype::IQ4_NL,
+    Dtype::IQ4_XS,
 ];
 
 fn floats() -> Vec<Dtype> {
@@ -171,7 +173,7 @@ fn layout_of_5_and_6_bits() {
 
 #[test]
 fn widened_integers_are_the_same_weights() {
-    for dtype in [Dtype::Q5_0, Dtype::Q5_1, Dtype::Q6_K] {
+    for dtype in [Dtype::Q5_0, Dtype::Q5_1, Dtype::Q6_K, Dtype::IQ4_NL] {
         let format = native_format(dtype);
         let cols = 2 * dtype.block_len();
         let bytes: Vec<u8> = (0..3 * dtype.bytes_of(cols).unwrap()).map(|i| (i * 37 % 47) as u8).collect();
@@ -284,7 +286,8 @@ fn names_of_formats() {
     assert_eq!([PackFormat::F32, PackFormat::F16, PackFormat::BF16].map(|f| f.to_string()), ["f32", "f16", "bf16"]);
     let formats = [PackFormat::INT4, int(4, 32, true), int(5, 32, true), int(6, 16, false), PackFormat::BF16];
     assert_eq!(formats.map(PackFormat::bits_per_weight), [4.5, 5.0, 6.0, 7.0, 16.0]);
-    for format in int_formats().into_iter().chain(formats) {
+    assert_eq!((PackFormat::Iq4.to_string().as_str(), PackFormat::Iq4.bits_per_weight()), ("iq4 g32", 4.5));
+    for format in int_formats().into_iter().chain(formats).chain([PackFormat::Iq4]) {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
     for quantize in [Quantize::Int4, Quantize::Int8, Quantize::None] {

@@ -29,3 +29,6 @@ fn to_bytes(stored: Stored) -> Bytes {
         | (((high >> vec4<u32>(HIGH_BITS)) << UP) & vec4<u32>(HIGH_MASK));
     return Bytes(vec4<u32>(even.x, odd.x, even.y, odd.y), vec4<u32>(even.z, odd.z, even.w, odd.w));
 }
+
+// Before weights are read, by all invocations of a workgroup of that size.
+fn prepare_weights(local: u32, size: u32) {}

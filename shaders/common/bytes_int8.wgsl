@@ -13,3 +13,6 @@ fn to_bytes(stored: Stored) -> Bytes {
 }
 
 const INT8_STEP: f32 = 1.0;
+
+// Before weights are read, by all invocations of a workgroup of that size.
+fn prepare_weights(local: u32, size: u32) {}

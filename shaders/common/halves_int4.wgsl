@@ -26,3 +26,6 @@ fn write_weights(at: u32, weights: BlockWeights) {
     write_word(at + 4u, weights.quants.z, scale, offset);
     write_word(at + 6u, weights.quants.w, scale, offset);
 }
+
+// Before weights are read, by all invocations of a workgroup of that size.
+fn prepare_weights(local: u32, size: u32) {}

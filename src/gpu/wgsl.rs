@@ -86,6 +86,9 @@ impl Wgsl {
                 .part(include_str!("../../shaders/common/int56.wgsl"))
                 .part(include_str!("../../shaders/common/weights_int56.wgsl")),
             PackFormat::Int { .. } => this.part(include_str!("../../shaders/common/weights_int8.wgsl")),
+            PackFormat::Iq4 => this
+                .part(include_str!("../../shaders/common/iq4.wgsl"))
+                .part(include_str!("../../shaders/common/weights_iq4.wgsl")),
         }
     }
 
@@ -116,6 +119,9 @@ impl Wgsl {
             PackFormat::Int { bits: 5 | 6, .. } => this
                 .part(include_str!("../../shaders/common/int56.wgsl"))
                 .part(include_str!("../../shaders/common/bytes_int56.wgsl")),
+            PackFormat::Iq4 => this
+                .part(include_str!("../../shaders/common/iq4.wgsl"))
+                .part(include_str!("../../shaders/common/bytes_iq4.wgsl")),
             _ => this.part(include_str!("../../shaders/common/bytes_int8.wgsl")),
         }
     }
@@ -126,14 +132,14 @@ impl Wgsl {
             .uint("SCALE_WORDS", format.scale_words(cols).max(1))
             .bool("TILED", tiled)
             .part(include_str!("../../shaders/common/weight_place.wgsl"));
-        match format {
-            PackFormat::F32 | PackFormat::F16 | PackFormat::BF16 => {
+        match format.layout() {
+            None => {
                 this.uint("GROUP", 32).bool("OFFSET", false).part(include_str!("../../shaders/common/scales_none.wgsl"))
             }
-            PackFormat::Int { bits, group, offset } => this
+            Some((bits, group, offset)) => this
                 .uint("BITS", bits as usize)
                 .uint("LOW_WORDS", padded_cols(cols) / 8)
-                .uint("GROUP", group as usize)
+                .uint("GROUP", group)
                 .bool("OFFSET", offset)
                 .part(match offset {
                     false => include_str!("../../shaders/common/scales_symmetric.wgsl"),

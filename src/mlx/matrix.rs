@@ -31,7 +31,7 @@ pub struct MlxMatrix {
 }
 
 impl MlxMatrix {
-    /// Room for a matrix: integers stay what they are, those of 5 and 6 bits in bytes, where MLX has their groups; all else is
+    /// Room for a matrix: integers stay what they are, those of 5 and 6 bits and levels in bytes, where MLX has their groups; all else is
     /// stored as `compute`.
     pub fn zeros(format: PackFormat, rows: usize, cols: usize, compute: Dtype) -> Result<MlxMatrix> {
         let PackFormat::Int { bits, group, .. } = format.widened() else {

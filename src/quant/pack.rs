@@ -52,12 +52,12 @@ pub fn pack_rows(
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
     let data = packed.data.par_chunks_exact_mut(data_words);
     let source = data.zip(bytes.par_chunks_exact(row_bytes)).with_min_len(rows_per_task);
-    let fault = match format {
-        PackFormat::Int { bits, group, offset } => {
+    let fault = match format.layout() {
+        Some(layout) => {
             let scales = packed.scales.par_chunks_exact_mut(scale_words);
             let rows = source.zip(scales).enumerate();
             rows.find_map_first(|(row, ((data, bytes), scales))| {
-                let mut out = RowWriter::new((bits, group as usize, offset), cols, data, scales);
+                let mut out = RowWriter::new(layout, cols, data, scales);
                 let done = match dtype.is_float() {
                     true => quantize_row(dtype, bytes, &mut out),
                     false => repack_row(dtype, bytes, &mut out),
@@ -65,7 +65,7 @@ pub fn pack_rows(
                 done.err().map(|reason| (row, reason))
             })
         }
-        _ => source
+        None => source
             .enumerate()
             .find_map_first(|(row, (data, bytes))| copy_row(dtype, bytes, data).err().map(|reason| (row, reason))),
     };

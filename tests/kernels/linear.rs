@@ -19,7 +19,7 @@ use crate::{catalogue::FORMATS, harness::*};
 
 /// Random weights in a format.
 pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
-    if let PackFormat::Int { bits: 5 | 6, .. } = format {
+    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 = format {
         return stored_weights(format, rows, cols, seed);
     }
     let values = random(rows * cols, seed);
@@ -133,7 +133,7 @@ fn check(gpu: &Gpu, case: &Case) {
             assert_close(&format!("matmul_lanes {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
         }
     }
-    if gpu.variant().coop && matches!(case.format, PackFormat::Int { .. }) {
+    if gpu.variant().coop && case.format.group().is_some() {
         check_coop(gpu, case, &expected, [&data, &scales, &device_x]);
     }
     if Linear::supports_q8(case.format) {

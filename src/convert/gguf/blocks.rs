@@ -127,6 +127,8 @@ mod tests {
         };
         assert!(of(8, 32, true, 64).unwrap_err().contains("int8 g32+offset"));
         assert!(of(8, 16, false, 64).is_err() && of(4, 16, false, 64).is_err());
+        let info = TensorInfo { dtype: Dtype::Packed(PackFormat::Iq4), shape: vec![1, 64] };
+        assert!(block_type(&info).unwrap_err().contains("iq4 g32"));
         assert!(of(6, 16, false, 64).unwrap_err().contains("int6 g16") && of(5, 32, true, 64).is_err());
         assert!(of(4, 32, false, 48).unwrap_err().contains("48 columns"));
     }
