@@ -150,3 +150,18 @@ impl WeightStore for SyntheticStore {
         self.gpu.buffer_of(name, bytemuck::cast_slice(&values))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::native_format;
+
+    #[test]
+    fn embeddings_are_held_in_6_bits_where_rows_fill_blocks() {
+        let embedding = |source: SyntheticSource| native_format(source.info("embed_tokens.weight").unwrap().dtype);
+        let of = |name| ModelConfig::named(name).unwrap();
+        assert_eq!(embedding(SyntheticSource::new(of("31b"))).to_string(), "int6 g16");
+        assert_eq!(embedding(SyntheticSource::new(of("270m"))), PackFormat::INT8);
+        assert_eq!(embedding(SyntheticSource::with_int8_embedding(of("31b"))), PackFormat::INT8);
+    }
+}
