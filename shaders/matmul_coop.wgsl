@@ -22,6 +22,7 @@ fn main(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
+    prepare_weights(local, 128u);
     let first_m = group.x * TILE;
     let first_n = group.y * TILE;
     let sub_m = (subgroup / 2u) * 64u;

@@ -5,13 +5,15 @@
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;      // [rows, COLS / 4]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;      // [rows, Y_STRIDE]
 
-// The part of row n's product that lies in one group of columns.
-fn group_product(n: u32, group: u32, x_base: u32) -> f32 {
-    let scale = scale_of(n, group);
+const BLOCK: u32 = min(GROUP, 32u); // columns with one scale that are taken together
+
+// The part of row n's product that lies in one block of columns.
+fn block_product(n: u32, block: u32, x_base: u32) -> f32 {
+    let scale = scale_of(n, block * BLOCK / GROUP);
     var product = 0.0;
     var x_sum = 0.0;
-    for (var i = 0u; i < GROUP / 8u; i++) {
-        let octet = group * (GROUP / 8u) + i;
+    for (var i = 0u; i < BLOCK / 8u; i++) {
+        let octet = block * (BLOCK / 8u) + i;
         let quants = quants8(n, octet);
         let lo = x[x_base + octet * 2u];
         let hi = x[x_base + octet * 2u + 1u];
@@ -31,11 +33,11 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
         // Rows past the end repeat the last one and are not written.
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
-        for (var g = team_lane; g < COLS / GROUP; g += team_size) {
-            sums.x += group_product(n.x, g, x_base);
-            sums.y += group_product(n.y, g, x_base);
-            sums.z += group_product(n.z, g, x_base);
-            sums.w += group_product(n.w, g, x_base);
+        for (var b = team_lane; b < COLS / BLOCK; b += team_size) {
+            sums.x += block_product(n.x, b, x_base);
+            sums.y += block_product(n.y, b, x_base);
+            sums.z += block_product(n.z, b, x_base);
+            sums.w += block_product(n.w, b, x_base);
         }
         sums = team_sum(sums, local);
         if team_lane == 0u {

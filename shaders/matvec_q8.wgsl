@@ -7,21 +7,23 @@
 @group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
 
+const PART: u32 = min(GROUP, 32u); // columns with one scale
+
 // The part of row n's product that lies in one group of 32 columns.
 fn group_product(n: u32, group: u32, row: u32) -> f32 {
     let x_group = x_groups[row * (COLS / 32u) + group];
     var product = 0.0;
-    for (var part = 0u; part < 32u / GROUP; part++) {
+    for (var part = 0u; part < 32u / PART; part++) {
         var sum = 0;
-        for (var i = 0u; i < GROUP / 8u; i++) {
-            let octet = group * 4u + part * (GROUP / 8u) + i;
+        for (var i = 0u; i < PART / 8u; i++) {
+            let octet = group * 4u + part * (PART / 8u) + i;
             let quants = quants8_int8(n, octet);
             let at = row * (COLS / 4u) + octet * 2u;
             sum += dot4I8Packed(quants.x, x[at]) + dot4I8Packed(quants.y, x[at + 1u]);
         }
-        let scale = scale_of(n, group * (32u / GROUP) + part);
-        product += scale.x * x_group.x * f32(sum);
-        // Only groups of 32 have an offset or a zero point: the sum of x is that of 32.
+        let scale = scale_of(n, (group * 32u + part * PART) / GROUP);
+        product += scale.x * INT8_STEP * x_group.x * f32(sum);
+        // Only groups of 32 and more have an offset or a zero point: the sum of x is that of 32.
         product += (scale.y - scale.x * INT8_ZERO) * x_group.y;
     }
     return product;

@@ -22,6 +22,7 @@ fn main(
     @builtin(subgroup_id) part: u32,
     @builtin(subgroup_invocation_id) invocation: u32,
 ) {
+    prepare_weights(local, WORKGROUP);
     let lane = invocation % LANES;
     let team = invocation / LANES;
     let block_row = (group.x + group.y * groups.x) * ROWS_PER_WORKGROUP;

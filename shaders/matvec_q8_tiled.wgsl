@@ -20,6 +20,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    prepare_weights(local, WORKGROUP);
     let lane = local % 16u;
     let part = local / 16u % PARTS;
     let tile = local / 16u / PARTS;

@@ -85,10 +85,10 @@ fn mlx_with_mixed_settings() {
         "mlx",
         &[
             ("embed_tokens.weight", "int8 g32+offset"),
-            ("layers.0.self_attn.q_proj.weight", "int4 g32+offset"),
+            ("layers.0.self_attn.q_proj.weight", "int4 g64+offset"),
             // Its biases are all −8 scales.
             ("layers.0.mlp.up_proj.weight", "int4 g32"),
-            ("layers.0.mlp.down_proj.weight", "int8 g32+offset"),
+            ("layers.0.mlp.down_proj.weight", "int8 g128+offset"),
         ],
     );
 }
@@ -98,7 +98,7 @@ fn compressed_tensors_of_both_kinds() {
     equals_its_producer("compressed_tensors", &[("layers.0.mlp.down_proj.weight", "int4 g32")]);
     equals_its_producer(
         "compressed_tensors_asymmetric",
-        &[("layers.0.mlp.down_proj.weight", "int4 g32+offset"), ("embed_tokens.weight", "BF16")],
+        &[("layers.0.mlp.down_proj.weight", "int4 g64+offset"), ("embed_tokens.weight", "BF16")],
     );
 }
 
@@ -108,7 +108,7 @@ fn torchao_as_executorch_writes_it() {
         "torchao",
         &[
             // A scale a row.
-            ("embed_tokens.weight", "int8 g32"),
+            ("embed_tokens.weight", "int8 g64"),
             ("layers.0.self_attn.o_proj.weight", "int4 g32"),
             ("layers.0.self_attn.v_proj.weight", "int8 g32+offset"),
             ("layers.0.self_attn.q_proj.weight", "int4 g32+offset"),

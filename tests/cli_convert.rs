@@ -71,7 +71,7 @@ fn the_files_are_as_mlx_lm_has_them() {
     let config: Value = serde_json::from_str(&config).unwrap();
     let quantization = &config["quantization"];
     assert_eq!((&quantization["group_size"], &quantization["bits"]), (&json!(32), &json!(4)));
-    assert_eq!(quantization["model.embed_tokens"], json!({"group_size": 32, "bits": 8, "mode": "affine"}));
+    assert_eq!(quantization["model.embed_tokens"], json!({"group_size": 64, "bits": 8, "mode": "affine"}));
     assert_eq!(&config["quantization_config"], quantization);
     let bytes = fs::read(output.join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();

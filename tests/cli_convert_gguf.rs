@@ -36,19 +36,22 @@ fn logits(model: &Path) -> Vec<u8> {
     fs::read(out).unwrap()
 }
 
-/// A tensor as backends hold it: packed words of a matrix, values of a vector.
-fn content(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
+/// The values of a tensor as backends hold it; groups may differ.
+fn content(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let info = checkpoint.info(name).unwrap();
     match info.shape.as_slice() {
         &[rows, cols] => {
             let bytes = pollster::block_on(checkpoint.read(name, 0..rows)).unwrap();
-            pack_rows(info.dtype, &bytes, rows, cols, native_format(info.dtype)).unwrap().to_bytes()
+            let packed = pack_rows(info.dtype, &bytes, rows, cols, native_format(info.dtype)).unwrap();
+            let mut values = vec![f32::NAN; rows * cols];
+            values.chunks_mut(cols).enumerate().for_each(|(row, values)| packed.dequantize_row(row, values));
+            values
         }
         _ => {
             let bytes = pollster::block_on(checkpoint.read(name, 0..1)).unwrap();
             let values = dequantize(info.dtype, &bytes).unwrap();
             let offset = if name.ends_with("norm.weight") { checkpoint.config().norm_weight_offset } else { 0.0 };
-            values.iter().flat_map(|value| (value + offset).to_le_bytes()).collect()
+            values.iter().map(|value| value + offset).collect()
         }
     }
 }

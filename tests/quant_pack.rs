@@ -4,7 +4,7 @@ use gemma4_wgpu::quant::{Dtype, PackFormat, PackedRows, Quantize, dequantize, na
 use half::{bf16, f16};
 use proptest::{collection::vec, prelude::*, sample::select};
 
-const ALL: [Dtype; 11] = [
+const ALL: [Dtype; 13] = [
     Dtype::F32,
     Dtype::F16,
     Dtype::BF16,
@@ -16,6 +16,8 @@ const ALL: [Dtype; 11] = [
     Dtype::Q4_K,
     Dtype::Q5_K,
     Dtype::Q6_K,
+    Dtype::IQ4_NL,
+    Dtype::IQ4_XS,
 ];
 
 fn floats() -> Vec<Dtype> {
@@ -33,7 +35,7 @@ fn int(bits: u8, group: u32, offset: bool) -> PackFormat {
 fn int_formats() -> Vec<PackFormat> {
     let mut formats = Vec::new();
     for bits in [4, 8] {
-        for group in [16, 32] {
+        for group in [16, 32, 64, 128] {
             formats.extend([int(bits, group, false), int(bits, group, true)]);
         }
     }
@@ -125,6 +127,63 @@ fn layout_is_as_documented() {
     assert_eq!((packed.data.len(), packed.scales.len()), (16, 0));
 }
 
+/// Low bits as int4 has them, high ones behind: two bits of weight 16w + 4k + b in byte b of word w, or one of weight
+/// 32w + 4k + b.
+#[test]
+fn layout_of_5_and_6_bits() {
+    // Integers 0.. of Q6_K: low nibbles and pairs of high bits of weights i, 32 + i, 64 + i, 96 + i lie together.
+    let q = |i: usize| (i * 7 + 3) % 64;
+    let mut block = vec![0u8; 210];
+    for i in 0..256 {
+        let (half, i) = (i / 128, i % 128);
+        block[64 * half + i % 64] |= ((q(128 * half + i) & 15) << (4 * (i / 64))) as u8;
+        block[128 + 32 * half + i % 32] |= ((q(128 * half + i) >> 4) << (2 * (i / 32))) as u8;
+    }
+    block[192..208].fill(2);
+    block[208..].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
+    let packed = pack_rows(Dtype::Q6_K, &block, 1, 256, int(6, 16, false)).unwrap();
+    assert_eq!((packed.data.len(), packed.scales.as_slice()), (32 + 16, [0x3c00_3c00; 8].as_slice()));
+    let mut found = vec![0.0; 256];
+    packed.dequantize_row(0, &mut found);
+    for (i, found) in found.iter().enumerate() {
+        // Two's complement is what is stored plus 32, in 6 bits.
+        let low = packed.data[i / 8] >> (8 * (i % 4) + 4 * (i / 4 % 2)) & 15;
+        let high = packed.data[32 + i / 16] >> (8 * (i % 4) + 2 * (i / 4 % 4)) & 3;
+        assert_eq!((low | high << 4) as usize, (q(i) + 32) % 64, "{i}");
+        assert_eq!(*found, q(i) as f32 - 32.0);
+    }
+
+    // Q5_1: the fifth bit of weight i is bit i of a word; 64 columns leave two words of padding.
+    let q = |i: usize| (i * 11 + 5) % 32;
+    let mut block = [0u8; 24];
+    block[..4].copy_from_slice(&[0x00, 0x38, 0x00, 0xbc]);
+    for i in 0..32 {
+        block[4 + i / 8] |= ((q(i) >> 4) << (i % 8)) as u8;
+        block[8 + i % 16] |= ((q(i) & 15) << (4 * (i / 16))) as u8;
+    }
+    let packed = pack_rows(Dtype::Q5_1, &block.repeat(2), 1, 64, int(5, 32, true)).unwrap();
+    assert_eq!((packed.data.len(), packed.scales.as_slice()), (12, [0xbc00_3800; 2].as_slice()));
+    assert_eq!((packed.data[8], &packed.data[10..]), (packed.data[9], &[0, 0][..]));
+    for i in 0..32 {
+        assert_eq!((packed.data[8] >> (8 * (i % 4) + i / 4) & 1) as usize, q(i) >> 4, "{i}");
+    }
+    let expected: Vec<f32> = (0..64).map(|i| 0.5 * q(i % 32) as f32 - 1.0).collect();
+    assert_eq!(unpack(&packed), expected);
+}
+
+#[test]
+fn widened_integers_are_the_same_weights() {
+    for dtype in [Dtype::Q5_0, Dtype::Q5_1, Dtype::Q6_K, Dtype::IQ4_NL] {
+        let format = native_format(dtype);
+        let cols = 2 * dtype.block_len();
+        let bytes: Vec<u8> = (0..3 * dtype.bytes_of(cols).unwrap()).map(|i| (i * 37 % 47) as u8).collect();
+        let packed = pack_rows(dtype, &bytes, 3, cols, format).unwrap();
+        let wide = packed.widened();
+        assert!(matches!(wide.format, PackFormat::Int { bits: 8, .. }) && wide.format == format.widened());
+        assert_eq!(unpack(&wide), unpack(&packed), "{dtype}");
+    }
+}
+
 #[test]
 fn zeros_give_scale_zero_and_zeros() {
     for format in int_formats() {
@@ -176,7 +235,9 @@ fn refuses_weights_beyond_f16_scales() {
         values[40] = 3e38;
         values[41] = -3e38;
         let reason = pack_f32(&values, format).unwrap_err();
-        assert!(reason.starts_with("row 0 of 1, columns from 32: the scale "), "{format}: {reason}");
+        let start = 40 / format.group().unwrap() * format.group().unwrap();
+        let place = format!("row 0 of 1, columns from {start}: the scale ");
+        assert!(reason.starts_with(&place), "{format}: {reason}");
         assert!(reason.contains("f16's largest value, 65504") || reason.ends_with("is inf"), "{format}: {reason}");
     }
     let reason = pack_f32(&[1e6; 32], int(4, 32, true)).unwrap_err();
@@ -220,10 +281,15 @@ fn refuses_sizes_that_do_not_fit() {
 #[test]
 fn names_of_formats() {
     let names: Vec<String> = int_formats().iter().map(PackFormat::to_string).collect();
-    assert_eq!(names[..4], ["int4 g16", "int4 g16+offset", "int4 g32", "int4 g32+offset"]);
+    assert_eq!(names[..3], ["int4 g16", "int4 g16+offset", "int4 g32"]);
+    assert_eq!(names[names.len() - 2..], ["int8 g128", "int8 g128+offset"]);
     assert_eq!([PackFormat::F32, PackFormat::F16, PackFormat::BF16].map(|f| f.to_string()), ["f32", "f16", "bf16"]);
-    let formats = [PackFormat::INT4, int(4, 32, true), int(8, 16, false), PackFormat::BF16];
-    assert_eq!(formats.map(PackFormat::bits_per_weight), [4.5, 5.0, 9.0, 16.0]);
+    let formats = [PackFormat::INT4, int(4, 32, true), int(5, 32, true), int(6, 16, false), PackFormat::BF16];
+    assert_eq!(formats.map(PackFormat::bits_per_weight), [4.5, 5.0, 6.0, 7.0, 16.0]);
+    assert_eq!((PackFormat::Iq4.to_string().as_str(), PackFormat::Iq4.bits_per_weight()), ("iq4 g32", 4.5));
+    for format in int_formats().into_iter().chain(formats).chain([PackFormat::Iq4]) {
+        assert_eq!(format.to_string().parse(), Ok(format));
+    }
     for quantize in [Quantize::Int4, Quantize::Int8, Quantize::None] {
         assert_eq!(quantize.to_string().parse(), Ok(quantize));
     }

@@ -63,10 +63,10 @@ fn packs_k_blocks_up_to_the_rounding_of_scales() {
     for (dtype, name) in &BLOCK_TYPES[6..] {
         let expected = floats(&format!("{name}.f32"));
         let format = native_format(*dtype);
-        let PackFormat::Int { group, .. } = format else { panic!("{name} packs as {format}") };
+        let group = format.group().expect("blocks pack as integers");
         let row = packed_row(*dtype, &fixture(&format!("{name}.blocks")), expected.len(), format);
         let mut rounded = 0;
-        for (row, expected) in row.chunks(group as usize).zip(expected.chunks(group as usize)) {
+        for (row, expected) in row.chunks(group).zip(expected.chunks(group)) {
             // |scale·q| and |offset| are at most range + |extreme| of the group; each is off by 2^-11 of it.
             let min = expected.iter().fold(f32::INFINITY, |min, &x| min.min(x));
             let max = expected.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));

@@ -14,7 +14,7 @@ use cli_support::{TinyModel, error_line, file, on_model, stdout};
 use gemma4_wgpu::{
     checkpoint::{Checkpoint, TensorSource},
     gpu::{DeviceOptions, Gpu},
-    quant::recipe::Recipe,
+    quant::{pack_rows, recipe::Recipe},
     quantize::{Job, Summary},
 };
 use safetensors::SafeTensors;
@@ -101,6 +101,44 @@ fn a_file_of_rules() {
     let name = "layers.0.self_attn.v_proj.weight";
     let read = |checkpoint: &Checkpoint| pollster::block_on(checkpoint.read(name, 0..8)).unwrap().to_vec();
     assert_eq!(read(&checkpoint), read(&original));
+    answers(out.path());
+}
+
+/// Scales once per group, and the same bytes as packing makes of the floats.
+#[test]
+fn groups_of_64_and_128() {
+    let (model, out) = (TinyModel::new().write(), tempfile::tempdir().unwrap());
+    let recipe = r#"
+        [[rule]]
+        pattern = "embed_tokens"
+        bits = 8
+        group_size = 128
+        [[rule]]
+        pattern = "mlp"
+        bits = 4
+        group_size = 64
+        symmetric = false
+        [[rule]]
+        pattern = ""
+        bits = 4
+        group_size = 64
+    "#;
+    let recipe = file(&model, "rules.toml", recipe);
+    stdout(&mut quantize(model.path(), out.path(), &["--recipe", recipe.to_str().unwrap()]));
+    let (original, packed) = (Checkpoint::open(model.path()).unwrap(), Checkpoint::open(out.path()).unwrap());
+    for (name, format) in [
+        ("embed_tokens.weight", "int8 g128"),
+        ("layers.0.mlp.down_proj.weight", "int4 g64+offset"),
+        ("layers.1.self_attn.o_proj.weight", "int4 g64"),
+    ] {
+        let (info, stored) = (original.info(name).unwrap(), packed.info(name).unwrap());
+        assert_eq!((stored.dtype.to_string(), &stored.shape), (format.into(), &info.shape), "{name}");
+        let &[rows, cols] = info.shape.as_slice() else { panic!("{name} is no matrix") };
+        let read = |checkpoint: &Checkpoint| pollster::block_on(checkpoint.read(name, 0..rows)).unwrap().to_vec();
+        let wanted = pack_rows(info.dtype, &read(&original), rows, cols, format.parse().unwrap()).unwrap();
+        assert_eq!(read(&packed), wanted.to_bytes(), "{name}");
+        assert_eq!(pack_rows(stored.dtype, &read(&packed), rows, cols, wanted.format).unwrap(), wanted, "{name}");
+    }
     answers(out.path());
 }
 

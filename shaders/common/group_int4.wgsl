@@ -5,7 +5,7 @@ struct GroupWeights {
 }
 
 fn load_group(row: u32, group: u32) -> GroupWeights {
-    return GroupWeights(data[data_four(row, group)], scale_of(row, group));
+    return GroupWeights(data[data_four(row, group)], scale_of(row, group * 32u / GROUP));
 }
 
 fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {
@@ -19,3 +19,6 @@ fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f3
     let offset = select(weights.scale.x * -8.0, weights.scale.y, OFFSET);
     return weights.scale.x * x_group.x * f32(sum) + offset * x_group.y;
 }
+
+// Before weights are read, by all invocations of a workgroup of that size.
+fn prepare_weights(local: u32, size: u32) {}

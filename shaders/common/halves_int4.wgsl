@@ -5,7 +5,7 @@ struct BlockWeights {
 }
 
 fn load_weights(row: u32, block: u32) -> BlockWeights {
-    return BlockWeights(data[data_four(row, block)], scale_of(row, block));
+    return BlockWeights(data[data_four(row, block)], scale_of(row, block * 32u / GROUP));
 }
 
 // Two nibbles, 16 bits apart, become the last bits of the f16 1024.
@@ -26,3 +26,6 @@ fn write_weights(at: u32, weights: BlockWeights) {
     write_word(at + 4u, weights.quants.z, scale, offset);
     write_word(at + 6u, weights.quants.w, scale, offset);
 }
+
+// Before weights are read, by all invocations of a workgroup of that size.
+fn prepare_weights(local: u32, size: u32) {}

@@ -12,3 +12,4 @@ fn quants8_int8(row: u32, octet: u32) -> vec2<u32> {
 }
 
 const INT8_ZERO: f32 = 0.0;
+const INT8_STEP: f32 = 1.0;

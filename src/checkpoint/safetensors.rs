@@ -111,7 +111,7 @@ pub fn describe_packed(format: PackFormat, rows: usize, cols: usize) -> String {
 fn parse_packed(text: &str) -> Option<(PackFormat, usize, usize)> {
     let (format, shape) = text.rsplit_once(' ')?;
     let (rows, cols) = shape.split_once('x')?;
-    let format = format.parse().ok().filter(|format| matches!(format, PackFormat::Int { .. }))?;
+    let format = format.parse().ok().filter(|format: &PackFormat| format.group().is_some())?;
     Some((format, rows.parse().ok()?, cols.parse().ok()?))
 }
 

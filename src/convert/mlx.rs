@@ -1,6 +1,8 @@
 //! MLX's affine form: U32 words of integers in order, lowest bits first, with a scale and a bias for each group:
 //! a weight is `scale·q + bias`, q from 0 on.
 
+use std::cmp::Reverse;
+
 use half::bf16;
 use serde_json::{Map, Value, json};
 
@@ -11,8 +13,6 @@ use crate::{
     quant::{Dtype, PackFormat, pack_rows},
     weights::PlannedTensor,
 };
-
-const GROUP: usize = 32;
 
 /// A tensor to be written.
 #[derive(Clone, Copy)]
@@ -30,8 +30,15 @@ pub struct Plan {
     pub tensors: Vec<NewTensor>,
     /// What each tensor of the source becomes.
     pub parts: Vec<Vec<Part>>,
-    /// Bits of each quantized module.
-    modules: Vec<(String, u8)>,
+    /// Each quantized module.
+    modules: Vec<(String, Setting)>,
+}
+
+/// Bits and group size of a module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Setting {
+    bits: u8,
+    group: usize,
 }
 
 /// Where mlx-lm keeps the text model.
@@ -55,33 +62,44 @@ impl Plan {
                 plan.parts.push(vec![Part::Plain]);
                 continue;
             };
-            let bits = match format {
-                PackFormat::Int { bits, group: 32, .. } if cols.is_multiple_of(GROUP) => bits,
+            let Setting { bits, group } = match format {
+                PackFormat::Int { bits: bits @ (4 | 8), group: group @ (32 | 64 | 128), .. }
+                    if cols.is_multiple_of(group as usize) =>
+                {
+                    Setting { bits, group: group as usize }
+                }
                 _ => {
-                    let reason =
-                        format!("{format} of {cols} columns, which MLX has only in groups of 32 that fill rows");
+                    let reason = format!(
+                        "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32, 64 or 128 that fill rows"
+                    );
                     return Err(Error::tensor(name, reason));
                 }
             };
             let module = stored.strip_suffix(".weight").unwrap_or(&stored).to_owned();
             plan.tensors.push(new_tensor(stored, "U32", vec![rows, cols * bits as usize / 32], 4));
             for table in ["scales", "biases"] {
-                plan.tensors.push(new_tensor(format!("{module}.{table}"), "BF16", vec![rows, cols / GROUP], 2));
+                plan.tensors.push(new_tensor(format!("{module}.{table}"), "BF16", vec![rows, cols / group], 2));
             }
             plan.parts.push(vec![Part::Integers, Part::Scales, Part::Biases]);
-            plan.modules.push((module, bits));
+            plan.modules.push((module, Setting { bits, group }));
         }
         Ok(plan)
     }
 
+    /// What most modules have, of equally many that of fewer bits.
+    fn usual(&self) -> Setting {
+        let count = |setting: Setting| self.modules.iter().filter(|(_, other)| *other == setting).count();
+        let all = self.modules.iter().map(|(_, setting)| *setting);
+        let usual = all.max_by_key(|setting| (count(*setting), Reverse(setting.bits), Reverse(setting.group)));
+        usual.unwrap_or(Setting { bits: 4, group: 32 })
+    }
+
     /// The source's config with what MLX wants to know.
     pub fn config(&self, mut config: Value) -> Value {
-        let of = |bits: u8| json!({ "group_size": GROUP, "bits": bits, "mode": "affine" });
-        let four = self.modules.iter().filter(|(_, bits)| *bits == 4).count();
-        let usual = if 2 * four >= self.modules.len() { 4 } else { 8 };
-        let mut quantization = of(usual);
-        let others = self.modules.iter().filter(|(_, bits)| *bits != usual);
-        let others: Map<String, Value> = others.map(|(module, bits)| (module.clone(), of(*bits))).collect();
+        let of = |setting: Setting| json!({ "group_size": setting.group, "bits": setting.bits, "mode": "affine" });
+        let mut quantization = of(self.usual());
+        let others = self.modules.iter().filter(|(_, setting)| *setting != self.usual());
+        let others: Map<String, Value> = others.map(|(module, setting)| (module.clone(), of(*setting))).collect();
         if let Value::Object(fields) = &mut quantization {
             fields.extend(others);
         }

@@ -46,9 +46,9 @@ impl GpuMatrix {
         // Parts of equal size, in whole workgroups' worth of rows.
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
-        let is_int4 = matches!(format, PackFormat::Int { bits: 4, .. });
+        let in_nibbles = matches!(format, PackFormat::Int { bits: 4, .. } | PackFormat::Iq4);
         let tiled = gpu.variant().coop
-            && is_int4
+            && in_nibbles
             && Linear::supports_q8(format)
             && rows.is_multiple_of(TILE_ROWS)
             && rows_per_part.is_multiple_of(TILE_ROWS);

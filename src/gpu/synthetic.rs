@@ -18,14 +18,24 @@ use crate::{
 /// weights make it so. Weights of one would have 16 or more, with which hardly more than one key counts.
 const SCORE_DEVIATION: f32 = 4.0;
 
-/// A checkpoint without files: Q4_0 layers, Q8_0 embedding, norm weights of one but for q and k.
+/// A checkpoint without files: Q4_0 layers, Q6_K embedding as Google's GGUF files of Q4_0 have it, norm weights of one but
+/// for q and k.
 pub struct SyntheticSource {
     config: ModelConfig,
+    embedding: Dtype,
 }
 
 impl SyntheticSource {
+    /// The embedding is Q8_0 where rows do not fill Q6_K's blocks.
     pub fn new(config: ModelConfig) -> Self {
-        SyntheticSource { config }
+        let fills_blocks = config.hidden_size.is_multiple_of(Dtype::Q6_K.block_len());
+        let embedding = if fills_blocks { Dtype::Q6_K } else { Dtype::Q8_0 };
+        SyntheticSource { config, embedding }
+    }
+
+    /// The same with an embedding in Q8_0, for backends that have no groups of 16.
+    pub fn with_int8_embedding(config: ModelConfig) -> Self {
+        SyntheticSource { config, embedding: Dtype::Q8_0 }
     }
 
     /// Type and shape of a tensor; `None` for what the model does not have.
@@ -34,7 +44,7 @@ impl SyntheticSource {
         let hidden = config.hidden_size;
         let Some(rest) = name.strip_prefix("layers.") else {
             return match name {
-                "embed_tokens.weight" | "lm_head.weight" => Some((Dtype::Q8_0, vec![config.vocab_size, hidden])),
+                "embed_tokens.weight" | "lm_head.weight" => Some((self.embedding, vec![config.vocab_size, hidden])),
                 "norm.weight" => Some((Dtype::F32, vec![hidden])),
                 _ => None,
             };
@@ -121,6 +131,7 @@ impl WeightStore for SyntheticStore {
         // Uniform quants times this scale give rows of length one, so that activations keep their size.
         let deviation = match matrix.format {
             PackFormat::Int { bits: 4, .. } => 4.6,
+            PackFormat::Int { bits: 6, .. } => 18.5,
             _ => 73.9,
         };
         let scale = half::f16::from_f32(1.0 / (deviation * (matrix.cols as f32).sqrt())).to_bits() as u32;
@@ -137,5 +148,20 @@ impl WeightStore for SyntheticStore {
     fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {
         self.bytes += 4 * values.len() as u64;
         self.gpu.buffer_of(name, bytemuck::cast_slice(&values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::native_format;
+
+    #[test]
+    fn embeddings_are_held_in_6_bits_where_rows_fill_blocks() {
+        let embedding = |source: SyntheticSource| native_format(source.info("embed_tokens.weight").unwrap().dtype);
+        let of = |name| ModelConfig::named(name).unwrap();
+        assert_eq!(embedding(SyntheticSource::new(of("31b"))).to_string(), "int6 g16");
+        assert_eq!(embedding(SyntheticSource::new(of("270m"))), PackFormat::INT8);
+        assert_eq!(embedding(SyntheticSource::with_int8_embedding(of("31b"))), PackFormat::INT8);
     }
 }

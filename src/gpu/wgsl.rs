@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::{adapter::Variant, unroll::unroll};
-use crate::quant::PackFormat;
+use crate::quant::{PackFormat, padded_cols};
 
 /// WGSL text under construction.
 pub(super) struct Wgsl {
@@ -82,24 +82,48 @@ impl Wgsl {
             PackFormat::F16 => this.part(include_str!("../../shaders/common/weights_f16.wgsl")),
             PackFormat::BF16 => this.part(include_str!("../../shaders/common/weights_bf16.wgsl")),
             PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/weights_int4.wgsl")),
+            PackFormat::Int { bits: 5 | 6, .. } => this
+                .part(include_str!("../../shaders/common/int56.wgsl"))
+                .part(include_str!("../../shaders/common/weights_int56.wgsl")),
             PackFormat::Int { .. } => this.part(include_str!("../../shaders/common/weights_int8.wgsl")),
+            PackFormat::Iq4 => this
+                .part(include_str!("../../shaders/common/iq4.wgsl"))
+                .part(include_str!("../../shaders/common/weights_iq4.wgsl")),
         }
     }
 
     /// How to read int weights in groups of 32 for integer dot products.
     pub fn weight_groups(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        self.weight_constants(format, cols, tiled).part(match format {
-            PackFormat::Int { bits: 4, .. } => include_str!("../../shaders/common/group_int4.wgsl"),
-            _ => include_str!("../../shaders/common/group_int8.wgsl"),
-        })
+        let this = self.weight_constants(format, cols, tiled);
+        match format {
+            PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/group_int4.wgsl")),
+            _ => this.weight_bytes(format).part(include_str!("../../shaders/common/group_bytes.wgsl")),
+        }
     }
 
     /// How to write int weights as f16 to a tile, 32 of a row at a time.
     pub fn weight_halves(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        self.weight_constants(format, cols, tiled).part(match format {
-            PackFormat::Int { bits: 4, .. } => include_str!("../../shaders/common/halves_int4.wgsl"),
-            _ => include_str!("../../shaders/common/halves_int8.wgsl"),
-        })
+        let this = self.weight_constants(format, cols, tiled);
+        match format {
+            PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/halves_int4.wgsl")),
+            _ => this.weight_bytes(format).part(include_str!("../../shaders/common/halves_bytes.wgsl")),
+        }
+    }
+
+    /// How to read 32 weights of a row as int8, and their scales.
+    fn weight_bytes(self, format: PackFormat) -> Self {
+        let this = self
+            .part(include_str!("../../shaders/common/bytes.wgsl"))
+            .part(include_str!("../../shaders/common/block_scales.wgsl"));
+        match format {
+            PackFormat::Int { bits: 5 | 6, .. } => this
+                .part(include_str!("../../shaders/common/int56.wgsl"))
+                .part(include_str!("../../shaders/common/bytes_int56.wgsl")),
+            PackFormat::Iq4 => this
+                .part(include_str!("../../shaders/common/iq4.wgsl"))
+                .part(include_str!("../../shaders/common/bytes_iq4.wgsl")),
+            _ => this.part(include_str!("../../shaders/common/bytes_int8.wgsl")),
+        }
     }
 
     fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
@@ -108,16 +132,19 @@ impl Wgsl {
             .uint("SCALE_WORDS", format.scale_words(cols).max(1))
             .bool("TILED", tiled)
             .part(include_str!("../../shaders/common/weight_place.wgsl"));
-        match format {
-            PackFormat::F32 | PackFormat::F16 | PackFormat::BF16 => {
+        match format.layout() {
+            None => {
                 this.uint("GROUP", 32).bool("OFFSET", false).part(include_str!("../../shaders/common/scales_none.wgsl"))
             }
-            PackFormat::Int { group, offset, .. } => {
-                this.uint("GROUP", group as usize).bool("OFFSET", offset).part(match offset {
+            Some((bits, group, offset)) => this
+                .uint("BITS", bits as usize)
+                .uint("LOW_WORDS", padded_cols(cols) / 8)
+                .uint("GROUP", group)
+                .bool("OFFSET", offset)
+                .part(match offset {
                     false => include_str!("../../shaders/common/scales_symmetric.wgsl"),
                     true => include_str!("../../shaders/common/scales_offset.wgsl"),
-                })
-            }
+                }),
         }
     }
 

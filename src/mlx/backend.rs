@@ -90,7 +90,7 @@ impl MlxBackend {
     ///
     /// Errors: as [`MlxBackend::load`].
     pub async fn synthetic(config: ModelConfig, options: &LoadOptions, mlx: MlxOptions, seed: u64) -> Result<Self> {
-        Self::make(&SyntheticSource::new(config), options, mlx, Some(seed), &mut |_| ()).await
+        Self::make(&SyntheticSource::with_int8_embedding(config), options, mlx, Some(seed), &mut |_| ()).await
     }
 
     async fn make(

@@ -31,10 +31,13 @@ pub struct MlxMatrix {
 }
 
 impl MlxMatrix {
-    /// Room for a matrix: integers stay what they are where MLX has their groups; all else is stored as `compute`.
+    /// Room for a matrix: integers stay what they are, those of 5 and 6 bits and levels in bytes, where MLX has their groups; all else is
+    /// stored as `compute`.
     pub fn zeros(format: PackFormat, rows: usize, cols: usize, compute: Dtype) -> Result<MlxMatrix> {
-        let PackFormat::Int { bits, group, .. } = format else { return MlxMatrix::dense(rows, cols, compute) };
-        let (words, bits) = (format.data_words(cols), bits as usize);
+        let PackFormat::Int { bits, group, .. } = format.widened() else {
+            return MlxMatrix::dense(rows, cols, compute);
+        };
+        let (words, bits) = (format.widened().data_words(cols), bits as usize);
         let padded = words * 32 / bits;
         if !GROUPS.contains(&group) || !padded.is_multiple_of(group as usize) {
             return MlxMatrix::dense(rows, cols, compute);
@@ -55,7 +58,8 @@ impl MlxMatrix {
         match &mut self.weights {
             Weights::Dense(array) => array.write(first_row * self.cols * compute.bytes(), &dense_rows(packed, compute)),
             Weights::Quantized(quantized) => {
-                let rows = AffineRows::new(packed, compute);
+                let packed = packed.widened();
+                let rows = AffineRows::new(&packed, compute);
                 let groups = self.padded / quantized.group;
                 quantized
                     .words
@@ -125,7 +129,7 @@ struct AffineRows {
 }
 
 impl AffineRows {
-    /// Of `packed` integers; scales and biases are values of `compute`.
+    /// Of `packed` integers of 4 or 8 bits; scales and biases are values of `compute`.
     fn new(packed: &PackedRows, compute: Dtype) -> AffineRows {
         let PackFormat::Int { bits, group, offset } = packed.format else {
             return AffineRows { words: Vec::new(), scales: Vec::new(), biases: Vec::new() };

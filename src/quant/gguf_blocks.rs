@@ -23,9 +23,11 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
         Dtype::BF16 => PackFormat::BF16,
         Dtype::Q4_0 => PackFormat::INT4,
         Dtype::Q4_1 | Dtype::Q4_K => PackFormat::Int { bits: 4, group: 32, offset: true },
-        Dtype::Q5_0 | Dtype::Q8_0 | Dtype::IQ4_NL | Dtype::IQ4_XS => PackFormat::INT8,
-        Dtype::Q5_1 | Dtype::Q5_K => PackFormat::Int { bits: 8, group: 32, offset: true },
-        Dtype::Q6_K => PackFormat::Int { bits: 8, group: 16, offset: false },
+        Dtype::Q8_0 => PackFormat::INT8,
+        Dtype::IQ4_NL | Dtype::IQ4_XS => PackFormat::Iq4,
+        Dtype::Q5_0 => PackFormat::Int { bits: 5, group: 32, offset: false },
+        Dtype::Q5_1 | Dtype::Q5_K => PackFormat::Int { bits: 5, group: 32, offset: true },
+        Dtype::Q6_K => PackFormat::Int { bits: 6, group: 16, offset: false },
         Dtype::Packed(format) => format,
     }
 }
@@ -34,7 +36,7 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
 /// group `i / group`; lengths, zero point and whether there is an offset follow from the type's
 /// [`native_format`].
 pub(super) struct Block {
-    /// Stored form: negative integers in two's complement.
+    /// Stored form: negative integers in two's complement, of 8 bits.
     pub q: [u8; MAX_BLOCK],
     pub scales: [f32; MAX_BLOCK / MIN_GROUP],
     pub offsets: [f32; MAX_BLOCK / MIN_GROUP],
@@ -143,7 +145,6 @@ impl Block {
     fn iq4_nl(&mut self, bytes: &[u8]) {
         self.scales[0] = f16_at(bytes, 0);
         nibbles(&bytes[2..18], &mut self.q[..32]);
-        choose_levels(&mut self.q[..32]);
     }
 
     /// d f16, the upper 2 bits of 8 scales (u16), their lower 4, 256 nibbles as in IQ4_NL; scales are stored with 32
@@ -155,7 +156,6 @@ impl Block {
             let scale = low as i32 | ((high >> (2 * group) & 3) << 4) as i32;
             self.scales[group] = d * (scale - 32) as f32;
             nibbles(&bytes[8 + 16 * group..][..16], q);
-            choose_levels(q);
         }
     }
 
@@ -177,14 +177,8 @@ impl Block {
     }
 }
 
-/// The uneven steps of IQ4 types, denser around 0.
-const IQ4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-
-fn choose_levels(q: &mut [u8]) {
-    for q in q {
-        *q = IQ4_LEVELS[(*q & 15) as usize] as u8;
-    }
-}
+/// The uneven steps of IQ4 types, denser around 0 (ggml's `kvalues_iq4nl`).
+pub const IQ4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The low nibbles of `bytes`, then the high ones.
 #[inline]

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{
-    PackFormat, PackedRows,
+    PackFormat, PackedRows, group_for,
     pack::RowWriter,
     round::{self, MAX_GROUP},
 };
@@ -142,13 +142,18 @@ impl Grouped {
     }
 
     /// The format that holds the matrix with its integers as they are: without offset if all groups count from the
-    /// middle. Larger groups than a format has repeat their scales. `bytes` must have passed [`Grouped::check`].
+    /// middle. Groups that formats lack repeat their scales in the widest that divides them. `bytes` must have passed [`Grouped::check`].
     pub fn format(&self, bytes: GroupedBytes<'_>) -> PackFormat {
         let bits = match self.integers {
             Integers::Nibbles | Integers::SignedBytes { narrow: true } => 4,
             Integers::Bytes | Integers::SignedBytes { narrow: false } => 8,
         };
-        let group = if self.group.is_multiple_of(32) || self.group >= self.cols { 32 } else { 16 };
+        let group = match self.group.min(self.cols) {
+            columns if columns.is_multiple_of(32) => group_for(columns),
+            // Padding fills a row's only group.
+            _ if self.group >= self.cols => 32,
+            _ => 16,
+        };
         let symmetric = self.zeros == Zeros::Middle
             || (0..self.rows).into_par_iter().all(|row| {
                 (0..self.groups()).all(|g| {
@@ -207,7 +212,7 @@ impl Grouped {
         let scales = packed.scales.par_chunks_exact_mut(scale_words.max(1));
         let fault = data.zip(scales).enumerate().find_map_first(|(index, (data, scales))| {
             let row = rows.start + index;
-            let mut out = RowWriter { bits, group: group as usize, offset, data, scales, groups: 0 };
+            let mut out = RowWriter::new((bits, group as usize, offset), self.cols, data, scales);
             self.pack_row(bytes, row, &mut out).err().map(|reason| format!("row {row}, {reason}"))
         });
         fault.map_or(Ok(packed), Err)

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Dtype, PackFormat, PackedRows,
+    COLUMN_ALIGN, Dtype, PackFormat, PackedRows, group_for,
     pack::RowWriter,
     pack_rows,
     round::{self, MAX_GROUP},
@@ -61,16 +61,20 @@ impl Spec {
         Spec { bits, group: Some(32), symmetric: true, method: Method::MinMax }
     }
 
-    /// The format of the result; larger groups repeat their scales.
+    /// The format of the result. Groups that formats lack repeat their scales in smaller ones, those of whole rows in groups
+    /// of 32.
     pub fn format(&self) -> PackFormat {
-        let group = if self.group == Some(16) { 16 } else { 32 };
-        PackFormat::Int { bits: self.bits, group, offset: !self.symmetric }
+        PackFormat::Int { bits: self.bits, group: self.width() as u32, offset: !self.symmetric }
+    }
+
+    /// Columns that share a scale in the format.
+    fn width(&self) -> usize {
+        self.group.map_or(32, |group| group_for(group) as usize)
     }
 
     /// Columns that share a scale in rows of `cols`; a row's last group may be shorter.
     pub fn group_columns(&self, cols: usize) -> usize {
-        let width = if self.group == Some(16) { 16 } else { 32 };
-        self.group.unwrap_or(cols).max(width)
+        self.group.unwrap_or(cols).max(self.width())
     }
 
     /// Groups of a row of `cols` columns.
@@ -84,7 +88,7 @@ impl Spec {
         (lowest, highest)
     }
 
-    /// Quantizes rows of floats, and measures the error. [`Method::MinMax`] in groups of 16 or 32 gives exactly what
+    /// Quantizes rows of floats, and measures the error. [`Method::MinMax`] in the formats' groups gives exactly what
     /// [`pack_rows`] does.
     ///
     /// Errors: as [`pack_rows`].
@@ -96,7 +100,7 @@ impl Spec {
         cols: usize,
     ) -> Result<(PackedRows, Squares), String> {
         let packed = match (self.method, self.group) {
-            (Method::MinMax, Some(16 | 32)) => pack_rows(dtype, bytes, rows, cols, self.format())?,
+            (Method::MinMax, Some(16 | 32 | 64 | 128)) => pack_rows(dtype, bytes, rows, cols, self.format())?,
             _ => self.search(dtype, bytes, rows, cols, None)?,
         };
         measure(dtype, bytes, packed)
@@ -160,8 +164,8 @@ impl Spec {
         if let Some(at) = round::first_non_finite(values) {
             return Err(format!("column {at} is {}", values[at]));
         }
-        let width = if self.group == Some(16) { 16 } else { 32 };
-        let mut out = RowWriter { bits: self.bits, group: width, offset: !self.symmetric, data, scales, groups: 0 };
+        let width = self.width();
+        let mut out = RowWriter::new((self.bits, width, !self.symmetric), values.len(), data, scales);
         let group = self.group_columns(values.len());
         for (index, group_values) in values.chunks(group).enumerate() {
             let given = chosen.and_then(|chosen| Levels::of(self.bits, self.symmetric).stored(chosen[index]));
@@ -174,7 +178,7 @@ impl Spec {
                 for (q, value) in q.iter_mut().zip(chunk) {
                     *q = steps.integer(*value) as u8;
                 }
-                out.push(&q[..width], steps.scale, steps.offset);
+                out.push(&q[..chunk.len().next_multiple_of(width.min(COLUMN_ALIGN))], steps.scale, steps.offset);
             }
         }
         Ok(())
@@ -398,8 +402,10 @@ mod tests {
 
     #[test]
     fn min_max_is_what_loading_makes() {
-        for bits in [4, 8] {
-            let spec = Spec::min_max(bits);
+        let groups = [16, 32, 64, 128].map(Some);
+        for (bits, group) in [4, 8].into_iter().flat_map(|bits| groups.map(|group| (bits, group))) {
+            let spec = Spec { group, ..Spec::min_max(bits) };
+            assert_eq!(spec.format().to_string(), format!("int{bits} g{}", group.unwrap_or_default()));
             let (packed, _) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
             assert_eq!(packed, pack_rows(Dtype::BF16, &weights(), ROWS, COLS, spec.format()).unwrap());
             // The search's own way to the same integers.

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of files or devices.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 mod gguf_blocks;
 pub mod grouped;
@@ -13,7 +13,7 @@ mod round;
 mod steps;
 mod unpack;
 
-pub use gguf_blocks::native_format;
+pub use gguf_blocks::{IQ4_LEVELS, native_format};
 pub use pack::pack_rows;
 pub use unpack::dequantize;
 
@@ -147,10 +147,15 @@ pub fn padded_cols(cols: usize) -> usize {
 /// * `Int { bits: 4 }`: word `w` holds q of weights 8w..8w+7; byte b holds weight 8w+b in its low
 ///   nibble and 8w+4+b in its high one; q is 0..=15.
 /// * `Int { bits: 8 }`: word `w` holds q of weights 4w..4w+3, byte b weight 4w+b; q is an i8.
+/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q as `Int { bits: 4 }` lays them, then the high
+///   ones: of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in its bits 2k and 2k+1; of 5 bits, that of
+///   weight 32w+4k+b in its bit k. Zeros fill up a multiple of four words. q is in two's complement, or from 0 on
+///   with an offset.
+/// * `Iq4`: nibbles as `Int { bits: 4 }` lays them; each chooses one of [`IQ4_LEVELS`], which is q. Groups of 32.
 ///
-/// Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
+/// The last group of a row may be cut short by its end. Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
 /// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half).
-/// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for 8 bits without offset,
+/// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for more bits without offset and for `Iq4`,
 /// `scale·q + offset` with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackFormat {
@@ -158,6 +163,15 @@ pub enum PackFormat {
     F16,
     BF16,
     Int { bits: u8, group: u32, offset: bool },
+    Iq4,
+}
+
+/// Columns that may share a scale.
+const GROUPS: [u32; 4] = [16, 32, 64, 128];
+
+/// The widest of the formats' groups that divides a group of so many columns, a multiple of 16.
+fn group_for(columns: usize) -> u32 {
+    GROUPS.into_iter().rev().find(|group| columns.is_multiple_of(*group as usize)).unwrap_or(16)
 }
 
 impl PackFormat {
@@ -166,25 +180,47 @@ impl PackFormat {
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
 
+    /// Bits of an integer as it lies, columns that share a scale, and whether groups have offsets; `None` for float formats.
+    pub(crate) fn layout(self) -> Option<(u8, usize, bool)> {
+        match self {
+            PackFormat::Int { bits, group, offset } => Some((bits, group as usize, offset)),
+            PackFormat::Iq4 => Some((4, 32, false)),
+            PackFormat::F32 | PackFormat::F16 | PackFormat::BF16 => None,
+        }
+    }
+
+    /// Columns that share a scale; `None` for float formats.
+    pub fn group(self) -> Option<usize> {
+        self.layout().map(|(_, group, _)| group)
+    }
+
+    /// The format that has the integers in bytes, where they have 5 or 6 bits or are levels; else the same.
+    pub fn widened(self) -> PackFormat {
+        match self {
+            PackFormat::Int { bits: 5 | 6, group, offset } => PackFormat::Int { bits: 8, group, offset },
+            PackFormat::Iq4 => PackFormat::INT8,
+            format => format,
+        }
+    }
+
     /// u32 words of weights in a row.
     pub fn data_words(self, cols: usize) -> usize {
         let cols = padded_cols(cols);
         match self {
             PackFormat::F32 => cols,
             PackFormat::F16 | PackFormat::BF16 => cols / 2,
+            // Whole runs of four words, as kernels load the low bits.
+            PackFormat::Int { bits: bits @ (5 | 6), .. } => (cols * bits as usize / 32).next_multiple_of(4),
             PackFormat::Int { bits, .. } => cols * bits as usize / 32,
+            PackFormat::Iq4 => cols / 8,
         }
     }
 
     /// u32 words of scales in a row; 0 for float formats.
     pub fn scale_words(self, cols: usize) -> usize {
-        match self {
-            PackFormat::Int { group, offset, .. } => {
-                let groups = padded_cols(cols) / group as usize;
-                if offset { groups } else { groups.div_ceil(2) }
-            }
-            _ => 0,
-        }
+        let Some((_, group, offset)) = self.layout() else { return 0 };
+        let groups = padded_cols(cols).div_ceil(group);
+        if offset { groups } else { groups.div_ceil(2) }
     }
 
     /// Bytes of one row on the device.
@@ -198,6 +234,7 @@ impl PackFormat {
             PackFormat::F32 => 32.0,
             PackFormat::F16 | PackFormat::BF16 => 16.0,
             PackFormat::Int { bits, group, offset } => bits as f32 + if offset { 32.0 } else { 16.0 } / group as f32,
+            PackFormat::Iq4 => 4.5,
         }
     }
 
@@ -210,7 +247,7 @@ impl PackFormat {
     }
 }
 
-/// `int4 g32`, `int8 g16`, `int4 g32+offset`, `f16`.
+/// `int4 g32`, `int6 g16`, `int4 g32+offset`, `iq4 g32`, `f16`.
 impl fmt::Display for PackFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -220,6 +257,7 @@ impl fmt::Display for PackFormat {
             PackFormat::Int { bits, group, offset } => {
                 write!(f, "int{bits} g{group}{}", if *offset { "+offset" } else { "" })
             }
+            PackFormat::Iq4 => f.write_str("iq4 g32"),
         }
     }
 }
@@ -229,9 +267,9 @@ impl FromStr for PackFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let groups = [16, 32].into_iter().flat_map(|group| [(group, false), (group, true)]);
-        let ints = groups.flat_map(|(group, offset)| [4, 8].map(|bits| PackFormat::Int { bits, group, offset }));
-        let mut formats = [PackFormat::F32, PackFormat::F16, PackFormat::BF16].into_iter().chain(ints);
+        let groups = GROUPS.into_iter().flat_map(|group| [(group, false), (group, true)]);
+        let ints = groups.flat_map(|(group, offset)| [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset }));
+        let mut formats = [PackFormat::F32, PackFormat::F16, PackFormat::BF16, PackFormat::Iq4].into_iter().chain(ints);
         formats.find(|format| format.to_string() == text).ok_or_else(|| format!("unknown weight format {text:?}"))
     }
 }
@@ -250,6 +288,21 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
+    /// The same weights in [`PackFormat::widened`].
+    pub fn widened(&self) -> Cow<'_, PackedRows> {
+        let format = self.format.widened();
+        if format == self.format {
+            return Cow::Borrowed(self);
+        }
+        let mut data = Vec::with_capacity(self.rows * format.data_words(self.cols));
+        for row in 0..self.rows {
+            self.for_each_group(row, |_, q, _, _| {
+                data.extend(q.as_chunks().0.iter().map(|q| u32::from_le_bytes(q.map(|q| q as u8))));
+            });
+        }
+        Cow::Owned(PackedRows { format, data, scales: self.scales.clone(), ..*self })
+    }
+
     /// The rows as [`Dtype::Packed`] stores them: each its data, then its scales.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));

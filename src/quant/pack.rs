@@ -4,9 +4,9 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::{
-    Dtype, PackFormat, PackedRows,
+    COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows,
     gguf_blocks::Block,
-    native_format,
+    native_format, padded_cols,
     round::{self, MAX_GROUP},
     unpack::load_floats,
 };
@@ -16,7 +16,7 @@ const TASK_BYTES: usize = 64 << 10;
 
 /// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types, packed rows and plain
 /// floats into their [`native_format`], plain floats also into integers of 4 or 8 bits with groups
-/// of 16 or 32 (see the functions of `round` for how).
+/// of 16, 32, 64 or 128 (see the functions of `round` for how).
 ///
 /// Padded columns hold weight 0, but for formats with an offset, where they hold whatever lies
 /// nearest to 0 in a group's range: inputs must be padded with zeros there.
@@ -52,12 +52,12 @@ pub fn pack_rows(
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
     let data = packed.data.par_chunks_exact_mut(data_words);
     let source = data.zip(bytes.par_chunks_exact(row_bytes)).with_min_len(rows_per_task);
-    let fault = match format {
-        PackFormat::Int { bits, group, offset } => {
+    let fault = match format.layout() {
+        Some(layout) => {
             let scales = packed.scales.par_chunks_exact_mut(scale_words);
             let rows = source.zip(scales).enumerate();
             rows.find_map_first(|(row, ((data, bytes), scales))| {
-                let mut out = RowWriter { bits, group: group as usize, offset, data, scales, groups: 0 };
+                let mut out = RowWriter::new(layout, cols, data, scales);
                 let done = match dtype.is_float() {
                     true => quantize_row(dtype, bytes, &mut out),
                     false => repack_row(dtype, bytes, &mut out),
@@ -65,7 +65,7 @@ pub fn pack_rows(
                 done.err().map(|reason| (row, reason))
             })
         }
-        _ => source
+        None => source
             .enumerate()
             .find_map_first(|(row, (data, bytes))| copy_row(dtype, bytes, data).err().map(|reason| (row, reason))),
     };
@@ -78,7 +78,7 @@ pub fn pack_rows(
 /// Whether [`pack_rows`] packs `dtype` as `format`.
 fn can_hold(format: PackFormat, dtype: Dtype) -> bool {
     match format {
-        PackFormat::Int { bits: 4 | 8, group: 16 | 32, .. } if dtype.is_float() => true,
+        PackFormat::Int { bits: 4 | 8, group, .. } if dtype.is_float() && GROUPS.contains(&group) => true,
         _ => format == native_format(dtype),
     }
 }
@@ -120,19 +120,21 @@ fn copy_row(dtype: Dtype, bytes: &[u8], data: &mut [u32]) -> Result<(), String> 
 /// Rounds floats to integers, and pads them.
 fn quantize_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(), String> {
     let (bits, group, offset) = (out.bits, out.group, out.offset);
+    let mut q = [0; MAX_GROUP];
     for_float_groups(dtype, bytes, group, |values, real| {
+        let q = &mut q[..values.len()];
         let rounded = match (bits, offset) {
-            (bits, true) => round::affine(values, real, bits)?,
-            (4, false) => round::symmetric_int4(values)?,
-            _ => round::symmetric_int8(values)?,
+            (bits, true) => round::affine(values, real, bits, q)?,
+            (4, false) => round::symmetric_int4(values, q)?,
+            _ => round::symmetric_int8(values, q)?,
         };
-        out.push(&rounded.q[..group], rounded.scale, rounded.offset);
+        out.push(q, rounded.scale, rounded.offset);
         Ok(())
     })
 }
 
 /// Calls `visit` with each group of a row as f32 and how many of its values are real; a last, partial
-/// group is padded with zeros. Groups that are all padding stay as allocated, their scale is 0.
+/// group is padded with zeros as far as the row is. Groups that are all padding stay as allocated, their scale is 0.
 /// Errors if a value is not finite, or with `visit`'s reason.
 fn for_float_groups(
     dtype: Dtype,
@@ -142,11 +144,11 @@ fn for_float_groups(
 ) -> Result<(), String> {
     let size = dtype.block_bytes();
     let cols = bytes.len() / size;
-    let mut values = [0.0; MAX_GROUP];
-    let values = &mut values[..group];
+    let mut buffer = [0.0; MAX_GROUP];
     for start in (0..cols).step_by(group) {
         let end = (start + group).min(cols);
         let real = end - start;
+        let values = &mut buffer[..real.next_multiple_of(group.min(COLUMN_ALIGN))];
         load_floats(dtype, &bytes[start * size..end * size], &mut values[..real]);
         values[real..].fill(0.0);
         if let Some(at) = round::first_non_finite(values) {
@@ -173,33 +175,50 @@ fn repack_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(),
     Ok(())
 }
 
-/// Writes a row's groups one after another, as [`PackFormat`] lays them out. `scales` starts as zeros.
+/// Writes a row's groups one after another, as [`PackFormat`] lays them out.
 pub(super) struct RowWriter<'a> {
     pub bits: u8,
     pub group: usize,
     pub offset: bool,
-    pub data: &'a mut [u32],
-    pub scales: &'a mut [u32],
+    /// Of 5 or 6 bits, the low four.
+    data: &'a mut [u32],
+    /// The bits above them.
+    high: &'a mut [u32],
+    scales: &'a mut [u32],
     /// Groups written so far.
-    pub groups: usize,
+    groups: usize,
 }
 
-impl RowWriter<'_> {
-    /// Appends a group of integers in stored form.
+impl<'a> RowWriter<'a> {
+    /// For a row of so many columns in `(bits, group, offset)`; `data` and `scales` start as zeros.
+    pub fn new(
+        (bits, group, offset): (u8, usize, bool),
+        cols: usize,
+        data: &'a mut [u32],
+        scales: &'a mut [u32],
+    ) -> Self {
+        let low = if matches!(bits, 5 | 6) { padded_cols(cols) / 8 } else { data.len() };
+        let (data, high) = data.split_at_mut(low);
+        RowWriter { bits, group, offset, data, high, scales, groups: 0 }
+    }
+
+    /// Appends a group of integers in stored form; a row's last one may be shorter.
     #[inline]
     pub fn push(&mut self, q: &[u8], scale: f16, offset: f16) {
-        let words = self.group * self.bits as usize / 32;
-        let data = &mut self.data[self.groups * words..][..words];
-        if self.bits == 4 {
-            for (word, q) in data.iter_mut().zip(q.as_chunks::<8>().0) {
-                // Weights 0..4 are the low half of the eight bytes, 4..8 the high half.
-                let bytes = u64::from_le_bytes(*q);
-                *word = bytes as u32 | (bytes >> 32 << 4) as u32;
-            }
-        } else {
+        let start = self.groups * self.group;
+        if self.bits == 8 {
+            let data = &mut self.data[start / 4..][..q.len() / 4];
             for (word, q) in data.iter_mut().zip(q.as_chunks::<4>().0) {
                 *word = u32::from_le_bytes(*q);
             }
+        } else {
+            let data = &mut self.data[start / 8..][..q.len() / 8];
+            for (word, q) in data.iter_mut().zip(q.as_chunks::<8>().0) {
+                // Weights 0..4 are the low half of the eight bytes, 4..8 the high half.
+                let bytes = u64::from_le_bytes(*q) & 0x0f0f_0f0f_0f0f_0f0f;
+                *word = bytes as u32 | (bytes >> 32 << 4) as u32;
+            }
+            self.push_high(q);
         }
         let scale = scale.to_bits() as u32;
         match self.offset {
@@ -207,5 +226,23 @@ impl RowWriter<'_> {
             false => self.scales[self.groups / 2] |= scale << (16 * (self.groups % 2)),
         }
         self.groups += 1;
+    }
+
+    /// The bits above the fourth.
+    #[inline]
+    fn push_high(&mut self, q: &[u8]) {
+        let Some((bits, quads)) = high_bits(self.bits) else { return };
+        let mask = 0x0101_0101 * ((1 << bits) - 1);
+        for (quad, q) in (self.groups * self.group / 4..).zip(q.as_chunks::<4>().0) {
+            self.high[quad / quads] |= (u32::from_le_bytes(*q) >> 4 & mask) << (bits * (quad % quads));
+        }
+    }
+}
+
+/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are a word's.
+pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
+    match bits {
+        5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),
+        _ => None,
     }
 }

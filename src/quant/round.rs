@@ -6,13 +6,11 @@
 use half::f16;
 
 /// Longest group.
-pub(super) const MAX_GROUP: usize = 32;
+pub(super) const MAX_GROUP: usize = 128;
 
-/// Integers of a group in stored form, with their scale and offset.
+/// Scale and offset of a group; the offset is 0 for formats without.
 pub(super) struct Rounded {
-    pub q: [u8; MAX_GROUP],
     pub scale: f16,
-    /// 0 for formats without offset.
     pub offset: f16,
 }
 
@@ -47,27 +45,31 @@ fn magnitude_bits(values: &[f32]) -> i32 {
 /// as large is off by up to one step (it would be +8), all others by up to half a step.
 ///
 /// A scale under f16's smallest value becomes 0 and so do the weights (all below 2.4e-7).
-pub(super) fn symmetric_int4(values: &[f32]) -> Result<Rounded, String> {
+///
+/// Here and below, `q` gets the integers in stored form.
+pub(super) fn symmetric_int4(values: &[f32], q: &mut [u8]) -> Result<Rounded, String> {
     let largest = magnitude_bits(values) as u32;
     let extreme = values.iter().find(|value| value.to_bits() & 0x7fff_ffff == largest).copied().unwrap_or(0.0);
     let scale = step("scale", extreme / -8.0)?;
     let inverse = inverse(scale);
-    Ok(rounded(values, scale, f16::ZERO, |value| ((value * inverse + 8.5) as i32).clamp(0, 15)))
+    round_all(values, q, |value| ((value * inverse + 8.5) as i32).clamp(0, 15));
+    Ok(Rounded { scale, offset: f16::ZERO })
 }
 
 /// int8 without offset: the largest magnitude becomes ±127 steps, and every value is off by up to
 /// half a step.
-pub(super) fn symmetric_int8(values: &[f32]) -> Result<Rounded, String> {
+pub(super) fn symmetric_int8(values: &[f32], q: &mut [u8]) -> Result<Rounded, String> {
     let scale = step("scale", f32::from_bits(magnitude_bits(values) as u32) / 127.0)?;
     let inverse = inverse(scale);
     // The bias makes truncation round halves up; `as` saturates.
-    Ok(rounded(values, scale, f16::ZERO, |value| ((value * inverse + 128.5) as i32 - 128).clamp(-127, 127)))
+    round_all(values, q, |value| ((value * inverse + 128.5) as i32 - 128).clamp(-127, 127));
+    Ok(Rounded { scale, offset: f16::ZERO })
 }
 
 /// Integers with an offset: the steps reach from the smallest to the largest of the first `real` (≥ 1)
 /// values, and each of them is off by up to half a step and the offset's rounding to f16. The rest
 /// are padding: they get the nearest of these steps to what they hold.
-pub(super) fn affine(values: &[f32], real: usize, bits: u8) -> Result<Rounded, String> {
+pub(super) fn affine(values: &[f32], real: usize, bits: u8, q: &mut [u8]) -> Result<Rounded, String> {
     let (lowest, highest) = if bits == 4 { (0, 15) } else { (-128, 127) };
     let limits = (f32::INFINITY, f32::NEG_INFINITY);
     let (min, max) = values[..real].iter().fold(limits, |(min, max), &value| (min.min(value), max.max(value)));
@@ -77,9 +79,8 @@ pub(super) fn affine(values: &[f32], real: usize, bits: u8) -> Result<Rounded, S
     let (inverse, zero) = (inverse(scale), offset.to_f32());
     // Biased by 0.5 − lowest, so that truncation rounds halves up on the whole range.
     let bias = 0.5 - lowest as f32;
-    Ok(rounded(values, scale, offset, |value| {
-        (((value - zero) * inverse + bias) as i32 + lowest).clamp(lowest, highest)
-    }))
+    round_all(values, q, |value| (((value - zero) * inverse + bias) as i32 + lowest).clamp(lowest, highest));
+    Ok(Rounded { scale, offset })
 }
 
 /// [`finite_f16`] without the negative zero.
@@ -94,10 +95,8 @@ fn inverse(scale: f16) -> f32 {
 }
 
 #[inline]
-fn rounded(values: &[f32], scale: f16, offset: f16, round: impl Fn(f32) -> i32) -> Rounded {
-    let mut q = [0; MAX_GROUP];
+fn round_all(values: &[f32], q: &mut [u8], round: impl Fn(f32) -> i32) {
     for (q, &value) in q.iter_mut().zip(values) {
         *q = round(value) as u8;
     }
-    Rounded { q, scale, offset }
 }

@@ -3,9 +3,11 @@
 use half::{f16, slice::HalfFloatSliceExt};
 
 use super::{
-    Dtype, PackFormat, PackedRows,
+    Dtype, IQ4_LEVELS, PackFormat, PackedRows,
     gguf_blocks::Block,
     native_format,
+    pack::high_bits,
+    padded_cols,
     round::{self, MAX_GROUP},
 };
 
@@ -23,11 +25,12 @@ pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     }
     let mut values = vec![0.0; bytes.len() / block_bytes * block_len];
     match native_format(dtype) {
-        format @ PackFormat::Int { group, .. } => {
+        format @ (PackFormat::Int { .. } | PackFormat::Iq4) => {
+            let group = format.group().unwrap_or(1);
             let mut block = Block::default();
             for (bytes, values) in bytes.chunks_exact(block_bytes).zip(values.chunks_exact_mut(block_len)) {
                 block.decode(dtype, bytes);
-                let groups = values.chunks_exact_mut(group as usize).zip(block.q.chunks_exact(group as usize));
+                let groups = values.chunks_exact_mut(group).zip(block.q.chunks_exact(group));
                 for ((values, q), (&scale, &offset)) in groups.zip(block.scales.iter().zip(&block.offsets)) {
                     weights(format, q, scale, offset, values);
                 }
@@ -77,6 +80,11 @@ fn weights(format: PackFormat, q: &[u8], scale: f32, offset: f32, values: &mut [
                 *value = scale * (q as i8) as f32 + offset;
             }
         }
+        PackFormat::Iq4 => {
+            for (value, &q) in values.iter_mut().zip(q) {
+                *value = scale * IQ4_LEVELS[(q & 15) as usize] as f32;
+            }
+        }
         _ => {
             let zero_point = format.zero_point() as f32;
             for (value, &q) in values.iter_mut().zip(q) {
@@ -102,8 +110,8 @@ impl PackedRows {
             PackFormat::F32 => packed_floats(Dtype::F32, data, out),
             PackFormat::F16 => packed_floats(Dtype::F16, data, out),
             PackFormat::BF16 => packed_floats(Dtype::BF16, data, out),
-            PackFormat::Int { group, .. } => {
-                let mut groups = out.chunks_mut(group as usize);
+            PackFormat::Int { .. } | PackFormat::Iq4 => {
+                let mut groups = out.chunks_mut(self.format.group().unwrap_or(1));
                 self.for_each_group(row, |_, q, scale, offset| {
                     // The row may end before its last group of padding.
                     let values = groups.next().unwrap_or_default();
@@ -115,13 +123,13 @@ impl PackedRows {
         }
     }
 
-    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included: weight i
-    /// of the group is `scale·q[i] + offset`.
+    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included (the last may be
+    /// shorter): weight i of the group is `scale·q[i] + offset`.
     ///
     /// # Panics
     /// If the format has no integers, or there is no such row.
     pub fn for_each_group(&self, row: usize, mut visit: impl FnMut(usize, &[i8], f32, f32)) {
-        let PackFormat::Int { bits, group, offset } = self.format else {
+        let Some((bits, group, offset)) = self.format.layout() else {
             panic!("{} has no groups", self.format);
         };
         let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));
@@ -129,10 +137,17 @@ impl PackedRows {
         let scales = &self.scales[row * scale_words..][..scale_words];
         let zero_point = self.format.zero_point();
         let (mut stored, mut q) = ([0; MAX_GROUP], [0; MAX_GROUP]);
-        for (g, words) in data.chunks(group as usize * bits as usize / 32).enumerate() {
-            load_integers(bits, words, &mut stored);
+        let low_bits = if bits == 8 { 8 } else { 4 };
+        let (data, high) = data.split_at(padded_cols(self.cols) * low_bits / 32);
+        for (g, words) in data.chunks(group * low_bits / 32).enumerate() {
+            let (stored, q) = (&mut stored[..words.len() * 32 / low_bits], &mut q[..words.len() * 32 / low_bits]);
+            load_integers(low_bits, words, stored);
+            load_high_bits((bits, offset), high, g * group / 4, stored);
             for (q, stored) in q.iter_mut().zip(stored) {
-                *q = (stored as i8).wrapping_sub(zero_point);
+                *q = match self.format {
+                    PackFormat::Iq4 => IQ4_LEVELS[(*stored & 15) as usize],
+                    _ => (*stored as i8).wrapping_sub(zero_point),
+                };
             }
             let (scale, offset) = match offset {
                 true => (scales[g], (scales[g] >> 16) as u16),
@@ -140,7 +155,7 @@ impl PackedRows {
                 false => (scales[g / 2] >> (16 * (g % 2)), NEGATIVE_ZERO),
             };
             let (scale, offset) = (f16::from_bits(scale as u16), f16::from_bits(offset));
-            visit(g, &q[..group as usize], scale.to_f32(), offset.to_f32());
+            visit(g, q, scale.to_f32(), offset.to_f32());
         }
     }
 }
@@ -159,7 +174,7 @@ fn packed_floats(dtype: Dtype, data: &[u32], out: &mut [f32]) {
 
 /// The integers of a group from its words, in stored form: see [`PackFormat`].
 #[inline]
-fn load_integers(bits: u8, words: &[u32], q: &mut [u8]) {
+fn load_integers(bits: usize, words: &[u32], q: &mut [u8]) {
     if bits == 4 {
         for (q, &word) in q.as_chunks_mut().0.iter_mut().zip(words) {
             let (low, high) = (word & 0x0f0f_0f0f, word >> 4 & 0x0f0f_0f0f);
@@ -169,5 +184,18 @@ fn load_integers(bits: u8, words: &[u32], q: &mut [u8]) {
         for (q, &word) in q.as_chunks_mut().0.iter_mut().zip(words) {
             *q = word.to_le_bytes();
         }
+    }
+}
+
+/// Puts the bits above the fourth of 5- and 6-bit integers over the low ones of weights from quad `first` on, and extends
+/// their sign unless they have an offset.
+#[inline]
+fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mut [u8]) {
+    let Some((high_bits, quads)) = high_bits(bits) else { return };
+    let mask = 0x0101_0101 * ((1 << high_bits) - 1);
+    let unused = if offset { 0 } else { 8 - bits };
+    for (quad, q) in (first..).zip(q.as_chunks_mut::<4>().0) {
+        let above = (high[quad / quads] >> (high_bits * (quad % quads)) & mask) << 4;
+        *q = (u32::from_le_bytes(*q) | above).to_le_bytes().map(|q| ((q << unused) as i8 >> unused) as u8);
     }
 }

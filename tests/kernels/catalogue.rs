@@ -19,7 +19,7 @@ use gemma4_wgpu::{
 };
 
 /// All formats that kernels read.
-pub const FORMATS: [PackFormat; 8] = [
+pub const FORMATS: [PackFormat; 15] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -28,6 +28,13 @@ pub const FORMATS: [PackFormat; 8] = [
     PackFormat::INT8,
     PackFormat::Int { bits: 8, group: 32, offset: true },
     PackFormat::Int { bits: 8, group: 16, offset: false },
+    PackFormat::Int { bits: 5, group: 32, offset: false },
+    PackFormat::Int { bits: 5, group: 32, offset: true },
+    PackFormat::Int { bits: 6, group: 16, offset: false },
+    PackFormat::Int { bits: 4, group: 64, offset: false },
+    PackFormat::Int { bits: 4, group: 128, offset: true },
+    PackFormat::Int { bits: 8, group: 128, offset: false },
+    PackFormat::Iq4,
 ];
 
 /// All variants of the kernels, for devices with subgroups of at least `subgroup` invocations.
@@ -168,7 +175,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
     for emit in [Emit::Floats, Emit::Q8, Emit::Halves { m_stride: 512 }] {
         all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts: 3, part_stride: 512 * 5376, emit }));
     }
-    for format in FORMATS.into_iter().filter(|format| matches!(format, PackFormat::Int { .. })) {
+    for format in FORMATS.into_iter().filter(|format| format.group().is_some()) {
         let linear = Linear {
             format,
             rows: 5376,

@@ -10,7 +10,7 @@ use gemma4_wgpu::{
         },
         tile,
     },
-    quant::{self, Dtype, PackFormat},
+    quant::{self, Dtype, PackFormat, PackedRows},
 };
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -19,6 +19,9 @@ use crate::{catalogue::FORMATS, harness::*};
 
 /// Random weights in a format.
 pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
+    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 = format {
+        return stored_weights(format, rows, cols, seed);
+    }
     let values = random(rows * cols, seed);
     let (dtype, bytes): (Dtype, Vec<u8>) = match format {
         PackFormat::F16 => (Dtype::F16, values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
@@ -26,6 +29,16 @@ pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMa
         _ => (Dtype::F32, bytemuck::cast_slice(&values).to_vec()),
     };
     CpuMatrix::new(quant::pack_rows(dtype, &bytes, rows, cols, format).expect("the format packs"))
+}
+
+/// Random integers in a format that floats are not rounded to.
+fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
+    let word = |x: f32| x.to_bits().wrapping_mul(0x9e37_79b9);
+    let data = random(rows * format.data_words(cols), seed).into_iter().map(|x| word(x) ^ word(x) >> 15);
+    let steps = random(2 * rows * format.scale_words(cols), seed + 1);
+    let step = |x: f32| f16::from_f32(x / 32.0).to_bits() as u32;
+    let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16).collect();
+    CpuMatrix::new(PackedRows { format, rows, cols, data: data.collect(), scales })
 }
 
 struct Case {
@@ -120,7 +133,7 @@ fn check(gpu: &Gpu, case: &Case) {
             assert_close(&format!("matmul_lanes {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
         }
     }
-    if gpu.variant().coop && matches!(case.format, PackFormat::Int { .. }) {
+    if gpu.variant().coop && case.format.group().is_some() {
         check_coop(gpu, case, &expected, [&data, &scales, &device_x]);
     }
     if Linear::supports_q8(case.format) {

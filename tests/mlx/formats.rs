@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::tensors::{array, ids, random, values};
 use crate::common::assert_close;
 
-const FORMATS: [PackFormat; 8] = [
+const FORMATS: [PackFormat; 15] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -19,10 +19,25 @@ const FORMATS: [PackFormat; 8] = [
     PackFormat::INT8,
     PackFormat::Int { bits: 8, group: 32, offset: true },
     PackFormat::Int { bits: 8, group: 16, offset: false },
+    PackFormat::Int { bits: 5, group: 32, offset: false },
+    PackFormat::Int { bits: 5, group: 32, offset: true },
+    PackFormat::Int { bits: 6, group: 16, offset: false },
+    PackFormat::Int { bits: 4, group: 64, offset: false },
+    PackFormat::Int { bits: 4, group: 128, offset: true },
+    PackFormat::Int { bits: 8, group: 128, offset: false },
+    PackFormat::Iq4,
 ];
 
 fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
     let source = random(rows * cols, 1);
+    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 = format {
+        // Floats are not rounded to these.
+        let word = |x: &f32| x.to_bits().wrapping_mul(0x9e37_79b9).reverse_bits();
+        let step = |x: &f32| 0x0001_0001 * f16::from_f32(x / 64.0).to_bits() as u32;
+        let data = source.iter().cycle().map(word).take(rows * format.data_words(cols)).collect();
+        let scales = source.iter().cycle().map(step).take(rows * format.scale_words(cols)).collect();
+        return PackedRows { format, rows, cols, data, scales };
+    }
     let (stored, bytes): (Stored, Vec<u8>) = match format {
         PackFormat::F16 => (Stored::F16, source.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
         PackFormat::BF16 => (Stored::BF16, source.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),

@@ -19,13 +19,14 @@ pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
     let cols = info.shape.last().copied().unwrap_or(0);
     match format {
         _ if !cols.is_multiple_of(BLOCK) => Err(format!("{cols} columns do not fill GGUF's blocks of {BLOCK}")),
-        PackFormat::Int { bits: 4, group: 32, offset: false } => Ok(Dtype::Q4_0),
-        PackFormat::Int { bits: 4, group: 32, offset: true } => Ok(Dtype::Q4_1),
-        PackFormat::Int { bits: 8, group: 32, offset: false } => Ok(Dtype::Q8_0),
+        // Larger groups repeat their scales.
+        PackFormat::Int { bits: 4, group: 32.., offset: false } => Ok(Dtype::Q4_0),
+        PackFormat::Int { bits: 4, group: 32.., offset: true } => Ok(Dtype::Q4_1),
+        PackFormat::Int { bits: 8, group: 32.., offset: false } => Ok(Dtype::Q8_0),
         PackFormat::F32 => Ok(Dtype::F32),
         PackFormat::F16 => Ok(Dtype::F16),
         PackFormat::BF16 => Ok(Dtype::BF16),
-        _ => Err(format!("GGUF has no type that holds {format} exactly")),
+        _ => Err(format!("no GGUF type that is written here holds {format} exactly")),
     }
 }
 
@@ -40,19 +41,21 @@ pub fn convert<'a>(info: &TensorInfo, bytes: &'a [u8], rows: usize) -> Result<Co
     let mut out = Vec::with_capacity(bytes.len());
     for row in 0..rows {
         packed.for_each_group(row, |_, q, scale, offset| {
-            // These were f16.
-            out.extend(f16::from_f32(scale).to_le_bytes());
-            if has_offset {
-                out.extend(f16::from_f32(offset).to_le_bytes());
-            }
-            match bits {
-                4 => {
-                    let zero_point = if has_offset { 0 } else { 8 };
-                    let (low, high) = q.split_at(BLOCK / 2);
-                    let nibble = |q: &i8| (q + zero_point) as u8;
-                    out.extend(low.iter().zip(high).map(|(low, high)| nibble(low) | nibble(high) << 4));
+            for q in q.chunks_exact(BLOCK) {
+                // These were f16.
+                out.extend(f16::from_f32(scale).to_le_bytes());
+                if has_offset {
+                    out.extend(f16::from_f32(offset).to_le_bytes());
                 }
-                _ => out.extend(q.iter().map(|q| *q as u8)),
+                match bits {
+                    4 => {
+                        let zero_point = if has_offset { 0 } else { 8 };
+                        let (low, high) = q.split_at(BLOCK / 2);
+                        let nibble = |q: &i8| (q + zero_point) as u8;
+                        out.extend(low.iter().zip(high).map(|(low, high)| nibble(low) | nibble(high) << 4));
+                    }
+                    _ => out.extend(q.iter().map(|q| *q as u8)),
+                }
             }
         });
     }
@@ -97,6 +100,24 @@ mod tests {
     }
 
     #[test]
+    fn larger_groups_repeat_their_scales() {
+        let (rows, cols) = (2, 160);
+        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 45.0) / 50.0).collect();
+        for (bits, group, offset) in [(4, 64, false), (4, 128, true), (8, 128, false)] {
+            let format = PackFormat::Int { bits, group, offset };
+            let packed = pack_rows(Dtype::F32, bytemuck::cast_slice(&values), rows, cols, format).unwrap();
+            let info = TensorInfo { dtype: Dtype::Packed(format), shape: vec![rows, cols] };
+            let stored = packed.to_bytes();
+            let found = dequantize(block_type(&info).unwrap(), &convert(&info, &stored, rows).unwrap()).unwrap();
+            for (row, found) in found.chunks(cols).enumerate() {
+                let mut expected = vec![0.0; cols];
+                packed.dequantize_row(row, &mut expected);
+                assert_eq!(found, expected, "{format}, row {row}");
+            }
+        }
+    }
+
+    #[test]
     fn what_has_no_blocks() {
         let of = |bits, group, offset, cols| {
             block_type(&TensorInfo {
@@ -106,6 +127,9 @@ mod tests {
         };
         assert!(of(8, 32, true, 64).unwrap_err().contains("int8 g32+offset"));
         assert!(of(8, 16, false, 64).is_err() && of(4, 16, false, 64).is_err());
+        let info = TensorInfo { dtype: Dtype::Packed(PackFormat::Iq4), shape: vec![1, 64] };
+        assert!(block_type(&info).unwrap_err().contains("iq4 g32"));
+        assert!(of(6, 16, false, 64).unwrap_err().contains("int6 g16") && of(5, 32, true, 64).is_err());
         assert!(of(4, 32, false, 48).unwrap_err().contains("48 columns"));
     }
 }

@@ -30,16 +30,20 @@ pub fn matmul(weights: &CpuMatrix, x: &[f32], out: &mut [f32]) {
 pub fn matmul_q8(weights: &CpuMatrix, x: &QuantizedRows, out: &mut [f32]) {
     let (n_in, n_out) = (weights.in_features(), weights.out_features());
     assert_eq!((x.cols, out.len()), (n_in, x.rows * n_out));
+    let columns = weights.packed().format.group().expect("integers");
     for_each_feature(x.rows, n_in, n_out, out, |feature, _, out| {
         out.fill(0.0);
         weights.packed().for_each_group(feature, |group, q, scale, offset| {
-            let start = group * q.len();
+            let start = group * columns;
             for (row, out) in out.iter_mut().enumerate() {
-                let at = row * x.groups * QUANTIZE_GROUP + start;
-                let values = &x.values[at..][..q.len()];
-                let product: i32 = q.iter().zip(values).map(|(&q, &x)| q as i32 * x as i32).sum();
-                let sum: i32 = values.iter().map(|&x| x as i32).sum();
-                *out += x.scales[at / QUANTIZE_GROUP] * (scale * product as f32 + offset * sum as f32);
+                let first = row * x.groups * QUANTIZE_GROUP + start;
+                // Activations have a scale for every 32, or a part of them.
+                for (at, q) in (first..).step_by(QUANTIZE_GROUP).zip(q.chunks(QUANTIZE_GROUP)) {
+                    let values = &x.values[at..][..q.len()];
+                    let product: i32 = q.iter().zip(values).map(|(&q, &x)| q as i32 * x as i32).sum();
+                    let sum: i32 = values.iter().map(|&x| x as i32).sum();
+                    *out += x.scales[at / QUANTIZE_GROUP] * (scale * product as f32 + offset * sum as f32);
+                }
             }
         });
     });
@@ -110,12 +114,14 @@ mod tests {
         out
     }
 
-    const INTEGERS: [PackFormat; 5] = [
+    const INTEGERS: [PackFormat; 7] = [
         PackFormat::INT4,
         PackFormat::INT8,
         PackFormat::Int { bits: 4, group: 32, offset: true },
         PackFormat::Int { bits: 8, group: 32, offset: true },
         PackFormat::Int { bits: 8, group: 16, offset: false },
+        PackFormat::Int { bits: 4, group: 64, offset: true },
+        PackFormat::Int { bits: 8, group: 128, offset: false },
     ];
 
     #[test]

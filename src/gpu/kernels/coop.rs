@@ -20,8 +20,8 @@ pub struct MatmulCoop {
 }
 
 impl MatmulCoop {
-    /// Whether the kernel can make this product: int weights in groups of 32 (or of 16 in int8 without
-    /// offsets), whole blocks of 16 results, aligned for 16 bytes.
+    /// Whether the kernel can make this product: int weights in groups of 32 or more (or of 16 in 5 to 8 bits
+    /// without offsets), whole blocks of 16 results, aligned for 16 bytes.
     pub fn can_run(variant: &Variant, linear: &Linear) -> bool {
         variant.coop
             && Linear::supports_q8(linear.format)

@@ -29,12 +29,10 @@ pub struct Linear {
 pub const TILE_ROWS: usize = 16;
 
 impl Linear {
-    /// Whether [`MatvecQ8`] can run this format: offsets need the activations' sums, which are kept for groups of 32.
+    /// Whether [`MatvecQ8`] can run this format: offsets and int4's zero point need the activations' sums, which are kept for
+    /// groups of 32.
     pub fn supports_q8(format: PackFormat) -> bool {
-        match format {
-            PackFormat::Int { bits, group, offset } => group == 32 || (group == 16 && bits == 8 && !offset),
-            _ => false,
-        }
+        format.layout().is_some_and(|(bits, group, offset)| group >= 32 || (bits > 4 && !offset))
     }
 
     pub(super) fn cost(&self) -> Cost {
@@ -146,7 +144,7 @@ impl Kernel for Matmul {
                 .0
                 .constants()
                 // Unquantized weights are for exactness; int weights lose nothing that f16 would keep.
-                .real(variant.f16 && matches!(self.0.format, PackFormat::Int { .. }))
+                .real(variant.f16 && self.0.format.group().is_some())
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .bool("OVER_OUTPUTS", self.0.over_outputs)
                 .part(include_str!("../../../shaders/matmul.wgsl"))

@@ -1,0 +1,34 @@
+// 32 weights of 5 or 6 bits of a row.
+struct Stored {
+    low: vec4<u32>,
+    high: vec2<u32>, // words of 6 bits; one of 5 bits, twice
+}
+
+fn load_stored(row: u32, block: u32) -> Stored {
+    let low = data[data_four(row, block)];
+    if BITS == 6u {
+        let four = data_four(row, LOW_WORDS / 4u + block / 2u);
+        let at = (block % 2u) * 2u;
+        return Stored(low, vec2<u32>(data[four][at], data[four][at + 1u]));
+    }
+    return Stored(low, vec2<u32>(data[data_four(row, LOW_WORDS / 4u + block / 4u)][block % 4u]));
+}
+
+// How far up the high bits of a word's even quads go.
+const UP: vec4<u32> = vec4<u32>(
+    SHIFT + 4u,
+    SHIFT + 4u - HIGH_BITS * 2u,
+    SHIFT + 4u - HIGH_BITS * (4u % QUADS),
+    SHIFT + 4u - HIGH_BITS * (6u % QUADS),
+);
+
+fn to_bytes(stored: Stored) -> Bytes {
+    let high = stored.high.xxyy;
+    let even = ((stored.low << vec4<u32>(SHIFT)) & vec4<u32>(LOW_MASK)) | ((high << UP) & vec4<u32>(HIGH_MASK));
+    let odd = ((stored.low >> vec4<u32>(4u - SHIFT)) & vec4<u32>(LOW_MASK))
+        | (((high >> vec4<u32>(HIGH_BITS)) << UP) & vec4<u32>(HIGH_MASK));
+    return Bytes(vec4<u32>(even.x, odd.x, even.y, odd.y), vec4<u32>(even.z, odd.z, even.w, odd.w));
+}
+
+// Before weights are read, by all invocations of a workgroup of that size.
+fn prepare_weights(local: u32, size: u32) {}

@@ -1,0 +1,24 @@
+// 32 weights of a row as dot4I8Packed takes them.
+struct GroupWeights {
+    bytes: Bytes,
+    scale: vec2<f32>, // of block_scales, for steps of the bytes
+}
+
+fn load_group(row: u32, group: u32) -> GroupWeights {
+    let stored = load_stored(row, group);
+    let steps = select(vec2<f32>(INT8_STEP, 1.0), vec2<f32>(INT8_STEP), GROUP == 16u);
+    return GroupWeights(to_bytes(stored), block_scales(row, group) * steps);
+}
+
+fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
+    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w);
+}
+
+fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {
+    let first = dot16(weights.bytes.lo, lo);
+    let second = dot16(weights.bytes.hi, hi);
+    if GROUP == 16u {
+        return x_group.x * (weights.scale.x * f32(first) + weights.scale.y * f32(second));
+    }
+    return weights.scale.x * x_group.x * f32(first + second) + weights.scale.y * x_group.y;
+}

@@ -1,0 +1,28 @@
+// 32 weights of a row as f16, in the column order of emit_halves, by way of int8.
+struct BlockWeights {
+    stored: Stored,
+    scale: vec2<f32>, // of block_scales
+}
+
+fn load_weights(row: u32, block: u32) -> BlockWeights {
+    return BlockWeights(load_stored(row, block), block_scales(row, block));
+}
+
+// The integers first, as a scale may have no smaller f16 beside it.
+fn write_word(at: u32, word: u32, scale: f16, offset: f16) {
+    w_tile[at] = vec4<f16>(vec4<f32>(unpack4xI8(word)).xzyw) * f16(INT8_STEP) * scale + offset;
+}
+
+fn write_half(at: u32, words: vec4<u32>, scale: f16, offset: f16) {
+    write_word(at, words.x, scale, offset);
+    write_word(at + 1u, words.y, scale, offset);
+    write_word(at + 2u, words.z, scale, offset);
+    write_word(at + 3u, words.w, scale, offset);
+}
+
+fn write_weights(at: u32, weights: BlockWeights) {
+    let bytes = to_bytes(weights.stored);
+    let offset = f16(select(0.0, weights.scale.y, OFFSET));
+    write_half(at, bytes.lo, f16(weights.scale.x), offset);
+    write_half(at + 4u, bytes.hi, f16(select(weights.scale.x, weights.scale.y, GROUP == 16u)), offset);
+}

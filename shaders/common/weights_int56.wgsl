@@ -1,0 +1,17 @@
+// The same eight quants as two words of int8.
+fn quants8_int8(row: u32, octet: u32) -> vec2<u32> {
+    let quad = octet * 2u;
+    let low = data[data_word(row, octet)];
+    let high = data[data_word(row, LOW_WORDS + quad / QUADS)] >> (HIGH_BITS * (quad % QUADS));
+    return vec2<u32>(
+        ((low << SHIFT) & LOW_MASK) | ((high << (SHIFT + 4u)) & HIGH_MASK),
+        ((low >> (4u - SHIFT)) & LOW_MASK) | ((high << (SHIFT + 4u - HIGH_BITS)) & HIGH_MASK),
+    );
+}
+
+fn quants8(row: u32, octet: u32) -> Octet {
+    let quants = quants8_int8(row, octet);
+    return Octet(vec4<f32>(unpack4xI8(quants.x)) * INT8_STEP, vec4<f32>(unpack4xI8(quants.y)) * INT8_STEP);
+}
+
+const INT8_ZERO: f32 = 0.0;
