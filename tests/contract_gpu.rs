@@ -32,6 +32,7 @@ mod plainest {
         wide: OFF,
         lanes: OFF,
         prefetch: OFF,
+        repack: OFF,
         checks: Some(true),
     };
 

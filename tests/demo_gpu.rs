@@ -72,6 +72,7 @@ fn sampled_text_is_the_hosts() {
         wide: off,
         lanes: off,
         prefetch: off,
+        repack: off,
         checks: Some(true),
     };
     let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };

@@ -163,6 +163,8 @@ pub struct KernelOptions {
     pub lanes: Option<bool>,
     /// Weights brought into the last-level cache ahead of generation's products.
     pub prefetch: Option<bool>,
+    /// Weights sent as they lie in the file and laid out on the device.
+    pub repack: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
@@ -170,7 +172,7 @@ pub struct KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,repack=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -188,10 +190,11 @@ impl FromStr for KernelOptions {
                 "wide" => &mut options.wide,
                 "lanes" => &mut options.lanes,
                 "prefetch" => &mut options.prefetch,
+                "repack" => &mut options.repack,
                 "checks" => &mut options.checks,
                 _ => {
                     return Err(format!(
-                        "{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, lanes, prefetch, checks)"
+                        "{name}: no such kernel option (subgroups, f16, dp4a, coop, wide, lanes, prefetch, repack, checks)"
                     ));
                 }
             };
@@ -221,6 +224,9 @@ pub struct Variant {
     /// Weights brought into the last-level cache while kernels run that leave the memory idle: where the cache is seen to be
     /// large when the device is opened.
     pub prefetch: bool,
+    /// Weights sent to the device as they lie in the file, which lays them out: it does so faster than a processor that also
+    /// computes for it, and a browser's files come through memory in any case.
+    pub repack: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -264,6 +270,7 @@ impl Variant {
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             prefetch: options.prefetch.unwrap_or(false),
+            repack: options.repack.unwrap_or(!facts.is_software() && !cfg!(target_arch = "wasm32")),
             checks: options.checks.unwrap_or(false),
         })
     }

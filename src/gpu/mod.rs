@@ -18,6 +18,7 @@ mod profile;
 mod scratch;
 mod synthetic;
 mod unroll;
+mod upload;
 mod wanted;
 mod wgsl;
 

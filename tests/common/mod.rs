@@ -28,6 +28,7 @@ pub const EXACT_KERNELS: KernelOptions = KernelOptions {
     wide: None,
     lanes: None,
     prefetch: None,
+    repack: None,
     checks: None,
 };
 

@@ -31,6 +31,7 @@ pub fn devices() -> &'static [Gpu] {
                         // Kernels are run whether the variant would choose them or not; it lets others use subgroups more.
                         lanes: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
+                        repack: None,
                         checks: Some(checks),
                     };
                     let options =
