@@ -194,11 +194,10 @@ impl GpuStore {
     ///
     /// Errors: see [`Uploads::finish`].
     pub async fn finish(mut self, source: &dyn TensorSource) -> Result<u64> {
-        self.flush().await?;
-        match self.uploads {
-            Some(uploads) => uploads.finish(source).await?,
-            None => {}
+        if let Some(uploads) = self.uploads.take() {
+            uploads.finish(source).await?;
         }
+        self.flush().await?;
         Ok(self.bytes)
     }
 }

@@ -1,8 +1,9 @@
 //! Weights on their way to the device as they lie in a checkpoint: the host copies bytes, the device lays them out.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use rayon::prelude::*;
+use web_time::Instant;
 
 use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
@@ -44,6 +45,17 @@ pub(super) struct Uploads {
     faults: GpuBuffer,
     room: usize,
     sent: Vec<Sent>,
+    times: Times,
+}
+
+/// Where the host's time goes.
+#[derive(Default)]
+struct Times {
+    bytes: u64,
+    /// Reading a file and writing to a slot.
+    copying: Duration,
+    /// Waiting for a slot, and at the end for the last ones.
+    waiting: Duration,
 }
 
 /// Bytes of a slot for these tensors, and how many of them are sent; `None` for none.
@@ -85,6 +97,7 @@ impl Uploads {
             faults: gpu.buffer_of("faults of weights", &vec![u32::MAX; room])?,
             room,
             sent: Vec::new(),
+            times: Times::default(),
         }))
     }
 
@@ -129,8 +142,13 @@ impl Uploads {
         matrix: &GpuMatrix,
         part: usize,
     ) -> Result<()> {
+        let begin = Instant::now();
         let slot = self.slot().await?;
+        let filling = Instant::now();
         fill(&slot, &header, rows)?;
+        self.times.bytes += rows.len() as u64;
+        self.times.waiting += filling - begin;
+        self.times.copying += filling.elapsed();
         slot.unmap();
         let (gpu, part) = (&self.gpu, &matrix.parts[part]);
         let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
@@ -163,7 +181,11 @@ impl Uploads {
     ///
     /// Errors: a value, scale or offset that is NaN, infinite, or beyond f16, as packing on the host names it; a failed device.
     pub async fn finish(self, source: &dyn TensorSource) -> Result<()> {
+        let begin = Instant::now();
         let faults: Vec<u32> = self.gpu.download(&self.faults).await?;
+        let Times { bytes, copying, waiting } = self.times;
+        let waiting = waiting + begin.elapsed();
+        log::info!("{bytes} bytes copied in {copying:.2?}, {waiting:.2?} spent waiting for the device");
         match self.sent.iter().zip(faults).find(|(_, row)| *row != u32::MAX) {
             None => Ok(()),
             Some((sent, row)) => Err(sent.explain(source, row).await),
