@@ -224,8 +224,8 @@ pub struct Variant {
     /// Weights brought into the last-level cache while kernels run that leave the memory idle: where the cache is seen to be
     /// large when the device is opened.
     pub prefetch: bool,
-    /// Weights sent to the device as they lie in the file, which lays them out: it does so faster than a processor that also
-    /// computes for it, and a browser's files come through memory in any case.
+    /// Weights sent to the device as they lie in the file, and laid out there: even a processor that plays the device is no slower
+    /// at that than the host. Not in browsers, where files come through memory in any case.
     pub repack: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
@@ -270,7 +270,7 @@ impl Variant {
             // One instruction where the driver says so; an expansion elsewhere.
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             prefetch: options.prefetch.unwrap_or(false),
-            repack: options.repack.unwrap_or(!facts.is_software() && !cfg!(target_arch = "wasm32")),
+            repack: options.repack.unwrap_or(!cfg!(target_arch = "wasm32")),
             checks: options.checks.unwrap_or(false),
         })
     }
