@@ -167,10 +167,10 @@ impl Uploads {
 
     /// A mapped slot: a new one until there are enough, then the one that was sent first, when it has arrived.
     async fn slot(&mut self) -> Result<GpuBuffer> {
-        match self.under_way.pop_front() {
-            Some(oldest) if self.slots == SLOTS => self.gpu.mapped(oldest).await,
-            oldest => {
-                oldest.into_iter().for_each(|oldest| self.under_way.push_front(oldest));
+        let oldest = if self.slots < SLOTS { None } else { self.under_way.pop_front() };
+        match oldest {
+            Some(oldest) => self.gpu.mapped(oldest).await,
+            None => {
                 self.slots += 1;
                 self.gpu.upload_buffer(self.slot_bytes)
             }
