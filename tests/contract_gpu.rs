@@ -33,6 +33,7 @@ mod plainest {
         lanes: OFF,
         prefetch: OFF,
         chain: OFF,
+        repack: OFF,
         checks: Some(true),
     };
 

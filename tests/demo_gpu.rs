@@ -102,6 +102,7 @@ fn sampled_text_is_the_hosts() {
         lanes: off,
         prefetch: off,
         chain: off,
+        repack: off,
         checks: Some(true),
     };
     let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };

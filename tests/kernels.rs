@@ -21,5 +21,7 @@ mod linear;
 mod norm;
 #[path = "kernels/quantize.rs"]
 mod quantize;
+#[path = "kernels/repack.rs"]
+mod repack;
 #[path = "kernels/sample.rs"]
 mod sample;

@@ -169,13 +169,16 @@ pub struct KernelOptions {
     pub prefetch: Option<bool>,
     /// What lies between two layers' attention in one dispatch, when one token is generated; off unless asked for.
     pub chain: Option<bool>,
+    /// Weights sent as they lie in the file and laid out on the device.
+    pub repack: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
 
 impl KernelOptions {
     /// Names of the options, as [`FromStr`] takes them.
-    pub const NAMES: [&str; 9] = ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "chain", "checks"];
+    pub const NAMES: [&str; 10] =
+        ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "chain", "repack", "checks"];
 
     /// The option of a name; `None` where there is no such option.
     pub fn get(&self, name: &str) -> Option<Option<bool>> {
@@ -194,6 +197,7 @@ impl KernelOptions {
             "lanes" => &mut self.lanes,
             "prefetch" => &mut self.prefetch,
             "chain" => &mut self.chain,
+            "repack" => &mut self.repack,
             "checks" => &mut self.checks,
             _ => return None,
         })
@@ -212,7 +216,7 @@ impl fmt::Display for KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,repack=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -251,6 +255,9 @@ pub struct Variant {
     pub prefetch: bool,
     /// What lies between two layers' attention in one dispatch, whose workgroups wait for one another, when one token is generated.
     pub chain: bool,
+    /// Weights sent to the device as they lie in the file, and laid out there: even a processor that plays the device is no slower
+    /// at that than the host. Not in browsers, where files come through memory in any case.
+    pub repack: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -298,6 +305,7 @@ impl Variant {
             dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             prefetch: options.prefetch.unwrap_or(false),
             chain: options.chain.unwrap_or(false),
+            repack: options.repack.unwrap_or(!cfg!(target_arch = "wasm32")),
             checks: options.checks.unwrap_or(false),
         })
     }

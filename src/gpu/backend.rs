@@ -21,7 +21,7 @@ use crate::{
     },
     checkpoint::TensorSource,
     config::ModelConfig,
-    weights::{LoadOptions, ModelWeights},
+    weights::{self, LoadOptions, ModelWeights},
 };
 
 /// Tokens up to which a step runs matrix-vector products.
@@ -104,10 +104,10 @@ impl GpuBackend {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let room = Room::new(&gpu, source.config(), options)?;
-        let mut store = GpuStore::new(gpu.clone());
+        let mut store = GpuStore::new(gpu.clone(), &weights::plan(source, options.quantize)?)?;
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
-        store.flush().await?;
-        Self::new(gpu, source.config(), weights, store.bytes, room, options).await
+        let weight_bytes = store.finish(source).await?;
+        Self::new(gpu, source.config(), weights, weight_bytes, room, options).await
     }
 
     /// A model of random weights, made on the device.
@@ -281,7 +281,7 @@ impl GpuBackend {
         }
         let submission = queue.submit([encoder.finish()]);
         let done = readback.is_none().then(|| self.gpu.done());
-        let mapping = readback.map(|buffer| self.gpu.map(buffer, submission.clone()));
+        let mapping = readback.map(|buffer| self.gpu.map(buffer, wgpu::MapMode::Read, submission.clone()));
         Ok(Pending { submission, mapping, done, words, places: wanted.places(self.model.config.vocab_size) })
     }
 

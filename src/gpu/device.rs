@@ -229,6 +229,12 @@ impl Gpu {
         self.allocate("readback", bytes, usage, self.0.facts.max_buffer_bytes)
     }
 
+    /// A buffer that the host writes, mapped.
+    pub(super) fn upload_buffer(&self, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        self.allocate("upload", bytes, usage, self.0.facts.max_buffer_bytes)
+    }
+
     fn allocate(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<GpuBuffer> {
         let limit = limit.min(self.0.facts.max_buffer_bytes);
         if bytes > limit {
@@ -237,7 +243,8 @@ impl Gpu {
             )));
         }
         let size = buffer_size(bytes);
-        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
         let buffer = self.0.device.create_buffer(&descriptor);
         self.check()?;
         Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
@@ -343,10 +350,10 @@ impl Gpu {
         polled.map(|_| ()).map_err(|error| Error::Device(one_line(&error)))
     }
 
-    /// Starts to map a readback buffer; the device must be done with `submission` first.
-    pub(super) fn map(&self, buffer: GpuBuffer, submission: wgpu::SubmissionIndex) -> Mapping {
+    /// Starts to map a buffer that the host reads or writes; the device must be done with `submission` first.
+    pub(super) fn map(&self, buffer: GpuBuffer, mode: wgpu::MapMode, submission: wgpu::SubmissionIndex) -> Mapping {
         let (done, mapped) = futures_channel::oneshot::channel();
-        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+        buffer.map_async(mode, .., move |result| {
             let _ = done.send(result);
         });
         Mapping { buffer, mapped, submission }
@@ -357,16 +364,21 @@ impl Gpu {
         self.poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
     }
 
-    /// Waits for a mapping, copies the buffer out and gives it back unmapped.
-    pub(super) async fn read<T: bytemuck::Pod>(&self, mapping: Mapping) -> Result<(Vec<T>, GpuBuffer)> {
+    /// Waits for a mapping.
+    pub(super) async fn mapped(&self, mapping: Mapping) -> Result<GpuBuffer> {
         let Mapping { buffer, mapped, submission } = mapping;
         self.wait_for(&submission)?;
-        let mapped = mapped.await.map_err(|_| "lost while reading".to_owned());
+        let mapped = mapped.await.map_err(|_| "lost while mapping a buffer".to_owned());
         if let Err(reason) = mapped.and_then(|mapped| mapped.map_err(|error| one_line(&error))) {
             // What the device said by itself tells more.
             return self.check().and(Err(Error::Device(reason)));
         }
-        self.check()?;
+        self.check().map(|()| buffer)
+    }
+
+    /// Waits for a mapping, copies the buffer out and gives it back unmapped.
+    pub(super) async fn read<T: bytemuck::Pod>(&self, mapping: Mapping) -> Result<(Vec<T>, GpuBuffer)> {
+        let buffer = self.mapped(mapping).await?;
         let view = buffer.get_mapped_range(..).map_err(|error| Error::Device(one_line(&error)))?;
         let values = bytemuck::pod_collect_to_vec(&view);
         drop(view);
@@ -380,11 +392,11 @@ impl Gpu {
         let mut encoder = self.0.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, 0, &readback, 0, buffer.size());
         let submission = self.0.queue.submit([encoder.finish()]);
-        Ok(self.read(self.map(readback, submission)).await?.0)
+        Ok(self.read(self.map(readback, wgpu::MapMode::Read, submission)).await?.0)
     }
 }
 
-/// A readback buffer on its way to the host.
+/// A buffer on its way to the host.
 pub(super) struct Mapping {
     buffer: GpuBuffer,
     mapped: futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
@@ -435,7 +447,7 @@ fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
 }
 
 /// An error and its causes on one line.
-fn one_line(error: &dyn std::error::Error) -> String {
+pub(super) fn one_line(error: &dyn std::error::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -5,11 +5,13 @@ use rayon::prelude::*;
 use super::{
     Gpu, GpuBuffer,
     kernels::{Linear, TILE_ROWS},
+    upload::Uploads,
 };
 use crate::{
     Result,
+    checkpoint::TensorSource,
     quant::PackFormat,
-    weights::{MatrixReader, WeightStore},
+    weights::{MatrixReader, PlannedTensor, WeightStore},
 };
 
 /// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
@@ -134,14 +136,20 @@ fn tile_units<const UNIT: usize>(rows: &[u32], row_words: usize) -> Vec<u32> {
 
 /// Uploads weights as they are read.
 pub(super) struct GpuStore {
-    pub gpu: Gpu,
-    pub bytes: u64,
+    gpu: Gpu,
+    bytes: u64,
     unflushed: u64,
+    /// For what the device lays out.
+    uploads: Option<Uploads>,
 }
 
 impl GpuStore {
-    pub fn new(gpu: Gpu) -> Self {
-        GpuStore { gpu, bytes: 0, unflushed: 0 }
+    /// A store for these tensors.
+    ///
+    /// Errors: no memory for the buffers that they pass through.
+    pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
+        let uploads = Uploads::new(&gpu, tensors)?;
+        Ok(GpuStore { gpu, bytes: 0, unflushed: 0, uploads })
     }
 
     async fn write(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
@@ -157,19 +165,14 @@ impl GpuStore {
     }
 
     /// Waits until everything written has reached the device.
-    pub async fn flush(&mut self) -> Result<()> {
+    async fn flush(&mut self) -> Result<()> {
         self.unflushed = 0;
         self.gpu.queue().submit([]);
         self.gpu.finished().await
     }
-}
 
-impl WeightStore for GpuStore {
-    type Matrix = GpuMatrix;
-    type Vector = GpuBuffer;
-
-    async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<GpuMatrix> {
-        let matrix = GpuMatrix::allocate(&self.gpu, reader.name, reader.format, reader.rows, reader.cols)?;
+    /// Packs a matrix here and writes it.
+    async fn pack(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix) -> Result<()> {
         let (data_words, scale_words) = (matrix.format.data_words(matrix.cols), matrix.format.scale_words(matrix.cols));
         for part in &matrix.parts {
             let mut done = 0;
@@ -183,6 +186,31 @@ impl WeightStore for GpuStore {
                 self.write(&part.scales, 4 * (done * scale_words) as u64, &scales).await?;
                 done += packed.rows;
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until all weights lie on the device as they should. Returns their bytes.
+    ///
+    /// Errors: see [`Uploads::finish`].
+    pub async fn finish(mut self, source: &dyn TensorSource) -> Result<u64> {
+        if let Some(uploads) = self.uploads.take() {
+            uploads.finish(source).await?;
+        }
+        self.flush().await?;
+        Ok(self.bytes)
+    }
+}
+
+impl WeightStore for GpuStore {
+    type Matrix = GpuMatrix;
+    type Vector = GpuBuffer;
+
+    async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<GpuMatrix> {
+        let matrix = GpuMatrix::allocate(&self.gpu, reader.name, reader.format, reader.rows, reader.cols)?;
+        match &mut self.uploads {
+            Some(uploads) if uploads.takes(&reader) => uploads.send(&mut reader, &matrix).await?,
+            _ => self.pack(&mut reader, &matrix).await?,
         }
         self.bytes += matrix.bytes();
         Ok(matrix)

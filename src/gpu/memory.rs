@@ -9,6 +9,7 @@ use super::{
     forward::logit_rows,
     layers::LayerCache,
     scratch::{Allocator, Scratch},
+    upload::Uploads,
 };
 use crate::{
     Result,
@@ -63,7 +64,7 @@ impl GpuBackend {
         }
         let scratch = Sum::default();
         Scratch::new(&scratch, gpu.variant(), config, options, rows, logit_rows(config, options, rows))?;
-        plan.scratch_bytes = scratch.0.get().max(joining_bytes(&tensors));
+        plan.scratch_bytes = scratch.0.get().max(joining_bytes(&tensors)).max(Uploads::bytes(gpu, &tensors));
         Ok(plan)
     }
 }

@@ -19,6 +19,7 @@ mod profile;
 mod scratch;
 mod synthetic;
 mod unroll;
+mod upload;
 mod wanted;
 mod wgsl;
 

@@ -62,7 +62,7 @@ async fn time(gpu: &Gpu, dispatches: &[(&Dispatch, StepSize)]) -> Result<Vec<u64
     encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
     encoder.copy_buffer_to_buffer(&resolved, 0, &readback, 0, bytes);
     let submission = gpu.queue().submit([encoder.finish()]);
-    let (mut stamps, _) = gpu.read::<u64>(gpu.map(readback, submission)).await?;
+    let (mut stamps, _) = gpu.read::<u64>(gpu.map(readback, wgpu::MapMode::Read, submission)).await?;
     stamps.truncate(count as usize);
     Ok(stamps)
 }

@@ -126,12 +126,16 @@ impl Wgsl {
         }
     }
 
-    fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        let this = self
-            .uint("DATA_WORDS", format.data_words(cols))
+    /// Where words of weights lie.
+    pub fn weight_place(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+        self.uint("DATA_WORDS", format.data_words(cols))
             .uint("SCALE_WORDS", format.scale_words(cols).max(1))
             .bool("TILED", tiled)
-            .part(include_str!("../../shaders/common/weight_place.wgsl"));
+            .part(include_str!("../../shaders/common/weight_place.wgsl"))
+    }
+
+    fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+        let this = self.weight_place(format, cols, tiled);
         match format.layout() {
             None => {
                 this.uint("GROUP", 32).bool("OFFSET", false).part(include_str!("../../shaders/common/scales_none.wgsl"))

@@ -29,6 +29,7 @@ pub const EXACT_KERNELS: KernelOptions = KernelOptions {
     lanes: None,
     prefetch: None,
     chain: None,
+    repack: None,
     checks: None,
 };
 

@@ -7,7 +7,7 @@ use gemma4_wgpu::{
         kernels::{
             Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
             Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq,
-            RawHeads, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
+            RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
             TopKParts,
         },
     },
@@ -37,6 +37,21 @@ pub const FORMATS: [PackFormat; 15] = [
     PackFormat::Iq4,
 ];
 
+/// Stored types that are laid out on the device.
+pub const STORED: [Dtype; 11] = [
+    Dtype::Q4_0,
+    Dtype::Q4_1,
+    Dtype::Q8_0,
+    Dtype::Q4_K,
+    Dtype::F32,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::Packed(PackFormat::INT4),
+    Dtype::Packed(PackFormat::Int { bits: 4, group: 32, offset: true }),
+    Dtype::Packed(PackFormat::INT8),
+    Dtype::Packed(PackFormat::Int { bits: 8, group: 16, offset: false }),
+];
+
 /// All variants of the kernels, for devices with subgroups of at least `subgroup` invocations.
 pub fn variants(subgroup: u32) -> Vec<Variant> {
     let mut all = Vec::new();
@@ -53,6 +68,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     lanes: false,
                     prefetch: false,
                     chain: false,
+                    repack: false,
                     checks,
                 });
             }
@@ -89,6 +105,11 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
             let spec = Spec { bits, group: Some(32), symmetric, method: Method::Hqq };
             all.push(Box::new(QuantizeHqq { spec, dtype, rows: 3120, cols: 5376 }));
+        }
+    }
+    for dtype in STORED {
+        for tiled in [false, true] {
+            all.push(Box::new(Repack { dtype, cols: 5376, rows: 5376, tiled }));
         }
     }
     let mut forms = vec![Emit::Floats, Emit::Q8];
@@ -163,6 +184,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         lanes: false,
         prefetch: true,
         chain: true,
+        repack: true,
         checks: false,
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();

@@ -32,6 +32,7 @@ pub fn devices() -> &'static [Gpu] {
                         lanes: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
                         chain: None,
+                        repack: None,
                         checks: Some(checks),
                     };
                     let options =

@@ -3,7 +3,7 @@
 
     make_checkpoint.py OUT.gguf [LAYERS]
 
-The vocabulary is made up: the file loads and can be timed, but what it generates is noise.
+Needs numpy. The vocabulary is made up: the file loads and can be timed, but what it generates is noise.
 """
 
 import struct

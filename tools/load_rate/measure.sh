@@ -1,35 +1,48 @@
 #!/bin/bash
 # Times a plain read of a checkpoint's file and the loading of it, with the file out of and in the page cache.
-# measure.sh PROGRAM FILE
+# measure.sh PROGRAM FILE [OPTION OF BENCH ...]
+#
+# Both are rates of bytes of a file; loading ends when all weights lie on the device, checked, and the kernels of generation
+# are ready. A load that is not timed comes first, so that kernels come from the cache of compiled pipelines.
 set -euo pipefail
 program=$1 file=$2
-bytes=$(stat --format %s "$file")
+shift 2
 
 forget() {
     sync "$file"
     python3 -c 'import os, sys; os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)' "$file"
 }
+# Prints seconds and GB/s.
 plain_read() {
-    python3 - "$file" "$bytes" "$1" <<'PYTHON'
-import sys, time
-path, size, name = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    python3 - "$file" <<'PYTHON'
+import os, sys, time
 buffer = bytearray(16 << 20)
+size = os.path.getsize(sys.argv[1])
 start = time.perf_counter()
-with open(path, "rb", buffering=0) as file:
+with open(sys.argv[1], "rb", buffering=0) as file:
     while file.readinto(buffer):
         pass
 seconds = time.perf_counter() - start
-print(f"plain read, {name}: {seconds:.2f} s, {size / seconds / 1e9:.2f} GB/s")
+print(f"{seconds:.2f} {size / seconds / 1e9:.3f}")
 PYTHON
 }
+# Prints seconds and GB/s, and what the program says of the way to standard error.
 load() {
-    local output
-    output=$(RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 2>&1) || { echo "$output" >&2; exit 1; }
-    grep -o 'loaded .*' <<<"$output" | sed "s/^/$1: /" || { echo "no load rate in: $output" >&2; exit 1; }
+    local output line
+    output=$(RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 "$@" 2>&1) || { echo "$output" >&2; exit 1; }
+    line=$(grep -oE 'loaded [0-9]+ bytes in [0-9.]+ s' <<<"$output") || { echo "no load rate in: $output" >&2; exit 1; }
+    grep -oE '[0-9]+ bytes copied in .*' <<<"$output" | sed 's/^/    /' >&2 || true
+    awk '{ printf "%.2f %.3f\n", $5, $2 / $5 / 1e9 }' <<<"$line"
 }
+compare() {
+    awk -v name="$1" '{ printf "%s: plain read %s s, %s GB/s; loaded in %s s, %s GB/s: %.0f%%\n", name, $1, $2, $3, $4, 100 * $4 / $2 }' \
+        <<<"$2 $3"
+}
+
+load "$@" > /dev/null
 forget
-plain_read cold
+read=$(plain_read)
 forget
-load cold
-plain_read warm
-load warm
+compare cold "$read" "$(load "$@")"
+read=$(plain_read)
+compare warm "$read" "$(load "$@")"

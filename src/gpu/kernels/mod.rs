@@ -11,6 +11,7 @@ mod linear;
 mod memory;
 mod norm;
 mod quantize;
+mod repack;
 mod sample;
 mod split_attention;
 
@@ -24,6 +25,7 @@ pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, T
 pub use memory::{Fill, Prefetch, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};
 pub use quantize::QuantizeHqq;
+pub use repack::Repack;
 pub use sample::{DrawWords, Sample, TopKParts};
 pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 

@@ -1,0 +1,39 @@
+// Blocks of a file to words of data and scales, two groups of 32 weights an invocation. What a block is, a fragment says:
+// `group_step`, the f16 scale and above it the offset of a group, and `group_four`, four of its words of data.
+
+fn repack_group(unit: Unit, group: u32) -> u32 {
+    for (var four = 0u; four < GROUP_FOURS; four++) {
+        data[data_four(unit.place, group * GROUP_FOURS + four)] = group_four(unit.byte, group, four);
+    }
+    let step = group_step(unit.byte, group);
+    if has_infinite_half(step) {
+        note_fault(unit);
+    }
+    return step;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let unit = unit_of((group.x + group.y * groups.x) * WORKGROUP + local);
+    if !unit.exists {
+        return;
+    }
+    let even = 2u * unit.index;
+    let first = repack_group(unit, even);
+    var second = 0u;
+    if even + 1u < GROUPS {
+        second = repack_group(unit, even + 1u);
+    }
+    if OFFSET {
+        scales[scale_word(unit.place, even)] = first;
+        if even + 1u < GROUPS {
+            scales[scale_word(unit.place, even + 1u)] = second;
+        }
+    } else {
+        scales[scale_word(unit.place, unit.index)] = first | (second << 16u);
+    }
+}

@@ -1,0 +1,42 @@
+// Rows whose words are the device's already: of data (floats may need padding), then STORED_SCALE_WORDS of scales. Four words of
+// data, or one of scales, an invocation.
+
+// The part of a word that belongs to its row.
+fn in_row(word: u32, at: u32) -> u32 {
+    let left = STORED_DATA_BYTES - min(STORED_DATA_BYTES, at);
+    return select(word & ((1u << (8u * (left % 4u))) - 1u), word, left >= 4u);
+}
+
+// Whether a word has a float that is NaN or infinite.
+fn has_infinite(word: u32) -> bool {
+    return FLOATS && ((word & LOW_EXPONENT) == LOW_EXPONENT || (word & HIGH_EXPONENT) == HIGH_EXPONENT);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let unit = unit_of((group.x + group.y * groups.x) * WORKGROUP + local);
+    if !unit.exists {
+        return;
+    }
+    if unit.index < DATA_WORDS / 4u {
+        let at = 16u * unit.index;
+        let words = stored_four(unit.byte + at);
+        let kept =
+            vec4<u32>(in_row(words.x, at), in_row(words.y, at + 4u), in_row(words.z, at + 8u), in_row(words.w, at + 12u));
+        data[data_four(unit.place, unit.index)] = kept;
+        if has_infinite(kept.x) || has_infinite(kept.y) || has_infinite(kept.z) || has_infinite(kept.w) {
+            note_fault(unit);
+        }
+    } else {
+        let word = unit.index - DATA_WORDS / 4u;
+        let step = stored_word(unit.byte + STORED_DATA_BYTES + 4u * word);
+        scales[scale_word(unit.place, word)] = step;
+        if has_infinite_half(step) {
+            note_fault(unit);
+        }
+    }
+}

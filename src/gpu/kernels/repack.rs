@@ -1,0 +1,114 @@
+//! Laying weights out while a model is loaded.
+
+use super::Kernel;
+use crate::{
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    quant::{Dtype, PackFormat, native_format},
+};
+
+/// Rows of a matrix from the bytes of a file to the words of its [`native_format`]; its twin is
+/// [`pack_rows`](crate::quant::pack_rows) and, if `tiled`, [`tile`](crate::gpu::tile).
+///
+/// Bindings: the rows' bytes behind [`Repack::header`], with [`Repack::SLACK_BYTES`] after them that are read and not used; data and
+/// scales of consecutive rows; slots, of which the matrix's gets the least number of a row with a value, scale or offset
+/// that is NaN, infinite or beyond f16.
+#[derive(Debug, Clone, Copy)]
+pub struct Repack {
+    pub dtype: Dtype,
+    pub cols: usize,
+    /// Whole runs of [`TILE_ROWS`](super::TILE_ROWS) if they are tiled.
+    pub rows: usize,
+    pub tiled: bool,
+}
+
+impl Repack {
+    pub const HEADER_BYTES: usize = 16;
+    pub const SLACK_BYTES: usize = 32;
+    const WORKGROUP: usize = 64;
+
+    /// Whether there is a kernel for rows stored as `dtype` that are to be `format`.
+    pub fn supports(dtype: Dtype, format: PackFormat) -> bool {
+        let is_known = match dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => true,
+            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q8_0 | Dtype::Q4_K => true,
+            Dtype::Packed(PackFormat::Int { bits, .. }) => bits == 4 || bits == 8,
+            _ => false,
+        };
+        is_known && format == native_format(dtype)
+    }
+
+    /// What comes before the rows: `rows` of them begin at `first` of the buffers and are rows from `number` on in the count
+    /// of faults, which `slot` keeps.
+    pub fn header(rows: usize, first: usize, number: usize, slot: usize) -> [u32; 4] {
+        [rows, first, number, slot].map(|number| number as u32)
+    }
+
+    fn format(&self) -> PackFormat {
+        native_format(self.dtype)
+    }
+
+    /// Pieces of a row, one an invocation: two groups of a block type, else four words of data or one of scales.
+    fn row_units(&self) -> usize {
+        let format = self.format();
+        match self.dtype.block_len() {
+            1 => format.data_words(self.cols) / 4 + format.scale_words(self.cols),
+            _ => (self.cols / 32).div_ceil(2),
+        }
+    }
+
+    fn blocks(&self, wgsl: Wgsl) -> Wgsl {
+        let group_words = self.format().data_words(32);
+        let wgsl = wgsl
+            .uint("BLOCK_BYTES", self.dtype.block_bytes())
+            .uint("GROUPS", self.cols / 32)
+            .uint("GROUP_FOURS", group_words / 4)
+            .bool("OFFSET", matches!(self.format(), PackFormat::Int { offset: true, .. }));
+        let wgsl = match self.dtype {
+            Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/common/blocks_bytes.wgsl")),
+            Dtype::Q4_K => wgsl
+                .part(include_str!("../../../shaders/common/half_bits.wgsl"))
+                .part(include_str!("../../../shaders/common/blocks_q4_k.wgsl")),
+            _ => wgsl.part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
+        };
+        wgsl.part(include_str!("../../../shaders/repack_blocks.wgsl"))
+    }
+
+    fn words(&self, wgsl: Wgsl) -> Wgsl {
+        let data_bytes = match self.dtype {
+            Dtype::Packed(format) => 4 * format.data_words(self.cols),
+            floats => self.cols * floats.block_bytes(),
+        };
+        let [low, high] = match self.dtype {
+            Dtype::F16 => [0x7c00, 0x7c00_0000],
+            Dtype::BF16 => [0x7f80, 0x7f80_0000],
+            _ => [0x7f80_0000; 2],
+        };
+        wgsl.uint("STORED_DATA_BYTES", data_bytes)
+            .bool("FLOATS", self.dtype.is_float())
+            .uint("LOW_EXPONENT", low)
+            .uint("HIGH_EXPONENT", high)
+            .part(include_str!("../../../shaders/repack_words.wgsl"))
+    }
+}
+
+impl Kernel for Repack {
+    fn source(&self, _: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new()
+            .uint("WORKGROUP", Self::WORKGROUP)
+            .uint("ROW_UNITS", self.row_units())
+            // Whoever reads rows has made sure that these can be counted.
+            .uint("ROW_BYTES", self.dtype.bytes_of(self.cols).unwrap_or(0))
+            .weight_place(self.format(), self.cols, self.tiled)
+            .part(include_str!("../../../shaders/common/stored_rows.wgsl"));
+        let wgsl = match self.dtype.block_len() {
+            1 => self.words(wgsl),
+            _ => self.blocks(wgsl),
+        };
+        let bindings = vec![Binding::Read, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite];
+        KernelSource { name: "repack", wgsl: wgsl.finish(), bindings }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid::folded((self.rows * self.row_units()).div_ceil(Self::WORKGROUP), Extent::Fixed(1))
+    }
+}

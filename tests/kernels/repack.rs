@@ -1,0 +1,164 @@
+//! Laying stored rows out against packing and interleaving them on the host, bit for bit.
+
+use gemma4_wgpu::{
+    gpu::{
+        Gpu,
+        kernels::{Repack, TILE_ROWS},
+        tile,
+    },
+    quant::{Dtype, PackFormat, PackedRows, native_format, pack_rows},
+};
+use half::{bf16, f16};
+
+use crate::{catalogue::STORED, harness::*};
+
+/// Columns that fill blocks, in even and odd numbers; others where there are no blocks.
+fn columns(dtype: Dtype) -> [usize; 3] {
+    match dtype.block_len() {
+        1 => [32, 77, 160],
+        32 => [32, 96, 256],
+        block => [block, 2 * block, 3 * block],
+    }
+}
+
+/// Random rows as they are stored.
+fn stored(dtype: Dtype, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
+    let values = random(rows * cols, seed);
+    match dtype {
+        Dtype::F32 => bytemuck::cast_slice(&values).to_vec(),
+        Dtype::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::Packed(format) => {
+            pack_rows(Dtype::F32, bytemuck::cast_slice(&values), rows, cols, format).unwrap().to_bytes()
+        }
+        _ => {
+            let blocks = rows * cols / dtype.block_len();
+            let mut bytes: Vec<u8> =
+                random(blocks * dtype.block_bytes(), seed).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+            let steps = random(2 * blocks, seed + 1);
+            for (index, (block, steps)) in
+                bytes.chunks_exact_mut(dtype.block_bytes()).zip(steps.chunks_exact(2)).enumerate()
+            {
+                // Of all sizes: also zeros of either sign, f16's smallest, and large ones.
+                let factor = [1.0, 0.0, -0.0, 1e-7, 1e-5, 900.0][index % 6];
+                for (bytes, step) in block.chunks_exact_mut(2).zip(steps) {
+                    bytes.copy_from_slice(&f16::from_f32(factor * step).to_le_bytes());
+                }
+            }
+            bytes
+        }
+    }
+}
+
+/// Runs the kernel for rows in slices, each where it belongs. Returns data, scales and the slots of faults.
+fn repack(gpu: &Gpu, dtype: Dtype, bytes: &[u8], cols: usize, tiled: bool, slice: usize) -> [Vec<u32>; 3] {
+    let row_bytes = dtype.bytes_of(cols).unwrap();
+    let (rows, format) = (bytes.len() / row_bytes, native_format(dtype));
+    let lens = [rows * format.data_words(cols), rows * format.scale_words(cols)];
+    let [data, scales] = lens.map(|len| zeros(gpu, len));
+    let faults = upload(gpu, &[u32::MAX; 4]);
+    for (index, bytes) in bytes.chunks(slice * row_bytes).enumerate() {
+        let rows = bytes.len() / row_bytes;
+        let header = Repack::header(rows, index * slice, 1000 + index * slice, 2);
+        // What lies after the rows must not matter.
+        let mut source = [bytemuck::cast_slice(&header), bytes, &[0xff; Repack::SLACK_BYTES]].concat();
+        source.resize(source.len().next_multiple_of(4), 0xff);
+        let source: Vec<u32> = bytemuck::pod_collect_to_vec(&source);
+        let source = upload(gpu, &source);
+        run(gpu, &Repack { dtype, cols, rows, tiled }, &[&source, &data, &scales, &faults], 0, 0);
+    }
+    [download(gpu, &data, lens[0]), download(gpu, &scales, lens[1]), download(gpu, &faults, 4)]
+}
+
+/// The twin's data and scales.
+fn expected(packed: &PackedRows, tiled: bool) -> [Vec<u32>; 2] {
+    let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
+    match tiled {
+        true => [tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, 1)],
+        false => [packed.data.clone(), packed.scales.clone()],
+    }
+}
+
+#[test]
+fn stored_rows_are_laid_out_as_the_host_does() {
+    for gpu in devices() {
+        for (index, dtype) in STORED.into_iter().enumerate() {
+            let format = native_format(dtype);
+            assert!(Repack::supports(dtype, format));
+            for cols in columns(dtype) {
+                let has_scales = format.scale_words(cols) > 0;
+                // In one slice, and in several of which the last is shorter.
+                for (rows, slice, tiled) in [(1, 1, false), (37, 37, false), (37, 16, false), (80, 32, true)] {
+                    if tiled && !has_scales {
+                        continue;
+                    }
+                    let bytes = stored(dtype, rows, cols, (7 * cols + rows + index) as u64);
+                    let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
+                    let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, tiled, slice);
+                    let what = format!("{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}", gpu.variant());
+                    let [expected_data, expected_scales] = expected(&packed, tiled);
+                    assert!(data == expected_data, "data of {what}");
+                    assert!(scales == expected_scales, "scales of {what}");
+                    assert_eq!(faults, [u32::MAX; 4], "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// The first row with what no format can hold is noted, wherever in the row that is, and no other slot is touched.
+#[test]
+fn what_cannot_be_held_is_noted() {
+    let gpu = &devices()[0];
+    for dtype in STORED {
+        let (rows, cols) = (2 * TILE_ROWS, columns(dtype)[1]);
+        let row_bytes = dtype.bytes_of(cols).unwrap();
+        let (first_step, step_count) = match dtype {
+            Dtype::Packed(format) => (4 * format.data_words(cols), 1),
+            _ => (0, if matches!(dtype, Dtype::Q4_1 | Dtype::Q4_K) { 2 } else { 1 }),
+        };
+        let size = if dtype == Dtype::F32 { 4 } else { 2 };
+        // The row's first step (or float) and its last.
+        let last = match (dtype, dtype.block_len()) {
+            (_, 1) => row_bytes - size,
+            _ => row_bytes - dtype.block_bytes(),
+        };
+        for (at, bad) in [first_step, last].into_iter().flat_map(|at| [f32::NAN, f32::INFINITY].map(|bad| (at, bad))) {
+            for step in 0..step_count {
+                let mut bytes = stored(dtype, rows, cols, 3);
+                for row in [21, 30] {
+                    let place = &mut bytes[row * row_bytes + at + 2 * step..];
+                    match dtype {
+                        Dtype::F32 => place[..4].copy_from_slice(&bad.to_le_bytes()),
+                        Dtype::BF16 => place[..2].copy_from_slice(&bf16::from_f32(bad).to_le_bytes()),
+                        _ => place[..2].copy_from_slice(&f16::from_f32(bad).to_le_bytes()),
+                    }
+                }
+                let what = format!("{dtype}, byte {at}, step {step}, {bad}");
+                assert!(pack_rows(dtype, &bytes, rows, cols, native_format(dtype)).is_err(), "{what}");
+                let [.., faults] = repack(gpu, dtype, &bytes, cols, false, TILE_ROWS);
+                assert_eq!(faults, [u32::MAX, u32::MAX, 1021, u32::MAX], "{what}");
+            }
+        }
+    }
+}
+
+/// A product of a finite d and a small integer that f16 ends before.
+#[test]
+fn a_scale_beyond_f16_is_noted() {
+    let gpu = &devices()[0];
+    let mut bytes = stored(Dtype::Q4_K, 3, 512, 9);
+    let at = Dtype::Q4_K.bytes_of(512).unwrap();
+    bytes[at..at + 2].copy_from_slice(&f16::MAX.to_le_bytes());
+    bytes[at + 4] = 2;
+    assert!(pack_rows(Dtype::Q4_K, &bytes, 3, 512, native_format(Dtype::Q4_K)).is_err());
+    let [.., faults] = repack(gpu, Dtype::Q4_K, &bytes, 512, false, 3);
+    assert_eq!(faults[2], 1001);
+}
+
+#[test]
+fn only_what_keeps_its_format_is_laid_out_on_the_device() {
+    assert!(!Repack::supports(Dtype::BF16, PackFormat::INT4));
+    assert!(!Repack::supports(Dtype::Q6_K, native_format(Dtype::Q6_K)));
+    assert!(!Repack::supports(Dtype::Packed(PackFormat::F16), PackFormat::F16));
+}
