@@ -154,8 +154,8 @@ fn both_ways_give_the_same_logits() {
     for (linear, embedding) in [
         (Dtype::Q4_0, Dtype::Q8_0),
         (Dtype::Q4_1, Dtype::Q4_K),
-        // One of them is packed by the host.
         (Dtype::Q4_K, Dtype::Q6_K),
+        // One of them is packed by the host.
         (Dtype::Q5_0, Dtype::F16),
         (Dtype::BF16, Dtype::F32),
         (int(4, 32, false), int(8, 32, false)),

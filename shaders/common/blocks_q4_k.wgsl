@@ -1,11 +1,5 @@
 // Q4_K: d and dmin, 12 bytes of scales and minima, 256 nibbles: 32 low ones of a group, then the high ones of the next.
 
-// Bits of the nearest f16 to a finite half times a small integer, and the half's sign.
-fn scaled_half(half: u32, factor: u32) -> u32 {
-    // By bits: devices need not keep the sign of zero.
-    return (half & 0x8000u) | to_half(from_half(half & 0x7fffu) * f32(factor));
-}
-
 fn group_step(row_byte: u32, group: u32) -> u32 {
     let block = row_byte + group / 8u * BLOCK_BYTES;
     let d = stored_word(block);

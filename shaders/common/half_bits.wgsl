@@ -26,6 +26,12 @@ fn to_half(value: f32) -> u32 {
     return sign | (steps + select(0u, 1u, rest > half || (rest == half && (steps & 1u) == 1u)));
 }
 
+// Bits of the nearest f16 to a finite half times a small integer, with the half's sign.
+fn scaled_half(half: u32, factor: u32) -> u32 {
+    // By bits: devices need not keep the sign of zero.
+    return (half & 0x8000u) | to_half(from_half(half & 0x7fffu) * f32(factor));
+}
+
 // The value of a finite f16.
 fn from_half(half: u32) -> f32 {
     let exponent = (half >> 10u) & 31u;

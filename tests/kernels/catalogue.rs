@@ -38,11 +38,12 @@ pub const FORMATS: [PackFormat; 15] = [
 ];
 
 /// Stored types that are laid out on the device.
-pub const STORED: [Dtype; 11] = [
+pub const STORED: [Dtype; 12] = [
     Dtype::Q4_0,
     Dtype::Q4_1,
     Dtype::Q8_0,
     Dtype::Q4_K,
+    Dtype::Q6_K,
     Dtype::F32,
     Dtype::F16,
     Dtype::BF16,

@@ -30,7 +30,7 @@ impl Repack {
     pub fn supports(dtype: Dtype, format: PackFormat) -> bool {
         let is_known = match dtype {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 => true,
-            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q8_0 | Dtype::Q4_K => true,
+            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q8_0 | Dtype::Q4_K | Dtype::Q6_K => true,
             Dtype::Packed(PackFormat::Int { bits, .. }) => bits == 4 || bits == 8,
             _ => false,
         };
@@ -57,6 +57,12 @@ impl Repack {
     }
 
     fn blocks(&self, wgsl: Wgsl) -> Wgsl {
+        if self.dtype == Dtype::Q6_K {
+            return wgsl
+                .uint("LOW_FOURS", self.cols / 32)
+                .part(include_str!("../../../shaders/common/half_bits.wgsl"))
+                .part(include_str!("../../../shaders/repack_q6_k.wgsl"));
+        }
         let group_words = self.format().data_words(32);
         let wgsl = wgsl
             .uint("BLOCK_BYTES", self.dtype.block_bytes())
