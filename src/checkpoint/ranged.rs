@@ -126,7 +126,8 @@ async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
         let file = take(&mut files, &name)?;
         shards.push(with_head(file, &|head, len| safetensors::parse_head(head, len).map(drop)).await?);
     }
-    let checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+    let mut checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+    checkpoint.settle_formats().await?;
     if let Some(index) = index {
         index.check(index_path, &checkpoint)?;
     }
