@@ -5,22 +5,34 @@
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;      // [rows, COLS / 4]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;      // [rows, Y_STRIDE]
 
-// The part of row n's product that lies in one group of columns.
-fn group_product(n: u32, group: u32, x_base: u32) -> f32 {
-    let scale = scale_of(n, group);
-    var product = 0.0;
+fn octet_product(n: u32, octet: u32, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
+    let quants = quants8(n, octet);
+    return dot(quants.lo, lo) + dot(quants.hi, hi);
+}
+
+// The part of four rows' products that lies in one group of columns, whose activations are read once for them.
+fn group_products(n: vec4<u32>, group: u32, x_base: u32) -> vec4<f32> {
+    var products = vec4<f32>();
     var x_sum = 0.0;
     for (var i = 0u; i < GROUP / 8u; i++) {
         let octet = group * (GROUP / 8u) + i;
-        let quants = quants8(n, octet);
         let lo = x[x_base + octet * 2u];
         let hi = x[x_base + octet * 2u + 1u];
-        product += dot(quants.lo, lo) + dot(quants.hi, hi);
+        products += vec4<f32>(
+            octet_product(n.x, octet, lo, hi),
+            octet_product(n.y, octet, lo, hi),
+            octet_product(n.z, octet, lo, hi),
+            octet_product(n.w, octet, lo, hi),
+        );
         if OFFSET {
             x_sum += dot(lo + hi, vec4<f32>(1.0));
         }
     }
-    return scale.x * product + scale.y * x_sum;
+    let a = scale_of(n.x, group);
+    let b = scale_of(n.y, group);
+    let c = scale_of(n.z, group);
+    let d = scale_of(n.w, group);
+    return vec4<f32>(a.x, b.x, c.x, d.x) * products + vec4<f32>(a.y, b.y, c.y, d.y) * x_sum;
 }
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
@@ -32,10 +44,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
         for (var g = team_lane; g < COLS / GROUP; g += team_size) {
-            sums.x += group_product(n.x, g, x_base);
-            sums.y += group_product(n.y, g, x_base);
-            sums.z += group_product(n.z, g, x_base);
-            sums.w += group_product(n.w, g, x_base);
+            sums += group_products(n, g, x_base);
         }
         sums = team_sum(sums, local);
         if team_lane == 0u {
