@@ -105,6 +105,19 @@ fn integers_of_other_programs_equal_their_mapped_selves() {
 }
 
 #[test]
+fn rope_factors_are_read_wherever_they_lie() {
+    let mut model = gemma4();
+    let at = model.tensors.iter().position(|tensor| tensor.name == "rope_freqs.weight").unwrap();
+    let factors = model.tensors.remove(at);
+    let weights = 1 << 23;
+    model.tensor("unused.weight", &[weights / 4], 0, vec![0; weights as usize]);
+    model.tensors.push(factors);
+    let ranged = open(vec![file("model.gguf", model.bytes())]).unwrap();
+    let ready = open(vec![file("model.gguf", gemma4().bytes())]).unwrap();
+    assert_eq!(ranged.config(), ready.config());
+}
+
+#[test]
 fn opening_reads_no_more_than_headers_of_any_length() {
     let mut model = gemma4();
     // A vocabulary that exceeds what is read at first, twice over.

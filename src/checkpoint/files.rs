@@ -256,6 +256,9 @@ pub(super) struct ModelFile {
 #[cfg(unix)]
 const READ_AHEAD: u64 = 128 << 20;
 
+/// Bytes of the largest tensor that is kept in memory.
+const MOST_KEPT: u64 = 1 << 20;
+
 enum Bytes {
     #[cfg(not(target_arch = "wasm32"))]
     Mapped(memmap2::Mmap),
@@ -264,6 +267,8 @@ enum Bytes {
     Ranged {
         head: Vec<u8>,
         file: Box<dyn RangeRead>,
+        /// See [`ModelFile::keep`].
+        kept: Vec<(String, Vec<u8>)>,
     },
 }
 
@@ -287,7 +292,7 @@ impl ModelFile {
 
     /// A file whose header is `head`.
     pub(super) fn ranged(name: &str, head: Vec<u8>, file: Box<dyn RangeRead>) -> Self {
-        ModelFile { path: name.into(), bytes: Bytes::Ranged { head, file }, file: None }
+        ModelFile { path: name.into(), bytes: Bytes::Ranged { head, file, kept: Vec::new() }, file: None }
     }
 
     fn is_ranged(&self) -> bool {
@@ -352,7 +357,26 @@ impl ModelFile {
 
     pub(super) fn gguf(&self) -> Result<Gguf<'_>> {
         let parsed = Gguf::parse_head(self.bytes(), self.len());
-        parsed.map_err(|error| Error::checkpoint(&self.path, error.reason()))
+        let parsed = parsed.map_err(|error| Error::checkpoint(&self.path, error.reason()))?;
+        match &self.bytes {
+            Bytes::Ranged { kept, .. } => Ok(parsed.with_kept(kept)),
+            _ => Ok(parsed),
+        }
+    }
+
+    /// Reads a small tensor of a GGUF file that is read by ranges, if the file has it and its beginning does not reach that far,
+    /// so that [`Gguf::data`] has its bytes.
+    pub(super) async fn keep(&mut self, name: &str) -> Result<()> {
+        let range = self.gguf()?.tensor(name).map(|tensor| tensor.range.clone());
+        let is_missing = |range: &Range<u64>| range.end > self.bytes().len() as u64;
+        let Some(range) = range.filter(|range| is_missing(range) && range.end - range.start <= MOST_KEPT) else {
+            return Ok(());
+        };
+        let data = self.read(range, false).await?.into_owned();
+        if let Bytes::Ranged { kept, .. } = &mut self.bytes {
+            kept.push((name.into(), data));
+        }
+        Ok(())
     }
 }
 
