@@ -7,22 +7,35 @@
 
 const BLOCK: u32 = min(GROUP, 32u); // columns with one scale that are taken together
 
-// The part of row n's product that lies in one block of columns.
-fn block_product(n: u32, block: u32, x_base: u32) -> f32 {
-    let scale = scale_of(n, block * BLOCK / GROUP);
-    var product = 0.0;
+fn octet_product(n: u32, octet: u32, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
+    let quants = quants8(n, octet);
+    return dot(quants.lo, lo) + dot(quants.hi, hi);
+}
+
+// The part of four rows' products that lies in one block of columns, whose activations are read once for them.
+fn block_products(n: vec4<u32>, block: u32, x_base: u32) -> vec4<f32> {
+    var products = vec4<f32>();
     var x_sum = 0.0;
     for (var i = 0u; i < BLOCK / 8u; i++) {
         let octet = block * (BLOCK / 8u) + i;
-        let quants = quants8(n, octet);
         let lo = x[x_base + octet * 2u];
         let hi = x[x_base + octet * 2u + 1u];
-        product += dot(quants.lo, lo) + dot(quants.hi, hi);
+        products += vec4<f32>(
+            octet_product(n.x, octet, lo, hi),
+            octet_product(n.y, octet, lo, hi),
+            octet_product(n.z, octet, lo, hi),
+            octet_product(n.w, octet, lo, hi),
+        );
         if OFFSET {
             x_sum += dot(lo + hi, vec4<f32>(1.0));
         }
     }
-    return scale.x * product + scale.y * x_sum;
+    let group = block * BLOCK / GROUP;
+    let a = scale_of(n.x, group);
+    let b = scale_of(n.y, group);
+    let c = scale_of(n.z, group);
+    let d = scale_of(n.w, group);
+    return vec4<f32>(a.x, b.x, c.x, d.x) * products + vec4<f32>(a.y, b.y, c.y, d.y) * x_sum;
 }
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
@@ -34,10 +47,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
         for (var b = team_lane; b < COLS / BLOCK; b += team_size) {
-            sums.x += block_product(n.x, b, x_base);
-            sums.y += block_product(n.y, b, x_base);
-            sums.z += block_product(n.z, b, x_base);
-            sums.w += block_product(n.w, b, x_base);
+            sums += block_products(n, b, x_base);
         }
         sums = team_sum(sums, local);
         if team_lane == 0u {

@@ -10,7 +10,7 @@ const AHEAD: u32 = 8u;
 var<workgroup> maxima: array<f32, PARTS>;
 var<workgroup> weights: array<f32, PARTS>;
 var<workgroup> totals: array<f32, PARTS>;
-var<workgroup> pool: array<vec4<f32>, WORKGROUP>;
+var<workgroup> pool: array<vec4<f32>, max((LANES - 1u) * FOURS, 1u)>; // of lanes after the first
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -53,11 +53,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     if LANES > 1u {
-        pool[local] = sum;
+        if lane > 0u && lane < LANES {
+            pool[local - FOURS] = sum;
+        }
         workgroupBarrier();
         if lane == 0u {
             for (var other = 1u; other < LANES; other++) {
-                sum += pool[other * FOURS + four];
+                sum += pool[(other - 1u) * FOURS + four];
             }
         }
     }

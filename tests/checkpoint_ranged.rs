@@ -12,7 +12,7 @@ use std::{
 use checkpoint_support::{Meta, gemma4, safetensors};
 use gemma4_wgpu::{
     checkpoint::{Checkpoint, LocalBoxFuture, NamedFile, RangeRead, TensorSource},
-    quant::Quantize,
+    quant::{Dtype, Quantize},
     weights::plan,
 };
 
@@ -84,6 +84,37 @@ fn safetensors_and_gguf_equal_their_mapped_selves() {
     let path = "tests/goldens_gguf/gemma4/model.gguf";
     let ranged = open(vec![file("model.gguf", fs::read(path).unwrap())]).unwrap();
     assert_same(&ranged, &Checkpoint::open(path).unwrap());
+}
+
+#[test]
+fn integers_of_other_programs_equal_their_mapped_selves() {
+    for form in ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "torchao"] {
+        let directory = format!("tests/fixtures/import/{form}");
+        let mapped = Checkpoint::open(&directory).unwrap();
+        let names = ["config.json", "model.safetensors"];
+        let files = names.map(|name| file(name, fs::read(format!("{directory}/{name}")).unwrap()));
+        let ranged = open(files.into()).unwrap();
+        assert_same(&ranged, &mapped);
+        // Rows that begin within a word of packed zero points.
+        let packed = plan(&mapped, Quantize::Int4).unwrap();
+        for tensor in packed.iter().filter(|tensor| matches!(tensor.info.dtype, Dtype::Packed(_))) {
+            let read = |source: &Checkpoint| pollster::block_on(source.read(&tensor.name, 3..13)).unwrap().into_owned();
+            assert_eq!(read(&ranged), read(&mapped), "{form}: {}", tensor.name);
+        }
+    }
+}
+
+#[test]
+fn rope_factors_are_read_wherever_they_lie() {
+    let mut model = gemma4();
+    let at = model.tensors.iter().position(|tensor| tensor.name == "rope_freqs.weight").unwrap();
+    let factors = model.tensors.remove(at);
+    let weights = 1 << 23;
+    model.tensor("unused.weight", &[weights / 4], 0, vec![0; weights as usize]);
+    model.tensors.push(factors);
+    let ranged = open(vec![file("model.gguf", model.bytes())]).unwrap();
+    let ready = open(vec![file("model.gguf", gemma4().bytes())]).unwrap();
+    assert_eq!(ranged.config(), ready.config());
 }
 
 #[test]

@@ -5,7 +5,7 @@ var<private> team_index: u32;
 var<private> team_count: u32;
 var<private> team_lane: u32;
 var<private> team_size: u32;
-var<workgroup> partial_sums: array<f32, WORKGROUP>;
+var<workgroup> partial_sums: array<f32, TEAMS>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(

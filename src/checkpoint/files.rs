@@ -12,7 +12,7 @@ use std::{
 use super::{
     LocalBoxFuture, RangeRead, TensorInfo, TensorSource, assets, demo, gguf,
     gguf::Gguf,
-    gguf_files, hf_files,
+    gguf_files, grouped_ranges, hf_files,
     import::{Imported, Place},
 };
 use crate::{
@@ -124,6 +124,24 @@ impl Checkpoint {
         self.copies = true;
     }
 
+    /// Whether files are read by ranges.
+    fn is_ranged(&self) -> bool {
+        self.files.iter().any(ModelFile::is_ranged)
+    }
+
+    /// Finds the formats of grouped integers in files that are read by ranges, which opening left out.
+    ///
+    /// Errors: parts that do not fit together, a failed read.
+    pub(super) async fn settle_formats(&mut self) -> Result<()> {
+        for (name, entry) in &mut self.tensors {
+            if let Content::Grouped(imported, format) = &mut entry.content {
+                *format = grouped_ranges::format(&self.files, name, imported).await?;
+                entry.info.dtype = Dtype::Packed(*format);
+            }
+        }
+        Ok(())
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing from the checkpoint"))
     }
@@ -151,6 +169,10 @@ impl Checkpoint {
                     }
                     _ => Err(beyond()),
                 }
+            }
+            Content::Grouped(imported, format) if self.is_ranged() => {
+                let packed = grouped_ranges::pack(&self.files, name, imported, rows, *format).await?;
+                Ok(Cow::Owned(packed.to_bytes()))
             }
             Content::Grouped(imported, format) => {
                 let bytes = grouped_bytes(&self.files, imported).ok_or_else(beyond)?;
@@ -202,14 +224,16 @@ pub(super) fn insert_grouped(
     name: &str,
     imported: Imported,
 ) -> Result<()> {
-    if files.iter().any(|file| matches!(file.bytes, Bytes::Ranged { .. })) {
-        let what = format!("tensor {name}: integers of other programs where files are not mapped; pack them with");
-        return Err(Error::Unsupported(format!("{what} `gemma4-wgpu quantize` first")));
-    }
-    let bytes = grouped_bytes(files, &imported).ok_or_else(|| Error::tensor(name, "reaches past its file"))?;
     let grouped = imported.grouped;
-    grouped.check(bytes).map_err(|reason| Error::tensor(name, reason))?;
-    let format = grouped.format(bytes);
+    let format = match files.iter().any(ModelFile::is_ranged) {
+        // Until [`Checkpoint::settle_formats`].
+        true => PackFormat::Int { bits: 8, group: 32, offset: true },
+        false => {
+            let bytes = grouped_bytes(files, &imported).ok_or_else(|| Error::tensor(name, "reaches past its file"))?;
+            grouped.check(bytes).map_err(|reason| Error::tensor(name, reason))?;
+            grouped.format(bytes)
+        }
+    };
     let info = TensorInfo { dtype: Dtype::Packed(format), shape: vec![grouped.rows, grouped.cols] };
     insert_entry(tensors, name, Entry { info, content: Content::Grouped(Box::new(imported), format) })
 }
@@ -232,6 +256,9 @@ pub(super) struct ModelFile {
 #[cfg(unix)]
 const READ_AHEAD: u64 = 128 << 20;
 
+/// Bytes of the largest tensor that is kept in memory.
+const MOST_KEPT: u64 = 1 << 20;
+
 enum Bytes {
     #[cfg(not(target_arch = "wasm32"))]
     Mapped(memmap2::Mmap),
@@ -240,6 +267,8 @@ enum Bytes {
     Ranged {
         head: Vec<u8>,
         file: Box<dyn RangeRead>,
+        /// See [`ModelFile::keep`].
+        kept: Vec<(String, Vec<u8>)>,
     },
 }
 
@@ -263,7 +292,11 @@ impl ModelFile {
 
     /// A file whose header is `head`.
     pub(super) fn ranged(name: &str, head: Vec<u8>, file: Box<dyn RangeRead>) -> Self {
-        ModelFile { path: name.into(), bytes: Bytes::Ranged { head, file }, file: None }
+        ModelFile { path: name.into(), bytes: Bytes::Ranged { head, file, kept: Vec::new() }, file: None }
+    }
+
+    fn is_ranged(&self) -> bool {
+        matches!(self.bytes, Bytes::Ranged { .. })
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -274,7 +307,7 @@ impl ModelFile {
     }
 
     /// Bytes of the file, read anew if `copies` and the system can do that.
-    async fn read(&self, range: Range<u64>, copies: bool) -> Result<Cow<'_, [u8]>> {
+    pub(super) async fn read(&self, range: Range<u64>, copies: bool) -> Result<Cow<'_, [u8]>> {
         if let Bytes::Ranged { file, .. } = &self.bytes {
             return Ok(Cow::Owned(file.read_exactly(&self.path, range).await?));
         }
@@ -324,7 +357,26 @@ impl ModelFile {
 
     pub(super) fn gguf(&self) -> Result<Gguf<'_>> {
         let parsed = Gguf::parse_head(self.bytes(), self.len());
-        parsed.map_err(|error| Error::checkpoint(&self.path, error.reason()))
+        let parsed = parsed.map_err(|error| Error::checkpoint(&self.path, error.reason()))?;
+        match &self.bytes {
+            Bytes::Ranged { kept, .. } => Ok(parsed.with_kept(kept)),
+            _ => Ok(parsed),
+        }
+    }
+
+    /// Reads a small tensor of a GGUF file that is read by ranges, if the file has it and its beginning does not reach that far,
+    /// so that [`Gguf::data`] has its bytes.
+    pub(super) async fn keep(&mut self, name: &str) -> Result<()> {
+        let range = self.gguf()?.tensor(name).map(|tensor| tensor.range.clone());
+        let is_missing = |range: &Range<u64>| range.end > self.bytes().len() as u64;
+        let Some(range) = range.filter(|range| is_missing(range) && range.end - range.start <= MOST_KEPT) else {
+            return Ok(());
+        };
+        let data = self.read(range, false).await?.into_owned();
+        if let Bytes::Ranged { kept, .. } = &mut self.bytes {
+            kept.push((name.into(), data));
+        }
+        Ok(())
     }
 }
 

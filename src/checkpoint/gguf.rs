@@ -161,6 +161,8 @@ pub struct Gguf<'a> {
     metadata: HashMap<&'a str, Value<'a>>,
     tensors: Vec<GgufTensor<'a>>,
     by_name: HashMap<&'a str, usize>,
+    /// Data of tensors, by name, where `bytes` need not reach them.
+    kept: &'a [(String, Vec<u8>)],
 }
 
 impl<'a> Gguf<'a> {
@@ -208,7 +210,7 @@ impl<'a> Gguf<'a> {
                 return Err(format!("tensor {} is there twice", quoted(tensor.name)));
             }
         }
-        Ok(Gguf { bytes: reader.bytes, metadata, tensors, by_name })
+        Ok(Gguf { bytes: reader.bytes, metadata, tensors, by_name, kept: &[] })
     }
 
     /// The metadata value at `key`.
@@ -265,9 +267,17 @@ impl<'a> Gguf<'a> {
         self.by_name.get(name).and_then(|&index| self.tensors.get(index))
     }
 
-    /// The bytes of a tensor of this file, as far as they were given to [`Gguf::parse`].
+    /// The same file with the data of tensors that were read by themselves.
+    pub(super) fn with_kept(self, kept: &'a [(String, Vec<u8>)]) -> Self {
+        Gguf { kept, ..self }
+    }
+
+    /// The bytes of a tensor of this file; none if they were not given to [`Gguf::parse`].
     pub fn data(&self, tensor: &GgufTensor) -> &'a [u8] {
-        slice(self.bytes, &tensor.range).unwrap_or_default()
+        match self.kept.iter().find(|(name, _)| name == tensor.name) {
+            Some((_, data)) => data,
+            None => slice(self.bytes, &tensor.range).unwrap_or_default(),
+        }
     }
 }
 

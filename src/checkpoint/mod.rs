@@ -11,6 +11,7 @@ mod demo;
 mod files;
 mod gguf_files;
 mod gguf_types;
+mod grouped_ranges;
 mod hf_files;
 mod import;
 mod ranged;

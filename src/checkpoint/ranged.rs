@@ -11,7 +11,7 @@ use super::{
     hf_files::{self, CONFIG, INDEX},
     safetensors,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, config::FREQUENCY_FACTORS};
 
 /// What is read of a file at first; doubled until it holds the header.
 const FIRST_BYTES: u64 = 1 << 20;
@@ -95,7 +95,10 @@ async fn open_gguf(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
     let mut parts = Vec::new();
     for path in gguf_files::part_paths(model) {
         let file = take(&mut files, &path.to_string_lossy())?;
-        parts.push(with_head(file, &|head, len| Gguf::parse_head(head, len).map(drop)).await?);
+        let mut part = with_head(file, &|head, len| Gguf::parse_head(head, len).map(drop)).await?;
+        // The config depends on it, wherever it lies.
+        part.keep(FREQUENCY_FACTORS).await?;
+        parts.push(part);
     }
     let checkpoint = gguf_files::assemble(model, parts)?;
     Ok(Checkpoint { beside: Some(beside), ..checkpoint })
@@ -126,7 +129,8 @@ async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
         let file = take(&mut files, &name)?;
         shards.push(with_head(file, &|head, len| safetensors::parse_head(head, len).map(drop)).await?);
     }
-    let checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+    let mut checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+    checkpoint.settle_formats().await?;
     if let Some(index) = index {
         index.check(index_path, &checkpoint)?;
     }

@@ -11,6 +11,8 @@ use crate::{
 
 /// llama.cpp tells this model by its layers: its queries are scaled by (hidden_size/heads)^-0.5.
 const GEMMA3_27B_LAYERS: usize = 62;
+/// The tensor that proportional RoPE depends on.
+pub(crate) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 /// Frequency factors from here on mean "does not turn" (converters write 1e30).
 const NO_ROTATION: f32 = 1e20;
 
@@ -297,7 +299,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
     /// Proportional RoPE: `rope_freqs.weight`, shape `[head_dim/2]`, divides the angles of full layers;
     /// a run of one small factor, then factors so large that the other pairs stand still.
     fn with_frequency_factors(&self, rope: Rope) -> Result<Rope> {
-        let name = "rope_freqs.weight";
+        let name = FREQUENCY_FACTORS;
         let found = self.parts.iter().find_map(|part| part.tensor(name).map(|tensor| (part, tensor)));
         let (part, tensor) = found.ok_or_else(|| missing_tensor(name))?;
         if tensor.dtype != Some(Dtype::F32) || tensor.shape != [rope.rotated_pairs] {
@@ -305,6 +307,9 @@ impl<'p, 'a> Metadata<'p, 'a> {
             return Err(Error::tensor(name, reason));
         }
         let (chunks, _) = part.data(tensor).as_chunks::<4>();
+        if chunks.len() != rope.rotated_pairs {
+            return Err(Error::tensor(name, "its bytes were not read"));
+        }
         let factors = || chunks.iter().map(|bytes| f32::from_le_bytes(*bytes));
         let factor = factors().next().unwrap_or(1.0);
         let rotated_pairs = factors().take_while(|&other| other == factor && other < NO_ROTATION).count();

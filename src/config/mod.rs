@@ -6,6 +6,7 @@ pub(crate) mod json;
 pub mod shapes;
 mod validate;
 
+pub(crate) use gguf::FREQUENCY_FACTORS;
 use validate::MAX_LAYERS;
 
 /// The model family, which decides the few steps that differ between them.

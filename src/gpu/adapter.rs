@@ -146,8 +146,9 @@ pub struct DeviceOptions {
     /// Part of the adapter's name (any case), or its index; the most capable adapter if `None`.
     pub adapter: Option<String>,
     pub kernels: KernelOptions,
-    /// The browser opens devices with subgroups, though wgpu cannot ask it to (web/js/device.ts).
-    pub browser_subgroups: bool,
+    /// The smallest and the largest subgroup where the browser opens devices with subgroups, though wgpu cannot ask it to
+    /// (web/js/device.ts).
+    pub browser_subgroups: Option<[u32; 2]>,
     /// Directory for compiled pipelines, so that the next start need not compile them again; none are kept if `None`, or where
     /// wgpu has no way to (it has with Vulkan).
     pub pipeline_cache: Option<PathBuf>,

@@ -109,7 +109,10 @@ impl Gpu {
     pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
         let instance = adapter::instance();
         let (mut facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
-        facts.subgroups |= options.browser_subgroups;
+        if let Some([smallest, largest]) = options.browser_subgroups {
+            facts.subgroups = true;
+            (facts.subgroup_min_size, facts.subgroup_max_size) = (smallest, largest);
+        }
         let mut variant = Variant::choose(&facts, &options.kernels)?;
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16

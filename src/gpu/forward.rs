@@ -220,7 +220,7 @@ impl Model {
         let cols = config.n_heads * config.head_dim;
         let mut attention = plan.input(s.attention(cols), cols, Emit::Floats);
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
-        let splits = plan.is_small() && self.gpu.variant().subgroups.is_some() && split.can_run(self.gpu.variant());
+        let splits = plan.is_small() && split.can_run(self.gpu.variant());
         // Tokens of one sequence need each other's keys.
         let is_raw = splits && plan.shape != StepShape::FewShared;
         let rope = RopeKvUpdate {

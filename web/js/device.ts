@@ -2,11 +2,14 @@
 
 let loss: string | undefined;
 
+/** Subgroup sizes that kernels count on where a browser does not tell. */
+const ANY_SUBGROUP: [number, number] = [4, 128];
+
 /**
- * Makes this worker's devices come with subgroups, which wgpu does not ask for yet, and watches them. Whether the browser has
- * what the kernels use of subgroups.
+ * Makes this worker's devices come with subgroups, which wgpu does not ask for yet, and watches them. The smallest and the largest
+ * subgroup if the browser has what the kernels use of them, `null` if not.
  */
-export async function prepareDevices(subgroups: boolean): Promise<boolean> {
+export async function prepareDevices(subgroups: boolean): Promise<[number, number] | null> {
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   const usable = adapter?.features.has("subgroups") && navigator.gpu.wgslLanguageFeatures.has("subgroup_id");
   const more: GPUFeatureName[] = subgroups && usable ? ["subgroups"] : [];
@@ -17,7 +20,9 @@ export async function prepareDevices(subgroups: boolean): Promise<boolean> {
     void device.lost.then(({ reason, message }) => (loss = message || reason));
     return device;
   };
-  return more.length > 0;
+  if (!adapter || more.length === 0) return null;
+  const { subgroupMinSize: smallest, subgroupMaxSize: largest } = adapter.info;
+  return smallest && largest ? [smallest, largest] : ANY_SUBGROUP;
 }
 
 /** The error with what to do about it. A device's failure often comes just before the news that it was lost. */

@@ -22,9 +22,9 @@ pub struct Load {
     context_length: Option<NonZeroUsize>,
     quantize: Option<QuantizeName>,
     cache_type: Option<CacheName>,
-    /// Whether the worker opens devices with subgroups.
+    /// The smallest and the largest subgroup of devices that the worker opens; none if they come without.
     #[serde(default)]
-    pub subgroups: bool,
+    pub subgroups: Option<[u32; 2]>,
 }
 
 #[derive(Deserialize, Clone, Copy)]

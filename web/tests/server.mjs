@@ -23,7 +23,8 @@ const SCRIPT = "text/javascript";
 const TYPES = { ".html": "text/html", ".js": SCRIPT, ".mjs": SCRIPT, ".css": "text/css", ".wasm": "application/wasm" };
 
 /**
- * Starts a server on a free port. `faults` may be changed at any time:
+ * Starts a server on a free port. `sparse` holds files that are nowhere, by their path: `size`, and `pieces` as `[offset, bytes]`
+ * between which there are zeros; parts of them can be had. `faults` may be changed at any time:
  * - `cors`: whether other origins may read
  * - `ranges`: whether parts can be had
  * - `cutAfter`: bytes of a body after which the connection breaks
@@ -33,18 +34,20 @@ export async function serve() {
   const faults = { cors: true, ranges: true, cutAfter: Infinity, down: false };
   /** Requests for models: path and range. */
   const requests = [];
+  const sparse = new Map();
   const server = http.createServer((request, response) => {
-    answer(request, response, faults, requests).catch((error) => {
+    answer(request, response, { faults, requests, sparse }).catch((error) => {
       response.statusCode = error.code === "ENOENT" ? 404 : 500;
       response.end(String(error));
     });
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();
-  return { origin: `http://localhost:${port}`, other: `http://127.0.0.1:${port}`, faults, requests, server };
+  const origin = `http://localhost:${port}`;
+  return { origin, other: `http://127.0.0.1:${port}`, faults, requests, sparse, server };
 }
 
-async function answer(request, response, faults, requests) {
+async function answer(request, response, { faults, requests, sparse }) {
   const url = new URL(request.url, "http://localhost");
   if (faults.cors) {
     response.setHeader("Access-Control-Allow-Origin", "*");
@@ -54,6 +57,10 @@ async function answer(request, response, faults, requests) {
   if (url.pathname === "/blank") {
     response.setHeader("Content-Type", "text/html");
     return response.end("<!doctype html><title>blank</title>");
+  }
+  if (sparse.has(url.pathname)) {
+    requests.push({ method: request.method, path: url.pathname, range: request.headers.range });
+    return sendSparse(request, response, sparse.get(url.pathname));
   }
   if (!prefix || url.pathname.includes("..")) {
     response.statusCode = 404;
@@ -85,4 +92,22 @@ async function sendModel(request, response, file, faults) {
   if (to - from < faults.cutAfter) return createReadStream(file, { start: from, end: to }).pipe(response);
   const bytes = (await readFile(file)).subarray(from, from + faults.cutAfter);
   response.write(bytes, () => setTimeout(() => response.destroy(), 50));
+}
+
+function sendSparse(request, response, { size, pieces }) {
+  const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+  if (first === undefined) {
+    // Nobody should ask for all of it.
+    response.statusCode = 400;
+    return response.end();
+  }
+  const [from, to] = [Number(first), Math.min(Number(last), size - 1) + 1];
+  response.statusCode = 206;
+  response.setHeader("Content-Range", `bytes ${from}-${to - 1}/${size}`);
+  const body = Buffer.alloc(to - from);
+  for (const [offset, bytes] of pieces) {
+    const part = bytes.subarray(Math.max(from - offset, 0), Math.max(to - offset, 0));
+    part.copy(body, Math.max(offset - from, 0));
+  }
+  return response.end(body);
 }

@@ -90,7 +90,7 @@ impl Kernel for ArgmaxParts {
         KernelSource {
             name: "argmax_parts",
             wgsl: Wgsl::new()
-                .uint("WORKGROUP", 256)
+                .uint("WORKGROUP", self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256))
                 .uint("N", self.n)
                 .uint("PARTS", Argmax::PARTS)
                 .part(include_str!("../../../shaders/common/argmax_tree.wgsl"))

@@ -44,7 +44,6 @@ impl SplitAttention {
     const SMALLEST_PART: usize = 32;
     /// Workgroups that fill a large device twice.
     const WORKGROUPS: usize = 256;
-    const COMBINE_WORKGROUP: usize = 256;
 
     /// Of a model's layer.
     pub fn of(layer: &LayerConfig, config: &ModelConfig, cache_type: CacheType, capacity: usize) -> Self {
@@ -63,11 +62,26 @@ impl SplitAttention {
     /// As many heads as there is memory for, of those that share a KV head, or one: not more than four, because more need
     /// more registers than an invocation has.
     fn share(&self, variant: &Variant) -> Share {
-        let workgroup = if variant.coop || variant.wide { 256 } else { 128 };
+        let workgroup = Self::workgroup(variant);
         let shared = self.layer.n_heads / self.layer.n_kv_heads;
         let share = |heads| Share { workgroup, heads, tile: workgroup / 4 };
         let fits = |share: &Share| share.bytes(self.layer.head_dim) <= Self::memory(variant);
         (2..=4).rev().filter(|heads| shared.is_multiple_of(*heads)).map(share).find(fits).unwrap_or(share(1))
+    }
+
+    /// Invocations of a workgroup. Subgroups of four are a processor's (SwiftShader): browsers zero workgroup memory before a
+    /// kernel runs, which takes longer there than the kernel unless both are small.
+    fn workgroup(variant: &Variant) -> usize {
+        match variant {
+            Variant { coop: true, .. } | Variant { wide: true, .. } => 256,
+            Variant { subgroup_size: Some(4), .. } => 64,
+            _ => 128,
+        }
+    }
+
+    /// Invocations of [`SdpaCombine`]: enough for the head's fours of dims and for the parts.
+    fn combine_workgroup(&self, variant: &Variant) -> usize {
+        Self::workgroup(variant).max((self.layer.head_dim / 4).next_power_of_two())
     }
 
     /// Whether the kernels are made for the layer's heads, and have memory for them.
@@ -219,7 +233,7 @@ impl SdpaCombine {
 impl Kernel for SdpaCombine {
     fn source(&self, variant: &Variant) -> KernelSource {
         let layer = &self.split.layer;
-        let wgsl = self.split.constants(variant).uint("WORKGROUP", SplitAttention::COMBINE_WORKGROUP);
+        let wgsl = self.split.constants(variant).uint("WORKGROUP", self.split.combine_workgroup(variant));
         KernelSource {
             name: "sdpa_combine",
             wgsl: self
