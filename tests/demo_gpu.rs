@@ -51,6 +51,9 @@ fn chained_kernels_predict_the_same() {
     let kernels = pollster::block_on(backend.profile(&[step])).unwrap();
     let has_chains = kernels.iter().any(|kernel| kernel.name == "chain");
     assert_eq!(has_chains, facts.subgroup_min_size == facts.subgroup_max_size && facts.subgroup_min_size >= 8);
+    if !has_chains {
+        return;
+    }
 
     let (expected, base) = perplexity_and_logits(&common::gpu(own), 60, 1);
     let (found, logits) = perplexity_and_logits(&common::gpu(chained), 60, 1);
