@@ -143,11 +143,10 @@ impl PackedRows {
             let (stored, q) = (&mut stored[..words.len() * 32 / low_bits], &mut q[..words.len() * 32 / low_bits]);
             load_integers(low_bits, words, stored);
             load_high_bits((bits, offset), high, g * group / 4, stored);
-            for (q, stored) in q.iter_mut().zip(stored) {
-                *q = match self.format {
-                    PackFormat::Iq4 => IQ4_LEVELS[(*stored & 15) as usize],
-                    _ => (*stored as i8).wrapping_sub(zero_point),
-                };
+            let pairs = q.iter_mut().zip(stored);
+            match self.format {
+                PackFormat::Iq4 => pairs.for_each(|(q, stored)| *q = IQ4_LEVELS[(*stored & 15) as usize]),
+                _ => pairs.for_each(|(q, stored)| *q = (*stored as i8).wrapping_sub(zero_point)),
             }
             let (scale, offset) = match offset {
                 true => (scales[g], (scales[g] >> 16) as u16),
@@ -193,9 +192,13 @@ fn load_integers(bits: usize, words: &[u32], q: &mut [u8]) {
 fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mut [u8]) {
     let Some((high_bits, quads)) = high_bits(bits) else { return };
     let mask = 0x0101_0101 * ((1 << high_bits) - 1);
-    let unused = if offset { 0 } else { 8 - bits };
     for (quad, q) in (first..).zip(q.as_chunks_mut::<4>().0) {
         let above = (high[quad / quads] >> (high_bits * (quad % quads)) & mask) << 4;
-        *q = (u32::from_le_bytes(*q) | above).to_le_bytes().map(|q| ((q << unused) as i8 >> unused) as u8);
+        *q = (u32::from_le_bytes(*q) | above).to_le_bytes();
+    }
+    if !offset {
+        // Turns the sign's bit round and takes what it stands for: a shift of bytes, which processors lack, would do no more.
+        let sign = 1u8 << (bits - 1);
+        q.iter_mut().for_each(|q| *q = (*q ^ sign).wrapping_sub(sign));
     }
 }

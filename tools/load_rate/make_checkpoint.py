@@ -58,7 +58,7 @@ def metadata(sliding):
         "rope.dimension_count_swa": (U32, HEAD_DIM[True]),
     }
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    tokens = special + [f"<0x{byte:02X}>" for byte in range(256)]
+    tokens = special + [f"<0x{byte:02X}>" for byte in range(256)] + ["t", "0"]
     tokens += [f"t{index}" for index in range(VOCAB - len(tokens))]
     kinds = [3] * len(special) + [6] * 256 + [1] * (VOCAB - len(special) - 256)
     tokenizer = {

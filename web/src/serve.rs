@@ -28,13 +28,17 @@ pub struct Order {
 pub struct Text {
     assets: TextAssets,
     tokenizer: Tokenizer,
-    template: ChatTemplate,
+    /// Or why there is none: texts can be completed nevertheless.
+    template: Result<ChatTemplate, String>,
 }
 
 impl Text {
     pub fn new(mut assets: TextAssets) -> Result<Text> {
         let tokenizer = Tokenizer::new(&assets)?;
-        let template = ChatTemplate::new(&assets, &tokenizer)?;
+        let template = match ChatTemplate::new(&assets, &tokenizer) {
+            Err(Error::Template(reason)) => Err(reason.replace("use --raw-prompt", "it only completes texts")),
+            template => Ok(template?),
+        };
         // The largest part, and of no more use.
         assets.vocabulary = None;
         Ok(Text { assets, tokenizer, template })
@@ -45,7 +49,8 @@ impl Text {
             Prompt::Text(text) => Cow::Borrowed(text.as_str()),
             Prompt::Messages(messages) => {
                 let options = RenderOptions { add_generation_prompt: true, enable_thinking: thinking };
-                Cow::Owned(self.template.render(messages, &options)?)
+                let template = self.template.as_ref().map_err(|reason| Error::Template(reason.clone()))?;
+                Cow::Owned(template.render(messages, &options)?)
             }
         };
         self.tokenizer.encode_prompt(&text, true)

@@ -6,9 +6,10 @@ import path from "node:path";
 const SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"];
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 
-/** A tokenizer.json of 32 tokens: special ones and the letters. */
-export function lettersTokenizer() {
-  const added = SPECIAL.map((content, id) => ({
+/** A tokenizer.json of 32 tokens: special ones, with those of turns or with others in their places, and the letters. */
+export function lettersTokenizer(turns = true) {
+  const names = turns ? SPECIAL : SPECIAL.map((name) => name.replace("turn", "other"));
+  const added = names.map((content, id) => ({
     id,
     content,
     special: true,
@@ -17,7 +18,7 @@ export function lettersTokenizer() {
     rstrip: false,
     normalized: false,
   }));
-  const vocab = Object.fromEntries([...SPECIAL, ...LETTERS].map((token, id) => [token, id]));
+  const vocab = Object.fromEntries([...names, ...LETTERS].map((token, id) => [token, id]));
   const pieces = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   return JSON.stringify({
     version: "1.0",

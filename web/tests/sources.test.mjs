@@ -1,11 +1,11 @@
 // Models that are split, long, or in other programs' forms answer in Chromium as the native program does.
 
 import assert from "node:assert/strict";
-import { copyFile, mkdtemp, rm, stat } from "node:fs/promises";
+import { copyFile, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { config, longGguf, writeFolder, writeRandom, writeSparse } from "./models.mjs";
+import { config, lettersTokenizer, longGguf, writeFolder, writeRandom, writeSparse } from "./models.mjs";
 import { serve } from "./server.mjs";
 import { launch, nativeTokens, packagePage, root, whole } from "./support.mjs";
 
@@ -63,6 +63,28 @@ test("matrices beyond the device's largest binding are split, and the answer is 
   assert.equal(buffers("embed_tokens.weight"), 4);
   for (const matrix of ["gate_proj", "up_proj", "down_proj"]) assert.equal(buffers(`layers.1.mlp.${matrix}.weight`), 4);
   assert.equal(buffers("layers.1.self_attn.k_proj.weight"), 2);
+});
+
+test("a model without a chat template completes texts and says why it does not chat", async (t) => {
+  const sizes = { layers: 1, hidden: 64, intermediate: 128, heads: 1, vocab: 32 };
+  const directory = await writeRandom(path.join(scratch, "base"), config(sizes));
+  await writeFile(path.join(directory, "tokenizer.json"), lettersTokenizer(false));
+  const page = await freshPage(t);
+  await page.setInputFiles("#folder", directory);
+  const got = await page.evaluate(async () => {
+    const model = await gemma.Gemma.load(document.getElementById("folder").files);
+    const all = async (answer) => {
+      for await (const _ of answer);
+      return answer.result.tokens.length;
+    };
+    const settings = { temperature: 0, maxTokens: 3 };
+    const completed = await all(model.complete("ab", settings));
+    const chat = await all(model.chat([{ role: "user", content: "ab" }], settings)).catch((error) => error.message);
+    await model.dispose();
+    return { completed, chat };
+  });
+  assert.ok(got.completed > 0);
+  assert.match(got.chat, /chat template: .* no turn tokens; it only completes texts/);
 });
 
 for (const form of ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "torchao"]) {
