@@ -12,16 +12,7 @@ fn repack_group(unit: Unit, group: u32) -> u32 {
     return step;
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let unit = unit_of((group.x + group.y * groups.x) * WORKGROUP + local);
-    if !unit.exists {
-        return;
-    }
+fn repack(unit: Unit) {
     let even = 2u * unit.index;
     let first = repack_group(unit, even);
     var second = 0u;

@@ -22,16 +22,7 @@ fn high_word(bytes: vec4<u32>, shift: u32) -> u32 {
     return bits.x | (bits.y << 2u) | (bits.z << 4u) | (bits.w << 6u);
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let unit = unit_of((group.x + group.y * groups.x) * WORKGROUP + local);
-    if !unit.exists {
-        return;
-    }
+fn repack(unit: Unit) {
     let block = unit.byte + unit.index / 4u * BLOCK_BYTES;
     let quarter = unit.index % 4u;
     let low = block + quarter / 2u * 64u;

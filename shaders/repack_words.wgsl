@@ -12,16 +12,7 @@ fn has_infinite(word: u32) -> bool {
     return FLOATS && ((word & LOW_EXPONENT) == LOW_EXPONENT || (word & HIGH_EXPONENT) == HIGH_EXPONENT);
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let unit = unit_of((group.x + group.y * groups.x) * WORKGROUP + local);
-    if !unit.exists {
-        return;
-    }
+fn repack(unit: Unit) {
     if unit.index < DATA_WORDS / 4u {
         let at = 16u * unit.index;
         let words = stored_four(unit.byte + at);

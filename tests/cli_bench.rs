@@ -157,7 +157,7 @@ fn kernels_are_measured_once() {
     let home = tempfile::tempdir().unwrap();
     let model = TinyModel::new().write();
     // All but one option as asked, to keep it short.
-    let kernels = "subgroups=on,f16=off,dp4a=off,coop=off,wide=off,prefetch=off";
+    let kernels = "subgroups=on,f16=off,dp4a=off,coop=off,wide=off,prefetch=off,chain=off";
     let run = |args: &[&str]| {
         let output =
             bench(&model, &[&["--autotune"], args].concat()).env("XDG_CACHE_HOME", home.path()).output().unwrap();

@@ -51,3 +51,16 @@ fn stored_four(byte: u32) -> vec4<u32> {
 fn has_infinite_half(word: u32) -> bool {
     return (word & 0x7c00u) == 0x7c00u || (word & 0x7c000000u) == 0x7c000000u;
 }
+
+// A kernel says what `repack` does with a unit.
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let unit = unit_of((group.x + group.y * groups.x) * WORKGROUP + local);
+    if unit.exists {
+        repack(unit);
+    }
+}

@@ -6,7 +6,7 @@ use super::{
     kernels::{Chain, Kernel, Linear},
     layers::Joined,
 };
-use crate::Result;
+use crate::{Error, Result};
 
 /// Workgroups that are tried, the most first: one for each of a processor's threads that are sure to run, or as many as large
 /// devices have room for (an H100 has 132 multiprocessors).
@@ -71,8 +71,10 @@ impl Model {
         weights.chain(inputs).chain(results).collect()
     }
 
-    /// Finds out how many workgroups run at the same time, by letting them wait for one another; none if the device's kernels are
-    /// not to be chained, or fewer than are tried do.
+    /// Finds out how many workgroups run at the same time, by letting them wait for one another, if the device's kernels are to be
+    /// chained.
+    ///
+    /// Errors: none of this model's can be, or fewer workgroups run than are tried.
     pub(super) async fn choose_chain(&mut self) -> Result<()> {
         if !self.gpu.variant().chain {
             return Ok(());
@@ -81,8 +83,8 @@ impl Model {
         for &workgroups in tried {
             let Some((index, chain)) = (0..self.layers.len()).find_map(|i| Some((i, self.chain_of(i, workgroups)?)))
             else {
-                log::info!("no layers whose kernels can be chained");
-                return Ok(());
+                let reason = "has no layers whose kernels can be chained (int4 in groups of 32, with dp4a=on and subgroups of 8)";
+                return Err(Error::Device(format!("the model {reason}: leave out chain=on")));
             };
             if self.runs_together(index, &chain).await? {
                 log::info!("kernels between layers are chained in {workgroups} workgroups");
@@ -90,8 +92,7 @@ impl Model {
                 return Ok(());
             }
         }
-        log::warn!("{} does not run workgroups at the same time: its kernels are not chained", self.gpu.facts());
-        Ok(())
+        Err(Error::Device(format!("{} does not run workgroups at the same time: leave out chain=on", self.gpu.facts())))
     }
 
     async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {

@@ -134,11 +134,16 @@ fn linear(matrix: &CpuMatrix, tiled: bool) -> Linear {
 
 const SMALL: Sizes = Sizes { n: 64, attention: 32, ffn: 96, qkv: 48 };
 
-fn with_neighbours() -> impl Iterator<Item = &'static Gpu> {
+/// The devices that can run the kernel: some, wherever the adapter can.
+fn with_neighbours() -> Vec<&'static Gpu> {
     let can = |gpu: &&Gpu| {
         gpu.facts().coherent && (gpu.variant().coop || gpu.variant().lanes) && gpu.variant().subgroup_size >= Some(8)
     };
-    devices().iter().filter(can)
+    let found: Vec<&Gpu> = devices().iter().filter(can).collect();
+    let facts = devices()[0].facts();
+    let fits = facts.coherent && facts.subgroup_min_size >= 8 && facts.subgroup_min_size == facts.subgroup_max_size;
+    assert_eq!(!found.is_empty(), fits, "{facts}");
+    found
 }
 
 /// A processor runs one workgroup after another where it has too few threads: only one is sure not to wait for ever.
