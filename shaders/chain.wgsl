@@ -16,164 +16,225 @@
 @group(0) @binding(11) var<storage, read> pre_feedforward: array<vec4<f32>>;
 @group(0) @binding(12) var<storage, read> post_feedforward: array<vec4<f32>>;
 @group(0) @binding(13) var<storage, read> next_input: array<vec4<f32>>;
-@group(0) @binding(14) @coherent var<storage, read_write> stream: array<vec4<f32>>;  // [N / 4], the residual stream, updated
-@group(0) @binding(15) @coherent var<storage, read_write> middle: array<vec4<f32>>;  // [N / 4], the stream between the branches
-@group(0) @binding(16) @coherent var<storage, read_write> branch: array<vec4<f32>>;  // [parts, N / 4]
+@group(0) @binding(14) var<storage, read_write> stream: array<vec4<f32>>;  // [N / 4], the residual stream, updated
+@group(0) @binding(15) @coherent var<storage, read_write> squares: array<f32>;       // [WORKGROUPS]: of their parts of branch, summed
+@group(0) @binding(16) @coherent var<storage, read_write> branch: array<vec4<f32>>;  // [N / 4]
 @group(0) @binding(17) @coherent var<storage, read_write> hidden_quants: array<vec4<u32>>;
 @group(0) @binding(18) @coherent var<storage, read_write> hidden_groups: array<vec2<f32>>;
 @group(0) @binding(19) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v
 @group(0) @binding(20) @coherent var<storage, read_write> sync: Sync;
-@group(0) @binding(21) var<uniform> layer: vec4<f32>;                                // x: scalar
+@group(0) @binding(21) var<uniform> layer: vec4<f32>;                                // x: scalar, y: barriers of this step before
 
-const FOURS: u32 = N / 4u;
-// Parts of a row's columns, where 16, 32 or 64 rows share a workgroup.
-const PARTS_16: u32 = WORKGROUP / 16u;
-const PARTS_32: u32 = WORKGROUP / 32u;
-const PARTS_64: u32 = WORKGROUP / 64u;
+const EIGHTS: u32 = N / 8u;
 
-// What an invocation holds for a norm.
+struct Eight {
+    lo: vec4<f32>,
+    hi: vec4<f32>,
+}
+
+// An invocation's columns of a row: every WORKGROUP-th eight. What lies past the end is read as the last ones and counts for nothing.
+struct Columns {
+    eights: array<Eight, PER>,
+}
+
+fn eight_of(p: u32, local: u32) -> u32 {
+    return min(local + p * WORKGROUP, EIGHTS - 1u);
+}
+
+fn is_column(p: u32, local: u32) -> bool {
+    return local + p * WORKGROUP < EIGHTS;
+}
+
+// What an invocation holds for a norm: weights.
 struct Ready {
-    values: array<vec4<f32>, PER>,
-    posts: array<vec4<f32>, PER>,
-    nexts: array<vec4<f32>, PER>,
+    posts: array<Eight, PER>,
+    nexts: array<Eight, PER>,
 }
 
-// 32 activations.
-struct Activations {
-    lo: vec4<u32>,
-    hi: vec4<u32>,
-    group: vec2<f32>,
-}
+// The activations of the product that is under way: int8, 16 in each; scale, 8 · scale · sum of each 32.
+var<workgroup> x_quants: array<vec4<u32>, MOST_COLS / 16u>;
+var<workgroup> x_groups: array<vec2<f32>, MOST_COLS / 32u>;
 
-var<workgroup> x_quants: array<vec4<u32>, N / 16u>;
-var<workgroup> x_groups: array<vec2<f32>, N / 32u>;
-var<workgroup> unit_sums: array<f32, 2u * WORKGROUP>;
-var<workgroup> gated: array<f32, 64>;
-var<private> turn: u32;
+const TEAM_COUNT: u32 = WORKGROUP / 32u;
+// Tiles at which a squad works, and a little, so that eight neighbours meet in no bank.
+const TEAM_PITCH: u32 = SLOTS * 32u + 4u;
+var<workgroup> team_sums: array<f32, TEAM_COUNT * TEAM_PITCH>;
+var<workgroup> row_sums: array<f32, TEAM_COUNT * 16u>;
+// On products of x_quants.
+var<private> x_factor: f32;
+var<private> own_squares: f32;
 
-fn o_x(g: u32) -> Activations {
-    return Activations(attention_quants[g * 2u], attention_quants[g * 2u + 1u], attention_groups[g]);
-}
-
-fn gate_up_x(g: u32) -> Activations {
-    return Activations(x_quants[g * 2u], x_quants[g * 2u + 1u], x_groups[g]);
-}
-
-fn down_x(g: u32) -> Activations {
-    return Activations(hidden_quants[g * 2u], hidden_quants[g * 2u + 1u], hidden_groups[g]);
-}
-
-fn qkv_x(g: u32) -> Activations {
-    return gate_up_x(g);
-}
-
-fn group_product(quants: vec4<u32>, scale: f32, x: Activations) -> f32 {
+fn group_product(quants: vec4<u32>, scale: f32, group: u32) -> f32 {
+    let lo = x_quants[group * 2u];
+    let hi = x_quants[group * 2u + 1u];
     let even = quants & vec4<u32>(0x0f0f0f0fu);
     let odd = (quants >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-    var sum = dot4I8Packed(even.x, x.lo.x) + dot4I8Packed(odd.x, x.lo.y);
-    sum += dot4I8Packed(even.y, x.lo.z) + dot4I8Packed(odd.y, x.lo.w);
-    sum += dot4I8Packed(even.z, x.hi.x) + dot4I8Packed(odd.z, x.hi.y);
-    sum += dot4I8Packed(even.w, x.hi.z) + dot4I8Packed(odd.w, x.hi.w);
+    var sum = dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
+    sum += dot4I8Packed(even.y, lo.z) + dot4I8Packed(odd.y, lo.w);
+    sum += dot4I8Packed(even.z, hi.x) + dot4I8Packed(odd.z, hi.y);
+    sum += dot4I8Packed(even.w, hi.z) + dot4I8Packed(odd.w, hi.w);
+    let x = x_groups[group];
     // Zero lies at 8.
-    return scale * (x.group.x * f32(sum) - 8.0 * x.group.y);
-}
-
-// For invocation n < rows the sum of all `value`s of invocations n, n + rows…
-fn unit_sum(value: f32, rows: u32, local: u32) -> f32 {
-    // Two halves in turn: who is late still reads the other one.
-    let base = turn * WORKGROUP;
-    turn = 1u - turn;
-    unit_sums[base + local] = value;
-    workgroupBarrier();
-    var sum = 0.0;
-    if local < rows {
-        for (var at = local; at < WORKGROUP; at += rows) {
-            sum += unit_sums[base + at];
-        }
-    }
-    return sum;
-}
-
-// The values of four neighbours, for the first of them.
-fn four_of(value: f32) -> vec4<f32> {
-    return vec4<f32>(
-        value,
-        subgroupShuffleXor(value, 1u),
-        subgroupShuffleXor(value, 2u),
-        subgroupShuffleXor(value, 3u),
-    );
+    return scale * (x.x * f32(sum) - x.y);
 }
 
 fn four_words(word: u32) -> vec4<u32> {
     return vec4<u32>(word, subgroupShuffleXor(word, 1u), subgroupShuffleXor(word, 2u), subgroupShuffleXor(word, 3u));
 }
 
-// 32 results of the MLP's first half: as many rows of gate, and those of up that go with them.
-fn gated_row(unit: u32, local: u32) -> u32 {
-    return (local % 64u) / 32u * (gate_up_ROWS / 2u) + unit * 32u + local % 32u;
+fn four_sums(at: u32) -> vec4<f32> {
+    return vec4<f32>(row_sums[at], row_sums[at + 1u], row_sums[at + 2u], row_sums[at + 3u]);
 }
 
-fn gated_unit(unit: u32, local: u32) {
-    let part = gate_up_sum(gated_row(unit, local), local / 64u, gate_up_GROUPS, PARTS_64);
-    let sum = unit_sum(part, 64u, local);
-    if local < 64u {
-        gated[local] = sum;
-    }
-    workgroupBarrier();
-    var values = vec4<f32>();
-    if local < 8u {
-        for (var i = 0u; i < 4u; i++) {
-            values[i] = gelu_tanh(gated[local * 4u + i]) * gated[32u + local * 4u + i];
+// Done by one subgroup, which sums the squares too.
+fn keep_branch(first: u32, count: u32, local: u32) {
+    if team_index == 0u {
+        for (var i = team_lane; i < count * 4u; i += team_size) {
+            let four = four_sums(i * 4u);
+            branch[first * 4u + i] = four;
+            own_squares += dot(four, four);
         }
     }
-    let q8 = quantize_lanes(values);
-    let words = four_words(q8.word);
-    if local < 8u && local % 4u == 0u {
-        hidden_quants[unit * 2u + local / 4u] = words;
-    }
-    if local == 0u {
-        hidden_groups[unit] = q8.group;
+}
+
+fn keep_squares(group: u32) {
+    let sum = subgroupAdd(own_squares);
+    own_squares = 0.0;
+    if team_index == 0u && team_lane == 0u {
+        squares[group] = sum;
     }
 }
 
-// 32 rows of q, k or v.
-fn qkv_unit(unit: u32, local: u32) {
-    let row = min(unit * 32u + local % 32u, qkv_ROWS - 1u);
-    let part = qkv_sum(row, local / 32u, qkv_GROUPS, PARTS_32);
-    let four = four_of(unit_sum(part, 32u, local));
-    if local < 32u && local % 4u == 0u && unit * 32u + local < qkv_ROWS {
-        y[unit * 8u + local / 4u] = four;
+// The branch's squares, summed. All that is read is on its way at once.
+fn branch_squares() -> f32 {
+    var sum = 0.0;
+    for (var i = 0u; i < SQUARES_EACH; i++) { // unrolled
+        let at = team_lane + i * team_size;
+        sum += select(0.0, squares[min(at, WORKGROUPS - 1u)], at < WORKGROUPS);
     }
+    return subgroupAdd(sum);
+}
+
+fn keep_heads(first: u32, count: u32, local: u32) {
+    if local < count * 4u {
+        y[first * 4u + local] = four_sums(local * 4u) * x_factor;
+    }
+}
+
+// Results of the MLP's first half, 32 of each unit.
+fn keep_hidden(first: u32, count: u32, local: u32) {
+    if local < count * 8u {
+        let gates = four_sums(local * 4u) * x_factor;
+        let ups = four_sums((count * 8u + local) * 4u) * x_factor;
+        var values = vec4<f32>();
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            values[i] = gelu_tanh(gates[i]) * ups[i];
+        }
+        let q8 = quantize_lanes(values);
+        let words = four_words(q8.word);
+        if local % 4u == 0u {
+            hidden_quants[first * 2u + local / 4u] = words;
+        }
+        if local % 8u == 0u {
+            hidden_groups[first + local / 8u] = q8.group;
+        }
+    }
+}
+
+fn stream_ready(local: u32) -> Columns {
+    var found = Columns();
+    for (var p = 0u; p < PER; p++) { // unrolled
+        let eight = eight_of(p, local);
+        found.eights[p] = Eight(stream[eight * 2u], stream[eight * 2u + 1u]);
+    }
+    return found;
+}
+
+fn keep_stream(values: Columns, local: u32) {
+    for (var p = 0u; p < PER; p++) { // unrolled
+        if is_column(p, local) {
+            let eight = local + p * WORKGROUP;
+            stream[eight * 2u] = values.eights[p].lo;
+            stream[eight * 2u + 1u] = values.eights[p].hi;
+        }
+    }
+}
+
+fn take_attention(local: u32) {
+    for (var i = local; i < o_GROUPS * 2u; i += WORKGROUP) {
+        x_quants[i] = attention_quants[i];
+    }
+    for (var i = local; i < o_GROUPS; i += WORKGROUP) {
+        x_groups[i] = attention_groups[i] * vec2<f32>(1.0, 8.0);
+    }
+    workgroupBarrier();
+}
+
+// The MLP's hidden state, as others have left it.
+struct Hidden {
+    quants: array<vec4<u32>, HIDDEN_PER>,
+    groups: array<vec2<f32>, HIDDEN_PER>,
+}
+
+fn hidden_ready(local: u32) -> Hidden {
+    var found = Hidden();
+    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
+        found.quants[p] = hidden_quants[min(local + p * WORKGROUP, down_GROUPS * 2u - 1u)];
+        if local + p * WORKGROUP < down_GROUPS {
+            found.groups[p] = hidden_groups[local + p * WORKGROUP];
+        }
+    }
+    return found;
+}
+
+fn take_hidden(found: Hidden, local: u32) {
+    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
+        let i = local + p * WORKGROUP;
+        if i < down_GROUPS * 2u {
+            x_quants[i] = found.quants[p];
+        }
+        if i < down_GROUPS {
+            x_groups[i] = found.groups[p] * vec2<f32>(1.0, 8.0);
+        }
+    }
+    workgroupBarrier();
 }
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
-    var seen = 0u;
-    for (var unit = first; unit < o_UNITS; unit += WORKGROUPS) {
-        o_unit(unit, local);
-    }
+    let before = u32(layer.y);
+    // Each matrix's first weights are on their way while others are waited for.
+    var o = o_Held();
+    o_begin(&o, first, 0u, local);
+    take_attention(local);
+    o_product(&o, first, local);
+    keep_squares(first);
+    grid_arrive(local);
+    var gate_up = gate_up_Held();
+    gate_up_begin(&gate_up, first, 0u, local);
     let attention = attention_ready(local);
-    seen ^= gate_up_touch(gated_row(first, local), local / 64u, PARTS_64);
-    grid_barrier(local);
-    attention_norm(attention, first, local);
-    for (var unit = first; unit < gate_up_ROWS / 64u; unit += WORKGROUPS) {
-        gated_unit(unit, local);
-    }
-    seen ^= down_touch_unit(first, local);
-    grid_barrier(local);
-    for (var unit = first; unit < down_UNITS; unit += WORKGROUPS) {
-        down_unit(unit, local);
-    }
-    // The stream between the branches was written before the last wait.
+    let stream_before = stream_ready(local);
+    grid_wait(before + 1u, local);
+
+    let middle = attention_norm(stream_before, attention, local);
+    gate_up_product(&gate_up, first, local);
+    grid_arrive(local);
+    var down = down_Held();
+    down_begin(&down, first, 0u, local);
+    grid_wait(before + 2u, local);
+
+    take_hidden(hidden_ready(local), local);
+    down_product(&down, first, local);
+    keep_squares(first);
+    grid_arrive(local);
+    var qkv = qkv_Held();
+    qkv_begin(&qkv, first, 0u, local);
     let feedforward = feedforward_ready(local);
-    seen ^= qkv_touch(first * 32u + local % 32u, local / 32u, PARTS_32);
-    grid_barrier(local);
-    feedforward_norm(feedforward, first, local);
-    for (var unit = first; unit < (qkv_ROWS + 31u) / 32u; unit += WORKGROUPS) {
-        qkv_unit(unit, local);
+    grid_wait(before + 3u, local);
+
+    let after = feedforward_norm(middle, feedforward, local);
+    if first == 0u {
+        keep_stream(after, local);
     }
-    // So that no compiler leaves the fetching out.
-    if seen == 0x9e3779b9u {
-        atomicStore(&sync.sink, 1u);
-    }
+    qkv_product(&qkv, first, local);
 }

@@ -1,54 +1,54 @@
-// What the norm needs besides the branch: there before others are waited for. What lies past the end is read as the last column
-// and counts for nothing.
+// What the norm needs besides the branch and the stream: there before others are waited for.
 fn NAME_ready(local: u32) -> Ready {
     var ready = Ready();
     for (var p = 0u; p < PER; p++) { // unrolled
-        let held = min(local + p * WORKGROUP, FOURS - 1u);
-        ready.values[p] = FROM[held];
-        ready.posts[p] = POST[held];
-        ready.nexts[p] = NEXT[held];
+        let eight = eight_of(p, local);
+        ready.posts[p] = Eight(POST[eight * 2u], POST[eight * 2u + 1u]);
+        ready.nexts[p] = Eight(NEXT[eight * 2u], NEXT[eight * 2u + 1u]);
     }
     return ready;
 }
 
-// TO = (FROM + norm(branch) · POST) · SCALAR, and norm(TO) · NEXT as int8 in workgroup memory. Every workgroup does all of it,
-// which is less than to wait for one another; the first one writes TO.
-fn NAME_norm(ready: Ready, group: u32, local: u32) {
-    var branches = array<vec4<f32>, PER>();
-    var values = array<vec4<f32>, PER>();
-    var squares = 0.0;
+// (stream + norm(branch) · POST) · SCALAR, which is returned, and that · NEXT as int8 in workgroup memory, whose products are to be
+// multiplied by x_factor: together that is the norm. Every workgroup does all of it, which is less than to wait for one
+// another.
+fn NAME_norm(before: Columns, ready: Ready, local: u32) -> Columns {
+    var ends = Columns();
     for (var p = 0u; p < PER; p++) { // unrolled
-        let i = local + p * WORKGROUP;
-        let held = min(i, FOURS - 1u);
-        var sum = branch[held];
-        for (var part = 1u; part < SPLITS; part++) {
-            sum += branch[part * FOURS + held];
-        }
-        branches[p] = select(vec4<f32>(), sum, i < FOURS);
-        squares += dot(branches[p], branches[p]);
+        let eight = eight_of(p, local);
+        ends.eights[p] = Eight(branch[eight * 2u], branch[eight * 2u + 1u]);
     }
-    let branch_factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
-    squares = 0.0;
+    let branch_factor = inverseSqrt(branch_squares() / f32(N) + EPS) * SCALAR;
+    var after = Columns();
+    var own = 0.0;
     for (var p = 0u; p < PER; p++) { // unrolled
-        let i = local + p * WORKGROUP;
-        let x = (ready.values[p] + branches[p] * branch_factor * ready.posts[p]) * SCALAR;
-        values[p] = select(vec4<f32>(), x, i < FOURS);
-        squares += dot(values[p], values[p]);
-        if group == 0u && i < FOURS {
-            TO[i] = values[p];
-        }
+        let counts = f32(is_column(p, local));
+        let lo = (before.eights[p].lo * SCALAR + ends.eights[p].lo * branch_factor * ready.posts[p].lo) * counts;
+        let hi = (before.eights[p].hi * SCALAR + ends.eights[p].hi * branch_factor * ready.posts[p].hi) * counts;
+        after.eights[p] = Eight(lo, hi);
+        own += dot(lo, lo) + dot(hi, hi);
     }
-    let factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
+    let team = subgroupAdd(own);
+    if team_lane == 0u {
+        partial_sums[team_index] = team;
+    }
     for (var p = 0u; p < PER; p++) { // unrolled
-        let i = local + p * WORKGROUP;
-        let q8 = quantize_lanes(values[p] * factor * ready.nexts[p]);
-        let words = four_words(q8.word);
-        if i < FOURS && local % 4u == 0u {
-            x_quants[i / 4u] = words;
+        let nexts = ready.nexts[p];
+        let q8 = quantize_eight(after.eights[p].lo * nexts.lo, after.eights[p].hi * nexts.hi);
+        let words = vec4<u32>(q8.words, subgroupShuffleXor(q8.words.x, 1u), subgroupShuffleXor(q8.words.y, 1u));
+        let eight = local + p * WORKGROUP;
+        if eight < EIGHTS && local % 2u == 0u {
+            x_quants[eight / 2u] = words;
         }
-        if i < FOURS && local % 8u == 0u {
-            x_groups[i / 8u] = q8.group;
+        if eight < EIGHTS && local % 4u == 0u {
+            x_groups[eight / 4u] = vec2<f32>(q8.group.x, 8.0 * q8.group.y);
         }
     }
     workgroupBarrier();
+    var part = 0.0;
+    for (var i = team_lane; i < team_count; i += team_size) {
+        part += partial_sums[i];
+    }
+    x_factor = inverseSqrt(subgroupAdd(part) / f32(N) + EPS);
+    return after;
 }

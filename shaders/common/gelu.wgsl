@@ -1,6 +1,6 @@
-// The tanh approximation of GELU (Hendrycks & Gimpel 2016).
+// The tanh approximation of GELU (Hendrycks & Gimpel 2016): (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), which has no branches.
 fn gelu_tanh(x: f32) -> f32 {
     let inner = 0.7978845608028654 * (x + 0.044715 * x * x * x);
-    // tanh overflows on some drivers far from zero, where it is 1 anyway.
-    return 0.5 * x * (1.0 + tanh(clamp(inner, -15.0, 15.0)));
+    // Far from zero exp overflows on some drivers, and the result is x or 0 anyway.
+    return x / (1.0 + exp(-2.0 * clamp(inner, -40.0, 40.0)));
 }

@@ -4,20 +4,31 @@
 struct Sync {
     arrived: atomic<u32>, // zeroed before each step
     fault: atomic<u32>,
-    sink: atomic<u32>,
+    seen: atomic<u32>,    // the most arrivals that who gave up had seen
 }
 
-// What others wrote before it, all see after it: storage barriers order memory for the whole device (naga's SPIR-V; nothing
-// else runs this), and what is exchanged is coherent.
-fn grid_barrier(local: u32) {
+// What others wrote before they arrived, all see after grid_wait: storage barriers order memory for the whole device (naga's
+// SPIR-V; nothing else runs this), and what is exchanged is coherent.
+fn grid_arrive(local: u32) {
     storageBarrier();
     if local == 0u {
-        let ticket = atomicAdd(&sync.arrived, 1u);
-        let target_count = (ticket / WORKGROUPS + 1u) * WORKGROUPS;
+        atomicAdd(&sync.arrived, 1u);
+    }
+}
+
+// Waits for the step's first `barriers` barriers. The arrivals are told by that and not by one's own: who asks for these
+// waits for memory once more.
+fn grid_wait(barriers: u32, local: u32) {
+    if local == 0u {
         var spins = 0u;
-        while atomicLoad(&sync.arrived) < target_count {
+        while atomicLoad(&sync.arrived) < barriers * WORKGROUPS {
             spins++;
-            if spins > MOST_SPINS || atomicLoad(&sync.fault) != 0u {
+            // Seldom, for this waits for memory too.
+            if spins % 64u == 0u && atomicLoad(&sync.fault) != 0u {
+                break;
+            }
+            if spins > MOST_SPINS {
+                atomicMax(&sync.seen, atomicLoad(&sync.arrived));
                 atomicStore(&sync.fault, 1u);
                 break;
             }

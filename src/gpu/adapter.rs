@@ -168,7 +168,7 @@ pub struct KernelOptions {
     pub lanes: Option<bool>,
     /// Weights brought into the last-level cache ahead of generation's products.
     pub prefetch: Option<bool>,
-    /// What lies between two layers' attention in one dispatch, when one token is generated; off unless asked for.
+    /// What lies between two layers' attention in one dispatch, when one token is generated.
     pub chain: Option<bool>,
     /// Weights sent as they lie in the file and laid out on the device.
     pub repack: Option<bool>,
@@ -293,19 +293,23 @@ impl Variant {
         if options.coop == Some(true) && !can_coop {
             return Err(lacking("coop"));
         }
+        let coop = options.coop.unwrap_or(can_coop);
+        // One instruction where the driver says so; an expansion elsewhere.
+        let dp4a = options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan");
+        // Only there is it known to be faster.
+        let can_chain = facts.coherent && facts.vendor == VENDOR_NVIDIA && facts.device_type == "discrete GPU";
         Ok(Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
             subgroup_size,
             f16,
-            coop: options.coop.unwrap_or(can_coop),
+            coop,
             // Few rows leave a large device idle but for the one workgroup's own latency.
             // With four lanes (SwiftShader) tiles in workgroup memory are as fast.
             lanes: options.lanes.unwrap_or(facts.is_software() && subgroup_size >= Some(8)),
             wide: options.wide.unwrap_or(can_be_wide && facts.device_type == "discrete GPU"),
-            // One instruction where the driver says so; an expansion elsewhere.
-            dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
+            dp4a,
             prefetch: options.prefetch.unwrap_or(false),
-            chain: options.chain.unwrap_or(false),
+            chain: options.chain.unwrap_or(can_chain && coop && dp4a),
             repack: options.repack.unwrap_or(!cfg!(target_arch = "wasm32")),
             checks: options.checks.unwrap_or(false),
         })

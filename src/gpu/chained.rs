@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Workgroups that are tried, the most first: one for each of a processor's threads that are sure to run, or as many as large
-/// devices have room for (an H100 has 132 multiprocessors).
-const TRIED: [usize; 6] = [264, 132, 128, 96, 64, 32];
+/// Workgroups that are tried, the most first: for an H100 (132 multiprocessors, a workgroup on each) and for what is smaller.
+/// More were not faster.
+const TRIED: [usize; 6] = [128, 96, 80, 64, 48, 32];
 const TRIED_IN_SOFTWARE: [usize; 1] = [1];
 
 /// The only matrix of several that were joined, in one buffer; else `None`.
@@ -71,28 +71,50 @@ impl Model {
         weights.chain(inputs).chain(results).collect()
     }
 
-    /// Finds out how many workgroups run at the same time, by letting them wait for one another, if the device's kernels are to be
-    /// chained.
+    /// Chains kernels where the device's variant says so and they can be.
     ///
-    /// Errors: none of this model's can be, or fewer workgroups run than are tried.
+    /// Errors: the user asked for it, and none of this model's can be, or fewer workgroups run at the same time than are tried.
     pub(super) async fn choose_chain(&mut self) -> Result<()> {
         if !self.gpu.variant().chain {
             return Ok(());
         }
-        let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
-        for &workgroups in tried {
-            let Some((index, chain)) = (0..self.layers.len()).find_map(|i| Some((i, self.chain_of(i, workgroups)?)))
-            else {
-                let reason = "has no layers whose kernels can be chained (int4 in groups of 32, with dp4a=on and subgroups of 8)";
-                return Err(Error::Device(format!("the model {reason}: leave out chain=on")));
-            };
-            if self.runs_together(index, &chain).await? {
+        match self.find_workgroups().await? {
+            Ok(workgroups) => {
                 log::info!("kernels between layers are chained in {workgroups} workgroups");
                 self.chained = Some(workgroups);
-                return Ok(());
+                self.count_barriers();
+            }
+            Err(reason) if self.gpu.asked_to_chain() => {
+                return Err(Error::Device(format!("{reason}: leave out chain=on")));
+            }
+            Err(reason) => log::info!("kernels between layers are not chained: {reason}"),
+        }
+        Ok(())
+    }
+
+    /// Finds out how many workgroups run at the same time, by letting them wait for one another; or why none can.
+    async fn find_workgroups(&self) -> Result<Result<usize, String>> {
+        let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
+        for &workgroups in tried {
+            let chain = (0..self.layers.len()).find_map(|index| Some((index, self.chain_of(index, workgroups)?)));
+            let Some((index, chain)) = chain else {
+                let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
+                return Ok(Err(format!("the model has no layers whose kernels can be chained ({needs})")));
+            };
+            if self.runs_together(index, &chain).await? {
+                return Ok(Ok(workgroups));
             }
         }
-        Err(Error::Device(format!("{} does not run workgroups at the same time: leave out chain=on", self.gpu.facts())))
+        Ok(Err(format!("{} does not run workgroups at the same time", self.gpu.facts())))
+    }
+
+    /// Tells each chained kernel how many barriers its step has before it.
+    fn count_barriers(&self) {
+        let chained = (0..self.layers.len()).filter(|index| self.chain(*index).is_some());
+        for (place, index) in chained.enumerate() {
+            let before = (place * Chain::BARRIERS) as f32;
+            self.gpu.queue().write_buffer(&self.layers[index].scalar, 4, &before.to_le_bytes());
+        }
     }
 
     async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {

@@ -73,6 +73,8 @@ impl Dispatch {
 struct Inner {
     facts: AdapterFacts,
     variant: Variant,
+    /// The user's word on [`Variant::chain`].
+    asked_to_chain: bool,
     device: wgpu::Device,
     queue: wgpu::Queue,
     tally: Arc<MemoryTally>,
@@ -141,6 +143,7 @@ impl Gpu {
         let inner = |variant, pipeline_cache| Inner {
             facts: facts.clone(),
             variant,
+            asked_to_chain: options.kernels.chain == Some(true),
             device: device.clone(),
             queue: queue.clone(),
             tally: Arc::default(),
@@ -168,6 +171,11 @@ impl Gpu {
 
     pub fn variant(&self) -> &Variant {
         &self.0.variant
+    }
+
+    /// Whether chained kernels are the user's wish: then it is an error where they cannot be.
+    pub(super) fn asked_to_chain(&self) -> bool {
+        self.0.asked_to_chain
     }
 
     pub fn device(&self) -> &wgpu::Device {

@@ -22,6 +22,10 @@ pub(super) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;
 
+/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row, and while a token is attended.
+const SEAM_BYTES: usize = 8 << 20;
+const O_PROJ_BYTES: usize = 4 << 20;
+
 /// Rows of logits that one pass of the head makes, where steps have `rows` rows.
 pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usize) -> usize {
     (LOGIT_BYTES / (4 * config.vocab_size)).clamp(1, rows.max(options.max_sequences))
@@ -179,7 +183,7 @@ impl Model {
         let parts = plan.branch(&layer.o_proj, attention)?;
         let form = plan.input_form(&layer.gate_up, gate_up);
         self.seam(plan, parts, form, [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one])?;
-        plan.prefetch(&layer.gate_up[0].0, &layer.down_proj)?;
+        plan.prefetch(&layer.gate_up[0].0, &layer.down_proj, SEAM_BYTES)?;
 
         // MLP: normed → gate, up → hidden → branch
         let normed = plan.input(&s.normed, hidden, form);
@@ -191,7 +195,7 @@ impl Model {
         };
         self.seam(plan, parts, form, [&layer.post_feedforward_norm, next_norm, &layer.scalar])?;
         if let Some(next) = self.layers.get(index + 1) {
-            plan.prefetch(&next.qkv[0].0, &next.o_proj)?;
+            plan.prefetch(&next.qkv[0].0, &next.o_proj, SEAM_BYTES)?;
         }
         Ok(LayerInput::Normed(form))
     }
@@ -244,6 +248,9 @@ impl Model {
                 buffers.extend([&layer.qk_norms, &layer.turns]);
             }
             plan.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
+            if plan.shape == StepShape::One && self.chain(index).is_some() {
+                plan.prefetch(&layer.o_proj, &layer.down_proj, O_PROJ_BYTES)?;
+            }
             let combine = SdpaCombine { split, emit: attention.form };
             plan.run_emitting(&combine, &[sums, norms, &s.rows], attention.form, attention.floats)?;
             return Ok(attention);

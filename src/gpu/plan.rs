@@ -12,9 +12,6 @@ use super::{
 };
 use crate::Result;
 
-/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row.
-const PREFETCH_BYTES: usize = 8 << 20;
-
 /// Where a product's results go: columns from `offset` on of rows `stride` wide.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -94,8 +91,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Starts to bring the matrix of the next product nearer while the kernel before this runs: the addresses of its pages,
-    /// and its first bytes; and the pages of a later one.
-    pub fn prefetch(&mut self, matrix: &GpuMatrix, later: &GpuMatrix) -> Result<()> {
+    /// and its first bytes, so many; and the pages of a later one.
+    pub fn prefetch(&mut self, matrix: &GpuMatrix, later: &GpuMatrix, ahead_bytes: usize) -> Result<()> {
         let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
         if !self.gpu.variant().prefetch || !self.is_small() || !has_scales(matrix) || !has_scales(later) {
             return Ok(());
@@ -106,7 +103,7 @@ impl<'a> Plan<'a> {
             data_bytes: bytes(&part.data),
             scale_bytes: bytes(&part.scales),
             later_bytes: [bytes(&later.data), bytes(&later.scales)],
-            ahead_bytes: PREFETCH_BYTES,
+            ahead_bytes,
         };
         let sink = self.gpu.buffer("prefetch", 16)?;
         self.run(&kernel, &[&part.data, &part.scales, &later.data, &later.scales, &sink])

@@ -12,8 +12,8 @@ use crate::{
 ///
 /// Bindings: data and scales of o, gate and up, down, qkv; attention's output as [`Emit::Q8`](super::Emit::Q8); weights of the norms after and
 /// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input; x `[n]` (updated);
-/// room for as much; branch `[Chain::SPLITS, n]`; the MLP's hidden state as Q8; q, k and v; sync, three words: arrivals (zero before
-/// each step), fault, unused; uniform whose first f32 is the layer's scalar.
+/// room for `workgroups` f32; branch `[n]`; the MLP's hidden state as Q8; q, k and v; sync, three words: arrivals (zero before
+/// each step), fault, arrivals that were seen at a fault; uniform of f32: the layer's scalar, and how many barriers ([`Chain::BARRIERS`] a kernel) the step has before.
 #[derive(Debug, Clone, Copy)]
 pub struct Chain {
     /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
@@ -27,11 +27,14 @@ pub struct Chain {
 }
 
 impl Chain {
-    const WORKGROUP: usize = 512;
-    /// Parts of the columns of o_proj and down_proj: rows alone do not keep a large device busy evenly.
-    pub const SPLITS: usize = 3;
+    /// Invocations of a workgroup: two of them would find no room on a processor, and more are not to be had.
+    const WORKGROUP: usize = 1024;
+    /// Tiles of 16 rows in a unit of work: of o, gate and up (32 rows of each), down, qkv.
+    const UNITS: [usize; 4] = [1, 4, 1, 1];
     /// Groups of weights that are on their way to an invocation at once.
-    const DEPTH: usize = 4;
+    const DEPTH: usize = 3;
+    /// How often the workgroups wait for one another.
+    pub const BARRIERS: usize = 3;
     /// Looks at the others' arrival before a workgroup gives up: some hundredths of a second. llvmpipe leaves any loop after 65535.
     const MOST_SPINS: usize = 60_000;
 
@@ -45,48 +48,100 @@ impl Chain {
             && facts.coherent
             && facts.max_storage_buffers >= 21
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
+            && facts.max_workgroup_bytes >= self.bytes() as u32
             && [self.o, self.gate_up, self.down, self.qkv].iter().all(is_int4)
             && [self.gate_up.cols, self.down.rows, self.qkv.cols] == [n; 3]
             && self.gate_up.rows == 2 * self.down.cols
-            && n.is_multiple_of(32)
-            && n <= 16384
-            && self.o.cols.is_multiple_of(32)
-            && self.down.cols.is_multiple_of(32)
+            && (self.workgroups..=16384).contains(&n)
+            && self.matrices().iter().all(|(_, linear)| linear.cols.is_multiple_of(64))
             && self.qkv.rows.is_multiple_of(16)
+    }
+
+    fn matrices(&self) -> [(&'static str, Linear); 4] {
+        [("o", self.o), ("gate_up", self.gate_up), ("down", self.down), ("qkv", self.qkv)]
+    }
+
+    fn most_cols(&self) -> usize {
+        self.matrices().iter().map(|(_, linear)| linear.cols).max().unwrap_or(0)
+    }
+
+    /// Units that a workgroup has at once, and how often it has so many.
+    fn rounds(&self, linear: Linear, unit: usize) -> (usize, usize) {
+        let units = (linear.rows / (16 * unit)).div_ceil(self.workgroups);
+        // A team's share may not exceed a tile.
+        let most = units.min(Self::WORKGROUP / 32 / unit);
+        (most, units.div_ceil(most))
+    }
+
+    /// Teams that read side by side: not more than a tile has pairs of groups.
+    fn squad(&self) -> usize {
+        let fits = |squad: &usize| self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *squad);
+        [4, 1].into_iter().find(fits).unwrap_or(1)
+    }
+
+    /// Tiles at which a squad works, at most.
+    fn slots(&self) -> usize {
+        let slots = self.matrices().into_iter().zip(Self::UNITS).map(|((_, linear), unit)| {
+            let pairs = linear.cols / 64;
+            let share = (self.rounds(linear, unit).0 * unit * pairs).div_ceil(Self::WORKGROUP / 32);
+            let stretch = share * self.squad();
+            if stretch.is_multiple_of(pairs) { stretch / pairs } else { stretch.div_ceil(pairs) + 1 }
+        });
+        slots.max().unwrap_or(1)
+    }
+
+    /// Bytes of workgroup memory, somewhat rounded up.
+    fn bytes(&self) -> usize {
+        self.most_cols() * 5 / 4 + Self::WORKGROUP / 32 * (self.slots() * 128 + 16 + 64) + 256
     }
 }
 
 impl Kernel for Chain {
     fn source(&self, variant: &Variant) -> KernelSource {
-        let n = self.o.rows;
-        let matrices = [("o", self.o), ("gate_up", self.gate_up), ("down", self.down), ("qkv", self.qkv)];
+        let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
         let mut wgsl = Wgsl::new()
             .uint("N", n)
             .float("EPS", self.eps)
             .uint("WORKGROUPS", self.workgroups)
             .uint("MOST_SPINS", Self::MOST_SPINS)
-            .uint("SPLITS", Self::SPLITS)
-            .uint("DEPTH", Self::DEPTH)
-            .uint("PER", (n / 4).div_ceil(Self::WORKGROUP));
-        for (name, linear) in matrices {
+            .uint("MOST_COLS", self.most_cols())
+            .uint("SQUAD", self.squad())
+            .uint("SLOTS", self.slots())
+            .uint("PER", (n / 8).div_ceil(workgroup))
+            .uint("SQUARES_EACH", self.workgroups.div_ceil(variant.subgroups.unwrap_or(1) as usize))
+            .uint("HIDDEN_PER", (self.down.cols / 16).div_ceil(workgroup));
+        for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
+            let (most_units, rounds) = self.rounds(linear, unit);
             wgsl = wgsl
                 .uint(&format!("{name}_ROWS"), linear.rows)
                 .uint(&format!("{name}_GROUPS"), linear.cols / 32)
+                .uint(&format!("{name}_UNIT"), unit)
+                .uint(&format!("{name}_MOST_UNITS"), most_units)
+                .uint(&format!("{name}_ROUNDS"), rounds)
+                .uint(&format!("{name}_LANES"), 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2())
+                .uint(&format!("{name}_DEPTH"), Self::DEPTH)
                 .bool(&format!("{name}_TILED"), linear.tiled)
-                .part(&include_str!("../../../shaders/common/chain_product.wgsl").replace("NAME", name));
-        }
-        for name in ["o", "down"] {
-            wgsl = wgsl.part(&include_str!("../../../shaders/common/chain_branch.wgsl").replace("NAME", name));
+                .bool(&format!("{name}_GATED"), name == "gate_up")
+                .part(
+                    &include_str!("../../../shaders/common/chain_product.wgsl")
+                        .replace(
+                            "NAME_KEEP",
+                            match name {
+                                "gate_up" => "keep_hidden",
+                                "qkv" => "keep_heads",
+                                _ => "keep_branch",
+                            },
+                        )
+                        .replace("NAME", name),
+                );
         }
         let norms = [
-            ("attention", "stream", "middle", "post_attention", "pre_feedforward", "1.0"),
-            ("feedforward", "middle", "stream", "post_feedforward", "next_input", "layer.x"),
+            ("attention", "post_attention", "pre_feedforward", "1.0"),
+            ("feedforward", "post_feedforward", "next_input", "layer.x"),
         ];
-        for (name, from, to, post, next, scalar) in norms {
+        for (name, post, next, scalar) in norms {
             let text = include_str!("../../../shaders/common/chain_norm.wgsl")
                 .replace("NAME", name)
-                .replace("FROM", from)
-                .replace("TO[", &format!("{to}["))
                 .replace("POST", post)
                 .replace("NEXT", next)
                 .replace("SCALAR", scalar);
@@ -96,8 +151,9 @@ impl Kernel for Chain {
             .part(include_str!("../../../shaders/common/grid_barrier.wgsl"))
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
             .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
+            .part(include_str!("../../../shaders/common/q8_eights.wgsl"))
             .part(include_str!("../../../shaders/chain.wgsl"))
-            .reductions(variant, Self::WORKGROUP);
+            .reductions(variant, workgroup);
         KernelSource {
             name: "chain",
             wgsl: wgsl.finish(),
