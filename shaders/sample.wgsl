@@ -66,12 +66,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let draw = draws[group.x];
     keep_best(group.x, 0u, PARTS * draw.top_k, draw.top_k, local);
     rank(draw.top_k, local);
+    // Quarters, whose difference is no infinity: kept between barriers, for some drivers take the quarter of the difference.
     if local < draw.top_k {
-        let key = ranked[local].x;
-        // Quarters, whose difference is no infinity. What is far less likely is as good as impossible.
-        let difference = 0.25 * logit_of(key) - 0.25 * logit_of(ranked[0].x);
-        let exponent = max(difference / draw.quarter_temperature, -200.0);
-        weights[local] = select(0.0, exp(exponent), key > MINUS_INFINITE_KEY);
+        weights[local] = 0.25 * logit_of(ranked[local].x);
+    }
+    workgroupBarrier();
+    let largest = weights[0];
+    let quarter = weights[min(local, draw.top_k - 1u)];
+    workgroupBarrier();
+    if local < draw.top_k {
+        // What is far less likely is as good as impossible.
+        let exponent = max((quarter - largest) / draw.quarter_temperature, -200.0);
+        weights[local] = select(0.0, exp(exponent), ranked[local].x > MINUS_INFINITE_KEY);
     }
     workgroupBarrier();
     if local == 0u {

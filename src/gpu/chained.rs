@@ -1,5 +1,8 @@
 //! Layers whose kernels between two layers' attention are one, see [`Chain`].
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::HashSet;
+
 use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
     forward::Model,
@@ -101,11 +104,21 @@ impl Model {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
                 return Ok(Err(format!("the model has no layers whose kernels can be chained ({needs})")));
             };
+            #[cfg(not(target_arch = "wasm32"))]
+            self.compile_chains(workgroups)?;
             if self.runs_together(index, &chain).await? {
                 return Ok(Ok(workgroups));
             }
         }
         Ok(Err(format!("{} does not run workgroups at the same time", self.gpu.facts())))
+    }
+
+    /// The layers' chained kernels, which are the largest of all, at the same time.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn compile_chains(&self, workgroups: usize) -> Result<()> {
+        let chains = (0..self.layers.len()).filter_map(|index| self.chain_of(index, workgroups));
+        let sources: HashSet<_> = chains.map(|chain| chain.source(self.gpu.variant())).collect();
+        self.gpu.compile_together(&sources.into_iter().collect::<Vec<_>>())
     }
 
     /// Tells each chained kernel how many barriers its step has before it.

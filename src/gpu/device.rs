@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use web_time::Instant;
+use web_time::{Duration, Instant};
 
 use super::{
     adapter::{self, AdapterFacts, DeviceOptions, Variant},
@@ -286,11 +286,32 @@ impl Gpu {
         }
         let begin = Instant::now();
         let pipeline = self.compile(kernel);
+        self.keep(kernel, pipeline.clone(), begin.elapsed())?;
+        Ok(pipeline)
+    }
+
+    /// Keeps a pipeline that took so long to make.
+    fn keep(&self, kernel: &KernelSource, pipeline: wgpu::ComputePipeline, time: Duration) -> Result<()> {
         self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
         let cached = self.0.pipeline_cache.as_ref().is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
-        lock(&self.0.pipeline_stats).add(begin.elapsed(), cached);
-        lock(&self.0.pipelines).insert(kernel.clone(), pipeline.clone());
-        Ok(pipeline)
+        lock(&self.0.pipeline_stats).add(time, cached);
+        lock(&self.0.pipelines).insert(kernel.clone(), pipeline);
+        Ok(())
+    }
+
+    /// Compiles kernels at the same time, each on a thread of its own: for few that take long.
+    ///
+    /// Errors: a kernel that the driver refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn compile_together(&self, kernels: &[KernelSource]) -> Result<()> {
+        let begin = Instant::now();
+        let pipelines: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()
+        });
+        // What they took together counts once.
+        let time = begin.elapsed() / kernels.len().max(1) as u32;
+        kernels.iter().zip(pipelines).try_for_each(|(kernel, pipeline)| self.keep(kernel, pipeline, time))
     }
 
     fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {

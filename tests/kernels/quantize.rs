@@ -58,9 +58,14 @@ fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
 }
 
 /// By what share a group's error may exceed its twin's. An offset moves in steps of f16, some hundredths of a level: where a
-/// device's rounding decides which of two it moves to, the rest of the search takes another way, for better or worse.
+/// device's rounding decides which of two it moves to, the rest of the search takes another way, for better or worse; so does
+/// that for scales of 8 bits, whose levels are as far apart as f16's steps of the scale move the outermost one.
 fn allowed(spec: &Spec) -> f64 {
-    if spec.symmetric { 1e-4 } else { 0.05 }
+    match (spec.symmetric, spec.bits) {
+        (true, 4) => 1e-4,
+        (true, _) => 0.1,
+        (false, _) => 0.05,
+    }
 }
 
 /// Quantizes on both sides. Returns groups, and how many of them have another error than the twin's.
