@@ -90,6 +90,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         if MatmulCoop::can_run(gpu.variant(), &linear) {
             let kernel = MatmulCoop {
                 linear,
+                first_row: 0,
                 m_stride: chunk,
                 splits: MatmulCoop::splits(rows, cols),
                 split_stride: chunk * rows,

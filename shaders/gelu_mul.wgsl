@@ -1,4 +1,4 @@
-// out[row, i] = gelu(gate[row, i]) · up[row, i].
+// out[row, i] = gelu(gate[row, i]) · up[row, i]. Another fragment has `up_of`.
 
 @group(0) @binding(0) var<storage, read> gate_up: array<f32>;    // [rows, IN_STRIDE]: gate [N], up [N]
 
@@ -11,7 +11,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = 0u; i < 4u; i++) {
         let col = four * 4u + i;
         if col < N {
-            values[i] = gelu_tanh(gate_up[base + col]) * gate_up[base + N + col];
+            values[i] = gelu_tanh(gate_up[base + col]) * up_of(group.x, col);
         }
     }
     emit(group.x, four, values, local);

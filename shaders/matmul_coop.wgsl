@@ -3,7 +3,7 @@
 // workgroup memory from registers while the next ones are on their way. Where SPLITS > 1, workgroups share k, and
 // result s lies SPLIT_STRIDE · s further.
 
-@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS, DATA_WORDS / 4]
+@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<f16>>;         // [COLS / 32, M_STRIDE, 8], see emit_halves
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;         // [SPLITS, rows, Y_STRIDE]
@@ -28,7 +28,7 @@ fn main(
     let sub_m = (subgroup / 2u) * 64u;
     let sub_n = (subgroup % 2u) * 64u;
     // Rows past the end repeat the last one and are not stored.
-    let weight_row = min(first_n + local, ROWS - 1u);
+    let weight_row = FIRST_ROW + min(first_n + local, ROWS - 1u);
     var c00 = coop_mat16x16<f32, C>();
     var c01 = coop_mat16x16<f32, C>();
     var c02 = coop_mat16x16<f32, C>();

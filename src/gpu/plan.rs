@@ -5,7 +5,7 @@ use super::{
     forward::StepShape,
     kernels::{
         Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
-        MatvecQ8Split, Prefetch, ROW_TILE, stride,
+        MatvecQ8Split, Prefetch, ROW_TILE, UpTail, stride,
     },
     layers::Joined,
     scratch::Scratch,
@@ -197,9 +197,49 @@ impl<'a> Plan<'a> {
                 return Ok(Input { floats: hidden, cols: ffn, form, q8 });
             }
         }
-        self.products(gate_up, input, place)?;
-        self.run_emitting(&GeluMul { n: ffn, emit: form }, &[place.y], form, hidden)?;
+        let tail = match (gate_up.as_slice(), input.form) {
+            ([(matrix, 0)], Emit::Halves { .. }) => self.product_and_tail(matrix, place)?,
+            _ => None,
+        };
+        if tail.is_none() {
+            self.products(gate_up, input, place)?;
+        }
+        let buffers = [place.y, &s.branch];
+        let own = if tail.is_some() { &buffers[..] } else { &buffers[..1] };
+        self.run_emitting(&GeluMul { n: ffn, emit: form, tail }, own, form, hidden)?;
         Ok(self.input(hidden, ffn, form))
+    }
+
+    /// A product of activations in halves whose last rows of weights are one of their own, into `scratch.branch`, where that is worth it.
+    fn product_and_tail(&mut self, matrix: &GpuMatrix, place: Place<'_>) -> Result<Option<UpTail>> {
+        let s = self.scratch;
+        let ([part], Emit::Halves { m_stride }) = (matrix.parts.as_slice(), self.form(matrix, place, None)) else {
+            return Ok(None);
+        };
+        let Some((cols, parts)) = MatmulCoop::tail(matrix.rows, s.row_capacity) else { return Ok(None) };
+        let part_stride = s.row_capacity * cols;
+        if (4 * parts * part_stride) as u64 > s.branch.size() || cols > matrix.rows / 2 {
+            return Ok(None);
+        }
+        let whole = self.linears(matrix, place, None)[0];
+        let first_row = matrix.rows - cols;
+        let most = MatmulCoop {
+            linear: Linear { rows: first_row, ..whole },
+            first_row: 0,
+            m_stride,
+            splits: 1,
+            split_stride: 0,
+        };
+        let tail = MatmulCoop {
+            linear: Linear { rows: cols, y_stride: cols, y_offset: 0, ..whole },
+            first_row,
+            m_stride,
+            splits: parts,
+            split_stride: part_stride,
+        };
+        self.run(&most, &[&part.data, &part.scales, &s.halves, place.y, &s.step])?;
+        self.run(&tail, &[&part.data, &part.scales, &s.halves, &s.branch, &s.step])?;
+        Ok(Some(UpTail { cols, parts, part_stride }))
     }
 
     /// The end of a branch: a product into `scratch.branch`. The result is the sum of so many parts.
@@ -254,7 +294,7 @@ impl<'a> Plan<'a> {
                 Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
                 Emit::Halves { m_stride } => {
                     let split_stride = s.row_capacity * linear.y_stride;
-                    let kernel = MatmulCoop { linear, m_stride, splits, split_stride };
+                    let kernel = MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
                     self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
                 }
                 Emit::Floats if self.is_small() => self.run(&Matvec(linear), &[data, scales, x, y])?,

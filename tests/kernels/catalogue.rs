@@ -8,7 +8,7 @@ use gemma4_wgpu::{
             Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
             Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq,
             RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
-            TopKParts,
+            TopKParts, UpTail,
         },
     },
     quant::{
@@ -121,7 +121,9 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         for parts in [1, 3] {
             all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts, part_stride: 512 * 5376, emit }));
         }
-        all.push(Box::new(GeluMul { n: 21504, emit }));
+        all.push(Box::new(GeluMul { n: 21504, emit, tail: None }));
+        let tail = Some(UpTail { cols: 768, parts: 11, part_stride: 512 * 768 });
+        all.push(Box::new(GeluMul { n: 21504, emit, tail }));
         all.push(Box::new(Convert { cols: 5376, emit, over_outputs: false }));
     }
     for format in FORMATS {
@@ -211,7 +213,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         };
         for (splits, tiled) in [(1, false), (3, false), (3, true)] {
             let linear = Linear { tiled, ..linear };
-            all.push(Box::new(MatmulCoop { linear, m_stride: 512, splits, split_stride: 512 * 5376 }));
+            all.push(Box::new(MatmulCoop { linear, first_row: 0, m_stride: 512, splits, split_stride: 512 * 5376 }));
         }
         let linear = Linear { tiled: true, ..linear };
         all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: true }));

@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, StepSize,
-        kernels::{Argmax, ArgmaxParts, Emit, GatherRows, GeluMul, Kernel, stride},
+        kernels::{Argmax, ArgmaxParts, Emit, GatherRows, GeluMul, Kernel, UpTail, stride},
     },
 };
 use proptest::prelude::*;
@@ -19,10 +19,28 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
         ops::gelu_mul(&mut gate, &row[n..]);
         expected.extend(gate);
     }
-    let kernel = |emit| Some(Box::new(GeluMul { n, emit }) as Box<dyn Kernel>);
+    let kernel = |emit| Some(Box::new(GeluMul { n, emit, tail: None }) as Box<dyn Kernel>);
     let step = StepSize { rows, ..Default::default() };
     let own = || vec![upload_rows(gpu, &gate_up, 2 * n)];
     check_forms(gpu, "gelu_mul", &kernel, &own, step, (&expected, n), 2e-5);
+
+    // The last columns of up as a sum of parts, the second of which is a half.
+    let cols = n / 3;
+    if cols == 0 {
+        return;
+    }
+    let mut main = gate_up.clone();
+    let mut parts = vec![Vec::new(); 3];
+    for row in main.chunks_exact_mut(2 * n) {
+        for up in &mut row[2 * n - cols..] {
+            let value = std::mem::replace(up, f32::NAN);
+            [0.25, 0.5, 0.25].iter().zip(&mut parts).for_each(|(share, part)| part.push(share * value));
+        }
+    }
+    let tail = UpTail { cols, parts: 3, part_stride: rows * cols };
+    let kernel = |emit| Some(Box::new(GeluMul { n, emit, tail: Some(tail) }) as Box<dyn Kernel>);
+    let own = || vec![upload_rows(gpu, &main, 2 * n), upload(gpu, &parts.concat())];
+    check_forms(gpu, "gelu_mul with a tail", &kernel, &own, step, (&expected, n), 2e-5);
 }
 
 fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
@@ -53,7 +71,7 @@ fn gelu_of_large_values() {
     for gpu in devices() {
         let gate_up = [3e4f32, -3e4, 1e10, -1e10, 1.0, 1.0, 1.0, 1.0];
         let out = zeros(gpu, stride(4));
-        run(gpu, &GeluMul { n: 4, emit: Emit::Floats }, &[&upload_rows(gpu, &gate_up, 8), &out], 1, 0);
+        run(gpu, &GeluMul { n: 4, emit: Emit::Floats, tail: None }, &[&upload_rows(gpu, &gate_up, 8), &out], 1, 0);
         assert_eq!(download_rows(gpu, &out, 1, 4), [3e4, 0.0, 1e10, 0.0]);
     }
 }

@@ -11,6 +11,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {
     pub linear: Linear,
+    /// Rows of the matrix before those of `linear`.
+    pub first_row: usize,
     /// Of the activations.
     pub m_stride: usize,
     /// Workgroups that share the columns of a tile; the sum over their results is the product.
@@ -35,6 +37,19 @@ impl MatmulCoop {
     /// Most that [`MatmulCoop::splits`] gives.
     pub const MOST_SPLITS: usize = 3;
 
+    /// Workgroups that run on a large device at the same time: two on each of an H100's multiprocessors.
+    const AT_ONCE: usize = 264;
+
+    /// The last rows of a matrix, and splits for them, where with a step of so many rows of activations the others are products for
+    /// whole rounds of workgroups and the last ones would keep few of them busy for another round. With fewer rows of activations,
+    /// or other numbers of multiprocessors, that is no loss.
+    pub fn tail(rows: usize, m: usize) -> Option<(usize, usize)> {
+        let (tiles, m_tiles) = (rows.div_ceil(ROW_TILE), m.div_ceil(ROW_TILE));
+        let left = (tiles * m_tiles % Self::AT_ONCE).div_ceil(m_tiles);
+        let is_small = left > 0 && left * m_tiles * 4 <= Self::AT_ONCE && tiles * m_tiles > Self::AT_ONCE;
+        is_small.then(|| (rows - (tiles - left) * ROW_TILE, Self::AT_ONCE / (left * m_tiles)))
+    }
+
     /// Splits that fill a large device where the rows alone do not.
     pub fn splits(rows: usize, cols: usize) -> usize {
         if rows <= 8192 && cols >= 4096 { Self::MOST_SPLITS } else { 1 }
@@ -49,6 +64,7 @@ impl Kernel for MatmulCoop {
             wgsl: Wgsl::new()
                 .coop()
                 .uint("ROWS", linear.rows)
+                .uint("FIRST_ROW", self.first_row)
                 .uint("COLS", stride(linear.cols))
                 .uint("Y_STRIDE", linear.y_stride)
                 .uint("Y_OFFSET", linear.y_offset)

@@ -8,6 +8,16 @@ use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
 pub struct GeluMul {
     pub n: usize,
     pub emit: Emit,
+    pub tail: Option<UpTail>,
+}
+
+/// The last columns of up, which a product of their own made as a sum of parts `[parts, rows, cols]`: another binding after the first.
+#[derive(Debug, Clone, Copy)]
+pub struct UpTail {
+    pub cols: usize,
+    pub parts: usize,
+    /// From one part to the next, in elements.
+    pub part_stride: usize,
 }
 
 impl GeluMul {
@@ -22,10 +32,20 @@ impl Kernel for GeluMul {
             .uint("IN_STRIDE", stride(2 * self.n))
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
             .part(include_str!("../../../shaders/gelu_mul.wgsl"));
+        let (wgsl, own) = match self.tail {
+            None => (wgsl.part(include_str!("../../../shaders/common/up_whole.wgsl")), 1),
+            Some(UpTail { cols, parts, part_stride }) => (
+                wgsl.uint("TAIL_COLS", cols)
+                    .uint("TAIL_PARTS", parts)
+                    .uint("TAIL_STRIDE", part_stride)
+                    .part(include_str!("../../../shaders/common/up_tail.wgsl")),
+                2,
+            ),
+        };
         KernelSource {
             name: "gelu_mul",
-            wgsl: self.emit.add(wgsl, variant, 1, self.n).finish(),
-            bindings: self.emit.bindings(&[Binding::Read]),
+            wgsl: self.emit.add(wgsl, variant, own, self.n).finish(),
+            bindings: self.emit.bindings(&[Binding::Read; 2][..own]),
         }
     }
 

@@ -20,7 +20,7 @@ pub use chain::Chain;
 pub use coop::{MatmulCoop, SdpaCoop};
 pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
 pub use emit::{Convert, Emit, ROW_TILE};
-pub use gated::{GatedMatvecQ8, GeluMul};
+pub use gated::{GatedMatvecQ8, GeluMul, UpTail};
 pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
 pub use memory::{Fill, Prefetch, ReadAll};
 pub use norm::{NormAddNorm, RmsNorm};

@@ -1,0 +1,15 @@
+// Of gelu_mul: up where gate is, but for its last columns, which are sums of parts.
+
+@group(0) @binding(1) var<storage, read> tail: array<f32>; // [TAIL_PARTS, rows, TAIL_COLS]
+
+fn up_of(row: u32, col: u32) -> f32 {
+    if col < N - TAIL_COLS {
+        return gate_up[row * IN_STRIDE + N + col];
+    }
+    let at = row * TAIL_COLS + col - (N - TAIL_COLS);
+    var sum = 0.0;
+    for (var part = 0u; part < TAIL_PARTS; part++) {
+        sum += tail[part * TAIL_STRIDE + at];
+    }
+    return sum;
+}
