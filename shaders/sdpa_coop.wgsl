@@ -8,12 +8,14 @@
 // layout makes expensive. So it moves only when a score exceeds it by SLACK, as far as f16 weights allow, and then
 // HEADROOM past the score.
 //
+// What is only read is declared as if it were written too, as in matmul_coop.wgsl.
+//
 // Variables in workgroup memory have sizes of whole 16 bytes: drivers load matrices 16 bytes at a time.
 
-@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;      // [rows, QKV_STRIDE / 4], q first
-@group(0) @binding(1) var<storage, read> k_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
-@group(0) @binding(2) var<storage, read> v_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
-@group(0) @binding(3) var<storage, read> rows: array<Row>;           // [rows]
+@group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;      // [rows, QKV_STRIDE / 4], q first
+@group(0) @binding(1) var<storage, read_write> k_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
+@group(0) @binding(2) var<storage, read_write> v_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
+@group(0) @binding(3) var<storage, read_write> rows: array<Row>;           // [rows]
 @group(0) @binding(4) var<uniform> step: Step;
 
 const WORKGROUP: u32 = 256u;

@@ -75,7 +75,7 @@ impl Kernel for MatmulCoop {
                 .part(include_str!("../../../shaders/matmul_coop.wgsl"))
                 .weight_halves(linear.format, linear.cols, linear.tiled)
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+            bindings: vec![Binding::ReadWrite, Binding::Read, Binding::ReadWrite, Binding::ReadWrite, Binding::Uniform],
         }
     }
 
@@ -123,7 +123,7 @@ impl Kernel for SdpaCoop {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
+        let own = [Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
         let wgsl = self.emit.add(wgsl, variant, own.len(), layer.n_heads * layer.head_dim);
         KernelSource {
