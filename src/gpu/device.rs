@@ -119,6 +119,9 @@ impl Gpu {
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::MEMORY_DECORATION_COHERENT;
+        if variant.inplace {
+            wanted |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if variant.coop {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -208,6 +211,12 @@ impl Gpu {
     /// Errors: larger than one binding or buffer may be, or out of memory.
     pub fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
+    }
+
+    /// A storage buffer that the host writes in place before it is used, mapped: where the variant has `inplace`.
+    pub(super) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::MAP_WRITE;
         self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
     }
 
