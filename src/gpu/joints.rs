@@ -54,7 +54,9 @@ impl Joints {
     /// The matrix, when its last rows have come; before that [`GpuMatrix::awaited`].
     pub fn end(&mut self, matrix: GpuMatrix, rows_so_far: usize) -> GpuMatrix {
         if rows_so_far == matrix.rows {
-            matrix.unmap();
+            if self.in_place {
+                matrix.unmap();
+            }
             return matrix;
         }
         let awaited = GpuMatrix::awaited(&matrix);
