@@ -106,3 +106,64 @@ impl Rows {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gpu::{DeviceOptions, Gpu},
+        quant::{native_format, pack_rows},
+    };
+
+    /// Bytes of any kind, but with scales that are finite.
+    fn stored(dtype: Dtype, rows: usize, cols: usize) -> Vec<u8> {
+        let len = rows * dtype.bytes_of(cols).unwrap();
+        let mut bytes: Vec<u8> = (0..len).map(|i| (i * i / 7 + i) as u8).collect();
+        match dtype {
+            // An exponent that is not all ones.
+            Dtype::BF16 => bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte &= 0xbf),
+            _ => {
+                for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+                    let at = if dtype == Dtype::Q6_K { 208 } else { 0 };
+                    block[at + 1] &= 0x9f;
+                    block[3] &= if dtype == Dtype::Q4_K { 0x9f } else { 0xff };
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Rows that begin within a buffer, in several pieces of which the last is shorter, as they are or tiled.
+    #[test]
+    fn rows_lie_as_packing_and_tiling_lay_them() {
+        let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
+        for (dtype, tiled) in [
+            (Dtype::Q4_0, false),
+            (Dtype::Q4_0, true),
+            (Dtype::Q4_K, true),
+            (Dtype::Q5_0, false),
+            (Dtype::Q6_K, false),
+            (Dtype::Q8_0, false),
+            (Dtype::BF16, false),
+        ] {
+            let (first, cols, format) = (32, 2560, native_format(dtype));
+            let row_bytes = dtype.bytes_of(cols).unwrap();
+            let rows = (5 * PIECE_BYTES / 2 / row_bytes).next_multiple_of(TILE_ROWS);
+            let bytes = stored(dtype, rows, cols);
+            let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
+            let [data, scales] = [format.data_words(cols), format.scale_words(cols)]
+                .map(|words| gpu.upload_buffer(4 * ((first + rows) * words) as u64).unwrap());
+            let part = MatrixPart { first_row: 0, rows: first + rows, data, scales };
+            Rows { dtype, row_bytes, format, cols, tiled }.write(&bytes, first, &part).unwrap();
+            for (buffer, words, unit) in [(part.data, packed.data, 4), (part.scales, packed.scales, 1)] {
+                let row_words = words.len() / rows;
+                let expected = if tiled { tile(&words, row_words, unit) } else { words };
+                buffer.unmap();
+                let written: Vec<u32> = pollster::block_on(gpu.download(&buffer)).unwrap();
+                let (before, written) = written.split_at(first * row_words);
+                assert!(before.iter().all(|word| *word == 0), "{dtype}, tiled: {tiled}");
+                assert!(written[..expected.len()] == expected, "{dtype}, tiled: {tiled}");
+            }
+        }
+    }
+}
