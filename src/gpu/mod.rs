@@ -9,6 +9,7 @@ mod device;
 mod forward;
 mod grid;
 mod hqq;
+#[cfg(not(target_arch = "wasm32"))]
 mod in_place;
 mod joints;
 pub mod kernels;

@@ -1,6 +1,8 @@
 //! The way of weights from a checkpoint into matrices on the device.
 
-use super::{Gpu, GpuBuffer, GpuMatrix, in_place::InPlace, joints::Joints, matrix::tile, upload::Uploads};
+#[cfg(not(target_arch = "wasm32"))]
+use super::in_place::InPlace;
+use super::{Gpu, GpuBuffer, GpuMatrix, joints::Joints, matrix::tile, upload::Uploads};
 use crate::{
     Result,
     checkpoint::TensorSource,
@@ -18,7 +20,8 @@ pub(super) struct GpuStore {
     joints: Joints,
     /// For what the device lays out.
     uploads: Option<Uploads>,
-    /// For all matrices, where the device's memory is the host's.
+    /// For all matrices, where the device's memory is the host's. A browser's buffers belong to one thread.
+    #[cfg(not(target_arch = "wasm32"))]
     in_place: Option<InPlace>,
 }
 
@@ -28,9 +31,18 @@ impl GpuStore {
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let uploads = Uploads::new(&gpu, tensors)?;
+        let joints = Joints::new(&gpu, tensors, gpu.variant().inplace);
+        #[cfg(not(target_arch = "wasm32"))]
         let in_place = gpu.variant().inplace.then(InPlace::default);
-        let joints = Joints::new(&gpu, tensors, in_place.is_some());
-        Ok(GpuStore { gpu, bytes: 0, unflushed: 0, joints, uploads, in_place })
+        Ok(GpuStore {
+            gpu,
+            bytes: 0,
+            unflushed: 0,
+            joints,
+            uploads,
+            #[cfg(not(target_arch = "wasm32"))]
+            in_place,
+        })
     }
 
     async fn write(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
@@ -71,6 +83,18 @@ impl GpuStore {
         Ok(())
     }
 
+    /// Brings all rows of a reader to a matrix, from its row `first` on.
+    async fn fill(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix, first: usize) -> Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(in_place) = &mut self.in_place {
+            return in_place.write(reader, matrix, first).await;
+        }
+        match &mut self.uploads {
+            Some(uploads) if uploads.takes(reader) => uploads.send(reader, matrix, first).await,
+            _ => self.pack(reader, matrix, first).await,
+        }
+    }
+
     /// Waits until all weights lie on the device as they should. Returns their bytes.
     ///
     /// Errors: see [`Uploads::finish`].
@@ -78,6 +102,7 @@ impl GpuStore {
         if let Some(uploads) = self.uploads.take() {
             uploads.finish(source).await?;
         }
+        #[cfg(not(target_arch = "wasm32"))]
         if let Some(in_place) = &self.in_place {
             in_place.report();
         }
@@ -92,11 +117,7 @@ impl WeightStore for GpuStore {
 
     async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<GpuMatrix> {
         let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
-        match (&mut self.in_place, &mut self.uploads) {
-            (Some(in_place), _) => in_place.write(&mut reader, &matrix, first).await?,
-            (_, Some(uploads)) if uploads.takes(&reader) => uploads.send(&mut reader, &matrix, first).await?,
-            _ => self.pack(&mut reader, &matrix, first).await?,
-        }
+        self.fill(&mut reader, &matrix, first).await?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
         Ok(self.joints.end(matrix, first + reader.rows))
     }

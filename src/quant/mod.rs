@@ -15,6 +15,7 @@ mod steps;
 mod unpack;
 
 pub use gguf_blocks::{IQ4_LEVELS, native_format};
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use pack::pack_into;
 pub use pack::pack_rows;
 pub use unpack::dequantize;

@@ -53,12 +53,15 @@ pub fn pack_rows(
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
     let data = packed.data.par_chunks_exact_mut(data_words);
     let source = data.zip(bytes.par_chunks_exact(row_bytes)).with_min_len(rows_per_task);
-    let pack = |(row, ((data, bytes), scales)): (usize, ((&mut [u32], &[u8]), &mut [u32]))| {
+    let pack = |row: usize, data: &mut [u32], bytes: &[u8], scales: &mut [u32]| {
         pack_row(dtype, bytes, cols, format, data, scales).err().map(|reason| (row, reason))
     };
     let fault = match scale_words {
-        0 => source.map(|row| (row, Default::default())).enumerate().find_map_first(pack),
-        _ => source.zip(packed.scales.par_chunks_exact_mut(scale_words)).enumerate().find_map_first(pack),
+        0 => source.enumerate().find_map_first(|(row, (data, bytes))| pack(row, data, bytes, &mut [])),
+        _ => {
+            let rows = source.zip(packed.scales.par_chunks_exact_mut(scale_words)).enumerate();
+            rows.find_map_first(|(row, ((data, bytes), scales))| pack(row, data, bytes, scales))
+        }
     };
     match fault {
         Some((row, reason)) => Err(format!("row {row} of {rows}, {reason}")),
@@ -68,6 +71,7 @@ pub fn pack_rows(
 
 /// As [`pack_rows`] on this thread alone, into whole words of rows, whatever they hold. Who wants to know the row of an error
 /// packs anew.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn pack_into(
     dtype: Dtype,
     bytes: &[u8],
