@@ -310,10 +310,13 @@ impl<'a> MatrixReader<'a> {
     /// The next slice of at most `max_rows` rows, with the row it starts at; `None` after the last.
     pub async fn next(&mut self, max_rows: usize) -> Result<Option<(usize, PackedRows)>> {
         let Some((first, bytes)) = self.next_stored(max_rows).await? else { return Ok(None) };
-        let rows = self.next_row - first;
-        let packed = quant::pack_rows(self.dtype, &bytes, rows, self.cols, self.format)
-            .map_err(|reason| Error::tensor(self.name, format!("rows {first}..{}: {reason}", self.next_row)))?;
-        Ok(Some((first, packed)))
+        Ok(Some((first, self.pack(first, &bytes)?)))
+    }
+
+    /// Packs the slice that was read last, which begins at row `first`.
+    pub(crate) fn pack(&self, first: usize, bytes: &[u8]) -> Result<PackedRows> {
+        quant::pack_rows(self.dtype, bytes, self.next_row - first, self.cols, self.format)
+            .map_err(|reason| Error::tensor(self.name, format!("rows {first}..{}: {reason}", self.next_row)))
     }
 
     /// As [`MatrixReader::next`], the bytes as the checkpoint has them and unchecked.

@@ -34,6 +34,7 @@ mod plainest {
         prefetch: OFF,
         chain: OFF,
         repack: OFF,
+        inplace: OFF,
         checks: Some(true),
     };
 

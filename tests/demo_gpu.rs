@@ -107,6 +107,7 @@ fn sampled_text_is_the_hosts() {
         prefetch: off,
         chain: off,
         repack: off,
+        inplace: off,
         checks: Some(true),
     };
     let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };

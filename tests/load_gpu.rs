@@ -1,4 +1,4 @@
-//! Weights laid out on the device against weights packed on the host: the same logits, the same errors.
+//! Weights laid out on the device, packed on the host and copied, and written in place: the same logits, the same errors.
 
 mod common;
 
@@ -24,8 +24,23 @@ const OPTIONS: LoadOptions = LoadOptions {
 };
 const TOKENS: [u32; 7] = [1, 5, 2, 60, 33, 8, 4];
 
-fn kernels(repack: bool) -> KernelOptions {
-    KernelOptions { repack: Some(repack), ..KernelOptions::default() }
+/// Ways of weights to the device.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Packed,
+    Repacked,
+    InPlace,
+}
+
+const OTHER_WAYS: [Way; 2] = [Way::Repacked, Way::InPlace];
+
+fn kernels(way: Way) -> KernelOptions {
+    let options = match way {
+        Way::Packed => "repack=off,inplace=off",
+        Way::Repacked => "repack=on",
+        Way::InPlace => "inplace=on",
+    };
+    options.parse().unwrap()
 }
 
 /// A config whose rows fill blocks of 256.
@@ -77,6 +92,14 @@ impl Stored {
             matrices.insert(tensor.name, (TensorInfo { dtype, shape }, bytes));
         }
         Stored { model, matrices }
+    }
+
+    /// Stores one matrix as another type.
+    fn restore(&mut self, name: &str, dtype: Dtype) {
+        let (info, stored) = self.matrices.get_mut(name).unwrap();
+        let (rows, cols) = (info.shape[0], info.shape[1]);
+        let values = pollster::block_on(self.model.read(name, 0..rows)).unwrap();
+        (info.dtype, *stored) = (dtype, store(dtype, &values, rows, cols));
     }
 
     /// Writes `bytes` at a place of a row.
@@ -131,8 +154,8 @@ impl TensorSource for Stored {
 }
 
 /// Bits of the logits of some tokens, one at a time and together.
-fn logits(source: &dyn TensorSource, tokens: &[u32], repack: bool) -> Vec<u32> {
-    let mut backend = load_gpu(source, &OPTIONS, kernels(repack)).unwrap();
+fn logits(source: &dyn TensorSource, tokens: &[u32], way: Way) -> Vec<u32> {
+    let mut backend = load_gpu(source, &OPTIONS, kernels(way)).unwrap();
     let mut bits = Vec::new();
     for chunk in [1, tokens.len()] {
         let sequence = backend.open_sequence().unwrap();
@@ -145,11 +168,14 @@ fn logits(source: &dyn TensorSource, tokens: &[u32], repack: bool) -> Vec<u32> {
 }
 
 fn assert_same(source: &dyn TensorSource, tokens: &[u32], what: &str) {
-    assert!(logits(source, tokens, true) == logits(source, tokens, false), "{what}");
+    let packed = logits(source, tokens, Way::Packed);
+    for way in OTHER_WAYS {
+        assert!(logits(source, tokens, way) == packed, "{what}, {way:?}");
+    }
 }
 
 #[test]
-fn both_ways_give_the_same_logits() {
+fn all_ways_give_the_same_logits() {
     let int = |bits, group, offset| Dtype::Packed(PackFormat::Int { bits, group, offset });
     for (linear, embedding) in [
         (Dtype::Q4_0, Dtype::Q8_0),
@@ -166,21 +192,33 @@ fn both_ways_give_the_same_logits() {
     assert_same(&Checkpoint::demo().unwrap(), &TOKENS, "demo");
 }
 
+/// Matrices with one input of which the last, or the first, cannot be joined with the others.
+#[test]
+fn matrices_of_different_types_stay_apart() {
+    for name in ["layers.0.self_attn.v_proj.weight", "layers.1.mlp.gate_proj.weight"] {
+        let mut model = Stored::new(83, Dtype::Q4_K, Dtype::Q8_0);
+        model.restore(name, Dtype::Q6_K);
+        assert_same(&model, &TOKENS, name);
+    }
+}
+
 /// A matrix of more slices than there are buffers for them, and of more bytes than one binding may have on many adapters.
 #[test]
 fn buffers_take_turns_within_what_was_planned() {
     let model = Stored::new(165_000, Dtype::Q4_0, Dtype::F32);
-    let gpu = pollster::block_on(Gpu::open(&DeviceOptions { kernels: kernels(true), ..Default::default() })).unwrap();
-    let plan = GpuBackend::plan(&gpu, &model, &OPTIONS).unwrap();
-    let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &model, &OPTIONS, &mut |_| ())).unwrap();
-    let peak = backend.info().peak_bytes;
-    assert!(peak <= plan.total_bytes(), "{peak} bytes held, {plan:?}");
-    drop((backend, gpu));
+    for way in OTHER_WAYS {
+        let device = DeviceOptions { kernels: kernels(way), ..Default::default() };
+        let gpu = pollster::block_on(Gpu::open(&device)).unwrap();
+        let plan = GpuBackend::plan(&gpu, &model, &OPTIONS).unwrap();
+        let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &model, &OPTIONS, &mut |_| ())).unwrap();
+        let peak = backend.info().peak_bytes;
+        assert!(peak <= plan.total_bytes(), "{peak} bytes held, {plan:?}, {way:?}");
+    }
     assert_same(&model, &[3], "many slices");
 }
 
-fn load_error(source: &dyn TensorSource, repack: bool) -> Error {
-    load_gpu(source, &OPTIONS, kernels(repack)).err().expect("a matrix that cannot be held is refused")
+fn load_error(source: &dyn TensorSource, way: Way) -> Error {
+    load_gpu(source, &OPTIONS, kernels(way)).err().expect("a matrix that cannot be held is refused")
 }
 
 /// What is wrong is said in the host's words, of the first tensor and its first row.
@@ -199,8 +237,29 @@ fn what_is_not_finite_is_named() {
         model.spoil("layers.1.mlp.up_proj.weight", 5, at, bytes);
         model.spoil("layers.1.mlp.up_proj.weight", 700, at, bytes);
         model.spoil("layers.1.mlp.down_proj.weight", 3, at, bytes);
-        let [on_device, on_host] = [true, false].map(|repack| load_error(&model, repack).to_string());
-        assert_eq!(on_device, on_host, "{dtype}");
+        let on_host = load_error(&model, Way::Packed).to_string();
+        for way in OTHER_WAYS {
+            assert_eq!(load_error(&model, way).to_string(), on_host, "{dtype}, {way:?}");
+        }
         assert!(on_host.contains("layers.1.mlp.up_proj.weight") && on_host.contains("row 5"), "{on_host}");
     }
+}
+
+/// Who asks for a way gets it; memory that is the host's is written in place if nobody does.
+#[test]
+fn the_way_follows_the_options_and_the_memory() {
+    let open = |kernels| pollster::block_on(Gpu::open(&DeviceOptions { kernels, ..Default::default() }));
+    let ways = |kernels| {
+        let gpu = open(kernels).unwrap();
+        (gpu.variant().repack, gpu.variant().inplace)
+    };
+    assert_eq!(ways(kernels(Way::Packed)), (false, false));
+    assert_eq!(ways(kernels(Way::Repacked)), (true, false));
+    assert_eq!(ways(kernels(Way::InPlace)), (false, true));
+    assert_eq!(ways("inplace=off".parse().unwrap()), (true, false));
+    let gpu = open(KernelOptions::default()).unwrap();
+    let unified = gpu.facts().unified_memory && gpu.facts().mappable_storage;
+    assert_eq!((gpu.variant().repack, gpu.variant().inplace), (!unified, unified));
+    let error = open("repack=on,inplace=on".parse().unwrap()).err().unwrap().to_string();
+    assert!(error.contains("exclude each other"), "{error}");
 }

@@ -370,6 +370,7 @@ mod tests {
             timestamp_query: true,
             pipeline_cache: true,
             unified_memory: false,
+            mappable_storage: true,
             cooperative_matrices: vec![CooperativeMatrix { m: 16, n: 16, k: 16, f16_inputs: true, f32_result: true }],
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,

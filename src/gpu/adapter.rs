@@ -46,6 +46,8 @@ pub struct AdapterFacts {
     pub pipeline_cache: bool,
     /// Memory is shared with the host.
     pub unified_memory: bool,
+    /// What kernels read and write can be mapped.
+    pub mappable_storage: bool,
     pub cooperative_matrices: Vec<CooperativeMatrix>,
     /// Bytes of one storage binding.
     pub max_binding_bytes: u64,
@@ -88,6 +90,7 @@ impl AdapterFacts {
             timestamp_query: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
             unified_memory: matches!(info.device_type, wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu),
+            mappable_storage: features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             cooperative_matrices: matrices
                 .iter()
                 .map(|matrix| CooperativeMatrix {
@@ -172,14 +175,16 @@ pub struct KernelOptions {
     pub chain: Option<bool>,
     /// Weights sent as they lie in the file and laid out on the device.
     pub repack: Option<bool>,
+    /// Weights laid out by the host in the device's memory.
+    pub inplace: Option<bool>,
     /// Bounds checks and loop bounding in shaders; off unless asked for.
     pub checks: Option<bool>,
 }
 
 impl KernelOptions {
     /// Names of the options, as [`FromStr`] takes them.
-    pub const NAMES: [&str; 10] =
-        ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "chain", "repack", "checks"];
+    pub const NAMES: [&str; 11] =
+        ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "chain", "repack", "inplace", "checks"];
 
     /// The option of a name; `None` where there is no such option.
     pub fn get(&self, name: &str) -> Option<Option<bool>> {
@@ -199,6 +204,7 @@ impl KernelOptions {
             "prefetch" => &mut self.prefetch,
             "chain" => &mut self.chain,
             "repack" => &mut self.repack,
+            "inplace" => &mut self.inplace,
             "checks" => &mut self.checks,
             _ => return None,
         })
@@ -217,7 +223,7 @@ impl fmt::Display for KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,repack=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,repack=off,inplace=off,checks=on`, in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -256,9 +262,11 @@ pub struct Variant {
     pub prefetch: bool,
     /// What lies between two layers' attention in one dispatch, whose workgroups wait for one another, when one token is generated.
     pub chain: bool,
-    /// Weights sent to the device as they lie in the file, and laid out there: even a processor that plays the device is no slower
-    /// at that than the host. Not in browsers, where files come through memory in any case.
+    /// Weights sent to the device as they lie in the file, and laid out there. Not in browsers, where files come through memory in
+    /// any case. Neither this nor `inplace`: packed by the host and copied.
     pub repack: bool,
+    /// Weights laid out by the host in the device's memory, which is its own: a copy less than any other way.
+    pub inplace: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -298,6 +306,15 @@ impl Variant {
         let dp4a = options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan");
         // Only there is it known to be faster.
         let can_chain = facts.coherent && facts.vendor == VENDOR_NVIDIA && facts.device_type == "discrete GPU";
+        if options.inplace == Some(true) && !facts.mappable_storage {
+            return Err(lacking("inplace"));
+        }
+        if options.inplace == Some(true) && options.repack == Some(true) {
+            return Err(Error::Input("repack=on and inplace=on exclude each other".into()));
+        }
+        // Who asks for one of the other two ways gets it.
+        let can_be_in_place = facts.unified_memory && facts.mappable_storage && options.repack.is_none();
+        let inplace = options.inplace.unwrap_or(can_be_in_place);
         Ok(Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
             subgroup_size,
@@ -310,7 +327,8 @@ impl Variant {
             dp4a,
             prefetch: options.prefetch.unwrap_or(false),
             chain: options.chain.unwrap_or(can_chain && coop && dp4a),
-            repack: options.repack.unwrap_or(!cfg!(target_arch = "wasm32")),
+            repack: options.repack.unwrap_or(!inplace && !cfg!(target_arch = "wasm32")),
+            inplace,
             checks: options.checks.unwrap_or(false),
         })
     }

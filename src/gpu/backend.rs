@@ -8,8 +8,8 @@ use super::{
     forward::{GpuWeights, Head, Model, StepShape, Trunk},
     kernels::MatvecQ8Split,
     layers::LayerCache,
-    matrix::GpuStore,
     profile,
+    store::GpuStore,
     synthetic::{SyntheticSource, SyntheticStore},
     wanted::{OutputBlock, ResultPlace, Use, Wanted},
 };
@@ -116,7 +116,7 @@ impl GpuBackend {
     pub async fn synthetic(gpu: Gpu, config: ModelConfig, options: &LoadOptions, seed: u32) -> Result<Self> {
         let room = Room::new(&gpu, &config, options)?;
         let source = SyntheticSource::new(config);
-        let mut store = SyntheticStore::new(gpu.clone(), seed);
+        let mut store = SyntheticStore::new(gpu.clone(), &weights::plan(&source, options.quantize)?, seed);
         let weights = ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
         Self::new(gpu, source.config(), weights, store.bytes, room, options).await
     }

@@ -10,7 +10,7 @@ use web_time::{Duration, Instant};
 
 use super::{
     adapter::{self, AdapterFacts, DeviceOptions, Variant},
-    buffers::{GpuBuffer, MemoryTally},
+    buffers::{GpuBuffer, MemoryTally, mapped_storage},
     grid::{Extent, Grid, StepSize},
     kernels::Cost,
     pipeline_cache::{PipelineCache, PipelineStats},
@@ -121,6 +121,9 @@ impl Gpu {
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::MEMORY_DECORATION_COHERENT;
+        if variant.inplace {
+            wanted |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if variant.coop {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -219,6 +222,21 @@ impl Gpu {
         self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
     }
 
+    /// A storage buffer that the host writes in place before it is used, mapped: where the variant has `inplace`. All of it must be
+    /// written, but for what lies beyond `bytes`.
+    pub(super) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
+        let size = self.size(label, bytes, self.0.facts.max_binding_bytes)?;
+        let buffer = mapped_storage(&self.0.device, label, size);
+        self.check()?;
+        // From a place that wgpu can map.
+        let beyond = bytes / 8 * 8;
+        if beyond < size {
+            let view = buffer.get_mapped_range_mut(beyond..);
+            view.map_err(|error| Error::Device(one_line(&error)))?.slice(..).fill(0);
+        }
+        Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
+    }
+
     /// A uniform buffer holding `words`.
     pub fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -247,18 +265,23 @@ impl Gpu {
     }
 
     fn allocate(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<GpuBuffer> {
+        let size = self.size(label, bytes, limit)?;
+        let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
+        let buffer = self.0.device.create_buffer(&descriptor);
+        self.check()?;
+        Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
+    }
+
+    /// Bytes of a buffer that must have `bytes`.
+    fn size(&self, label: &str, bytes: u64, limit: u64) -> Result<u64> {
         let limit = limit.min(self.0.facts.max_buffer_bytes);
         if bytes > limit {
             return Err(Error::Device(format!(
                 "{label} needs {bytes} bytes in one buffer; the adapter allows {limit}"
             )));
         }
-        let size = buffer_size(bytes);
-        let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
-        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
-        let buffer = self.0.device.create_buffer(&descriptor);
-        self.check()?;
-        Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
+        Ok(buffer_size(bytes))
     }
 
     /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been done.

@@ -76,11 +76,11 @@ impl GpuLayer {
         let qkv = [Some(weights.q_proj), Some(weights.k_proj), weights.v_proj];
         Ok(GpuLayer {
             input_norm: weights.input_norm,
-            qkv: join(gpu, qkv.into_iter().flatten().collect())?,
+            qkv: join(qkv.into_iter().flatten()),
             o_proj: weights.o_proj,
             post_attention_norm: weights.post_attention_norm,
             pre_feedforward_norm: weights.pre_feedforward_norm,
-            gate_up: join(gpu, vec![weights.gate_proj, weights.up_proj])?,
+            gate_up: join([weights.gate_proj, weights.up_proj]),
             down_proj: weights.down_proj,
             post_feedforward_norm: weights.post_feedforward_norm,
             scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
@@ -90,13 +90,13 @@ impl GpuLayer {
     }
 }
 
-/// Matrices whose results lie one after another.
-fn join(gpu: &Gpu, matrices: Vec<GpuMatrix>) -> Result<Joined> {
+/// Matrices whose results lie one after another, as they were loaded: each by itself, or all in the last.
+fn join(matrices: impl IntoIterator<Item = GpuMatrix>) -> Joined {
     let mut first = 0;
     let place = |matrix: GpuMatrix| {
         first += matrix.rows;
         let offset = first - matrix.rows;
         (matrix, offset)
     };
-    Ok(GpuMatrix::join(gpu, matrices)?.into_iter().map(place).collect())
+    matrices.into_iter().filter(|matrix| !matrix.parts.is_empty()).map(place).collect()
 }

@@ -64,7 +64,7 @@ impl GpuBackend {
         }
         let scratch = Sum::default();
         Scratch::new(&scratch, gpu.variant(), config, options, rows, logit_rows(config, options, rows))?;
-        plan.scratch_bytes = scratch.0.get().max(joining_bytes(&tensors)).max(Uploads::bytes(gpu, &tensors));
+        plan.scratch_bytes = scratch.0.get().max(Uploads::bytes(gpu, &tensors));
         Ok(plan)
     }
 }
@@ -83,17 +83,6 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
 fn table_bytes(config: &ModelConfig) -> u64 {
     let of_layer = |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + 16;
     config.layers.iter().map(|layer| of_layer(layer.head_dim)).sum()
-}
-
-/// For a moment a layer's joined matrices and their parts are there together; scratch comes after them.
-fn joining_bytes(tensors: &[PlannedTensor]) -> u64 {
-    let of = |name: &str| {
-        let mut sizes: Vec<u64> = tensors.iter().filter(|t| t.name.ends_with(name)).map(tensor_bytes).collect();
-        sizes.sort_unstable();
-        sizes.pop().unwrap_or(0)
-    };
-    let qkv = ["q_proj.weight", "k_proj.weight", "v_proj.weight"].map(of).iter().sum::<u64>();
-    qkv.max(of("gate_proj.weight") + of("up_proj.weight"))
 }
 
 impl Gpu {

@@ -9,6 +9,9 @@ mod device;
 mod forward;
 mod grid;
 mod hqq;
+#[cfg(not(target_arch = "wasm32"))]
+mod in_place;
+mod joints;
 pub mod kernels;
 mod layers;
 mod matrix;
@@ -17,6 +20,7 @@ mod pipeline_cache;
 mod plan;
 mod profile;
 mod scratch;
+mod store;
 mod synthetic;
 mod unroll;
 mod upload;

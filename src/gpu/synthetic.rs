@@ -4,6 +4,7 @@ use std::{borrow::Cow, cell::Cell, ops::Range};
 
 use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
+    joints::Joints,
     kernels::{Fill, Kernel},
 };
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
     config::ModelConfig,
     quant::{Dtype, PackFormat},
-    weights::{MatrixReader, WeightStore},
+    weights::{MatrixReader, PlannedTensor, WeightStore},
 };
 
 /// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7, by layer: its norms'
@@ -102,12 +103,15 @@ impl TensorSource for SyntheticSource {
 pub(super) struct SyntheticStore {
     pub gpu: Gpu,
     pub bytes: u64,
+    joints: Joints,
     seed: Cell<u32>,
 }
 
 impl SyntheticStore {
-    pub fn new(gpu: Gpu, seed: u32) -> Self {
-        SyntheticStore { gpu, bytes: 0, seed: Cell::new(seed) }
+    /// A store for these tensors.
+    pub fn new(gpu: Gpu, tensors: &[PlannedTensor], seed: u32) -> Self {
+        let joints = Joints::new(&gpu, tensors, false);
+        SyntheticStore { gpu, bytes: 0, joints, seed: Cell::new(seed) }
     }
 
     fn fill(&self, buffer: &GpuBuffer, random: bool, value: u32) -> Result<()> {
@@ -127,7 +131,9 @@ impl WeightStore for SyntheticStore {
     type Vector = GpuBuffer;
 
     async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<GpuMatrix> {
-        let matrix = GpuMatrix::allocate(&self.gpu, reader.name, reader.format, reader.rows, reader.cols)?;
+        let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
+        self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
+        let matrix = self.joints.end(matrix, first + reader.rows);
         // Uniform quants times this scale give rows of length one, so that activations keep their size.
         let deviation = match matrix.format {
             PackFormat::Int { bits: 4, .. } => 4.6,
@@ -141,7 +147,6 @@ impl WeightStore for SyntheticStore {
             self.fill(&part.scales, false, scale | scale << 16)?;
         }
         self.gpu.wait()?;
-        self.bytes += matrix.bytes();
         Ok(matrix)
     }
 

@@ -9,6 +9,7 @@ use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
     device::{Mapping, buffer_size, one_line},
     kernels::{Kernel, Repack},
+    matrix::MatrixPart,
 };
 use crate::{
     Error, Result,
@@ -29,6 +30,7 @@ struct Sent {
     format: PackFormat,
     rows: usize,
     cols: usize,
+    /// Rows of the parts that it was sent to.
     part_rows: Vec<usize>,
 }
 
@@ -108,18 +110,19 @@ impl Uploads {
         self.sent.len() < self.room && bytes.is_some_and(|bytes| bytes + around <= self.slot_bytes)
     }
 
-    /// Sends all rows of a matrix that [`Uploads::takes`] takes.
+    /// Sends all rows of a reader that [`Uploads::takes`] takes to a matrix, from its row `first` on.
     ///
     /// Errors: a failed read, a failed device.
-    pub async fn send(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix) -> Result<()> {
+    pub async fn send(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix, first: usize) -> Result<()> {
         let (dtype, cols, tiled) = (reader.dtype(), matrix.cols, matrix.tiled);
-        for (index, part) in matrix.parts.iter().enumerate() {
+        let stretches: Vec<_> = matrix.stretches(first, reader.rows).collect();
+        for &(part, first, count) in &stretches {
             let mut done = 0;
-            while done < part.rows {
-                let Some((row, bytes)) = reader.next_stored(part.rows - done).await? else { break };
+            while done < count {
+                let Some((row, bytes)) = reader.next_stored(count - done).await? else { break };
                 let rows = bytes.len() / dtype.bytes_of(cols).map_err(Error::Input)?.max(1);
-                let header = Repack::header(rows, done, row, self.sent.len());
-                self.send_rows(header, &bytes, Repack { dtype, cols, rows, tiled }, matrix, index).await?;
+                let header = Repack::header(rows, first + done, row, self.sent.len());
+                self.send_rows(header, &bytes, Repack { dtype, cols, rows, tiled }, part).await?;
                 done += rows;
             }
         }
@@ -127,21 +130,14 @@ impl Uploads {
             name: reader.name.into(),
             dtype,
             format: matrix.format,
-            rows: matrix.rows,
+            rows: reader.rows,
             cols,
-            part_rows: matrix.parts.iter().map(|part| part.rows).collect(),
+            part_rows: stretches.iter().map(|(_, _, rows)| *rows).collect(),
         });
         Ok(())
     }
 
-    async fn send_rows(
-        &mut self,
-        header: [u32; 4],
-        rows: &[u8],
-        kernel: Repack,
-        matrix: &GpuMatrix,
-        part: usize,
-    ) -> Result<()> {
+    async fn send_rows(&mut self, header: [u32; 4], rows: &[u8], kernel: Repack, part: &MatrixPart) -> Result<()> {
         let begin = Instant::now();
         let slot = self.slot().await?;
         let filling = Instant::now();
@@ -150,7 +146,7 @@ impl Uploads {
         self.times.waiting += filling - begin;
         self.times.copying += filling.elapsed();
         slot.unmap();
-        let (gpu, part) = (&self.gpu, &matrix.parts[part]);
+        let gpu = &self.gpu;
         let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
         let dispatch = gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

@@ -164,7 +164,7 @@ impl Block {
     /// Of the 12 packed bytes, 0..4 hold sc of groups 0..4 in their lower 6 bits, 4..8 m of the
     /// same, 8..12 the lower 4 bits of sc (low nibble) and m (high nibble) of groups 4..8, whose
     /// upper 2 bits top bytes 0..4 and 4..8.
-    fn k_scales(&mut self, bytes: &[u8]) {
+    pub fn k_scales(&mut self, bytes: &[u8]) {
         let (d, dmin) = (f16_at(bytes, 0), f16_at(bytes, 2));
         let packed = &bytes[4..16];
         for group in 0..4 {

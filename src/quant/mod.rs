@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
+mod direct;
 mod gguf_blocks;
 pub mod grouped;
 pub mod methods;
@@ -14,6 +15,8 @@ mod steps;
 mod unpack;
 
 pub use gguf_blocks::{IQ4_LEVELS, native_format};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use pack::pack_into;
 pub use pack::pack_rows;
 pub use unpack::dequantize;
 

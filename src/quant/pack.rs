@@ -4,7 +4,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::{
-    COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows,
+    COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct,
     gguf_blocks::Block,
     native_format, padded_cols,
     round::{self, MAX_GROUP},
@@ -46,32 +46,77 @@ pub fn pack_rows(
     packed.data = vec![0; rows * data_words];
     packed.scales = vec![0; rows * scale_words];
     if let Dtype::Packed(_) = dtype {
-        split_rows(bytes, row_bytes, &mut packed);
-        return check_scales(&packed).map(|()| packed);
+        split_rows(bytes, row_bytes, (data_words, scale_words), &mut packed.data, &mut packed.scales);
+        let fault = check_scales(&packed.scales, scale_words);
+        return fault.map_err(|(row, reason)| format!("row {row} of {rows}: {reason}")).map(|()| packed);
     }
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
     let data = packed.data.par_chunks_exact_mut(data_words);
     let source = data.zip(bytes.par_chunks_exact(row_bytes)).with_min_len(rows_per_task);
-    let fault = match format.layout() {
-        Some(layout) => {
-            let scales = packed.scales.par_chunks_exact_mut(scale_words);
-            let rows = source.zip(scales).enumerate();
-            rows.find_map_first(|(row, ((data, bytes), scales))| {
-                let mut out = RowWriter::new(layout, cols, data, scales);
-                let done = match dtype.is_float() {
-                    true => quantize_row(dtype, bytes, &mut out),
-                    false => repack_row(dtype, bytes, &mut out),
-                };
-                done.err().map(|reason| (row, reason))
-            })
+    let pack = |row: usize, data: &mut [u32], bytes: &[u8], scales: &mut [u32]| {
+        pack_row(dtype, bytes, cols, format, data, scales).err().map(|reason| (row, reason))
+    };
+    let fault = match scale_words {
+        0 => source.enumerate().find_map_first(|(row, (data, bytes))| pack(row, data, bytes, &mut [])),
+        _ => {
+            let rows = source.zip(packed.scales.par_chunks_exact_mut(scale_words)).enumerate();
+            rows.find_map_first(|(row, ((data, bytes), scales))| pack(row, data, bytes, scales))
         }
-        None => source
-            .enumerate()
-            .find_map_first(|(row, (data, bytes))| copy_row(dtype, bytes, data).err().map(|reason| (row, reason))),
     };
     match fault {
         Some((row, reason)) => Err(format!("row {row} of {rows}, {reason}")),
         None => Ok(packed),
+    }
+}
+
+/// As [`pack_rows`] on this thread alone, into whole words of rows, whatever they hold. Who wants to know the row of an error
+/// packs anew.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn pack_into(
+    dtype: Dtype,
+    bytes: &[u8],
+    cols: usize,
+    format: PackFormat,
+    data: &mut [u32],
+    scales: &mut [u32],
+) -> Result<(), String> {
+    if !can_hold(format, dtype) {
+        return Err(format!("{dtype:?} cannot be packed as {format}"));
+    }
+    let row_bytes = dtype.bytes_of(cols)?;
+    let words @ (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    if let Dtype::Packed(_) = dtype {
+        split_rows(bytes, row_bytes, words, data, scales);
+        return check_scales(scales, scale_words).map_err(|(_, reason)| reason.into());
+    }
+    for (row, (bytes, data)) in bytes.chunks_exact(row_bytes).zip(data.chunks_exact_mut(data_words)).enumerate() {
+        pack_row(dtype, bytes, cols, format, data, &mut scales[row * scale_words..][..scale_words])?;
+    }
+    Ok(())
+}
+
+/// Packs a row of floats or blocks into words, whatever they hold.
+fn pack_row(
+    dtype: Dtype,
+    bytes: &[u8],
+    cols: usize,
+    format: PackFormat,
+    data: &mut [u32],
+    scales: &mut [u32],
+) -> Result<(), String> {
+    if direct::move_row(dtype, bytes, data, scales) {
+        return Ok(());
+    }
+    data.fill(0);
+    scales.fill(0);
+    let Some(layout) = format.layout() else { return copy_row(dtype, bytes, data) };
+    let mut out = RowWriter::new(layout, cols, data, scales);
+    match dtype.is_float() {
+        true => quantize_row(dtype, bytes, &mut out),
+        false => repack_row(dtype, bytes, &mut out),
     }
 }
 
@@ -84,21 +129,25 @@ fn can_hold(format: PackFormat, dtype: Dtype) -> bool {
 }
 
 /// Copies rows that are already packed.
-fn split_rows(bytes: &[u8], row_bytes: usize, packed: &mut PackedRows) {
-    let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
+fn split_rows(
+    bytes: &[u8],
+    row_bytes: usize,
+    (data_words, scale_words): (usize, usize),
+    data: &mut [u32],
+    scales: &mut [u32],
+) {
     for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
-        let (data, scales) = bytes.split_at(4 * data_words);
-        bytemuck::cast_slice_mut(&mut packed.data[row * data_words..][..data_words]).copy_from_slice(data);
-        bytemuck::cast_slice_mut(&mut packed.scales[row * scale_words..][..scale_words]).copy_from_slice(scales);
+        let (from_data, from_scales) = bytes.split_at(4 * data_words);
+        bytemuck::cast_slice_mut(&mut data[row * data_words..][..data_words]).copy_from_slice(from_data);
+        bytemuck::cast_slice_mut(&mut scales[row * scale_words..][..scale_words]).copy_from_slice(from_scales);
     }
 }
 
-/// Errors if a stored scale or offset is NaN or infinite.
-fn check_scales(packed: &PackedRows) -> Result<(), String> {
-    let scale_words = packed.format.scale_words(packed.cols).max(1);
+/// Errors if a stored scale or offset is NaN or infinite, with its row.
+fn check_scales(scales: &[u32], scale_words: usize) -> Result<(), (usize, &'static str)> {
     let finite = |word: &u32| [*word as u16, (*word >> 16) as u16].iter().all(|&bits| f16::from_bits(bits).is_finite());
-    match packed.scales.iter().position(|word| !finite(word)) {
-        Some(at) => Err(format!("row {} of {}: a scale or offset is not finite", at / scale_words, packed.rows)),
+    match scales.iter().position(|word| !finite(word)) {
+        Some(at) => Err((at / scale_words.max(1), "a scale or offset is not finite")),
         None => Ok(()),
     }
 }

@@ -30,6 +30,7 @@ pub const EXACT_KERNELS: KernelOptions = KernelOptions {
     prefetch: None,
     chain: None,
     repack: None,
+    inplace: None,
     checks: None,
 };
 

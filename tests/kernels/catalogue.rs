@@ -70,6 +70,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     prefetch: false,
                     chain: false,
                     repack: false,
+                    inplace: false,
                     checks,
                 });
             }
@@ -188,6 +189,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         prefetch: true,
         chain: true,
         repack: true,
+        inplace: false,
         checks: false,
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();

@@ -33,6 +33,7 @@ pub fn devices() -> &'static [Gpu] {
                         prefetch: Some(false),
                         chain: None,
                         repack: None,
+                        inplace: None,
                         checks: Some(checks),
                     };
                     let options =

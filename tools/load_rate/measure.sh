@@ -31,7 +31,7 @@ load() {
     local output line
     output=$(RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 "$@" 2>&1) || { echo "$output" >&2; exit 1; }
     line=$(grep -oE 'loaded [0-9]+ bytes in [0-9.]+ s' <<<"$output") || { echo "no load rate in: $output" >&2; exit 1; }
-    grep -oE '[0-9]+ bytes copied in .*' <<<"$output" | sed 's/^/    /' >&2 || true
+    grep -oE '[0-9]+ bytes (copied|read and laid out) in .*' <<<"$output" | sed 's/^/    /' >&2 || true
     awk '{ printf "%.2f %.3f\n", $5, $2 / $5 / 1e9 }' <<<"$line"
 }
 compare() {
