@@ -307,6 +307,14 @@ impl GpuBackend {
         }
     }
 
+    /// After a fault: later steps run without chained kernels, and are not told of it.
+    fn stop_chaining(&mut self) {
+        log::warn!("kernels between layers are no longer chained");
+        self.model.chained = None;
+        self.trunks.remove(&StepShape::One);
+        self.gpu.queue().write_buffer(&self.model.scratch.sync, 0, &[0; 16]);
+    }
+
     async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {
         let pending = self.pending.remove(&ticket.0).ok_or_else(|| Error::Input("the step was read before".into()))?;
         let Some(mapping) = pending.mapping else {
@@ -322,8 +330,9 @@ impl GpuBackend {
             self.readbacks.push(buffer);
         }
         if words[pending.words] != 0 {
-            let reason = "workgroups that wait for one another did not run at the same time: use --kernels chain=off";
-            return Err(Error::Device(reason.into()));
+            self.stop_chaining();
+            let reason = "workgroups that wait for one another did not run at the same time: from now on none wait";
+            return Err(Error::Device(format!("{reason} (--kernels chain=off from the start)")));
         }
         pending.places.iter().map(|place| place.result(&words)).collect()
     }
@@ -404,5 +413,55 @@ impl Backend for GpuBackend {
 
     fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
         Box::pin(self.finish(ticket))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+    use crate::{
+        backend::{StepOutput, StepTokens},
+        checkpoint::Checkpoint,
+        gpu::{DeviceOptions, KernelOptions},
+    };
+
+    fn demo(chain: bool) -> Result<GpuBackend> {
+        let kernels = KernelOptions { chain: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
+        let gpu = block_on(Gpu::open(&DeviceOptions { kernels, ..DeviceOptions::default() }))?;
+        let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
+        block_on(GpuBackend::load(gpu, &Checkpoint::demo()?, &options, &mut |_| ()))
+    }
+
+    fn logits(backend: &mut GpuBackend, sequence: SequenceId) -> Result<Vec<StepResult>> {
+        let step = SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::LastLogits };
+        let ticket = backend.submit(&[step])?;
+        block_on(backend.read(ticket))
+    }
+
+    /// A step whose workgroups wait in vain is lost, and the next one is as good as any.
+    #[test]
+    fn a_fault_ends_chaining() {
+        let mut backend = match demo(true) {
+            Ok(backend) => backend,
+            // Where kernels cannot be chained, as on SwiftShader.
+            Err(error) => {
+                assert!(error.to_string().contains("chain=on"), "{error}");
+                return;
+            }
+        };
+        // More than any device runs at the same time.
+        backend.model.chained = Some(320);
+        backend.trunks.clear();
+        let sequence = backend.open_sequence().unwrap();
+        let error = logits(&mut backend, sequence).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("from now on none wait"), "{error}");
+        backend.truncate(sequence, 0).unwrap();
+        let found = logits(&mut backend, sequence).unwrap();
+
+        let mut plain = demo(false).unwrap();
+        let sequence = plain.open_sequence().unwrap();
+        assert_eq!(found, logits(&mut plain, sequence).unwrap());
     }
 }
