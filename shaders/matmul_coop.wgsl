@@ -4,7 +4,7 @@
 // result s lies SPLIT_STRIDE · s further.
 //
 // Weights and activations are declared as if they were written too: drivers move loads of what is never written to other places
-// than here (NVIDIA's before the tile in registers is used up, which takes twice the registers and many moves: 269 TFLOP/s against 335).
+// than here (NVIDIA's before the tile in registers is used up, which takes many moves between registers: 269 TFLOP/s against 335).
 
 @group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>; // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]

@@ -76,7 +76,7 @@ fn NAME_begin(held: ptr<function, NAME_Held>, group: u32, round: u32, local: u32
 }
 
 // This invocation's parts of its rows' products from x_quants, into team_sums: of as many tiles as its squad works at. Whatever is
-// taken from `held` is replaced at once by what comes next, so that memory never waits.
+// taken from `held` is replaced at once by what comes next. (NVIDIA's compiler waits for that at the loop's end all the same.)
 fn NAME_walk(held: ptr<function, NAME_Held>, own: NAME_Round, local: u32) {
     var place = local / 32u * TEAM_PITCH + local % 32u;
     for (var i = 0u; i < SLOTS; i++) { // unrolled

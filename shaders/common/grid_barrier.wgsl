@@ -4,7 +4,6 @@
 struct Sync {
     arrived: atomic<u32>, // zeroed before each step
     fault: atomic<u32>,
-    seen: atomic<u32>,    // the most arrivals that who gave up had seen
 }
 
 // What others wrote before they arrived, all see after grid_wait: storage barriers order memory for the whole device (naga's
@@ -16,8 +15,8 @@ fn grid_arrive(local: u32) {
     }
 }
 
-// Waits for the step's first `barriers` barriers. The arrivals are told by that and not by one's own: who asks for these
-// waits for memory once more.
+// Waits for the step's first `barriers` barriers. (To learn from one's own arrival how many there were would take
+// another way to memory and back.)
 fn grid_wait(barriers: u32, local: u32) {
     if local == 0u {
         var spins = 0u;
@@ -28,7 +27,6 @@ fn grid_wait(barriers: u32, local: u32) {
                 break;
             }
             if spins > MOST_SPINS {
-                atomicMax(&sync.seen, atomicLoad(&sync.arrived));
                 atomicStore(&sync.fault, 1u);
                 break;
             }

@@ -58,8 +58,8 @@ fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
 }
 
 /// By what share a group's error may exceed its twin's. An offset moves in steps of f16, some hundredths of a level: where a
-/// device's rounding decides which of two it moves to, the rest of the search takes another way, for better or worse; so does
-/// that for scales of 8 bits, whose levels are as far apart as f16's steps of the scale move the outermost one.
+/// device's rounding decides which of two it moves to, the rest of the search takes another way, for better or worse. A scale's
+/// step moves the outermost level of 8 bits as far (127 · 2⁻¹¹ of a level), that of 4 bits a twentieth of it.
 fn allowed(spec: &Spec) -> f64 {
     match (spec.symmetric, spec.bits) {
         (true, 4) => 1e-4,

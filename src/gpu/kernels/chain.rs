@@ -12,8 +12,8 @@ use crate::{
 ///
 /// Bindings: data and scales of o, gate and up, down, qkv; attention's output as [`Emit::Q8`](super::Emit::Q8); weights of the norms after and
 /// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input; x `[n]` (updated);
-/// room for `workgroups` f32; branch `[n]`; the MLP's hidden state as Q8; q, k and v; sync, three words: arrivals (zero before
-/// each step), fault, arrivals that were seen at a fault; uniform of f32: the layer's scalar, and how many barriers ([`Chain::BARRIERS`] a kernel) the step has before.
+/// room for `workgroups` f32; branch `[n]`; the MLP's hidden state as Q8; q, k and v; sync, two words: arrivals (zero before
+/// each step), fault; uniform of f32: the layer's scalar, and how many barriers ([`Chain::BARRIERS`] a kernel) the step has before.
 #[derive(Debug, Clone, Copy)]
 pub struct Chain {
     /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
