@@ -145,3 +145,17 @@ impl Kernel for SdpaCoop {
         Grid([Extent::Rows(tokens as u32), groups, Extent::Fixed(1)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_small_rest_of_a_round_is_a_tail() {
+        // 336 tiles of rows by 4: 1344 workgroups, 24 more than five rounds.
+        assert_eq!(MatmulCoop::tail(43008, 512), Some((768, 11)));
+        assert_eq!(MatmulCoop::tail(43008 - 768, 512), None, "whole rounds");
+        assert_eq!(MatmulCoop::tail(16384, 512), None, "a round that is nearly whole");
+        assert_eq!(MatmulCoop::tail(1024, 512), None, "less than a round");
+    }
+}
