@@ -17,13 +17,17 @@
 @group(0) @binding(12) var<storage, read> post_feedforward: array<vec4<f32>>;
 @group(0) @binding(13) var<storage, read> next_input: array<vec4<f32>>;
 @group(0) @binding(14) var<storage, read_write> stream: array<vec4<f32>>;  // [N / 4], the residual stream, updated
-@group(0) @binding(15) @coherent var<storage, read_write> squares: array<f32>;       // [WORKGROUPS]: of their parts of branch, summed
-@group(0) @binding(16) @coherent var<storage, read_write> branch: array<vec4<f32>>;  // [N / 4]
-@group(0) @binding(17) @coherent var<storage, read_write> hidden_quants: array<vec4<u32>>;
-@group(0) @binding(18) @coherent var<storage, read_write> hidden_groups: array<vec2<f32>>;
-@group(0) @binding(19) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v
-@group(0) @binding(20) @coherent var<storage, read_write> sync: Sync;
-@group(0) @binding(21) var<uniform> layer: vec4<f32>;                                // x: scalar, y: barriers of this step before
+@group(0) @binding(15) @coherent var<storage, read_write> exchange: array<vec4<u32>>; // [3, SET_FOURS]
+@group(0) @binding(16) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v
+@group(0) @binding(17) @coherent var<storage, read_write> fault: atomic<u32>;
+@group(0) @binding(18) var<uniform> layer: vec4<f32>;                                // scalar, own set of exchange, next one's, 0
+
+// A set: both branches [N / 4] each, the MLP's hidden state as int8, 16 in each four, and scale and scale · sum of two groups.
+const attention_BRANCH: u32 = 0u;
+const feedforward_BRANCH: u32 = N / 4u;
+const HIDDEN_QUANTS: u32 = N / 2u;
+const HIDDEN_GROUPS: u32 = HIDDEN_QUANTS + down_GROUPS * 2u;
+const SET_FOURS: u32 = HIDDEN_GROUPS + down_GROUPS / 2u;
 
 const EIGHTS: u32 = N / 8u;
 
@@ -32,13 +36,9 @@ struct Eight {
     hi: vec4<f32>,
 }
 
-// An invocation's columns of a row: every WORKGROUP-th eight. What lies past the end is read as the last ones and counts for nothing.
+// An invocation's columns of a row: every WORKGROUP-th eight. What lies past the end is 0.
 struct Columns {
     eights: array<Eight, PER>,
-}
-
-fn eight_of(p: u32, local: u32) -> u32 {
-    return min(local + p * WORKGROUP, EIGHTS - 1u);
 }
 
 fn is_column(p: u32, local: u32) -> bool {
@@ -62,7 +62,7 @@ var<workgroup> team_sums: array<f32, TEAM_COUNT * TEAM_PITCH>;
 var<workgroup> row_sums: array<f32, TEAM_COUNT * 16u>;
 // On products of x_quants.
 var<private> x_factor: f32;
-var<private> own_squares: f32;
+var<workgroup> branch_sums: array<f32, TEAMS>;
 
 fn group_product(quants: vec4<u32>, scale: f32, group: u32) -> f32 {
     let lo = x_quants[group * 2u];
@@ -86,31 +86,71 @@ fn four_sums(at: u32) -> vec4<f32> {
     return vec4<f32>(row_sums[at], row_sums[at + 1u], row_sums[at + 2u], row_sums[at + 3u]);
 }
 
-// Done by one subgroup, which sums the squares too.
-fn keep_branch(first: u32, count: u32, local: u32) {
-    if team_index == 0u {
-        for (var i = team_lane; i < count * 4u; i += team_size) {
-            let four = four_sums(i * 4u);
-            branch[first * 4u + i] = four;
-            own_squares += dot(four, four);
+fn own_set() -> u32 {
+    return u32(layer.y) * SET_FOURS;
+}
+
+fn keep_rows(at: u32, count: u32, local: u32) {
+    if local < count * 4u {
+        exchange[own_set() + at + local] = filled(four_sums(local * 4u));
+    }
+}
+
+fn keep_attention(first: u32, count: u32, local: u32) {
+    keep_rows(attention_BRANCH + first * 4u, count, local);
+}
+
+fn keep_feedforward(first: u32, count: u32, local: u32) {
+    keep_rows(feedforward_BRANCH + first * 4u, count, local);
+}
+
+// Four words as they were seen, or as they are once they are there.
+fn settled(seen: vec4<u32>, at: u32) -> vec4<u32> {
+    var four = seen;
+    var spins = 0u;
+    while is_empty(four) {
+        spins++;
+        if gives_up(spins) {
+            break;
+        }
+        four = exchange[at + nothing(spins)];
+    }
+    return four;
+}
+
+// A branch's values, as soon as they are there. All are asked for at once.
+fn branch_of_all(branch: u32, local: u32) -> Columns {
+    var found = Columns();
+    let at = own_set() + branch;
+    for (var p = 0u; p < PER; p++) { // unrolled
+        if is_column(p, local) {
+            let eight = at + (local + p * WORKGROUP) * 2u;
+            found.eights[p] = Eight(bitcast<vec4<f32>>(exchange[eight]), bitcast<vec4<f32>>(exchange[eight + 1u]));
         }
     }
-}
-
-fn keep_squares(group: u32) {
-    let sum = subgroupAdd(own_squares);
-    own_squares = 0.0;
-    if team_index == 0u && team_lane == 0u {
-        squares[group] = sum;
+    for (var p = 0u; p < PER; p++) { // unrolled
+        if is_column(p, local) {
+            let eight = at + (local + p * WORKGROUP) * 2u;
+            found.eights[p].lo = bitcast<vec4<f32>>(settled(bitcast<vec4<u32>>(found.eights[p].lo), eight));
+            found.eights[p].hi = bitcast<vec4<f32>>(settled(bitcast<vec4<u32>>(found.eights[p].hi), eight + 1u));
+        }
     }
+    return found;
 }
 
-// The branch's squares, summed. All that is read is on its way at once.
-fn branch_squares() -> f32 {
+fn squares_of_all(values: Columns, local: u32) -> f32 {
+    var own = 0.0;
+    for (var p = 0u; p < PER; p++) { // unrolled
+        own += dot(values.eights[p].lo, values.eights[p].lo) + dot(values.eights[p].hi, values.eights[p].hi);
+    }
+    let team = subgroupAdd(own);
+    if team_lane == 0u {
+        branch_sums[team_index] = team;
+    }
+    workgroupBarrier();
     var sum = 0.0;
-    for (var i = 0u; i < SQUARES_EACH; i++) { // unrolled
-        let at = team_lane + i * team_size;
-        sum += select(0.0, squares[min(at, WORKGROUPS - 1u)], at < WORKGROUPS);
+    for (var i = team_lane; i < team_count; i += team_size) {
+        sum += branch_sums[i];
     }
     return subgroupAdd(sum);
 }
@@ -133,10 +173,14 @@ fn keep_hidden(first: u32, count: u32, local: u32) {
         let q8 = quantize_lanes(values);
         let words = four_words(q8.word);
         if local % 4u == 0u {
-            hidden_quants[first * 2u + local / 4u] = words;
+            exchange[own_set() + HIDDEN_QUANTS + first * 2u + local / 4u] = words;
         }
         if local % 8u == 0u {
-            hidden_groups[first + local / 8u] = q8.group;
+            let words = filled(vec4<f32>(q8.group, vec2<f32>()));
+            let group = first + local / 8u;
+            let at = own_set() + HIDDEN_GROUPS + group / 2u;
+            exchange[at][group % 2u * 2u] = words.x;
+            exchange[at][group % 2u * 2u + 1u] = words.y;
         }
     }
 }
@@ -144,8 +188,10 @@ fn keep_hidden(first: u32, count: u32, local: u32) {
 fn stream_ready(local: u32) -> Columns {
     var found = Columns();
     for (var p = 0u; p < PER; p++) { // unrolled
-        let eight = eight_of(p, local);
-        found.eights[p] = Eight(stream[eight * 2u], stream[eight * 2u + 1u]);
+        if is_column(p, local) {
+            let eight = local + p * WORKGROUP;
+            found.eights[p] = Eight(stream[eight * 2u], stream[eight * 2u + 1u]);
+        }
     }
     return found;
 }
@@ -160,81 +206,86 @@ fn keep_stream(values: Columns, local: u32) {
     }
 }
 
-fn take_attention(local: u32) {
-    for (var i = local; i < o_GROUPS * 2u; i += WORKGROUP) {
-        x_quants[i] = attention_quants[i];
-    }
-    for (var i = local; i < o_GROUPS; i += WORKGROUP) {
-        x_groups[i] = attention_groups[i] * vec2<f32>(1.0, 8.0);
-    }
-    workgroupBarrier();
+// Attention's output.
+struct Attention {
+    quants: array<vec4<u32>, ATTENTION_PER>,
+    groups: array<vec2<f32>, ATTENTION_PER>,
 }
 
-// The MLP's hidden state, as others have left it.
-struct Hidden {
-    quants: array<vec4<u32>, HIDDEN_PER>,
-    groups: array<vec2<f32>, HIDDEN_PER>,
-}
-
-fn hidden_ready(local: u32) -> Hidden {
-    var found = Hidden();
-    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
-        found.quants[p] = hidden_quants[min(local + p * WORKGROUP, down_GROUPS * 2u - 1u)];
-        if local + p * WORKGROUP < down_GROUPS {
-            found.groups[p] = hidden_groups[local + p * WORKGROUP];
+fn attention_output(local: u32) -> Attention {
+    var found = Attention();
+    for (var p = 0u; p < ATTENTION_PER; p++) { // unrolled
+        let i = local + p * WORKGROUP;
+        if i < o_GROUPS * 2u {
+            found.quants[p] = attention_quants[i];
+        }
+        if i < o_GROUPS {
+            found.groups[p] = attention_groups[i];
         }
     }
     return found;
 }
 
-fn take_hidden(found: Hidden, local: u32) {
-    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
+fn take_attention(found: Attention, local: u32) {
+    for (var p = 0u; p < ATTENTION_PER; p++) { // unrolled
         let i = local + p * WORKGROUP;
-        if i < down_GROUPS * 2u {
+        if i < o_GROUPS * 2u {
             x_quants[i] = found.quants[p];
         }
-        if i < down_GROUPS {
+        if i < o_GROUPS {
             x_groups[i] = found.groups[p] * vec2<f32>(1.0, 8.0);
         }
     }
     workgroupBarrier();
 }
 
+// The MLP's hidden state, as soon as it is there.
+fn take_hidden(local: u32) {
+    let groups_at = own_set() + HIDDEN_GROUPS + min(local, down_GROUPS / 2u - 1u);
+    let quants_at = own_set() + HIDDEN_QUANTS;
+    let groups = exchange[groups_at];
+    var quants = array<vec4<u32>, HIDDEN_PER>();
+    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
+        quants[p] = exchange[quants_at + min(local + p * WORKGROUP, down_GROUPS * 2u - 1u)];
+    }
+    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
+        let i = local + p * WORKGROUP;
+        if i < down_GROUPS * 2u {
+            x_quants[i] = settled(quants[p], quants_at + i);
+        }
+    }
+    if local < down_GROUPS / 2u {
+        let both = bitcast<vec4<f32>>(settled(groups, groups_at));
+        x_groups[local * 2u] = both.xy * vec2<f32>(1.0, 8.0);
+        x_groups[local * 2u + 1u] = both.zw * vec2<f32>(1.0, 8.0);
+    }
+    workgroupBarrier();
+}
+
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
-    let before = u32(layer.y);
-    // Each matrix's first weights are on their way while others are waited for.
+    // What is small comes first: loads return in their order.
+    let attention = attention_output(local);
     var o = o_Held();
     o_begin(&o, first, 0u, local);
-    take_attention(local);
-    o_product(&o, first, local);
-    keep_squares(first);
-    grid_arrive(local);
+    empty_next_set(first, local);
+    take_attention(attention, local);
+    var before = Columns();
+    var ready = Ready();
     var gate_up = gate_up_Held();
-    gate_up_begin(&gate_up, first, 0u, local);
-    let attention = attention_ready(local);
-    let stream_before = stream_ready(local);
-    grid_wait(before + 1u, local);
+    o_product(&o, &before, &ready, &gate_up, first, local);
 
-    let middle = attention_norm(stream_before, attention, local);
-    gate_up_product(&gate_up, first, local);
-    grid_arrive(local);
+    before = attention_norm(before, ready, local);
     var down = down_Held();
-    down_begin(&down, first, 0u, local);
-    grid_wait(before + 2u, local);
+    gate_up_product(&gate_up, &down, first, local);
 
-    take_hidden(hidden_ready(local), local);
-    down_product(&down, first, local);
-    keep_squares(first);
-    grid_arrive(local);
+    take_hidden(local);
     var qkv = qkv_Held();
-    qkv_begin(&qkv, first, 0u, local);
-    let feedforward = feedforward_ready(local);
-    grid_wait(before + 3u, local);
+    down_product(&down, &ready, &qkv, first, local);
 
-    let after = feedforward_norm(middle, feedforward, local);
+    before = feedforward_norm(before, ready, local);
     if first == 0u {
-        keep_stream(after, local);
+        keep_stream(before, local);
     }
     qkv_product(&qkv, first, local);
 }

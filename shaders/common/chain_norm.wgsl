@@ -1,10 +1,13 @@
-// What the norm needs besides the branch and the stream: there before others are waited for.
+// What the norm needs besides the branch and the stream.
 fn NAME_ready(local: u32) -> Ready {
     var ready = Ready();
     for (var p = 0u; p < PER; p++) { // unrolled
-        let eight = eight_of(p, local);
-        ready.posts[p] = Eight(POST[eight * 2u], POST[eight * 2u + 1u]);
-        ready.nexts[p] = Eight(NEXT[eight * 2u], NEXT[eight * 2u + 1u]);
+        // The condition keeps the loads here: without one they move to where they are used.
+        if is_column(p, local) {
+            let eight = local + p * WORKGROUP;
+            ready.posts[p] = Eight(POST[eight * 2u], POST[eight * 2u + 1u]);
+            ready.nexts[p] = Eight(NEXT[eight * 2u], NEXT[eight * 2u + 1u]);
+        }
     }
     return ready;
 }
@@ -13,18 +16,13 @@ fn NAME_ready(local: u32) -> Ready {
 // multiplied by x_factor: together that is the norm. Every workgroup does all of it, which is less than to wait for one
 // another.
 fn NAME_norm(before: Columns, ready: Ready, local: u32) -> Columns {
-    var ends = Columns();
-    for (var p = 0u; p < PER; p++) { // unrolled
-        let eight = eight_of(p, local);
-        ends.eights[p] = Eight(branch[eight * 2u], branch[eight * 2u + 1u]);
-    }
-    let branch_factor = inverseSqrt(branch_squares() / f32(N) + EPS) * SCALAR;
+    let branch = branch_of_all(NAME_BRANCH, local);
+    let branch_factor = inverseSqrt(squares_of_all(branch, local) / f32(N) + EPS) * SCALAR;
     var after = Columns();
     var own = 0.0;
     for (var p = 0u; p < PER; p++) { // unrolled
-        let counts = f32(is_column(p, local));
-        let lo = (before.eights[p].lo * SCALAR + ends.eights[p].lo * branch_factor * ready.posts[p].lo) * counts;
-        let hi = (before.eights[p].hi * SCALAR + ends.eights[p].hi * branch_factor * ready.posts[p].hi) * counts;
+        let lo = before.eights[p].lo * SCALAR + branch.eights[p].lo * branch_factor * ready.posts[p].lo;
+        let hi = before.eights[p].hi * SCALAR + branch.eights[p].hi * branch_factor * ready.posts[p].hi;
         after.eights[p] = Eight(lo, hi);
         own += dot(lo, lo) + dot(hi, hi);
     }

@@ -138,15 +138,20 @@ fn NAME_collect(own: NAME_Round, local: u32) {
     workgroupBarrier();
 }
 
-// A workgroup's part of the product, whose first weights are `held` already.
-fn NAME_product(held: ptr<function, NAME_Held>, group: u32, local: u32) {
+// A workgroup's part of the product, whose first weights are `held` already. What FOLLOWS is started to be read as soon as nothing
+// of this product is left to read.
+fn NAME_product(held: ptr<function, NAME_Held>, FOLLOWING group: u32, local: u32) {
     for (var round = 0u; round < NAME_ROUNDS; round++) {
         let own = NAME_round(group, round, local);
         if round > 0u {
             NAME_begin(held, group, round, local);
         }
         NAME_walk(held, own, local);
+        if round + 1u == NAME_ROUNDS {
+            FOLLOWS
+        }
         NAME_collect(own, local);
         NAME_KEEP(own.units.x, own.units.y - own.units.x, local);
     }
+    workgroupBarrier();
 }

@@ -277,7 +277,7 @@ impl GpuBackend {
                 let (from, to) = (4 * slot as u64, 4 * word as u64);
                 encoder.copy_buffer_to_buffer(&scratch.sampled, from, readback, to, 4);
             }
-            encoder.copy_buffer_to_buffer(&scratch.sync, 4, readback, 4 * words as u64, 4);
+            encoder.copy_buffer_to_buffer(&scratch.fault, 0, readback, 4 * words as u64, 4);
         }
         let submission = queue.submit([encoder.finish()]);
         let done = readback.is_none().then(|| self.gpu.done());
@@ -288,9 +288,6 @@ impl GpuBackend {
     fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
         let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
         queue.write_buffer(&scratch.step, 0, bytemuck::cast_slice(&[rows as u32, outputs as u32]));
-        if self.model.chained.is_some() {
-            queue.write_buffer(&scratch.sync, 0, &[0; 4]);
-        }
         if let Some(block) = block {
             queue.write_buffer(&scratch.outputs, 0, bytemuck::cast_slice(&block.rows));
             if let Use::Sample(draws) = &block.usage {
@@ -312,7 +309,7 @@ impl GpuBackend {
         log::warn!("kernels between layers are no longer chained");
         self.model.chained = None;
         self.trunks.remove(&StepShape::One);
-        self.gpu.queue().write_buffer(&self.model.scratch.sync, 0, &[0; 16]);
+        self.gpu.queue().write_buffer(&self.model.scratch.fault, 0, &[0; 16]);
     }
 
     async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {

@@ -53,7 +53,9 @@ impl Model {
             eps: self.config.rms_norm_eps,
             workgroups,
         };
-        chain.can_run(self.gpu.variant(), self.gpu.facts()).then_some(chain)
+        // All must see the same sets of words.
+        let same_sets = self.config.layers.iter().all(|layer| layer.intermediate_size == chain.down.cols);
+        (same_sets && chain.can_run(self.gpu.variant(), self.gpu.facts())).then_some(chain)
     }
 
     /// What [`Model::chain`]'s kernel is bound to.
@@ -69,8 +71,7 @@ impl Model {
             &layer.post_feedforward_norm,
             &next.input_norm,
         ];
-        let results =
-            [&s.x, &s.normed, &s.branch, &s.hidden_quants, &s.hidden_quant_groups, &s.qkv, &s.sync, &layer.scalar];
+        let results = [&s.x, &s.exchange, &s.qkv, &s.fault, &layer.scalar];
         weights.chain(inputs).chain(results).collect()
     }
 
@@ -85,7 +86,6 @@ impl Model {
             Ok(workgroups) => {
                 log::info!("kernels between layers are chained in {workgroups} workgroups");
                 self.chained = Some(workgroups);
-                self.count_barriers();
             }
             Err(reason) if self.gpu.asked_to_chain() => {
                 return Err(Error::Device(format!("{reason}: leave out chain=on")));
@@ -99,10 +99,12 @@ impl Model {
     async fn find_workgroups(&self) -> Result<Result<usize, String>> {
         let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
         for &workgroups in tried {
-            let chain = (0..self.layers.len()).find_map(|index| Some((index, self.chain_of(index, workgroups)?)));
-            let Some((index, chain)) = chain else {
+            let mut chains =
+                (0..self.layers.len()).filter_map(|index| Some((index, self.chain_of(index, workgroups)?)));
+            let (chain, others) = (chains.next(), chains.count());
+            let (Some((index, chain)), 1..) = (chain, others) else {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
-                return Ok(Err(format!("the model has no layers whose kernels can be chained ({needs})")));
+                return Ok(Err(format!("the model has no two layers whose kernels can be chained ({needs})")));
             };
             #[cfg(not(target_arch = "wasm32"))]
             self.compile_chains(workgroups)?;
@@ -121,25 +123,37 @@ impl Model {
         self.gpu.compile_together(&sources.into_iter().collect::<Vec<_>>())
     }
 
-    /// Tells each chained kernel how many barriers its step has before it.
-    fn count_barriers(&self) {
-        let chained = (0..self.layers.len()).filter(|index| self.chain(*index).is_some());
-        for (place, index) in chained.enumerate() {
-            let before = (place * Chain::BARRIERS) as f32;
-            self.gpu.queue().write_buffer(&self.layers[index].scalar, 4, &before.to_le_bytes());
+    /// Tells each chained kernel which set of words its workgroups use and which they empty for the next one, the last one for the
+    /// next step's first; and empties all. In a ring of an odd number the last one has a set of its own.
+    fn share_exchange(&self, workgroups: usize) {
+        let chained: Vec<usize> =
+            (0..self.layers.len()).filter(|index| self.chain_of(*index, workgroups).is_some()).collect();
+        let last = chained.len() - 1;
+        let set = |place: usize| if place == last && last.is_multiple_of(2) { 2 } else { place % 2 };
+        for (place, &index) in chained.iter().enumerate() {
+            let sets = [set(place), set(if place == last { 0 } else { place + 1 })].map(|set| set as f32);
+            self.gpu.queue().write_buffer(&self.layers[index].scalar, 4, bytemuck::cast_slice(&sets));
         }
+        self.empty_exchange();
+    }
+
+    fn empty_exchange(&self) {
+        let exchange = &self.scratch.exchange;
+        let empty = vec![Chain::EMPTY; exchange.size() as usize / 4];
+        self.gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
     }
 
     async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {
-        let (gpu, sync): (&Gpu, _) = (&self.gpu, &self.scratch.sync);
-        gpu.queue().write_buffer(sync, 0, &[0; 16]);
+        let (gpu, fault): (&Gpu, _) = (&self.gpu, &self.scratch.fault);
+        self.share_exchange(chain.workgroups);
         let buffers: Vec<&wgpu::Buffer> = self.chain_buffers(index).into_iter().map(|buffer| &**buffer).collect();
         let dispatch = gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
         gpu.queue().submit([encoder.finish()]);
-        let words: Vec<u32> = gpu.download(sync).await?;
-        gpu.queue().write_buffer(sync, 0, &[0; 16]);
-        Ok(words[1] == 0)
+        let words: Vec<u32> = gpu.download(fault).await?;
+        gpu.queue().write_buffer(fault, 0, &[0; 16]);
+        self.empty_exchange();
+        Ok(words[0] == 0)
     }
 }

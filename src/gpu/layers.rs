@@ -57,7 +57,7 @@ pub(super) struct GpuLayer {
     pub gate_up: Joined,
     pub down_proj: GpuMatrix,
     pub post_feedforward_norm: GpuBuffer,
-    /// Uniform of f32: the layer's output scalar, and how many barriers chained kernels of a step have before it.
+    /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and empties.
     pub scalar: GpuBuffer,
     /// q_norm and k_norm, one after the other.
     pub qk_norms: GpuBuffer,

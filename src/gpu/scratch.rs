@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Gpu, GpuBuffer, Variant,
-    kernels::{Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention, stride},
+    kernels::{
+        Argmax, Chain, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention, stride,
+    },
 };
 use crate::{
     Result,
@@ -76,8 +78,10 @@ pub(super) struct Scratch<B = GpuBuffer> {
     pub outputs: B,
     /// The last token chosen on the device for each slot.
     pub sampled: B,
-    /// What workgroups that wait for one another count, see `grid_barrier.wgsl`.
-    pub sync: B,
+    /// By which workgroups that wait for one another exchange results, see `exchange.wgsl`.
+    pub exchange: B,
+    /// A word: whether one of them waited in vain.
+    pub fault: B,
     /// Uniform: rows, outputs.
     pub step: B,
     /// Uniform: 1.0, the scalar where a seam has none.
@@ -119,6 +123,8 @@ impl<B> Scratch<B> {
         };
         let gate_up = stride(widest(|layer| 2 * layer.intermediate_size)).max(attention);
         let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn);
+        let set = Chain::set_words_of(hidden, widest(|layer| layer.intermediate_size));
+        let exchange = if variant.chain { 4 * (Chain::SETS * set) as u64 } else { 0 };
         Ok(Scratch {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,
@@ -143,7 +149,8 @@ impl<B> Scratch<B> {
             rows: gpu.buffer("rows", 16 * rows as u64)?,
             outputs: gpu.buffer("output rows", 4 * logit_rows as u64)?,
             sampled: gpu.buffer("sampled", 4 * options.max_sequences as u64)?,
-            sync: gpu.buffer("sync", 16)?,
+            exchange: gpu.buffer("exchange", exchange)?,
+            fault: gpu.buffer("fault", 16)?,
             step: gpu.uniform("step", [0; 4])?,
             one: gpu.uniform("one", [1f32.to_bits(), 0, 0, 0])?,
         })

@@ -7,13 +7,13 @@ use crate::{
 };
 
 /// From attention's output in one layer to q, k and v of the next one: o_proj, [`NormAddNorm`](super::NormAddNorm), gate and up with GELU, down_proj,
-/// [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8 activations. The workgroups must all run at once: where they do not, a fault is kept in `sync`
+/// [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8 activations. The workgroups must all run at once: where they do not, a fault is kept
 /// and the results are wrong.
 ///
 /// Bindings: data and scales of o, gate and up, down, qkv; attention's output as [`Emit::Q8`](super::Emit::Q8); weights of the norms after and
 /// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input; x `[n]` (updated);
-/// room for `workgroups` f32; branch `[n]`; the MLP's hidden state as Q8; q, k and v; sync, two words: arrivals (zero before
-/// each step), fault; uniform of f32: the layer's scalar, and how many barriers ([`Chain::BARRIERS`] a kernel) the step has before.
+/// [`Chain::SETS`] sets of [`Chain::set_words`]; q, k and v; fault, a word; uniform of f32: the layer's scalar, the set that is used, another that is
+/// emptied for the next dispatch, 0. A set must be empty before it is used.
 #[derive(Debug, Clone, Copy)]
 pub struct Chain {
     /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
@@ -33,10 +33,23 @@ impl Chain {
     const UNITS: [usize; 4] = [1, 4, 1, 1];
     /// Groups of weights that are on their way to an invocation at once.
     const DEPTH: usize = 3;
-    /// How often the workgroups wait for one another.
-    pub const BARRIERS: usize = 3;
-    /// Looks at the others' arrival before a workgroup gives up: some hundredths of a second. llvmpipe leaves any loop after 65535.
+    /// Sets of words, so that the one that is used and the next one differ for each two dispatches in a ring of any number but one.
+    pub const SETS: usize = 3;
+    /// What a word says that nobody has written.
+    pub const EMPTY: u32 = 0x8080_8080;
+    /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a second. llvmpipe leaves any
+    /// loop after 65535.
     const MOST_SPINS: usize = 60_000;
+
+    /// Words of a set: by which the workgroups of a dispatch exchange results.
+    pub fn set_words(&self) -> usize {
+        Self::set_words_of(self.o.rows, self.down.cols)
+    }
+
+    /// Of rows of `n` and of `ffn`: two branches; int8 and two f32 of each 32.
+    pub fn set_words_of(n: usize, ffn: usize) -> usize {
+        2 * n + ffn / 4 + ffn / 16
+    }
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
     pub fn can_run(&self, variant: &Variant, facts: &AdapterFacts) -> bool {
@@ -46,7 +59,7 @@ impl Chain {
         neighbours
             && variant.dp4a
             && facts.coherent
-            && facts.max_storage_buffers >= 21
+            && facts.max_storage_buffers >= 18
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && facts.max_workgroup_bytes >= self.bytes() as u32
             && [self.o, self.gate_up, self.down, self.qkv].iter().all(is_int4)
@@ -59,6 +72,22 @@ impl Chain {
 
     fn matrices(&self) -> [(&'static str, Linear); 4] {
         [("o", self.o), ("gate_up", self.gate_up), ("down", self.down), ("qkv", self.qkv)]
+    }
+
+    /// What is read after a matrix, as parameters and statements of its product.
+    fn following(name: &str) -> (&'static str, &'static str) {
+        match name {
+            "o" => (
+                "before: ptr<function, Columns>, ready: ptr<function, Ready>, next: ptr<function, gate_up_Held>,",
+                "*before = stream_ready(local); *ready = attention_ready(local); gate_up_begin(next, group, 0u, local);",
+            ),
+            "gate_up" => ("next: ptr<function, down_Held>,", "down_begin(next, group, 0u, local);"),
+            "down" => (
+                "ready: ptr<function, Ready>, next: ptr<function, qkv_Held>,",
+                "*ready = feedforward_ready(local); qkv_begin(next, group, 0u, local);",
+            ),
+            _ => ("", ""),
+        }
     }
 
     fn most_cols(&self) -> usize {
@@ -108,10 +137,11 @@ impl Kernel for Chain {
             .uint("SQUAD", self.squad())
             .uint("SLOTS", self.slots())
             .uint("PER", (n / 8).div_ceil(workgroup))
-            .uint("SQUARES_EACH", self.workgroups.div_ceil(variant.subgroups.unwrap_or(1) as usize))
+            .uint("ATTENTION_PER", (self.o.cols / 16).div_ceil(workgroup))
             .uint("HIDDEN_PER", (self.down.cols / 16).div_ceil(workgroup));
         for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
             let (most_units, rounds) = self.rounds(linear, unit);
+            let (following, follows) = Self::following(name);
             wgsl = wgsl
                 .uint(&format!("{name}_ROWS"), linear.rows)
                 .uint(&format!("{name}_GROUPS"), linear.cols / 32)
@@ -127,11 +157,14 @@ impl Kernel for Chain {
                         .replace(
                             "NAME_KEEP",
                             match name {
+                                "o" => "keep_attention",
                                 "gate_up" => "keep_hidden",
-                                "qkv" => "keep_heads",
-                                _ => "keep_branch",
+                                "down" => "keep_feedforward",
+                                _ => "keep_heads",
                             },
                         )
+                        .replace("FOLLOWING", following)
+                        .replace("FOLLOWS", follows)
                         .replace("NAME", name),
                 );
         }
@@ -148,7 +181,7 @@ impl Kernel for Chain {
             wgsl = wgsl.part(&text);
         }
         let wgsl = wgsl
-            .part(include_str!("../../../shaders/common/grid_barrier.wgsl"))
+            .part(include_str!("../../../shaders/common/exchange.wgsl"))
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
             .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
             .part(include_str!("../../../shaders/common/q8_eights.wgsl"))
@@ -157,7 +190,7 @@ impl Kernel for Chain {
         KernelSource {
             name: "chain",
             wgsl: wgsl.finish(),
-            bindings: [&[Binding::Read; 14][..], &[Binding::ReadWrite; 7], &[Binding::Uniform]].concat(),
+            bindings: [&[Binding::Read; 14][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]].concat(),
         }
     }
 
