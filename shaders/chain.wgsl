@@ -1,5 +1,5 @@
-// One row from attention's output in a layer to q, k and v of the next one: o_proj, norms, gate and up with GELU, down, norms,
-// qkv. One dispatch instead of six: its workgroups wait for one another (grid_barrier.wgsl) and fetch their next weights
+// One row from the parts of attention in a layer to q, k and v of the next one: joins them, o_proj, norms, gate and up with GELU, down, norms,
+// qkv. One dispatch instead of seven: its workgroups wait for one another's results (exchange.wgsl) and fetch their next weights
 // meanwhile.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
@@ -10,24 +10,25 @@
 @group(0) @binding(5) var<storage, read> down_scales: array<u32>;
 @group(0) @binding(6) var<storage, read> qkv_data: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read> qkv_scales: array<u32>;
-@group(0) @binding(8) var<storage, read> attention_quants: array<vec4<u32>>;  // int8, 16 in each
-@group(0) @binding(9) var<storage, read> attention_groups: array<vec2<f32>>;  // scale, scale · sum
-@group(0) @binding(10) var<storage, read> post_attention: array<vec4<f32>>;
-@group(0) @binding(11) var<storage, read> pre_feedforward: array<vec4<f32>>;
-@group(0) @binding(12) var<storage, read> post_feedforward: array<vec4<f32>>;
-@group(0) @binding(13) var<storage, read> next_input: array<vec4<f32>>;
-@group(0) @binding(14) var<storage, read_write> stream: array<vec4<f32>>;  // [N / 4], the residual stream, updated
-@group(0) @binding(15) @coherent var<storage, read_write> exchange: array<vec4<u32>>; // [3, SET_FOURS]
-@group(0) @binding(16) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v
-@group(0) @binding(17) @coherent var<storage, read_write> fault: atomic<u32>;
-@group(0) @binding(18) var<uniform> layer: vec4<f32>;                                // scalar, own set of exchange, next one's, 0
+@group(0) @binding(8) var<storage, read> sums: array<vec4<f32>>;   // [N_HEADS, PARTS, D / 4], what sdpa_decode leaves
+@group(0) @binding(9) var<storage, read> norms: array<vec2<f32>>;  // [N_HEADS, PARTS]: maximum, sum
+@group(0) @binding(10) var<storage, read> rows: array<Row>;        // [1]
+@group(0) @binding(11) var<storage, read> post_attention: array<vec4<f32>>;
+@group(0) @binding(12) var<storage, read> pre_feedforward: array<vec4<f32>>;
+@group(0) @binding(13) var<storage, read> post_feedforward: array<vec4<f32>>;
+@group(0) @binding(14) var<storage, read> next_input: array<vec4<f32>>;
+@group(0) @binding(15) var<storage, read_write> stream: array<vec4<f32>>;  // [N / 4], the residual stream, updated
+@group(0) @binding(16) @coherent var<storage, read_write> exchange: array<vec4<u32>>; // [3, SET_FOURS]
+@group(0) @binding(17) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v
+@group(0) @binding(18) @coherent var<storage, read_write> fault: atomic<u32>;
+@group(0) @binding(19) var<uniform> layer: vec4<f32>;                                // scalar, own set of exchange, next one's, 0
 
-// A set: both branches [N / 4] each, the MLP's hidden state as int8, 16 in each four, and scale and scale · sum of two groups.
+// A set: both branches [N / 4] each; the MLP's hidden state and attention's output as int8, 16 in each four, and then scale and
+// scale · sum of two groups in each.
 const attention_BRANCH: u32 = 0u;
 const feedforward_BRANCH: u32 = N / 4u;
-const HIDDEN_QUANTS: u32 = N / 2u;
-const HIDDEN_GROUPS: u32 = HIDDEN_QUANTS + down_GROUPS * 2u;
-const SET_FOURS: u32 = HIDDEN_GROUPS + down_GROUPS / 2u;
+const HIDDEN: u32 = N / 2u;
+const ATTENTION: u32 = HIDDEN + down_GROUPS * 5u / 2u;
 
 const EIGHTS: u32 = N / 8u;
 
@@ -172,16 +173,20 @@ fn keep_hidden(first: u32, count: u32, local: u32) {
         }
         let q8 = quantize_lanes(values);
         let words = four_words(q8.word);
-        if local % 4u == 0u {
-            exchange[own_set() + HIDDEN_QUANTS + first * 2u + local / 4u] = words;
-        }
-        if local % 8u == 0u {
-            let words = filled(vec4<f32>(q8.group, vec2<f32>()));
-            let group = first + local / 8u;
-            let at = own_set() + HIDDEN_GROUPS + group / 2u;
-            exchange[at][group % 2u * 2u] = words.x;
-            exchange[at][group % 2u * 2u + 1u] = words.y;
-        }
+        keep_group(HIDDEN, down_GROUPS, first + local / 8u, words, q8.group, local % 8u);
+    }
+}
+
+// Group `group` of `count`, which eight lanes have, into a vector of int8.
+fn keep_group(vector: u32, count: u32, group: u32, words: vec4<u32>, scale_sum: vec2<f32>, lane: u32) {
+    let at = own_set() + vector;
+    if lane % 4u == 0u && lane < 8u {
+        exchange[at + group * 2u + lane / 4u] = words;
+    }
+    if lane == 0u {
+        let pair = filled(vec4<f32>(scale_sum, vec2<f32>()));
+        exchange[at + count * 2u + group / 2u][group % 2u * 2u] = pair.x;
+        exchange[at + count * 2u + group / 2u][group % 2u * 2u + 1u] = pair.y;
     }
 }
 
@@ -206,56 +211,28 @@ fn keep_stream(values: Columns, local: u32) {
     }
 }
 
-// Attention's output.
-struct Attention {
-    quants: array<vec4<u32>, ATTENTION_PER>,
-    groups: array<vec2<f32>, ATTENTION_PER>,
-}
-
-fn attention_output(local: u32) -> Attention {
-    var found = Attention();
-    for (var p = 0u; p < ATTENTION_PER; p++) { // unrolled
+// A vector of int8 of `count` groups, as soon as it is there.
+fn take_vector(vector: u32, count: u32, local: u32) {
+    let at = own_set() + vector;
+    let pair_at = at + count * 2u + local;
+    var pair = vec4<u32>();
+    if local < count / 2u {
+        pair = exchange[pair_at];
+    }
+    var quants = array<vec4<u32>, QUANTS_PER>();
+    for (var p = 0u; p < QUANTS_PER; p++) { // unrolled
+        if local + p * WORKGROUP < count * 2u {
+            quants[p] = exchange[at + local + p * WORKGROUP];
+        }
+    }
+    for (var p = 0u; p < QUANTS_PER; p++) { // unrolled
         let i = local + p * WORKGROUP;
-        if i < o_GROUPS * 2u {
-            found.quants[p] = attention_quants[i];
-        }
-        if i < o_GROUPS {
-            found.groups[p] = attention_groups[i];
+        if i < count * 2u {
+            x_quants[i] = settled(quants[p], at + i);
         }
     }
-    return found;
-}
-
-fn take_attention(found: Attention, local: u32) {
-    for (var p = 0u; p < ATTENTION_PER; p++) { // unrolled
-        let i = local + p * WORKGROUP;
-        if i < o_GROUPS * 2u {
-            x_quants[i] = found.quants[p];
-        }
-        if i < o_GROUPS {
-            x_groups[i] = found.groups[p] * vec2<f32>(1.0, 8.0);
-        }
-    }
-    workgroupBarrier();
-}
-
-// The MLP's hidden state, as soon as it is there.
-fn take_hidden(local: u32) {
-    let groups_at = own_set() + HIDDEN_GROUPS + min(local, down_GROUPS / 2u - 1u);
-    let quants_at = own_set() + HIDDEN_QUANTS;
-    let groups = exchange[groups_at];
-    var quants = array<vec4<u32>, HIDDEN_PER>();
-    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
-        quants[p] = exchange[quants_at + min(local + p * WORKGROUP, down_GROUPS * 2u - 1u)];
-    }
-    for (var p = 0u; p < HIDDEN_PER; p++) { // unrolled
-        let i = local + p * WORKGROUP;
-        if i < down_GROUPS * 2u {
-            x_quants[i] = settled(quants[p], quants_at + i);
-        }
-    }
-    if local < down_GROUPS / 2u {
-        let both = bitcast<vec4<f32>>(settled(groups, groups_at));
+    if local < count / 2u {
+        let both = bitcast<vec4<f32>>(settled(pair, pair_at));
         x_groups[local * 2u] = both.xy * vec2<f32>(1.0, 8.0);
         x_groups[local * 2u + 1u] = both.zw * vec2<f32>(1.0, 8.0);
     }
@@ -264,12 +241,12 @@ fn take_hidden(local: u32) {
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
-    // What is small comes first: loads return in their order.
-    let attention = attention_output(local);
+    join_attention(first);
     var o = o_Held();
     o_begin(&o, first, 0u, local);
     empty_next_set(first, local);
-    take_attention(attention, local);
+    workgroupBarrier();
+    take_vector(ATTENTION, o_GROUPS, local);
     var before = Columns();
     var ready = Ready();
     var gate_up = gate_up_Held();
@@ -279,7 +256,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     var down = down_Held();
     gate_up_product(&gate_up, &down, first, local);
 
-    take_hidden(local);
+    take_vector(HIDDEN, down_GROUPS, local);
     var qkv = qkv_Held();
     down_product(&down, &ready, &qkv, first, local);
 

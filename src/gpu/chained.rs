@@ -6,10 +6,13 @@ use std::collections::HashSet;
 use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
     forward::Model,
-    kernels::{Chain, Kernel, Linear},
+    kernels::{Chain, Kernel, Linear, SplitAttention},
     layers::Joined,
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    config::{LayerConfig, ModelConfig},
+};
 
 /// Workgroups that are tried, the most first: for an H100 (132 multiprocessors, a workgroup on each) and for what is smaller.
 /// More were not faster.
@@ -37,6 +40,13 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
     })
 }
 
+/// Words of a set by which workgroups exchange results, for all layers of a model.
+pub(super) fn set_words(config: &ModelConfig) -> usize {
+    let widest = |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
+    let attention = widest(|layer| layer.n_heads * layer.head_dim);
+    Chain::set_words(config.hidden_size, attention, widest(|layer| layer.intermediate_size))
+}
+
 impl Model {
     /// The kernel from layer `index`'s attention to the next one's; `None` where it cannot be used.
     pub(super) fn chain(&self, index: usize) -> Option<Chain> {
@@ -45,17 +55,18 @@ impl Model {
 
     fn chain_of(&self, index: usize, workgroups: usize) -> Option<Chain> {
         let (layer, next) = (&self.layers[index], self.layers.get(index + 1)?);
+        let config = &self.config.layers[index];
         let chain = Chain {
+            split: SplitAttention::of(config, &self.config, self.cache_type, self.caches[index].capacity),
             o: linear(&layer.o_proj)?,
             gate_up: linear(single(&layer.gate_up)?)?,
             down: linear(&layer.down_proj)?,
             qkv: linear(single(&next.qkv)?)?,
             eps: self.config.rms_norm_eps,
+            set_words: set_words(&self.config),
             workgroups,
         };
-        // All must see the same sets of words.
-        let same_sets = self.config.layers.iter().all(|layer| layer.intermediate_size == chain.down.cols);
-        (same_sets && chain.can_run(self.gpu.variant(), self.gpu.facts())).then_some(chain)
+        chain.can_run(self.gpu.variant(), self.gpu.facts()).then_some(chain)
     }
 
     /// What [`Model::chain`]'s kernel is bound to.
@@ -64,8 +75,9 @@ impl Model {
         let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, &next.qkv[0].0];
         let weights = matrices.into_iter().flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
         let inputs = [
-            &s.quants,
-            &s.quant_groups,
+            &s.attention_sums,
+            &s.attention_norms,
+            &s.rows,
             &layer.post_attention_norm,
             &layer.pre_feedforward_norm,
             &layer.post_feedforward_norm,

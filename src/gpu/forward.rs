@@ -84,9 +84,9 @@ pub(super) struct Model {
     norm: GpuBuffer,
     /// `None` where it is tied to `embed_tokens`.
     lm_head: Option<GpuMatrix>,
-    caches: Vec<LayerCache>,
+    pub caches: Vec<LayerCache>,
     pub scratch: Scratch,
-    cache_type: CacheType,
+    pub cache_type: CacheType,
     /// Rows of logits that one pass of the head makes.
     pub logit_rows: usize,
     pub kv_bytes: u64,
@@ -176,7 +176,6 @@ impl Model {
         }
         let attention = self.attention(plan, config, index)?;
         if let (StepShape::One, Some(kernel)) = (plan.shape, self.chain(index)) {
-            plan.as_q8(attention)?;
             plan.run(&kernel, &self.chain_buffers(index))?;
             return Ok(LayerInput::Heads);
         }
@@ -218,7 +217,7 @@ impl Model {
         plan.run_emitting(&kernel, &[&s.x, &s.branch, post_norm, next_norm, scalar], form, &s.normed)
     }
 
-    /// Rotary embedding, KV update and attention: qkv → attention.
+    /// Rotary embedding, KV update and attention: qkv → attention, or its parts where a chained kernel joins them.
     fn attention<'a>(&'a self, plan: &mut Plan<'a>, config: &LayerConfig, index: usize) -> Result<Input<'a>> {
         let (s, cache, layer) = (&self.scratch, &self.caches[index], &self.layers[index]);
         let cols = config.n_heads * config.head_dim;
@@ -250,6 +249,7 @@ impl Model {
             plan.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
             if plan.shape == StepShape::One && self.chain(index).is_some() {
                 plan.prefetch(&layer.o_proj, &layer.down_proj, O_PROJ_BYTES)?;
+                return Ok(attention);
             }
             let combine = SdpaCombine { split, emit: attention.form };
             plan.run_emitting(&combine, &[sums, norms, &s.rows], attention.form, attention.floats)?;

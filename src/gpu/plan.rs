@@ -153,11 +153,6 @@ impl<'a> Plan<'a> {
         Input { floats, cols, form, q8: [&self.scratch.quants, &self.scratch.quant_groups] }
     }
 
-    /// Brings activations into the form of [`Emit::Q8`].
-    pub fn as_q8(&mut self, input: Input<'_>) -> Result<()> {
-        if input.form == Emit::Q8 { Ok(()) } else { self.convert(input, Emit::Q8) }
-    }
-
     fn convert(&mut self, input: Input<'_>, emit: Emit) -> Result<()> {
         debug_assert_eq!(input.form, Emit::Floats, "only floats can be converted");
         let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };

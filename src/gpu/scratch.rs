@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Gpu, GpuBuffer, Variant,
+    chained::set_words,
     kernels::{
         Argmax, Chain, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention, stride,
     },
@@ -123,8 +124,7 @@ impl<B> Scratch<B> {
         };
         let gate_up = stride(widest(|layer| 2 * layer.intermediate_size)).max(attention);
         let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn);
-        let set = Chain::set_words_of(hidden, widest(|layer| layer.intermediate_size));
-        let exchange = if variant.chain { 4 * (Chain::SETS * set) as u64 } else { 0 };
+        let exchange = if variant.chain { 4 * (Chain::SETS * set_words(config)) as u64 } else { 0 };
         Ok(Scratch {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,

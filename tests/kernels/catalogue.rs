@@ -236,12 +236,15 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         over_outputs: false,
         tiled: true,
     };
+    let layer = layer_31b(true);
     all.push(Box::new(Chain {
+        split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
         o: chained(5376, 16384),
         gate_up: chained(43008, 5376),
         down: chained(5376, 21504),
         qkv: chained(16384, 5376),
         eps: 1e-6,
+        set_words: Chain::set_words(5376, 16384, 21504),
         workgroups: 256,
     }));
     for full in [false, true] {

@@ -1,13 +1,15 @@
 //! What lies between two layers' attention in one dispatch, against the twins of its parts.
 
 use gemma4_wgpu::{
+    config::{AttentionKind, LayerConfig, Rope},
     cpu::{CpuMatrix, ops},
     gpu::{
         Extent, Gpu, GpuBuffer, Grid, KernelSource, Variant,
-        kernels::{Chain, Convert, Emit, Kernel, Linear},
+        kernels::{Chain, Kernel, Linear, SplitAttention},
         tile,
     },
     quant::PackFormat,
+    weights::CacheType,
 };
 
 use crate::{harness::*, linear::weights};
@@ -15,11 +17,11 @@ use crate::{harness::*, linear::weights};
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
 
-/// Widths: of the residual stream, of attention's output, of the MLP, of q, k and v.
+/// Widths: of the residual stream, of attention's output (heads, and dims of each), of the MLP, of q, k and v.
 #[derive(Clone, Copy)]
 struct Sizes {
     n: usize,
-    attention: usize,
+    attention: [usize; 2],
     ffn: usize,
     qkv: usize,
 }
@@ -30,22 +32,69 @@ struct Case {
     /// Post attention, pre feedforward, post feedforward, next input.
     norms: [Vec<f32>; 4],
     x: Vec<f32>,
+    split: SplitAttention,
+}
+
+/// What `SdpaDecode` leaves of one row: for each head so many sums of values, with a maximum and the sum of weights of each.
+struct Parts {
+    position: usize,
+    sums: Vec<f32>,
+    norms: Vec<[f32; 2]>,
+    /// What they are together.
     attention: Vec<f32>,
 }
 
+impl Parts {
+    fn new(gpu: &Gpu, split: &SplitAttention, position: usize) -> Parts {
+        let (heads, dim, most) = (split.layer.n_heads, split.layer.head_dim, split.parts(gpu.variant()));
+        let keys = position + 1;
+        let count = keys.div_ceil(32.max(keys.div_ceil(most)));
+        let mut sums = random(heads * most * dim, 10);
+        let mut norms: Vec<[f32; 2]> =
+            random(heads * most, 11).iter().map(|value| [4.0 * value, 1.5 + value.sin()]).collect();
+        let mut attention = Vec::new();
+        for head in 0..heads {
+            let parts = head * most..head * most + count;
+            let largest = norms[parts.clone()].iter().fold(f32::MIN, |largest, norm| largest.max(norm[0]));
+            let weight = |part: usize| (norms[part][0] - largest).exp();
+            let total: f32 = parts.clone().map(|part| weight(part) * norms[part][1]).sum();
+            attention.extend(
+                (0..dim).map(|i| parts.clone().map(|part| weight(part) * sums[part * dim + i]).sum::<f32>() / total),
+            );
+            // Left by others: counts for nothing.
+            for part in parts.end..(head + 1) * most {
+                norms[part] = [1e30, 1e30];
+                sums[part * dim..(part + 1) * dim].fill(1e30);
+            }
+        }
+        Parts { position, sums, norms, attention }
+    }
+}
+
 impl Case {
-    fn new(Sizes { n, attention, ffn, qkv }: Sizes) -> Case {
+    fn new(Sizes { n, attention: [n_heads, head_dim], ffn, qkv }: Sizes) -> Case {
+        let rope = Rope { theta: 1e4, rotated_pairs: head_dim / 2, scale: 1.0 };
+        let layer = LayerConfig {
+            attention: AttentionKind::Full,
+            n_heads,
+            n_kv_heads: n_heads,
+            head_dim,
+            rope,
+            k_eq_v: false,
+            intermediate_size: ffn,
+        };
+        let attention = n_heads * head_dim;
         let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
         Case {
             matrices: [int4(n, attention, 1), int4(2 * ffn, n, 2), int4(n, ffn, 3), int4(qkv, n, 4)],
             norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
             x: random(n, 9),
-            attention: random(attention, 10),
+            split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 8192 },
         }
     }
 
     /// x, and q, k and v.
-    fn expected(&self) -> (Vec<f32>, Vec<f32>) {
+    fn expected(&self, attention: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let [o, gate_up, down, qkv] = &self.matrices;
         let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
         let product = |matrix: &CpuMatrix, x: &[f32]| {
@@ -54,7 +103,7 @@ impl Case {
             out
         };
         let (mut x, mut normed) = (self.x.clone(), vec![0.0; self.x.len()]);
-        let branch = product(o, &self.attention);
+        let branch = product(o, attention);
         ops::norm_add_norm(&mut x, &branch, post_attention, 1.0, pre_feedforward, EPS, &mut normed);
         let mut products = product(gate_up, &normed);
         let (gate, up) = products.split_at_mut(down.in_features());
@@ -67,10 +116,13 @@ impl Case {
 
     fn kernel(&self, tiled: bool) -> Chain {
         let [o, gate_up, down, qkv] = [0, 1, 2, 3].map(|i| linear(&self.matrices[i], tiled));
-        Chain { o, gate_up, down, qkv, eps: EPS, workgroups: 1 }
+        let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
+        // Some more, as where other layers are wider.
+        let set_words = Chain::set_words(n, attention, ffn) + 8;
+        Chain { split: self.split.clone(), o, gate_up, down, qkv, eps: EPS, set_words, workgroups: 1 }
     }
 
-    fn run(&self, gpu: &Gpu, kernel: &dyn Kernel, tiled: bool) -> Results {
+    fn run(&self, gpu: &Gpu, kernel: &dyn Kernel, set: usize, tiled: bool, parts: &Parts) -> Results {
         let mut buffers: Vec<GpuBuffer> = Vec::new();
         for matrix in &self.matrices {
             let (packed, cols) = (matrix.packed(), matrix.in_features());
@@ -82,16 +134,13 @@ impl Case {
                 buffers.push(if tiled { upload(gpu, &tile(words, row, unit)) } else { upload(gpu, words) });
             }
         }
-        let [.., down, qkv] = &self.matrices;
-        let (n, cols, ffn) = (self.x.len(), self.attention.len(), down.in_features());
-        let q8 = [zeros(gpu, cols / 4), zeros(gpu, cols / 16)];
-        let convert = Convert { cols, emit: Emit::Q8, over_outputs: false };
-        run(gpu, &convert, &[&upload(gpu, &self.attention), &q8[0], &q8[1]], 1, 0);
-        buffers.extend(q8);
+        let [.., qkv] = &self.matrices;
+        let n = self.x.len();
+        let rows = upload(gpu, &[[0, parts.position as u32, 0, 0]]);
+        buffers.extend([upload(gpu, &parts.sums), upload(gpu, &parts.norms), rows]);
         buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
         let (x, heads, fault) = (upload(gpu, &self.x), zeros(gpu, qkv.out_features()), zeros(gpu, 1));
         // The second of three sets is used, which the others surround with words that are not empty.
-        let set = Chain::set_words_of(n, ffn);
         let sets: Vec<u32> = [[7, Chain::EMPTY, 7]].as_flattened().iter().flat_map(|word| vec![*word; set]).collect();
         let exchange = upload(gpu, &sets);
         let layer = gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
@@ -107,17 +156,18 @@ impl Case {
         }
     }
 
-    fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize) {
-        let (x, heads) = self.expected();
+    fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize, position: usize) {
+        let parts = Parts::new(gpu, &self.split, position);
+        let (x, heads) = self.expected(&parts.attention);
         let kernel = Chain { workgroups, ..self.kernel(tiled) };
         assert!(kernel.can_run(gpu.variant(), gpu.facts()));
-        let found = self.run(gpu, &kernel, tiled);
+        let found = self.run(gpu, &kernel, kernel.set_words, tiled, &parts);
         assert_eq!(found.fault, 0);
         let is_empty = |set: &Vec<u32>| set.iter().filter(|word| **word == Chain::EMPTY).count();
         let set = found.sets[0].len();
-        assert_eq!(found.sets.iter().map(is_empty).collect::<Vec<_>>(), [0, 0, set], "words that are empty");
+        assert_eq!(found.sets.iter().map(is_empty).collect::<Vec<_>>(), [0, 8, set], "words that are empty");
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
-        let what = format!("chain of {}, tiled {tiled}", x.len());
+        let what = format!("chain of {}, tiled {tiled}, position {position}", x.len());
         assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
         assert_close(&what, gpu, &found.heads, &heads, 4e-3);
     }
@@ -143,7 +193,7 @@ fn linear(matrix: &CpuMatrix, tiled: bool) -> Linear {
     }
 }
 
-const SMALL: Sizes = Sizes { n: 64, attention: 64, ffn: 128, qkv: 48 };
+const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48 };
 
 /// The devices that can run the kernel: some, wherever the adapter can.
 fn with_neighbours() -> Vec<&'static Gpu> {
@@ -160,14 +210,16 @@ fn with_neighbours() -> Vec<&'static Gpu> {
 /// A processor runs one workgroup after another where it has too few threads: only one is sure not to wait for ever.
 #[test]
 fn equals_its_parts() {
-    let large = Sizes { n: 2560, attention: 1088, ffn: 576, qkv: 80 };
-    for sizes in [SMALL, Sizes { n: 320, attention: 512, ffn: 1280, qkv: 1024 }, large] {
+    let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80 };
+    for sizes in [SMALL, Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024 }, large] {
         let case = Case::new(sizes);
         for gpu in with_neighbours() {
             for tiled in [false, true] {
-                case.check(gpu, tiled, 1);
+                for position in [20, 5000] {
+                    case.check(gpu, tiled, 1, position);
+                }
                 if !gpu.facts().is_software() {
-                    case.check(gpu, tiled, 32);
+                    case.check(gpu, tiled, 32, 1000);
                 }
             }
         }
@@ -191,7 +243,9 @@ impl Kernel for Alone {
 fn waiting_in_vain_ends_and_is_reported() {
     for gpu in with_neighbours() {
         let case = Case::new(SMALL);
-        let kernel = Alone(Chain { workgroups: 2, ..case.kernel(false) });
-        assert_eq!(case.run(gpu, &kernel, false).fault, 1);
+        let kernel = Chain { workgroups: 2, ..case.kernel(false) };
+        let set = kernel.set_words;
+        let parts = Parts::new(gpu, &case.split, 20);
+        assert_eq!(case.run(gpu, &Alone(kernel), set, false, &parts).fault, 1);
     }
 }

@@ -1,27 +1,32 @@
 //! What lies between two layers' attention, for one row, in one dispatch.
 
-use super::{Cost, Kernel, Linear};
+use super::{Cost, Kernel, Linear, SplitAttention};
 use crate::{
-    gpu::{AdapterFacts, Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{AdapterFacts, Binding, Extent, Grid, KernelSource, Variant},
     quant::PackFormat,
 };
 
-/// From attention's output in one layer to q, k and v of the next one: o_proj, [`NormAddNorm`](super::NormAddNorm), gate and up with GELU, down_proj,
+/// From the parts of attention in one layer to q, k and v of the next one: joins them, o_proj, [`NormAddNorm`](super::NormAddNorm), gate and up with GELU, down_proj,
 /// [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8 activations. The workgroups must all run at once: where they do not, a fault is kept
 /// and the results are wrong.
 ///
-/// Bindings: data and scales of o, gate and up, down, qkv; attention's output as [`Emit::Q8`](super::Emit::Q8); weights of the norms after and
+/// Bindings: data and scales of o, gate and up, down, qkv; sums and norms of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and
 /// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input; x `[n]` (updated);
-/// [`Chain::SETS`] sets of [`Chain::set_words`]; q, k and v; fault, a word; uniform of f32: the layer's scalar, the set that is used, another that is
+/// [`Chain::SETS`] sets of `set_words`; q, k and v; fault, a word; uniform of f32: the layer's scalar, the set that is used, another that is
 /// emptied for the next dispatch, 0. A set must be empty before it is used.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Chain {
+    /// Of heads of a multiple of 32 dims.
+    pub split: SplitAttention,
     /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
     pub o: Linear,
     pub gate_up: Linear,
     pub down: Linear,
     pub qkv: Linear,
     pub eps: f32,
+    /// Words of a set: by which the workgroups of a dispatch exchange results. At least [`Chain::set_words`], and the same for
+    /// all dispatches that share sets.
+    pub set_words: usize,
     /// Workgroups, which wait for one another.
     pub workgroups: usize,
 }
@@ -32,7 +37,7 @@ impl Chain {
     /// Tiles of 16 rows in a unit of work: of o, gate and up (32 rows of each), down, qkv.
     const UNITS: [usize; 4] = [1, 4, 1, 1];
     /// Groups of weights that are on their way to an invocation at once.
-    const DEPTH: usize = 3;
+    const DEPTH: usize = 2;
     /// Sets of words, so that the one that is used and the next one differ for each two dispatches in a ring of any number but one.
     pub const SETS: usize = 3;
     /// What a word says that nobody has written.
@@ -41,14 +46,9 @@ impl Chain {
     /// loop after 65535.
     const MOST_SPINS: usize = 60_000;
 
-    /// Words of a set: by which the workgroups of a dispatch exchange results.
-    pub fn set_words(&self) -> usize {
-        Self::set_words_of(self.o.rows, self.down.cols)
-    }
-
-    /// Of rows of `n` and of `ffn`: two branches; int8 and two f32 of each 32.
-    pub fn set_words_of(n: usize, ffn: usize) -> usize {
-        2 * n + ffn / 4 + ffn / 16
+    /// Words of a set for rows of `n`, of `attention` and of `ffn`: two branches; int8 and two f32 of each 32.
+    pub fn set_words(n: usize, attention: usize, ffn: usize) -> usize {
+        (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16).next_multiple_of(4)
     }
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
@@ -59,10 +59,13 @@ impl Chain {
         neighbours
             && variant.dp4a
             && facts.coherent
-            && facts.max_storage_buffers >= 18
+            && facts.max_storage_buffers >= 19
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && facts.max_workgroup_bytes >= self.bytes() as u32
             && [self.o, self.gate_up, self.down, self.qkv].iter().all(is_int4)
+            && self.split.can_run(variant)
+            && self.split.layer.head_dim.is_multiple_of(32)
+            && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols)
             && [self.gate_up.cols, self.down.rows, self.qkv.cols] == [n; 3]
             && self.gate_up.rows == 2 * self.down.cols
             && (self.workgroups..=16384).contains(&n)
@@ -128,7 +131,13 @@ impl Chain {
 impl Kernel for Chain {
     fn source(&self, variant: &Variant) -> KernelSource {
         let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
-        let mut wgsl = Wgsl::new()
+        let subgroup = variant.subgroup_size.unwrap_or(8) as usize;
+        let mut wgsl = self
+            .split
+            .constants(variant)
+            .uint("SUBGROUP", subgroup)
+            .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
+            .uint("SET_FOURS", self.set_words / 4)
             .uint("N", n)
             .float("EPS", self.eps)
             .uint("WORKGROUPS", self.workgroups)
@@ -137,8 +146,7 @@ impl Kernel for Chain {
             .uint("SQUAD", self.squad())
             .uint("SLOTS", self.slots())
             .uint("PER", (n / 8).div_ceil(workgroup))
-            .uint("ATTENTION_PER", (self.o.cols / 16).div_ceil(workgroup))
-            .uint("HIDDEN_PER", (self.down.cols / 16).div_ceil(workgroup));
+            .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup));
         for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
             let (most_units, rounds) = self.rounds(linear, unit);
             let (following, follows) = Self::following(name);
@@ -185,12 +193,13 @@ impl Kernel for Chain {
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
             .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
             .part(include_str!("../../../shaders/common/q8_eights.wgsl"))
+            .part(include_str!("../../../shaders/common/chain_join.wgsl"))
             .part(include_str!("../../../shaders/chain.wgsl"))
             .reductions(variant, workgroup);
         KernelSource {
             name: "chain",
             wgsl: wgsl.finish(),
-            bindings: [&[Binding::Read; 14][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]].concat(),
+            bindings: [&[Binding::Read; 15][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]].concat(),
         }
     }
 

@@ -112,7 +112,7 @@ impl SplitAttention {
         }
     }
 
-    fn constants(&self, variant: &Variant) -> Wgsl {
+    pub(super) fn constants(&self, variant: &Variant) -> Wgsl {
         attention_constants(&self.layer, self.cache_type, self.capacity)
             .uint("WINDOW", self.window().unwrap_or(0))
             .uint("PARTS", self.parts(variant))
