@@ -19,7 +19,7 @@ use crate::{catalogue::FORMATS, harness::*};
 
 /// Random weights in a format.
 pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
-    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 = format {
+    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 | PackFormat::Q4K = format {
         return stored_weights(format, rows, cols, seed);
     }
     let values = random(rows * cols, seed);
@@ -37,7 +37,14 @@ fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> Cp
     let data = random(rows * format.data_words(cols), seed).into_iter().map(|x| word(x) ^ word(x) >> 15);
     let steps = random(2 * rows * format.scale_words(cols), seed + 1);
     let step = |x: f32| f16::from_f32(x / 32.0).to_bits() as u32;
-    let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16).collect();
+    let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16);
+    // Of Q4_K's scales only every fourth word is made of f16, which are multiplied with up to 63.
+    let scales = scales.enumerate().map(|(at, pair)| match format {
+        PackFormat::Q4K if at % 4 > 0 => pair.wrapping_mul(0x9e37_79b9),
+        PackFormat::Q4K => step(steps[2 * at] / 63.0) | step(steps[2 * at + 1] / 63.0) << 16,
+        _ => pair,
+    });
+    let scales = scales.collect();
     CpuMatrix::new(PackedRows { format, rows, cols, data: data.collect(), scales })
 }
 
@@ -105,7 +112,7 @@ fn check(gpu: &Gpu, case: &Case) {
     let (data, scales) = match case.tiled {
         true => (
             tile(&packed.data, case.format.data_words(case.k), 4),
-            tile(&packed.scales, case.format.scale_words(case.k), 1),
+            tile(&packed.scales, case.format.scale_words(case.k), case.format.scale_unit()),
         ),
         false => (packed.data.clone(), packed.scales.clone()),
     };
@@ -286,7 +293,7 @@ fn embedding_in_parts() {
                     let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
                     let scales = &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
                     let (data, scales) = match tiled {
-                        true => (tile(data, data_words, 4), tile(scales, scale_words, 1)),
+                        true => (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit())),
                         false => (data.to_vec(), scales.to_vec()),
                     };
                     let kernel = Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
