@@ -306,6 +306,29 @@ fn embedding_in_parts() {
     }
 }
 
+/// Each weight is what ggml's formula gives in f32, also where d and dmin are subnormal.
+#[test]
+fn q4_k_is_exact() {
+    let (rows, cols) = (16, 512);
+    let mut blocks: Vec<u8> = random(rows * cols / 256 * 144, 11).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+    for (index, block) in blocks.chunks_exact_mut(144).enumerate() {
+        let [d, dmin] = [1.5, 1.0].map(|x: f32| f16::from_f32(x * 2f32.powi(-(8 + index as i32 % 16))));
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        block[2..4].copy_from_slice(&dmin.to_le_bytes());
+    }
+    let expected = quant::dequantize(Dtype::Q4_K, &blocks).expect("finite weights");
+    let packed = quant::pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).expect("whole blocks");
+    let tokens: Vec<[u32; 4]> = (0..rows as u32).map(|token| [token, 0, 0, 0]).collect();
+    for gpu in devices() {
+        let kernel = Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
+        let x = zeros(gpu, rows * cols);
+        let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
+        let buffers = [&weights[0], &weights[1], &upload(gpu, &tokens), &upload(gpu, &[0u32]), &x];
+        run(gpu, &kernel, &buffers, rows, 0);
+        assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.variant());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
 
