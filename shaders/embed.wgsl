@@ -1,7 +1,7 @@
 // x[row] = table[token of row] · SCALE, for tokens whose table row lies in this part of the table.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;     // [ROWS, DATA_WORDS]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;   // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> rows: array<Row>;     // [rows]
 @group(0) @binding(3) var<storage, read> sampled: array<u32>;  // [slots]
 @group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>; // [rows, COLS / 4]

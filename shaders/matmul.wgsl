@@ -2,7 +2,7 @@
 // tiles of 64 rows × 64 n × 32 k in workgroup memory, 4 × 4 results an invocation.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;       // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;      // [rows, COLS / 4]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;      // [rows, Y_STRIDE]
 @group(0) @binding(4) var<uniform> step: Step;

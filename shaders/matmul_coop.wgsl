@@ -7,7 +7,7 @@
 // than here (NVIDIA's before the tile in registers is used up, which takes many moves between registers: 269 TFLOP/s against 335).
 
 @group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>; // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read_write> x: array<vec4<f16>>;    // [COLS / 32, M_STRIDE, 8], see emit_halves
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;         // [SPLITS, rows, Y_STRIDE]
 @group(0) @binding(4) var<uniform> step: Step;

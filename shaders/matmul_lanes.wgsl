@@ -3,7 +3,7 @@
 // spell out lane by lane.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;       // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;      // [rows, COLS / 4]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;      // [rows, Y_STRIDE]
 @group(0) @binding(4) var<uniform> step: Step;
@@ -23,9 +23,8 @@ struct Sums {
     hi: vec4<f32>,
 }
 
-fn octet_of_weights(n: u32, octet: u32) -> Octet {
+fn octet_of_weights(n: u32, octet: u32, scale: vec2<f32>) -> Octet {
     let quants = quants8(n, octet);
-    let scale = scale_of(n, octet * 8u / GROUP);
     return Octet(quants.lo * scale.x + scale.y, quants.hi * scale.x + scale.y);
 }
 
@@ -98,11 +97,16 @@ fn row_7(w: Run, v: Run) -> f32 {
 fn add_block(sums: Sums, n: u32, octet: u32, v: Run) -> Sums {
     // Rows past the end repeat the last one and are not written.
     let row = min(n, ROWS - 1u);
+    let first = scale_of(row, octet * 8u / GROUP);
+    var second = first;
+    if GROUP == 16u {
+        second = scale_of(row, octet / 2u + 1u);
+    }
     let w = Run(
-        octet_of_weights(row, octet),
-        octet_of_weights(row, octet + 1u),
-        octet_of_weights(row, octet + 2u),
-        octet_of_weights(row, octet + 3u),
+        octet_of_weights(row, octet, first),
+        octet_of_weights(row, octet + 1u, first),
+        octet_of_weights(row, octet + 2u, second),
+        octet_of_weights(row, octet + 3u, second),
     );
     let lo = sums.lo + vec4<f32>(row_0(w, v), row_1(w, v), row_2(w, v), row_3(w, v));
     if BLOCK == 4u {

@@ -1,7 +1,7 @@
 // y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, f32 activations.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;       // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;      // [rows, COLS / 4]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;      // [rows, Y_STRIDE]
 

@@ -2,7 +2,7 @@
 // within a group the products are integers (dot4I8Packed); scales follow.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;            // [ROWS, DATA_WORDS]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<u32>;               // [rows, COLS / 4], four int8 a word
 @group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]

@@ -3,7 +3,7 @@
 // columns; the workgroup's K_SPLIT subgroups share the columns. Weights are read once for all M.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS, DATA_WORDS / 4]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS, SCALE_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
 @group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
 @group(0) @binding(4) var<uniform> step: Step;

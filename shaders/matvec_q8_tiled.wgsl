@@ -4,7 +4,7 @@
 // all M. The fragment before this one says which tiles, and what becomes of the sums.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
-@group(0) @binding(1) var<storage, read> scales: array<u32>;          // [ROWS / 16, SCALE_WORDS, 16]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS / 16, SCALE_WORDS, 16]
 @group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
 @group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
 @group(0) @binding(4) var<uniform> step: Step;

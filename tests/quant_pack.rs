@@ -171,6 +171,63 @@ fn layout_of_5_and_6_bits() {
     assert_eq!(unpack(&packed), expected);
 }
 
+/// Four words of scales for 256 columns: d and dmin, lower bits of the scales, of the minima, upper bits of both.
+#[test]
+fn layout_of_q4_k() {
+    let mut block = [0u8; 144];
+    block[..4].copy_from_slice(&[0x00, 0x38, 0x00, 0x34]); // 0.5 and 0.25
+    // Group 0 has scale 33 and minimum 18, group 5 scale 59 and minimum 44.
+    block[4] = 33;
+    block[8] = 18;
+    block[5] = 0b1100_0000;
+    block[9] = 0b1000_0000;
+    block[13] = 11 | 12 << 4;
+    // Weights of group 0 are low nibbles, of group 5 high ones.
+    let q = |i: usize| (i * 7 + i / 16) % 16;
+    for i in 0..32 {
+        block[16 + i] = q(i) as u8;
+        block[16 + 64 + i] = (q(i) << 4) as u8;
+    }
+    let packed = pack_rows(Dtype::Q4_K, &block.repeat(2), 1, 512, PackFormat::Q4K).unwrap();
+    assert_eq!(packed.scales[..4], [0x3400_3800, 0x00b0_0001, 0x00c0_0002, 0x00b0_0006]);
+    assert_eq!((packed.data.len(), packed.scales.len()), (64, 8));
+    assert_eq!((packed.data[..32].to_vec(), &packed.scales[..4]), (packed.data[32..].to_vec(), &packed.scales[4..]));
+    let found = unpack(&packed);
+    for i in 0..32 {
+        assert_eq!(packed.data[i / 8] >> (8 * (i % 4) + 4 * (i / 4 % 2)) & 15, q(i) as u32, "{i}");
+        assert_eq!(found[i], 16.5 * q(i) as f32 - 4.5);
+        assert_eq!(found[160 + i], 29.5 * q(i) as f32 - 11.0);
+    }
+    assert_eq!(found[32..160], [0.0; 128]);
+}
+
+/// Rows of other programs' files fill blocks; those of packed files need not.
+#[test]
+fn q4_k_rows_may_end_within_a_block() {
+    let format = PackFormat::Q4K;
+    assert_eq!((format.data_words(300), format.scale_words(300)), (40, 8));
+    let block: Vec<u8> = (0..144).map(|i| [0, 0x30, 0, 0x31].get(i).copied().unwrap_or((i * 37) as u8)).collect();
+    let whole = pack_rows(Dtype::Q4_K, &block.repeat(2), 1, 512, format).unwrap();
+    let cut = PackedRows { cols: 300, data: whole.data[..40].to_vec(), ..whole.clone() };
+    assert_eq!(unpack(&cut), unpack(&whole)[..300]);
+    let stored = pack_rows(Dtype::Packed(format), &cut.to_bytes(), 1, 300, format);
+    assert_eq!(stored, Ok(cut));
+}
+
+#[test]
+fn packed_q4_k_has_finite_scales() {
+    let format = PackFormat::Q4K;
+    let of = |scales: [u32; 4]| {
+        let rows = PackedRows { format, rows: 1, cols: 256, data: vec![7; 32], scales: scales.to_vec() };
+        pack_rows(Dtype::Packed(format), &rows.to_bytes(), 1, 256, format)
+    };
+    // Nibbles are no f16, whatever they look like.
+    assert!(of([0x3c00_3c00, 0x7c00_7c00, 0xfc00_7e00, u32::MAX]).is_ok());
+    for steps in [0x7c00_3c00, 0x3c00_7e00, 0x3c00_7bff] {
+        assert_eq!(of([steps, 2, 2, 0]).unwrap_err(), "row 0 of 1: a scale or offset is not finite");
+    }
+}
+
 #[test]
 fn widened_integers_are_the_same_weights() {
     for dtype in [Dtype::Q5_0, Dtype::Q5_1, Dtype::Q6_K, Dtype::IQ4_NL] {
@@ -182,6 +239,17 @@ fn widened_integers_are_the_same_weights() {
         assert!(matches!(wide.format, PackFormat::Int { bits: 8, .. }) && wide.format == format.widened());
         assert_eq!(unpack(&wide), unpack(&packed), "{dtype}");
     }
+}
+
+/// The integers stay; factors that fit f16 do as well.
+#[test]
+fn widened_q4_k_has_an_f16_for_each_scale_and_offset() {
+    let block = |d: u8| (0..144).map(move |i| [0, d, 0, 0x34].get(i).copied().unwrap_or((i * i) as u8));
+    let bytes: Vec<u8> = [0x38, 0x2c, 0x30, 0x3c].into_iter().flat_map(block).collect();
+    let packed = pack_rows(Dtype::Q4_K, &bytes, 2, 512, PackFormat::Q4K).unwrap();
+    let wide = packed.widened();
+    assert_eq!((wide.format, PackFormat::Q4K.widened()), (int(4, 32, true), int(4, 32, true)));
+    assert_eq!(unpack(&wide), unpack(&packed));
 }
 
 #[test]
@@ -287,7 +355,8 @@ fn names_of_formats() {
     let formats = [PackFormat::INT4, int(4, 32, true), int(5, 32, true), int(6, 16, false), PackFormat::BF16];
     assert_eq!(formats.map(PackFormat::bits_per_weight), [4.5, 5.0, 6.0, 7.0, 16.0]);
     assert_eq!((PackFormat::Iq4.to_string().as_str(), PackFormat::Iq4.bits_per_weight()), ("iq4 g32", 4.5));
-    for format in int_formats().into_iter().chain(formats).chain([PackFormat::Iq4]) {
+    assert_eq!((PackFormat::Q4K.to_string().as_str(), PackFormat::Q4K.bits_per_weight()), ("q4_k", 4.5));
+    for format in int_formats().into_iter().chain(formats).chain([PackFormat::Iq4, PackFormat::Q4K]) {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
     for quantize in [Quantize::Int4, Quantize::Int8, Quantize::None] {

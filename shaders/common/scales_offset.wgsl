@@ -1,4 +1,5 @@
 // An f16 scale and an f16 offset a group, in one word.
+alias ScaleUnit = u32;
 
 fn scale_of(row: u32, group: u32) -> vec2<f32> {
     return unpack2x16float(scales[scale_word(row, group)]);

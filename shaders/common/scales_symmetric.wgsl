@@ -1,4 +1,5 @@
 // One f16 scale a group, two groups in a word.
+alias ScaleUnit = u32;
 
 fn scale_of(row: u32, group: u32) -> vec2<f32> {
     let pair = unpack2x16float(scales[scale_word(row, group / 2u)]);

@@ -1,12 +1,18 @@
 // Where weights lie: row by row, or where TILED in runs of 16 rows, of which neighbouring rows' 16 bytes, and words of
-// scales, are neighbours: data [ROWS / 16, DATA_WORDS / 4, 16, 4], scales [ROWS / 16, SCALE_WORDS, 16].
+// scales, are neighbours: data [ROWS / 16, DATA_WORDS / 4, 16, 4], scales [ROWS / 16, SCALE_WORDS, 16], of Q4_K
+// [ROWS / 16, SCALE_WORDS / 4, 16, 4].
+
+// Of a unit of words, of which a row has so many.
+fn unit_place(row: u32, unit: u32, row_units: u32) -> u32 {
+    if TILED {
+        return ((row / 16u) * row_units + unit) * 16u + row % 16u;
+    }
+    return row * row_units + unit;
+}
 
 // Of four words of data.
 fn data_four(row: u32, four: u32) -> u32 {
-    if TILED {
-        return ((row / 16u) * (DATA_WORDS / 4u) + four) * 16u + row % 16u;
-    }
-    return row * (DATA_WORDS / 4u) + four;
+    return unit_place(row, four, DATA_WORDS / 4u);
 }
 
 fn data_word(row: u32, word: u32) -> u32 {
@@ -17,8 +23,10 @@ fn data_word(row: u32, word: u32) -> u32 {
 }
 
 fn scale_word(row: u32, word: u32) -> u32 {
-    if TILED {
-        return ((row / 16u) * SCALE_WORDS + word) * 16u + row % 16u;
-    }
-    return row * SCALE_WORDS + word;
+    return unit_place(row, word, SCALE_WORDS);
+}
+
+// Of four words of Q4_K's scales.
+fn scale_four(row: u32, four: u32) -> u32 {
+    return unit_place(row, four, SCALE_WORDS / 4u);
 }

@@ -81,7 +81,7 @@ impl Rows {
             scales.resize(rows * scale_words, 0);
             pack_into(self.dtype, stored, self.cols, self.format, data, scales)?;
             self.put(data, first * data_words, data_words, 4, &part.data)?;
-            self.put(scales, first * scale_words, scale_words, 1, &part.scales)
+            self.put(scales, first * scale_words, scale_words, self.format.scale_unit(), &part.scales)
         })
     }
 
@@ -140,6 +140,7 @@ mod tests {
         for (dtype, tiled) in [
             (Dtype::Q4_0, false),
             (Dtype::Q4_0, true),
+            (Dtype::Q4_K, false),
             (Dtype::Q4_K, true),
             (Dtype::Q5_0, false),
             (Dtype::Q6_K, false),
@@ -155,7 +156,9 @@ mod tests {
                 .map(|words| gpu.upload_buffer(4 * ((first + rows) * words) as u64).unwrap());
             let part = MatrixPart { first_row: 0, rows: first + rows, data, scales };
             Rows { dtype, row_bytes, format, cols, tiled }.write(&bytes, first, &part).unwrap();
-            for (buffer, words, unit) in [(part.data, packed.data, 4), (part.scales, packed.scales, 1)] {
+            for (buffer, words, unit) in
+                [(part.data, packed.data, 4), (part.scales, packed.scales, format.scale_unit())]
+            {
                 let row_words = words.len() / rows;
                 let expected = if tiled { tile(&words, row_words, unit) } else { words };
                 buffer.unmap();

@@ -46,7 +46,7 @@ impl Split {
         // Parts of equal size, in whole workgroups' worth of rows.
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
-        let in_nibbles = matches!(format, PackFormat::Int { bits: 4, .. } | PackFormat::Iq4);
+        let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
         let tiled = gpu.variant().coop
             && in_nibbles
             && Linear::supports_q8(format)

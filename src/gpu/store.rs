@@ -72,7 +72,10 @@ impl GpuStore {
             while row < first + rows {
                 let Some((_, packed)) = reader.next(first + rows - row).await? else { break };
                 let (data, scales) = match matrix.tiled {
-                    true => (tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, 1)),
+                    true => (
+                        tile(&packed.data, data_words, 4),
+                        tile(&packed.scales, scale_words, matrix.format.scale_unit()),
+                    ),
                     false => (packed.data, packed.scales),
                 };
                 self.write(&part.data, 4 * (row * data_words) as u64, &data).await?;

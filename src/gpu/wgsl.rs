@@ -81,7 +81,9 @@ impl Wgsl {
             PackFormat::F32 => this.part(include_str!("../../shaders/common/weights_f32.wgsl")),
             PackFormat::F16 => this.part(include_str!("../../shaders/common/weights_f16.wgsl")),
             PackFormat::BF16 => this.part(include_str!("../../shaders/common/weights_bf16.wgsl")),
-            PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/weights_int4.wgsl")),
+            PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
+                this.part(include_str!("../../shaders/common/weights_int4.wgsl"))
+            }
             PackFormat::Int { bits: 5 | 6, .. } => this
                 .part(include_str!("../../shaders/common/int56.wgsl"))
                 .part(include_str!("../../shaders/common/weights_int56.wgsl")),
@@ -96,7 +98,9 @@ impl Wgsl {
     pub fn weight_groups(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
         let this = self.weight_constants(format, cols, tiled);
         match format {
-            PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/group_int4.wgsl")),
+            PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
+                this.part(include_str!("../../shaders/common/group_int4.wgsl"))
+            }
             _ => this.weight_bytes(format).part(include_str!("../../shaders/common/group_bytes.wgsl")),
         }
     }
@@ -105,7 +109,9 @@ impl Wgsl {
     pub fn weight_halves(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
         let this = self.weight_constants(format, cols, tiled);
         match format {
-            PackFormat::Int { bits: 4, .. } => this.part(include_str!("../../shaders/common/halves_int4.wgsl")),
+            PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
+                this.part(include_str!("../../shaders/common/halves_int4.wgsl"))
+            }
             _ => this.weight_bytes(format).part(include_str!("../../shaders/common/halves_bytes.wgsl")),
         }
     }
@@ -146,6 +152,7 @@ impl Wgsl {
                 .uint("GROUP", group)
                 .bool("OFFSET", offset)
                 .part(match offset {
+                    _ if format == PackFormat::Q4K => include_str!("../../shaders/common/scales_q4_k.wgsl"),
                     false => include_str!("../../shaders/common/scales_symmetric.wgsl"),
                     true => include_str!("../../shaders/common/scales_offset.wgsl"),
                 }),

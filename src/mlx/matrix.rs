@@ -31,8 +31,8 @@ pub struct MlxMatrix {
 }
 
 impl MlxMatrix {
-    /// Room for a matrix: integers stay what they are, those of 5 and 6 bits and levels in bytes, where MLX has their groups; all else is
-    /// stored as `compute`.
+    /// Room for a matrix: integers stay what they are, in [`PackFormat::widened`], where MLX has their groups; all else is stored as
+    /// `compute`.
     pub fn zeros(format: PackFormat, rows: usize, cols: usize, compute: Dtype) -> Result<MlxMatrix> {
         let PackFormat::Int { bits, group, .. } = format.widened() else {
             return MlxMatrix::dense(rows, cols, compute);

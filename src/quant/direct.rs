@@ -1,9 +1,9 @@
 //! Block types whose integers move to words a word at a time, without being integers on the way.
 
-use super::{Dtype, gguf_blocks::Block, round::finite_f16};
+use super::{Dtype, q4_k};
 
 /// Moves a row to the words of its [`native_format`](super::native_format), all of which it writes. Returns whether it did: not
-/// for other types, nor where a scale or offset is not finite, which whoever packs it in small steps can name.
+/// for other types, nor where a scale or offset is not finite or beyond f16, which whoever packs it in small steps can name.
 pub(super) fn move_row(dtype: Dtype, bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
     match dtype {
         Dtype::Q4_0 => move_halves::<18, 4>(bytes, data, scales, |bytes, words| *words = nibble_words(bytes)),
@@ -71,21 +71,17 @@ fn move_q4_1(bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
 }
 
 fn move_q4_k(bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
-    let mut block = Block::default();
+    let mut finite = true;
     let blocks = bytes.as_chunks::<144>().0;
-    for ((bytes, words), steps) in blocks.iter().zip(data.as_chunks_mut::<32>().0).zip(scales.as_chunks_mut::<8>().0) {
-        block.k_scales(bytes);
-        for ((step, &scale), &offset) in steps.iter_mut().zip(&block.scales).zip(&block.offsets) {
-            let (Ok(scale), Ok(offset)) = (finite_f16("scale", scale), finite_f16("offset", offset)) else {
-                return false;
-            };
-            *step = scale.to_bits() as u32 | (offset.to_bits() as u32) << 16;
-        }
+    let steps = scales.as_chunks_mut::<{ q4_k::WORDS }>().0;
+    for ((bytes, words), steps) in blocks.iter().zip(data.as_chunks_mut::<32>().0).zip(steps) {
+        *steps = q4_k::words(&bytes[..16]);
+        finite &= q4_k::is_finite(steps);
         // 32 bytes have a group of 32 in their low nibbles, and the next in their high ones.
         for (words, bytes) in words.as_chunks_mut::<8>().0.iter_mut().zip(bytes[16..].as_chunks::<32>().0) {
             let [first, second] = [nibble_words(&bytes[..16]), nibble_words(&bytes[16..])];
             *words = [first[0], first[1], second[0], second[1], first[2], first[3], second[2], second[3]];
         }
     }
-    true
+    finite
 }

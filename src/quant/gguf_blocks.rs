@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::{Dtype, PackFormat};
+use super::{Dtype, PackFormat, q4_k};
 
 /// Weights of the longest block.
 const MAX_BLOCK: usize = 256;
@@ -14,15 +14,16 @@ const MIN_GROUP: usize = 16;
 
 /// The format that holds every value of a stored type without requantizing.
 ///
-/// The K types multiply an f16 by a small integer for each group's scale (and offset); packing
-/// rounds these products to the nearest f16, which changes a scale by at most one part in 2048.
+/// The K types and IQ4_XS multiply an f16 by a small integer for each group's scale (and offset); packing rounds
+/// these products, but Q4_K's, to the nearest f16, which changes a scale by at most one part in 2048.
 pub fn native_format(dtype: Dtype) -> PackFormat {
     match dtype {
         Dtype::F32 => PackFormat::F32,
         Dtype::F16 => PackFormat::F16,
         Dtype::BF16 => PackFormat::BF16,
         Dtype::Q4_0 => PackFormat::INT4,
-        Dtype::Q4_1 | Dtype::Q4_K => PackFormat::Int { bits: 4, group: 32, offset: true },
+        Dtype::Q4_1 => PackFormat::Int { bits: 4, group: 32, offset: true },
+        Dtype::Q4_K => PackFormat::Q4K,
         Dtype::Q8_0 => PackFormat::INT8,
         Dtype::IQ4_NL | Dtype::IQ4_XS => PackFormat::Iq4,
         Dtype::Q5_0 => PackFormat::Int { bits: 5, group: 32, offset: false },
@@ -159,20 +160,11 @@ impl Block {
         }
     }
 
-    /// Scales `d·sc` and offsets `−dmin·m` of the 8 groups of a Q4_K or Q5_K block.
-    ///
-    /// Of the 12 packed bytes, 0..4 hold sc of groups 0..4 in their lower 6 bits, 4..8 m of the
-    /// same, 8..12 the lower 4 bits of sc (low nibble) and m (high nibble) of groups 4..8, whose
-    /// upper 2 bits top bytes 0..4 and 4..8.
-    pub fn k_scales(&mut self, bytes: &[u8]) {
-        let (d, dmin) = (f16_at(bytes, 0), f16_at(bytes, 2));
-        let packed = &bytes[4..16];
-        for group in 0..4 {
-            let (sc, m, both) = (packed[group], packed[group + 4], packed[group + 8]);
-            self.scales[group] = d * (sc & 63) as f32;
-            self.offsets[group] = -(dmin * (m & 63) as f32);
-            self.scales[group + 4] = d * (both & 15 | sc >> 6 << 4) as f32;
-            self.offsets[group + 4] = -(dmin * (both >> 4 | m >> 6 << 4) as f32);
+    /// Scales and offsets of the 8 groups of a Q4_K or Q5_K block.
+    fn k_scales(&mut self, bytes: &[u8]) {
+        let words = q4_k::words(&bytes[..16]);
+        for (group, (scale, offset)) in self.scales.iter_mut().zip(&mut self.offsets).take(8).enumerate() {
+            (*scale, *offset) = q4_k::steps(&words, group);
         }
     }
 }

@@ -9,6 +9,7 @@ mod gguf_blocks;
 pub mod grouped;
 pub mod methods;
 mod pack;
+mod q4_k;
 pub mod recipe;
 mod round;
 mod steps;
@@ -18,6 +19,7 @@ pub use gguf_blocks::{IQ4_LEVELS, native_format};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use pack::pack_into;
 pub use pack::pack_rows;
+pub use q4_k::blocks as q4_k_blocks;
 pub use unpack::dequantize;
 
 /// Element type of a stored tensor: plain floats, GGUF block formats, or rows as a backend holds them.
@@ -155,9 +157,12 @@ pub fn padded_cols(cols: usize) -> usize {
 ///   weight 32w+4k+b in its bit k. Zeros fill up a multiple of four words. q is in two's complement, or from 0 on
 ///   with an offset.
 /// * `Iq4`: nibbles as `Int { bits: 4 }` lays them; each chooses one of [`IQ4_LEVELS`], which is q. Groups of 32.
+/// * `Q4K`: as `Int { bits: 4 }`, with offsets. Groups of 32, of which eight share the factors of their scales and offsets.
 ///
 /// The last group of a row may be cut short by its end. Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
-/// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half).
+/// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half). `Q4K` has four words for eight groups
+/// (as many for a row's last, fewer ones): d (low half) and dmin (high half), both f16; then three with a nibble for each group, group
+/// 0's lowest: the lower four bits of s, those of m, and the upper two of s (low) and of m. Scale and offset are `d·s` and `−dmin·m`.
 /// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for more bits without offset and for `Iq4`,
 /// `scale·q + offset` with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,6 +172,7 @@ pub enum PackFormat {
     BF16,
     Int { bits: u8, group: u32, offset: bool },
     Iq4,
+    Q4K,
 }
 
 /// Columns that may share a scale.
@@ -188,6 +194,7 @@ impl PackFormat {
         match self {
             PackFormat::Int { bits, group, offset } => Some((bits, group as usize, offset)),
             PackFormat::Iq4 => Some((4, 32, false)),
+            PackFormat::Q4K => Some((4, 32, true)),
             PackFormat::F32 | PackFormat::F16 | PackFormat::BF16 => None,
         }
     }
@@ -197,11 +204,13 @@ impl PackFormat {
         self.layout().map(|(_, group, _)| group)
     }
 
-    /// The format that has the integers in bytes, where they have 5 or 6 bits or are levels; else the same.
+    /// The format that has the integers in bytes, where they have 5 or 6 bits or are levels, and each scale and offset as an f16; else
+    /// the same.
     pub fn widened(self) -> PackFormat {
         match self {
             PackFormat::Int { bits: 5 | 6, group, offset } => PackFormat::Int { bits: 8, group, offset },
             PackFormat::Iq4 => PackFormat::INT8,
+            PackFormat::Q4K => PackFormat::Int { bits: 4, group: 32, offset: true },
             format => format,
         }
     }
@@ -215,7 +224,7 @@ impl PackFormat {
             // Whole runs of four words, as kernels load the low bits.
             PackFormat::Int { bits: bits @ (5 | 6), .. } => (cols * bits as usize / 32).next_multiple_of(4),
             PackFormat::Int { bits, .. } => cols * bits as usize / 32,
-            PackFormat::Iq4 => cols / 8,
+            PackFormat::Iq4 | PackFormat::Q4K => cols / 8,
         }
     }
 
@@ -223,7 +232,16 @@ impl PackFormat {
     pub fn scale_words(self, cols: usize) -> usize {
         let Some((_, group, offset)) = self.layout() else { return 0 };
         let groups = padded_cols(cols).div_ceil(group);
-        if offset { groups } else { groups.div_ceil(2) }
+        match self {
+            PackFormat::Q4K => padded_cols(cols).div_ceil(q4_k::COLUMNS) * q4_k::WORDS,
+            _ if offset => groups,
+            _ => groups.div_ceil(2),
+        }
+    }
+
+    /// u32 words of scales that are read together, and stay together in whatever order rows lie.
+    pub fn scale_unit(self) -> usize {
+        if self == PackFormat::Q4K { q4_k::WORDS } else { 1 }
     }
 
     /// Bytes of one row on the device.
@@ -237,7 +255,7 @@ impl PackFormat {
             PackFormat::F32 => 32.0,
             PackFormat::F16 | PackFormat::BF16 => 16.0,
             PackFormat::Int { bits, group, offset } => bits as f32 + if offset { 32.0 } else { 16.0 } / group as f32,
-            PackFormat::Iq4 => 4.5,
+            PackFormat::Iq4 | PackFormat::Q4K => 4.5,
         }
     }
 
@@ -250,7 +268,7 @@ impl PackFormat {
     }
 }
 
-/// `int4 g32`, `int6 g16`, `int4 g32+offset`, `iq4 g32`, `f16`.
+/// `int4 g32`, `int6 g16`, `int4 g32+offset`, `iq4 g32`, `q4_k`, `f16`.
 impl fmt::Display for PackFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -261,6 +279,7 @@ impl fmt::Display for PackFormat {
                 write!(f, "int{bits} g{group}{}", if *offset { "+offset" } else { "" })
             }
             PackFormat::Iq4 => f.write_str("iq4 g32"),
+            PackFormat::Q4K => f.write_str("q4_k"),
         }
     }
 }
@@ -272,7 +291,8 @@ impl FromStr for PackFormat {
     fn from_str(text: &str) -> Result<Self, String> {
         let groups = GROUPS.into_iter().flat_map(|group| [(group, false), (group, true)]);
         let ints = groups.flat_map(|(group, offset)| [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset }));
-        let mut formats = [PackFormat::F32, PackFormat::F16, PackFormat::BF16, PackFormat::Iq4].into_iter().chain(ints);
+        let others = [PackFormat::F32, PackFormat::F16, PackFormat::BF16, PackFormat::Iq4, PackFormat::Q4K];
+        let mut formats = others.into_iter().chain(ints);
         formats.find(|format| format.to_string() == text).ok_or_else(|| format!("unknown weight format {text:?}"))
     }
 }
@@ -291,11 +311,14 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
-    /// The same weights in [`PackFormat::widened`].
+    /// The same weights in [`PackFormat::widened`], up to the rounding of `Q4K`'s scales and offsets to f16.
     pub fn widened(&self) -> Cow<'_, PackedRows> {
         let format = self.format.widened();
         if format == self.format {
             return Cow::Borrowed(self);
+        }
+        if self.format == PackFormat::Q4K {
+            return Cow::Owned(PackedRows { format, data: self.data.clone(), scales: self.rounded_scales(), ..*self });
         }
         let mut data = Vec::with_capacity(self.rows * format.data_words(self.cols));
         for row in 0..self.rows {
@@ -304,6 +327,18 @@ impl PackedRows {
             });
         }
         Cow::Owned(PackedRows { format, data, scales: self.scales.clone(), ..*self })
+    }
+
+    /// Scale and offset of each group in a word, as f16.
+    fn rounded_scales(&self) -> Vec<u32> {
+        let mut scales = Vec::new();
+        for row in 0..self.rows {
+            self.for_each_group(row, |_, _, scale, offset| {
+                let [scale, offset] = [scale, offset].map(|step| half::f16::from_f32(step).to_bits() as u32);
+                scales.push(scale | offset << 16);
+            });
+        }
+        scales
     }
 
     /// The rows as [`Dtype::Packed`] stores them: each its data, then its scales.

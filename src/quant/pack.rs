@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct,
     gguf_blocks::Block,
-    native_format, padded_cols,
+    native_format, padded_cols, q4_k,
     round::{self, MAX_GROUP},
     unpack::load_floats,
 };
@@ -47,7 +47,7 @@ pub fn pack_rows(
     packed.scales = vec![0; rows * scale_words];
     if let Dtype::Packed(_) = dtype {
         split_rows(bytes, row_bytes, (data_words, scale_words), &mut packed.data, &mut packed.scales);
-        let fault = check_scales(&packed.scales, scale_words);
+        let fault = check_scales(format, &packed.scales, scale_words);
         return fault.map_err(|(row, reason)| format!("row {row} of {rows}: {reason}")).map(|()| packed);
     }
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
@@ -90,7 +90,7 @@ pub(crate) fn pack_into(
     }
     if let Dtype::Packed(_) = dtype {
         split_rows(bytes, row_bytes, words, data, scales);
-        return check_scales(scales, scale_words).map_err(|(_, reason)| reason.into());
+        return check_scales(format, scales, scale_words).map_err(|(_, reason)| reason.into());
     }
     for (row, (bytes, data)) in bytes.chunks_exact(row_bytes).zip(data.chunks_exact_mut(data_words)).enumerate() {
         pack_row(dtype, bytes, cols, format, data, &mut scales[row * scale_words..][..scale_words])?;
@@ -109,6 +109,10 @@ fn pack_row(
 ) -> Result<(), String> {
     if direct::move_row(dtype, bytes, data, scales) {
         return Ok(());
+    }
+    if dtype == Dtype::Q4_K {
+        // Was not moved because of a scale, which is named here.
+        return for_block_groups(dtype, bytes, 32, |_, _, _| ());
     }
     data.fill(0);
     scales.fill(0);
@@ -143,10 +147,16 @@ fn split_rows(
     }
 }
 
-/// Errors if a stored scale or offset is NaN or infinite, with its row.
-fn check_scales(scales: &[u32], scale_words: usize) -> Result<(), (usize, &'static str)> {
+/// Errors if a stored scale or offset is NaN or infinite (of `Q4K`, or beyond f16), with its row.
+fn check_scales(format: PackFormat, scales: &[u32], scale_words: usize) -> Result<(), (usize, &'static str)> {
     let finite = |word: &u32| [*word as u16, (*word >> 16) as u16].iter().all(|&bits| f16::from_bits(bits).is_finite());
-    match scales.iter().position(|word| !finite(word)) {
+    let fault = match format {
+        PackFormat::Q4K => {
+            scales.as_chunks().0.iter().position(|words| !q4_k::is_finite(words)).map(|at| at * q4_k::WORDS)
+        }
+        _ => scales.iter().position(|word| !finite(word)),
+    };
+    match fault {
         Some(at) => Err((at / scale_words.max(1), "a scale or offset is not finite")),
         None => Ok(()),
     }
@@ -210,15 +220,26 @@ fn for_float_groups(
 
 /// Moves the integers of blocks.
 fn repack_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(), String> {
+    for_block_groups(dtype, bytes, out.group, |q, scale, offset| out.push(q, scale, offset))
+}
+
+/// Calls `visit` with the integers in stored form, scale and offset of each group of a row of blocks. Errors if a scale or offset
+/// is not finite or beyond f16.
+fn for_block_groups(
+    dtype: Dtype,
+    bytes: &[u8],
+    columns: usize,
+    mut visit: impl FnMut(&[u8], f16, f16),
+) -> Result<(), String> {
     let mut block = Block::default();
-    let groups = dtype.block_len() / out.group;
+    let groups = dtype.block_len() / columns;
     for (index, bytes) in bytes.chunks_exact(dtype.block_bytes()).enumerate() {
         block.decode(dtype, bytes);
-        for (group, q) in block.q.chunks_exact(out.group).take(groups).enumerate() {
-            let name = |reason| format!("columns from {}: {reason}", (index * groups + group) * out.group);
+        for (group, q) in block.q.chunks_exact(columns).take(groups).enumerate() {
+            let name = |reason| format!("columns from {}: {reason}", (index * groups + group) * columns);
             let scale = round::finite_f16("scale", block.scales[group]).map_err(name)?;
             let offset = round::finite_f16("offset", block.offsets[group]).map_err(name)?;
-            out.push(q, scale, offset);
+            visit(q, scale, offset);
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use super::{
     gguf_blocks::Block,
     native_format,
     pack::high_bits,
-    padded_cols,
+    padded_cols, q4_k,
     round::{self, MAX_GROUP},
 };
 
@@ -25,7 +25,7 @@ pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     }
     let mut values = vec![0.0; bytes.len() / block_bytes * block_len];
     match native_format(dtype) {
-        format @ (PackFormat::Int { .. } | PackFormat::Iq4) => {
+        format @ (PackFormat::Int { .. } | PackFormat::Iq4 | PackFormat::Q4K) => {
             let group = format.group().unwrap_or(1);
             let mut block = Block::default();
             for (bytes, values) in bytes.chunks_exact(block_bytes).zip(values.chunks_exact_mut(block_len)) {
@@ -75,7 +75,7 @@ pub(super) fn load_floats(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
 #[inline]
 fn weights(format: PackFormat, q: &[u8], scale: f32, offset: f32, values: &mut [f32]) {
     match format {
-        PackFormat::Int { offset: true, .. } => {
+        PackFormat::Int { offset: true, .. } | PackFormat::Q4K => {
             for (value, &q) in values.iter_mut().zip(q) {
                 *value = scale * (q as i8) as f32 + offset;
             }
@@ -94,9 +94,6 @@ fn weights(format: PackFormat, q: &[u8], scale: f32, offset: f32, values: &mut [
     }
 }
 
-/// −0 as an f16.
-const NEGATIVE_ZERO: u16 = 0x8000;
-
 impl PackedRows {
     /// Row `row` as f32, shape `[cols]`: what the kernels compute from the packed words.
     ///
@@ -110,7 +107,7 @@ impl PackedRows {
             PackFormat::F32 => packed_floats(Dtype::F32, data, out),
             PackFormat::F16 => packed_floats(Dtype::F16, data, out),
             PackFormat::BF16 => packed_floats(Dtype::BF16, data, out),
-            PackFormat::Int { .. } | PackFormat::Iq4 => {
+            PackFormat::Int { .. } | PackFormat::Iq4 | PackFormat::Q4K => {
                 let mut groups = out.chunks_mut(self.format.group().unwrap_or(1));
                 self.for_each_group(row, |_, q, scale, offset| {
                     // The row may end before its last group of padding.
@@ -148,13 +145,14 @@ impl PackedRows {
                 PackFormat::Iq4 => pairs.for_each(|(q, stored)| *q = IQ4_LEVELS[(*stored & 15) as usize]),
                 _ => pairs.for_each(|(q, stored)| *q = (*stored as i8).wrapping_sub(zero_point)),
             }
-            let (scale, offset) = match offset {
-                true => (scales[g], (scales[g] >> 16) as u16),
+            let half = |bits: u32| f16::from_bits(bits as u16).to_f32();
+            let (scale, offset) = match self.format {
+                PackFormat::Q4K => q4_k::steps(&scales.as_chunks().0[g / 8], g % 8),
+                _ if offset => (half(scales[g]), half(scales[g] >> 16)),
                 // Adding −0 leaves every product as it is, a negative zero too.
-                false => (scales[g / 2] >> (16 * (g % 2)), NEGATIVE_ZERO),
+                _ => (half(scales[g / 2] >> (16 * (g % 2))), -0.0),
             };
-            let (scale, offset) = (f16::from_bits(scale as u16), f16::from_bits(offset));
-            visit(g, q, scale.to_f32(), offset.to_f32());
+            visit(g, q, scale, offset);
         }
     }
 }

@@ -19,7 +19,7 @@ use gemma4_wgpu::{
 };
 
 /// All formats that kernels read.
-pub const FORMATS: [PackFormat; 15] = [
+pub const FORMATS: [PackFormat; 16] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -35,6 +35,7 @@ pub const FORMATS: [PackFormat; 15] = [
     PackFormat::Int { bits: 4, group: 128, offset: true },
     PackFormat::Int { bits: 8, group: 128, offset: false },
     PackFormat::Iq4,
+    PackFormat::Q4K,
 ];
 
 /// Stored types that are laid out on the device.

@@ -37,7 +37,7 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
         let convert = Convert { cols: k, emit: Emit::Q8, over_outputs: false };
         run(gpu, &convert, &[&upload_rows(gpu, &x, k), &quants, &groups], 1, 0);
         let data = upload(gpu, &tile(&matrix.packed().data, format.data_words(k), 4));
-        let scales = upload(gpu, &tile(&matrix.packed().scales, format.scale_words(k), 1));
+        let scales = upload(gpu, &tile(&matrix.packed().scales, format.scale_words(k), format.scale_unit()));
         vec![data, scales, quants, groups, gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform")]
     };
     let as_q8 = |emit| (emit == Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>);
@@ -48,7 +48,7 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
 #[test]
 fn gated_products() {
     for gpu in devices().iter().filter(|gpu| gpu.variant().wide) {
-        for format in [PackFormat::INT4, PackFormat::Int { bits: 4, group: 32, offset: true }] {
+        for format in [PackFormat::INT4, PackFormat::Int { bits: 4, group: 32, offset: true }, PackFormat::Q4K] {
             for (n, k) in [(32, 32), (96, 416), (64, 2112)] {
                 check_gated(gpu, format, n, k);
             }

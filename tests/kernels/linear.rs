@@ -19,7 +19,7 @@ use crate::{catalogue::FORMATS, harness::*};
 
 /// Random weights in a format.
 pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
-    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 = format {
+    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 | PackFormat::Q4K = format {
         return stored_weights(format, rows, cols, seed);
     }
     let values = random(rows * cols, seed);
@@ -37,7 +37,14 @@ fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> Cp
     let data = random(rows * format.data_words(cols), seed).into_iter().map(|x| word(x) ^ word(x) >> 15);
     let steps = random(2 * rows * format.scale_words(cols), seed + 1);
     let step = |x: f32| f16::from_f32(x / 32.0).to_bits() as u32;
-    let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16).collect();
+    let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16);
+    // Of Q4_K's scales only every fourth word is made of f16, which are multiplied with up to 63.
+    let scales = scales.enumerate().map(|(at, pair)| match format {
+        PackFormat::Q4K if at % 4 > 0 => pair.wrapping_mul(0x9e37_79b9),
+        PackFormat::Q4K => step(steps[2 * at] / 63.0) | step(steps[2 * at + 1] / 63.0) << 16,
+        _ => pair,
+    });
+    let scales = scales.collect();
     CpuMatrix::new(PackedRows { format, rows, cols, data: data.collect(), scales })
 }
 
@@ -105,7 +112,7 @@ fn check(gpu: &Gpu, case: &Case) {
     let (data, scales) = match case.tiled {
         true => (
             tile(&packed.data, case.format.data_words(case.k), 4),
-            tile(&packed.scales, case.format.scale_words(case.k), 1),
+            tile(&packed.scales, case.format.scale_words(case.k), case.format.scale_unit()),
         ),
         false => (packed.data.clone(), packed.scales.clone()),
     };
@@ -286,7 +293,7 @@ fn embedding_in_parts() {
                     let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
                     let scales = &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
                     let (data, scales) = match tiled {
-                        true => (tile(data, data_words, 4), tile(scales, scale_words, 1)),
+                        true => (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit())),
                         false => (data.to_vec(), scales.to_vec()),
                     };
                     let kernel = Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
@@ -296,6 +303,29 @@ fn embedding_in_parts() {
                 assert_close("embed", gpu, &download_rows(gpu, &x, tokens.len(), hidden), &expected, 1e-6);
             }
         }
+    }
+}
+
+/// Each weight is what ggml's formula gives in f32, also where d and dmin are subnormal.
+#[test]
+fn q4_k_is_exact() {
+    let (rows, cols) = (16, 512);
+    let mut blocks: Vec<u8> = random(rows * cols / 256 * 144, 11).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+    for (index, block) in blocks.chunks_exact_mut(144).enumerate() {
+        let [d, dmin] = [1.5, 1.0].map(|x: f32| f16::from_f32(x * 2f32.powi(-(8 + index as i32 % 16))));
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        block[2..4].copy_from_slice(&dmin.to_le_bytes());
+    }
+    let expected = quant::dequantize(Dtype::Q4_K, &blocks).expect("finite weights");
+    let packed = quant::pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).expect("whole blocks");
+    let tokens: Vec<[u32; 4]> = (0..rows as u32).map(|token| [token, 0, 0, 0]).collect();
+    for gpu in devices() {
+        let kernel = Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
+        let x = zeros(gpu, rows * cols);
+        let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
+        let buffers = [&weights[0], &weights[1], &upload(gpu, &tokens), &upload(gpu, &[0u32]), &x];
+        run(gpu, &kernel, &buffers, rows, 0);
+        assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.variant());
     }
 }
 

@@ -80,7 +80,10 @@ fn repack(gpu: &Gpu, dtype: Dtype, bytes: &[u8], cols: usize, tiled: bool, slice
 fn expected(packed: &PackedRows, tiled: bool) -> [Vec<u32>; 2] {
     let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
     match tiled {
-        true => [tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, 1)],
+        true => {
+            let unit = packed.format.scale_unit();
+            [tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, unit)]
+        }
         false => [packed.data.clone(), packed.scales.clone()],
     }
 }

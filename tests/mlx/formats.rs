@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use super::tensors::{array, ids, random, values};
 use crate::common::assert_close;
 
-const FORMATS: [PackFormat; 15] = [
+const FORMATS: [PackFormat; 16] = [
     PackFormat::F32,
     PackFormat::F16,
     PackFormat::BF16,
@@ -26,16 +26,24 @@ const FORMATS: [PackFormat; 15] = [
     PackFormat::Int { bits: 4, group: 128, offset: true },
     PackFormat::Int { bits: 8, group: 128, offset: false },
     PackFormat::Iq4,
+    PackFormat::Q4K,
 ];
 
 fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
     let source = random(rows * cols, 1);
-    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 = format {
+    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 | PackFormat::Q4K = format {
         // Floats are not rounded to these.
         let word = |x: &f32| x.to_bits().wrapping_mul(0x9e37_79b9).reverse_bits();
         let step = |x: &f32| 0x0001_0001 * f16::from_f32(x / 64.0).to_bits() as u32;
         let data = source.iter().cycle().map(word).take(rows * format.data_words(cols)).collect();
-        let scales = source.iter().cycle().map(step).take(rows * format.scale_words(cols)).collect();
+        // Q4_K's scales and offsets are rounded to f16 for MLX: a power of two times a small integer is one already.
+        let factors = 0x0001_0001 * f16::from_f32(1.0 / 512.0).to_bits() as u32;
+        let scales = source.iter().cycle().enumerate().map(|(at, x)| match format {
+            PackFormat::Q4K if at % 4 == 0 => factors,
+            PackFormat::Q4K => word(x),
+            _ => step(x),
+        });
+        let scales = scales.take(rows * format.scale_words(cols)).collect();
         return PackedRows { format, rows, cols, data, scales };
     }
     let (stored, bytes): (Stored, Vec<u8>) = match format {

@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::{
     checkpoint::TensorInfo,
-    quant::{Dtype, PackFormat, pack_rows},
+    quant::{Dtype, PackFormat, PackedRows, pack_rows, q4_k_blocks},
 };
 
 const BLOCK: usize = 32;
@@ -23,6 +23,7 @@ pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
         PackFormat::Int { bits: 4, group: 32.., offset: false } => Ok(Dtype::Q4_0),
         PackFormat::Int { bits: 4, group: 32.., offset: true } => Ok(Dtype::Q4_1),
         PackFormat::Int { bits: 8, group: 32.., offset: false } => Ok(Dtype::Q8_0),
+        PackFormat::Q4K if cols.is_multiple_of(Dtype::Q4_K.block_len()) => Ok(Dtype::Q4_K),
         PackFormat::F32 => Ok(Dtype::F32),
         PackFormat::F16 => Ok(Dtype::F16),
         PackFormat::BF16 => Ok(Dtype::BF16),
@@ -32,14 +33,19 @@ pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
 
 /// The blocks of so many rows.
 pub fn convert<'a>(info: &TensorInfo, bytes: &'a [u8], rows: usize) -> Result<Cow<'a, [u8]>, String> {
-    let (Dtype::Packed(format @ PackFormat::Int { bits, offset: has_offset, .. }), &[_, cols]) =
-        (info.dtype, info.shape.as_slice())
-    else {
-        return Ok(bytes.into());
-    };
-    let packed = pack_rows(info.dtype, bytes, rows, cols, format)?;
-    let mut out = Vec::with_capacity(bytes.len());
-    for row in 0..rows {
+    let (Dtype::Packed(format), &[_, cols]) = (info.dtype, info.shape.as_slice()) else { return Ok(bytes.into()) };
+    let packed = || pack_rows(info.dtype, bytes, rows, cols, format);
+    match format {
+        PackFormat::Int { bits, offset, .. } => Ok(simple_blocks(&packed()?, bits, offset).into()),
+        PackFormat::Q4K => Ok(q4_k_blocks(&packed()?).into()),
+        _ => Ok(bytes.into()),
+    }
+}
+
+/// Blocks of 32 integers behind their scale and offset.
+fn simple_blocks(packed: &PackedRows, bits: u8, has_offset: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    for row in 0..packed.rows {
         packed.for_each_group(row, |_, q, scale, offset| {
             for q in q.chunks_exact(BLOCK) {
                 // These were f16.
@@ -59,7 +65,7 @@ pub fn convert<'a>(info: &TensorInfo, bytes: &'a [u8], rows: usize) -> Result<Co
             }
         });
     }
-    Ok(out.into())
+    out
 }
 
 #[cfg(test)]
@@ -97,6 +103,20 @@ mod tests {
             }
             assert_eq!(pack_rows(wanted, &blocks, rows, cols, format).unwrap().to_bytes(), stored);
         }
+    }
+
+    #[test]
+    fn blocks_of_q4_k_are_what_they_were() {
+        let (rows, cols) = (2, 512);
+        let blocks: Vec<u8> = (0..rows * cols / 256 * 144)
+            .map(|i| [0x11, 0x2c, 0xe3, 0xb1].get(i % 144).copied().unwrap_or((i * i / 5 + i) as u8))
+            .collect();
+        let stored = pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).unwrap().to_bytes();
+        let info = TensorInfo { dtype: Dtype::Packed(PackFormat::Q4K), shape: vec![rows, cols] };
+        assert_eq!(block_type(&info), Ok(Dtype::Q4_K));
+        assert_eq!(*convert(&info, &stored, rows).unwrap(), blocks);
+        let narrow = TensorInfo { shape: vec![rows, 96], ..info };
+        assert!(block_type(&narrow).unwrap_err().contains("q4_k"));
     }
 
     #[test]

@@ -57,11 +57,14 @@ impl Repack {
     }
 
     fn blocks(&self, wgsl: Wgsl) -> Wgsl {
-        if self.dtype == Dtype::Q6_K {
-            return wgsl
-                .uint("LOW_FOURS", self.cols / 32)
-                .part(include_str!("../../../shaders/common/half_bits.wgsl"))
-                .part(include_str!("../../../shaders/repack_q6_k.wgsl"));
+        let halves = include_str!("../../../shaders/common/half_bits.wgsl");
+        match self.dtype {
+            Dtype::Q4_K => return wgsl.part(halves).part(include_str!("../../../shaders/repack_q4_k.wgsl")),
+            Dtype::Q6_K => {
+                let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
+                return wgsl.part(include_str!("../../../shaders/repack_q6_k.wgsl"));
+            }
+            _ => {}
         }
         let group_words = self.format().data_words(32);
         let wgsl = wgsl
@@ -71,9 +74,6 @@ impl Repack {
             .bool("OFFSET", matches!(self.format(), PackFormat::Int { offset: true, .. }));
         let wgsl = match self.dtype {
             Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/common/blocks_bytes.wgsl")),
-            Dtype::Q4_K => wgsl
-                .part(include_str!("../../../shaders/common/half_bits.wgsl"))
-                .part(include_str!("../../../shaders/common/blocks_q4_k.wgsl")),
             _ => wgsl.part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
         };
         wgsl.part(include_str!("../../../shaders/repack_blocks.wgsl"))
