@@ -70,13 +70,14 @@ fn group_product(quants: vec4<u32>, scale: f32, group: u32) -> f32 {
     let hi = x_quants[group * 2u + 1u];
     let even = quants & vec4<u32>(0x0f0f0f0fu);
     let odd = (quants >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-    var sum = dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
+    // See group_int4.wgsl.
+    var sum = 0x4b400000i + dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
     sum += dot4I8Packed(even.y, lo.z) + dot4I8Packed(odd.y, lo.w);
     sum += dot4I8Packed(even.z, hi.x) + dot4I8Packed(odd.z, hi.y);
     sum += dot4I8Packed(even.w, hi.z) + dot4I8Packed(odd.w, hi.w);
     let x = x_groups[group];
     // Zero lies at 8.
-    return scale * (x.x * f32(sum) - x.y);
+    return scale * (x.x * (bitcast<f32>(sum) - 12582912.0) - x.y);
 }
 
 fn four_words(word: u32) -> vec4<u32> {

@@ -5,8 +5,8 @@
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS / 16, SCALE_WORDS, 16]
-@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
-@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [M, COLS / 16], 16 int8 in each
+@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [M, COLS / 32]: scale, scale · sum
 @group(0) @binding(4) var<uniform> step: Step;
 
 const GROUPS: u32 = COLS / 32u;
@@ -28,7 +28,8 @@ fn main(
     if block * TILE_ROWS >= ROWS {
         return;
     }
-    // Tiles past the end repeat the last one and are not kept, activation rows past the end likewise.
+    // Tiles past the end repeat the last one and are not kept. Activation rows past the end are whatever lies there, and their sums
+    // are not kept either: M addresses that depend on a number of rows would take longer than the loads.
     var weight_rows = array<u32, STACK>();
     for (var s = 0u; s < STACK; s++) { // unrolled
         weight_rows[s] = min(first_row(block, tile * STACK + s), ROWS - 16u) + lane;
@@ -41,11 +42,10 @@ fn main(
             weights[s] = load_group(weight_rows[s], g);
         }
         for (var m = 0u; m < M; m++) { // unrolled
-            let row = min(m, rows - 1u);
-            let at = row * (COLS / 16u) + g * 2u;
+            let at = m * (COLS / 16u) + g * 2u;
             let lo = x[at];
             let hi = x[at + 1u];
-            let x_group = x_groups[row * GROUPS + g];
+            let x_group = x_groups[m * GROUPS + g];
             for (var s = 0u; s < STACK; s++) { // unrolled
                 sums[m * STACK + s] += product(weights[s], lo, hi, x_group);
             }

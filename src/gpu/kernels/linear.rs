@@ -201,7 +201,7 @@ impl Kernel for MatmulLanes {
 }
 
 /// [`MatvecQ8`] for devices whose subgroups all have one size, with K split over a workgroup's
-/// subgroups, for up to `m` activation rows at once. Bindings: data, scales, x, its groups, step, y.
+/// subgroups, for up to `m` activation rows at once. Bindings: data, scales, x, its groups, both with room for `m` rows, step, y.
 #[derive(Debug, Clone, Copy)]
 pub struct MatvecQ8Split {
     pub linear: Linear,
@@ -234,7 +234,7 @@ impl MatvecQ8Split {
             (true, 1, true) => (512, 1),
             (true, 1, false) => (256, 1),
             (true, _, true) => (512, 2),
-            (true, _, false) => (256, 4),
+            (true, _, false) => (256, 2),
             (false, 1, _) => (256, 1),
             (false, ..) => (128, 2),
         }
