@@ -47,6 +47,13 @@ pub(super) fn set_words(config: &ModelConfig) -> usize {
     Chain::set_words(config.hidden_size, attention, widest(|layer| layer.intermediate_size))
 }
 
+/// For each of so many chained kernels (at least two) the set of words it uses, and the one it empties: that of the next kernel, or of the
+/// next step's first. In a ring of an odd number the last one has a set of its own.
+fn sets_in_turns(count: usize) -> Vec<[usize; 2]> {
+    let set = |place: usize| if place + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { place % 2 };
+    (0..count).map(|place| [set(place), set((place + 1) % count)]).collect()
+}
+
 impl Model {
     /// The kernel from layer `index`'s attention to the next one's; `None` where it cannot be used.
     pub(super) fn chain(&self, index: usize) -> Option<Chain> {
@@ -135,16 +142,13 @@ impl Model {
         self.gpu.compile_together(&sources.into_iter().collect::<Vec<_>>())
     }
 
-    /// Tells each chained kernel which set of words its workgroups use and which they empty for the next one, the last one for the
-    /// next step's first; and empties all. In a ring of an odd number the last one has a set of its own.
+    /// Tells each chained kernel which set of words its workgroups use and which they empty, and empties all.
     fn share_exchange(&self, workgroups: usize) {
         let chained: Vec<usize> =
             (0..self.layers.len()).filter(|index| self.chain_of(*index, workgroups).is_some()).collect();
-        let last = chained.len() - 1;
-        let set = |place: usize| if place == last && last.is_multiple_of(2) { 2 } else { place % 2 };
-        for (place, &index) in chained.iter().enumerate() {
-            let sets = [set(place), set(if place == last { 0 } else { place + 1 })].map(|set| set as f32);
-            self.gpu.queue().write_buffer(&self.layers[index].scalar, 4, bytemuck::cast_slice(&sets));
+        for (index, sets) in chained.iter().zip(sets_in_turns(chained.len())) {
+            let sets = sets.map(|set| set as f32);
+            self.gpu.queue().write_buffer(&self.layers[*index].scalar, 4, bytemuck::cast_slice(&sets));
         }
         self.empty_exchange();
     }
@@ -167,5 +171,22 @@ impl Model {
         gpu.queue().write_buffer(fault, 0, &[0; 16]);
         self.empty_exchange();
         Ok(words[0] == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_set_is_emptied_just_before_its_turn() {
+        for count in 2..10 {
+            let sets = sets_in_turns(count);
+            for (place, [used, emptied]) in sets.iter().enumerate() {
+                assert_ne!(used, emptied, "{place} of {count}");
+                assert_eq!(*emptied, sets[(place + 1) % count][0], "{place} of {count}");
+                assert!(*used < Chain::SETS);
+            }
+        }
     }
 }

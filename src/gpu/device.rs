@@ -1,24 +1,17 @@
-//! An open device: buffers, pipelines, dispatches, and errors turned into [`Error::Device`].
+//! An open device: buffers, and errors turned into [`Error::Device`].
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use web_time::{Duration, Instant};
-
 use super::{
     adapter::{self, AdapterFacts, DeviceOptions, Variant},
     buffers::{GpuBuffer, MemoryTally, mapped_storage},
-    grid::{Extent, Grid, StepSize},
-    kernels::Cost,
+    dispatch::KernelSource,
     pipeline_cache::{PipelineCache, PipelineStats},
 };
 use crate::{Error, Result};
-
-/// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups, which browsers cannot see.
-const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
 
 /// Bytes of cache without which fetching weights ahead would throw out what is needed sooner.
 const PREFETCH_CACHE: u64 = 16 << 20;
@@ -26,63 +19,19 @@ const PREFETCH_CACHE: u64 = 16 << 20;
 /// Becomes ready when submitted work is done.
 pub(super) type Done = futures_channel::oneshot::Receiver<()>;
 
-/// How a kernel uses one of its bindings; binding n is entry n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Binding {
-    Read,
-    ReadWrite,
-    Uniform,
-}
-
-/// A kernel's complete WGSL, entry point `main`, and its bindings in group 0.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct KernelSource {
-    pub name: &'static str,
-    pub wgsl: String,
-    pub bindings: Vec<Binding>,
-}
-
-/// A kernel bound to its buffers, ready to be encoded any number of times.
-pub struct Dispatch {
-    pub(super) name: &'static str,
-    pub(super) cost: Cost,
-    pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    grid: Grid,
-}
-
-impl Dispatch {
-    /// Rows of activations that it takes in a step of this size.
-    pub(super) fn rows(&self, step: StepSize) -> usize {
-        let by_output = |extent: &Extent| matches!(extent, Extent::Outputs | Extent::OutputTiles(_));
-        if self.grid.0.iter().any(by_output) || step.rows == 0 { step.outputs } else { step.rows }
-    }
-
-    /// Encodes the dispatch for a step of this size.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
-        let [x, y, z] = self.grid.0.map(|extent| extent.count(step));
-        if x * y * z == 0 {
-            return;
-        }
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(x, y, z);
-    }
-}
-
-struct Inner {
+pub(super) struct Inner {
     facts: AdapterFacts,
-    variant: Variant,
+    pub(super) variant: Variant,
     /// The user's word on [`Variant::chain`].
     asked_to_chain: bool,
-    device: wgpu::Device,
+    pub(super) device: wgpu::Device,
     queue: wgpu::Queue,
     tally: Arc<MemoryTally>,
     /// First error that the device reported by itself.
     fault: Arc<Mutex<Option<String>>>,
-    pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
-    pipeline_stats: Mutex<PipelineStats>,
-    pipeline_cache: Option<PipelineCache>,
+    pub(super) pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
+    pub(super) pipeline_stats: Mutex<PipelineStats>,
+    pub(super) pipeline_cache: Option<PipelineCache>,
 }
 
 impl Drop for Inner {
@@ -102,7 +51,7 @@ impl Inner {
 
 /// An open device with its queue, kernel variant and pipelines. Cheap to clone.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu(pub(super) Arc<Inner>);
 
 impl Gpu {
     /// Opens an adapter with all the features and limits that kernels can use.
@@ -284,94 +233,6 @@ impl Gpu {
         Ok(buffer_size(bytes))
     }
 
-    /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been done.
-    ///
-    /// Errors: a kernel that the driver refuses.
-    pub fn dispatch(&self, kernel: &KernelSource, buffers: &[&wgpu::Buffer], grid: Grid) -> Result<Dispatch> {
-        debug_assert_eq!(kernel.bindings.len(), buffers.len(), "{}", kernel.name);
-        let pipeline = self.pipeline(kernel)?;
-        let entries: Vec<_> = (0u32..)
-            .zip(buffers)
-            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
-            .collect();
-        let bind_group = self.0.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.name),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        self.check()?;
-        Ok(Dispatch { name: kernel.name, cost: Cost::default(), pipeline, bind_group, grid })
-    }
-
-    fn pipeline(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {
-        if let Some(pipeline) = lock(&self.0.pipelines).get(kernel) {
-            return Ok(pipeline.clone());
-        }
-        let begin = Instant::now();
-        let pipeline = self.compile(kernel);
-        self.keep(kernel, pipeline.clone(), begin.elapsed())?;
-        Ok(pipeline)
-    }
-
-    /// Keeps a pipeline that took so long to make.
-    fn keep(&self, kernel: &KernelSource, pipeline: wgpu::ComputePipeline, time: Duration) -> Result<()> {
-        self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
-        let cached = self.0.pipeline_cache.as_ref().is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
-        lock(&self.0.pipeline_stats).add(time, cached);
-        lock(&self.0.pipelines).insert(kernel.clone(), pipeline);
-        Ok(())
-    }
-
-    /// Compiles kernels at the same time, each on a thread of its own: for few that take long.
-    ///
-    /// Errors: a kernel that the driver refuses.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn compile_together(&self, kernels: &[KernelSource]) -> Result<()> {
-        let begin = Instant::now();
-        let pipelines: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()
-        });
-        // What they took together counts once.
-        let time = begin.elapsed() / kernels.len().max(1) as u32;
-        kernels.iter().zip(pipelines).try_for_each(|(kernel, pipeline)| self.keep(kernel, pipeline, time))
-    }
-
-    fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {
-        let device = &self.0.device;
-        let wgsl = match cfg!(target_arch = "wasm32") && kernel.wgsl.contains("subgroup_invocation_id") {
-            true => Cow::Owned(format!("{BROWSER_SUBGROUPS}{}", kernel.wgsl)),
-            false => Cow::Borrowed(kernel.wgsl.as_str()),
-        };
-        let source = wgpu::ShaderSource::Wgsl(wgsl);
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
-        let module = match self.0.variant.checks {
-            true => device.create_shader_module(descriptor),
-            // SAFETY: the kernels are this crate's own; their loops end and their indexes stay inside the buffers,
-            // which the tests verify by running every kernel with checks on and off.
-            false => unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) },
-        };
-        let entries: Vec<_> = (0u32..).zip(&kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&layout)],
-            ..Default::default()
-        });
-        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: self.0.pipeline_cache.as_ref().map(|cache| &cache.cache),
-        })
-    }
-
     /// Completes when the device has done all that was submitted up to now, if something polls it (a browser does).
     pub(super) fn done(&self) -> Done {
         let (done, waiting) = futures_channel::oneshot::channel();
@@ -463,20 +324,6 @@ pub(super) fn buffer_size(bytes: u64) -> u64 {
     bytes.max(16).checked_next_multiple_of(16).unwrap_or(bytes)
 }
 
-fn layout_entry(binding: u32, access: Binding) -> wgpu::BindGroupLayoutEntry {
-    let ty = match access {
-        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-        Binding::Uniform => wgpu::BufferBindingType::Uniform,
-    };
-    wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    }
-}
-
 /// Keeps the first error that the device reports outside a call's own result.
 fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
     let store = |fault: &Mutex<Option<String>>, text: String| {
@@ -506,6 +353,6 @@ pub(super) fn one_line(error: &dyn std::error::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

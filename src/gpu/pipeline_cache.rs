@@ -13,7 +13,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::device::KernelSource;
+use super::dispatch::KernelSource;
 
 /// What a file begins with; the SHA-256 of all that follows it comes next.
 const MAGIC: &[u8] = b"gemma4-wgpu pipelines 1\n";

@@ -1,0 +1,163 @@
+//! Kernels of a device: their pipelines, and dispatches that are bound to buffers.
+
+use std::borrow::Cow;
+
+use web_time::{Duration, Instant};
+
+use super::{
+    device::{Gpu, lock},
+    grid::{Extent, Grid, StepSize},
+    kernels::Cost,
+};
+use crate::{Error, Result};
+
+/// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups, which browsers cannot see.
+const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
+
+/// How a kernel uses one of its bindings; binding n is entry n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    Read,
+    ReadWrite,
+    Uniform,
+}
+
+/// A kernel's complete WGSL, entry point `main`, and its bindings in group 0.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KernelSource {
+    pub name: &'static str,
+    pub wgsl: String,
+    pub bindings: Vec<Binding>,
+}
+
+/// A kernel bound to its buffers, ready to be encoded any number of times.
+pub struct Dispatch {
+    pub(super) name: &'static str,
+    pub(super) cost: Cost,
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: Grid,
+}
+
+impl Dispatch {
+    /// Rows of activations that it takes in a step of this size.
+    pub(super) fn rows(&self, step: StepSize) -> usize {
+        let by_output = |extent: &Extent| matches!(extent, Extent::Outputs | Extent::OutputTiles(_));
+        if self.grid.0.iter().any(by_output) || step.rows == 0 { step.outputs } else { step.rows }
+    }
+
+    /// Encodes the dispatch for a step of this size.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
+        let [x, y, z] = self.grid.0.map(|extent| extent.count(step));
+        if x * y * z == 0 {
+            return;
+        }
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+impl Gpu {
+    /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been done.
+    ///
+    /// Errors: a kernel that the driver refuses.
+    pub fn dispatch(&self, kernel: &KernelSource, buffers: &[&wgpu::Buffer], grid: Grid) -> Result<Dispatch> {
+        debug_assert_eq!(kernel.bindings.len(), buffers.len(), "{}", kernel.name);
+        let pipeline = self.pipeline(kernel)?;
+        let entries: Vec<_> = (0u32..)
+            .zip(buffers)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        let bind_group = self.0.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        });
+        self.check()?;
+        Ok(Dispatch { name: kernel.name, cost: Cost::default(), pipeline, bind_group, grid })
+    }
+
+    fn pipeline(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = lock(&self.0.pipelines).get(kernel) {
+            return Ok(pipeline.clone());
+        }
+        let begin = Instant::now();
+        let pipeline = self.compile(kernel);
+        self.keep(kernel, pipeline.clone(), begin.elapsed())?;
+        Ok(pipeline)
+    }
+
+    /// Keeps a pipeline that took so long to make.
+    fn keep(&self, kernel: &KernelSource, pipeline: wgpu::ComputePipeline, time: Duration) -> Result<()> {
+        self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
+        let cached = self.0.pipeline_cache.as_ref().is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
+        lock(&self.0.pipeline_stats).add(time, cached);
+        lock(&self.0.pipelines).insert(kernel.clone(), pipeline);
+        Ok(())
+    }
+
+    /// Compiles kernels at the same time, each on a thread of its own: for few that take long.
+    ///
+    /// Errors: a kernel that the driver refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn compile_together(&self, kernels: &[KernelSource]) -> Result<()> {
+        let begin = Instant::now();
+        let pipelines: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()
+        });
+        // What they took together counts once.
+        let time = begin.elapsed() / kernels.len().max(1) as u32;
+        kernels.iter().zip(pipelines).try_for_each(|(kernel, pipeline)| self.keep(kernel, pipeline, time))
+    }
+
+    fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {
+        let device = &self.0.device;
+        let wgsl = match cfg!(target_arch = "wasm32") && kernel.wgsl.contains("subgroup_invocation_id") {
+            true => Cow::Owned(format!("{BROWSER_SUBGROUPS}{}", kernel.wgsl)),
+            false => Cow::Borrowed(kernel.wgsl.as_str()),
+        };
+        let source = wgpu::ShaderSource::Wgsl(wgsl);
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
+        let module = match self.0.variant.checks {
+            true => device.create_shader_module(descriptor),
+            // SAFETY: the kernels are this crate's own; their loops end and their indexes stay inside the buffers,
+            // which the tests verify by running every kernel with checks on and off.
+            false => unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) },
+        };
+        let entries: Vec<_> = (0u32..).zip(&kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: self.0.pipeline_cache.as_ref().map(|cache| &cache.cache),
+        })
+    }
+}
+
+fn layout_entry(binding: u32, access: Binding) -> wgpu::BindGroupLayoutEntry {
+    let ty = match access {
+        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+    };
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
