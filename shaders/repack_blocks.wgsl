@@ -1,10 +1,8 @@
 // Blocks of a file to words of data and scales, two groups of 32 weights an invocation. What a block is, a fragment says:
-// `group_step`, the f16 scale and above it the offset of a group, and `group_four`, four of its words of data.
+// `group_step`, the f16 scale and above it the offset of a group, and `write_group`, its words of data.
 
 fn repack_group(unit: Unit, group: u32) -> u32 {
-    for (var four = 0u; four < GROUP_FOURS; four++) {
-        data[data_four(unit.place, group * GROUP_FOURS + four)] = group_four(unit.byte, group, four);
-    }
+    write_group(unit, group);
     let step = group_step(unit.byte, group);
     if has_infinite_half(step) {
         note_fault(unit);

@@ -122,8 +122,9 @@ fn store(dtype: Dtype, values: &[u8], rows: usize, cols: usize) -> Vec<u8> {
             let len = dtype.bytes_of(cols).unwrap() * rows;
             let mut bytes: Vec<u8> = values.iter().step_by(2).copied().cycle().take(len).collect();
             let steps: &[f32] = match dtype {
-                Dtype::Q4_1 => &[0.004, -0.03],
-                Dtype::Q4_K => &[0.0001, 0.0007],
+                Dtype::Q4_1 | Dtype::Q5_1 => &[0.004, -0.03],
+                Dtype::Q4_K | Dtype::Q5_K => &[0.0001, 0.0007],
+                Dtype::IQ4_NL | Dtype::IQ4_XS => &[0.0002],
                 _ => &[0.004],
             };
             let at = if dtype == Dtype::Q6_K { 208 } else { 0 };
@@ -154,8 +155,8 @@ impl TensorSource for Stored {
 }
 
 /// Bits of the logits of some tokens, one at a time and together.
-fn logits(source: &dyn TensorSource, tokens: &[u32], way: Way) -> Vec<u32> {
-    let mut backend = load_gpu(source, &OPTIONS, kernels(way)).unwrap();
+fn logits(source: &dyn TensorSource, quantize: Quantize, tokens: &[u32], way: Way) -> Vec<u32> {
+    let mut backend = load_gpu(source, &LoadOptions { quantize, ..OPTIONS }, kernels(way)).unwrap();
     let mut bits = Vec::new();
     for chunk in [1, tokens.len()] {
         let sequence = backend.open_sequence().unwrap();
@@ -168,9 +169,13 @@ fn logits(source: &dyn TensorSource, tokens: &[u32], way: Way) -> Vec<u32> {
 }
 
 fn assert_same(source: &dyn TensorSource, tokens: &[u32], what: &str) {
-    let packed = logits(source, tokens, Way::Packed);
+    assert_same_as(source, Quantize::None, tokens, what);
+}
+
+fn assert_same_as(source: &dyn TensorSource, quantize: Quantize, tokens: &[u32], what: &str) {
+    let packed = logits(source, quantize, tokens, Way::Packed);
     for way in OTHER_WAYS {
-        assert!(logits(source, tokens, way) == packed, "{what}, {way:?}");
+        assert!(logits(source, quantize, tokens, way) == packed, "{what}, {way:?}");
     }
 }
 
@@ -181,14 +186,18 @@ fn all_ways_give_the_same_logits() {
         (Dtype::Q4_0, Dtype::Q8_0),
         (Dtype::Q4_1, Dtype::Q4_K),
         (Dtype::Q4_K, Dtype::Q6_K),
-        // One of them is packed by the host.
         (Dtype::Q5_0, Dtype::F16),
+        (Dtype::Q5_K, Dtype::IQ4_XS),
+        (Dtype::IQ4_NL, Dtype::Q5_1),
         (Dtype::BF16, Dtype::F32),
         (int(4, 32, false), int(8, 32, false)),
         (int(4, 32, true), int(8, 16, false)),
     ] {
         assert_same(&Stored::new(83, linear, embedding), &TOKENS, &format!("{linear}, {embedding}"));
     }
+    // What is quantized, the host packs; the embedding keeps its format.
+    let source = Stored::new(83, Dtype::BF16, Dtype::Q8_0);
+    assert_same_as(&source, Quantize::Int4, &TOKENS, "quantized while it is loaded");
     assert_same(&Checkpoint::demo().unwrap(), &TOKENS, "demo");
 }
 

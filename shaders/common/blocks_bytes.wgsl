@@ -4,6 +4,9 @@ fn group_step(row_byte: u32, group: u32) -> u32 {
     return stored_word(row_byte + group * BLOCK_BYTES) & 0xffffu;
 }
 
-fn group_four(row_byte: u32, group: u32, four: u32) -> vec4<u32> {
-    return stored_four(row_byte + group * BLOCK_BYTES + 2u + 16u * four);
+fn write_group(unit: Unit, group: u32) {
+    let block = unit.byte + group * BLOCK_BYTES;
+    for (var four = 0u; four < 2u; four++) {
+        data[data_four(unit.place, group * 2u + four)] = stored_four(block + 2u + 16u * four);
+    }
 }

@@ -6,7 +6,9 @@ use super::{Dtype, q4_k};
 /// for other types, nor where a scale or offset is not finite or beyond f16, which whoever packs it in small steps can name.
 pub(super) fn move_row(dtype: Dtype, bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
     match dtype {
-        Dtype::Q4_0 => move_halves::<18, 4>(bytes, data, scales, |bytes, words| *words = nibble_words(bytes)),
+        Dtype::Q4_0 | Dtype::IQ4_NL => {
+            move_halves::<18, 4>(bytes, data, scales, |bytes, words| *words = nibble_words(bytes))
+        }
         Dtype::Q8_0 => move_halves::<34, 8>(bytes, data, scales, byte_words),
         Dtype::Q4_1 => move_q4_1(bytes, data, scales),
         Dtype::Q4_K => move_q4_k(bytes, data, scales),

@@ -39,12 +39,17 @@ pub const FORMATS: [PackFormat; 16] = [
 ];
 
 /// Stored types that are laid out on the device.
-pub const STORED: [Dtype; 12] = [
+pub const STORED: [Dtype; 17] = [
     Dtype::Q4_0,
     Dtype::Q4_1,
     Dtype::Q8_0,
     Dtype::Q4_K,
+    Dtype::Q5_0,
+    Dtype::Q5_1,
+    Dtype::Q5_K,
     Dtype::Q6_K,
+    Dtype::IQ4_NL,
+    Dtype::IQ4_XS,
     Dtype::F32,
     Dtype::F16,
     Dtype::BF16,

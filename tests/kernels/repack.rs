@@ -124,7 +124,10 @@ fn what_cannot_be_held_is_noted() {
         let row_bytes = dtype.bytes_of(cols).unwrap();
         let (first_step, step_count) = match dtype {
             Dtype::Packed(format) => (4 * format.data_words(cols), 1),
-            _ => (step_byte(dtype), if matches!(dtype, Dtype::Q4_1 | Dtype::Q4_K) { 2 } else { 1 }),
+            _ => (
+                step_byte(dtype),
+                if matches!(dtype, Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4_K | Dtype::Q5_K) { 2 } else { 1 },
+            ),
         };
         let size = if dtype == Dtype::F32 { 4 } else { 2 };
         // The row's first step (or float) and its last.
@@ -156,18 +159,21 @@ fn what_cannot_be_held_is_noted() {
 #[test]
 fn a_scale_beyond_f16_is_noted() {
     let gpu = &devices()[0];
-    let mut bytes = stored(Dtype::Q4_K, 3, 512, 9);
-    let at = Dtype::Q4_K.bytes_of(512).unwrap();
-    bytes[at..at + 2].copy_from_slice(&f16::MAX.to_le_bytes());
-    bytes[at + 4] = 2;
-    assert!(pack_rows(Dtype::Q4_K, &bytes, 3, 512, native_format(Dtype::Q4_K)).is_err());
-    let [.., faults] = repack(gpu, Dtype::Q4_K, &bytes, 512, false, 3);
-    assert_eq!(faults[2], 1001);
+    for dtype in [Dtype::Q4_K, Dtype::Q5_K, Dtype::IQ4_XS] {
+        let mut bytes = stored(dtype, 3, 512, 9);
+        let at = dtype.bytes_of(512).unwrap();
+        bytes[at..at + 2].copy_from_slice(&f16::MAX.to_le_bytes());
+        // The next bytes: a minimum's factor or upper bits of scales, 0; a scale of 2, or 30 below 0.
+        bytes[at + 2..at + 5].copy_from_slice(&[0, 0, 2]);
+        assert!(pack_rows(dtype, &bytes, 3, 512, native_format(dtype)).is_err(), "{dtype}");
+        let [.., faults] = repack(gpu, dtype, &bytes, 512, false, 3);
+        assert_eq!(faults[2], 1001, "{dtype}");
+    }
 }
 
 #[test]
 fn only_what_keeps_its_format_is_laid_out_on_the_device() {
     assert!(!Repack::supports(Dtype::BF16, PackFormat::INT4));
-    assert!(!Repack::supports(Dtype::Q5_K, native_format(Dtype::Q5_K)));
+    assert!(!Repack::supports(Dtype::Q5_K, PackFormat::INT8));
     assert!(!Repack::supports(Dtype::Packed(PackFormat::F16), PackFormat::F16));
 }

@@ -29,10 +29,9 @@ impl Repack {
     /// Whether there is a kernel for rows stored as `dtype` that are to be `format`.
     pub fn supports(dtype: Dtype, format: PackFormat) -> bool {
         let is_known = match dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => true,
-            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q8_0 | Dtype::Q4_K | Dtype::Q6_K => true,
             Dtype::Packed(PackFormat::Int { bits, .. }) => bits == 4 || bits == 8,
-            _ => false,
+            Dtype::Packed(_) => false,
+            _ => true,
         };
         is_known && format == native_format(dtype)
     }
@@ -66,15 +65,27 @@ impl Repack {
             }
             _ => {}
         }
-        let group_words = self.format().data_words(32);
         let wgsl = wgsl
             .uint("BLOCK_BYTES", self.dtype.block_bytes())
             .uint("GROUPS", self.cols / 32)
-            .uint("GROUP_FOURS", group_words / 4)
             .bool("OFFSET", matches!(self.format(), PackFormat::Int { offset: true, .. }));
+        let nibbles = include_str!("../../../shaders/common/nibble_words.wgsl");
+        let fifths = include_str!("../../../shaders/common/fifth_words.wgsl");
+        let step = include_str!("../../../shaders/common/plain_step.wgsl");
         let wgsl = match self.dtype {
             Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/common/blocks_bytes.wgsl")),
-            _ => wgsl.part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
+            Dtype::IQ4_XS => {
+                wgsl.part(halves).part(nibbles).part(include_str!("../../../shaders/common/blocks_iq4_xs.wgsl"))
+            }
+            Dtype::Q5_0 | Dtype::Q5_1 => wgsl
+                .part(step)
+                .part(nibbles)
+                .part(fifths)
+                .part(include_str!("../../../shaders/common/blocks_fifths.wgsl")),
+            Dtype::Q5_K => {
+                wgsl.part(halves).part(fifths).part(include_str!("../../../shaders/common/blocks_q5_k.wgsl"))
+            }
+            _ => wgsl.part(step).part(nibbles).part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
         };
         wgsl.part(include_str!("../../../shaders/repack_blocks.wgsl"))
     }

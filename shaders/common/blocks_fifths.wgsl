@@ -1,0 +1,21 @@
+// Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles. Without an offset they are stored with 16 added: with its
+// fifth bit turned round a weight is a number in two's complement.
+
+// Every fourth bit, side by side.
+fn fourth_bits(bits: u32) -> u32 {
+    var found = bits & 0x11111111u;
+    found = (found | (found >> 3u)) & 0x03030303u;
+    found = (found | (found >> 6u)) & 0x000f000fu;
+    return (found | (found >> 12u)) & 0xffu;
+}
+
+fn write_group(unit: Unit, group: u32) {
+    let at = unit.byte + group * BLOCK_BYTES + select(2u, 4u, OFFSET);
+    data[data_four(unit.place, group)] = nibble_words(stored_four(at + 4u));
+    let bits = stored_word(at) ^ select(0xffffffffu, 0u, OFFSET);
+    var word = 0u;
+    for (var byte = 0u; byte < 4u; byte++) {
+        word |= fourth_bits(bits >> byte) << (8u * byte);
+    }
+    write_fifths(unit, group, word);
+}
