@@ -102,6 +102,30 @@ fn compressed_tensors_of_both_kinds() {
     );
 }
 
+/// Groups of several widths, whose targets are a class, patterns and a name that a pattern fits too.
+#[test]
+fn compressed_tensors_of_several_widths() {
+    equals_its_producer(
+        "compressed_tensors_mixed",
+        &[
+            ("layers.0.self_attn.q_proj.weight", "int4 g32"),
+            ("layers.0.self_attn.k_proj.weight", "int8 g32"),
+            ("layers.0.self_attn.v_proj.weight", "int4 g32"),
+            ("layers.0.mlp.down_proj.weight", "int8 g32"),
+        ],
+    );
+    let targets = |targets: Value| {
+        let change = move |c: &mut Value| {
+            c["quantization_config"]["config_groups"]["group_1"]["targets"] = targets.clone();
+        };
+        spoiled("compressed_tensors_mixed", change, same)
+    };
+    assert_names(&targets(json!(["re:(?<=k)_proj"])), &["unsupported", "(?<=k)_proj"]);
+    assert_names(&targets(json!([4])), &["targets", "not names"]);
+    let nobody = |c: &mut Value| c["quantization_config"]["config_groups"]["group_0"]["targets"] = json!(["Conv2d"]);
+    assert_names(&spoiled("compressed_tensors_mixed", nobody, same), &["tensor", "no group of config_groups"]);
+}
+
 #[test]
 fn torchao_as_executorch_writes_it() {
     let checkpoint = equals_its_producer(
@@ -287,7 +311,8 @@ fn scales_that_are_not_finite_are_named_when_read() {
     assert_eq!(checkpoint.info(name).unwrap().dtype, Dtype::Packed(format));
 }
 
-const FIXTURES: [&str; 4] = ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "torchao"];
+const FIXTURES: [&str; 5] =
+    ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "compressed_tensors_mixed", "torchao"];
 
 /// Opens the files and reads every matrix: errors are fine, panics are not.
 fn exercise(config: &[u8], weights: &[u8]) {

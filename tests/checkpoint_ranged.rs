@@ -88,7 +88,7 @@ fn safetensors_and_gguf_equal_their_mapped_selves() {
 
 #[test]
 fn integers_of_other_programs_equal_their_mapped_selves() {
-    for form in ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "torchao"] {
+    for form in ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "compressed_tensors_mixed", "torchao"] {
         let directory = format!("tests/fixtures/import/{form}");
         let mapped = Checkpoint::open(&directory).unwrap();
         let names = ["config.json", "model.safetensors"];

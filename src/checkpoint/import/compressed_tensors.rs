@@ -1,6 +1,8 @@
 //! compressed-tensors, `pack-quantized`: `weight_packed` of I32 words, `weight_scale`, `weight_shape` and, where the
 //! integers have zero points, `weight_zero_point`. Sizes follow from the tensors' shapes.
 
+use regex::Regex;
+
 use super::{FLOATS, Imported, Parts, part, table};
 use crate::{
     Error, Result,
@@ -14,8 +16,42 @@ pub(super) const SUFFIXES: &[&str] =
 
 /// What config.json says of the weights.
 pub(in super::super) struct Settings {
-    /// Bits of the groups of modules.
-    bits: Vec<usize>,
+    groups: Vec<Group>,
+}
+
+/// Modules that are quantized alike.
+struct Group {
+    bits: usize,
+    targets: Vec<Target>,
+}
+
+/// Which modules: the library prefers a group that names one to a group with a pattern, and that to one for a class
+/// (`match_targets`; patterns in the order of their text).
+struct Target {
+    /// A module's name, a class, or `re:` and a pattern.
+    text: String,
+    /// Fits from the name's beginning on.
+    pattern: Option<Regex>,
+}
+
+impl Target {
+    fn of(value: &serde_json::Value) -> Result<Target> {
+        let text = value.as_str().ok_or_else(|| Error::Config("targets of compressed-tensors are not names".into()))?;
+        let pattern = text.strip_prefix("re:").map(|pattern| Regex::new(&format!("^(?:{pattern})")));
+        let unknown = |_| refuse(format!("the target {}, no regular expression known here", quoted(text)));
+        Ok(Target { text: text.to_owned(), pattern: pattern.transpose().map_err(unknown)? })
+    }
+
+    /// How well it fits a module, which is a linear layer: the less the better.
+    fn rank(&self, module: &str) -> Option<(usize, &str)> {
+        let kind = match &self.pattern {
+            None if self.text == module => 0,
+            Some(pattern) if pattern.is_match(module) => 1,
+            None if self.text == "Linear" => 2,
+            _ => return None,
+        };
+        Some((kind, &self.text))
+    }
 }
 
 impl Settings {
@@ -31,7 +67,7 @@ impl Settings {
         let groups = quantization
             .object("config_groups")?
             .ok_or_else(|| Error::Config("quantization_config of compressed-tensors has no config_groups".into()))?;
-        let mut bits = Vec::new();
+        let mut found = Vec::new();
         for (name, value) in groups.iter() {
             let group = Fields::of(value, name)?;
             check_format(group)?;
@@ -43,16 +79,33 @@ impl Settings {
                 None | Some("int") => {}
                 Some(kind) => return Err(refuse(format!("weights of type {} (only int)", quoted(kind)))),
             }
-            match weights.size("num_bits")? {
-                Some(width @ (4 | 8)) => bits.push(width),
+            let bits = match weights.size("num_bits")? {
+                Some(width @ (4 | 8)) => width,
                 Some(width) => return Err(refuse(format!("weights of {width} bits (4 and 8 are supported)"))),
                 None => return Err(Error::Config(format!("{} of compressed-tensors lacks num_bits", quoted(name)))),
-            }
+            };
+            let targets = group.list("targets")?.into_iter().flatten().map(Target::of).collect::<Result<_>>()?;
+            found.push(Group { bits, targets });
         }
-        Ok(Settings { bits })
+        Ok(Settings { groups: found })
     }
 
-    pub fn matrix(&self, parts: &Parts) -> Result<Imported, String> {
+    /// Bits of a module's weights.
+    fn bits(&self, module: &str) -> Result<usize, String> {
+        let [first, others @ ..] = self.groups.as_slice() else {
+            return Err("no group of config_groups has weights".into());
+        };
+        if others.iter().all(|other| other.bits == first.bits) {
+            return Ok(first.bits);
+        }
+        let ranks = self.groups.iter().filter_map(|group| {
+            Some((group.targets.iter().filter_map(|target| target.rank(module)).min()?, group.bits))
+        });
+        let best = ranks.min_by_key(|(rank, _)| *rank);
+        best.map(|(_, bits)| bits).ok_or_else(|| "no group of config_groups has it among its targets".into())
+    }
+
+    pub fn matrix(&self, module: &str, parts: &Parts) -> Result<Imported, String> {
         if parts.contains_key("weight_g_idx") {
             return Err("columns in another order (weight_g_idx) are not supported".into());
         }
@@ -61,11 +114,7 @@ impl Settings {
         let (rows, words, groups) = (packed.tensor.shape[0], packed.tensor.shape[1], scales.tensor.shape[1]);
         // weight_shape repeats what the other shapes tell, but where the last word is not full.
         part(parts, "weight_shape", &["I64", "I32"], 1)?;
-        let bits = match self.bits.as_slice() {
-            [] => return Err("no group of config_groups has weights".into()),
-            [bits, others @ ..] if others.iter().all(|other| other == bits) => *bits,
-            _ => return Err("config_groups of several widths are not supported".into()),
-        };
+        let bits = self.bits(module)?;
         let cols = words.checked_mul(32 / bits).ok_or_else(|| format!("{words} words in a row"))?;
         if groups == 0 || !cols.is_multiple_of(groups) {
             return Err(format!("{groups} groups do not divide its {cols} columns"));

@@ -107,7 +107,7 @@ impl Scheme {
         let named = |reason: String| Error::tensor(format!("{module}.weight"), reason);
         match self {
             Scheme::Mlx(settings) => settings.matrix(module, parts),
-            Scheme::CompressedTensors(settings) => settings.matrix(parts),
+            Scheme::CompressedTensors(settings) => settings.matrix(module, parts),
             Scheme::TorchAo(settings) => settings.matrix(module, parts),
         }
         .map_err(named)
