@@ -71,7 +71,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         let dispatch = bind(gpu, &Matvec(linear), &[&data, &scales, &x, &y]);
         group.bench_function(BenchmarkId::new("matvec", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
         if MatvecQ8Split::runs_on(gpu.variant()) {
-            let kernel = MatvecQ8Split { linear, m: 1 };
+            let kernel = MatvecQ8Split { linear, m: 1, splits: 1, split_stride: 0 };
             let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &one, &y]);
             group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
         }

@@ -1,5 +1,5 @@
 // One row from the parts of attention in a layer to q, k and v of the next one: joins them, o_proj, norms, gate and up with GELU, down, norms,
-// qkv. One dispatch instead of seven: its workgroups wait for one another's results (exchange.wgsl) and fetch their next weights
+// qkv; after the last layer there is none (the fragment before this one has `conclude`). One dispatch instead of seven: its workgroups wait for one another's results (exchange.wgsl) and fetch their next weights
 // meanwhile.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
@@ -19,7 +19,7 @@
 @group(0) @binding(14) var<storage, read> next_input: array<vec4<f32>>;
 @group(0) @binding(15) var<storage, read_write> stream: array<vec4<f32>>;  // [N / 4], the residual stream, updated
 @group(0) @binding(16) @coherent var<storage, read_write> exchange: array<vec4<u32>>; // [3, SET_FOURS]
-@group(0) @binding(17) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v
+@group(0) @binding(17) var<storage, read_write> y: array<vec4<f32>>;                 // q, k, v; or the normed hidden state
 @group(0) @binding(18) @coherent var<storage, read_write> fault: atomic<u32>;
 @group(0) @binding(19) var<uniform> layer: vec4<f32>;                                // scalar, own set of exchange, next one's, 0
 
@@ -258,12 +258,5 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     gate_up_product(&gate_up, &down, first, local);
 
     take_vector(HIDDEN, down_GROUPS, local);
-    var qkv = qkv_Held();
-    down_product(&down, &ready, &qkv, first, local);
-
-    before = feedforward_norm(before, ready, local);
-    if first == 0u {
-        keep_stream(before, local);
-    }
-    qkv_product(&qkv, first, local);
+    conclude(&down, &ready, before, first, local);
 }

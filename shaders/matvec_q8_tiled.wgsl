@@ -1,7 +1,7 @@
 // sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights (weight_place.wgsl). A workgroup
 // makes TILES · STACK tiles of 16 weight rows: 16 neighbouring invocations have a row each of STACK tiles, so that
 // activations are loaded once for these; PARTS sixteens share a tile's columns in groups of 32. Weights are read once for
-// all M. The fragment before this one says which tiles, and what becomes of the sums.
+// all M. Where SPLITS > 1, workgroups share columns too. The fragment before this one says which tiles, and what becomes of the sums.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS / 16, SCALE_WORDS, 16]
@@ -36,7 +36,8 @@ fn main(
     }
     let rows = select(step.rows, step.outputs, OVER_OUTPUTS);
     var sums = array<f32, SUMS>();
-    for (var g = part; g < GROUPS; g += PARTS) {
+    let end = (group.z + 1u) * GROUPS / SPLITS;
+    for (var g = group.z * GROUPS / SPLITS + part; g < end; g += PARTS) {
         var weights = array<GroupWeights, STACK>();
         for (var s = 0u; s < STACK; s++) { // unrolled
             weights[s] = load_group(weight_rows[s], g);
@@ -62,7 +63,7 @@ fn main(
         for (var p = 0u; p < PARTS; p++) {
             sum += partial_sums[p * M * TILE_ROWS + i];
         }
-        keep(block, i / TILE_ROWS, i % TILE_ROWS, sum, rows);
+        keep(vec2<u32>(block, group.z), i / TILE_ROWS, i % TILE_ROWS, sum, rows);
     }
     conclude(block, rows, local);
 }

@@ -1,26 +1,27 @@
 // Scaled dot-product attention for single tokens, split over keys ("flash-decoding", Dao et al. 2023): a workgroup
 // takes one part of the keys for HEADS query heads that share a KV head, so that K and V are read once for them.
 // Eight neighbouring invocations have a key for the scores; for the values each has eight dims of some keys.
-// sdpa_combine joins the parts. The fragment before this one has `prepare`, which fills `heads`.
+// sdpa_combine joins the parts. Fragments before this one have `prepare`, which fills `heads`, and what becomes of scores.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;         // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(3) var<storage, read> rows: array<Row>;              // [rows]
-@group(0) @binding(4) var<storage, read_write> sums: array<f32>;        // [rows, N_HEADS, PARTS, D]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;  // [rows, N_HEADS, PARTS, D / 4]
 @group(0) @binding(5) var<storage, read_write> norms: array<vec2<f32>>; // [rows, N_HEADS, PARTS]: maximum, sum
 
 const OCTETS: u32 = D / 8u;
 const FOURS: u32 = D / 4u;
-// Steps apart in the pool so that neither writes nor reads meet in a bank.
-const SCORE_PITCH: u32 = HEADS * TILE + 4u;
-const VALUE_PITCH: u32 = WORKGROUP + 4u;
 const LOWEST: f32 = -3.0e38;
 
 var<workgroup> heads: array<vec4<f32>, HEAD_ROWS * FOURS>; // q · SCALE in the first HEADS; see four_place
-var<workgroup> pool: array<f32, max(KEY_LANES * SCORE_PITCH, 8u * VALUE_PITCH)>;
-var<workgroup> lane_maxima: array<f32, HEADS * SCORE_LANES>;
-var<workgroup> weights: array<f32, TILE * HEADS>; // exp(score - maximum)
-var<workgroup> maxima: array<f32, 2u * HEADS>;    // before and after a tile, in turns
+var<workgroup> weights: array<f32, TILE * HEADS>;          // exp(score - maximum)
 var<workgroup> rescales: array<f32, HEADS>;
+var<workgroup> own_sums: array<vec4<f32>, VALUE_LANES * HEADS_AT_ONCE * FOURS>;
+
+// Of a head's keys so far: their largest score, and this invocation's share of the sum of weights.
+struct Softmax {
+    maximum: f32,
+    total: f32,
+}
 
 // Where four dims of a head are kept: even fours first, so that neighbouring octets do not meet in a bank.
 fn four_place(head: u32, four: u32) -> u32 {
@@ -40,8 +41,8 @@ fn fetch_keys(cache: u32, tile: u32, count: u32, local: u32) -> array<CacheEight
     return keys;
 }
 
-// The parts of q · key that each invocation's octets make, into the pool: [KEY_LANES, SCORE_PITCH].
-fn score_keys(keys: array<CacheEight, KEYS_EACH * OCTETS_EACH>, local: u32) {
+// The parts of q · key that this invocation's octets make.
+fn score_keys(keys: array<CacheEight, KEYS_EACH * OCTETS_EACH>, local: u32) -> array<f32, HEADS * KEYS_EACH> {
     let lane = local % KEY_LANES;
     var products = array<f32, HEADS * KEYS_EACH>();
     for (var o = 0u; o < OCTETS_EACH; o++) { // unrolled
@@ -60,11 +61,7 @@ fn score_keys(keys: array<CacheEight, KEYS_EACH * OCTETS_EACH>, local: u32) {
             }
         }
     }
-    for (var h = 0u; h < HEADS; h++) { // unrolled
-        for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
-            pool[lane * SCORE_PITCH + h * TILE + local / KEY_LANES + j * KEY_TEAMS] = products[h * KEYS_EACH + j];
-        }
-    }
+    return products;
 }
 
 // Eight dims of AHEAD values from key `first` of a tile on; keys past the end repeat the last one.
@@ -77,40 +74,30 @@ fn fetch_values(cache: u32, tile: u32, count: u32, first: u32, octet: u32) -> ar
     return values;
 }
 
-// Softmax's weights of a tile, with the largest score so far as reference; `turn` says where that is kept.
-fn weigh_keys(count: u32, turn: u32, local: u32) {
-    let head = local / SCORE_LANES;
-    let lane = local % SCORE_LANES;
-    var scores = array<f32, SCORES_EACH>();
-    if head < HEADS {
-        var largest = LOWEST;
-        for (var j = 0u; j < SCORES_EACH; j++) { // unrolled
-            let key = lane + j * SCORE_LANES;
-            var score = 0.0;
-            for (var part = 0u; part < KEY_LANES; part++) {
-                score += pool[part * SCORE_PITCH + head * TILE + key];
+// This workgroup's sums of values, of as many heads at once as there is room for.
+fn keep_sums(own: array<Octet, HEADS>, first_part: u32, local: u32) {
+    for (var round = 0u; round < OUT_ROUNDS; round++) { // unrolled
+        if local / OCTETS < VALUE_LANES {
+            for (var h = 0u; h < HEADS_AT_ONCE; h++) { // unrolled
+                let at = (local / OCTETS * HEADS_AT_ONCE + h) * FOURS + local % OCTETS;
+                own_sums[at] = own[round * HEADS_AT_ONCE + h].lo;
+                own_sums[at + OCTETS] = own[round * HEADS_AT_ONCE + h].hi;
             }
-            scores[j] = select(LOWEST, score, key < count);
-            largest = max(largest, scores[j]);
         }
-        lane_maxima[local] = largest;
-    }
-    workgroupBarrier();
-    if head < HEADS {
-        let before = maxima[turn * HEADS + head];
-        var now = before;
-        for (var j = 0u; j < SCORE_LANES; j++) {
-            now = max(now, lane_maxima[head * SCORE_LANES + j]);
+        workgroupBarrier();
+        for (var i = local; i < HEADS_AT_ONCE * FOURS; i += WORKGROUP) {
+            var sum = own_sums[i];
+            for (var lane = 1u; lane < VALUE_LANES; lane++) {
+                sum += own_sums[lane * HEADS_AT_ONCE * FOURS + i];
+            }
+            let part = first_part + (round * HEADS_AT_ONCE + i / FOURS) * PARTS;
+            // `lo` of all octets comes before `hi`.
+            sums[part * FOURS + i % OCTETS * 2u + i / OCTETS % 2u] = sum;
         }
-        for (var j = 0u; j < SCORES_EACH; j++) { // unrolled
-            weights[(lane + j * SCORE_LANES) * HEADS + head] = exp(scores[j] - now);
-        }
-        if lane == 0u {
-            maxima[(1u - turn) * HEADS + head] = now;
-            rescales[head] = exp(before - now);
+        if round + 1u < OUT_ROUNDS {
+            workgroupBarrier();
         }
     }
-    workgroupBarrier();
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -123,25 +110,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_head = group.y * HEADS;
     let kv_head = first_head / (N_HEADS / N_KV);
     let cache = (row.slot * N_KV + kv_head) * CAPACITY;
-    if local < HEADS {
-        maxima[local] = LOWEST;
-    }
     prepare(group.z, row.position, first_head, kv_head, cache, keys.y > row.position, local);
 
     var own = array<Octet, HEADS>();
-    var total = 0.0; // of the head that is numbered like this invocation
     let octet = local % OCTETS;
     let lane = local / OCTETS;
-    var turn = 0u;
+    var softmax = Softmax(LOWEST, 0.0);
     for (var tile = keys.x; tile < keys.y; tile += TILE) {
         let count = min(TILE, keys.y - tile);
         let keys_held = fetch_keys(cache, tile, count, local);
         // On their way while the scores are made.
         var values = fetch_values(cache, tile, count, lane, octet);
-        score_keys(keys_held, local);
+        keep_scores(score_keys(keys_held, local), local);
         workgroupBarrier();
-        weigh_keys(count, turn, local);
-        turn = 1u - turn;
+        softmax = weigh_keys(softmax, count, local);
+        workgroupBarrier();
         for (var h = 0u; h < HEADS; h++) { // unrolled
             own[h].lo *= rescales[h];
             own[h].hi *= rescales[h];
@@ -164,32 +147,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 values = fetch_values(cache, tile, count, first, octet);
             }
         }
-        if local < HEADS {
-            total *= rescales[local];
-            for (var k = 0u; k < count; k++) {
-                total += weights[k * HEADS + local];
-            }
+        if tile + TILE < keys.y {
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
 
-    for (var h = 0u; h < HEADS; h++) { // unrolled
-        let part = (group.z * N_HEADS + first_head + h) * PARTS + group.x;
-        for (var i = 0u; i < 4u; i++) { // unrolled
-            pool[i * VALUE_PITCH + local] = own[h].lo[i];
-            pool[(4u + i) * VALUE_PITCH + local] = own[h].hi[i];
-        }
-        workgroupBarrier();
-        for (var dim = local; dim < D; dim += WORKGROUP) {
-            var sum = 0.0;
-            for (var l = 0u; l < VALUE_LANES; l++) {
-                sum += pool[(dim % 8u) * VALUE_PITCH + l * OCTETS + dim / 8u];
-            }
-            sums[part * D + dim] = sum;
-        }
-        workgroupBarrier();
-    }
-    if local < HEADS {
-        norms[(group.z * N_HEADS + first_head + local) * PARTS + group.x] = vec2<f32>(maxima[turn * HEADS + local], total);
-    }
+    let first_part = (group.z * N_HEADS + first_head) * PARTS + group.x;
+    keep_sums(own, first_part, local);
+    keep_softmax(softmax, first_part, local);
 }

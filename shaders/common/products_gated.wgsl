@@ -7,7 +7,7 @@ fn first_row(block: u32, tile: u32) -> u32 {
     return (tile / 2u) * (ROWS / 2u) + block * 32u + (tile % 2u) * 16u;
 }
 
-fn keep(block: u32, m: u32, n: u32, sum: f32, rows: u32) {
+fn keep(place: vec2<u32>, m: u32, n: u32, sum: f32, rows: u32) {
     kept[m * TILE_ROWS + n] = sum;
 }
 

@@ -1,16 +1,17 @@
-// Products of tiles as they are: y[m, Y_OFFSET + n] = finish(sum).
+// Products of tiles as they are: y[m, Y_OFFSET + n] = finish(sum), or where workgroups share columns y[split, m, n] = sum.
 
-@group(0) @binding(5) var<storage, read_write> y: array<f32>; // [rows, Y_STRIDE]
+@group(0) @binding(5) var<storage, read_write> y: array<f32>; // [SPLITS, rows, Y_STRIDE], splits SPLIT_STRIDE apart
 
 // Of a tile of workgroup `block`.
 fn first_row(block: u32, tile: u32) -> u32 {
     return block * TILE_ROWS + tile * 16u;
 }
 
-fn keep(block: u32, m: u32, n: u32, sum: f32, rows: u32) {
-    let row = first_row(block, 0u) + n;
+// A result of split `place.y` of workgroup `place.x`.
+fn keep(place: vec2<u32>, m: u32, n: u32, sum: f32, rows: u32) {
+    let row = first_row(place.x, 0u) + n;
     if m < rows && row < ROWS {
-        y[m * Y_STRIDE + Y_OFFSET + row] = finish(sum);
+        y[place.y * SPLIT_STRIDE + m * Y_STRIDE + Y_OFFSET + row] = finish(sum);
     }
 }
 

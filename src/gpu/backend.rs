@@ -203,8 +203,8 @@ impl GpuBackend {
         let (runs, is_few) = (slots.len(), rows.len() <= few(&self.gpu));
         match rows.len() {
             1 => StepShape::One,
-            count if is_few && runs == count => StepShape::Few,
-            _ if is_few => StepShape::FewShared,
+            count if is_few && runs == count => StepShape::Few(MatvecQ8Split::room(count)),
+            count if is_few => StepShape::FewShared(MatvecQ8Split::room(count)),
             _ if runs > 1 => StepShape::Many,
             _ => StepShape::ManyOfOne,
         }
@@ -339,7 +339,7 @@ impl GpuBackend {
 fn head_shape(outputs: usize, few: usize) -> StepShape {
     match outputs {
         0 | 1 => StepShape::One,
-        count if count <= few => StepShape::Few,
+        count if count <= few => StepShape::Few(MatvecQ8Split::room(count)),
         _ => StepShape::Many,
     }
 }

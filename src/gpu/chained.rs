@@ -1,4 +1,4 @@
-//! Layers whose kernels between two layers' attention are one, see [`Chain`].
+//! Layers whose kernels after attention, up to the next layer's, are one, see [`Chain`].
 
 #[cfg(not(target_arch = "wasm32"))]
 use std::collections::HashSet;
@@ -55,20 +55,24 @@ fn sets_in_turns(count: usize) -> Vec<[usize; 2]> {
 }
 
 impl Model {
-    /// The kernel from layer `index`'s attention to the next one's; `None` where it cannot be used.
+    /// The kernel from layer `index`'s attention to the next one's or the head; `None` where it cannot be used.
     pub(super) fn chain(&self, index: usize) -> Option<Chain> {
         self.chain_of(index, self.chained?)
     }
 
     fn chain_of(&self, index: usize, workgroups: usize) -> Option<Chain> {
-        let (layer, next) = (&self.layers[index], self.layers.get(index + 1)?);
+        let layer = &self.layers[index];
+        let qkv = match self.layers.get(index + 1) {
+            Some(next) => Some(linear(single(&next.qkv)?)?),
+            None => None,
+        };
         let config = &self.config.layers[index];
         let chain = Chain {
             split: SplitAttention::of(config, &self.config, self.cache_type, self.caches[index].capacity),
             o: linear(&layer.o_proj)?,
             gate_up: linear(single(&layer.gate_up)?)?,
             down: linear(&layer.down_proj)?,
-            qkv: linear(single(&next.qkv)?)?,
+            qkv,
             eps: self.config.rms_norm_eps,
             set_words: set_words(&self.config),
             workgroups,
@@ -78,8 +82,9 @@ impl Model {
 
     /// What [`Model::chain`]'s kernel is bound to.
     pub(super) fn chain_buffers(&self, index: usize) -> Vec<&GpuBuffer> {
-        let (s, layer, next) = (&self.scratch, &self.layers[index], &self.layers[index + 1]);
-        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, &next.qkv[0].0];
+        let (s, layer, next) = (&self.scratch, &self.layers[index], self.layers.get(index + 1));
+        let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
+        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
         let weights = matrices.into_iter().flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
         let inputs = [
             &s.attention_sums,
@@ -88,9 +93,10 @@ impl Model {
             &layer.post_attention_norm,
             &layer.pre_feedforward_norm,
             &layer.post_feedforward_norm,
-            &next.input_norm,
+            next.map_or(&self.norm, |next| &next.input_norm),
         ];
-        let results = [&s.x, &s.exchange, &s.qkv, &s.fault, &layer.scalar];
+        let y = if next.is_some() { &s.qkv } else { &s.normed };
+        let results = [&s.x, &s.exchange, y, &s.fault, &layer.scalar];
         weights.chain(inputs).chain(results).collect()
     }
 

@@ -114,7 +114,9 @@ impl Gpu {
 
     fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {
         let device = &self.0.device;
-        let wgsl = match cfg!(target_arch = "wasm32") && kernel.wgsl.contains("subgroup_invocation_id") {
+        let wgsl = match cfg!(target_arch = "wasm32")
+            && (kernel.wgsl.contains("subgroup_invocation_id") || kernel.wgsl.contains("subgroupAdd("))
+        {
             true => Cow::Owned(format!("{BROWSER_SUBGROUPS}{}", kernel.wgsl)),
             false => Cow::Borrowed(kernel.wgsl.as_str()),
         };

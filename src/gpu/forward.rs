@@ -36,10 +36,10 @@ pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usiz
 pub(super) enum StepShape {
     /// One token: matrix-vector products.
     One,
-    /// A token each of few sequences: matrix-vector products, their weights read once where the device can.
-    Few,
+    /// A token each of few sequences: matrix-vector products, their weights read once where the device can, for up to so many tokens.
+    Few(usize),
     /// Few tokens, of which some are of one sequence.
-    FewShared,
+    FewShared(usize),
     /// Many tokens of several sequences.
     Many,
     /// Many tokens of one sequence: attention takes them in tiles.
@@ -81,7 +81,7 @@ pub(super) struct Model {
     pub config: ModelConfig,
     embed_tokens: GpuMatrix,
     pub layers: Vec<GpuLayer>,
-    norm: GpuBuffer,
+    pub norm: GpuBuffer,
     /// `None` where it is tied to `embed_tokens`.
     lm_head: Option<GpuMatrix>,
     pub caches: Vec<LayerCache>,
@@ -177,7 +177,10 @@ impl Model {
         let attention = self.attention(plan, config, index)?;
         if let (StepShape::One, Some(kernel)) = (plan.shape, self.chain(index)) {
             plan.run(&kernel, &self.chain_buffers(index))?;
-            return Ok(LayerInput::Heads);
+            return Ok(match self.layers.get(index + 1) {
+                Some(_) => LayerInput::Heads,
+                None => LayerInput::Normed(Emit::Floats),
+            });
         }
         let parts = plan.branch(&layer.o_proj, attention)?;
         let form = plan.input_form(&layer.gate_up, gate_up);
@@ -225,7 +228,7 @@ impl Model {
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
         let splits = plan.is_small() && split.can_run(self.gpu.variant());
         // Tokens of one sequence need each other's keys.
-        let is_raw = splits && plan.shape != StepShape::FewShared;
+        let is_raw = splits && !matches!(plan.shape, StepShape::FewShared(_));
         let rope = RopeKvUpdate {
             layer: config.clone(),
             v_norm: self.config.v_norm,
@@ -262,7 +265,7 @@ impl Model {
             capacity: cache.capacity,
             q_tile: match plan.shape {
                 StepShape::ManyOfOne => Sdpa::prefill_tile(config),
-                StepShape::One | StepShape::Few | StepShape::FewShared | StepShape::Many => 1,
+                StepShape::One | StepShape::Few(_) | StepShape::FewShared(_) | StepShape::Many => 1,
             },
         };
         if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {

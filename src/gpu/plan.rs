@@ -72,7 +72,15 @@ impl<'a> Plan<'a> {
     }
 
     pub fn is_small(&self) -> bool {
-        matches!(self.shape, StepShape::One | StepShape::Few | StepShape::FewShared)
+        matches!(self.shape, StepShape::One | StepShape::Few(_) | StepShape::FewShared(_))
+    }
+
+    /// Rows that the products of few rows have room for.
+    fn few(&self) -> usize {
+        match self.shape {
+            StepShape::Few(rows) | StepShape::FewShared(rows) => rows,
+            StepShape::One | StepShape::Many | StepShape::ManyOfOne => 1,
+        }
     }
 
     /// The parts of a product.
@@ -246,6 +254,9 @@ impl<'a> Plan<'a> {
         }
         let splits = match form {
             Emit::Halves { .. } if matrix.parts.len() == 1 => MatmulCoop::splits(matrix.rows, matrix.cols),
+            Emit::Q8 if matrix.parts.len() == 1 => {
+                MatvecQ8Split::splits(matrix.rows, self.few(), matrix.tiled, self.gpu.variant())
+            }
             _ => 1,
         };
         self.product(matrix, input, place, None, splits)?;
@@ -263,7 +274,8 @@ impl<'a> Plan<'a> {
 
     /// From one part of a branch to the next, in elements.
     pub fn branch_part_stride(&self, hidden: usize) -> usize {
-        self.scratch.row_capacity * stride(hidden)
+        let rows = if self.is_small() { self.few() } else { self.scratch.row_capacity };
+        rows * stride(hidden)
     }
 
     /// A product whose input is there in the form that it takes.
@@ -282,8 +294,9 @@ impl<'a> Plan<'a> {
             let (data, scales, y) = (&part.data, &part.scales, place.y);
             match form {
                 Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
-                    let m = if self.shape == StepShape::One { 1 } else { MatvecQ8Split::MOST_ROWS };
-                    let kernel = MatvecQ8Split { linear, m };
+                    let m = self.few();
+                    let split_stride = m * linear.y_stride;
+                    let kernel = MatvecQ8Split { linear, m, splits, split_stride };
                     self.run(&kernel, &[data, scales, quants, groups, &s.step, y])?;
                 }
                 Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,

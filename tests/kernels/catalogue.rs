@@ -153,8 +153,8 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
             }
             if Linear::supports_q8(format) {
                 all.push(Box::new(MatvecQ8(linear)));
-                all.push(Box::new(MatvecQ8Split { linear, m: 1 }));
-                all.push(Box::new(MatvecQ8Split { linear, m: 8 }));
+                all.push(Box::new(MatvecQ8Split { linear, m: 1, splits: 1, split_stride: 0 }));
+                all.push(Box::new(MatvecQ8Split { linear, m: 8, splits: 1, split_stride: 0 }));
             }
         }
     }
@@ -228,7 +228,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         all.push(Box::new(Matvec(linear)));
         all.push(Box::new(Matmul(linear)));
         for m in [1, 8] {
-            all.push(Box::new(MatvecQ8Split { linear, m }));
+            all.push(Box::new(MatvecQ8Split { linear, m, splits: 1, split_stride: 0 }));
         }
         all.push(Box::new(GatedMatvecQ8(linear)));
     }
@@ -243,16 +243,18 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         tiled: true,
     };
     let layer = layer_31b(true);
-    all.push(Box::new(Chain {
+    let chain = Chain {
         split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
         o: chained(5376, 16384),
         gate_up: chained(43008, 5376),
         down: chained(5376, 21504),
-        qkv: chained(16384, 5376),
+        qkv: Some(chained(16384, 5376)),
         eps: 1e-6,
         set_words: Chain::set_words(5376, 16384, 21504),
         workgroups: 256,
-    }));
+    };
+    all.push(Box::new(Chain { qkv: None, ..chain.clone() }));
+    all.push(Box::new(chain));
     for full in [false, true] {
         let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
         assert!(SdpaCoop::can_run(&variant, &sdpa));

@@ -93,8 +93,8 @@ impl Case {
         }
     }
 
-    /// x, and q, k and v.
-    fn expected(&self, attention: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    /// x, and q, k and v, or the normed hidden state.
+    fn expected(&self, attention: &[f32], is_last: bool) -> (Vec<f32>, Vec<f32>) {
         let [o, gate_up, down, qkv] = &self.matrices;
         let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
         let product = |matrix: &CpuMatrix, x: &[f32]| {
@@ -110,8 +110,8 @@ impl Case {
         ops::gelu_mul(gate, up);
         let branch = product(down, gate);
         ops::norm_add_norm(&mut x, &branch, post_feedforward, SCALAR, next_input, EPS, &mut normed);
-        let heads = product(qkv, &normed);
-        (x, heads)
+        let y = if is_last { normed } else { product(qkv, &normed) };
+        (x, y)
     }
 
     fn kernel(&self, tiled: bool) -> Chain {
@@ -119,7 +119,7 @@ impl Case {
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
         // Some more, as where other layers are wider.
         let set_words = Chain::set_words(n, attention, ffn) + 8;
-        Chain { split: self.split.clone(), o, gate_up, down, qkv, eps: EPS, set_words, workgroups: 1 }
+        Chain { split: self.split.clone(), o, gate_up, down, qkv: Some(qkv), eps: EPS, set_words, workgroups: 1 }
     }
 
     fn run(&self, gpu: &Gpu, kernel: &dyn Kernel, set: usize, tiled: bool, parts: &Parts) -> Results {
@@ -139,43 +139,53 @@ impl Case {
         let rows = upload(gpu, &[[0, parts.position as u32, 0, 0]]);
         buffers.extend([upload(gpu, &parts.sums), upload(gpu, &parts.norms), rows]);
         buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
-        let (x, heads, fault) = (upload(gpu, &self.x), zeros(gpu, qkv.out_features()), zeros(gpu, 1));
+        let room = qkv.out_features().max(n);
+        let (x, y, fault) = (upload(gpu, &self.x), zeros(gpu, room), zeros(gpu, 1));
         // The second of three sets is used, which the others surround with words that are not empty.
         let sets: Vec<u32> = [[7, Chain::EMPTY, 7]].as_flattened().iter().flat_map(|word| vec![*word; set]).collect();
         let exchange = upload(gpu, &sets);
         let layer = gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
-        let results = [&x, &exchange, &heads, &fault, &layer];
+        let results = [&x, &exchange, &y, &fault, &layer];
         let all: Vec<&GpuBuffer> = buffers.iter().chain(results).collect();
         run(gpu, kernel, &all, 1, 0);
         let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
         Results {
             x: download(gpu, &x, n),
-            heads: download(gpu, &heads, qkv.out_features()),
+            y: download(gpu, &y, room),
             fault: download(gpu, &fault, 1)[0],
             sets: sets.chunks(set).map(<[u32]>::to_vec).collect(),
         }
     }
 
     fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize, position: usize) {
+        for is_last in [false, true] {
+            let kernel = Chain { workgroups, ..self.kernel(tiled) };
+            let qkv = if is_last { None } else { kernel.qkv };
+            self.check_kernel(gpu, &Chain { qkv, ..kernel }, tiled, position);
+        }
+    }
+
+    fn check_kernel(&self, gpu: &Gpu, kernel: &Chain, tiled: bool, position: usize) {
         let parts = Parts::new(gpu, &self.split, position);
-        let (x, heads) = self.expected(&parts.attention);
-        let kernel = Chain { workgroups, ..self.kernel(tiled) };
+        let (x, y) = self.expected(&parts.attention, kernel.qkv.is_none());
         assert!(kernel.can_run(gpu.variant(), gpu.facts()));
-        let found = self.run(gpu, &kernel, kernel.set_words, tiled, &parts);
+        let found = self.run(gpu, kernel, kernel.set_words, tiled, &parts);
         assert_eq!(found.fault, 0);
         let is_empty = |set: &Vec<u32>| set.iter().filter(|word| **word == Chain::EMPTY).count();
         let set = found.sets[0].len();
         assert_eq!(found.sets.iter().map(is_empty).collect::<Vec<_>>(), [0, 8, set], "words that are empty");
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
-        let what = format!("chain of {}, tiled {tiled}, position {position}", x.len());
+        let end = if kernel.qkv.is_some() { "next" } else { "last" };
+        let what = format!("chain of {} to the {end}, tiled {tiled}, position {position}", x.len());
         assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
-        assert_close(&what, gpu, &found.heads, &heads, 4e-3);
+        assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
     }
 }
 
 struct Results {
     x: Vec<f32>,
-    heads: Vec<f32>,
+    /// As long as the longer of both kinds.
+    y: Vec<f32>,
     fault: u32,
     sets: Vec<Vec<u32>>,
 }

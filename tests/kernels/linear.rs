@@ -177,16 +177,8 @@ fn check_coop(gpu: &Gpu, case: &Case, expected: &[f32], [data, scales, device_x]
         let linear = Linear { rows: case.n - first_row, ..linear };
         let kernel = MatmulCoop { linear, first_row, m_stride, splits, split_stride };
         run(gpu, &kernel, &[data, scales, &halves, &y, &step], case.m, 0);
-        let all: Vec<f32> = download(gpu, &y, splits * split_stride);
-        let mut found = Vec::new();
-        for row in 0..case.m {
-            let part = |split: usize| &all[split * split_stride + row * y_stride..][..y_stride];
-            let sum: Vec<f32> = (0..y_stride).map(|col| (0..splits).map(|split| part(split)[col]).sum()).collect();
-            let (before, rest) = sum.split_at(y_offset);
-            let (inside, after) = rest.split_at(linear.rows);
-            assert!(before.iter().chain(after).all(|&x| x == 0.0), "wrote outside its place");
-            found.extend_from_slice(inside);
-        }
+        let rest = Case { n: linear.rows, ..*case };
+        let found = sum_of_parts(gpu, &y, &rest, [splits, rows], [y_stride, y_offset]);
         let of_rows: Vec<f32> = expected.chunks(case.n).flat_map(|row| &row[first_row..]).copied().collect();
         let what = format!("matmul_coop {:?} {}×{}×{} in {splits}", case.format, case.m, case.n, case.k);
         assert_close(&format!("{what} from {first_row} on"), gpu, &found, &of_rows, 4e-3);
@@ -226,12 +218,54 @@ fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales
     assert_close(&what, gpu, &output.results(gpu, case), &expected, tolerance);
 
     if MatvecQ8Split::runs_on(gpu.variant()) && case.m <= MatvecQ8Split::MOST_ROWS {
-        let output = Output::new(gpu, case);
-        let kernel = MatvecQ8Split { linear: output.linear(case, false), m: room };
-        let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
-        run(gpu, &kernel, &[data, scales, &quants, &groups, &step, &output.buffer], case.m, case.m);
-        assert_close(&format!("split {what}"), gpu, &output.results(gpu, case), &expected, tolerance);
+        for splits in if case.tiled { 1..4 } else { 1..2 } {
+            let found = split_products(gpu, case, splits, [data, scales, &quants, &groups]);
+            assert_close(&format!("{splits} splits of {what}"), gpu, &found, &expected, tolerance);
+        }
     }
+}
+
+/// The product of few rows of int8 activations, the sum of so many parts.
+fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]) -> Vec<f32> {
+    let (y_stride, y_offset) = (case.n + 36, 16);
+    let linear = Linear {
+        format: case.format,
+        rows: case.n,
+        cols: case.k,
+        y_stride,
+        y_offset,
+        softcap: case.softcap,
+        over_outputs: false,
+        tiled: case.tiled,
+    };
+    let m = MatvecQ8Split::room(case.m);
+    let y = zeros(gpu, splits * m * y_stride);
+    let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
+    let kernel = MatvecQ8Split { linear, m, splits, split_stride: m * y_stride };
+    let [data, scales, quants, groups] = inputs;
+    run(gpu, &kernel, &[data, scales, quants, groups, &step, &y], case.m, case.m);
+    sum_of_parts(gpu, &y, case, [splits, m], [y_stride, y_offset])
+}
+
+/// The sum of parts `[splits, rows, y_stride]`, of which what is not its `n` columns from `y_offset` on, or not of its rows, must be zero.
+fn sum_of_parts(
+    gpu: &Gpu,
+    y: &GpuBuffer,
+    case: &Case,
+    [splits, rows]: [usize; 2],
+    [y_stride, y_offset]: [usize; 2],
+) -> Vec<f32> {
+    let all: Vec<f32> = download(gpu, y, splits * rows * y_stride);
+    let mut sums = vec![0.0; case.m * case.n];
+    for (at, value) in all.into_iter().enumerate() {
+        let (row, col) = (at / y_stride % rows, at % y_stride);
+        if row < case.m && (y_offset..y_offset + case.n).contains(&col) {
+            sums[row * case.n + col - y_offset] += value;
+        } else {
+            assert_eq!(value, 0.0, "wrote outside its place");
+        }
+    }
+    sums
 }
 
 #[test]
@@ -252,7 +286,7 @@ fn tiles() {
     // The variant with cooperative matrices, where there is one.
     let gpu = devices().last().expect("a variant");
     for format in FORMATS {
-        for (m, n, k) in [(1, 16, 32), (5, 48, 96), (130, 144, 96), (70, 272, 416)] {
+        for (m, n, k) in [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)] {
             for tiled in [false, true] {
                 // Only ints with whole groups of 32 columns are tiled.
                 if !tiled || Linear::supports_q8(format) {

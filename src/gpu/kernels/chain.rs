@@ -6,13 +6,13 @@ use crate::{
     quant::PackFormat,
 };
 
-/// From the parts of attention in one layer to q, k and v of the next one: joins them, o_proj, [`NormAddNorm`](super::NormAddNorm), gate and up with GELU, down_proj,
-/// [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8 activations. The workgroups must all run at once: where they do not, a fault is kept
-/// and the results are wrong.
+/// From the parts of attention in one layer to q, k and v of the next one, or after the last layer to the normed hidden state: joins them, o_proj,
+/// [`NormAddNorm`](super::NormAddNorm), gate and up with GELU, down_proj, [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8 activations.
+/// The workgroups must all run at once: where they do not, a fault is kept and the results are wrong.
 ///
-/// Bindings: data and scales of o, gate and up, down, qkv; sums and norms of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and
-/// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input; x `[n]` (updated);
-/// [`Chain::SETS`] sets of `set_words`; q, k and v; fault, a word; uniform of f32: the layer's scalar, the set that is used, another that is
+/// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and
+/// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the final one; x `[n]` (updated);
+/// [`Chain::SETS`] sets of `set_words`; q, k and v, or the normed hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another that is
 /// emptied for the next dispatch, 0. A set must be empty before it is used.
 #[derive(Debug, Clone)]
 pub struct Chain {
@@ -22,7 +22,8 @@ pub struct Chain {
     pub o: Linear,
     pub gate_up: Linear,
     pub down: Linear,
-    pub qkv: Linear,
+    /// `None` after the last layer.
+    pub qkv: Option<Linear>,
     pub eps: f32,
     /// Words of a set: by which the workgroups of a dispatch exchange results. At least [`Chain::set_words`], and the same for
     /// all dispatches that share sets.
@@ -62,29 +63,31 @@ impl Chain {
             && facts.max_storage_buffers >= 19
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && facts.max_workgroup_bytes >= self.bytes() as u32
-            && [self.o, self.gate_up, self.down, self.qkv].iter().all(is_int4)
+            && self.matrices().iter().all(|(_, linear)| is_int4(linear))
             && self.split.can_run(variant)
             && self.split.layer.head_dim.is_multiple_of(32)
             && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols)
-            && [self.gate_up.cols, self.down.rows, self.qkv.cols] == [n; 3]
+            && [self.gate_up.cols, self.down.rows] == [n; 2]
             && self.gate_up.rows == 2 * self.down.cols
             && (self.workgroups..=16384).contains(&n)
             && self.matrices().iter().all(|(_, linear)| linear.cols.is_multiple_of(64))
-            && self.qkv.rows.is_multiple_of(16)
+            && self.qkv.is_none_or(|qkv| qkv.cols == n && qkv.rows.is_multiple_of(16))
     }
 
-    fn matrices(&self) -> [(&'static str, Linear); 4] {
-        [("o", self.o), ("gate_up", self.gate_up), ("down", self.down), ("qkv", self.qkv)]
+    fn matrices(&self) -> Vec<(&'static str, Linear)> {
+        let own = [("o", self.o), ("gate_up", self.gate_up), ("down", self.down)];
+        own.into_iter().chain(self.qkv.map(|qkv| ("qkv", qkv))).collect()
     }
 
     /// What is read after a matrix, as parameters and statements of its product.
-    fn following(name: &str) -> (&'static str, &'static str) {
+    fn following(&self, name: &str) -> (&'static str, &'static str) {
         match name {
             "o" => (
                 "before: ptr<function, Columns>, ready: ptr<function, Ready>, next: ptr<function, gate_up_Held>,",
                 "*before = stream_ready(local); *ready = attention_ready(local); gate_up_begin(next, group, 0u, local);",
             ),
             "gate_up" => ("next: ptr<function, down_Held>,", "down_begin(next, group, 0u, local);"),
+            "down" if self.qkv.is_none() => ("ready: ptr<function, Ready>,", "*ready = feedforward_ready(local);"),
             "down" => (
                 "ready: ptr<function, Ready>, next: ptr<function, qkv_Held>,",
                 "*ready = feedforward_ready(local); qkv_begin(next, group, 0u, local);",
@@ -149,7 +152,7 @@ impl Kernel for Chain {
             .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup));
         for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
             let (most_units, rounds) = self.rounds(linear, unit);
-            let (following, follows) = Self::following(name);
+            let (following, follows) = self.following(name);
             wgsl = wgsl
                 .uint(&format!("{name}_ROWS"), linear.rows)
                 .uint(&format!("{name}_GROUPS"), linear.cols / 32)
@@ -194,6 +197,10 @@ impl Kernel for Chain {
             .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
             .part(include_str!("../../../shaders/common/q8_eights.wgsl"))
             .part(include_str!("../../../shaders/common/chain_join.wgsl"))
+            .part(match self.qkv {
+                Some(_) => include_str!("../../../shaders/common/chain_next.wgsl"),
+                None => include_str!("../../../shaders/common/chain_last.wgsl"),
+            })
             .part(include_str!("../../../shaders/chain.wgsl"))
             .reductions(variant, workgroup);
         KernelSource {
@@ -204,7 +211,7 @@ impl Kernel for Chain {
     }
 
     fn cost(&self) -> Cost {
-        let parts = [self.o, self.gate_up, self.down, self.qkv].map(|linear| linear.cost());
+        let parts: Vec<Cost> = self.matrices().iter().map(|(_, linear)| linear.cost()).collect();
         Cost {
             detail: format!("{} from {}", self.o.rows, self.o.cols),
             weight_bytes: parts.iter().map(|cost| cost.weight_bytes).sum(),

@@ -77,6 +77,7 @@ impl Kernel for GatedMatvecQ8 {
         let linear = &self.0;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
+            .uint("SPLITS", 1)
             .part(include_str!("../../../shaders/common/step.wgsl"))
             .weight_groups(linear.format, linear.cols, linear.tiled)
             .part(include_str!("../../../shaders/common/gelu.wgsl"))

@@ -207,11 +207,24 @@ pub struct MatvecQ8Split {
     pub linear: Linear,
     /// Activation rows that the weights are read for; fewer may be given.
     pub m: usize,
+    /// Workgroups that share a row's columns. Where there are several, the weights are tiled and results are sums
+    /// `[splits, rows, y_stride]`, to be added.
+    pub splits: usize,
+    /// From one split's results to the next one's, in elements.
+    pub split_stride: usize,
 }
+
+/// Fewer rows than this are few.
+const FEW_ROWS: usize = 16384;
 
 impl MatvecQ8Split {
     /// Most activation rows that one read of the weights serves well.
     pub const MOST_ROWS: usize = 8;
+
+    /// How many rows the kernel has room for that suits `rows` best: the loads for rows that are not there take as long.
+    pub fn room(rows: usize) -> usize {
+        rows.next_power_of_two().min(Self::MOST_ROWS)
+    }
 
     /// Whether a device's subgroups allow the kernel.
     pub fn runs_on(variant: &Variant) -> bool {
@@ -226,15 +239,27 @@ impl MatvecQ8Split {
         (shared, split)
     }
 
+    /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation rows: few rows of weights make few
+    /// workgroups, which a large device's multiprocessors cannot share evenly.
+    pub fn splits(rows: usize, m: usize, is_tiled: bool, variant: &Variant) -> usize {
+        match m {
+            _ if !variant.coop || !is_tiled || rows >= FEW_ROWS => 1,
+            1 => 1,
+            4 => 2,
+            _ => 4,
+        }
+    }
+
     /// Of tiled weights: the workgroup, and how many tiles share the loading of activations, which takes longer than that of
-    /// the weights where there are several rows. Few rows make few workgroups: larger ones then.
+    /// the weights where there are several rows. Few rows make few workgroups: larger ones then, of one activation row.
     fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
-        let few = self.linear.rows < 16384;
+        let few = self.linear.rows < FEW_ROWS;
         match (variant.coop, self.m, few) {
             (true, 1, true) => (512, 1),
             (true, 1, false) => (256, 1),
-            (true, _, true) => (512, 2),
-            (true, _, false) => (256, 2),
+            (true, 2, _) => (256, 4),
+            (true, 4, _) => (256, 2),
+            (true, ..) => (256, 3),
             (false, 1, _) => (256, 1),
             (false, ..) => (128, 2),
         }
@@ -261,6 +286,8 @@ impl Kernel for MatvecQ8Split {
             true => {
                 let (workgroup, stack) = self.tiled_shape(variant);
                 let wgsl = tiled_sizes(wgsl, workgroup, 1, stack, self.m)
+                    .uint("SPLITS", self.splits)
+                    .uint("SPLIT_STRIDE", self.split_stride)
                     .part(include_str!("../../../shaders/common/products_plain.wgsl"));
                 ("matvec_q8_tiled", wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")))
             }
@@ -293,6 +320,6 @@ impl Kernel for MatvecQ8Split {
             true => TILE_ROWS * self.tiled_shape(variant).1,
             false => subgroup / subgroup.min(16) * self.shape().0,
         };
-        Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(1))
+        Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(self.splits as u32))
     }
 }

@@ -34,8 +34,20 @@ struct Share {
 impl Share {
     /// Bytes of workgroup memory, somewhat rounded up.
     fn bytes(&self, head_dim: usize) -> usize {
-        let pool = 8 * (self.heads * self.tile).max(self.workgroup) + 32;
-        4 * ((self.heads + 2) * head_dim + pool + 3 * self.heads * self.tile)
+        let scores = (KEY_LANES * (self.heads * self.tile + 4)).max((self.heads + 2) * head_dim / 8);
+        let squares = (self.heads + 2) * head_dim.div_ceil(64);
+        let tiles = self.heads * (self.tile + self.workgroup / self.heads);
+        self.own_sums(head_dim) + 4 * ((self.heads + 2) * head_dim + scores + squares + tiles + self.heads)
+    }
+
+    /// Bytes in which invocations that have the same dims add their sums of values.
+    fn own_sums(&self, head_dim: usize) -> usize {
+        self.workgroup / (head_dim / 8).max(1) * self.heads_at_once() * head_dim * 4
+    }
+
+    /// Heads whose sums are added at once: two, if these are all. Two of four make the kernel need more registers (NVIDIA).
+    fn heads_at_once(&self) -> usize {
+        if self.workgroup >= 256 && self.heads == 2 { 2 } else { 1 }
     }
 }
 
@@ -147,6 +159,12 @@ impl SdpaDecode {
         Binding::Read,
         Binding::Read,
     ];
+    /// The size of subgroups where their invocations are known to be neighbours, and enough for a key's scores.
+    fn teams(variant: &Variant) -> Option<usize> {
+        let size = variant.subgroup_size? as usize;
+        ((variant.coop || variant.lanes) && size.is_power_of_two() && (KEY_LANES..=64).contains(&size)).then_some(size)
+    }
+
     const BINDINGS: [Binding; 6] =
         [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::ReadWrite];
 }
@@ -164,6 +182,7 @@ impl Kernel for SdpaDecode {
         let octets = split.layer.head_dim / 8;
         let (teams, value_lanes) = (workgroup / KEY_LANES, workgroup / octets);
         let score_lanes = 1 << tile.min(workgroup / heads).ilog2();
+        let at_once = split.share(variant).heads_at_once();
         let wgsl = split
             .constants(variant)
             .uint("WORKGROUP", workgroup)
@@ -177,7 +196,18 @@ impl Kernel for SdpaDecode {
             .uint("SCORES_EACH", tile / score_lanes)
             .uint("VALUE_LANES", value_lanes)
             .uint("AHEAD", tile.div_ceil(value_lanes).min(MOST_AHEAD))
+            .uint("HEADS_AT_ONCE", at_once)
+            .uint("OUT_ROUNDS", heads / at_once)
             .float("SCALE", split.scale);
+        let teams = Self::teams(variant);
+        let wgsl = match teams {
+            Some(subgroup) => wgsl
+                .uint("SUBGROUP", subgroup)
+                .uint("LANE_ITEMS", octets.div_ceil(subgroup))
+                .uint("LANE_SCORES", tile.div_ceil(subgroup))
+                .part(include_str!("../../../shaders/common/decode_teams.wgsl")),
+            None => wgsl.part(include_str!("../../../shaders/common/decode_pool.wgsl")),
+        };
         let (wgsl, bindings) = match self.raw {
             Some(RawHeads { v_norm, eps }) => (
                 RopeKvUpdate::sources(wgsl, &split.layer)
@@ -185,7 +215,11 @@ impl Kernel for SdpaDecode {
                     .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part(include_str!("../../../shaders/common/heads_raw.wgsl")),
+                    .part(include_str!("../../../shaders/common/heads_raw.wgsl"))
+                    .part(match teams {
+                        Some(_) => include_str!("../../../shaders/common/heads_raw_teams.wgsl"),
+                        None => include_str!("../../../shaders/common/heads_raw_pool.wgsl"),
+                    }),
                 Self::RAW_BINDINGS.to_vec(),
             ),
             None => (
