@@ -132,6 +132,8 @@ impl GpuBackend {
         let rows = sequences.max_step_tokens;
         let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
         model.choose_chain().await?;
+        #[cfg(not(target_arch = "wasm32"))]
+        model.compile(StepShape::One)?;
         let mut backend = GpuBackend {
             gpu,
             model,

@@ -1,11 +1,8 @@
 //! Layers whose kernels after attention, up to the next layer's, are one, see [`Chain`].
 
-#[cfg(not(target_arch = "wasm32"))]
-use std::collections::HashSet;
-
 use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
-    forward::Model,
+    forward::{Model, StepShape},
     kernels::{Chain, Kernel, Linear, SplitAttention},
     layers::Joined,
 };
@@ -121,7 +118,7 @@ impl Model {
     }
 
     /// Finds out how many workgroups run at the same time, by letting them wait for one another; or why none can.
-    async fn find_workgroups(&self) -> Result<Result<usize, String>> {
+    async fn find_workgroups(&mut self) -> Result<Result<usize, String>> {
         let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
         for &workgroups in tried {
             let mut chains =
@@ -132,7 +129,7 @@ impl Model {
                 return Ok(Err(format!("the model has no two layers whose kernels can be chained ({needs})")));
             };
             #[cfg(not(target_arch = "wasm32"))]
-            self.compile_chains(workgroups)?;
+            self.compile_chained(workgroups)?;
             if self.runs_together(index, &chain).await? {
                 return Ok(Ok(workgroups));
             }
@@ -140,12 +137,13 @@ impl Model {
         Ok(Err(format!("{} does not run workgroups at the same time", self.gpu.facts())))
     }
 
-    /// The layers' chained kernels, which are the largest of all, at the same time.
+    /// All kernels of generation at the same time: the others are ready before the chained ones.
     #[cfg(not(target_arch = "wasm32"))]
-    fn compile_chains(&self, workgroups: usize) -> Result<()> {
-        let chains = (0..self.layers.len()).filter_map(|index| self.chain_of(index, workgroups));
-        let sources: HashSet<_> = chains.map(|chain| chain.source(self.gpu.variant())).collect();
-        self.gpu.compile_together(&sources.into_iter().collect::<Vec<_>>())
+    fn compile_chained(&mut self, workgroups: usize) -> Result<()> {
+        let chosen = self.chained.replace(workgroups);
+        let compiled = self.compile(StepShape::One);
+        self.chained = chosen;
+        compiled
     }
 
     /// Tells each chained kernel which set of words its workgroups use and which they empty, and empties all.

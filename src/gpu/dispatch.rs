@@ -1,6 +1,8 @@
 //! Kernels of a device: their pipelines, and dispatches that are bound to buffers.
 
 use std::borrow::Cow;
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::HashSet;
 
 use web_time::{Duration, Instant};
 
@@ -97,12 +99,14 @@ impl Gpu {
         Ok(())
     }
 
-    /// Compiles kernels at the same time, each on a thread of its own: for few that take long.
+    /// Compiles kernels that are not compiled yet at the same time, each on a thread of its own: a step takes few, of which some take long.
     ///
     /// Errors: a kernel that the driver refuses.
     #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn compile_together(&self, kernels: &[KernelSource]) -> Result<()> {
+    pub(super) fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
         let begin = Instant::now();
+        let kernels: Vec<_> =
+            kernels.into_iter().filter(|kernel| !lock(&self.0.pipelines).contains_key(kernel)).collect();
         let pipelines: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
             threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()

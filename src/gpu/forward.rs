@@ -134,17 +134,35 @@ impl Model {
 
     /// The trunk for steps of a shape.
     pub fn trunk(&self, shape: StepShape) -> Result<Trunk> {
+        let mut plan = Plan::new(&self.gpu, &self.scratch, shape, false);
+        self.plan_trunk(&mut plan)?;
+        Ok(Trunk(plan.steps))
+    }
+
+    /// Compiles the kernels of a shape of step, at the same time, as far as that has not been done.
+    ///
+    /// Errors: a kernel that the driver refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn compile(&self, shape: StepShape) -> Result<()> {
+        let plan = |over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
+        let (mut trunk, mut head) = (plan(false), plan(true));
+        self.plan_trunk(&mut trunk)?;
+        self.plan_head(&mut head)?;
+        let sources = trunk.into_sources().into_iter().chain(head.into_sources()).collect();
+        self.gpu.compile_together(sources)
+    }
+
+    fn plan_trunk<'a>(&'a self, plan: &mut Plan<'a>) -> Result<()> {
         let s = &self.scratch;
-        let mut plan = Plan::new(&self.gpu, s, shape, false);
-        self.embed(&mut plan)?;
+        self.embed(plan)?;
         let first_norm = self.layers.first().map_or(&self.norm, |layer| &layer.input_norm);
         let kernel = RmsNorm { n: self.config.hidden_size, eps: self.config.rms_norm_eps };
         plan.run(&kernel, &[&s.x, first_norm, &s.normed])?;
         let mut input = LayerInput::Normed(Emit::Floats);
         for index in 0..self.layers.len() {
-            input = self.layer(&mut plan, index, input)?;
+            input = self.layer(plan, index, input)?;
         }
-        Ok(Trunk(plan.steps))
+        Ok(())
     }
 
     fn embed(&self, plan: &mut Plan<'_>) -> Result<()> {
@@ -281,8 +299,11 @@ impl Model {
 
     /// The head for so many output rows: `Few`, or `Many`.
     pub fn head(&self, shape: StepShape) -> Result<Head> {
+        self.plan_head(&mut Plan::new(&self.gpu, &self.scratch, shape, true))
+    }
+
+    fn plan_head<'a>(&'a self, plan: &mut Plan<'a>) -> Result<Head> {
         let s = &self.scratch;
-        let mut plan = Plan::new(&self.gpu, s, shape, true);
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let matrix = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         plan.run(&GatherRows { cols: hidden }, &[&s.normed, &s.outputs, &s.gathered])?;
@@ -294,6 +315,6 @@ impl Model {
         let argmax = std::mem::take(&mut plan.steps);
         plan.run(&TopKParts { n: vocab }, &[&s.logits, &s.draws, &s.sample_parts])?;
         plan.run(&Sample { n: vocab }, &[&s.sample_parts, &s.draws, &s.outputs, &s.rows, &s.sampled])?;
-        Ok(Head { logits, argmax, sample: plan.steps })
+        Ok(Head { logits, argmax, sample: std::mem::take(&mut plan.steps) })
     }
 }

@@ -1,7 +1,9 @@
 //! A list of dispatches under construction: which kernel makes a product, and from activations in which form.
 
+use std::collections::HashSet;
+
 use super::{
-    Dispatch, Gpu, GpuBuffer, GpuMatrix, Grid,
+    Dispatch, Gpu, GpuBuffer, GpuMatrix, Grid, KernelSource,
     forward::StepShape,
     kernels::{
         Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
@@ -38,17 +40,34 @@ pub(super) struct Plan<'a> {
     /// Rows are output rows, not tokens.
     pub over_outputs: bool,
     pub steps: Vec<Dispatch>,
+    /// Where there is one, kernels are only noted in it.
+    sources: Option<HashSet<KernelSource>>,
 }
 
 impl<'a> Plan<'a> {
     pub fn new(gpu: &'a Gpu, scratch: &'a Scratch, shape: StepShape, over_outputs: bool) -> Self {
-        Plan { gpu, scratch, shape, over_outputs, steps: Vec::new() }
+        Plan { gpu, scratch, shape, over_outputs, steps: Vec::new(), sources: None }
+    }
+
+    /// A plan without steps, which notes the kernels that it would take.
+    pub fn of_sources(gpu: &'a Gpu, scratch: &'a Scratch, shape: StepShape, over_outputs: bool) -> Self {
+        Plan { sources: Some(HashSet::new()), ..Plan::new(gpu, scratch, shape, over_outputs) }
+    }
+
+    /// The kernels that were noted.
+    pub fn into_sources(self) -> HashSet<KernelSource> {
+        self.sources.unwrap_or_default()
     }
 
     pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
+        let source = kernel.source(self.gpu.variant());
+        if let Some(sources) = &mut self.sources {
+            sources.insert(source);
+            return Ok(());
+        }
         let grid: Grid = kernel.grid(self.gpu.variant());
         let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
-        let mut dispatch = self.gpu.dispatch(&kernel.source(self.gpu.variant()), &buffers, grid)?;
+        let mut dispatch = self.gpu.dispatch(&source, &buffers, grid)?;
         dispatch.cost = kernel.cost();
         self.steps.push(dispatch);
         Ok(())
