@@ -2,7 +2,7 @@
 
 use super::{Cost, Kernel, stride};
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
 };
 
@@ -230,7 +230,7 @@ impl MatvecQ8Split {
     /// the weights where there are several rows. Few rows make few workgroups: larger ones then.
     fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
         let few = self.linear.rows < 16384;
-        match (variant.coop, self.m, few) {
+        match (variant.coop == Some(Coop::Sixteen), self.m, few) {
             (true, 1, true) => (512, 1),
             (true, 1, false) => (256, 1),
             (true, _, true) => (512, 2),
