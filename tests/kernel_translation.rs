@@ -183,10 +183,11 @@ fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
 fn cooperative_matrices_of_8_translate_to_msl() {
     for checks in [false, true] {
         let (variant, kernels) = catalogue::coop8(checks);
-        assert_eq!(kernels.len(), 3 * catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count());
+        let formats = catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count();
+        assert_eq!(kernels.len(), 3 * formats + 4);
         for kernel in kernels {
             let source = kernel.source(&variant);
-            assert_eq!(source.name, "matmul_coop8");
+            assert!(source.name.ends_with("_coop8"));
             let (module, info) = parse(&source);
             let msl = to_msl(&source, &variant, &module, &info);
             for wanted in
@@ -204,8 +205,9 @@ fn cooperative_matrices_of_8_translate_to_msl() {
             );
             // As Asahi Linux has such matrices too.
             assert!(to_spirv(&source, &variant, &module, &info) > 100);
-            // Half of what Apple's GPUs have, so that two workgroups share a core.
-            assert!(workgroup_bytes(&module) <= 16 << 10, "{}", workgroup_bytes(&module));
+            // Apple's GPUs have 32 KiB; of half of them two workgroups run on a core.
+            let most = if source.name == "matmul_coop8" { 16 << 10 } else { 32 << 10 };
+            assert!(workgroup_bytes(&module) <= most, "{}: {}", source.name, workgroup_bytes(&module));
         }
     }
 }

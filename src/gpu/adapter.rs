@@ -131,7 +131,7 @@ impl AdapterFacts {
         if has(16) && in_32 && has_room(48 << 10, 512) {
             return Some(Coop::Sixteen);
         }
-        (has(8) && (in_32 || self.is_apple_on_metal()) && has_room(16 << 10, 128)).then_some(Coop::Eight)
+        (has(8) && (in_32 || self.is_apple_on_metal()) && has_room(32 << 10, 256)).then_some(Coop::Eight)
     }
 
     /// Whether this is Apple's own GPU, whose subgroups all have 32 invocations. wgpu says 4 to 64 of all of Metal's, and that AMD's, Intel's
@@ -256,9 +256,9 @@ impl FromStr for KernelOptions {
 /// Cooperative matrices of f16 with f32 sums, in subgroups of 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Coop {
-    /// 16 × 16, as Vulkan's drivers have them: products and attention of many tokens.
+    /// 16 × 16, as Vulkan's drivers have them.
     Sixteen,
-    /// 8 × 8, as Metal has them: products of many tokens.
+    /// 8 × 8, as Metal has them.
     Eight,
 }
 

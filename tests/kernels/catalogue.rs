@@ -298,5 +298,12 @@ pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
             }
         }
     }
+    for full in [false, true] {
+        let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
+        assert!(SdpaCoop::can_run(&variant, &sdpa));
+        for emit in [Emit::Floats, Emit::Halves { m_stride: 256 }] {
+            all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
+        }
+    }
     (variant, all)
 }

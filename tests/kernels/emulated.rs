@@ -4,7 +4,7 @@
 //! block, as in Metal: invocation `i` those of row i / 4 and of columns 2 · (i % 4) and the next. It loads what these are
 //! made of, so that nothing is exchanged.
 
-use gemma4_wgpu::gpu::KernelSource;
+use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, Variant, kernels::Kernel};
 
 /// Types named after the matrices' roles, and the product. `row` is a row of the left factor; columns are of the right one.
 const MATRICES: &str = "
@@ -21,6 +21,16 @@ struct EmulatedC {
 }
 
 var<private> emulated_lane: u32;
+var<private> emulated_local: u32;
+var<workgroup> emulated_shuffled: array<f32, 256>;
+
+fn emulated_shuffle_xor(own: f32, mask: u32) -> f32 {
+    emulated_shuffled[emulated_local] = own;
+    workgroupBarrier();
+    let other = emulated_shuffled[emulated_local ^ mask];
+    workgroupBarrier();
+    return other;
+}
 
 fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC {
     var sum = c.pair;
@@ -31,12 +41,32 @@ fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC 
 }
 ";
 
-/// The kernel without cooperative matrices.
-pub fn emulate(source: &KernelSource) -> KernelSource {
+/// A kernel for matrices of 8 × 8 without them.
+pub struct Emulated<K>(pub K);
+
+impl<K> Emulated<K> {
+    /// The variant that it stands for.
+    pub fn variant(variant: &Variant) -> Variant {
+        Variant { coop: Some(Coop::Eight), ..*variant }
+    }
+}
+
+impl<K: Kernel> Kernel for Emulated<K> {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        emulate(&self.0.source(&Self::variant(variant)))
+    }
+
+    fn grid(&self, variant: &Variant) -> Grid {
+        self.0.grid(&Self::variant(variant))
+    }
+}
+
+fn emulate(source: &KernelSource) -> KernelSource {
     let text = source.wgsl.replace("enable wgpu_cooperative_matrix;\n", "");
     let text = number_invocations(&text);
     let mut functions = Vec::new();
     let text = replace_accesses(&text, &mut functions);
+    let text = text.replace("subgroupShuffleXor(", "emulated_shuffle_xor(");
     let mut text = text.replace("coopMultiplyAdd(", "emulated_multiply_add(");
     for (role, scalar) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
         text = text.replace(&format!("coop_mat8x8<{scalar}, {role}>"), &format!("Emulated{role}"));
@@ -53,7 +83,8 @@ fn number_invocations(text: &str) -> String {
     assert_eq!(text.matches(body).count(), 1, "one entry point whose parameters have lines of their own");
     let text = text.replace("    @builtin(subgroup_id) subgroup: u32,\n", "");
     let text = text.replace("    @builtin(subgroup_invocation_id) lane: u32,\n", "");
-    let numbers = "    let subgroup = local / 32u;\n    let lane = local % 32u;\n    emulated_lane = lane;\n";
+    let numbers = "    let subgroup = local / 32u;\n    let lane = local % 32u;\n    emulated_lane = lane;\n    \
+                   emulated_local = local;\n";
     text.replace(body, &format!("{body}{numbers}"))
 }
 

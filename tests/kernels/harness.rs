@@ -2,9 +2,7 @@
 
 use std::sync::OnceLock;
 
-use gemma4_wgpu::gpu::{
-    DeviceOptions, Gpu, GpuBuffer, Grid, KernelOptions, KernelSource, StepSize, kernels::Kernel, kernels::stride,
-};
+use gemma4_wgpu::gpu::{DeviceOptions, Gpu, GpuBuffer, KernelOptions, StepSize, kernels::Kernel, kernels::stride};
 use pollster::block_on;
 
 /// The adapter opened in every variant; in half of them where there are few for want of f16, as on SwiftShader, which takes
@@ -58,13 +56,9 @@ pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], rows: usize, 
 
 /// Runs a kernel once for a step.
 pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], step: StepSize) {
-    run_source(gpu, &kernel.source(gpu.variant()), kernel.grid(gpu.variant()), buffers, step);
-}
-
-/// Runs a kernel's text once for a step.
-pub fn run_source(gpu: &Gpu, source: &KernelSource, grid: Grid, buffers: &[&GpuBuffer], step: StepSize) {
     let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
-    let dispatch = gpu.dispatch(source, &buffers, grid).expect("the kernel compiles");
+    let source = kernel.source(gpu.variant());
+    let dispatch = gpu.dispatch(&source, &buffers, kernel.grid(gpu.variant())).expect("the kernel compiles");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     dispatch.encode(&mut pass, step);

@@ -3,10 +3,10 @@
 use gemma4_wgpu::{
     cpu::{CpuMatrix, ops},
     gpu::{
-        Coop, Gpu, GpuBuffer, StepSize, Variant,
+        Gpu, GpuBuffer,
         kernels::{
-            Convert, Embed, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
-            ROW_TILE, stride,
+            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
+            stride,
         },
         tile,
     },
@@ -15,7 +15,7 @@ use gemma4_wgpu::{
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use crate::{catalogue::FORMATS, emulated::emulate, harness::*};
+use crate::{catalogue::FORMATS, emulated::Emulated, harness::*};
 
 /// Random weights in a format.
 pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
@@ -182,7 +182,7 @@ fn check_coop(
     splits_and_rows: &[(usize, usize)],
 ) {
     let emulated = gpu.variant().coop.is_none();
-    let variant = Variant { coop: gpu.variant().coop.or(Some(Coop::Eight)), ..*gpu.variant() };
+    let variant = if emulated { Emulated::<MatmulCoop>::variant(gpu.variant()) } else { *gpu.variant() };
     let (y_stride, y_offset) = ((case.n + 36).next_multiple_of(4), 16);
     let linear = Linear {
         format: case.format,
@@ -208,10 +208,11 @@ fn check_coop(
         let y = zeros(gpu, splits * split_stride);
         let linear = Linear { rows: case.n - first_row, ..linear };
         let kernel = MatmulCoop { linear, first_row, m_stride, splits, split_stride };
-        let source = kernel.source(&variant);
-        let source = if emulated { emulate(&source) } else { source };
-        let size = StepSize { rows: case.m, outputs: 0, keys: 0 };
-        run_source(gpu, &source, kernel.grid(&variant), &[data, scales, &halves, &y, &step], size);
+        let buffers = [data, scales, &halves, &y, &step];
+        match emulated {
+            true => run(gpu, &Emulated(kernel), &buffers, case.m, 0),
+            false => run(gpu, &kernel, &buffers, case.m, 0),
+        }
         let all: Vec<f32> = download(gpu, &y, splits * split_stride);
         let mut found = Vec::new();
         for row in 0..case.m {
@@ -223,7 +224,7 @@ fn check_coop(
             found.extend_from_slice(inside);
         }
         let of_rows: Vec<f32> = expected.chunks(case.n).flat_map(|row| &row[first_row..]).copied().collect();
-        let what = format!("{} {:?} {}×{}×{} in {splits}", source.name, case.format, case.m, case.n, case.k);
+        let what = format!("matmul_coop {:?} {}×{}×{} in {splits}", case.format, case.m, case.n, case.k);
         assert_close(&format!("{what} from {first_row} on"), gpu, &found, &of_rows, 4e-3);
     }
 }

@@ -121,12 +121,12 @@ pub struct SdpaCoop {
 }
 
 impl SdpaCoop {
-    /// Keys that are taken together: a cache's capacity must be a multiple.
+    /// Keys that must be neighbours: a cache's capacity must be a multiple.
     pub const KEYS: usize = 16;
 
     /// Whether the kernel can run this attention.
     pub fn can_run(variant: &Variant, sdpa: &Sdpa) -> bool {
-        variant.coop == Some(Coop::Sixteen)
+        variant.coop.is_some()
             && matches!(sdpa.layer.head_dim, 256 | 512)
             && sdpa.cache_type == CacheType::F16
             && sdpa.capacity.is_multiple_of(Self::KEYS)
@@ -144,25 +144,26 @@ impl Kernel for SdpaCoop {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let own = [Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite, Binding::Uniform];
+        let (name, text, read) = match variant.coop {
+            Some(Coop::Eight) => ("sdpa_coop8", include_str!("../../../shaders/sdpa_coop8.wgsl"), Binding::Read),
+            _ => ("sdpa_coop", include_str!("../../../shaders/sdpa_coop.wgsl"), Binding::ReadWrite),
+        };
+        let own = [read, read, read, read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
         let wgsl = self.emit.add(wgsl, variant, own.len(), layer.n_heads * layer.head_dim);
-        KernelSource {
-            name: "sdpa_coop",
-            wgsl: wgsl.part(include_str!("../../../shaders/sdpa_coop.wgsl")).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+        KernelSource { name, wgsl: wgsl.part(text).finish(), bindings: self.emit.bindings(&own) }
     }
 
     fn cost(&self) -> Cost {
         self.sdpa.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, variant: &Variant) -> Grid {
         let heads = self.heads();
         let groups = Extent::Fixed((self.sdpa.layer.n_heads / heads) as u32);
-        // QUERIES of the shader, in tokens.
-        let tokens = 32768 / self.sdpa.layer.head_dim / heads;
+        // QUERIES of the shaders, in tokens.
+        let dims = if variant.coop == Some(Coop::Eight) { 8192 } else { 32768 };
+        let tokens = dims / self.sdpa.layer.head_dim / heads;
         Grid([Extent::Rows(tokens as u32), groups, Extent::Fixed(1)])
     }
 }
