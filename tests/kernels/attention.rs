@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     config::{AttentionKind, LayerConfig, Rope},
     cpu::{KvCache, ops},
     gpu::{
-        Coop, Gpu, GpuBuffer, StepSize,
+        Gpu, GpuBuffer, StepSize,
         kernels::{
             Emit, Kernel, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, stride,
         },
@@ -280,8 +280,7 @@ fn awkward_shapes() {
         (layer(AttentionKind::Full, 8, 1, 512, true), 176, 0, vec![75, 90]),
     ];
     for gpu in devices() {
-        let (more, steep): (&[_], f32) =
-            if gpu.variant().coop == Some(Coop::Sixteen) { (&for_coop, 4.0) } else { (&[], 0.7) };
+        let (more, steep): (&[_], f32) = if gpu.variant().coop.is_some() { (&for_coop, 4.0) } else { (&[], 0.7) };
         for (layer, capacity, start, chunks) in shapes.iter().chain(more) {
             for (cache_type, v_norm, scale) in [(CacheType::F16, true, steep), (CacheType::F32, false, 0.7)] {
                 let (layer, chunks, capacity, start) = (layer.clone(), chunks.clone(), *capacity, *start);
