@@ -19,6 +19,10 @@ const BLOCKS_PER_SPLIT: u32 = (BLOCKS + SPLITS - 1u) / SPLITS;
 var<workgroup> x_tile: array<vec4<f16>, TILE * PITCH>; // [m, k]
 var<workgroup> w_tile: array<vec4<f16>, TILE * PITCH>; // [n, k]
 
+fn put_weights(at: u32, four: vec4<f16>) {
+    w_tile[at] = four;
+}
+
 @compute @workgroup_size(128)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

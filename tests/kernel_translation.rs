@@ -4,7 +4,7 @@
 #[path = "kernels/catalogue.rs"]
 mod catalogue;
 
-use gemma4_wgpu::gpu::{KernelSource, Variant};
+use gemma4_wgpu::gpu::{KernelSource, Variant, kernels::Linear};
 use naga::{
     back::{hlsl, msl, spv},
     proc::{BoundsCheckPolicies, BoundsCheckPolicy},
@@ -118,7 +118,7 @@ fn every_variant_translates() {
     assert!(translated > 900, "{translated}");
 }
 
-/// Metal multiplies matrices of another size and DirectX none through naga, so this is for Vulkan alone.
+/// Metal multiplies matrices of another size and DirectX none through naga, so these are for Vulkan alone.
 #[test]
 fn cooperative_matrices_translate_to_spirv() {
     let (variant, kernels) = catalogue::coop();
@@ -127,6 +127,88 @@ fn cooperative_matrices_translate_to_spirv() {
         let (module, info) = parse(&source);
         assert!(to_spirv(&source, &variant, &module, &info) > 100, "{}", source.name);
         assert!(workgroup_bytes(&module) <= 48 << 10, "{}", source.name);
+    }
+}
+
+/// The elements that cooperative matrices are loaded from and stored to.
+fn cooperative_elements(module: &naga::Module, info: &ModuleInfo) -> Vec<naga::TypeInner> {
+    let mut found = Vec::new();
+    let functions = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
+    let entries = module.entry_points.iter().enumerate().map(|(at, entry)| (&entry.function, info.get_entry_point(at)));
+    for (function, info) in functions.chain(entries) {
+        let mut pointers: Vec<_> = Vec::new();
+        for (_, expression) in function.expressions.iter() {
+            if let naga::Expression::CooperativeLoad { data, .. } = expression {
+                pointers.push(data.pointer);
+            }
+        }
+        for statement in statements(&function.body) {
+            if let naga::Statement::CooperativeStore { data, .. } = statement {
+                pointers.push(data.pointer);
+            }
+        }
+        found.extend(pointers.into_iter().map(|pointer| match info[pointer].ty.inner_with(&module.types) {
+            naga::TypeInner::Pointer { base, .. } => module.types[*base].inner.clone(),
+            naga::TypeInner::ValuePointer { size: None, scalar, .. } => naga::TypeInner::Scalar(*scalar),
+            other => panic!("{other:?} is no element of an array"),
+        }));
+    }
+    found
+}
+
+/// The statements of a block and of the blocks in it.
+fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
+    let mut all = Vec::new();
+    for statement in block {
+        all.push(statement);
+        match statement {
+            naga::Statement::Block(block) => all.extend(statements(block)),
+            naga::Statement::If { accept, reject, .. } => {
+                all.extend(statements(accept));
+                all.extend(statements(reject));
+            }
+            naga::Statement::Loop { body, continuing, .. } => {
+                all.extend(statements(body));
+                all.extend(statements(continuing));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// naga takes a matrix's elements from a pointer to vectors too, but writes a call for Metal that has no such overload: there
+/// they must be scalars.
+#[test]
+fn cooperative_matrices_of_8_translate_to_msl() {
+    for checks in [false, true] {
+        let (variant, kernels) = catalogue::coop8(checks);
+        let formats = catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count();
+        assert_eq!(kernels.len(), 3 * formats + 4);
+        for kernel in kernels {
+            let source = kernel.source(&variant);
+            assert!(source.name.ends_with("_coop8"));
+            let (module, info) = parse(&source);
+            let msl = to_msl(&source, &variant, &module, &info);
+            for wanted in
+                ["kernel void main", "simdgroup_multiply_accumulate(d,a,b,c)", "simdgroup_store(", "half inner["]
+            {
+                assert!(msl.contains(wanted), "{wanted} in {msl}");
+            }
+            let types = "metal::simdgroup_float8x8 NagaCooperativeMultiplyAdd(const thread metal::simdgroup_half8x8& a, \
+                         const thread metal::simdgroup_half8x8& b, const thread metal::simdgroup_float8x8& c)";
+            assert!(msl.contains(types), "{msl}");
+            let elements = cooperative_elements(&module, &info);
+            assert!(
+                elements.len() > 9 && elements.iter().all(|ty| matches!(ty, naga::TypeInner::Scalar(_))),
+                "{elements:?}"
+            );
+            // As Asahi Linux has such matrices too.
+            assert!(to_spirv(&source, &variant, &module, &info) > 100);
+            // Apple's GPUs have 32 KiB; of half of them two workgroups run on a core.
+            let most = if source.name == "matmul_coop8" { 16 << 10 } else { 32 << 10 };
+            assert!(workgroup_bytes(&module) <= most, "{}: {}", source.name, workgroup_bytes(&module));
+        }
     }
 }
 

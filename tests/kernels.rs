@@ -11,6 +11,8 @@ mod chain;
 mod elementwise;
 #[path = "kernels/emit.rs"]
 mod emit;
+#[path = "kernels/emulated.rs"]
+mod emulated;
 #[path = "kernels/gated.rs"]
 mod gated;
 #[path = "kernels/harness.rs"]

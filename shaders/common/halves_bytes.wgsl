@@ -1,4 +1,5 @@
-// 32 weights of a row as f16, in the column order of emit_halves, by way of int8.
+// 32 weights of a row as f16, in the column order of emit_halves, by way of int8. The kernel's put_weights writes four to
+// its tile.
 struct BlockWeights {
     stored: Stored,
     scale: vec2<f32>, // of block_scales
@@ -10,7 +11,7 @@ fn load_weights(row: u32, block: u32) -> BlockWeights {
 
 // The integers first, as a scale may have no smaller f16 beside it.
 fn write_word(at: u32, word: u32, scale: f16, offset: f16) {
-    w_tile[at] = vec4<f16>(vec4<f32>(unpack4xI8(word)).xzyw) * f16(INT8_STEP) * scale + offset;
+    put_weights(at, vec4<f16>(vec4<f32>(unpack4xI8(word)).xzyw) * f16(INT8_STEP) * scale + offset);
 }
 
 fn write_half(at: u32, words: vec4<u32>, scale: f16, offset: f16) {

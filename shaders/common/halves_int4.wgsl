@@ -1,4 +1,4 @@
-// 32 int4 weights of a row as f16, in the column order of emit_halves.
+// 32 int4 weights of a row as f16, in the column order of emit_halves. The kernel's put_weights writes four to its tile.
 struct BlockWeights {
     quants: vec4<u32>,
     scale: vec2<f32>,
@@ -14,8 +14,8 @@ fn two(bits: u32) -> vec2<f16> {
 }
 
 fn write_word(at: u32, word: u32, scale: f16, offset: f16) {
-    w_tile[at] = vec4<f16>(two(word), two(word >> 8u)) * scale + offset;
-    w_tile[at + 1u] = vec4<f16>(two(word >> 4u), two(word >> 12u)) * scale + offset;
+    put_weights(at, vec4<f16>(two(word), two(word >> 8u)) * scale + offset);
+    put_weights(at + 1u, vec4<f16>(two(word >> 4u), two(word >> 12u)) * scale + offset);
 }
 
 fn write_weights(at: u32, weights: BlockWeights) {

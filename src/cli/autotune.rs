@@ -188,7 +188,7 @@ fn compare<S: Subject>(best: &mut S, candidate: &mut S) -> Result<Rates> {
 fn is_on(variant: &Variant, name: &str) -> bool {
     match name {
         "subgroups" => variant.subgroups.is_some(),
-        "coop" => variant.coop,
+        "coop" => variant.coop.is_some(),
         "f16" => variant.f16,
         "dp4a" => variant.dp4a,
         "wide" => variant.wide,

@@ -117,14 +117,27 @@ impl AdapterFacts {
         self.device_type == "CPU"
     }
 
-    /// Whether the adapter multiplies the cooperative matrices that kernels are written for, with workgroups for them.
-    pub(super) fn has_coop_kernels(&self) -> bool {
-        let fits = |matrix: &CooperativeMatrix| {
-            (matrix.m, matrix.n, matrix.k) == (16, 16, 16) && matrix.f16_inputs && matrix.f32_result
+    /// The cooperative matrices for which there are kernels that the adapter can run, with workgroups for them.
+    fn coop_kernels(&self) -> Option<Coop> {
+        let has = |size: u32| {
+            let fits = |matrix: &CooperativeMatrix| {
+                [matrix.m, matrix.n, matrix.k] == [size; 3] && matrix.f16_inputs && matrix.f32_result
+            };
+            self.cooperative_matrices.iter().any(fits)
         };
-        self.cooperative_matrices.iter().any(fits)
-            && self.max_workgroup_bytes >= 48 << 10
-            && self.max_workgroup_invocations >= 512
+        let has_room =
+            |bytes, invocations| self.max_workgroup_bytes >= bytes && self.max_workgroup_invocations >= invocations;
+        let in_32 = self.subgroup_min_size == 32 && self.subgroup_max_size == 32;
+        if has(16) && in_32 && has_room(48 << 10, 512) {
+            return Some(Coop::Sixteen);
+        }
+        (has(8) && (in_32 || self.is_apple_on_metal()) && has_room(32 << 10, 256)).then_some(Coop::Eight)
+    }
+
+    /// Whether this is Apple's own GPU, whose subgroups all have 32 invocations. wgpu says 4 to 64 of all of Metal's, and that AMD's, Intel's
+    /// and virtual machines' multiply matrices too, of which Metal's feature tables know nothing.
+    fn is_apple_on_metal(&self) -> bool {
+        self.api == "metal" && self.name.starts_with("Apple") && !self.name.to_lowercase().contains("virtual")
     }
 
     /// Tokens that one submit takes, so that its work stays bounded on slow devices.
@@ -240,6 +253,15 @@ impl FromStr for KernelOptions {
     }
 }
 
+/// Cooperative matrices of f16 with f32 sums, in subgroups of 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Coop {
+    /// 16 × 16, as Vulkan's drivers have them.
+    Sixteen,
+    /// 8 × 8, as Metal has them.
+    Eight,
+}
+
 /// The form that kernels take on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Variant {
@@ -251,8 +273,8 @@ pub struct Variant {
     pub f16: bool,
     /// Matrix-vector products of int weights with int8 activations (`dot4I8Packed`).
     pub dp4a: bool,
-    /// Products and attention of many tokens on cooperative matrices: 16 × 16 of f16 with f32 sums, in subgroups of 32.
-    pub coop: bool,
+    /// Products and attention of many tokens on cooperative matrices.
+    pub coop: Option<Coop>,
     /// Workgroups of 1024 where one workgroup has a whole row.
     pub wide: bool,
     /// Matrix products of many tokens with a row of activations in each invocation: for adapters that a processor plays.
@@ -286,7 +308,7 @@ impl Variant {
             (subgroups && facts.subgroup_min_size == facts.subgroup_max_size).then_some(facts.subgroup_max_size);
         // Software rasterizers convert every f16 by hand.
         let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
-        let can_coop = facts.has_coop_kernels() && subgroup_size == Some(32) && f16;
+        let can_coop = facts.coop_kernels().filter(|_| subgroups && f16);
         let can_be_wide = facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
         if options.wide == Some(true) && !can_be_wide {
             return Err(lacking("wide"));
@@ -298,10 +320,10 @@ impl Variant {
         if options.chain == Some(true) && !facts.coherent {
             return Err(lacking("chain"));
         }
-        if options.coop == Some(true) && !can_coop {
+        if options.coop == Some(true) && can_coop.is_none() {
             return Err(lacking("coop"));
         }
-        let coop = options.coop.unwrap_or(can_coop);
+        let coop = can_coop.filter(|_| options.coop != Some(false));
         // One instruction where the driver says so; an expansion elsewhere.
         let dp4a = options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan");
         // Only there is it known to be faster.
@@ -326,7 +348,7 @@ impl Variant {
             wide: options.wide.unwrap_or(can_be_wide && facts.device_type == "discrete GPU"),
             dp4a,
             prefetch: options.prefetch.unwrap_or(false),
-            chain: options.chain.unwrap_or(can_chain && coop && dp4a),
+            chain: options.chain.unwrap_or(can_chain && coop == Some(Coop::Sixteen) && dp4a),
             repack: options.repack.unwrap_or(!inplace && !cfg!(target_arch = "wasm32")),
             inplace,
             checks: options.checks.unwrap_or(false),
@@ -394,4 +416,67 @@ pub(super) async fn select(instance: &wgpu::Instance, wanted: Option<&str>) -> R
         }
     };
     Ok(found.swap_remove(chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of a name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`, with square matrices of these sizes.
+    fn coop(
+        api: &str,
+        name: &str,
+        subgroups: [u32; 2],
+        sizes: &[u32],
+        workgroup_bytes: u32,
+        options: &str,
+    ) -> Option<Coop> {
+        let matrix = |&size| CooperativeMatrix { m: size, n: size, k: size, f16_inputs: true, f32_result: true };
+        let facts = AdapterFacts {
+            index: 0,
+            name: name.into(),
+            api: api.into(),
+            device_type: "integrated GPU".into(),
+            driver: String::new(),
+            vendor: 0,
+            subgroups: true,
+            subgroup_min_size: subgroups[0],
+            subgroup_max_size: subgroups[1],
+            shader_f16: true,
+            timestamp_query: true,
+            pipeline_cache: false,
+            unified_memory: true,
+            mappable_storage: true,
+            cooperative_matrices: sizes.iter().map(matrix).collect(),
+            max_binding_bytes: 1 << 30,
+            max_buffer_bytes: 1 << 30,
+            max_workgroup_bytes: workgroup_bytes,
+            max_workgroup_invocations: 1024,
+            max_workgroups_per_dimension: 65535,
+            max_storage_buffers: 31,
+            coherent: false,
+        };
+        let options = options.parse().expect("options");
+        Variant::choose(&facts, &options).expect("what the device can do").coop
+    }
+
+    #[test]
+    fn matrices_are_those_that_kernels_are_written_for() {
+        // What wgpu says of all of Metal's devices.
+        let metal = |name, options| coop("metal", name, [4, 64], &[8], 32 << 10, options);
+        assert_eq!(metal("Apple M4 Max", ""), Some(Coop::Eight));
+        assert_eq!(metal("Apple M4 Max", "coop=on"), Some(Coop::Eight));
+        assert_eq!(metal("Apple M4 Max", "coop=off"), None);
+        assert_eq!(metal("Apple M4 Max", "f16=off"), None);
+        assert_eq!(metal("Apple M4 Max", "subgroups=off"), None);
+        assert_eq!(metal("Apple Paravirtual device", ""), None);
+        assert_eq!(metal("AMD Radeon Pro 5500M", ""), None);
+        let vulkan = |subgroups, sizes: &[u32], bytes| coop("vulkan", "a card", subgroups, sizes, bytes, "");
+        assert_eq!(vulkan([32, 32], &[16], 48 << 10), Some(Coop::Sixteen));
+        assert_eq!(vulkan([32, 32], &[8, 16], 48 << 10), Some(Coop::Sixteen));
+        assert_eq!(vulkan([32, 32], &[8, 16], 32 << 10), Some(Coop::Eight));
+        assert_eq!(vulkan([32, 64], &[16], 48 << 10), None);
+        assert_eq!(vulkan([8, 8], &[8], 32 << 10), None);
+        assert_eq!(vulkan([32, 32], &[], 48 << 10), None);
+    }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    adapter::{self, AdapterFacts, DeviceOptions, Variant},
+    adapter::{self, AdapterFacts, Coop, DeviceOptions, Variant},
     buffers::{GpuBuffer, MemoryTally, mapped_storage},
     dispatch::KernelSource,
     pipeline_cache::{PipelineCache, PipelineStats},
@@ -74,7 +74,7 @@ impl Gpu {
             wanted |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
         }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
-        if variant.coop {
+        if variant.coop.is_some() {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
             // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this crate's own, and the tests
             // hold them against their twins.
@@ -105,7 +105,7 @@ impl Gpu {
             pipeline_cache,
         };
         // Only where it was seen to help is the cache worth a measurement.
-        if options.kernels.prefetch.is_none() && variant.coop {
+        if options.kernels.prefetch.is_none() && variant.coop == Some(Coop::Sixteen) {
             let probe = Gpu(Arc::new(inner(variant, None)));
             variant.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
         }

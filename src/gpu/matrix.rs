@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{
-    Gpu, GpuBuffer,
+    Coop, Gpu, GpuBuffer,
     kernels::{Linear, TILE_ROWS},
 };
 use crate::{Result, quant::PackFormat};
@@ -24,7 +24,7 @@ pub struct GpuMatrix {
     pub rows: usize,
     pub cols: usize,
     /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster on cooperative
-    /// matrices.
+    /// matrices of 16 × 16.
     pub tiled: bool,
     /// None where the rows lie in a matrix that comes after this one: see `joints.rs`.
     pub parts: Vec<MatrixPart>,
@@ -47,7 +47,7 @@ impl Split {
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
         let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
-        let tiled = gpu.variant().coop
+        let tiled = gpu.variant().coop == Some(Coop::Sixteen)
             && in_nibbles
             && Linear::supports_q8(format)
             && rows.is_multiple_of(TILE_ROWS)

@@ -28,7 +28,7 @@ mod upload;
 mod wanted;
 mod wgsl;
 
-pub use adapter::{AdapterFacts, CooperativeMatrix, DeviceOptions, KernelOptions, Variant, adapters};
+pub use adapter::{AdapterFacts, Coop, CooperativeMatrix, DeviceOptions, KernelOptions, Variant, adapters};
 pub use backend::GpuBackend;
 pub use buffers::GpuBuffer;
 pub use device::Gpu;

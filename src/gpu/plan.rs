@@ -238,7 +238,9 @@ impl<'a> Plan<'a> {
         let ([part], Emit::Halves { m_stride }) = (matrix.parts.as_slice(), self.form(matrix, place, None)) else {
             return Ok(None);
         };
-        let Some((cols, parts)) = MatmulCoop::tail(matrix.rows, s.row_capacity) else { return Ok(None) };
+        let Some((cols, parts)) = MatmulCoop::tail(self.gpu.variant(), matrix.rows, s.row_capacity) else {
+            return Ok(None);
+        };
         let part_stride = s.row_capacity * cols;
         if (4 * parts * part_stride) as u64 > s.branch.size() || cols > matrix.rows / 2 {
             return Ok(None);

@@ -105,9 +105,9 @@ impl<B> Scratch<B> {
         let ffn = stride(widest(|layer| layer.intermediate_size));
         let input = hidden.max(attention).max(ffn);
         let floats = |label: &str, rows: usize, cols: usize| gpu.buffer(label, 4 * rows as u64 * cols as u64);
-        // Products on cooperative matrices write blocks of 16 rows and read tiles of 128.
+        // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to 128.
         let rows = rows.next_multiple_of(16);
-        let coop = variant.coop;
+        let coop = variant.coop.is_some();
         let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
         let halves = if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
         let few = rows.min(MatvecQ8Split::MOST_ROWS);

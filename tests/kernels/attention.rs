@@ -13,7 +13,7 @@ use gemma4_wgpu::{
 };
 use proptest::prelude::*;
 
-use crate::{emit::check_forms, harness::*};
+use crate::{emit::check_forms, emulated::Emulated, harness::*};
 
 const EPS: f32 = 1e-6;
 const SLOTS: usize = 2;
@@ -43,6 +43,8 @@ fn layer(attention: AttentionKind, n_heads: usize, n_kv_heads: usize, head_dim: 
 struct Attention<'a> {
     gpu: &'a Gpu,
     case: &'a Case,
+    /// Also on matrices of 8 × 8, which the device does not have.
+    emulated: bool,
     k_cache: GpuBuffer,
     v_cache: GpuBuffer,
 }
@@ -83,7 +85,11 @@ impl Attention<'_> {
                 download_rows(gpu, &out, count, heads)
             };
             let out = run(&sdpa);
-            if SdpaCoop::can_run(gpu.variant(), &sdpa) {
+            let variant = match self.emulated {
+                true => Emulated::<SdpaCoop>::variant(gpu.variant()),
+                false => *gpu.variant(),
+            };
+            if SdpaCoop::can_run(&variant, &sdpa) {
                 let own = || {
                     let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
                     let read = [&qkv, &self.k_cache, &self.v_cache, &rows].map(|buffer| copy(gpu, buffer));
@@ -91,7 +97,10 @@ impl Attention<'_> {
                 };
                 let kernel = |emit| {
                     let kernel = SdpaCoop { sdpa: sdpa.clone(), emit };
-                    (emit != Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>)
+                    (emit != Emit::Q8).then(|| match self.emulated {
+                        true => Box::new(Emulated(kernel)) as Box<dyn Kernel>,
+                        false => Box::new(kernel),
+                    })
                 };
                 let step = StepSize { rows: count, outputs: 0, keys: 0 };
                 // q and the weights of softmax in f16.
@@ -203,11 +212,15 @@ fn columns(x: &[f32], width: usize, from: usize, len: usize) -> Vec<f32> {
 }
 
 fn check(gpu: &Gpu, case: &Case) {
+    check_all(gpu, case, false);
+}
+
+fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
     let layer = &case.layer;
     let (dim, width) = (layer.head_dim, RopeKvUpdate::qkv_stride(layer));
     let (q_cols, kv_cols) = (layer.n_heads * dim, layer.n_kv_heads * dim);
     let cache_words = SLOTS * layer.n_kv_heads * case.capacity * dim;
-    let device = Attention { gpu, case, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
+    let device = Attention { gpu, case, emulated, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
     let norms = random(2 * dim, case.seed + 1);
     let frequencies = layer.rope.inverse_frequencies(dim);
     let mut twin = KvCache::new(case.cache_type, case.capacity, layer.n_kv_heads, dim);
@@ -267,12 +280,34 @@ fn awkward_shapes() {
         (layer(AttentionKind::Full, 8, 1, 512, true), 176, 0, vec![75, 90]),
     ];
     for gpu in devices() {
-        let (more, steep): (&[_], f32) = if gpu.variant().coop { (&for_coop, 4.0) } else { (&[], 0.7) };
+        let (more, steep): (&[_], f32) = if gpu.variant().coop.is_some() { (&for_coop, 4.0) } else { (&[], 0.7) };
         for (layer, capacity, start, chunks) in shapes.iter().chain(more) {
             for (cache_type, v_norm, scale) in [(CacheType::F16, true, steep), (CacheType::F32, false, 0.7)] {
                 let (layer, chunks, capacity, start) = (layer.clone(), chunks.clone(), *capacity, *start);
                 check(gpu, &Case { layer, cache_type, v_norm, scale, capacity, start, chunks, seed: 11 });
             }
+        }
+    }
+}
+
+/// What Macs attend to prompts with, where no Mac is: rings that wrap within a tile, windows, groups of heads, and scores that
+/// make softmax's reference move.
+#[test]
+fn emulated_matrices() {
+    let with_f16: Vec<&Gpu> =
+        devices().iter().filter(|gpu| gpu.variant().f16 && gpu.variant().coop.is_none()).collect();
+    assert_eq!(with_f16.is_empty(), !devices()[0].facts().shader_f16);
+    let shapes = [
+        (layer(sliding(40), 2, 1, 256, false), 96, vec![50, 1, 50, 2]),
+        (layer(sliding(100), 3, 3, 256, false), 208, vec![70, 90, 17]),
+        (layer(AttentionKind::Full, 8, 1, 512, true), 176, vec![75, 90]),
+    ];
+    // With runtime checks and without.
+    for gpu in with_f16.iter().rev().take(2) {
+        for (layer, capacity, chunks) in shapes.clone() {
+            let (cache_type, scale) = (CacheType::F16, 4.0);
+            let case = Case { layer, cache_type, v_norm: true, scale, capacity, start: 0, chunks, seed: 11 };
+            check_all(gpu, &case, true);
         }
     }
 }
@@ -312,7 +347,8 @@ fn check_far(gpu: &Gpu, case: &Case, frequencies: &[f32]) {
     let width = RopeKvUpdate::qkv_stride(layer);
     let count = case.chunks[0];
     let cache_words = SLOTS * layer.n_kv_heads * case.capacity * dim;
-    let device = Attention { gpu, case, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
+    let device =
+        Attention { gpu, case, emulated: false, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
     let qkv = random(count * width, case.seed);
     device.feed(&qkv, &vec![1.0; 2 * dim], case.start, &[1]);
     let cached: Vec<f32> = download(gpu, &device.k_cache, cache_words);

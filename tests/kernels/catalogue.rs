@@ -3,7 +3,7 @@
 use gemma4_wgpu::{
     config::{AttentionKind, LayerConfig, Rope},
     gpu::{
-        Variant,
+        Coop, Variant,
         kernels::{
             Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
             Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq,
@@ -70,7 +70,7 @@ pub fn variants(subgroup: u32) -> Vec<Variant> {
                     subgroup_size: subgroups,
                     f16,
                     dp4a: true,
-                    coop: false,
+                    coop: None,
                     wide: f16,
                     lanes: false,
                     prefetch: false,
@@ -182,14 +182,14 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     all
 }
 
-/// The variant for cooperative matrices, and its kernels.
+/// The variant for cooperative matrices of 16 × 16, and its kernels.
 pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
     let variant = Variant {
         subgroups: Some(32),
         subgroup_size: Some(32),
         f16: true,
         dp4a: true,
-        coop: true,
+        coop: Some(Coop::Sixteen),
         wide: true,
         lanes: false,
         prefetch: true,
@@ -259,6 +259,51 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
         assert!(SdpaCoop::can_run(&variant, &sdpa));
         for emit in [Emit::Floats, Emit::Halves { m_stride: 512 }] {
+            all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
+        }
+    }
+    (variant, all)
+}
+
+/// The variant for cooperative matrices of 8 × 8 as a Mac has it, checks off or on, and the kernels that others do not have.
+pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
+    let variant = Variant {
+        subgroups: Some(4),
+        subgroup_size: None,
+        f16: true,
+        dp4a: false,
+        coop: Some(Coop::Eight),
+        wide: false,
+        lanes: false,
+        prefetch: false,
+        chain: false,
+        repack: false,
+        inplace: true,
+        checks,
+    };
+    let mut all: Vec<Box<dyn Kernel>> = Vec::new();
+    for format in FORMATS {
+        for (rows, splits, tiled) in [(5376, 1, false), (5376, 3, true), (5371, 3, false)] {
+            let linear = Linear {
+                format,
+                rows,
+                cols: 21504,
+                y_stride: 5376,
+                y_offset: 0,
+                softcap: None,
+                over_outputs: false,
+                tiled,
+            };
+            if MatmulCoop::can_run(&variant, &linear) {
+                let split_stride = 256 * 5376;
+                all.push(Box::new(MatmulCoop { linear, first_row: 0, m_stride: 256, splits, split_stride }));
+            }
+        }
+    }
+    for full in [false, true] {
+        let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
+        assert!(SdpaCoop::can_run(&variant, &sdpa));
+        for emit in [Emit::Floats, Emit::Halves { m_stride: 256 }] {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
         }
     }

@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     config::{AttentionKind, LayerConfig, Rope},
     cpu::{CpuMatrix, ops},
     gpu::{
-        Extent, Gpu, GpuBuffer, Grid, KernelSource, Variant,
+        Coop, Extent, Gpu, GpuBuffer, Grid, KernelSource, Variant,
         kernels::{Chain, Kernel, Linear, SplitAttention},
         tile,
     },
@@ -208,7 +208,9 @@ const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48 };
 /// The devices that can run the kernel: some, wherever the adapter can.
 fn with_neighbours() -> Vec<&'static Gpu> {
     let can = |gpu: &&Gpu| {
-        gpu.facts().coherent && (gpu.variant().coop || gpu.variant().lanes) && gpu.variant().subgroup_size >= Some(8)
+        gpu.facts().coherent
+            && (gpu.variant().coop == Some(Coop::Sixteen) || gpu.variant().lanes)
+            && gpu.variant().subgroup_size >= Some(8)
     };
     let found: Vec<&Gpu> = devices().iter().filter(can).collect();
     let facts = devices()[0].facts();

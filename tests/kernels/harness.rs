@@ -42,7 +42,7 @@ pub fn devices() -> &'static [Gpu] {
                 }
             }
         }
-        if first.variant().coop {
+        if first.variant().coop.is_some() {
             all.push(first);
         }
         all

@@ -15,7 +15,7 @@ use gemma4_wgpu::{
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use crate::{catalogue::FORMATS, harness::*};
+use crate::{catalogue::FORMATS, emulated::Emulated, harness::*};
 
 /// Random weights in a format.
 pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
@@ -100,24 +100,43 @@ impl Output {
     }
 }
 
-fn check(gpu: &Gpu, case: &Case) {
-    let matrix = weights(case.format, case.n, case.k, case.seed);
-    let x = random(case.m * case.k, case.seed + 1);
-    let mut expected = vec![0.0; case.m * case.n];
-    ops::matmul(&matrix, &x, &mut expected);
-    if let Some(cap) = case.softcap {
-        ops::softcap(&mut expected, cap);
+/// A case's weights and activations, and what their product is.
+struct Operands {
+    matrix: CpuMatrix,
+    x: Vec<f32>,
+    expected: Vec<f32>,
+}
+
+impl Operands {
+    fn new(case: &Case) -> Self {
+        let matrix = weights(case.format, case.n, case.k, case.seed);
+        let x = random(case.m * case.k, case.seed + 1);
+        let mut expected = vec![0.0; case.m * case.n];
+        ops::matmul(&matrix, &x, &mut expected);
+        if let Some(cap) = case.softcap {
+            ops::softcap(&mut expected, cap);
+        }
+        Operands { matrix, x, expected }
     }
-    let packed = matrix.packed();
-    let (data, scales) = match case.tiled {
-        true => (
-            tile(&packed.data, case.format.data_words(case.k), 4),
-            tile(&packed.scales, case.format.scale_words(case.k), case.format.scale_unit()),
-        ),
-        false => (packed.data.clone(), packed.scales.clone()),
-    };
-    let (data, scales) = (upload(gpu, &data), upload(gpu, &scales));
-    let device_x = upload_rows(gpu, &x, case.k);
+
+    /// Data, scales, activations.
+    fn upload(&self, gpu: &Gpu, case: &Case) -> [GpuBuffer; 3] {
+        let packed = self.matrix.packed();
+        let (data, scales) = match case.tiled {
+            true => (
+                tile(&packed.data, case.format.data_words(case.k), 4),
+                tile(&packed.scales, case.format.scale_words(case.k), case.format.scale_unit()),
+            ),
+            false => (packed.data.clone(), packed.scales.clone()),
+        };
+        [upload(gpu, &data), upload(gpu, &scales), upload_rows(gpu, &self.x, case.k)]
+    }
+}
+
+fn check(gpu: &Gpu, case: &Case) {
+    let operands = Operands::new(case);
+    let [data, scales, device_x] = operands.upload(gpu, case);
+    let Operands { matrix, x, expected } = operands;
     let step = gpu.uniform("step", [case.m as u32, case.m as u32, 0, 0]).expect("a uniform");
     let what = format!("{:?} {}×{}×{}", case.format, case.m, case.n, case.k);
     let f16_tolerance = if gpu.variant().f16 { 4e-3 } else { 3e-5 };
@@ -140,16 +159,30 @@ fn check(gpu: &Gpu, case: &Case) {
             assert_close(&format!("matmul_lanes {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
         }
     }
-    if gpu.variant().coop && case.format.group().is_some() {
-        check_coop(gpu, case, &expected, [&data, &scales, &device_x]);
+    if gpu.variant().coop.is_some() {
+        check_coop(gpu, case, &expected, [&data, &scales, &device_x], &[(1, 0), (3, 0), (3, tail(case))]);
     }
     if Linear::supports_q8(case.format) {
         check_q8(gpu, case, &matrix, &x, [&data, &scales, &device_x]);
     }
 }
 
-/// The product on cooperative matrices, in one go and with its columns shared, and of the rows after the first tile.
-fn check_coop(gpu: &Gpu, case: &Case, expected: &[f32], [data, scales, device_x]: [&GpuBuffer; 3]) {
+/// A first row after which some are left.
+fn tail(case: &Case) -> usize {
+    if case.n > 16 { 16 } else { 0 }
+}
+
+/// The product on cooperative matrices for each number of workgroups that share columns, of weights from a row on. On devices
+/// without such matrices those of 8 × 8 are emulated, which takes f16.
+fn check_coop(
+    gpu: &Gpu,
+    case: &Case,
+    expected: &[f32],
+    [data, scales, device_x]: [&GpuBuffer; 3],
+    splits_and_rows: &[(usize, usize)],
+) {
+    let emulated = gpu.variant().coop.is_none();
+    let variant = if emulated { Emulated::<MatmulCoop>::variant(gpu.variant()) } else { *gpu.variant() };
     let (y_stride, y_offset) = ((case.n + 36).next_multiple_of(4), 16);
     let linear = Linear {
         format: case.format,
@@ -161,7 +194,7 @@ fn check_coop(gpu: &Gpu, case: &Case, expected: &[f32], [data, scales, device_x]
         over_outputs: false,
         tiled: case.tiled,
     };
-    if !MatmulCoop::can_run(gpu.variant(), &linear) {
+    if !MatmulCoop::can_run(&variant, &linear) {
         return;
     }
     let rows = case.m.next_multiple_of(16);
@@ -170,13 +203,16 @@ fn check_coop(gpu: &Gpu, case: &Case, expected: &[f32], [data, scales, device_x]
     let halves = zeros(gpu, m_stride * stride(case.k) / 2);
     let convert = Convert { cols: case.k, emit: Emit::Halves { m_stride }, over_outputs: false };
     run(gpu, &convert, &[device_x, &halves], case.m, 0);
-    let tail = if case.n > 16 { 16 } else { 0 };
-    for (splits, first_row) in [(1, 0), (3, 0), (3, tail)] {
+    for &(splits, first_row) in splits_and_rows {
         let split_stride = rows * y_stride;
         let y = zeros(gpu, splits * split_stride);
         let linear = Linear { rows: case.n - first_row, ..linear };
         let kernel = MatmulCoop { linear, first_row, m_stride, splits, split_stride };
-        run(gpu, &kernel, &[data, scales, &halves, &y, &step], case.m, 0);
+        let buffers = [data, scales, &halves, &y, &step];
+        match emulated {
+            true => run(gpu, &Emulated(kernel), &buffers, case.m, 0),
+            false => run(gpu, &kernel, &buffers, case.m, 0),
+        }
         let rest = Case { n: linear.rows, ..*case };
         let found = sum_of_parts(gpu, &y, &rest, [splits, rows], [y_stride, y_offset]);
         let of_rows: Vec<f32> = expected.chunks(case.n).flat_map(|row| &row[first_row..]).copied().collect();
@@ -292,6 +328,34 @@ fn tiles() {
                 if !tiled || Linear::supports_q8(format) {
                     check(gpu, &Case { format, m, n, k, softcap: None, tiled, seed: 9 });
                 }
+            }
+        }
+    }
+}
+
+/// What Macs multiply prompts with, where no Mac is: in every format, and in one in sizes with all kinds of edges.
+#[test]
+fn emulated_matrices() {
+    let with_f16: Vec<&Gpu> =
+        devices().iter().filter(|gpu| gpu.variant().f16 && gpu.variant().coop.is_none()).collect();
+    assert_eq!(with_f16.is_empty(), !devices()[0].facts().shader_f16);
+    let check = |gpu: &Gpu, case: &Case, splits_and_rows: &[(usize, usize)]| {
+        let operands = Operands::new(case);
+        let [data, scales, x] = operands.upload(gpu, case);
+        check_coop(gpu, case, &operands.expected, [&data, &scales, &x], splits_and_rows);
+    };
+    // With runtime checks and without.
+    for gpu in with_f16.iter().rev().take(2) {
+        for (m, n, k) in [(1, 1, 1), (3, 5, 33), (9, 8, 64), (31, 144, 32), (70, 272, 416)] {
+            let case = Case { format: PackFormat::INT4, m, n, k, softcap: None, tiled: false, seed: 11 };
+            check(gpu, &case, &[(1, 0), (3, tail(&case))]);
+        }
+    }
+    for gpu in with_f16.iter().rev().take(1) {
+        for format in FORMATS.into_iter().filter(|format| Linear::supports_q8(*format)) {
+            for (n, tiled) in [(130, false), (144, true)] {
+                let case = Case { format, m: 34, n, k: 160, softcap: None, tiled, seed: 13 };
+                check(gpu, &case, &[(2, tail(&case))]);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Cost, Kernel, Linear, SplitAttention};
 use crate::{
-    gpu::{AdapterFacts, Binding, Extent, Grid, KernelSource, Variant},
+    gpu::{AdapterFacts, Binding, Coop, Extent, Grid, KernelSource, Variant},
     quant::PackFormat,
 };
 
@@ -56,7 +56,8 @@ impl Chain {
     pub fn can_run(&self, variant: &Variant, facts: &AdapterFacts) -> bool {
         let is_int4 = |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
         let n = self.o.rows;
-        let neighbours = (variant.coop || variant.lanes) && variant.subgroup_size.is_some_and(|size| size >= 8);
+        let neighbours = (variant.coop == Some(Coop::Sixteen) || variant.lanes)
+            && variant.subgroup_size.is_some_and(|size| size >= 8);
         neighbours
             && variant.dp4a
             && facts.coherent

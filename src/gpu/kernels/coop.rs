@@ -2,12 +2,12 @@
 
 use super::{Cost, Emit, Kernel, Linear, ROW_TILE, Sdpa, stride};
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     weights::CacheType,
 };
 
 /// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows, y_stride]`, step. Rows of y up to the next
-/// multiple of 16 are written.
+/// multiple of the matrices' size are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {
     pub linear: Linear,
@@ -23,11 +23,15 @@ pub struct MatmulCoop {
 
 impl MatmulCoop {
     /// Whether the kernel can make this product: int weights in groups of 32 or more (or of 16 in 5 to 8 bits
-    /// without offsets), whole blocks of 16 results, aligned for 16 bytes.
+    /// without offsets), results aligned for 16 bytes, in whole blocks of 16 where matrices are of 16 × 16.
     pub fn can_run(variant: &Variant, linear: &Linear) -> bool {
-        variant.coop
-            && Linear::supports_q8(linear.format)
-            && linear.rows.is_multiple_of(16)
+        let whole = match variant.coop {
+            None => return false,
+            Some(Coop::Sixteen) => 16,
+            Some(Coop::Eight) => 1,
+        };
+        Linear::supports_q8(linear.format)
+            && linear.rows.is_multiple_of(whole)
             && linear.y_stride.is_multiple_of(4)
             && linear.y_offset.is_multiple_of(4)
             && linear.softcap.is_none()
@@ -42,8 +46,11 @@ impl MatmulCoop {
 
     /// The last rows of a matrix, and splits for them, where with a step of so many rows of activations the others are products for
     /// whole rounds of workgroups and the last ones would keep few of them busy for another round. With fewer rows of activations,
-    /// or other numbers of multiprocessors, that is no loss.
-    pub fn tail(rows: usize, m: usize) -> Option<(usize, usize)> {
+    /// or other numbers of multiprocessors, that is no loss. Devices with matrices of 8 × 8 are smaller, and their rounds unknown.
+    pub fn tail(variant: &Variant, rows: usize, m: usize) -> Option<(usize, usize)> {
+        if variant.coop != Some(Coop::Sixteen) {
+            return None;
+        }
         let (tiles, m_tiles) = (rows.div_ceil(ROW_TILE), m.div_ceil(ROW_TILE));
         let left = (tiles * m_tiles % Self::AT_ONCE).div_ceil(m_tiles);
         let is_small = left > 0 && left * m_tiles * 4 <= Self::AT_ONCE && tiles * m_tiles > Self::AT_ONCE;
@@ -54,13 +61,26 @@ impl MatmulCoop {
     pub fn splits(rows: usize, cols: usize) -> usize {
         if rows <= 8192 && cols >= 4096 { Self::MOST_SPLITS } else { 1 }
     }
+
+    /// Rows of activations and of weights that a workgroup takes.
+    fn tile(variant: &Variant) -> (usize, usize) {
+        match variant.coop {
+            Some(Coop::Eight) => (32, 128),
+            _ => (ROW_TILE, ROW_TILE),
+        }
+    }
 }
 
 impl Kernel for MatmulCoop {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, variant: &Variant) -> KernelSource {
         let linear = &self.linear;
+        // Why those of 16 × 16 say that they write what they read is told in the shader.
+        let (name, text, read) = match variant.coop {
+            Some(Coop::Eight) => ("matmul_coop8", include_str!("../../../shaders/matmul_coop8.wgsl"), Binding::Read),
+            _ => ("matmul_coop", include_str!("../../../shaders/matmul_coop.wgsl"), Binding::ReadWrite),
+        };
         KernelSource {
-            name: "matmul_coop",
+            name,
             wgsl: Wgsl::new()
                 .coop()
                 .uint("ROWS", linear.rows)
@@ -72,10 +92,10 @@ impl Kernel for MatmulCoop {
                 .uint("SPLITS", self.splits)
                 .uint("SPLIT_STRIDE", self.split_stride)
                 .part(include_str!("../../../shaders/common/step.wgsl"))
-                .part(include_str!("../../../shaders/matmul_coop.wgsl"))
+                .part(text)
                 .weight_halves(linear.format, linear.cols, linear.tiled)
                 .finish(),
-            bindings: vec![Binding::ReadWrite, Binding::Read, Binding::ReadWrite, Binding::ReadWrite, Binding::Uniform],
+            bindings: vec![read, Binding::Read, read, Binding::ReadWrite, Binding::Uniform],
         }
     }
 
@@ -83,10 +103,11 @@ impl Kernel for MatmulCoop {
         self.linear.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, variant: &Variant) -> Grid {
         // Row tiles vary fastest, so that neighbours share weights.
-        let tiles = self.linear.rows.div_ceil(ROW_TILE) as u32;
-        Grid([Extent::Rows(ROW_TILE as u32), Extent::Fixed(tiles), Extent::Fixed(self.splits as u32)])
+        let (m, n) = Self::tile(variant);
+        let tiles = self.linear.rows.div_ceil(n) as u32;
+        Grid([Extent::Rows(m as u32), Extent::Fixed(tiles), Extent::Fixed(self.splits as u32)])
     }
 }
 
@@ -100,12 +121,12 @@ pub struct SdpaCoop {
 }
 
 impl SdpaCoop {
-    /// Keys that are taken together: a cache's capacity must be a multiple.
+    /// Keys that must be neighbours: a cache's capacity must be a multiple.
     pub const KEYS: usize = 16;
 
     /// Whether the kernel can run this attention.
     pub fn can_run(variant: &Variant, sdpa: &Sdpa) -> bool {
-        variant.coop
+        variant.coop.is_some()
             && matches!(sdpa.layer.head_dim, 256 | 512)
             && sdpa.cache_type == CacheType::F16
             && sdpa.capacity.is_multiple_of(Self::KEYS)
@@ -123,25 +144,26 @@ impl Kernel for SdpaCoop {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let own = [Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite, Binding::Uniform];
+        let (name, text, read) = match variant.coop {
+            Some(Coop::Eight) => ("sdpa_coop8", include_str!("../../../shaders/sdpa_coop8.wgsl"), Binding::Read),
+            _ => ("sdpa_coop", include_str!("../../../shaders/sdpa_coop.wgsl"), Binding::ReadWrite),
+        };
+        let own = [read, read, read, read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
         let wgsl = self.emit.add(wgsl, variant, own.len(), layer.n_heads * layer.head_dim);
-        KernelSource {
-            name: "sdpa_coop",
-            wgsl: wgsl.part(include_str!("../../../shaders/sdpa_coop.wgsl")).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+        KernelSource { name, wgsl: wgsl.part(text).finish(), bindings: self.emit.bindings(&own) }
     }
 
     fn cost(&self) -> Cost {
         self.sdpa.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, variant: &Variant) -> Grid {
         let heads = self.heads();
         let groups = Extent::Fixed((self.sdpa.layer.n_heads / heads) as u32);
-        // QUERIES of the shader, in tokens.
-        let tokens = 32768 / self.sdpa.layer.head_dim / heads;
+        // QUERIES of the shaders, in tokens.
+        let dims = if variant.coop == Some(Coop::Eight) { 8192 } else { 32768 };
+        let tokens = dims / self.sdpa.layer.head_dim / heads;
         Grid([Extent::Rows(tokens as u32), groups, Extent::Fixed(1)])
     }
 }
@@ -150,12 +172,31 @@ impl Kernel for SdpaCoop {
 mod tests {
     use super::*;
 
+    fn variant(coop: Coop) -> Variant {
+        Variant {
+            subgroups: Some(32),
+            subgroup_size: Some(32),
+            f16: true,
+            dp4a: true,
+            coop: Some(coop),
+            wide: true,
+            lanes: false,
+            prefetch: false,
+            chain: false,
+            repack: true,
+            inplace: false,
+            checks: false,
+        }
+    }
+
     #[test]
     fn only_a_small_rest_of_a_round_is_a_tail() {
+        let tail = |rows| MatmulCoop::tail(&variant(Coop::Sixteen), rows, 512);
         // 336 tiles of rows by 4: 1344 workgroups, 24 more than five rounds.
-        assert_eq!(MatmulCoop::tail(43008, 512), Some((768, 11)));
-        assert_eq!(MatmulCoop::tail(43008 - 768, 512), None, "whole rounds");
-        assert_eq!(MatmulCoop::tail(16384, 512), None, "a round that is nearly whole");
-        assert_eq!(MatmulCoop::tail(1024, 512), None, "less than a round");
+        assert_eq!(tail(43008), Some((768, 11)));
+        assert_eq!(tail(43008 - 768), None, "whole rounds");
+        assert_eq!(tail(16384), None, "a round that is nearly whole");
+        assert_eq!(tail(1024), None, "less than a round");
+        assert_eq!(MatmulCoop::tail(&variant(Coop::Eight), 43008, 512), None, "another device");
     }
 }

@@ -1,7 +1,7 @@
 //! The forms in which kernels leave activations for the next matrix product.
 
 use super::{Kernel, stride};
-use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
+use crate::gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
 
 /// Rows of [`Emit::Halves`] are padded to a multiple of this.
 pub const ROW_TILE: usize = 128;
@@ -25,9 +25,10 @@ impl Emit {
         match self {
             Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
             // Where other kernels rely on it too that subgroups are neighbours.
-            Emit::Q8 if (variant.coop || variant.lanes) && variant.subgroup_size >= Some(8) => wgsl
-                .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
-                .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl")),
+            Emit::Q8 if (variant.coop == Some(Coop::Sixteen) || variant.lanes) && variant.subgroup_size >= Some(8) => {
+                wgsl.part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
+                    .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
+            }
             Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
             Emit::Halves { m_stride } => {
                 wgsl.f16().uint("M_STRIDE", m_stride).part(include_str!("../../../shaders/common/emit_halves.wgsl"))

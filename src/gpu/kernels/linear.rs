@@ -2,7 +2,7 @@
 
 use super::{Cost, Kernel, stride};
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
 };
 
@@ -243,7 +243,7 @@ impl MatvecQ8Split {
     /// workgroups, which a large device's multiprocessors cannot share evenly.
     pub fn splits(rows: usize, m: usize, is_tiled: bool, variant: &Variant) -> usize {
         match m {
-            _ if !variant.coop || !is_tiled || rows >= FEW_ROWS => 1,
+            _ if variant.coop != Some(Coop::Sixteen) || !is_tiled || rows >= FEW_ROWS => 1,
             1 => 1,
             4 => 2,
             _ => 4,
@@ -254,7 +254,7 @@ impl MatvecQ8Split {
     /// the weights where there are several rows. Few rows make few workgroups: larger ones then, of one activation row.
     fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
         let few = self.linear.rows < FEW_ROWS;
-        match (variant.coop, self.m, few) {
+        match (variant.coop == Some(Coop::Sixteen), self.m, few) {
             (true, 1, true) => (512, 1),
             (true, 1, false) => (256, 1),
             (true, 2, _) => (256, 4),

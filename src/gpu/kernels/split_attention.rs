@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     config::{AttentionKind, LayerConfig, ModelConfig},
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     weights::CacheType,
 };
 
@@ -65,7 +65,7 @@ impl SplitAttention {
     /// Bytes of workgroup memory to work with.
     fn memory(variant: &Variant) -> usize {
         match variant {
-            Variant { coop: true, .. } => 46 << 10,
+            Variant { coop: Some(Coop::Sixteen), .. } => 46 << 10,
             Variant { wide: true, .. } => 31 << 10,
             _ => 15 << 10,
         }
@@ -85,7 +85,7 @@ impl SplitAttention {
     /// kernel runs, which takes longer there than the kernel unless both are small.
     fn workgroup(variant: &Variant) -> usize {
         match variant {
-            Variant { coop: true, .. } | Variant { wide: true, .. } => 256,
+            Variant { coop: Some(Coop::Sixteen), .. } | Variant { wide: true, .. } => 256,
             Variant { subgroup_size: Some(4), .. } => 64,
             _ => 128,
         }
@@ -162,7 +162,10 @@ impl SdpaDecode {
     /// The size of subgroups where their invocations are known to be neighbours, and enough for a key's scores.
     fn teams(variant: &Variant) -> Option<usize> {
         let size = variant.subgroup_size? as usize;
-        ((variant.coop || variant.lanes) && size.is_power_of_two() && (KEY_LANES..=64).contains(&size)).then_some(size)
+        ((variant.coop == Some(Coop::Sixteen) || variant.lanes)
+            && size.is_power_of_two()
+            && (KEY_LANES..=64).contains(&size))
+        .then_some(size)
     }
 
     const BINDINGS: [Binding; 6] =
