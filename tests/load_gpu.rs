@@ -53,6 +53,7 @@ fn config(vocab_size: usize) -> ModelConfig {
         rope: Rope { theta: 1e4, rotated_pairs: 32, scale: 1.0 },
         k_eq_v: false,
         intermediate_size: 768,
+        kv_from: None,
     };
     let full =
         LayerConfig { attention: AttentionKind::Full, n_kv_heads: 1, head_dim: 128, k_eq_v: true, ..sliding.clone() };
@@ -69,6 +70,7 @@ fn config(vocab_size: usize) -> ModelConfig {
         norm_weight_offset: 0.0,
         tie_word_embeddings: true,
         max_position_embeddings: 4096,
+        per_layer_input: None,
     }
 }
 

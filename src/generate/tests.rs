@@ -57,6 +57,7 @@ impl Script {
             norm_weight_offset: 0.0,
             tie_word_embeddings: true,
             max_position_embeddings: context_length,
+            per_layer_input: None,
         };
         Script {
             config,

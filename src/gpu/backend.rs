@@ -86,6 +86,9 @@ struct Room {
 impl Room {
     fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Room> {
         config.validate()?;
+        if let Some(what) = config.beyond_dense() {
+            return Err(Error::Unsupported(format!("{what} on the wgpu backend")));
+        }
         let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
         let caches = Model::caches(gpu, config, options, max_step_tokens)?;

@@ -109,7 +109,7 @@ impl Model {
         options: &LoadOptions,
         rows: usize,
     ) -> Result<Self> {
-        let ModelWeights { embed_tokens, layers, norm, lm_head } = weights;
+        let ModelWeights { embed_tokens, layers, norm, lm_head, .. } = weights;
         let layers = config.layers.iter().zip(layers);
         let layers = layers.map(|(layer, weights)| GpuLayer::new(&gpu, layer, weights)).collect::<Result<_>>()?;
         let logit_rows = logit_rows(&config, options, rows);

@@ -48,7 +48,7 @@ pub(super) type Joined = Vec<(GpuMatrix, usize)>;
 /// Weights of a layer.
 pub(super) struct GpuLayer {
     pub input_norm: GpuBuffer,
-    /// q, k and, unless V is K, v.
+    /// q and, unless they are another layer's, k and, unless V is K, v.
     pub qkv: Joined,
     pub o_proj: GpuMatrix,
     pub post_attention_norm: GpuBuffer,
@@ -59,7 +59,7 @@ pub(super) struct GpuLayer {
     pub post_feedforward_norm: GpuBuffer,
     /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and empties.
     pub scalar: GpuBuffer,
-    /// q_norm and k_norm, one after the other.
+    /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
     /// See [`RopeKvUpdate::turns`].
     pub turns: GpuBuffer,
@@ -71,9 +71,11 @@ impl GpuLayer {
         let qk_norms = gpu.buffer("qk norms", 2 * norm_bytes)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&weights.q_norm, 0, &qk_norms, 0, norm_bytes);
-        encoder.copy_buffer_to_buffer(&weights.k_norm, 0, &qk_norms, norm_bytes, norm_bytes);
+        if let Some(k_norm) = &weights.k_norm {
+            encoder.copy_buffer_to_buffer(k_norm, 0, &qk_norms, norm_bytes, norm_bytes);
+        }
         gpu.queue().submit([encoder.finish()]);
-        let qkv = [Some(weights.q_proj), Some(weights.k_proj), weights.v_proj];
+        let qkv = [Some(weights.q_proj), weights.k_proj, weights.v_proj];
         Ok(GpuLayer {
             input_norm: weights.input_norm,
             qkv: join(qkv.into_iter().flatten()),

@@ -132,6 +132,9 @@ impl MlxBackend {
 
 impl Room {
     fn new(config: &ModelConfig, options: &LoadOptions, mlx: MlxOptions) -> Result<Room> {
+        if let Some(what) = config.beyond_dense() {
+            return Err(Error::Unsupported(format!("{what} on the mlx backend (--backend wgpu has them)")));
+        }
         let facts = device::facts()?;
         let most = if facts.metal { GPU_STEP_TOKENS } else { CPU_STEP_TOKENS };
         let sequences = Sequences::new(config, options, most)?;

@@ -12,7 +12,7 @@ use super::{
     ops::{Array, Dtype, Mask},
 };
 use crate::{
-    Result,
+    Error, Result,
     config::{AttentionKind, LayerConfig, ModelConfig},
     weights::{LayerWeights, ModelWeights},
 };
@@ -53,6 +53,8 @@ struct Layer<'a> {
     index: usize,
     config: &'a LayerConfig,
     weights: &'a LayerWeights<MlxMatrix, Array>,
+    k_proj: &'a MlxMatrix,
+    k_norm: &'a Array,
 }
 
 impl Model {
@@ -72,7 +74,10 @@ impl Model {
         let (config, weights, eps) = (&self.config, &self.weights, self.config.rms_norm_eps);
         let mut x = weights.embed_tokens.embed(ids, config.embedding_scale())?; // [rows, hidden]
         for (index, (config, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
-            let layer = Layer { index, config, weights };
+            let (Some(k_proj), Some(k_norm)) = (&weights.k_proj, &weights.k_norm) else {
+                return Err(Error::Unsupported("KV sharing between layers on the mlx backend".into()));
+            };
+            let layer = Layer { index, config, weights, k_proj, k_norm };
             let normed = x.rms_norm(Some(&weights.input_norm), eps)?;
             let branch = self.attention(&layer, &normed, segments)?; // [rows, hidden]
             x = x.add(&branch.rms_norm(Some(&weights.post_attention_norm), eps)?)?;
@@ -103,7 +108,7 @@ impl Model {
     /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
     fn attention(&self, layer: &Layer<'_>, normed: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
         let q = layer.weights.q_proj.linear(normed)?; // [rows, n_heads·head_dim]
-        let k = layer.weights.k_proj.linear(normed)?; // [rows, n_kv_heads·head_dim]
+        let k = layer.k_proj.linear(normed)?; // [rows, n_kv_heads·head_dim]
         let v = layer.weights.v_proj.as_ref().map(|v_proj| v_proj.linear(normed)).transpose()?;
         let v = v.as_ref().unwrap_or(&k);
         let attended = match segments {
@@ -130,7 +135,7 @@ impl Model {
             heads(x, n)?.rms_norm(Some(norm), eps)?.swap_heads()?.rope(periods, head_dim, position)
         };
         let q = turned(q, n_heads, &layer.weights.q_norm)?; // [1, n_heads, rows, head_dim]
-        let k = turned(k, n_kv_heads, &layer.weights.k_norm)?; // [1, n_kv_heads, rows, head_dim]
+        let k = turned(k, n_kv_heads, layer.k_norm)?; // [1, n_kv_heads, rows, head_dim]
         let mut v = heads(v, n_kv_heads)?;
         if self.config.v_norm {
             v = v.rms_norm(None, eps)?;

@@ -32,6 +32,7 @@ impl RandomModel {
             rope: Rope { theta: 1e4, rotated_pairs: 5, scale: 1.0 },
             k_eq_v: false,
             intermediate_size: 50,
+            kv_from: None,
         };
         let full = LayerConfig {
             attention: AttentionKind::Full,
@@ -54,6 +55,7 @@ impl RandomModel {
             norm_weight_offset: 0.0,
             tie_word_embeddings: true,
             max_position_embeddings: 4096,
+            per_layer_input: None,
         })
     }
 

@@ -36,7 +36,7 @@ struct Case {
 fn layer(attention: AttentionKind, n_heads: usize, n_kv_heads: usize, head_dim: usize, k_eq_v: bool) -> LayerConfig {
     let rotated_pairs = if k_eq_v { head_dim / 8 } else { head_dim / 2 };
     let rope = Rope { theta: 1e4, rotated_pairs, scale: 1.0 };
-    LayerConfig { attention, n_heads, n_kv_heads, head_dim, rope, k_eq_v, intermediate_size: 1 }
+    LayerConfig { attention, n_heads, n_kv_heads, head_dim, rope, k_eq_v, intermediate_size: 1, kv_from: None }
 }
 
 /// Device side: one layer's cache, of which slot 1 is used.

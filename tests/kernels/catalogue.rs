@@ -96,6 +96,7 @@ pub fn layer_31b(full: bool) -> LayerConfig {
         rope: Rope { theta: if full { 1e6 } else { 1e4 }, rotated_pairs: if full { 64 } else { 128 }, scale: 1.0 },
         k_eq_v: full,
         intermediate_size: 21504,
+        kv_from: None,
     }
 }
 
