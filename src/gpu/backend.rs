@@ -86,9 +86,6 @@ struct Room {
 impl Room {
     fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Room> {
         config.validate()?;
-        if let Some(what) = config.beyond_dense() {
-            return Err(Error::Unsupported(format!("{what} on the wgpu backend")));
-        }
         let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
         let caches = Model::caches(gpu, config, options, max_step_tokens)?;
@@ -134,7 +131,13 @@ impl GpuBackend {
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
         let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
-        model.choose_chain().await?;
+        match config.beyond_dense() {
+            None => model.choose_chain().await?,
+            Some(what) if gpu.variant().chain && gpu.asked_to_chain() => {
+                return Err(Error::Device(format!("a model with {what} has no kernels to chain: leave out chain=on")));
+            }
+            Some(_) => {}
+        }
         let mut backend = GpuBackend {
             gpu,
             model,

@@ -8,7 +8,7 @@ use crate::{
     Result,
     backend::cache_capacity,
     config::LayerConfig,
-    weights::{CacheType, LayerWeights, LoadOptions},
+    weights::{CacheType, LayerWeights, LoadOptions, PerLayerWeights},
 };
 
 /// KV cache of one layer, each `[slots, n_kv_heads, capacity, head_dim]`.
@@ -57,6 +57,8 @@ pub(super) struct GpuLayer {
     pub gate_up: Joined,
     pub down_proj: GpuMatrix,
     pub post_feedforward_norm: GpuBuffer,
+    /// With per-layer embeddings.
+    pub per_layer: Option<GpuPerLayer>,
     /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and empties.
     pub scalar: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
@@ -65,8 +67,31 @@ pub(super) struct GpuLayer {
     pub turns: GpuBuffer,
 }
 
+/// How a layer takes in its vector.
+pub(super) struct GpuPerLayer {
+    /// One matrix.
+    pub gate: Joined,
+    pub projection: GpuMatrix,
+    pub norm: GpuBuffer,
+    /// Uniform of u32: the first column of the layer's vector.
+    pub place: GpuBuffer,
+}
+
+impl GpuPerLayer {
+    fn new(gpu: &Gpu, index: usize, weights: PerLayerWeights<GpuMatrix, GpuBuffer>) -> Result<Self> {
+        let PerLayerWeights { gate, projection, norm } = weights;
+        let place = gpu.uniform("per-layer place", [(index * gate.rows) as u32, 0, 0, 0])?;
+        Ok(GpuPerLayer { gate: vec![(gate, 0)], projection, norm, place })
+    }
+}
+
 impl GpuLayer {
-    pub fn new(gpu: &Gpu, layer: &LayerConfig, weights: LayerWeights<GpuMatrix, GpuBuffer>) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        index: usize,
+        layer: &LayerConfig,
+        weights: LayerWeights<GpuMatrix, GpuBuffer>,
+    ) -> Result<Self> {
         let norm_bytes = 4 * layer.head_dim as u64;
         let qk_norms = gpu.buffer("qk norms", 2 * norm_bytes)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -85,6 +110,7 @@ impl GpuLayer {
             gate_up: join([weights.gate_proj, weights.up_proj]),
             down_proj: weights.down_proj,
             post_feedforward_norm: weights.post_feedforward_norm,
+            per_layer: weights.per_layer.map(|weights| GpuPerLayer::new(gpu, index, weights)).transpose()?,
             scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
             qk_norms,
             turns: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,

@@ -121,7 +121,8 @@ impl SplitAttention {
     }
 }
 
-/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends.
+/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends: with q alone where another layer's keys and
+/// values are used.
 #[derive(Debug, Clone, Copy)]
 pub struct RawHeads {
     pub v_norm: bool,
@@ -129,7 +130,8 @@ pub struct RawHeads {
 }
 
 /// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
-/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may be of one sequence.
+/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may be of one sequence
+/// unless the keys are another layer's.
 #[derive(Debug, Clone)]
 pub struct SdpaDecode {
     pub split: SplitAttention,
@@ -179,6 +181,13 @@ impl Kernel for SdpaDecode {
             .uint("AHEAD", tile.div_ceil(value_lanes).min(MOST_AHEAD))
             .float("SCALE", split.scale);
         let (wgsl, bindings) = match self.raw {
+            Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => (
+                wgsl.uint("HEAD_ROWS", heads)
+                    .float("EPS", eps)
+                    .part(include_str!("../../../shaders/common/rotation.wgsl"))
+                    .part(include_str!("../../../shaders/common/heads_query.wgsl")),
+                [Self::BINDINGS.as_slice(), &[Binding::Read; 2]].concat(),
+            ),
             Some(RawHeads { v_norm, eps }) => (
                 RopeKvUpdate::sources(wgsl, &split.layer)
                     .uint("HEAD_ROWS", heads + 2)
