@@ -2,8 +2,9 @@
 //! are computed in two ways; `contract_tests!` makes a test of every function.
 
 use gemma4_wgpu::{
-    Error,
+    Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    checkpoint::TensorSource,
     quant::Quantize,
     sampling::{Draw, Sampler, SamplingParams},
     weights::{CacheType, LoadOptions},
@@ -19,6 +20,13 @@ const F32: LoadOptions =
     LoadOptions { quantize: Quantize::None, context_length: 64, max_sequences: 2, cache_type: CacheType::F32 };
 
 const DRAW: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
+
+/// `make` for [`RandomModel::small_effective`], whatever model is asked for.
+pub fn effective(
+    make: impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>,
+) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+    move |_, options| make(&RandomModel::small_effective(), options)
+}
 
 fn vocab(backend: &dyn Backend) -> usize {
     backend.config().vocab_size
