@@ -9,7 +9,7 @@ use gemma4_wgpu::{
     Error, Result,
     backend::Backend,
     checkpoint::{Checkpoint, LocalBoxFuture, TensorInfo, TensorSource},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     quant::{Dtype, PackFormat, Quantize, pack_rows},
     weights::LoadOptions,
@@ -83,11 +83,15 @@ struct Stored {
 impl Stored {
     /// Layers stored as `linear`, the embedding as `embedding`.
     fn new(vocab_size: usize, linear: Dtype, embedding: Dtype) -> Stored {
-        let model = RandomModel::new(config(vocab_size));
+        Stored::of(config(vocab_size), linear, embedding)
+    }
+
+    fn of(config: ModelConfig, linear: Dtype, embedding: Dtype) -> Stored {
+        let model = RandomModel::new(config);
         let mut matrices = BTreeMap::new();
         let planned = gemma4_wgpu::weights::plan(&model, Quantize::None).unwrap();
         for tensor in planned.into_iter().filter(|tensor| tensor.format.is_some()) {
-            let dtype = if tensor.name == "embed_tokens.weight" { embedding } else { linear };
+            let dtype = if tensor.name.starts_with("embed_tokens") { embedding } else { linear };
             let shape = tensor.info.shape;
             let values = pollster::block_on(model.read(&tensor.name, 0..shape[0])).unwrap();
             let bytes = store(dtype, &values, shape[0], shape[1]);
@@ -201,6 +205,32 @@ fn all_ways_give_the_same_logits() {
     let source = Stored::new(83, Dtype::BF16, Dtype::Q8_0);
     assert_same_as(&source, Quantize::Int4, &TOKENS, "quantized while it is loaded");
     assert_same(&Checkpoint::demo().unwrap(), &TOKENS, "demo");
+}
+
+/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same logits, and as much memory
+/// as was planned.
+#[test]
+fn effective_models_in_all_ways() {
+    let mut config = config(83);
+    let sharing = LayerConfig { kv_from: Some(0), intermediate_size: 1536, ..config.layers[0].clone() };
+    config.layers[1].k_eq_v = false;
+    config.layers.extend([sharing.clone(), sharing]);
+    config.per_layer_input = Some(PerLayerInput { size: 256, vocab_size: 90 });
+    for (linear, embedding) in [(Dtype::Q4_0, Dtype::Q6_K), (Dtype::Q4_K, Dtype::Q5_K), (Dtype::BF16, Dtype::F32)] {
+        let source = Stored::of(config.clone(), linear, embedding);
+        assert_same(&source, &TOKENS, &format!("{linear}, {embedding}"));
+        for way in [Way::Packed, Way::Repacked, Way::InPlace] {
+            let device = DeviceOptions { kernels: kernels(way), ..Default::default() };
+            let gpu = pollster::block_on(Gpu::open(&device)).unwrap();
+            let plan = GpuBackend::plan(&gpu, &source, &OPTIONS).unwrap();
+            let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &source, &OPTIONS, &mut |_| ())).unwrap();
+            let info = backend.info();
+            assert!(info.peak_bytes <= plan.total_bytes(), "{} held, {plan:?}, {way:?}", info.peak_bytes);
+            assert_eq!(info.kv_bytes, plan.kv_sliding_bytes + plan.kv_full_bytes);
+            let table = source.info("embed_tokens_per_layer.weight").unwrap();
+            assert!(0 < info.table_bytes && info.table_bytes <= 4 * table.elements() as u64);
+        }
+    }
 }
 
 /// Matrices with one input of which the last, or the first, cannot be joined with the others.

@@ -374,6 +374,7 @@ impl Backend for GpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
+            table_bytes: self.model.table_bytes(),
             kv_bytes: self.model.kv_bytes,
             peak_bytes: self.gpu.peak_bytes(),
         }

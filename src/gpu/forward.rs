@@ -136,6 +136,12 @@ impl Model {
         })
     }
 
+    /// Bytes of the table of per-layer embeddings.
+    pub fn table_bytes(&self) -> u64 {
+        let bytes = |table: &GpuMatrix| (table.rows * table.format.row_bytes(table.cols)) as u64;
+        self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
+    }
+
     /// The trunk for steps of a shape.
     pub fn trunk(&self, shape: StepShape) -> Result<Trunk> {
         let s = &self.scratch;

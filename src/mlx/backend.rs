@@ -213,6 +213,7 @@ impl Backend for MlxBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
+            table_bytes: 0,
             kv_bytes: self.kv_bytes,
             peak_bytes: device::peak_bytes().max(self.weight_bytes + self.kv_bytes),
         }
