@@ -103,6 +103,7 @@ fn the_same_logits() {
         "goldens/gemma4-dense-gqa",
         "goldens/gemma4-k-eq-v",
         "goldens/gemma4-odd-sizes",
+        "goldens/gemma4-per-layer",
         "goldens/gemma4-published",
         "goldens/gemma4-short-window",
         "goldens/gemma4-softcap-untied",
@@ -113,6 +114,7 @@ fn the_same_logits() {
         stdout(&mut convert(&model, &output));
         let (from, to) = (Checkpoint::open(&model).unwrap(), Checkpoint::open(&output).unwrap());
         assert_eq!(from.config().layers, to.config().layers, "{name}");
+        assert_eq!(from.config().per_layer_input, to.config().per_layer_input, "{name}");
         assert_eq!(from.config().final_logit_softcap, to.config().final_logit_softcap, "{name}");
         for tensor in weights::plan(&from, Quantize::None).unwrap() {
             assert_eq!(content(&from, &tensor.name), content(&to, &tensor.name), "{name}: {}", tensor.name);
@@ -141,6 +143,7 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
     let output = dir.path().join("model.gguf");
     for (name, wanted) in [
         ("goldens/gemma3-linear-rope", vec!["attention scale", "llama.cpp would take"]),
+        ("goldens/gemma4-double-wide", vec!["75 rows of per-layer embeddings for 70 tokens"]),
         ("fixtures/import/mlx", vec!["embed_tokens.weight", "int8 g32+offset"]),
         ("fixtures/import/torchao", vec!["v_proj.weight", "int8 g32+offset"]),
     ] {

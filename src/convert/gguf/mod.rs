@@ -39,6 +39,11 @@ pub async fn to_gguf(
         return Err(Error::Input(format!("{} exists already", output.display())));
     }
     let config = source.config();
+    if let Some(input) = config.per_layer_input.filter(|input| input.vocab_size != config.vocab_size) {
+        let (rows, tokens) = (input.vocab_size, config.vocab_size);
+        let reason = format!("{rows} rows of per-layer embeddings for {tokens} tokens: llama.cpp wants as many");
+        return Err(Error::Unsupported(reason));
+    }
     let planned = weights::plan(source, Quantize::None)?;
     let rotation = metadata::rotation_factors(config);
     // First, so that the head can be checked with it.
