@@ -287,9 +287,7 @@ impl ModelArgs {
             BackendKind::Mlx if asks_for_gpu => return only_for_gpu("mlx"),
             BackendKind::Cpu => return Ok(Device::Cpu),
             BackendKind::Mlx => return Ok(Device::Mlx),
-            BackendKind::Auto if !asks_for_gpu && config.beyond_dense().is_none() && mlx::is_preferred() => {
-                return Ok(Device::Mlx);
-            }
+            BackendKind::Auto if !asks_for_gpu && mlx::is_preferred() => return Ok(Device::Mlx),
             BackendKind::Auto | BackendKind::Wgpu => {}
         }
         match self.open_gpu(config) {
