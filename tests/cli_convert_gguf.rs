@@ -151,6 +151,17 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
         assert!(wanted.iter().all(|part| line.contains(part)), "{line}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
+    // llama.cpp tells the layer whose keys are shared by its place alone.
+    let other = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(path("tests/goldens/gemma4-per-layer").join(name), other.path().join(name)).unwrap();
+    }
+    let config = fs::read(other.path().join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["text_config"]["layer_types"].as_array_mut().unwrap().swap(2, 3);
+    fs::write(other.path().join("config.json"), config.to_string()).unwrap();
+    let line = error_line(&mut convert(other.path(), &output));
+    assert!(line.contains("layer 4 uses the keys of layer 3"), "{line}");
     // Bytes as tokens without marks for spaces: no tokenizer of Gemma's.
     let model = cli_support::TinyModel::new().write();
     let line = error_line(&mut convert(model.path(), &output));

@@ -118,15 +118,16 @@ CASES = [
     Case("gemma4-per-layer", "gemma4", torch.bfloat16, 34, published=True, config=gemma4(
         vocab_size=85, hidden_size=32, intermediate_size=40, num_hidden_layers=7, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, global_head_dim=16, sliding_window=6,
-        layer_types=[SLIDING, SLIDING, FULL, SLIDING, FULL, SLIDING, FULL], final_logit_softcapping=30.0,
+        layer_types=[SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
         hidden_size_per_layer_input=16, vocab_size_per_layer_input=85, num_kv_shared_layers=3,
         eos_token_id=[1, 50])),
-    # What E2B has beside that: an MLP twice as wide in the layers that share. One KV head, and no size a multiple of 4.
+    # What E2B has beside that: an MLP twice as wide in the layers that share, here the keys of the last two layers
+    # before them, the full one first. One KV head, no size a multiple of 4, more vectors than tokens.
     Case("gemma4-double-wide", "gemma4", torch.float16, 31, config=gemma4(
         vocab_size=70, hidden_size=30, intermediate_size=38, num_hidden_layers=5, num_attention_heads=3,
         num_key_value_heads=1, head_dim=10, global_head_dim=18, sliding_window=7,
         layer_types=[SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
-        hidden_size_per_layer_input=9, vocab_size_per_layer_input=75, num_kv_shared_layers=3,
+        hidden_size_per_layer_input=9, vocab_size_per_layer_input=75, num_kv_shared_layers=2,
         use_double_wide_mlp=True)),
 ]
 
