@@ -1,5 +1,6 @@
-// The end of a branch of the residual stream, after which a product takes the stream itself:
+// The end of a branch of the residual stream, after which a product takes the stream itself, scaled:
 //   x[row] = x[row] + rms_norm(branch[row]) · post_weight
+//   out[row] = x[row] · SCALE
 // Columns past N are zero, in the weight too.
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;     // [rows, EMIT_COLS / 4]
@@ -31,6 +32,6 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
             values = x[base + i] + branch_at(base + i) * factor * post_weight[i];
             x[base + i] = values;
         }
-        emit(group.x, i, values, local);
+        emit(group.x, i, values * SCALE, local);
     }
 }

@@ -4,10 +4,10 @@ mod common;
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
-use common::{all_logits, load_gpu, random_model::RandomModel};
+use common::{all_logits, assert_close, load_gpu, random_model::RandomModel};
 use gemma4_wgpu::{
     Error, Result,
-    backend::Backend,
+    backend::{Backend, SequenceStep, StepOutput, StepResult, StepTokens},
     checkpoint::{Checkpoint, LocalBoxFuture, TensorInfo, TensorSource},
     config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
@@ -207,15 +207,39 @@ fn all_ways_give_the_same_logits() {
     assert_same(&Checkpoint::demo().unwrap(), &TOKENS, "demo");
 }
 
-/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same logits, and as much memory
-/// as was planned.
-#[test]
-fn effective_models_in_all_ways() {
+/// A small model of E2B's kind.
+fn effective_config() -> ModelConfig {
     let mut config = config(83);
     let sharing = LayerConfig { kv_from: Some(0), intermediate_size: 1536, ..config.layers[0].clone() };
     config.layers[1].k_eq_v = false;
     config.layers.extend([sharing.clone(), sharing]);
     config.per_layer_input = Some(PerLayerInput { size: 256, vocab_size: 90 });
+    config
+}
+
+/// Random weights made on the device, as `bench --synthetic` makes them: of several sequences at once too.
+#[test]
+fn synthetic_effective_models() {
+    let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
+    let options = LoadOptions { max_sequences: 2, ..OPTIONS };
+    let mut backend = pollster::block_on(GpuBackend::synthetic(gpu, effective_config(), &options, 7)).unwrap();
+    let sequences = [0, 1].map(|_| backend.open_sequence().unwrap());
+    let alone = all_logits(&mut backend, sequences[0], &TOKENS, &[TOKENS.len()]);
+    backend.truncate(sequences[0], 0).unwrap();
+    assert!(alone.iter().all(|logit| logit.is_finite()) && alone[0] != alone[1], "{:?}", &alone[..4]);
+    let part = |sequence| SequenceStep { sequence, tokens: StepTokens::Host(&TOKENS), output: StepOutput::AllLogits };
+    let ticket = backend.submit(&sequences.map(part)).unwrap();
+    for result in pollster::block_on(backend.read(ticket)).unwrap() {
+        let StepResult::Logits(logits) = result else { panic!("asked for logits, got {result:?}") };
+        assert_close(&logits, &alone, 3e-2, "two sequences");
+    }
+}
+
+/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same logits, and as much memory
+/// as was planned.
+#[test]
+fn effective_models_in_all_ways() {
+    let config = effective_config();
     for (linear, embedding) in [(Dtype::Q4_0, Dtype::Q6_K), (Dtype::Q4_K, Dtype::Q5_K), (Dtype::BF16, Dtype::F32)] {
         let source = Stored::of(config.clone(), linear, embedding);
         assert_same(&source, &TOKENS, &format!("{linear}, {embedding}"));

@@ -352,6 +352,19 @@ mod tests {
     use super::*;
     use crate::gpu::CooperativeMatrix;
 
+    #[test]
+    fn probes_share_keys_as_their_models_do() {
+        for name in ["e4b", "e2b", "31b"] {
+            let probe = probe(&ModelConfig::named(name).unwrap());
+            probe.validate().unwrap();
+            let shared: Vec<_> = probe.layers.iter().map(|layer| layer.kv_from).collect();
+            match name {
+                "31b" => assert_eq!(shared, [None, None]),
+                _ => assert_eq!(shared, [None, None, Some(0), Some(1)]),
+            }
+        }
+    }
+
     /// A card with everything, on which nothing but these matters.
     struct Fake(Rates);
 

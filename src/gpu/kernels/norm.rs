@@ -73,7 +73,7 @@ impl Kernel for NormAddNorm {
 }
 
 /// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over parts, post weight
-/// `[n]`, then those of `emit`, in which x is left, for `n` columns.
+/// `[n]`, then those of `emit`, in which x times [`NormAdd::SCALE`] is left, for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct NormAdd {
     pub n: usize,
@@ -84,6 +84,12 @@ pub struct NormAdd {
     pub emit: Emit,
 }
 
+impl NormAdd {
+    /// The stream is not normed: sums of many layers, which may grow beyond what f16 holds. Small values lose nothing by it
+    /// that counts.
+    pub const SCALE: f32 = 1.0 / 64.0;
+}
+
 impl Kernel for NormAdd {
     fn source(&self, variant: &Variant) -> KernelSource {
         let wgsl = Wgsl::new()
@@ -91,6 +97,7 @@ impl Kernel for NormAdd {
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride)
+            .float("SCALE", Self::SCALE)
             .reductions(variant, if variant.wide { WIDE_WORKGROUP } else { WORKGROUP })
             .part(include_str!("../../../shaders/norm_add.wgsl"));
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read];

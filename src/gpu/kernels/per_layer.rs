@@ -1,6 +1,6 @@
 //! Per-layer embeddings: all layers' vectors of a token, and how a layer takes its own in.
 
-use super::{Emit, Kernel, stride};
+use super::{Emit, Kernel, NormAdd, stride};
 use crate::{
     gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
     quant::PackFormat,
@@ -51,7 +51,7 @@ impl Kernel for PerLayerInputs {
     }
 }
 
-/// Bindings: gate `[rows, stride(n)]`, all layers' vectors `[rows, vectors_stride]`, a uniform whose first u32 is the
+/// Bindings: gate `[rows, stride(n)]`, a product of what [`NormAdd`] leaves, all layers' vectors `[rows, vectors_stride]`, a uniform whose first u32 is the
 /// layer's first column of these, then those of `emit` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerGate {
@@ -71,9 +71,9 @@ impl Kernel for PerLayerGate {
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
+            .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
             .part(include_str!("../../../shaders/common/gelu.wgsl"))
-            .part(include_str!("../../../shaders/gelu_mul.wgsl"))
-            .part(include_str!("../../../shaders/common/up_per_layer.wgsl"));
+            .part(include_str!("../../../shaders/per_layer_gate.wgsl"));
         let own = [Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "per_layer_gate",
