@@ -95,7 +95,8 @@ impl CpuBackend {
             segments.push(Segment { rows: rows.clone(), position: sequence.len, caches });
             outputs.push((rows, part.output, chosen));
         }
-        let normed = self.model.forward(&tokens, &mut segments);
+        let wanted = step.iter().any(|part| part.output != StepOutput::None);
+        let normed = self.model.forward(&tokens, &mut segments, wanted);
         let hidden = self.model.config.hidden_size;
         let mut logit_bytes = 0;
         let mut logits = |rows| {

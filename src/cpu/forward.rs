@@ -45,8 +45,9 @@ impl Model {
     }
 
     /// Runs `tokens` (one a row, the rows of `segments` together) through all layers and stores their
-    /// keys and values. Returns the normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes.
-    pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>]) -> Vec<f32> {
+    /// keys and values. Returns the normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes, unless nothing is
+    /// `wanted`: then layers that have no keys of their own are left out.
+    pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>], wanted: bool) -> Vec<f32> {
         let (config, weights) = (&self.config, &self.weights);
         let (rows, hidden, eps) = (tokens.len(), config.hidden_size, config.rms_norm_eps);
 
@@ -57,7 +58,8 @@ impl Model {
         ops::rms_norm(&x, Some(self.input_norm(0)), hidden, eps, &mut normed);
         let per_layer = self.per_layer_inputs(tokens, &x); // [rows, layers, size]
 
-        for (index, (config, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
+        let layers = if wanted { &config.layers } else { config.cached_layers() };
+        for (index, (config, weights)) in layers.iter().zip(&weights.layers).enumerate() {
             let layer = Layer { index, config, weights };
             let branch = self.attention(&layer, &normed, segments); // [rows, hidden]
             let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);

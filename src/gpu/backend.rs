@@ -227,7 +227,8 @@ impl GpuBackend {
         self.gpu.queue().write_buffer(&self.model.scratch.rows, 0, bytemuck::cast_slice(&rows));
         self.write_step(rows.len(), outputs, block);
         let size = trunk_size(&rows);
-        let mut dispatches: Vec<_> = self.trunks[&shape].0.iter().map(|dispatch| (dispatch, size)).collect();
+        let trunk = self.trunks[&shape].steps(block.is_some());
+        let mut dispatches: Vec<_> = trunk.iter().map(|dispatch| (dispatch, size)).collect();
         if let Some(block) = block {
             let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
             dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
@@ -260,7 +261,7 @@ impl GpuBackend {
         let first_outputs = blocks.first().map_or(0, |block| block.rows.len());
         self.write_step(rows.len(), first_outputs, blocks.first());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        encode_all(&self.trunks[&shape].0, &mut pass, trunk_size(rows));
+        encode_all(self.trunks[&shape].steps(!blocks.is_empty()), &mut pass, trunk_size(rows));
         drop(pass);
         let mut logits_at = 0;
         for (index, block) in blocks.iter().enumerate() {

@@ -55,7 +55,18 @@ enum LayerInput {
 }
 
 /// Dispatches from token ids to normed final hidden states.
-pub(super) struct Trunk(pub Vec<Dispatch>);
+pub(super) struct Trunk {
+    steps: Vec<Dispatch>,
+    /// Those that keys and values of all layers come from.
+    to_keys: usize,
+}
+
+impl Trunk {
+    /// What a step runs: layers that make no keys only if something is wanted of it.
+    pub fn steps(&self, wanted: bool) -> &[Dispatch] {
+        if wanted { &self.steps } else { &self.steps[..self.to_keys] }
+    }
+}
 
 /// Dispatches from final hidden states to logits, and from logits to tokens.
 pub(super) struct Head {
@@ -152,10 +163,14 @@ impl Model {
         plan.run(&kernel, &[&s.x, first_norm, &s.normed])?;
         self.per_layer_inputs(&mut plan)?;
         let mut input = LayerInput::Normed(Emit::Floats);
+        let mut to_keys = 0;
         for index in 0..self.layers.len() {
             input = self.layer(&mut plan, index, input)?;
+            if index + 1 == self.caches.len() {
+                to_keys = plan.steps.len();
+            }
         }
-        Ok(Trunk(plan.steps))
+        Ok(Trunk { steps: plan.steps, to_keys })
     }
 
     fn embed(&self, plan: &mut Plan<'_>) -> Result<()> {
