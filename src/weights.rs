@@ -224,7 +224,8 @@ enum Role {
 impl Role {
     fn of(name: &str) -> Role {
         match name {
-            "embed_tokens.weight" | PER_LAYER_TABLE | "lm_head.weight" => Role::Embedding,
+            // What every layer's vector is made of counts as an embedding; llama.cpp leaves the projection unquantized.
+            "embed_tokens.weight" | PER_LAYER_TABLE | PER_LAYER_PROJECTION | "lm_head.weight" => Role::Embedding,
             _ => Role::Linear,
         }
     }

@@ -64,7 +64,7 @@ fn the_sensitive_recipe_is_told_and_tabulated() {
     answers(out.path());
 }
 
-/// The table of per-layer embeddings becomes int8 as the embedding does, and keys that no layer uses are left out: what is
+/// The table and the projection of per-layer embeddings become int8 as the embedding does, and keys that no layer uses are left out: what is
 /// written gives the logits that quantizing while loading gives.
 #[test]
 fn models_with_per_layer_embeddings() {
@@ -73,6 +73,7 @@ fn models_with_per_layer_embeddings() {
     stdout(&mut quantize(&model, out.path(), &["--recipe", "default"]));
     let metadata = metadata(out.path());
     assert_eq!(metadata["model.embed_tokens_per_layer.weight"], "int8 g32 85x112");
+    assert_eq!(metadata["model.per_layer_model_projection.weight"], "int8 g32 112x32");
     assert_eq!(metadata["model.layers.6.per_layer_input_gate.weight"], "int4 g32 16x32");
     assert!(metadata.contains_key("model.layers.3.self_attn.v_proj.weight"));
     assert!(!metadata.contains_key("model.layers.4.self_attn.v_proj.weight"));

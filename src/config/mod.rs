@@ -124,7 +124,7 @@ impl ModelConfig {
         self.per_layer_input.map_or(0, |input| input.size * self.layers.len())
     }
 
-    /// What of the model a way of computing that has dense layers alone lacks; `None` if nothing.
+    /// What the model has beside dense layers, in words; `None` if nothing.
     pub fn beyond_dense(&self) -> Option<&'static str> {
         let shares = self.layers.iter().any(|layer| layer.kv_from.is_some());
         match (self.per_layer_input.is_some(), shares) {
