@@ -17,8 +17,10 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     if token == TAKE_SAMPLED {
         token = sampled[row.slot];
     }
-    let is_here = token >= FIRST_ROW && token < FIRST_ROW + ROWS;
-    let table_row = select(0u, token - FIRST_ROW, is_here);
+    if token < FIRST_ROW || token >= FIRST_ROW + ROWS {
+        return;
+    }
+    let table_row = token - FIRST_ROW;
     let base = group.x * STRIDE + group.y * SIZE;
     var squares = 0.0;
     for (var i = local; i < SIZE; i += WORKGROUP) {
@@ -26,9 +28,6 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
         squares += projected * projected;
     }
     let factor = inverseSqrt(group_sum(squares, local) / f32(SIZE) + EPS) * PROJECTION_SCALE;
-    if !is_here {
-        return;
-    }
     for (var i = local; i < SIZE; i += WORKGROUP) {
         let col = group.y * SIZE + i;
         let quants = quants8(table_row, col / 8u);
