@@ -115,6 +115,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             rope: Rope { theta: 1e4, rotated_pairs: 64, scale: 1.0 },
             k_eq_v: full,
             intermediate_size: 21504,
+            kv_from: None,
         };
         let cache_words = layer.n_kv_heads * capacity * layer.head_dim / 2;
         let (k, v) = (zeros(gpu, cache_words), zeros(gpu, cache_words));

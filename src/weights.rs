@@ -5,7 +5,7 @@ use std::{borrow::Cow, ops::Range};
 use crate::{
     Error, Result,
     checkpoint::{TensorInfo, TensorSource, names::LAYER_TENSORS},
-    config::{LayerConfig, ModelConfig},
+    config::{LayerConfig, ModelConfig, PerLayerInput},
     quant::{self, Dtype, PackFormat, PackedRows, Quantize},
 };
 
@@ -13,6 +13,10 @@ use crate::{
 const SLICE_BYTES: usize = 32 << 20;
 /// A slice has a multiple of so many rows, unless it ends a part of the matrix.
 const SLICE_ROWS: usize = 16;
+
+const PER_LAYER_TABLE: &str = "embed_tokens_per_layer.weight";
+const PER_LAYER_PROJECTION: &str = "per_layer_model_projection.weight";
+const PER_LAYER_NORM: &str = "per_layer_projection_norm.weight";
 
 /// How to load a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,25 +65,49 @@ pub trait WeightStore {
 pub struct LayerWeights<M, V> {
     pub input_norm: V,
     pub q_proj: M,
-    pub k_proj: M,
-    /// `None` where V is K.
+    /// `None` where another layer's keys and values are used.
+    pub k_proj: Option<M>,
+    /// `None` there, and where V is K.
     pub v_proj: Option<M>,
     pub o_proj: M,
     pub q_norm: V,
-    pub k_norm: V,
+    /// As `k_proj`.
+    pub k_norm: Option<V>,
     pub post_attention_norm: V,
     pub pre_feedforward_norm: V,
     pub gate_proj: M,
     pub up_proj: M,
     pub down_proj: M,
     pub post_feedforward_norm: V,
+    /// With per-layer embeddings.
+    pub per_layer: Option<PerLayerWeights<M, V>>,
     /// 1.0 where the architecture has none.
     pub scalar: f32,
+}
+
+/// How a layer takes in its vector.
+pub struct PerLayerWeights<M, V> {
+    /// `[size, hidden]`
+    pub gate: M,
+    /// `[hidden, size]`
+    pub projection: M,
+    pub norm: V,
+}
+
+/// What makes all layers' vectors.
+pub struct PerLayerTables<M, V> {
+    /// `[vocab, layers · size]`, by token.
+    pub table: M,
+    /// `[layers · size, hidden]`, of the embedding.
+    pub projection: M,
+    /// `[size]`, of what is projected.
+    pub norm: V,
 }
 
 /// All weights of a model, in a backend's own form.
 pub struct ModelWeights<M, V> {
     pub embed_tokens: M,
+    pub per_layer: Option<PerLayerTables<M, V>>,
     pub layers: Vec<LayerWeights<M, V>>,
     pub norm: V,
     /// `None` where it is tied to `embed_tokens`.
@@ -102,6 +130,10 @@ impl<M, V> ModelWeights<M, V> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let mut load = Loader { source, config: &config, quantize, store, progress };
         let embed_tokens = load.matrix("embed_tokens.weight", vocab, hidden).await?;
+        let per_layer = match config.per_layer_input {
+            Some(input) => Some(load.per_layer_tables(input).await?),
+            None => None,
+        };
         let mut layers = Vec::with_capacity(config.layers.len());
         for (index, layer) in config.layers.iter().enumerate() {
             layers.push(load.layer(index, layer).await?);
@@ -111,21 +143,36 @@ impl<M, V> ModelWeights<M, V> {
             true => None,
             false => Some(load.matrix("lm_head.weight", vocab, hidden).await?),
         };
-        Ok(ModelWeights { embed_tokens, layers, norm, lm_head })
+        Ok(ModelWeights { embed_tokens, per_layer, layers, norm, lm_head })
     }
 }
 
-/// Names of all tensors that a model may have, in the order of the forward pass.
+/// Names of the tensors that a model has, in the order of the forward pass.
 fn tensor_names(config: &ModelConfig) -> Vec<String> {
     let mut names = vec!["embed_tokens.weight".to_owned()];
-    for index in 0..config.layers.len() {
-        names.extend(LAYER_TENSORS.iter().map(|(name, _)| format!("layers.{index}.{name}")));
+    if config.per_layer_input.is_some() {
+        names.extend([PER_LAYER_TABLE, PER_LAYER_PROJECTION, PER_LAYER_NORM].map(String::from));
+    }
+    for (index, layer) in config.layers.iter().enumerate() {
+        let tensors = LAYER_TENSORS.iter().filter(|(name, _)| has_tensor(config, layer, name));
+        names.extend(tensors.map(|(name, _)| format!("layers.{index}.{name}")));
     }
     names.push("norm.weight".into());
     if !config.tie_word_embeddings {
         names.push("lm_head.weight".into());
     }
     names
+}
+
+/// Whether a layer needs the tensor; of those that it does without, files may have some.
+fn has_tensor(config: &ModelConfig, layer: &LayerConfig, name: &str) -> bool {
+    match name {
+        "layer_scalar" => config.layer_scalar,
+        "self_attn.k_proj.weight" | "self_attn.k_norm.weight" => layer.kv_from.is_none(),
+        "self_attn.v_proj.weight" => layer.kv_from.is_none() && !layer.k_eq_v,
+        name if name.contains("per_layer") => config.per_layer_input.is_some(),
+        _ => true,
+    }
 }
 
 /// Bytes of the checkpoint that [`ModelWeights::load`] will read: the progress bar's length.
@@ -148,13 +195,9 @@ pub struct PlannedTensor {
 ///
 /// Errors: a tensor that the model needs is missing.
 pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Result<Vec<PlannedTensor>> {
-    let config = source.config();
     let mut planned = Vec::new();
-    for name in tensor_names(config) {
+    for name in tensor_names(source.config()) {
         let Some(info) = source.info(&name) else {
-            if is_optional(config, &name) {
-                continue;
-            }
             return Err(Error::tensor(name, "missing from the checkpoint"));
         };
         let format = (info.shape.len() == 2).then(|| pack_format(info.dtype, quantize, Role::of(&name)));
@@ -171,16 +214,6 @@ pub fn tensor_kind(name: &str) -> &str {
     }
 }
 
-/// Whether a layer does without the tensor: its values are its keys, or its architecture has no scalars.
-fn is_optional(config: &ModelConfig, name: &str) -> bool {
-    let layer = |rest: &str| {
-        let index = name.strip_prefix("layers.")?.strip_suffix(rest)?.strip_suffix('.')?;
-        config.layers.get(index.parse::<usize>().ok()?)
-    };
-    let scalar = layer("layer_scalar").is_some() && !config.layer_scalar;
-    scalar || layer("self_attn.v_proj.weight").is_some_and(|layer| layer.k_eq_v)
-}
-
 /// What a matrix is for; embeddings get more bits.
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
@@ -191,7 +224,8 @@ enum Role {
 impl Role {
     fn of(name: &str) -> Role {
         match name {
-            "embed_tokens.weight" | "lm_head.weight" => Role::Embedding,
+            // What every layer's vector is made of counts as an embedding; llama.cpp leaves the projection unquantized.
+            "embed_tokens.weight" | PER_LAYER_TABLE | PER_LAYER_PROJECTION | "lm_head.weight" => Role::Embedding,
             _ => Role::Linear,
         }
     }
@@ -225,24 +259,47 @@ impl<S: WeightStore> Loader<'_, S> {
         Ok(LayerWeights {
             input_norm: self.norm(&name("input_layernorm.weight"), hidden).await?,
             q_proj: self.matrix(&name("self_attn.q_proj.weight"), q, hidden).await?,
-            k_proj: self.matrix(&name("self_attn.k_proj.weight"), kv, hidden).await?,
-            v_proj: match layer.k_eq_v {
+            k_proj: match layer.kv_from {
+                Some(_) => None,
+                None => Some(self.matrix(&name("self_attn.k_proj.weight"), kv, hidden).await?),
+            },
+            v_proj: match layer.k_eq_v || layer.kv_from.is_some() {
                 true => None,
                 false => Some(self.matrix(&name("self_attn.v_proj.weight"), kv, hidden).await?),
             },
             o_proj: self.matrix(&name("self_attn.o_proj.weight"), hidden, q).await?,
             q_norm: self.norm(&name("self_attn.q_norm.weight"), dim).await?,
-            k_norm: self.norm(&name("self_attn.k_norm.weight"), dim).await?,
+            k_norm: match layer.kv_from {
+                Some(_) => None,
+                None => Some(self.norm(&name("self_attn.k_norm.weight"), dim).await?),
+            },
             post_attention_norm: self.norm(&name("post_attention_layernorm.weight"), hidden).await?,
             pre_feedforward_norm: self.norm(&name("pre_feedforward_layernorm.weight"), hidden).await?,
             gate_proj: self.matrix(&name("mlp.gate_proj.weight"), ffn, hidden).await?,
             up_proj: self.matrix(&name("mlp.up_proj.weight"), ffn, hidden).await?,
             down_proj: self.matrix(&name("mlp.down_proj.weight"), hidden, ffn).await?,
             post_feedforward_norm: self.norm(&name("post_feedforward_layernorm.weight"), hidden).await?,
+            per_layer: match self.config.per_layer_input {
+                Some(input) => Some(PerLayerWeights {
+                    gate: self.matrix(&name("per_layer_input_gate.weight"), input.size, hidden).await?,
+                    projection: self.matrix(&name("per_layer_projection.weight"), hidden, input.size).await?,
+                    norm: self.norm(&name("post_per_layer_input_norm.weight"), hidden).await?,
+                }),
+                None => None,
+            },
             scalar: match self.config.layer_scalar {
                 true => self.values(&name("layer_scalar"), 1).await?[0],
                 false => 1.0,
             },
+        })
+    }
+
+    async fn per_layer_tables(&mut self, input: PerLayerInput) -> Result<PerLayerTables<S::Matrix, S::Vector>> {
+        let (columns, hidden) = (self.config.per_layer_columns(), self.config.hidden_size);
+        Ok(PerLayerTables {
+            table: self.matrix(PER_LAYER_TABLE, input.vocab_size, columns).await?,
+            projection: self.matrix(PER_LAYER_PROJECTION, columns, hidden).await?,
+            norm: self.norm(PER_LAYER_NORM, input.size).await?,
         })
     }
 

@@ -5,7 +5,7 @@
 
 use gemma4_wgpu::{
     Error,
-    config::{Architecture, AttentionKind, ModelConfig, Rope},
+    config::{Architecture, AttentionKind, ModelConfig, PerLayerInput, Rope},
 };
 use serde_json::{Value, json};
 
@@ -104,6 +104,72 @@ fn kv_heads_of_full_layers_need_k_eq_v() {
     assert_eq!((config.layers[5].n_kv_heads, config.layers[5].k_eq_v), (16, false));
 }
 
+/// What Google publishes for E4B and E2B, but for what does not concern the text model.
+fn published(hidden: usize, ffn: usize, layers: usize, period: usize, kv: usize, shared: usize, wide: bool) -> Value {
+    let kind = |index: usize| if index % period == period - 1 { "full_attention" } else { "sliding_attention" };
+    json!({"model_type": "gemma4", "text_config": {
+        "attention_bias": false, "attention_k_eq_v": false, "enable_moe_block": false, "final_logit_softcapping": 30.0,
+        "global_head_dim": 512, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": hidden,
+        "hidden_size_per_layer_input": 256, "intermediate_size": ffn,
+        "layer_types": (0..layers).map(kind).collect::<Vec<_>>(), "max_position_embeddings": 131072,
+        "model_type": "gemma4_text", "num_attention_heads": 8, "num_global_key_value_heads": null,
+        "num_hidden_layers": layers, "num_key_value_heads": kv, "num_kv_shared_layers": shared, "rms_norm_eps": 1e-6,
+        "rope_parameters": {
+            "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1e6, "rope_type": "proportional"},
+            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}},
+        "sliding_window": 512, "tie_word_embeddings": true, "use_double_wide_mlp": wide, "vocab_size": 262144,
+        "vocab_size_per_layer_input": 262144}, "tie_word_embeddings": true})
+}
+
+#[test]
+fn published_e_models() {
+    let e4b = parse(&published(2560, 10240, 42, 6, 2, 18, false)).unwrap();
+    assert_eq!(e4b, ModelConfig::named("e4b").unwrap());
+    assert_eq!(e4b.per_layer_input, Some(PerLayerInput { size: 256, vocab_size: 262_144 }));
+    assert_eq!((e4b.cached_layers().len(), e4b.per_layer_columns()), (24, 10752));
+    let sources: Vec<_> = [23, 24, 29, 40, 41].iter().map(|&index| e4b.layers[index].kv_from).collect();
+    assert_eq!(sources, [None, Some(22), Some(23), Some(22), Some(23)]);
+    assert!(e4b.layers.iter().all(|layer| layer.intermediate_size == 10240 && layer.n_kv_heads == 2));
+
+    let e2b = parse(&published(1536, 6144, 35, 5, 1, 20, true)).unwrap();
+    assert_eq!(e2b, ModelConfig::named("e2b").unwrap());
+    assert_eq!(full_layers(&e2b), [4, 9, 14, 19, 24, 29, 34]);
+    let sources: Vec<_> = [14, 15, 19, 34].iter().map(|&index| e2b.kv_layer(index)).collect();
+    assert_eq!(sources, [14, 13, 14, 14]);
+    let widths: Vec<_> = [0, 14, 15, 34].iter().map(|&index| e2b.layers[index].intermediate_size).collect();
+    assert_eq!(widths, [6144, 6144, 12288, 12288]);
+    assert_eq!(e2b.beyond_dense(), Some("per-layer embeddings and KV sharing between layers"));
+    assert_eq!(ModelConfig::named("31b").unwrap().beyond_dense(), None);
+}
+
+/// transformers' own defaults, and sharing that cannot be.
+#[test]
+fn per_layer_inputs_and_sharing() {
+    let config = without(GEMMA4_FLAT, &["hidden_size_per_layer_input", "vocab_size_per_layer_input"]).unwrap();
+    assert_eq!(config.per_layer_input, Some(PerLayerInput { size: 256, vocab_size: 262_144 }));
+    // A layer that shares has no K, hence none that could be its V.
+    let config = changed(GEMMA4_FLAT, json!({"num_kv_shared_layers": 6})).unwrap();
+    assert!(config.layers[5].k_eq_v && !config.layers[11].k_eq_v);
+    assert_eq!((config.layers[11].kv_from, config.layers[10].kv_from), (Some(5), Some(4)));
+    // Only layers that share are twice as wide.
+    let config = changed(GEMMA4_FLAT, json!({"use_double_wide_mlp": true})).unwrap();
+    assert!(config.layers.iter().all(|layer| layer.intermediate_size == 96));
+    for (changes, part) in [
+        (json!({"num_kv_shared_layers": 13}), "num_kv_shared_layers = 13: more than there are layers"),
+        (json!({"num_kv_shared_layers": 12}), "num_kv_shared_layers = 12: a layer has none of its kind"),
+        (json!({"num_kv_shared_layers": 8}), "num_kv_shared_layers = 8: a layer has none of its kind"),
+        (
+            json!({"num_kv_shared_layers": 1, "per_layer_config": {"5": {"head_dim": 8}}}),
+            "differs from that of layer 5",
+        ),
+        (json!({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 9}), "9 rows of per-layer embeddings"),
+        (json!({"hidden_size_per_layer_input": 1u64 << 40}), "per-layer input size"),
+    ] {
+        let error = changed(GEMMA4_FLAT, changes).unwrap_err();
+        assert!(matches!(error, Error::Config(_)) && error.to_string().contains(part), "{error} lacks {part}");
+    }
+}
+
 #[test]
 fn gemma4_defaults() {
     let config = parse(&json!({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0})).unwrap();
@@ -165,9 +231,6 @@ fn gemma3_older_form() {
 fn features_are_refused_by_name() {
     for (fixture, changes, part) in [
         (GEMMA4_FLAT, json!({"enable_moe_block": true}), "enable_moe_block"),
-        (GEMMA4_FLAT, json!({"hidden_size_per_layer_input": 256}), "hidden_size_per_layer_input = 256"),
-        (GEMMA4_FLAT, json!({"num_kv_shared_layers": 2}), "num_kv_shared_layers = 2"),
-        (GEMMA4_FLAT, json!({"use_double_wide_mlp": true}), "use_double_wide_mlp"),
         (GEMMA4_FLAT, json!({"attention_bias": true}), "attention_bias"),
         (GEMMA4_FLAT, json!({"hidden_activation": "silu"}), "hidden_activation \"silu\""),
         (GEMMA4_FLAT, json!({"use_bidirectional_attention": "all"}), "use_bidirectional_attention"),
@@ -181,6 +244,13 @@ fn features_are_refused_by_name() {
             "sliding_attention": {"rope_theta": 1e4}}}),
             "rope_type \"yarn\"",
         ),
+        (GEMMA3_FLAT, json!({"hidden_size_per_layer_input": 256}), "hidden_size_per_layer_input = 256"),
+        (GEMMA3_FLAT, json!({"num_kv_shared_layers": 2}), "num_kv_shared_layers = 2"),
+        (
+            GEMMA4_FLAT,
+            json!({"model_type": "gemma4_unified_text", "hidden_size_per_layer_input": 8}),
+            "hidden_size_per_layer_input = 8",
+        ),
         (GEMMA3_FLAT, json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping = 50"),
         (GEMMA3_FLAT, json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
         (GEMMA3_FLAT, json!({"per_layer_config": {"0": {"head_dim": 8}}}), "per_layer_config"),
@@ -190,9 +260,6 @@ fn features_are_refused_by_name() {
         assert!(matches!(error, Error::Unsupported(_)), "{error}");
         assert!(error.to_string().contains(part), "{error} lacks {part}");
     }
-    // transformers' default is 256.
-    let error = without(GEMMA4_FLAT, &["hidden_size_per_layer_input"]).unwrap_err();
-    assert!(error.to_string().contains("hidden_size_per_layer_input = 256"), "{error}");
     // About image tokens only.
     assert!(changed(GEMMA4_FLAT, json!({"use_bidirectional_attention": "vision"})).is_ok());
 }

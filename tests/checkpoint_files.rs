@@ -131,8 +131,6 @@ fn gguf_features_are_refused_by_name() {
     for (key, value, part) in [
         ("general.architecture", text("llama"), "architecture \"llama\""),
         ("gemma4.expert_count", Meta::U32(128), "mixture of experts"),
-        ("gemma4.embedding_length_per_layer_input", Meta::U32(256), "per-layer embeddings"),
-        ("gemma4.attention.shared_kv_layers", Meta::U32(18), "KV sharing"),
         ("gemma4.nextn_predict_layers", Meta::U32(1), "multi-token prediction"),
         ("gemma4.attn_logit_softcapping", Meta::F32(50.0), "attention logit softcapping"),
         ("gemma4.attention.causal", Meta::Bool(false), "bidirectional"),
@@ -141,6 +139,11 @@ fn gguf_features_are_refused_by_name() {
         ("gemma4.attention.value_length", Meta::U32(32), "values longer"),
     ] {
         let message = gguf_error(|file| file.set(key, value));
+        assert!(message.starts_with("unsupported: ") && message.contains(part), "{message}");
+    }
+    for (key, part) in [("embedding_length_per_layer_input", "per-layer"), ("attention.shared_kv_layers", "KV sharing")]
+    {
+        let message = gguf_config(gemma3(6).set(&format!("gemma3.{key}"), Meta::U32(2))).unwrap_err().to_string();
         assert!(message.starts_with("unsupported: ") && message.contains(part), "{message}");
     }
     let message = gguf_error(|file| file.f32("blk.0.ffn_gate_inp.weight", &[4, HIDDEN]));
@@ -161,6 +164,9 @@ fn gguf_bad_metadata_is_named() {
         ("gemma4.attention.key_length_swa", Meta::U32(7), "values longer than keys"),
         ("gemma4.rope.freq_base", Meta::F32(f32::NAN), "RoPE theta"),
         ("gemma4.rope.scaling.factor", Meta::F32(-1.0), "RoPE factor"),
+        ("gemma4.attention.shared_kv_layers", Meta::U32(1), "shared_kv_layers = 1: a layer has none of its kind"),
+        ("gemma4.attention.shared_kv_layers", Meta::U32(9), "shared_kv_layers = 9: more than there are layers"),
+        ("gemma4.embedding_length_per_layer_input", Meta::U32(4), "per_layer_token_embd.weight: missing"),
     ] {
         let message = gguf_error(|file| file.set(key, value));
         assert!(message.contains(part), "{message} lacks {part}");

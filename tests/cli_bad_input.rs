@@ -113,7 +113,7 @@ fn gguf_cut_short_or_corrupt() {
 fn configs_that_cannot_run() {
     spoiled(|model| model.config["model_type"] = "llama".into(), &["unsupported", "llama"]);
     spoiled(|model| model.config["enable_moe_block"] = true.into(), &["unsupported", "mixture of experts"]);
-    spoiled(|model| model.config["num_kv_shared_layers"] = 1.into(), &["unsupported", "num_kv_shared_layers"]);
+    spoiled(|model| model.config["num_kv_shared_layers"] = 1.into(), &["num_kv_shared_layers = 1", "none of its kind"]);
     spoiled(|model| model.config["hidden_size"] = json!(-16), &["hidden_size"]);
     spoiled(|model| model.config["hidden_size"] = json!("large"), &["hidden_size"]);
     spoiled(|model| model.config["layer_types"] = json!(["full_attention"]), &["layer_types"]);

@@ -103,6 +103,7 @@ fn the_same_logits() {
         "goldens/gemma4-dense-gqa",
         "goldens/gemma4-k-eq-v",
         "goldens/gemma4-odd-sizes",
+        "goldens/gemma4-per-layer",
         "goldens/gemma4-published",
         "goldens/gemma4-short-window",
         "goldens/gemma4-softcap-untied",
@@ -113,6 +114,7 @@ fn the_same_logits() {
         stdout(&mut convert(&model, &output));
         let (from, to) = (Checkpoint::open(&model).unwrap(), Checkpoint::open(&output).unwrap());
         assert_eq!(from.config().layers, to.config().layers, "{name}");
+        assert_eq!(from.config().per_layer_input, to.config().per_layer_input, "{name}");
         assert_eq!(from.config().final_logit_softcap, to.config().final_logit_softcap, "{name}");
         for tensor in weights::plan(&from, Quantize::None).unwrap() {
             assert_eq!(content(&from, &tensor.name), content(&to, &tensor.name), "{name}: {}", tensor.name);
@@ -141,6 +143,7 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
     let output = dir.path().join("model.gguf");
     for (name, wanted) in [
         ("goldens/gemma3-linear-rope", vec!["attention scale", "llama.cpp would take"]),
+        ("goldens/gemma4-double-wide", vec!["75 rows of per-layer embeddings for 70 tokens"]),
         ("fixtures/import/mlx", vec!["embed_tokens.weight", "int8 g32+offset"]),
         ("fixtures/import/torchao", vec!["v_proj.weight", "int8 g32+offset"]),
     ] {
@@ -148,6 +151,17 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
         assert!(wanted.iter().all(|part| line.contains(part)), "{line}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
+    // llama.cpp tells the layer whose keys are shared by its place alone.
+    let other = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(path("tests/goldens/gemma4-per-layer").join(name), other.path().join(name)).unwrap();
+    }
+    let config = fs::read(other.path().join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["text_config"]["layer_types"].as_array_mut().unwrap().swap(2, 3);
+    fs::write(other.path().join("config.json"), config.to_string()).unwrap();
+    let line = error_line(&mut convert(other.path(), &output));
+    assert!(line.contains("layer 4 uses the keys of layer 3"), "{line}");
     // Bytes as tokens without marks for spaces: no tokenizer of Gemma's.
     let model = cli_support::TinyModel::new().write();
     let line = error_line(&mut convert(model.path(), &output));

@@ -76,6 +76,22 @@ fn it_tells_what_a_checkpoint_holds() {
 }
 
 #[test]
+fn it_tells_of_per_layer_embeddings_and_shared_keys() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-per-layer");
+    let report = inspect(&model, &["--backend", "cpu", "--tensors"]);
+    assert_eq!((&report["per_layer_input"], &report["sharing_layers"]), (&16.into(), &3.into()));
+    // The file has keys of the layers that use others'; the model does not.
+    let names: Vec<_> = report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
+    assert!(names.contains(&"embed_tokens_per_layer.weight".into()));
+    assert!(names.contains(&"layers.3.self_attn.k_proj.weight".into()));
+    assert!(!names.contains(&"layers.4.self_attn.k_proj.weight".into()));
+    let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(&model));
+    let wanted =
+        "7 layers (5 sliding over 6 positions, 2 full, 3 with others' keys and values), hidden size 32, 16 a layer";
+    assert!(text.contains(wanted), "no {wanted:?} in {text}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_the_plan() {
     let mut model = TinyModel::with_full_head_dim(512);
     model.config["max_position_embeddings"] = (1 << 30).into();

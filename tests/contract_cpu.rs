@@ -15,6 +15,13 @@ const EXACT: f32 = 0.0;
 
 contract_tests!(EXACT, cpu, "cpu");
 
+/// Per-layer embeddings, and layers that share keys.
+mod effective {
+    use super::*;
+
+    contract_tests!(EXACT, common::contract::effective(cpu), "cpu");
+}
+
 #[test]
 fn progress_counts_every_byte() {
     let (model, mut bytes) = (RandomModel::small(), 0);

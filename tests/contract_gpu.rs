@@ -19,6 +19,13 @@ const ROUNDING: f32 = 3e-3;
 
 contract_tests!(ROUNDING, gpu(EXACT_KERNELS), "wgpu");
 
+/// Per-layer embeddings, and layers that share keys.
+mod effective {
+    use super::*;
+
+    contract_tests!(ROUNDING, common::contract::effective(gpu(EXACT_KERNELS)), "wgpu");
+}
+
 /// Workgroup memory in place of subgroups, checks on.
 mod plainest {
     use super::*;

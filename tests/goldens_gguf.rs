@@ -14,7 +14,8 @@ use gemma4_wgpu::{checkpoint::Checkpoint, text::Tokenizer};
 const TOLERANCE: f32 = 0.02;
 
 /// Every case with the file to open.
-const CASES: [(&str, &str); 2] = [("gemma4", "model.gguf"), ("gemma4_mixed_split", "model-00001-of-00003.gguf")];
+const CASES: [(&str, &str); 3] =
+    [("gemma4", "model.gguf"), ("gemma4_effective", "model.gguf"), ("gemma4_mixed_split", "model-00001-of-00003.gguf")];
 
 fn check(make: common::Make) {
     for (name, file) in CASES {

@@ -21,6 +21,8 @@ mod harness;
 mod linear;
 #[path = "kernels/norm.rs"]
 mod norm;
+#[path = "kernels/per_layer.rs"]
+mod per_layer;
 #[path = "kernels/quantize.rs"]
 mod quantize;
 #[path = "kernels/repack.rs"]

@@ -4,12 +4,12 @@ mod common;
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
-use common::{all_logits, load_gpu, random_model::RandomModel};
+use common::{all_logits, assert_close, load_gpu, random_model::RandomModel};
 use gemma4_wgpu::{
     Error, Result,
-    backend::Backend,
+    backend::{Backend, SequenceStep, StepOutput, StepResult, StepTokens},
     checkpoint::{Checkpoint, LocalBoxFuture, TensorInfo, TensorSource},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     quant::{Dtype, PackFormat, Quantize, pack_rows},
     weights::LoadOptions,
@@ -53,6 +53,7 @@ fn config(vocab_size: usize) -> ModelConfig {
         rope: Rope { theta: 1e4, rotated_pairs: 32, scale: 1.0 },
         k_eq_v: false,
         intermediate_size: 768,
+        kv_from: None,
     };
     let full =
         LayerConfig { attention: AttentionKind::Full, n_kv_heads: 1, head_dim: 128, k_eq_v: true, ..sliding.clone() };
@@ -69,6 +70,7 @@ fn config(vocab_size: usize) -> ModelConfig {
         norm_weight_offset: 0.0,
         tie_word_embeddings: true,
         max_position_embeddings: 4096,
+        per_layer_input: None,
     }
 }
 
@@ -81,11 +83,15 @@ struct Stored {
 impl Stored {
     /// Layers stored as `linear`, the embedding as `embedding`.
     fn new(vocab_size: usize, linear: Dtype, embedding: Dtype) -> Stored {
-        let model = RandomModel::new(config(vocab_size));
+        Stored::of(config(vocab_size), linear, embedding)
+    }
+
+    fn of(config: ModelConfig, linear: Dtype, embedding: Dtype) -> Stored {
+        let model = RandomModel::new(config);
         let mut matrices = BTreeMap::new();
         let planned = gemma4_wgpu::weights::plan(&model, Quantize::None).unwrap();
         for tensor in planned.into_iter().filter(|tensor| tensor.format.is_some()) {
-            let dtype = if tensor.name == "embed_tokens.weight" { embedding } else { linear };
+            let dtype = if tensor.name.starts_with("embed_tokens") { embedding } else { linear };
             let shape = tensor.info.shape;
             let values = pollster::block_on(model.read(&tensor.name, 0..shape[0])).unwrap();
             let bytes = store(dtype, &values, shape[0], shape[1]);
@@ -199,6 +205,56 @@ fn all_ways_give_the_same_logits() {
     let source = Stored::new(83, Dtype::BF16, Dtype::Q8_0);
     assert_same_as(&source, Quantize::Int4, &TOKENS, "quantized while it is loaded");
     assert_same(&Checkpoint::demo().unwrap(), &TOKENS, "demo");
+}
+
+/// A small model of E2B's kind.
+fn effective_config() -> ModelConfig {
+    let mut config = config(83);
+    let sharing = LayerConfig { kv_from: Some(0), intermediate_size: 1536, ..config.layers[0].clone() };
+    config.layers[1].k_eq_v = false;
+    config.layers.extend([sharing.clone(), sharing]);
+    config.per_layer_input = Some(PerLayerInput { size: 256, vocab_size: 90 });
+    config
+}
+
+/// Random weights made on the device, as `bench --synthetic` makes them: of several sequences at once too.
+#[test]
+fn synthetic_effective_models() {
+    let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
+    let options = LoadOptions { max_sequences: 2, ..OPTIONS };
+    let mut backend = pollster::block_on(GpuBackend::synthetic(gpu, effective_config(), &options, 7)).unwrap();
+    let sequences = [0, 1].map(|_| backend.open_sequence().unwrap());
+    let alone = all_logits(&mut backend, sequences[0], &TOKENS, &[TOKENS.len()]);
+    backend.truncate(sequences[0], 0).unwrap();
+    assert!(alone.iter().all(|logit| logit.is_finite()) && alone[0] != alone[1], "{:?}", &alone[..4]);
+    let part = |sequence| SequenceStep { sequence, tokens: StepTokens::Host(&TOKENS), output: StepOutput::AllLogits };
+    let ticket = backend.submit(&sequences.map(part)).unwrap();
+    for result in pollster::block_on(backend.read(ticket)).unwrap() {
+        let StepResult::Logits(logits) = result else { panic!("asked for logits, got {result:?}") };
+        assert_close(&logits, &alone, 3e-2, "two sequences");
+    }
+}
+
+/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same logits, and as much memory
+/// as was planned.
+#[test]
+fn effective_models_in_all_ways() {
+    let config = effective_config();
+    for (linear, embedding) in [(Dtype::Q4_0, Dtype::Q6_K), (Dtype::Q4_K, Dtype::Q5_K), (Dtype::BF16, Dtype::F32)] {
+        let source = Stored::of(config.clone(), linear, embedding);
+        assert_same(&source, &TOKENS, &format!("{linear}, {embedding}"));
+        for way in [Way::Packed, Way::Repacked, Way::InPlace] {
+            let device = DeviceOptions { kernels: kernels(way), ..Default::default() };
+            let gpu = pollster::block_on(Gpu::open(&device)).unwrap();
+            let plan = GpuBackend::plan(&gpu, &source, &OPTIONS).unwrap();
+            let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &source, &OPTIONS, &mut |_| ())).unwrap();
+            let info = backend.info();
+            assert!(info.peak_bytes <= plan.total_bytes(), "{} held, {plan:?}, {way:?}", info.peak_bytes);
+            assert_eq!(info.kv_bytes, plan.kv_sliding_bytes + plan.kv_full_bytes);
+            let table = source.info("embed_tokens_per_layer.weight").unwrap();
+            assert!(0 < info.table_bytes && info.table_bytes <= 4 * table.elements() as u64);
+        }
+    }
 }
 
 /// Matrices with one input of which the last, or the first, cannot be joined with the others.

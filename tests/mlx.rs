@@ -13,6 +13,13 @@ const TOLERANCE: f32 = 3e-3;
 
 contract_tests!(TOLERANCE, common::mlx, "mlx");
 
+/// Per-layer embeddings, and layers that share keys.
+mod effective {
+    use super::*;
+
+    contract_tests!(TOLERANCE, common::contract::effective(common::mlx), "mlx");
+}
+
 mod goldens {
     use crate::golden_tests;
 

@@ -35,6 +35,7 @@ fn config(layers: usize) -> ModelConfig {
         rope: Rope { theta: 1e4, rotated_pairs: 16, scale: 1.0 },
         k_eq_v: false,
         intermediate_size: 64,
+        kv_from: None,
     };
     let full = LayerConfig { attention: AttentionKind::Full, k_eq_v: true, ..sliding.clone() };
     ModelConfig {
@@ -50,6 +51,7 @@ fn config(layers: usize) -> ModelConfig {
         norm_weight_offset: 0.0,
         tie_word_embeddings: true,
         max_position_embeddings: 1 << 20,
+        per_layer_input: None,
     }
 }
 

@@ -64,6 +64,29 @@ fn the_sensitive_recipe_is_told_and_tabulated() {
     answers(out.path());
 }
 
+/// The table and the projection of per-layer embeddings become int8 as the embedding does, and keys that no layer uses are left out: what is
+/// written gives the logits that quantizing while loading gives.
+#[test]
+fn models_with_per_layer_embeddings() {
+    let out = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-per-layer");
+    stdout(&mut quantize(&model, out.path(), &["--recipe", "default"]));
+    let metadata = metadata(out.path());
+    assert_eq!(metadata["model.embed_tokens_per_layer.weight"], "int8 g32 85x112");
+    assert_eq!(metadata["model.per_layer_model_projection.weight"], "int8 g32 112x32");
+    assert_eq!(metadata["model.layers.6.per_layer_input_gate.weight"], "int4 g32 16x32");
+    assert!(metadata.contains_key("model.layers.3.self_attn.v_proj.weight"));
+    assert!(!metadata.contains_key("model.layers.4.self_attn.v_proj.weight"));
+    let logits = |model: &Path| {
+        let dir = tempfile::tempdir().unwrap();
+        let (ids, logits) = (file(&dir, "ids.json", "[2, 7, 3, 30, 2, 11, 9]"), dir.path().join("logits.safetensors"));
+        let args = ["--backend", "cpu", "--token-ids"];
+        stdout(on_model("eval", model, &args).arg(ids).arg("--logits-out").arg(&logits));
+        fs::read(logits).unwrap()
+    };
+    assert_eq!(logits(&model), logits(out.path()));
+}
+
 #[test]
 fn a_file_of_rules() {
     let (model, out) = (TinyModel::new().write(), tempfile::tempdir().unwrap());

@@ -7,20 +7,6 @@
 @group(0) @binding(6) var<storage, read> head_norms: array<vec4<f32>>;     // q_norm [D / 4], k_norm [D / 4]
 @group(0) @binding(7) var<storage, read> turns: array<vec4<u32>>;          // [D / 8]: 2^32 · turns per position
 
-fn turned(values: Octet, normed: f32, weights_at: u32, four: u32, position: u32) -> Octet {
-    let first = values.lo * normed * head_norms[weights_at + four];
-    let second = values.hi * normed * head_norms[weights_at + OCTETS + four];
-    // The product wraps at whole turns, so that the angle is exact at any position.
-    let turn = turns[four] * position;
-    let x = cos_sin(turn.x);
-    let y = cos_sin(turn.y);
-    let z = cos_sin(turn.z);
-    let w = cos_sin(turn.w);
-    let c = vec4<f32>(x.x, y.x, z.x, w.x);
-    let s = vec4<f32>(x.y, y.y, z.y, w.y);
-    return Octet(first * c - second * s, second * c + first * s);
-}
-
 // Where an item of a head of the row is in qkv: four dims of the head's first half; the four that turn with them follow half a head later.
 fn item_source(row: u32, first_head: u32, kv_head: u32, head: u32, four: u32) -> u32 {
     let of_kv = select(V_SOURCE, K_SOURCE, head == HEADS) + kv_head * D;

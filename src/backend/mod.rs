@@ -95,6 +95,8 @@ pub struct BackendInfo {
     pub max_step_tokens: usize,
     /// Bytes of weights held on the device.
     pub weight_bytes: u64,
+    /// Those of the table of per-layer embeddings among them, of which a token reads one row.
+    pub table_bytes: u64,
     /// Bytes of KV cache held on the device.
     pub kv_bytes: u64,
     /// Most bytes held on the device so far, all buffers together.

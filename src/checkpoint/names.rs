@@ -1,7 +1,7 @@
 //! Tensor names: what Hugging Face and GGUF files call the tensors of the text model.
 
 /// Tensors of one layer: their name after `layers.N.`, and after `blk.N.` in GGUF files.
-pub(crate) const LAYER_TENSORS: [(&str, &str); 14] = [
+pub(crate) const LAYER_TENSORS: [(&str, &str); 17] = [
     ("input_layernorm.weight", "attn_norm.weight"),
     ("self_attn.q_proj.weight", "attn_q.weight"),
     ("self_attn.k_proj.weight", "attn_k.weight"),
@@ -15,12 +15,21 @@ pub(crate) const LAYER_TENSORS: [(&str, &str); 14] = [
     ("mlp.up_proj.weight", "ffn_up.weight"),
     ("mlp.down_proj.weight", "ffn_down.weight"),
     ("post_feedforward_layernorm.weight", "post_ffw_norm.weight"),
+    ("per_layer_input_gate.weight", "inp_gate.weight"),
+    ("per_layer_projection.weight", "proj.weight"),
+    ("post_per_layer_input_norm.weight", "post_norm.weight"),
     ("layer_scalar", "layer_output_scale.weight"),
 ];
 
 /// Tensors outside the layers, and their GGUF names.
-const MODEL_TENSORS: [(&str, &str); 3] =
-    [("embed_tokens.weight", "token_embd.weight"), ("norm.weight", "output_norm.weight"), (LM_HEAD, "output.weight")];
+const MODEL_TENSORS: [(&str, &str); 6] = [
+    ("embed_tokens.weight", "token_embd.weight"),
+    ("embed_tokens_per_layer.weight", "per_layer_token_embd.weight"),
+    ("per_layer_model_projection.weight", "per_layer_model_proj.weight"),
+    ("per_layer_projection_norm.weight", "per_layer_proj_norm.weight"),
+    ("norm.weight", "output_norm.weight"),
+    (LM_HEAD, "output.weight"),
+];
 
 pub(super) const LM_HEAD: &str = "lm_head.weight";
 
@@ -100,7 +109,14 @@ mod tests {
         ] {
             assert_eq!(from_hf(name), None, "{name}");
         }
-        for name in ["layers.3.mlp.up_proj.weight", "layers.0.layer_scalar", "norm.weight", LM_HEAD] {
+        for name in [
+            "layers.3.mlp.up_proj.weight",
+            "layers.0.layer_scalar",
+            "layers.2.per_layer_projection.weight",
+            "embed_tokens_per_layer.weight",
+            "norm.weight",
+            LM_HEAD,
+        ] {
             assert_eq!(from_gguf(&to_gguf(name).unwrap()).as_deref(), Some(name));
         }
         assert_eq!(to_gguf("layers.03.layer_scalar"), None);

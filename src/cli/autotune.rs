@@ -14,7 +14,7 @@ use super::bench::measure::{Test, Work};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, TensorSource},
-    config::ModelConfig,
+    config::{LayerConfig, ModelConfig},
     cpu::CpuBackend,
     generate::{Divergence, each_logits_in_steps},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, Variant},
@@ -203,11 +203,17 @@ fn probe(config: &ModelConfig) -> ModelConfig {
     let mut probe = config.clone();
     probe.layers.clear();
     for layer in &config.layers {
-        if probe.layers.len() < MOST_LAYERS && !probe.layers.contains(layer) {
-            probe.layers.push(layer.clone());
+        // The keys that a layer shares are here those of the layer that is like their own.
+        let own = |index: usize| probe.layers.iter().position(|other| *other == config.layers[index]);
+        let layer = LayerConfig { kv_from: layer.kv_from.and_then(own), ..layer.clone() };
+        if probe.layers.len() < MOST_LAYERS && !probe.layers.contains(&layer) {
+            probe.layers.push(layer);
         }
     }
     probe.vocab_size = probe.vocab_size.min(MOST_VOCABULARY);
+    if let Some(input) = &mut probe.per_layer_input {
+        input.vocab_size = probe.vocab_size;
+    }
     probe
 }
 
@@ -345,6 +351,19 @@ fn write(path: &Path, found: &Found) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::gpu::CooperativeMatrix;
+
+    #[test]
+    fn probes_share_keys_as_their_models_do() {
+        for name in ["e4b", "e2b", "31b"] {
+            let probe = probe(&ModelConfig::named(name).unwrap());
+            probe.validate().unwrap();
+            let shared: Vec<_> = probe.layers.iter().map(|layer| layer.kv_from).collect();
+            match name {
+                "31b" => assert_eq!(shared, [None, None]),
+                _ => assert_eq!(shared, [None, None, Some(0), Some(1)]),
+            }
+        }
+    }
 
     /// A card with everything, on which nothing but these matters.
     struct Fake(Rates);

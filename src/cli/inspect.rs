@@ -50,7 +50,11 @@ struct Report {
     layers: usize,
     sliding_layers: usize,
     window: Option<usize>,
+    /// Layers that use others' keys and values.
+    sharing_layers: usize,
     hidden_size: usize,
+    /// Elements of each layer's per-layer embedding.
+    per_layer_input: Option<usize>,
     vocab_size: usize,
     max_position_embeddings: usize,
     tied_embeddings: bool,
@@ -133,7 +137,9 @@ fn report(model: &ModelArgs, checkpoint: &Checkpoint, with_tensors: bool) -> Res
         layers: config.layers.len(),
         sliding_layers: sliding.len(),
         window: sliding.first().copied(),
+        sharing_layers: config.layers.len() - config.cached_layers().len(),
         hidden_size: config.hidden_size,
+        per_layer_input: config.per_layer_input.map(|input| input.size),
         vocab_size: config.vocab_size,
         max_position_embeddings: config.max_position_embeddings,
         tied_embeddings: config.tie_word_embeddings,
@@ -193,9 +199,17 @@ fn describe(report: &Report) -> String {
         }
         None => "all full".into(),
     };
+    let shared = match r.sharing_layers {
+        0 => String::new(),
+        count => format!(", {count} with others' keys and values"),
+    };
+    let per_layer = r.per_layer_input.map(|size| format!(", {size} a layer")).unwrap_or_default();
     line(
         "architecture",
-        format!("{}, {} layers ({attention}), hidden size {}", r.architecture, r.layers, r.hidden_size),
+        format!(
+            "{}, {} layers ({attention}{shared}), hidden size {}{per_layer}",
+            r.architecture, r.layers, r.hidden_size
+        ),
     );
     line(
         "vocabulary",

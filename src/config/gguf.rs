@@ -1,7 +1,7 @@
 //! [`ModelConfig`] from GGUF metadata, architectures `gemma3` and `gemma4`, with the defaults of
 //! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
 
-use super::{Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, Rope};
+use super::{Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope, share_kv};
 use crate::{
     Error, Result,
     checkpoint::gguf::{Gguf, GgufTensor, Value},
@@ -13,6 +13,10 @@ use crate::{
 const GEMMA3_27B_LAYERS: usize = 62;
 /// The tensor that proportional RoPE depends on.
 pub(crate) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
+/// Keys and the table of what E4B and E2B have beside dense layers.
+const PER_LAYER_SIZE: &str = "embedding_length_per_layer_input";
+const SHARED_LAYERS: &str = "attention.shared_kv_layers";
+const PER_LAYER_TABLE: &str = "per_layer_token_embd.weight";
 /// Frequency factors from here on mean "does not turn" (converters write 1e30).
 const NO_ROTATION: f32 = 1e20;
 
@@ -56,6 +60,7 @@ impl ModelConfig {
             tie_word_embeddings: file.tensor("output.weight").is_none(),
             max_position_embeddings: file.size("context_length")?,
             layers,
+            per_layer_input: file.per_layer_input()?,
         };
         config.validate()?;
         Ok(config)
@@ -156,12 +161,16 @@ impl<'p, 'a> Metadata<'p, 'a> {
 
     /// Errors with the name of the first feature that is not there yet.
     fn refuse_unsupported(&self) -> Result<()> {
-        for (key, feature) in [
-            ("expert_count", "mixture of experts"),
-            ("embedding_length_per_layer_input", "per-layer embeddings"),
-            ("attention.shared_kv_layers", "KV sharing between layers"),
-            ("nextn_predict_layers", "multi-token prediction layers"),
-        ] {
+        let gemma3_lacks: &[_] = match self.architecture {
+            Architecture::Gemma3 => {
+                &[(PER_LAYER_SIZE, "per-layer embeddings"), (SHARED_LAYERS, "KV sharing between layers")]
+            }
+            Architecture::Gemma4 => &[],
+        };
+        for &(key, feature) in gemma3_lacks
+            .iter()
+            .chain(&[("expert_count", "mixture of experts"), ("nextn_predict_layers", "multi-token prediction layers")])
+        {
             let key = self.key(key);
             if let Some(size @ 1..) = self.first.unsigned(&key).map_err(Error::Config)? {
                 return Err(Error::Unsupported(format!("{feature} ({key} = {size})")));
@@ -181,6 +190,13 @@ impl<'p, 'a> Metadata<'p, 'a> {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Per-layer embeddings, which are there unless their size is 0; the table has as many rows as its tensor.
+    fn per_layer_input(&self) -> Result<Option<PerLayerInput>> {
+        let Some(size @ 1..) = self.optional_size(PER_LAYER_SIZE)? else { return Ok(None) };
+        let table = self.tensor(PER_LAYER_TABLE).ok_or_else(|| missing_tensor(PER_LAYER_TABLE))?;
+        Ok(Some(PerLayerInput { size, vocab_size: *table.shape.first().unwrap_or(&0) }))
     }
 
     fn layers(&self, count: usize, hidden_size: usize) -> Result<Vec<LayerConfig>> {
@@ -212,8 +228,11 @@ impl<'p, 'a> Metadata<'p, 'a> {
             rope: if sliding[index] { sliding_rope } else { full_rope },
             k_eq_v: gemma4 && !sliding[index] && self.tensor(&format!("blk.{index}.attn_v.weight")).is_none(),
             intermediate_size: intermediate_sizes[index],
+            kv_from: None,
         };
-        Ok((0..count).map(layer).collect())
+        let mut layers: Vec<LayerConfig> = (0..count).map(layer).collect();
+        share_kv(&mut layers, self.optional_size(SHARED_LAYERS)?.unwrap_or(0), &self.key(SHARED_LAYERS))?;
+        Ok(layers)
     }
 
     /// Which layers have a sliding window.

@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use super::{Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, Rope, json, json::Fields};
+use super::{
+    Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope, json, json::Fields,
+    share_kv,
+};
 use crate::{Error, Result, error::quoted};
 
 /// The configuration class that reads the text model.
@@ -114,6 +117,7 @@ impl ModelConfig {
             // Of a multi-modal model, transformers asks the outer config.
             tie_word_embeddings: root.flag("tie_word_embeddings")?.unwrap_or(true),
             max_position_embeddings: text.size("max_position_embeddings")?.unwrap_or(class.default_max_positions()),
+            per_layer_input: per_layer_input(text, class)?,
         };
         config.validate()?;
         Ok(config)
@@ -136,27 +140,36 @@ fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     if let Some(cap) = text.number("attn_logit_softcapping")? {
         return refuse(format!("attention logit softcapping (attn_logit_softcapping = {cap})"));
     }
-    for (key, feature) in [
-        ("attention_bias", "attention biases"),
-        ("enable_moe_block", "mixture of experts"),
-        ("use_double_wide_mlp", "double-wide MLP"),
-    ] {
+    for (key, feature) in [("attention_bias", "attention biases"), ("enable_moe_block", "mixture of experts")] {
         if text.flag(key)? == Some(true) {
             return refuse(format!("{feature} ({key})"));
         }
     }
-    let default_per_layer_input =
-        if class == Class::Gemma4 && !text.has("hidden_size_per_layer_input") { 256 } else { 0 };
-    for (key, feature, default) in [
-        ("hidden_size_per_layer_input", "per-layer embeddings", default_per_layer_input),
-        ("num_kv_shared_layers", "KV sharing between layers", 0),
-    ] {
-        match text.size(key)?.unwrap_or(default) {
-            0 => {}
-            size => return refuse(format!("{feature} ({key} = {size})")),
+    let lacking: &[_] = match class {
+        Class::Gemma3 => &[
+            ("hidden_size_per_layer_input", "per-layer embeddings"),
+            ("num_kv_shared_layers", "KV sharing between layers"),
+        ],
+        Class::Gemma4 => &[],
+        Class::Gemma4Unified => &[("hidden_size_per_layer_input", "per-layer embeddings")],
+    };
+    for (key, feature) in lacking {
+        if let Some(size @ 1..) = text.size(key)? {
+            return refuse(format!("{feature} in this architecture ({key} = {size})"));
         }
     }
     Ok(())
+}
+
+/// Per-layer embeddings, which are there unless their size is 0.
+fn per_layer_input(text: Fields, class: Class) -> Result<Option<PerLayerInput>> {
+    if class != Class::Gemma4 {
+        return Ok(None);
+    }
+    let default = if text.has("hidden_size_per_layer_input") { 0 } else { 256 };
+    let size = text.size("hidden_size_per_layer_input")?.unwrap_or(default);
+    let vocab_size = text.size("vocab_size_per_layer_input")?.unwrap_or(262_144);
+    Ok((size > 0).then_some(PerLayerInput { size, vocab_size }))
 }
 
 fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
@@ -182,8 +195,19 @@ fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
         rope: ropes.of(layer_type).resolve(heads.head_dim),
         k_eq_v: k_eq_v && layer_type == LayerType::Full,
         intermediate_size,
+        kv_from: None,
     };
-    Ok(types.iter().zip(heads).map(layer).collect())
+    let mut layers: Vec<LayerConfig> = types.iter().zip(heads).map(layer).collect();
+    if class != Class::Gemma3 {
+        let key = "num_kv_shared_layers";
+        share_kv(&mut layers, text.size(key)?.unwrap_or(0), key)?;
+        // The MLP of layers that share is twice as wide then.
+        if text.flag("use_double_wide_mlp")? == Some(true) {
+            let sharing = layers.iter_mut().filter(|layer| layer.kv_from.is_some());
+            sharing.for_each(|layer| layer.intermediate_size = layer.intermediate_size.saturating_mul(2));
+        }
+    }
+    Ok(layers)
 }
 
 fn layer_types(text: Fields, class: Class, count: usize) -> Result<Vec<LayerType>> {

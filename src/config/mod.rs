@@ -9,6 +9,8 @@ mod validate;
 pub(crate) use gguf::FREQUENCY_FACTORS;
 use validate::MAX_LAYERS;
 
+use crate::{Error, Result};
+
 /// The model family, which decides the few steps that differ between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
@@ -62,6 +64,18 @@ pub struct LayerConfig {
     /// No v_proj: V is the k_proj output before k_norm and RoPE.
     pub k_eq_v: bool,
     pub intermediate_size: usize,
+    /// The layer whose keys and values it attends to, having none of its own; `None` for layers that make them.
+    /// Layers that share come after all that do not.
+    pub kv_from: Option<usize>,
+}
+
+/// Vectors that each layer takes in beside the residual stream, by token ("per-layer embeddings", E4B and E2B).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerLayerInput {
+    /// Elements of a layer's vector.
+    pub size: usize,
+    /// Rows of the table, at least as many as there are tokens.
+    pub vocab_size: usize,
 }
 
 /// A dense Gemma text model.
@@ -85,6 +99,7 @@ pub struct ModelConfig {
     /// lm_head shares the embedding's weights.
     pub tie_word_embeddings: bool,
     pub max_position_embeddings: usize,
+    pub per_layer_input: Option<PerLayerInput>,
 }
 
 impl ModelConfig {
@@ -92,4 +107,48 @@ impl ModelConfig {
     pub fn embedding_scale(&self) -> f32 {
         (self.hidden_size as f32).sqrt()
     }
+
+    /// Layers with keys and values of their own, which are the first ones.
+    pub fn cached_layers(&self) -> &[LayerConfig] {
+        let count = self.layers.iter().take_while(|layer| layer.kv_from.is_none()).count();
+        &self.layers[..count]
+    }
+
+    /// The layer whose keys and values layer `index` attends to.
+    pub fn kv_layer(&self, index: usize) -> usize {
+        self.layers[index].kv_from.unwrap_or(index)
+    }
+
+    /// Columns of the table of per-layer embeddings: all layers' vectors, one after another; 0 without them.
+    pub fn per_layer_columns(&self) -> usize {
+        self.per_layer_input.map_or(0, |input| input.size * self.layers.len())
+    }
+
+    /// What the model has beside dense layers, in words; `None` if nothing.
+    pub fn beyond_dense(&self) -> Option<&'static str> {
+        let shares = self.layers.iter().any(|layer| layer.kv_from.is_some());
+        match (self.per_layer_input.is_some(), shares) {
+            (true, true) => Some("per-layer embeddings and KV sharing between layers"),
+            (true, false) => Some("per-layer embeddings"),
+            (false, true) => Some("KV sharing between layers"),
+            (false, false) => None,
+        }
+    }
+}
+
+/// Makes the last `shared` layers attend to the keys and values of the last layer of their kind before them, as
+/// transformers does (`kv_sharing_modes`).
+///
+/// Errors: [`Error::Config`] with `key` if there is none.
+fn share_kv(layers: &mut [LayerConfig], shared: usize, key: &str) -> Result<()> {
+    let fault = |reason: &str| Error::Config(format!("{key} = {shared}: {reason}"));
+    let own = layers.len().checked_sub(shared).ok_or_else(|| fault("more than there are layers"))?;
+    let is_full = |layer: &LayerConfig| layer.attention == AttentionKind::Full;
+    let (first, last) = layers.split_at_mut(own);
+    for layer in last {
+        let source = first.iter().rposition(|other| is_full(other) == is_full(layer));
+        layer.kv_from = Some(source.ok_or_else(|| fault("a layer has none of its kind before it to share with"))?);
+        layer.k_eq_v = false;
+    }
+    Ok(())
 }

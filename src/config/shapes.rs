@@ -1,25 +1,23 @@
 //! Published architectures by name, for models without a checkpoint.
 
-use super::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope};
+use super::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope};
 use crate::{Error, Result};
 
 /// Names that [`ModelConfig::named`] knows.
-pub const NAMES: [&str; 3] = ["31b", "270m", "demo"];
+pub const NAMES: [&str; 5] = ["31b", "e4b", "e2b", "270m", "demo"];
 
 /// Sizes of the family that do not run, and what of them is missing.
-pub const UNSUPPORTED: [(&str, &str); 3] = [
-    ("26b-a4b", "Gemma 4 26B-A4B: mixture of experts"),
-    ("e4b", "Gemma 4 E4B: per-layer embeddings and KV sharing between layers"),
-    ("e2b", "Gemma 4 E2B: per-layer embeddings, KV sharing between layers and a double-wide MLP"),
-];
+pub const UNSUPPORTED: [(&str, &str); 1] = [("26b-a4b", "Gemma 4 26B-A4B: mixture of experts")];
 
 impl ModelConfig {
-    /// Gemma 4 31B (`31b`), Gemma 3 270M (`270m`) or the embedded model (`demo`).
+    /// Gemma 4 31B (`31b`), E4B (`e4b`) or E2B (`e2b`), Gemma 3 270M (`270m`) or the embedded model (`demo`).
     ///
     /// Errors: [`Error::Unsupported`] for the sizes of [`UNSUPPORTED`], [`Error::Input`] for any other name.
     pub fn named(name: &str) -> Result<ModelConfig> {
         match name {
             "31b" => Ok(gemma4_31b()),
+            "e4b" => Ok(GEMMA4_E4B.config()),
+            "e2b" => Ok(GEMMA4_E2B.config()),
             "270m" => Ok(gemma3_270m()),
             "demo" => ModelConfig::from_hf_json(include_str!("../../assets/demo/config.json")),
             _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == name) {
@@ -29,11 +27,17 @@ impl ModelConfig {
         }
     }
 
-    /// Multiplications of a token's way through the layers' matrices.
+    /// Multiplications of a token's way through the layers' matrices, that into all layers' vectors included.
     pub fn layer_multiplications(&self) -> u64 {
+        let per_layer = self.per_layer_input.map_or(0, |input| input.size);
         let of_layer = |layer: &LayerConfig| {
-            let projections = layer.n_heads * 2 + layer.n_kv_heads * if layer.k_eq_v { 1 } else { 2 };
-            self.hidden_size * (projections * layer.head_dim + 3 * layer.intermediate_size)
+            let kv_projections = match (layer.kv_from, layer.k_eq_v) {
+                (Some(_), _) => 0,
+                (None, true) => 1,
+                (None, false) => 2,
+            };
+            let projections = layer.n_heads * 2 + layer.n_kv_heads * kv_projections;
+            self.hidden_size * (projections * layer.head_dim + 3 * layer.intermediate_size + 3 * per_layer)
         };
         self.layers.iter().map(|layer| of_layer(layer) as u64).sum()
     }
@@ -56,6 +60,7 @@ fn gemma4_31b() -> ModelConfig {
             rope: Rope { theta, rotated_pairs, scale: 1.0 },
             k_eq_v: full,
             intermediate_size: 21504,
+            kv_from: None,
         }
     };
     ModelConfig {
@@ -71,6 +76,78 @@ fn gemma4_31b() -> ModelConfig {
         norm_weight_offset: 0.0,
         tie_word_embeddings: true,
         max_position_embeddings: 262144,
+        per_layer_input: None,
+    }
+}
+
+/// What tells E4B and E2B from one another, as Google publishes them.
+struct Effective {
+    hidden_size: usize,
+    intermediate_size: usize,
+    layers: usize,
+    /// One full layer in so many.
+    period: usize,
+    n_kv_heads: usize,
+    /// Layers that share keys and values.
+    shared: usize,
+    double_wide: bool,
+}
+
+const GEMMA4_E4B: Effective = Effective {
+    hidden_size: 2560,
+    intermediate_size: 10240,
+    layers: 42,
+    period: 6,
+    n_kv_heads: 2,
+    shared: 18,
+    double_wide: false,
+};
+
+const GEMMA4_E2B: Effective = Effective {
+    hidden_size: 1536,
+    intermediate_size: 6144,
+    layers: 35,
+    period: 5,
+    n_kv_heads: 1,
+    shared: 20,
+    double_wide: true,
+};
+
+impl Effective {
+    fn layer(&self, index: usize) -> LayerConfig {
+        let is_full = |index: usize| index % self.period == self.period - 1;
+        let own = self.layers - self.shared;
+        let full = is_full(index);
+        let (head_dim, theta, rotated_pairs) = if full { (512, 1e6, 64) } else { (256, 1e4, 128) };
+        let shares = index >= own;
+        LayerConfig {
+            attention: if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 512 } },
+            n_heads: 8,
+            n_kv_heads: self.n_kv_heads,
+            head_dim,
+            rope: Rope { theta, rotated_pairs, scale: 1.0 },
+            k_eq_v: false,
+            intermediate_size: self.intermediate_size * if shares && self.double_wide { 2 } else { 1 },
+            kv_from: if shares { (0..own).rfind(|other| is_full(*other) == full) } else { None },
+        }
+    }
+
+    fn config(&self) -> ModelConfig {
+        ModelConfig {
+            architecture: Architecture::Gemma4,
+            vocab_size: 262144,
+            hidden_size: self.hidden_size,
+            layers: (0..self.layers).map(|index| self.layer(index)).collect(),
+            rms_norm_eps: 1e-6,
+            final_logit_softcap: Some(30.0),
+            attention_scale: 1.0,
+            v_norm: true,
+            layer_scalar: true,
+            norm_weight_offset: 0.0,
+            tie_word_embeddings: true,
+            max_position_embeddings: 131072,
+            per_layer_input: Some(PerLayerInput { size: 256, vocab_size: 262144 }),
+        }
     }
 }
 
@@ -85,6 +162,7 @@ fn gemma3_270m() -> ModelConfig {
             rope: Rope { theta: if full { 1e6 } else { 1e4 }, rotated_pairs: 128, scale: 1.0 },
             k_eq_v: false,
             intermediate_size: 2048,
+            kv_from: None,
         }
     };
     ModelConfig {
@@ -100,5 +178,6 @@ fn gemma3_270m() -> ModelConfig {
         norm_weight_offset: 0.0,
         tie_word_embeddings: true,
         max_position_embeddings: 32768,
+        per_layer_input: None,
     }
 }

@@ -8,6 +8,7 @@ pub(super) const MAX_LAYERS: usize = 1024;
 
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_HIDDEN: usize = 1 << 17;
+const MAX_PER_LAYER: usize = 1 << 14;
 const MAX_INTERMEDIATE: usize = 1 << 20;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_HEAD_DIM: usize = 1 << 12;
@@ -29,6 +30,34 @@ impl ModelConfig {
                 Error::Config(reason) => Error::Config(format!("layer {index}: {reason}")),
                 other => other,
             })?;
+        }
+        self.validate_sharing()?;
+        self.per_layer_input.map_or(Ok(()), |input| {
+            in_bounds("per-layer input size", input.size, MAX_PER_LAYER)?;
+            in_bounds("per-layer vocabulary", input.vocab_size, MAX_VOCAB)?;
+            match input.vocab_size < self.vocab_size {
+                true => Err(Error::Config(format!(
+                    "{} rows of per-layer embeddings for {} tokens",
+                    input.vocab_size, self.vocab_size
+                ))),
+                false => Ok(()),
+            }
+        })
+    }
+
+    /// Layers that share keys and values come last, and read those of a layer like them that has its own.
+    fn validate_sharing(&self) -> Result<()> {
+        let own = self.cached_layers();
+        for (index, layer) in self.layers.iter().enumerate().skip(own.len()) {
+            let fault = |reason: String| Err(Error::Config(format!("layer {index}: {reason}")));
+            let source = layer.kv_from.and_then(|source| own.get(source).map(|like| (source, like)));
+            let Some((source, like)) = source else {
+                return fault("it comes after a layer that shares keys, and does not share any that there are".into());
+            };
+            let sizes = |layer: &LayerConfig| (layer.attention, layer.n_kv_heads, layer.head_dim);
+            if sizes(like) != sizes(layer) {
+                return fault(format!("its attention differs from that of layer {source}, whose keys it shares"));
+            }
         }
         Ok(())
     }

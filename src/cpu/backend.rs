@@ -41,7 +41,7 @@ pub struct CpuBackend {
 
 /// What a place for a sequence holds.
 struct Slot {
-    /// Of each layer.
+    /// Of each layer that has keys of its own.
     caches: Vec<KvCache>,
     /// What its last step chose, if it chose.
     chosen: u32,
@@ -64,8 +64,8 @@ impl CpuBackend {
         let kv_bytes = kv_bytes(&config, options)?;
         let mut store = CpuStore::default();
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
-        let slot =
-            |_| Slot { caches: config.layers.iter().map(|layer| new_cache(layer, options)).collect(), chosen: 0 };
+        let caches = || config.cached_layers().iter().map(|layer| new_cache(layer, options)).collect();
+        let slot = |_| Slot { caches: caches(), chosen: 0 };
         let slots = (0..options.max_sequences).map(slot).collect();
         Ok(CpuBackend {
             model: Model::new(config, weights),
@@ -95,7 +95,8 @@ impl CpuBackend {
             segments.push(Segment { rows: rows.clone(), position: sequence.len, caches });
             outputs.push((rows, part.output, chosen));
         }
-        let normed = self.model.forward(&tokens, &mut segments);
+        let wanted = step.iter().any(|part| part.output != StepOutput::None);
+        let normed = self.model.forward(&tokens, &mut segments, wanted);
         let hidden = self.model.config.hidden_size;
         let mut logit_bytes = 0;
         let mut logits = |rows| {
@@ -142,7 +143,7 @@ impl CpuBackend {
         };
         let kv = |sliding: bool| {
             let is = |layer: &&LayerConfig| matches!(layer.attention, AttentionKind::Sliding { .. }) == sliding;
-            let layers = config.layers.iter().filter(is);
+            let layers = config.cached_layers().iter().filter(is);
             let of_sequence: u128 = layers.map(|layer| layer_kv_bytes(layer, options)).sum();
             u64::try_from(of_sequence.saturating_mul(options.max_sequences as u128)).unwrap_or(u64::MAX)
         };
@@ -172,6 +173,7 @@ impl Backend for CpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
+            table_bytes: self.model.weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes()),
             kv_bytes: self.kv_bytes,
             peak_bytes: self.peak_bytes,
         }
@@ -226,7 +228,7 @@ fn layer_kv_bytes(layer: &LayerConfig, options: &LoadOptions) -> u128 {
 
 /// Bytes of the KV caches of all sequences. Errors if they do not fit in memory.
 fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
-    let of_sequence: u128 = config.layers.iter().map(|layer| layer_kv_bytes(layer, options)).sum();
+    let of_sequence: u128 = config.cached_layers().iter().map(|layer| layer_kv_bytes(layer, options)).sum();
     let bytes = of_sequence.saturating_mul(options.max_sequences as u128);
     let what = format!("the KV cache of {} x {} positions", options.max_sequences, options.context_length);
     // Asks for all at once and gives it back: the parts, zeroed lazily, would each seem to fit.
@@ -243,5 +245,6 @@ fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     };
     let widest = config.layers.iter().map(of_layer).max().unwrap_or(0);
     // The residual stream, its normed form and the branch; a product is transposed once.
-    4 * (rows * (3 * config.hidden_size + widest)) as u64
+    let per_layer = config.per_layer_columns() + config.per_layer_input.map_or(0, |input| 2 * input.size);
+    4 * (rows * (3 * config.hidden_size + widest + per_layer)) as u64
 }

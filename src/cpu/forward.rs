@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::{AttentionKind, LayerConfig, ModelConfig},
-    weights::{LayerWeights, ModelWeights},
+    weights::{LayerWeights, ModelWeights, PerLayerWeights},
 };
 
 pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
@@ -26,7 +26,7 @@ pub(super) struct Segment<'a> {
     pub rows: Range<usize>,
     /// Position of the first row.
     pub position: usize,
-    /// Of each layer.
+    /// Of each layer that has keys of its own.
     pub caches: &'a mut [KvCache],
 }
 
@@ -45,8 +45,9 @@ impl Model {
     }
 
     /// Runs `tokens` (one a row, the rows of `segments` together) through all layers and stores their
-    /// keys and values. Returns the normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes.
-    pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>]) -> Vec<f32> {
+    /// keys and values. Returns the normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes, unless nothing is
+    /// `wanted`: then layers that have no keys of their own are left out.
+    pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>], wanted: bool) -> Vec<f32> {
         let (config, weights) = (&self.config, &self.weights);
         let (rows, hidden, eps) = (tokens.len(), config.hidden_size, config.rms_norm_eps);
 
@@ -55,8 +56,10 @@ impl Model {
         let mut normed = vec![0.0; rows * hidden]; // [rows, hidden]
         ops::embed(&weights.embed_tokens, tokens, config.embedding_scale(), &mut x);
         ops::rms_norm(&x, Some(self.input_norm(0)), hidden, eps, &mut normed);
+        let per_layer = self.per_layer_inputs(tokens, &x); // [rows, layers, size]
 
-        for (index, (config, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
+        let layers = if wanted { &config.layers } else { config.cached_layers() };
+        for (index, (config, weights)) in layers.iter().zip(&weights.layers).enumerate() {
             let layer = Layer { index, config, weights };
             let branch = self.attention(&layer, &normed, segments); // [rows, hidden]
             let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);
@@ -64,9 +67,39 @@ impl Model {
 
             let branch = feed_forward(&layer, &normed); // [rows, hidden]
             let (post, next) = (&weights.post_feedforward_norm, self.input_norm(index + 1));
-            ops::norm_add_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
+            let Some(extra) = &weights.per_layer else {
+                ops::norm_add_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
+                continue;
+            };
+            ops::norm_add(&mut x, &branch, post, eps);
+            let branch = self.take_per_layer_input(index, extra, &x, &per_layer); // [rows, hidden]
+            ops::norm_add_norm(&mut x, &branch, &extra.norm, weights.scalar, next, eps, &mut normed);
         }
         normed
+    }
+
+    /// All layers' vectors of `tokens` with the embeddings `x` `[rows, hidden]`: `[rows, layers, size]`, or nothing.
+    fn per_layer_inputs(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
+        let Some(tables) = &self.weights.per_layer else { return Vec::new() };
+        let mut vectors = matmul(&tables.projection, x);
+        let scale = (self.config.hidden_size as f32).powf(-0.5);
+        let eps = self.config.rms_norm_eps;
+        ops::per_layer_inputs(&mut vectors, &tables.table, tokens, &tables.norm, scale, eps);
+        vectors
+    }
+
+    /// `projection(gelu(gate(x)) · vector)` of `x` `[rows, hidden]`.
+    fn take_per_layer_input(
+        &self,
+        index: usize,
+        weights: &PerLayerWeights<CpuMatrix, Vec<f32>>,
+        x: &[f32],
+        vectors: &[f32],
+    ) -> Vec<f32> {
+        let mut gate = matmul(&weights.gate, x); // [rows, size]
+        let (columns, size) = (self.config.per_layer_columns(), weights.gate.out_features());
+        ops::gelu_mul(&mut gate, &ops::per_layer_columns(vectors, columns, size, index));
+        matmul(&weights.projection, &gate)
     }
 
     /// Logits of normed hidden states `[rows, hidden]`: `[rows, vocab]`.
@@ -97,21 +130,24 @@ impl Model {
                 AttentionKind::Full => None,
             },
         };
-        let update = KvUpdate { k_norm: &layer.weights.k_norm, v_norm: self.config.v_norm, eps, inverse_frequencies };
-
         let mut q = matmul(&layer.weights.q_proj, normed); // [rows, n_heads, head_dim]
-        let k = matmul(&layer.weights.k_proj, normed); // [rows, n_kv_heads, head_dim]
-        let v = layer.weights.v_proj.as_ref().map(|v_proj| matmul(v_proj, normed));
-        let v = v.as_ref().unwrap_or(&k); // [rows, n_kv_heads, head_dim]
+        let fresh = layer.weights.k_proj.as_ref().map(|k_proj| {
+            let k = matmul(k_proj, normed); // [rows, n_kv_heads, head_dim]
+            (layer.weights.v_proj.as_ref().map(|v_proj| matmul(v_proj, normed)), k)
+        });
 
         let mut attended = vec![0.0; q.len()]; // [rows, n_heads, head_dim]
         for segment in segments {
-            let cache = &mut segment.caches[layer.index];
+            let cache = &mut segment.caches[self.config.kv_layer(layer.index)];
             let q_rows = scaled(&segment.rows, n_heads * head_dim);
             let kv_rows = scaled(&segment.rows, n_kv_heads * head_dim);
             let q = &mut q[q_rows.clone()];
             ops::qk_norm_rope(q, n_heads, &layer.weights.q_norm, eps, inverse_frequencies, segment.position);
-            ops::rope_kv_update(&k[kv_rows.clone()], &v[kv_rows], update, segment.position, cache);
+            if let (Some((v, k)), Some(k_norm)) = (&fresh, &layer.weights.k_norm) {
+                let v = v.as_ref().unwrap_or(k); // [rows, n_kv_heads, head_dim]
+                let update = KvUpdate { k_norm, v_norm: self.config.v_norm, eps, inverse_frequencies };
+                ops::rope_kv_update(&k[kv_rows.clone()], &v[kv_rows], update, segment.position, cache);
+            }
             ops::sdpa(q, cache, segment.position, attention, &mut attended[q_rows]);
         }
         matmul(&layer.weights.o_proj, &attended)

@@ -57,6 +57,7 @@ impl Script {
             norm_weight_offset: 0.0,
             tie_word_embeddings: true,
             max_position_embeddings: context_length,
+            per_layer_input: None,
         };
         Script {
             config,
@@ -93,6 +94,7 @@ impl Backend for Script {
             max_sequences: 1,
             max_step_tokens: 4,
             weight_bytes: 0,
+            table_bytes: 0,
             kv_bytes: 0,
             peak_bytes: 0,
         }

@@ -131,7 +131,13 @@ impl GpuBackend {
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
         let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
-        model.choose_chain().await?;
+        match config.beyond_dense() {
+            None => model.choose_chain().await?,
+            Some(what) if gpu.variant().chain && gpu.asked_to_chain() => {
+                return Err(Error::Device(format!("a model with {what} has no kernels to chain: leave out chain=on")));
+            }
+            Some(_) => {}
+        }
         #[cfg(not(target_arch = "wasm32"))]
         model.compile(StepShape::One)?;
         let mut backend = GpuBackend {
@@ -223,7 +229,8 @@ impl GpuBackend {
         self.gpu.queue().write_buffer(&self.model.scratch.rows, 0, bytemuck::cast_slice(&rows));
         self.write_step(rows.len(), outputs, block);
         let size = trunk_size(&rows);
-        let mut dispatches: Vec<_> = self.trunks[&shape].0.iter().map(|dispatch| (dispatch, size)).collect();
+        let trunk = self.trunks[&shape].steps(block.is_some());
+        let mut dispatches: Vec<_> = trunk.iter().map(|dispatch| (dispatch, size)).collect();
         if let Some(block) = block {
             let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
             dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
@@ -256,7 +263,7 @@ impl GpuBackend {
         let first_outputs = blocks.first().map_or(0, |block| block.rows.len());
         self.write_step(rows.len(), first_outputs, blocks.first());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        encode_all(&self.trunks[&shape].0, &mut pass, trunk_size(rows));
+        encode_all(self.trunks[&shape].steps(!blocks.is_empty()), &mut pass, trunk_size(rows));
         drop(pass);
         let mut logits_at = 0;
         for (index, block) in blocks.iter().enumerate() {
@@ -370,6 +377,7 @@ impl Backend for GpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
+            table_bytes: self.model.table_bytes(),
             kv_bytes: self.model.kv_bytes,
             peak_bytes: self.gpu.peak_bytes(),
         }

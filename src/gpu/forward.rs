@@ -3,10 +3,10 @@
 use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix,
     kernels::{
-        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAddNorm, RawHeads, RmsNorm, RopeKvUpdate, Sample, Sdpa,
-        SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts, stride,
+        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAdd, NormAddNorm, PerLayerGate, PerLayerInputs, RawHeads,
+        RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts, stride,
     },
-    layers::{GpuLayer, LayerCache},
+    layers::{GpuLayer, GpuPerLayer, LayerCache},
     plan::{Input, Place, Plan},
     scratch::Scratch,
     wanted::Use,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Result,
     config::{LayerConfig, ModelConfig},
-    weights::{CacheType, LoadOptions, ModelWeights},
+    weights::{CacheType, LoadOptions, ModelWeights, PerLayerTables},
 };
 
 pub(super) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
@@ -55,7 +55,18 @@ enum LayerInput {
 }
 
 /// Dispatches from token ids to normed final hidden states.
-pub(super) struct Trunk(pub Vec<Dispatch>);
+pub(super) struct Trunk {
+    steps: Vec<Dispatch>,
+    /// Those that keys and values of all layers come from.
+    to_keys: usize,
+}
+
+impl Trunk {
+    /// What a step runs: layers that make no keys only if something is wanted of it.
+    pub fn steps(&self, wanted: bool) -> &[Dispatch] {
+        if wanted { &self.steps } else { &self.steps[..self.to_keys] }
+    }
+}
 
 /// Dispatches from final hidden states to logits, and from logits to tokens.
 pub(super) struct Head {
@@ -80,10 +91,12 @@ pub(super) struct Model {
     pub gpu: Gpu,
     pub config: ModelConfig,
     embed_tokens: GpuMatrix,
+    per_layer: Option<PerLayerTables<GpuMatrix, GpuBuffer>>,
     pub layers: Vec<GpuLayer>,
     pub norm: GpuBuffer,
     /// `None` where it is tied to `embed_tokens`.
     lm_head: Option<GpuMatrix>,
+    /// Of the layers that have keys of their own, which are the first ones.
     pub caches: Vec<LayerCache>,
     pub scratch: Scratch,
     pub cache_type: CacheType,
@@ -95,10 +108,10 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// KV caches for all layers: the first thing to allocate, because a context that does not fit
+    /// KV caches for all layers that have one: the first thing to allocate, because a context that does not fit
     /// should fail before gigabytes of weights are read.
     pub fn caches(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions, rows: usize) -> Result<Vec<LayerCache>> {
-        config.layers.iter().map(|layer| LayerCache::new(gpu, layer, options, rows)).collect()
+        config.cached_layers().iter().map(|layer| LayerCache::new(gpu, layer, options, rows)).collect()
     }
 
     pub fn new(
@@ -109,9 +122,10 @@ impl Model {
         options: &LoadOptions,
         rows: usize,
     ) -> Result<Self> {
-        let ModelWeights { embed_tokens, layers, norm, lm_head } = weights;
-        let layers = config.layers.iter().zip(layers);
-        let layers = layers.map(|(layer, weights)| GpuLayer::new(&gpu, layer, weights)).collect::<Result<_>>()?;
+        let ModelWeights { embed_tokens, per_layer, layers, norm, lm_head } = weights;
+        let layers = config.layers.iter().zip(layers).enumerate();
+        let layer = |(index, (layer, weights))| GpuLayer::new(&gpu, index, layer, weights);
+        let layers = layers.map(layer).collect::<Result<_>>()?;
         let logit_rows = logit_rows(&config, options, rows);
         let scratch = Scratch::new(&gpu, gpu.variant(), &config, options, rows, logit_rows)?;
         let kv_bytes = caches.iter().map(|cache| cache.k.size() + cache.v.size()).sum();
@@ -120,6 +134,7 @@ impl Model {
             gpu,
             config,
             embed_tokens,
+            per_layer,
             layers,
             norm,
             lm_head,
@@ -132,11 +147,17 @@ impl Model {
         })
     }
 
+    /// Bytes of the table of per-layer embeddings.
+    pub fn table_bytes(&self) -> u64 {
+        let bytes = |table: &GpuMatrix| (table.rows * table.format.row_bytes(table.cols)) as u64;
+        self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
+    }
+
     /// The trunk for steps of a shape.
     pub fn trunk(&self, shape: StepShape) -> Result<Trunk> {
         let mut plan = Plan::new(&self.gpu, &self.scratch, shape, false);
-        self.plan_trunk(&mut plan)?;
-        Ok(Trunk(plan.steps))
+        let to_keys = self.plan_trunk(&mut plan)?;
+        Ok(Trunk { steps: plan.steps, to_keys })
     }
 
     /// Compiles the kernels of a shape of step, at the same time, as far as that has not been done.
@@ -152,17 +173,23 @@ impl Model {
         self.gpu.compile_together(sources)
     }
 
-    fn plan_trunk<'a>(&'a self, plan: &mut Plan<'a>) -> Result<()> {
+    /// Plans the trunk; how many of its steps there are up to the last layer that has keys of its own.
+    fn plan_trunk<'a>(&'a self, plan: &mut Plan<'a>) -> Result<usize> {
         let s = &self.scratch;
         self.embed(plan)?;
         let first_norm = self.layers.first().map_or(&self.norm, |layer| &layer.input_norm);
         let kernel = RmsNorm { n: self.config.hidden_size, eps: self.config.rms_norm_eps };
         plan.run(&kernel, &[&s.x, first_norm, &s.normed])?;
+        self.per_layer_inputs(plan)?;
         let mut input = LayerInput::Normed(Emit::Floats);
+        let mut to_keys = 0;
         for index in 0..self.layers.len() {
             input = self.layer(plan, index, input)?;
+            if index + 1 == self.caches.len() {
+                to_keys = plan.steps.len();
+            }
         }
-        Ok(())
+        Ok(to_keys)
     }
 
     fn embed(&self, plan: &mut Plan<'_>) -> Result<()> {
@@ -180,6 +207,51 @@ impl Model {
             plan.run(&kernel, &[&part.data, &part.scales, &scratch.rows, &scratch.sampled, &scratch.x])?;
         }
         Ok(())
+    }
+
+    /// x, which is the embedding → all layers' vectors, if there are any.
+    fn per_layer_inputs(&self, plan: &mut Plan<'_>) -> Result<()> {
+        let (Some(tables), Some(input)) = (&self.per_layer, self.config.per_layer_input) else { return Ok(()) };
+        let (s, table) = (plan.scratch, &tables.table);
+        let place = Place { y: &s.per_layer, stride: stride(table.cols), offset: 0 };
+        plan.single(&tables.projection, &s.x, place, None)?;
+        for part in &table.parts {
+            let kernel = PerLayerInputs {
+                format: table.format,
+                first_row: part.first_row,
+                rows: part.rows,
+                layers: self.layers.len(),
+                size: input.size,
+                projection_scale: (self.config.hidden_size as f32).powf(-0.5),
+                eps: self.config.rms_norm_eps,
+                tiled: table.tiled,
+            };
+            plan.run(&kernel, &[&part.data, &part.scales, &s.rows, &s.sampled, &tables.norm, &s.per_layer])?;
+        }
+        Ok(())
+    }
+
+    /// branch, the MLP's as a sum of `parts` → x, and the layer's vector → branch, a sum of as many parts as it returns.
+    fn take_per_layer_input<'a>(
+        &'a self,
+        plan: &mut Plan<'a>,
+        layer: &'a GpuLayer,
+        weights: &'a GpuPerLayer,
+        parts: usize,
+    ) -> Result<usize> {
+        let (s, n) = (plan.scratch, self.config.hidden_size);
+        let size = weights.projection.cols;
+        let gate = Place { y: &s.gate_up, stride: stride(size), offset: 0 };
+        let form = plan.input_form(&weights.gate, gate);
+        let part_stride = plan.branch_part_stride(n);
+        let kernel = NormAdd { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
+        plan.run_emitting(&kernel, &[&s.x, &s.branch, &layer.post_feedforward_norm], form, &s.normed)?;
+        plan.products(&weights.gate, plan.input(&s.normed, n, form), gate)?;
+
+        let (form, taken) = (plan.branch_form(&weights.projection), s.hidden(size));
+        let kernel = PerLayerGate { n: size, vectors_stride: stride(self.config.per_layer_columns()), emit: form };
+        plan.run_emitting(&kernel, &[&s.gate_up, &s.per_layer, &weights.place], form, taken)?;
+        plan.branch(&weights.projection, plan.input(taken, size, form))
     }
 
     /// One decoder layer: takes its input, updates `x`, leaves the next layer's input and returns what that is.
@@ -208,12 +280,19 @@ impl Model {
         // MLP: normed → gate, up → hidden → branch
         let normed = plan.input(&s.normed, hidden, form);
         let mlp = plan.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, s.hidden(ffn))?;
-        let parts = plan.branch(&layer.down_proj, mlp)?;
+        let mut parts = plan.branch(&layer.down_proj, mlp)?;
+
+        // The layer's vector: x → gate → hidden → branch
+        let mut post_norm = &layer.post_feedforward_norm;
+        if let Some(weights) = &layer.per_layer {
+            parts = self.take_per_layer_input(plan, layer, weights, parts)?;
+            post_norm = &weights.norm;
+        }
         let (next_norm, form) = match self.layers.get(index + 1) {
             Some(next) => (&next.input_norm, plan.input_form(&next.qkv, self.qkv_place(index + 1))),
             None => (&self.norm, Emit::Floats),
         };
-        self.seam(plan, parts, form, [&layer.post_feedforward_norm, next_norm, &layer.scalar])?;
+        self.seam(plan, parts, form, [post_norm, next_norm, &layer.scalar])?;
         if let Some(next) = self.layers.get(index + 1) {
             plan.prefetch(&next.qkv[0].0, &next.o_proj, SEAM_BYTES)?;
         }
@@ -240,13 +319,13 @@ impl Model {
 
     /// Rotary embedding, KV update and attention: qkv → attention, or its parts where a chained kernel joins them.
     fn attention<'a>(&'a self, plan: &mut Plan<'a>, config: &LayerConfig, index: usize) -> Result<Input<'a>> {
-        let (s, cache, layer) = (&self.scratch, &self.caches[index], &self.layers[index]);
+        let (s, cache, layer) = (&self.scratch, &self.caches[self.config.kv_layer(index)], &self.layers[index]);
         let cols = config.n_heads * config.head_dim;
         let mut attention = plan.input(s.attention(cols), cols, Emit::Floats);
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
         let splits = plan.is_small() && split.can_run(self.gpu.variant());
-        // Tokens of one sequence need each other's keys.
-        let is_raw = splits && !matches!(plan.shape, StepShape::FewShared(_));
+        // Tokens of one sequence need each other's keys, which another layer may have made.
+        let is_raw = splits && (!matches!(plan.shape, StepShape::FewShared(_)) || config.kv_from.is_some());
         let rope = RopeKvUpdate {
             layer: config.clone(),
             v_norm: self.config.v_norm,

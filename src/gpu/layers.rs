@@ -8,7 +8,7 @@ use crate::{
     Result,
     backend::cache_capacity,
     config::LayerConfig,
-    weights::{CacheType, LayerWeights, LoadOptions},
+    weights::{CacheType, LayerWeights, LoadOptions, PerLayerWeights},
 };
 
 /// KV cache of one layer, each `[slots, n_kv_heads, capacity, head_dim]`.
@@ -48,7 +48,7 @@ pub(super) type Joined = Vec<(GpuMatrix, usize)>;
 /// Weights of a layer.
 pub(super) struct GpuLayer {
     pub input_norm: GpuBuffer,
-    /// q, k and, unless V is K, v.
+    /// q and, unless they are another layer's, k and, unless V is K, v.
     pub qkv: Joined,
     pub o_proj: GpuMatrix,
     pub post_attention_norm: GpuBuffer,
@@ -57,23 +57,50 @@ pub(super) struct GpuLayer {
     pub gate_up: Joined,
     pub down_proj: GpuMatrix,
     pub post_feedforward_norm: GpuBuffer,
+    /// With per-layer embeddings.
+    pub per_layer: Option<GpuPerLayer>,
     /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and empties.
     pub scalar: GpuBuffer,
-    /// q_norm and k_norm, one after the other.
+    /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
     /// See [`RopeKvUpdate::turns`].
     pub turns: GpuBuffer,
 }
 
+/// How a layer takes in its vector.
+pub(super) struct GpuPerLayer {
+    /// One matrix.
+    pub gate: Joined,
+    pub projection: GpuMatrix,
+    pub norm: GpuBuffer,
+    /// Uniform of u32: the first column of the layer's vector.
+    pub place: GpuBuffer,
+}
+
+impl GpuPerLayer {
+    fn new(gpu: &Gpu, index: usize, weights: PerLayerWeights<GpuMatrix, GpuBuffer>) -> Result<Self> {
+        let PerLayerWeights { gate, projection, norm } = weights;
+        let place = gpu.uniform("per-layer place", [(index * gate.rows) as u32, 0, 0, 0])?;
+        Ok(GpuPerLayer { gate: vec![(gate, 0)], projection, norm, place })
+    }
+}
+
 impl GpuLayer {
-    pub fn new(gpu: &Gpu, layer: &LayerConfig, weights: LayerWeights<GpuMatrix, GpuBuffer>) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        index: usize,
+        layer: &LayerConfig,
+        weights: LayerWeights<GpuMatrix, GpuBuffer>,
+    ) -> Result<Self> {
         let norm_bytes = 4 * layer.head_dim as u64;
         let qk_norms = gpu.buffer("qk norms", 2 * norm_bytes)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&weights.q_norm, 0, &qk_norms, 0, norm_bytes);
-        encoder.copy_buffer_to_buffer(&weights.k_norm, 0, &qk_norms, norm_bytes, norm_bytes);
+        if let Some(k_norm) = &weights.k_norm {
+            encoder.copy_buffer_to_buffer(k_norm, 0, &qk_norms, norm_bytes, norm_bytes);
+        }
         gpu.queue().submit([encoder.finish()]);
-        let qkv = [Some(weights.q_proj), Some(weights.k_proj), weights.v_proj];
+        let qkv = [Some(weights.q_proj), weights.k_proj, weights.v_proj];
         Ok(GpuLayer {
             input_norm: weights.input_norm,
             qkv: join(qkv.into_iter().flatten()),
@@ -83,6 +110,7 @@ impl GpuLayer {
             gate_up: join([weights.gate_proj, weights.up_proj]),
             down_proj: weights.down_proj,
             post_feedforward_norm: weights.post_feedforward_norm,
+            per_layer: weights.per_layer.map(|weights| GpuPerLayer::new(gpu, index, weights)).transpose()?,
             scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
             qk_norms,
             turns: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,

@@ -53,7 +53,7 @@ impl GpuBackend {
             largest_buffer: 0,
             buffer_limit: gpu.facts().max_binding_bytes.min(gpu.facts().max_buffer_bytes),
         };
-        for layer in &config.layers {
+        for layer in config.cached_layers() {
             let (_, bytes) = LayerCache::size(layer, options, rows);
             let kind = match layer.attention {
                 AttentionKind::Sliding { .. } => &mut plan.kv_sliding_bytes,
@@ -79,9 +79,10 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
     }
 }
 
-/// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar.
+/// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar, its vector's place.
 fn table_bytes(config: &ModelConfig) -> u64 {
-    let of_layer = |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + 16;
+    let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
+    let of_layer = |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + uniforms;
     config.layers.iter().map(|layer| of_layer(layer.head_dim)).sum()
 }
 

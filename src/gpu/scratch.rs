@@ -47,9 +47,11 @@ pub(super) struct Scratch<B = GpuBuffer> {
     pub qkv: B,
     /// What becomes the hidden state, and before it attention's outputs.
     pub gate_up: B,
-    /// Attention outputs and hidden states of padded widths, which must keep their zeros.
+    /// Attention outputs and hidden states (of the MLP, of per-layer inputs) of padded widths, which must keep their zeros.
     padded_attention: BTreeMap<usize, B>,
     padded_hidden: BTreeMap<usize, B>,
+    /// All layers' vectors `[rows, layers · size]`, with per-layer embeddings.
+    pub per_layer: B,
     /// Parts of attention for the few rows of a decoding step.
     pub attention_sums: B,
     pub attention_norms: B,
@@ -103,7 +105,8 @@ impl<B> Scratch<B> {
         let hidden = stride(config.hidden_size);
         let attention = stride(widest(|layer| layer.n_heads * layer.head_dim));
         let ffn = stride(widest(|layer| layer.intermediate_size));
-        let input = hidden.max(attention).max(ffn);
+        let per_layer = config.per_layer_input.map_or(0, |input| input.size);
+        let input = hidden.max(attention).max(ffn).max(stride(per_layer));
         let floats = |label: &str, rows: usize, cols: usize| gpu.buffer(label, 4 * rows as u64 * cols as u64);
         // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to 128.
         let rows = rows.next_multiple_of(16);
@@ -117,22 +120,27 @@ impl<B> Scratch<B> {
         };
         // A sequence draws one token a step.
         let drawn = logit_rows.min(options.max_sequences);
-        let padded = |label: &str, width: fn(&LayerConfig) -> usize| {
-            let widths: BTreeSet<usize> =
-                config.layers.iter().map(width).filter(|&cols| stride(cols) != cols).collect();
+        let padded = |label: &str, width: fn(&LayerConfig) -> usize, other: usize| {
+            let widths = config.layers.iter().map(width).chain([other]);
+            let widths: BTreeSet<usize> = widths.filter(|&cols| stride(cols) != cols).collect();
             widths.into_iter().map(|cols| Ok((cols, floats(label, rows, stride(cols))?))).collect::<Result<_>>()
         };
-        let gate_up = stride(widest(|layer| 2 * layer.intermediate_size)).max(attention);
-        let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn);
-        let exchange = if variant.chain { 4 * (Chain::SETS * set_words(config)) as u64 } else { 0 };
+        let gate_up = stride(widest(|layer| 2 * layer.intermediate_size)).max(attention).max(stride(per_layer));
+        let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn).max(stride(per_layer));
+        let exchange = if variant.chain && config.beyond_dense().is_none() {
+            4 * (Chain::SETS * set_words(config)) as u64
+        } else {
+            0
+        };
         Ok(Scratch {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,
             branch: floats("branch", rows * parts, hidden)?,
             qkv: floats("qkv or hidden", rows, qkv)?,
             gate_up: floats("gate and up, or attention", rows, gate_up)?,
-            padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim)?,
-            padded_hidden: padded("mlp", |layer| layer.intermediate_size)?,
+            padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim, 0)?,
+            padded_hidden: padded("mlp", |layer| layer.intermediate_size, per_layer)?,
+            per_layer: floats("per-layer inputs", rows, stride(config.per_layer_columns()))?,
             attention_sums: floats("attention sums", few, split(SplitAttention::sums_per_row))?,
             attention_norms: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
@@ -161,7 +169,7 @@ impl<B> Scratch<B> {
         self.padded_attention.get(&cols).unwrap_or(&self.gate_up)
     }
 
-    /// Room for an MLP's hidden state of so many columns.
+    /// Room for a hidden state of so many columns: an MLP's, or what becomes of a layer's vector.
     pub fn hidden(&self, cols: usize) -> &B {
         self.padded_hidden.get(&cols).unwrap_or(&self.qkv)
     }

@@ -24,44 +24,58 @@ const SCORE_DEVIATION: f32 = 4.0;
 pub struct SyntheticSource {
     config: ModelConfig,
     embedding: Dtype,
+    /// Of the table of per-layer embeddings.
+    per_layer: Dtype,
 }
 
 impl SyntheticSource {
     /// The embedding is Q8_0 where rows do not fill Q6_K's blocks.
     pub fn new(config: ModelConfig) -> Self {
-        let fills_blocks = config.hidden_size.is_multiple_of(Dtype::Q6_K.block_len());
-        let embedding = if fills_blocks { Dtype::Q6_K } else { Dtype::Q8_0 };
-        SyntheticSource { config, embedding }
+        let dtype = |cols: usize| if cols.is_multiple_of(Dtype::Q6_K.block_len()) { Dtype::Q6_K } else { Dtype::Q8_0 };
+        let (embedding, per_layer) = (dtype(config.hidden_size), dtype(config.per_layer_columns()));
+        SyntheticSource { config, embedding, per_layer }
     }
 
     /// The same with an embedding in Q8_0, for backends that have no groups of 16.
     pub fn with_int8_embedding(config: ModelConfig) -> Self {
-        SyntheticSource { config, embedding: Dtype::Q8_0 }
+        SyntheticSource { config, embedding: Dtype::Q8_0, per_layer: Dtype::Q8_0 }
     }
 
     /// Type and shape of a tensor; `None` for what the model does not have.
     fn shape(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
         let config = &self.config;
         let hidden = config.hidden_size;
+        let matrix = |rows, cols| Some((Dtype::Q4_0, vec![rows, cols]));
+        let columns = config.per_layer_columns();
         let Some(rest) = name.strip_prefix("layers.") else {
             return match name {
                 "embed_tokens.weight" | "lm_head.weight" => Some((self.embedding, vec![config.vocab_size, hidden])),
                 "norm.weight" => Some((Dtype::F32, vec![hidden])),
+                "embed_tokens_per_layer.weight" => {
+                    config.per_layer_input.map(|input| (self.per_layer, vec![input.vocab_size, columns]))
+                }
+                "per_layer_model_projection.weight" => config.per_layer_input.and_then(|_| matrix(columns, hidden)),
+                "per_layer_projection_norm.weight" => {
+                    config.per_layer_input.map(|input| (Dtype::F32, vec![input.size]))
+                }
                 _ => None,
             };
         };
         let (index, tensor) = rest.split_once('.')?;
         let layer = config.layers.get(index.parse::<usize>().ok()?)?;
         let (q, kv, ffn) = (layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim, layer.intermediate_size);
-        let matrix = |rows, cols| Some((Dtype::Q4_0, vec![rows, cols]));
+        let shares = layer.kv_from.is_some();
         match tensor {
             "self_attn.q_proj.weight" => matrix(q, hidden),
-            "self_attn.k_proj.weight" => matrix(kv, hidden),
-            "self_attn.v_proj.weight" if !layer.k_eq_v => matrix(kv, hidden),
+            "self_attn.k_proj.weight" if !shares => matrix(kv, hidden),
+            "self_attn.v_proj.weight" if !shares && !layer.k_eq_v => matrix(kv, hidden),
             "self_attn.o_proj.weight" => matrix(hidden, q),
             "mlp.gate_proj.weight" | "mlp.up_proj.weight" => matrix(ffn, hidden),
             "mlp.down_proj.weight" => matrix(hidden, ffn),
             "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => Some((Dtype::F32, vec![layer.head_dim])),
+            "per_layer_input_gate.weight" => config.per_layer_input.and_then(|input| matrix(input.size, hidden)),
+            "per_layer_projection.weight" => config.per_layer_input.and_then(|input| matrix(hidden, input.size)),
+            "post_per_layer_input_norm.weight" => config.per_layer_input.map(|_| (Dtype::F32, vec![hidden])),
             "layer_scalar" if config.layer_scalar => Some((Dtype::F32, vec![1])),
             norm if norm.contains("layernorm") => Some((Dtype::F32, vec![hidden])),
             _ => None,

@@ -59,6 +59,7 @@ pub struct MlxBackend {
     unread: HashSet<u64>,
     next_ticket: u64,
     weight_bytes: u64,
+    table_bytes: u64,
     kv_bytes: u64,
 }
 
@@ -106,9 +107,10 @@ impl MlxBackend {
         room.check(source, options.quantize)?;
         let mut store = MlxStore { compute: room.compute, bytes: 0, seed };
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
+        let table_bytes = weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes() as u64);
         let most = room.sequences.max_step_tokens;
         let cache = |layer: &LayerConfig| KvCache::new(layer, options.context_length, most, room.cache);
-        let slot = |_| Ok(Slot::new(config.layers.iter().map(cache).collect::<Result<_>>()?));
+        let slot = |_| Ok(Slot::new(config.cached_layers().iter().map(cache).collect::<Result<_>>()?));
         let slots = (0..options.max_sequences).map(slot).collect::<Result<_>>()?;
         let model = Model::new(config.clone(), weights, room.compute, room.fused)?;
         Ok(MlxBackend {
@@ -119,6 +121,7 @@ impl MlxBackend {
             unread: HashSet::new(),
             next_ticket: 0,
             weight_bytes: store.bytes,
+            table_bytes,
             kv_bytes: room.kv_bytes,
         })
     }
@@ -149,7 +152,8 @@ impl Room {
             let positions = cache_capacity(layer, options.context_length, most) as u128;
             2 * cache.bytes() as u128 * positions * (layer.n_kv_heads * layer.head_dim) as u128
         };
-        let kv_bytes = config.layers.iter().map(of_layer).sum::<u128>().saturating_mul(options.max_sequences as u128);
+        let kv_bytes =
+            config.cached_layers().iter().map(of_layer).sum::<u128>().saturating_mul(options.max_sequences as u128);
         if kv_bytes > facts.memory_limit as u128 {
             let (sequences, positions, limit) = (options.max_sequences, options.context_length, facts.memory_limit);
             let what = format!("the KV cache of {sequences} x {positions} positions");
@@ -210,6 +214,7 @@ impl Backend for MlxBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
+            table_bytes: self.table_bytes,
             kv_bytes: self.kv_bytes,
             peak_bytes: device::peak_bytes().max(self.weight_bytes + self.kv_bytes),
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Result,
     config::{AttentionKind, LayerConfig, ModelConfig},
-    weights::{LayerWeights, ModelWeights},
+    weights::{LayerWeights, ModelWeights, PerLayerWeights},
 };
 
 type Weights = ModelWeights<MlxMatrix, Array>;
@@ -36,7 +36,7 @@ pub(super) struct Segment<'a> {
     pub rows: Range<usize>,
     /// Position of the first row.
     pub position: usize,
-    /// Of each layer.
+    /// Of each layer that has keys of its own.
     pub caches: &'a mut [KvCache],
     /// By window, as all layers with the same one look alike.
     sights: HashMap<Option<usize>, (Range<usize>, Mask)>,
@@ -71,6 +71,7 @@ impl Model {
     pub fn forward(&self, ids: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
         let (config, weights, eps) = (&self.config, &self.weights, self.config.rms_norm_eps);
         let mut x = weights.embed_tokens.embed(ids, config.embedding_scale())?; // [rows, hidden]
+        let vectors = self.per_layer_inputs(ids, &x)?; // [rows, layers·size]
         for (index, (config, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
             let layer = Layer { index, config, weights };
             let normed = x.rms_norm(Some(&weights.input_norm), eps)?;
@@ -80,11 +81,43 @@ impl Model {
             let normed = x.rms_norm(Some(&weights.pre_feedforward_norm), eps)?;
             let branch = self.feed_forward(&layer, &normed)?; // [rows, hidden]
             x = x.add(&branch.rms_norm(Some(&weights.post_feedforward_norm), eps)?)?;
+            if let (Some(per_layer), Some(vectors)) = (&weights.per_layer, &vectors) {
+                let branch = self.take_per_layer_input(index, per_layer, &x, vectors)?; // [rows, hidden]
+                x = x.add(&branch.rms_norm(Some(&per_layer.norm), eps)?)?;
+            }
             if weights.scalar != 1.0 {
                 x = x.scale(weights.scalar)?;
             }
         }
         x.rms_norm(Some(&weights.norm), eps)
+    }
+
+    /// All layers' vectors of tokens with the embeddings `x` `[rows, hidden]`: `[rows, layers·size]`, if there are any.
+    fn per_layer_inputs(&self, ids: &Array, x: &Array) -> Result<Option<Array>> {
+        let (Some(tables), Some(input)) = (&self.weights.per_layer, self.config.per_layer_input) else {
+            return Ok(None);
+        };
+        let (rows, columns) = (x.shape()[0], self.config.per_layer_columns());
+        let by_layer = |x: &Array| x.reshape(&[rows, self.config.layers.len(), input.size]);
+        let projected = tables.projection.linear(x)?.scale((self.config.hidden_size as f32).powf(-0.5))?;
+        let normed = by_layer(&projected)?.rms_norm(Some(&tables.norm), self.config.rms_norm_eps)?;
+        let looked_up = by_layer(&tables.table.embed(ids, (input.size as f32).sqrt())?)?;
+        let vectors = normed.add(&looked_up)?.scale(std::f32::consts::FRAC_1_SQRT_2)?;
+        vectors.reshape(&[rows, columns]).map(Some)
+    }
+
+    /// `projection(gelu(gate(x)) · vector)` of `x` `[rows, hidden]`.
+    fn take_per_layer_input(
+        &self,
+        index: usize,
+        weights: &PerLayerWeights<MlxMatrix, Array>,
+        x: &Array,
+        vectors: &Array,
+    ) -> Result<Array> {
+        let size = self.config.per_layer_input.map_or(0, |input| input.size);
+        let vector = vectors.slice(&[0, index * size], &[x.shape()[0], (index + 1) * size])?; // [rows, size]
+        let gate = weights.gate.linear(x)?; // [rows, size]
+        weights.projection.linear(&gate.gelu_mul(&vector, self.fused)?)
     }
 
     /// Logits of normed hidden states `[rows, hidden]`: f32, `[rows, vocab]`.
@@ -103,16 +136,17 @@ impl Model {
     /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
     fn attention(&self, layer: &Layer<'_>, normed: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
         let q = layer.weights.q_proj.linear(normed)?; // [rows, n_heads·head_dim]
-        let k = layer.weights.k_proj.linear(normed)?; // [rows, n_kv_heads·head_dim]
+        // [rows, n_kv_heads·head_dim] each, unless they are another layer's.
+        let k = layer.weights.k_proj.as_ref().map(|k_proj| k_proj.linear(normed)).transpose()?;
         let v = layer.weights.v_proj.as_ref().map(|v_proj| v_proj.linear(normed)).transpose()?;
-        let v = v.as_ref().unwrap_or(&k);
+        let kv = k.as_ref().map(|k| (k, v.as_ref().unwrap_or(k)));
         let attended = match segments {
-            [segment] => self.attend(layer, &q, &k, v, segment)?,
+            [segment] => self.attend(layer, &q, kv, segment)?,
             segments => {
                 let attend = |segment: &mut Segment<'_>| {
                     let part = |x: &Array| rows_of(x, &segment.rows);
-                    let (q, k, v) = (part(&q)?, part(&k)?, part(v)?);
-                    self.attend(layer, &q, &k, &v, segment)
+                    let (q, kv) = (part(&q)?, kv.map(|(k, v)| Ok((part(k)?, part(v)?))).transpose()?);
+                    self.attend(layer, &q, kv.as_ref().map(|(k, v)| (k, v)), segment)
                 };
                 Array::concatenate(&segments.iter_mut().map(attend).collect::<Result<Vec<_>>>()?)?
             }
@@ -121,7 +155,13 @@ impl Model {
     }
 
     /// Attention of one sequence's rows, over what it held before and themselves: `[rows, n_heads·head_dim]`.
-    fn attend(&self, layer: &Layer<'_>, q: &Array, k: &Array, v: &Array, segment: &mut Segment<'_>) -> Result<Array> {
+    fn attend(
+        &self,
+        layer: &Layer<'_>,
+        q: &Array,
+        kv: Option<(&Array, &Array)>,
+        segment: &mut Segment<'_>,
+    ) -> Result<Array> {
         let LayerConfig { n_heads, n_kv_heads, head_dim, .. } = *layer.config;
         let (rows, position, eps) = (segment.rows.len(), segment.position, self.config.rms_norm_eps);
         let periods = &self.periods[layer.index];
@@ -130,13 +170,15 @@ impl Model {
             heads(x, n)?.rms_norm(Some(norm), eps)?.swap_heads()?.rope(periods, head_dim, position)
         };
         let q = turned(q, n_heads, &layer.weights.q_norm)?; // [1, n_heads, rows, head_dim]
-        let k = turned(k, n_kv_heads, &layer.weights.k_norm)?; // [1, n_kv_heads, rows, head_dim]
-        let mut v = heads(v, n_kv_heads)?;
-        if self.config.v_norm {
-            v = v.rms_norm(None, eps)?;
+        let cache = &mut segment.caches[self.config.kv_layer(layer.index)];
+        if let (Some((k, v)), Some(k_norm)) = (kv, &layer.weights.k_norm) {
+            let k = turned(k, n_kv_heads, k_norm)?; // [1, n_kv_heads, rows, head_dim]
+            let mut v = heads(v, n_kv_heads)?;
+            if self.config.v_norm {
+                v = v.rms_norm(None, eps)?;
+            }
+            cache.update(&k, &v.swap_heads()?, position)?;
         }
-        let cache = &mut segment.caches[layer.index];
-        cache.update(&k, &v.swap_heads()?, position)?;
 
         let window = match layer.config.attention {
             AttentionKind::Sliding { window } => Some(window),

@@ -99,7 +99,8 @@ impl Recipe {
     ///
     /// `default` and `int8` are what loading makes of full-precision weights.
     pub fn named(name: &str) -> Option<Recipe> {
-        let embedding = RuleText::new("^(embed_tokens|lm_head)\\.", 8, Method::MinMax);
+        let embedding =
+            RuleText::new("^(embed_tokens(_per_layer)?|per_layer_model_projection|lm_head)\\.", 8, Method::MinMax);
         let edge = RuleText {
             layers: Some(Layers::Named(NamedLayers::Edge)),
             ..RuleText::new("(v_proj|down_proj)\\.", 8, Method::MinMax)

@@ -2,8 +2,9 @@
 //! are computed in two ways; `contract_tests!` makes a test of every function.
 
 use gemma4_wgpu::{
-    Error,
+    Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    checkpoint::TensorSource,
     quant::Quantize,
     sampling::{Draw, Sampler, SamplingParams},
     weights::{CacheType, LoadOptions},
@@ -19,6 +20,13 @@ const F32: LoadOptions =
     LoadOptions { quantize: Quantize::None, context_length: 64, max_sequences: 2, cache_type: CacheType::F32 };
 
 const DRAW: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
+
+/// `make` for [`RandomModel::small_effective`], whatever model is asked for.
+pub fn effective(
+    make: impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>,
+) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+    move |_, options| make(&RandomModel::small_effective(), options)
+}
 
 fn vocab(backend: &dyn Backend) -> usize {
     backend.config().vocab_size
@@ -97,6 +105,26 @@ pub fn outputs_agree(make: Make, tolerance: f32) {
         }
         assert_eq!(backend.sequence_len(sequence), 12);
         backend.close_sequence(sequence);
+    }
+}
+
+/// Steps of which nothing is wanted leave all that later ones need.
+pub fn steps_without_output_count(make: Make, tolerance: f32) {
+    let mut backend = make(&RandomModel::small(), &F32).unwrap();
+    let vocab = vocab(&*backend);
+    let tokens = random_tokens(vocab, 21, 12);
+    let expected = fresh_logits(&mut *backend, &tokens, &[usize::MAX]);
+    for chunks in [[9, 8, 4], [1, 1, 19], [18, 2, 1]] {
+        let sequence = backend.open_sequence().unwrap();
+        let (mut rest, mut last) = (&tokens[..], StepResult::None);
+        for (index, &chunk) in chunks.iter().enumerate() {
+            let (now, later) = rest.split_at(chunk);
+            let output = if index == 2 { StepOutput::LastLogits } else { StepOutput::None };
+            last = step(&mut *backend, sequence, StepTokens::Host(now), output).unwrap();
+            rest = later;
+        }
+        backend.close_sequence(sequence);
+        assert_close(&logits(last), &expected[20 * vocab..], tolerance, &format!("{chunks:?}"));
     }
 }
 
@@ -402,7 +430,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! {
             @ $make;
             chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance), f16_cache_is_close_to_f32(),
-            outputs_agree($tolerance), previous_continues_greedily($tolerance),
+            outputs_agree($tolerance), steps_without_output_count($tolerance), previous_continues_greedily($tolerance),
             draws_like_the_host(), draws_beside_logits(),
             previous_needs_a_choice(), sequences_do_not_touch($tolerance),
             truncate_forgets($tolerance), closed_sequences_make_room($tolerance), bad_steps_are_refused(),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use gemma4_wgpu::{
     Error, Result,
     checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
     quant::Dtype,
 };
 use rand::RngExt;
@@ -32,6 +32,7 @@ impl RandomModel {
             rope: Rope { theta: 1e4, rotated_pairs: 5, scale: 1.0 },
             k_eq_v: false,
             intermediate_size: 50,
+            kv_from: None,
         };
         let full = LayerConfig {
             attention: AttentionKind::Full,
@@ -54,7 +55,23 @@ impl RandomModel {
             norm_weight_offset: 0.0,
             tie_word_embeddings: true,
             max_position_embeddings: 4096,
+            per_layer_input: None,
         })
+    }
+
+    /// As [`RandomModel::small`] what E2B is: per-layer embeddings, and two layers without keys of their own, whose MLP
+    /// is twice as wide.
+    pub fn small_effective() -> Self {
+        let mut config = RandomModel::small().config;
+        config.layers.truncate(2);
+        config.layers[1].k_eq_v = false;
+        for own in 0..2 {
+            let layer = &config.layers[own];
+            let intermediate_size = 2 * layer.intermediate_size;
+            config.layers.push(LayerConfig { kv_from: Some(own), intermediate_size, ..layer.clone() });
+        }
+        config.per_layer_input = Some(PerLayerInput { size: 14, vocab_size: 90 });
+        RandomModel::new(config)
     }
 
     /// Random weights for any config, the same for the same config.
@@ -66,6 +83,12 @@ impl RandomModel {
             model.add("lm_head.weight".into(), &[vocab, hidden]);
         }
         model.add("norm.weight".into(), &[hidden]);
+        if let Some(input) = config.per_layer_input {
+            let columns = config.per_layer_columns();
+            model.add("embed_tokens_per_layer.weight".into(), &[input.vocab_size, columns]);
+            model.add("per_layer_model_projection.weight".into(), &[columns, hidden]);
+            model.add("per_layer_projection_norm.weight".into(), &[input.size]);
+        }
         for (index, layer) in config.layers.iter().enumerate() {
             let (q, kv, ffn) =
                 (layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim, layer.intermediate_size);
@@ -74,16 +97,25 @@ impl RandomModel {
                 add(&format!("{norm}_layernorm.weight"), &[hidden]);
             }
             add("self_attn.q_norm.weight", &[layer.head_dim]);
-            add("self_attn.k_norm.weight", &[layer.head_dim]);
+            if layer.kv_from.is_none() {
+                add("self_attn.k_norm.weight", &[layer.head_dim]);
+            }
             add("self_attn.q_proj.weight", &[q, hidden]);
-            add("self_attn.k_proj.weight", &[kv, hidden]);
-            if !layer.k_eq_v {
-                add("self_attn.v_proj.weight", &[kv, hidden]);
+            if layer.kv_from.is_none() {
+                add("self_attn.k_proj.weight", &[kv, hidden]);
+                if !layer.k_eq_v {
+                    add("self_attn.v_proj.weight", &[kv, hidden]);
+                }
             }
             add("self_attn.o_proj.weight", &[hidden, q]);
             add("mlp.gate_proj.weight", &[ffn, hidden]);
             add("mlp.up_proj.weight", &[ffn, hidden]);
             add("mlp.down_proj.weight", &[hidden, ffn]);
+            if let Some(input) = config.per_layer_input {
+                add("per_layer_input_gate.weight", &[input.size, hidden]);
+                add("per_layer_projection.weight", &[hidden, input.size]);
+                add("post_per_layer_input_norm.weight", &[hidden]);
+            }
             if config.layer_scalar {
                 add("layer_scalar", &[1]);
             }

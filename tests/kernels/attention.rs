@@ -36,7 +36,7 @@ struct Case {
 fn layer(attention: AttentionKind, n_heads: usize, n_kv_heads: usize, head_dim: usize, k_eq_v: bool) -> LayerConfig {
     let rotated_pairs = if k_eq_v { head_dim / 8 } else { head_dim / 2 };
     let rope = Rope { theta: 1e4, rotated_pairs, scale: 1.0 };
-    LayerConfig { attention, n_heads, n_kv_heads, head_dim, rope, k_eq_v, intermediate_size: 1 }
+    LayerConfig { attention, n_heads, n_kv_heads, head_dim, rope, k_eq_v, intermediate_size: 1, kv_from: None }
 }
 
 /// Device side: one layer's cache, of which slot 1 is used.
@@ -251,6 +251,80 @@ fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
             assert_close(&format!("sdpa {way}, {case:?}"), gpu, &out, &expected, tolerance);
         }
         position += count;
+    }
+}
+
+/// A layer that attends to keys and values which `case`'s layer has cached: it has q alone, and leaves the caches be.
+fn check_sharing(gpu: &Gpu, case: &Case) {
+    let (own, dim) = (&case.layer, case.layer.head_dim);
+    let sharing = LayerConfig { kv_from: Some(0), ..own.clone() };
+    let (width, q_width, q_cols) =
+        (RopeKvUpdate::qkv_stride(own), RopeKvUpdate::qkv_stride(&sharing), own.n_heads * dim);
+    assert_eq!(q_width, stride(q_cols));
+    let cache_words = SLOTS * own.n_kv_heads * case.capacity * dim;
+    let [k_cache, v_cache] = [0, 1].map(|_| zeros(gpu, cache_words));
+    let (norms, q_norms) = (random(2 * dim, case.seed + 1), random(2 * dim, case.seed + 9));
+    let frequencies = own.rope.inverse_frequencies(dim);
+    let mut twin = KvCache::new(case.cache_type, case.capacity, own.n_kv_heads, dim);
+    let mut position = case.start;
+    for (index, &count) in case.chunks.iter().enumerate() {
+        let qkv = random(count * width, case.seed + 2 + index as u64);
+        let device =
+            Attention { gpu, case, k_cache: copy(gpu, &k_cache), v_cache: copy(gpu, &v_cache), emulated: false };
+        device.feed(&qkv, &norms, position, &[1]);
+        let kv_cols = own.n_kv_heads * dim;
+        let k = columns(&qkv, width, RopeKvUpdate::k_offset(own), kv_cols);
+        let v = columns(&qkv, width, RopeKvUpdate::v_offset(own), kv_cols);
+        let update =
+            ops::KvUpdate { k_norm: &norms[dim..], v_norm: case.v_norm, eps: EPS, inverse_frequencies: &frequencies };
+        ops::rope_kv_update(&k, &v, update, position, &mut twin);
+
+        let mut q = random(count * q_cols, case.seed + 50 + index as u64);
+        let rows = upload_rows(gpu, &q, q_cols);
+        ops::qk_norm_rope(&mut q, own.n_heads, &q_norms[..dim], EPS, &frequencies, position);
+        let window = match own.attention {
+            AttentionKind::Sliding { window } => Some(window),
+            AttentionKind::Full => None,
+        };
+        let mut expected = vec![0.0; q.len()];
+        let attention = ops::Attention { n_heads: own.n_heads, scale: case.scale, window };
+        ops::sdpa(&q, &twin, position, attention, &mut expected);
+
+        let before = [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
+        let of_sharing = Case { layer: sharing.clone(), ..case.clone() };
+        let device = Attention { gpu, case: &of_sharing, ..device };
+        let rows: Vec<f32> = download(gpu, &rows, count * q_width);
+        let tolerance = if case.cache_type == CacheType::F32 { 2e-4 } else { 3e-3 };
+        for (way, out) in device.feed(&rows, &q_norms, position, &[1, Sdpa::prefill_tile(own)]).iter().enumerate() {
+            assert_close(&format!("sharing, way {way}, {case:?}"), gpu, out, &expected, tolerance);
+        }
+        let after = [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
+        assert!(before == after, "caches were written, {case:?}");
+        position += count;
+        // What the next chunk finds.
+        for (cache, from) in [(&k_cache, &device.k_cache), (&v_cache, &device.v_cache)] {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(from, 0, cache, 0, from.size());
+            gpu.queue().submit([encoder.finish()]);
+        }
+    }
+}
+
+#[test]
+fn layers_that_share_keys() {
+    let shapes = [
+        (layer(sliding(5), 4, 2, 10, false), 5 + 8, vec![8, 1, 3, 1]),
+        (layer(AttentionKind::Full, 6, 2, 24, false), 64, vec![7, 1, 2]),
+        (layer(AttentionKind::Full, 8, 1, 512, false), 64, vec![33, 1]),
+    ];
+    for gpu in devices() {
+        for (layer, capacity, chunks) in &shapes {
+            for cache_type in [CacheType::F16, CacheType::F32] {
+                let (layer, chunks, capacity) = (layer.clone(), chunks.clone(), *capacity);
+                let case = Case { layer, cache_type, v_norm: true, scale: 0.7, capacity, start: 0, chunks, seed: 21 };
+                check_sharing(gpu, &case);
+            }
+        }
     }
 }
 

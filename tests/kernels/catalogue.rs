@@ -6,9 +6,9 @@ use gemma4_wgpu::{
         Coop, Variant,
         kernels::{
             Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
-            Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAddNorm, Prefetch, QuantizeHqq,
-            RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
-            TopKParts, UpTail,
+            Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAdd, NormAddNorm, PerLayerGate,
+            PerLayerInputs, Prefetch, QuantizeHqq, RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine,
+            SdpaCoop, SdpaDecode, SplitAttention, TopKParts, UpTail,
         },
     },
     quant::{
@@ -96,7 +96,14 @@ pub fn layer_31b(full: bool) -> LayerConfig {
         rope: Rope { theta: if full { 1e6 } else { 1e4 }, rotated_pairs: if full { 64 } else { 128 }, scale: 1.0 },
         k_eq_v: full,
         intermediate_size: 21504,
+        kv_from: None,
     }
+}
+
+/// All layers' vectors of E4B.
+fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
+    let (layers, size, projection_scale, eps) = (42, 256, 2560f32.powf(-0.5), 1e-6);
+    PerLayerInputs { format, first_row: 0, rows: 262144, layers, size, projection_scale, eps, tiled }
 }
 
 /// Kernels of a 31B model in every number format, those that a variant can run.
@@ -128,6 +135,8 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         for parts in [1, 3] {
             all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts, part_stride: 512 * 5376, emit }));
         }
+        all.push(Box::new(NormAdd { n: 2560, eps: 1e-6, parts: 2, part_stride: 512 * 2560, emit }));
+        all.push(Box::new(PerLayerGate { n: 256, vectors_stride: 10752, emit }));
         all.push(Box::new(GeluMul { n: 21504, emit, tail: None }));
         let tail = Some(UpTail { cols: 768, parts: 11, part_stride: 512 * 768 });
         all.push(Box::new(GeluMul { n: 21504, emit, tail }));
@@ -135,6 +144,7 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     }
     for format in FORMATS {
         all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: false }));
+        all.push(Box::new(per_layer_inputs(format, false)));
         for (softcap, over_outputs) in [(None, false), (Some(30.0), true)] {
             let linear = Linear {
                 format,
@@ -165,6 +175,10 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
                 let layer = layer.clone();
                 all.push(Box::new(RopeKvUpdate { layer, v_norm, eps: 1e-6, cache_type, capacity: 1536 }));
             }
+            let sharing = LayerConfig { kv_from: Some(0), ..layer.clone() };
+            let decode = SplitAttention { layer: sharing.clone(), scale: 1.0, cache_type, capacity: 1536 };
+            all.push(Box::new(SdpaDecode { split: decode, raw: Some(RawHeads { v_norm: true, eps: 1e-6 }) }));
+            all.push(Box::new(RopeKvUpdate { layer: sharing, v_norm: true, eps: 1e-6, cache_type, capacity: 1536 }));
             let split = SplitAttention { layer: layer.clone(), scale: 1.0, cache_type, capacity: 1536 };
             for &emit in &forms {
                 all.push(Box::new(SdpaCombine { split: split.clone(), emit }));
@@ -225,6 +239,7 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         }
         let linear = Linear { tiled: true, ..linear };
         all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: true }));
+        all.push(Box::new(per_layer_inputs(format, true)));
         all.push(Box::new(Matvec(linear)));
         all.push(Box::new(Matmul(linear)));
         for m in [1, 8] {

@@ -82,6 +82,7 @@ impl Case {
             rope,
             k_eq_v: false,
             intermediate_size: ffn,
+            kv_from: None,
         };
         let attention = n_heads * head_dim;
         let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);

@@ -92,6 +92,7 @@ fn kv_cache() {
         rope: Rope { theta: 1e4, rotated_pairs: 4, scale: 1.0 },
         k_eq_v: false,
         intermediate_size: 8,
+        kv_from: None,
     };
     let (norm, turns) = (vec![1.0; dim], vec![0.0; dim / 2]);
     let update = KvUpdate { k_norm: &norm, v_norm: false, eps: 1e-6, inverse_frequencies: &turns };

@@ -113,6 +113,22 @@ CASES = [
         rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6})),
         extra={"sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 10_000.0,
                "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}),
+    # What E4B has: a vector for each layer from a table by token, and the last layers without keys of their own. The
+    # prompt is several windows long.
+    Case("gemma4-per-layer", "gemma4", torch.bfloat16, 34, published=True, config=gemma4(
+        vocab_size=85, hidden_size=32, intermediate_size=40, num_hidden_layers=7, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, global_head_dim=16, sliding_window=6,
+        layer_types=[SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
+        hidden_size_per_layer_input=16, vocab_size_per_layer_input=85, num_kv_shared_layers=3,
+        eos_token_id=[1, 50])),
+    # What E2B has beside that: an MLP twice as wide in the layers that share, here the keys of the last two layers
+    # before them, the full one first. One KV head, no size a multiple of 4, more vectors than tokens.
+    Case("gemma4-double-wide", "gemma4", torch.float16, 31, config=gemma4(
+        vocab_size=70, hidden_size=30, intermediate_size=38, num_hidden_layers=5, num_attention_heads=3,
+        num_key_value_heads=1, head_dim=10, global_head_dim=18, sliding_window=7,
+        layer_types=[SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
+        hidden_size_per_layer_input=9, vocab_size_per_layer_input=75, num_kv_shared_layers=2,
+        use_double_wide_mlp=True)),
 ]
 
 
@@ -129,6 +145,8 @@ def draw(name: str, shape: torch.Size, case: Case, generator: torch.Generator) -
         return 0.5 + 0.7 * torch.rand(shape, generator=generator, dtype=torch.float32)
     if name.endswith(("embed_tokens.weight", "lm_head.weight")):
         return normal * hidden**-0.5
+    if name.endswith("embed_tokens_per_layer.weight"):
+        return normal * case.config["hidden_size_per_layer_input"]**-0.5
     if len(shape) == 2:
         return normal * shape[1] ** -0.5
     if not name.endswith("norm.weight"):
@@ -228,8 +246,24 @@ def save_published(case: Case, model, directory: Path):
         if name == "lm_head.weight":  # tied
             continue
         tensors[prefix + name.removeprefix("model.")] = tensor.to(case.dtype).contiguous()
+    tensors |= {prefix + name: tensor.to(case.dtype) for name, tensor in unused(model).items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     check_published(case, config, model)
+
+
+def unused(model) -> dict:
+    """What published checkpoints have and transformers does not read: k and v of the layers that share others'."""
+    tensors = {}
+    for index, layer in enumerate(model.model.layers):
+        attention = layer.self_attn
+        if not getattr(attention, "is_kv_shared_layer", False):
+            continue
+        rows = model.config.per_layer_config[index].num_key_value_heads * attention.head_dim
+        for name, shape in [("k_proj", (rows, model.config.hidden_size)), ("v_proj", (rows, model.config.hidden_size)),
+                            ("k_norm", (attention.head_dim,))]:
+            ramp = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
+            tensors[f"layers.{index}.self_attn.{name}.weight"] = ramp
+    return tensors
 
 
 def check_published(case: Case, config: dict, model):
@@ -268,6 +302,8 @@ def reload_difference(case: Case, directory: Path, tokens: torch.Tensor, logits:
         stored = load_file(directory / "model.safetensors")
         state = {"model." + name.removeprefix(prefix): tensor.to(torch.float32)
                  for name, tensor in stored.items() if name.startswith(prefix)}
+        for name in unused(model):
+            del state["model." + name]
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
         model.load_state_dict(state, strict=True)
     else:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/goldens_gguf/: small random Gemma 4 models as GGUF, with llama.cpp's logits and token ids.
 
-Metadata and tensors are named and shaped as llama.cpp's own conversion of a dense Gemma 4 writes them. Each case holds
+Metadata and tensors are named and shaped as llama.cpp's own conversion of Gemma 4 writes them. Each case holds
 
 - model.gguf, or the parts model-0000N-of-0000M.gguf
 - golden.safetensors: `tokens` (i32, [n]) and `logits` (f32, [n, vocab]), which llama.cpp computes in f32 (weights
@@ -34,6 +34,8 @@ HEAD_DIM = {True: 16, False: 32}
 KV_HEADS = {True: 2, False: 1}
 ROPE_BASE = {True: 10_000.0, False: 1_000_000.0}
 PARTIAL_ROTARY = 0.25
+# Of E2B's kind: elements of a layer's vector, and layers that use others' keys and have an MLP twice as wide.
+PER_LAYER, SHARED = 32, 3
 TOKENS = 48  # six windows
 
 
@@ -43,6 +45,7 @@ class Case:
     matrix_types: list  # taken in turn
     seed: int
     tensors_per_file: int = 0
+    effective: bool = False  # of E2B's kind
 
 
 CASES = [
@@ -53,6 +56,7 @@ CASES = [
         seed=2,
         tensors_per_file=40,
     ),
+    Case("gemma4_effective", [Type.Q8_0, Type.Q4_0, Type.Q5_1, Type.Q4_1], seed=3, effective=True),
 ]
 
 CONTROL = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|think|>"]
@@ -86,7 +90,15 @@ def vocabulary():
     return tokens
 
 
-def draw_tensors(seed, vocab):
+def is_shared(index, effective):
+    return effective and index >= len(SLIDING) - SHARED
+
+
+def ffn_size(index, effective):
+    return FFN * (2 if is_shared(index, effective) else 1)
+
+
+def draw_tensors(seed, vocab, effective):
     """Name to f32 values; matrices are [out, in]. Attention scores and logits get a spread of a few units."""
     random = np.random.default_rng(seed)
 
@@ -97,17 +109,23 @@ def draw_tensors(seed, vocab):
         return (scale * random.uniform(0.6, 1.4, size)).astype(np.float32)
 
     tensors = {"token_embd.weight": random.normal(0, 0.4, (vocab, HIDDEN)).astype(np.float32)}
+    if effective:
+        columns = PER_LAYER * len(SLIDING)
+        tensors["per_layer_token_embd.weight"] = random.normal(0, PER_LAYER**-0.5, (vocab, columns)).astype(np.float32)
+        tensors["per_layer_model_proj.weight"] = matrix(columns, HIDDEN)
+        tensors["per_layer_proj_norm.weight"] = norm(PER_LAYER)
     pairs = HEAD_DIM[False] // 2
     turning = int(HEAD_DIM[False] * PARTIAL_ROTARY / 2)
     tensors["rope_freqs.weight"] = np.array([1.0] * turning + [1e30] * (pairs - turning), np.float32)
     for index, sliding in enumerate(SLIDING):
-        head_dim, kv = HEAD_DIM[sliding], KV_HEADS[sliding]
+        head_dim, kv, ffn = HEAD_DIM[sliding], KV_HEADS[sliding], ffn_size(index, effective)
+        # Files have keys of the layers that use others' too.
         layer = {
             "attn_norm": norm(HIDDEN),
             "attn_q": matrix(HEADS * head_dim, HIDDEN),
             "attn_k": matrix(kv * head_dim, HIDDEN),
         }
-        if sliding:
+        if sliding or effective:
             layer["attn_v"] = matrix(kv * head_dim, HIDDEN)
         layer |= {
             "attn_output": matrix(HIDDEN, HEADS * head_dim),
@@ -115,23 +133,27 @@ def draw_tensors(seed, vocab):
             "attn_k_norm": norm(head_dim, 0.7),
             "post_attention_norm": norm(HIDDEN),
             "ffn_norm": norm(HIDDEN),
-            "ffn_gate": matrix(FFN, HIDDEN),
-            "ffn_up": matrix(FFN, HIDDEN),
-            "ffn_down": matrix(HIDDEN, FFN),
+            "ffn_gate": matrix(ffn, HIDDEN),
+            "ffn_up": matrix(ffn, HIDDEN),
+            "ffn_down": matrix(HIDDEN, ffn),
             "post_ffw_norm": norm(HIDDEN),
             "layer_output_scale": random.uniform(0.5, 1.3, 1).astype(np.float32),
         }
+        if effective:
+            layer |= {"inp_gate": matrix(PER_LAYER, HIDDEN), "proj": matrix(HIDDEN, PER_LAYER), "post_norm": norm(HIDDEN, 0.5)}
         tensors |= {f"blk.{index}.{name}.weight": value for name, value in layer.items()}
-    tensors["output_norm.weight"] = norm(HIDDEN, 1.5)
+    # Two activations a layer from ggml's f16 table: half the logits, half the difference.
+    tensors["output_norm.weight"] = norm(HIDDEN, 0.75 if effective else 1.5)
     return tensors
 
 
-def add_metadata(writer, tokens, name):
+def add_metadata(writer, tokens, name, effective):
     writer.add_name(name)
     writer.add_block_count(len(SLIDING))
     writer.add_context_length(CONTEXT_LENGTH)
     writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(FFN)
+    sizes = [ffn_size(index, effective) for index in range(len(SLIDING))]
+    writer.add_feed_forward_length(sizes if effective else FFN)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv([KV_HEADS[sliding] for sliding in SLIDING])
     writer.add_rope_freq_base(ROPE_BASE[False])
@@ -140,8 +162,8 @@ def add_metadata(writer, tokens, name):
     writer.add_final_logit_softcapping(SOFTCAP)
     writer.add_sliding_window(WINDOW)
     writer.add_sliding_window_pattern(SLIDING)
-    writer.add_shared_kv_layers(0)
-    writer.add_embedding_length_per_layer_input(0)
+    writer.add_shared_kv_layers(SHARED if effective else 0)
+    writer.add_embedding_length_per_layer_input(PER_LAYER if effective else 0)
     for sliding, (key, value, rope) in {
         False: (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count),
         True: (writer.add_key_length_swa, writer.add_value_length_swa, writer.add_rope_dimension_count_swa),
@@ -161,9 +183,9 @@ def add_metadata(writer, tokens, name):
     writer.add_add_bos_token(True)
 
 
-def write_model(path, tensors, types, tokens, name, tensors_per_file=0):
+def write_model(path, tensors, types, tokens, case, tensors_per_file=0):
     writer = gguf.GGUFWriter(path, "gemma4", split_max_tensors=tensors_per_file)
-    add_metadata(writer, tokens, name)
+    add_metadata(writer, tokens, case.name, case.effective)
     for tensor, value in tensors.items():
         kind = types[tensor]
         if kind in (Type.F32, Type.F16):
@@ -198,12 +220,12 @@ def make(case, library):
     for old in folder.glob("*.gguf"):
         old.unlink()
     tokens = vocabulary()
-    tensors = draw_tensors(case.seed, len(tokens))
+    tensors = draw_tensors(case.seed, len(tokens), case.effective)
     matrices = [name for name, value in tensors.items() if value.ndim == 2]
     types = dict.fromkeys(tensors, Type.F32)
     types |= {name: case.matrix_types[i % len(case.matrix_types)] for i, name in enumerate(matrices)}
     path = folder / "model.gguf"
-    write_model(path, tensors, types, tokens, case.name, case.tensors_per_file)
+    write_model(path, tensors, types, tokens, case, case.tensors_per_file)
     first = path if path.exists() else min(folder.glob("model-00001-of-*.gguf"))
 
     ids = [CONTROL.index("<bos>")]
@@ -211,7 +233,7 @@ def make(case, library):
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "exact.gguf"
         exact = {name: rounded(value, types[name]) for name, value in tensors.items()}
-        write_model(copy, exact, dict.fromkeys(tensors, Type.F32), tokens, case.name)
+        write_model(copy, exact, dict.fromkeys(tensors, Type.F32), tokens, case)
         _, golden, single = logits_of(library, copy, ids, "f32")
     model, as_stored, _ = logits_of(library, first, ids, "f16")
     print(f"{case.name}: logits within ±{np.abs(golden).max():.2f}; largest difference token by token "

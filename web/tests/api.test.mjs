@@ -124,6 +124,11 @@ test("a GGUF file, its parts and a folder's safetensors answer as the native pro
   const model = path.join(root, "tests", split[0].replace("/gguf/", "goldens_gguf/"));
   assert.deepEqual(whole(await fromFiles(split, PROMPT)).result.tokens, await nativeTokens(PROMPT, "--model", model));
 
+  // Per-layer embeddings, and layers that use others' keys.
+  const effective = whole(await fromFiles(["/gguf/gemma4_effective/model.gguf"], PROMPT));
+  const ofEffective = path.join(root, "tests/goldens_gguf/gemma4_effective/model.gguf");
+  assert.deepEqual(effective.result.tokens, await nativeTokens(PROMPT, "--model", ofEffective));
+
   const names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
   const folder = whole(await fromFiles(names.map((name) => `/assets/demo/${name}`), "To be"));
   assert.deepEqual(folder.result.tokens, await nativeTokens("To be"));

@@ -174,8 +174,9 @@ fn measure(
     let info = backend.info();
     let multiplications = backend.config().layer_multiplications() as f64;
     let is_prompt = matches!(test.work, Work::Prompt(_));
-    // All sequences share one read of the weights.
-    let bandwidth = (!is_prompt).then_some(median / test.parallel as f64 * info.weight_bytes as f64 / 1e9);
+    // All sequences share one read of the weights, but for the table of which each reads a row.
+    let read_bytes = (info.weight_bytes - info.table_bytes) as f64;
+    let bandwidth = (!is_prompt).then_some(median / test.parallel as f64 * read_bytes / 1e9);
     Ok(Row {
         model: model.to_owned(),
         backend: info.backend,

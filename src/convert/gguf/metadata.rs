@@ -96,8 +96,8 @@ fn gemma4(config: &ModelConfig, keys: &mut Keys) {
         keys.size("attention.sliding_window", window);
     }
     keys.put("attention.sliding_window_pattern", NewValue::Bools(sliding_pattern(config)));
-    keys.size("attention.shared_kv_layers", 0);
-    keys.size("embedding_length_per_layer_input", 0);
+    keys.size("attention.shared_kv_layers", config.layers.len() - config.cached_layers().len());
+    keys.size("embedding_length_per_layer_input", config.per_layer_input.map_or(0, |input| input.size));
 }
 
 fn heads(keys: &mut Keys, kind: &str, layer: &LayerConfig) {

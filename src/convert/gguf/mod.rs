@@ -15,7 +15,7 @@ use crate::{
         gguf_writer::{self, GgufWriter, NewGgufTensor},
         names,
     },
-    config::ModelConfig,
+    config::{AttentionKind, ModelConfig},
     quant::{self, Dtype, Quantize},
     text::TextAssets,
     weights::{self, PlannedTensor},
@@ -39,6 +39,7 @@ pub async fn to_gguf(
         return Err(Error::Input(format!("{} exists already", output.display())));
     }
     let config = source.config();
+    check_effective(config)?;
     let planned = weights::plan(source, Quantize::None)?;
     let rotation = metadata::rotation_factors(config);
     // First, so that the head can be checked with it.
@@ -69,6 +70,27 @@ pub async fn to_gguf(
     }
     writer.finish()?;
     tensors.iter().map(NewGgufTensor::bytes).sum()
+}
+
+/// Errors if llama.cpp would read another table of per-layer embeddings, or keys of other layers.
+fn check_effective(config: &ModelConfig) -> Result<()> {
+    if let Some(input) = config.per_layer_input.filter(|input| input.vocab_size != config.vocab_size) {
+        let (rows, tokens) = (input.vocab_size, config.vocab_size);
+        let reason = format!("{rows} rows of per-layer embeddings for {tokens} tokens: llama.cpp wants as many");
+        return Err(Error::Unsupported(reason));
+    }
+    // The last but one of the layers with keys of their own for sliding layers, the last for full ones.
+    let own = config.cached_layers().len();
+    for (index, layer) in config.layers.iter().enumerate() {
+        let back = if layer.attention == AttentionKind::Full { 1 } else { 2 };
+        if let Some(source) = layer.kv_from.filter(|source| source + back != own) {
+            let reason = format!(
+                "layer {index} uses the keys of layer {source}, and llama.cpp would take another's in its place"
+            );
+            return Err(Error::Unsupported(reason));
+        }
+    }
+    Ok(())
 }
 
 /// What a tensor becomes.

@@ -9,6 +9,7 @@ mod gelu;
 mod logits;
 mod matmul;
 mod norm;
+mod per_layer;
 mod quantize;
 mod rope;
 
@@ -17,7 +18,8 @@ pub use embed::embed;
 pub use gelu::gelu_mul;
 pub use logits::{argmax, sample, softcap};
 pub use matmul::{matmul, matmul_q8};
-pub use norm::{norm_add_norm, rms_norm};
+pub use norm::{norm_add, norm_add_norm, rms_norm};
+pub use per_layer::{per_layer_columns, per_layer_inputs};
 pub use quantize::{QUANTIZE_GROUP, QuantizedRows, quantize_rows};
 pub use rope::{KvUpdate, qk_norm_rope, rope_kv_update};
 

@@ -11,6 +11,15 @@ pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, n: usize, eps: f32, out: &mut
     }
 }
 
+/// The end of a residual branch alone: for each row `x += rms_norm(branch)·post_weight`.
+///
+/// `x`, `branch`: `[rows, n]`; the weight: `[n]`.
+pub fn norm_add(x: &mut [f32], branch: &[f32], post_weight: &[f32], eps: f32) {
+    let mut normed = vec![0.0; branch.len()];
+    rms_norm(branch, Some(post_weight), post_weight.len(), eps, &mut normed);
+    x.iter_mut().zip(&normed).for_each(|(x, branch)| *x += branch);
+}
+
 /// The end of a residual branch and the norm before the next: for each row,
 /// `x = (x + rms_norm(branch)·post_weight) · scalar`, then `out = rms_norm(x)·next_weight`.
 ///
@@ -77,6 +86,20 @@ mod tests {
         let mut out = [1.0; 4];
         rms_norm(&[0.0; 4], None, 4, 1e-6, &mut out);
         assert_eq!(out, [0.0; 4]);
+    }
+
+    #[test]
+    fn norm_add_follows_the_formula() {
+        let (n, eps) = (9, 1e-3);
+        let (x, branch, post) = (random(2 * n, 1), random(2 * n, 2), random(n, 3));
+        let mut found = x.clone();
+        norm_add(&mut found, &branch, &post, eps);
+        for row in 0..2 {
+            let row = row * n..(row + 1) * n;
+            let normed = formula(&to_f64(&branch[row.clone()]), &post, eps as f64);
+            let expected: Vec<f64> = x[row.clone()].iter().zip(&normed).map(|(&x, b)| x as f64 + b).collect();
+            assert_close(&found[row], &expected, 1e-6);
+        }
     }
 
     #[test]

@@ -58,9 +58,12 @@ impl RopeKvUpdate {
         Self::k_offset(layer) + if layer.k_eq_v { 0 } else { layer.n_kv_heads * layer.head_dim }
     }
 
-    /// Columns of a row of qkv.
+    /// Columns of a row of qkv, which is q alone where another layer's keys and values are used.
     pub fn qkv_stride(layer: &LayerConfig) -> usize {
-        stride(Self::v_offset(layer) + layer.n_kv_heads * layer.head_dim)
+        match layer.kv_from {
+            Some(_) => stride(Self::k_offset(layer)),
+            None => stride(Self::v_offset(layer) + layer.n_kv_heads * layer.head_dim),
+        }
     }
 
     /// Where k and v lie in a row of qkv, and how to turn them.
@@ -101,7 +104,8 @@ impl Kernel for RopeKvUpdate {
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        let heads = self.layer.n_heads + 2 * self.layer.n_kv_heads;
+        let kv_heads = if self.layer.kv_from.is_some() { 0 } else { 2 * self.layer.n_kv_heads };
+        let heads = self.layer.n_heads + kv_heads;
         Grid([Extent::Rows(1), Extent::Fixed(heads as u32), Extent::Fixed(1)])
     }
 }

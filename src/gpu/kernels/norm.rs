@@ -71,3 +71,44 @@ impl Kernel for NormAddNorm {
         Grid::rows()
     }
 }
+
+/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over parts, post weight
+/// `[n]`, then those of `emit`, in which x times [`NormAdd::SCALE`] is left, for `n` columns.
+#[derive(Debug, Clone, Copy)]
+pub struct NormAdd {
+    pub n: usize,
+    pub eps: f32,
+    /// As in [`NormAddNorm`].
+    pub parts: usize,
+    pub part_stride: usize,
+    pub emit: Emit,
+}
+
+impl NormAdd {
+    /// The stream is not normed: sums of many layers, which may grow beyond what f16 holds. Small values lose nothing by it
+    /// that counts.
+    pub const SCALE: f32 = 1.0 / 64.0;
+}
+
+impl Kernel for NormAdd {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new()
+            .uint("N", self.n)
+            .float("EPS", self.eps)
+            .uint("PARTS", self.parts)
+            .uint("PART_STRIDE", self.part_stride)
+            .float("SCALE", Self::SCALE)
+            .reductions(variant, if variant.wide { WIDE_WORKGROUP } else { WORKGROUP })
+            .part(include_str!("../../../shaders/norm_add.wgsl"));
+        let own = [Binding::ReadWrite, Binding::Read, Binding::Read];
+        KernelSource {
+            name: "norm_add",
+            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
+            bindings: self.emit.bindings(&own),
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid::rows()
+    }
+}

@@ -133,7 +133,8 @@ impl SplitAttention {
     }
 }
 
-/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends.
+/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends: with q alone where another layer's keys and
+/// values are used.
 #[derive(Debug, Clone, Copy)]
 pub struct RawHeads {
     pub v_norm: bool,
@@ -141,7 +142,8 @@ pub struct RawHeads {
 }
 
 /// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
-/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may be of one sequence.
+/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may be of one sequence
+/// unless the keys are another layer's.
 #[derive(Debug, Clone)]
 pub struct SdpaDecode {
     pub split: SplitAttention,
@@ -159,6 +161,9 @@ impl SdpaDecode {
         Binding::Read,
         Binding::Read,
     ];
+    const BINDINGS: [Binding; 6] =
+        [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::ReadWrite];
+
     /// The size of subgroups where their invocations are known to be neighbours, and enough for a key's scores.
     fn teams(variant: &Variant) -> Option<usize> {
         let size = variant.subgroup_size? as usize;
@@ -168,8 +173,15 @@ impl SdpaDecode {
         .then_some(size)
     }
 
-    const BINDINGS: [Binding; 6] =
-        [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::ReadWrite];
+    /// How `rows` heads, of q or of k and v too, are normed and turned.
+    fn norm_heads(wgsl: Wgsl, variant: &Variant, rows: usize) -> Wgsl {
+        wgsl.uint("HEAD_ROWS", rows).part(include_str!("../../../shaders/common/turned.wgsl")).part(
+            match Self::teams(variant) {
+                Some(_) => include_str!("../../../shaders/common/norm_heads_teams.wgsl"),
+                None => include_str!("../../../shaders/common/norm_heads_pool.wgsl"),
+            },
+        )
+    }
 }
 
 /// Invocations that share a key's scores.
@@ -212,17 +224,19 @@ impl Kernel for SdpaDecode {
             None => wgsl.part(include_str!("../../../shaders/common/decode_pool.wgsl")),
         };
         let (wgsl, bindings) = match self.raw {
+            Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => (
+                Self::norm_heads(wgsl.part(include_str!("../../../shaders/common/rotation.wgsl")), variant, heads)
+                    .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
+                    .float("EPS", eps)
+                    .part(include_str!("../../../shaders/common/heads_query.wgsl")),
+                [Self::BINDINGS.as_slice(), &[Binding::Read; 2]].concat(),
+            ),
             Some(RawHeads { v_norm, eps }) => (
-                RopeKvUpdate::sources(wgsl, &split.layer)
-                    .uint("HEAD_ROWS", heads + 2)
+                Self::norm_heads(RopeKvUpdate::sources(wgsl, &split.layer), variant, heads + 2)
                     .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part(include_str!("../../../shaders/common/heads_raw.wgsl"))
-                    .part(match teams {
-                        Some(_) => include_str!("../../../shaders/common/heads_raw_teams.wgsl"),
-                        None => include_str!("../../../shaders/common/heads_raw_pool.wgsl"),
-                    }),
+                    .part(include_str!("../../../shaders/common/heads_raw.wgsl")),
                 Self::RAW_BINDINGS.to_vec(),
             ),
             None => (

@@ -1,4 +1,4 @@
-// For heads_raw without subgroup operations.
+// For heads_raw and heads_query without subgroup operations.
 
 const ITEMS: u32 = HEAD_ROWS * OCTETS;
 const EIGHTS: u32 = (OCTETS + 7u) / 8u;

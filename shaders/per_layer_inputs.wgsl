@@ -1,0 +1,39 @@
+// All layers' vectors of each token, made of the embedding's projections in place, a workgroup for each layer of a row:
+//   x[row, layer] = (rms_norm(x[row, layer] · PROJECTION_SCALE) · norm + table[token, layer] · TABLE_SCALE) / sqrt(2)
+// for tokens whose table row lies in this part of the table.
+
+@group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
+@group(0) @binding(2) var<storage, read> rows: array<Row>;         // [rows]
+@group(0) @binding(3) var<storage, read> sampled: array<u32>;      // [slots]
+@group(0) @binding(4) var<storage, read> norm: array<f32>;         // [SIZE]
+@group(0) @binding(5) var<storage, read_write> x: array<f32>;      // [rows, STRIDE]: [layers, SIZE]
+
+const SQRT_HALF: f32 = 0.70710678;
+
+fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
+    let row = rows[group.x];
+    var token = row.token;
+    if token == TAKE_SAMPLED {
+        token = sampled[row.slot];
+    }
+    if token < FIRST_ROW || token >= FIRST_ROW + ROWS {
+        return;
+    }
+    let table_row = token - FIRST_ROW;
+    let base = group.x * STRIDE + group.y * SIZE;
+    var squares = 0.0;
+    for (var i = local; i < SIZE; i += WORKGROUP) {
+        let projected = x[base + i] * PROJECTION_SCALE;
+        squares += projected * projected;
+    }
+    let factor = inverseSqrt(group_sum(squares, local) / f32(SIZE) + EPS) * PROJECTION_SCALE;
+    for (var i = local; i < SIZE; i += WORKGROUP) {
+        let col = group.y * SIZE + i;
+        let quants = quants8(table_row, col / 8u);
+        let four = select(quants.lo, quants.hi, col % 8u >= 4u);
+        let scale = scale_of(table_row, col / GROUP);
+        let of_token = (four[col % 4u] * scale.x + scale.y) * TABLE_SCALE;
+        x[base + i] = (x[base + i] * factor * norm[i] + of_token) * SQRT_HALF;
+    }
+}

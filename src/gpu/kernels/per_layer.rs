@@ -1,0 +1,89 @@
+//! Per-layer embeddings: all layers' vectors of a token, and how a layer takes its own in.
+
+use super::{Emit, Kernel, NormAdd, stride};
+use crate::{
+    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    quant::PackFormat,
+};
+
+/// Bindings: data and scales of the table `[vocab, layers · size]`, rows, sampled `[slots]`, norm `[size]`, x
+/// `[rows, stride(layers · size)]`: projections of the embedding, of which it makes the vectors. Leaves alone the rows
+/// whose token is not in `first_row..first_row + rows`.
+#[derive(Debug, Clone, Copy)]
+pub struct PerLayerInputs {
+    pub format: PackFormat,
+    pub first_row: usize,
+    pub rows: usize,
+    pub layers: usize,
+    pub size: usize,
+    /// Factor on projections.
+    pub projection_scale: f32,
+    pub eps: f32,
+    /// See [`Linear`](super::Linear).
+    pub tiled: bool,
+}
+
+impl Kernel for PerLayerInputs {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        let cols = self.layers * self.size;
+        KernelSource {
+            name: "per_layer_inputs",
+            wgsl: Wgsl::new()
+                .uint("FIRST_ROW", self.first_row)
+                .uint("ROWS", self.rows)
+                .uint("SIZE", self.size)
+                .uint("STRIDE", stride(cols))
+                .float("PROJECTION_SCALE", self.projection_scale)
+                .float("TABLE_SCALE", (self.size as f32).sqrt())
+                .float("EPS", self.eps)
+                .part(include_str!("../../../shaders/common/octet.wgsl"))
+                .weights(self.format, cols, self.tiled)
+                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .reductions(variant, 64)
+                .part(include_str!("../../../shaders/per_layer_inputs.wgsl"))
+                .finish(),
+            bindings: [[Binding::Read; 5].as_slice(), &[Binding::ReadWrite]].concat(),
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid([Extent::Rows(1), Extent::Fixed(self.layers as u32), Extent::Fixed(1)])
+    }
+}
+
+/// Bindings: gate `[rows, stride(n)]`, a product of what [`NormAdd`] leaves, all layers' vectors `[rows, vectors_stride]`, a uniform whose first u32 is the
+/// layer's first column of these, then those of `emit` for `n` columns.
+#[derive(Debug, Clone, Copy)]
+pub struct PerLayerGate {
+    pub n: usize,
+    pub vectors_stride: usize,
+    pub emit: Emit,
+}
+
+impl PerLayerGate {
+    const WORKGROUP: usize = 64;
+}
+
+impl Kernel for PerLayerGate {
+    fn source(&self, variant: &Variant) -> KernelSource {
+        let wgsl = Wgsl::new()
+            .uint("WORKGROUP", Self::WORKGROUP)
+            .uint("N", self.n)
+            .uint("IN_STRIDE", stride(self.n))
+            .uint("VECTORS_STRIDE", self.vectors_stride)
+            .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
+            .part(include_str!("../../../shaders/common/gelu.wgsl"))
+            .part(include_str!("../../../shaders/per_layer_gate.wgsl"));
+        let own = [Binding::Read, Binding::Read, Binding::Uniform];
+        KernelSource {
+            name: "per_layer_gate",
+            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
+            bindings: self.emit.bindings(&own),
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        let fours = stride(self.n) / 4;
+        Grid([Extent::Rows(1), Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
+    }
+}

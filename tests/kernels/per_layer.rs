@@ -1,0 +1,146 @@
+//! Per-layer embeddings against their twins: the vectors, and how a layer takes its own in.
+
+use gemma4_wgpu::{
+    cpu::ops,
+    gpu::{
+        Gpu, GpuBuffer, StepSize,
+        kernels::{Emit, Kernel, Linear, NormAdd, PerLayerGate, PerLayerInputs, stride},
+        tile,
+    },
+};
+use proptest::prelude::*;
+
+use crate::{catalogue::FORMATS, emit::check_forms, harness::*, linear::weights};
+
+const EPS: f32 = 1e-6;
+const SAMPLED: u32 = u32::MAX;
+
+/// Vectors of tokens in two parts of a table, of which some were chosen on the device.
+fn check_inputs(gpu: &Gpu, format: gemma4_wgpu::quant::PackFormat, layers: usize, size: usize, seed: u64) {
+    let (vocab, cols, projection_scale) = (48, layers * size, 0.31f32);
+    let table = weights(format, vocab, cols, seed);
+    let norm = random(size, seed + 1);
+    let tokens = [0u32, 47, SAMPLED, 6, 15, SAMPLED, 16];
+    let chosen = [31u32, 3];
+    let rows: Vec<[u32; 4]> = (0u32..).zip(tokens).map(|(slot, token)| [token, 0, slot / 4, 0]).collect();
+    let taken: Vec<u32> =
+        rows.iter().map(|row| if row[0] == SAMPLED { chosen[row[2] as usize] } else { row[0] }).collect();
+    let projected: Vec<f32> = random(tokens.len() * cols, seed + 2).iter().map(|x| 8.0 * x).collect();
+    let mut expected = projected.clone();
+    ops::per_layer_inputs(&mut expected, &table, &taken, &norm, projection_scale, EPS);
+
+    let packed = table.packed();
+    let (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
+    let (rows, sampled, norm) = (upload(gpu, &rows), upload(gpu, &chosen), upload(gpu, &norm));
+    let ways = if Linear::supports_q8(format) { &[false, true][..] } else { &[false] };
+    for &tiled in ways {
+        let x = upload_rows(gpu, &projected, cols);
+        for (first_row, part_rows) in [(0, 16), (16, 32)] {
+            let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
+            let scales = &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
+            let (data, scales) = match tiled {
+                true => (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit())),
+                false => (data.to_vec(), scales.to_vec()),
+            };
+            let kernel =
+                PerLayerInputs { format, first_row, rows: part_rows, layers, size, projection_scale, eps: EPS, tiled };
+            let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &norm, &x];
+            run(gpu, &kernel, &buffers, tokens.len(), 0);
+        }
+        let found = download_rows(gpu, &x, tokens.len(), cols);
+        assert_close(&format!("per_layer_inputs, {format}, {layers}x{size}"), gpu, &found, &expected, 1e-5);
+    }
+}
+
+fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
+    let cols = n * layers;
+    let gate: Vec<f32> = random(rows * n, seed).iter().map(|x| 6.0 * x).collect();
+    let vectors = random(rows * cols, seed + 1);
+    for layer in [0, layers - 1] {
+        let mut expected = gate.clone();
+        ops::gelu_mul(&mut expected, &ops::per_layer_columns(&vectors, cols, n, layer));
+        let kernel = |emit| Some(Box::new(PerLayerGate { n, vectors_stride: stride(cols), emit }) as Box<dyn Kernel>);
+        let scaled: Vec<f32> = gate.iter().map(|x| x * NormAdd::SCALE).collect();
+        let own = || {
+            let place = gpu.uniform("place", [(layer * n) as u32, 0, 0, 0]).expect("a uniform");
+            vec![upload_rows(gpu, &scaled, n), upload_rows(gpu, &vectors, cols), place]
+        };
+        let step = StepSize { rows, ..Default::default() };
+        check_forms(gpu, "per_layer_gate", &kernel, &own, step, (&expected, n), 2e-5);
+    }
+}
+
+fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
+    let (mut x, branch, post) = (random(rows * n, seed), random(rows * n, seed + 1), random(n, seed + 2));
+    x.iter_mut().for_each(|value| *value *= magnitude);
+    let mut expected = x.clone();
+    ops::norm_add(&mut expected, &branch, &post, EPS);
+    let scaled: Vec<f32> = expected.iter().map(|x| x * NormAdd::SCALE).collect();
+    // The branch comes whole, or as two parts that are a row further apart than they need be.
+    let part_stride = (rows + 1) * stride(n);
+    for parts in [1, 2] {
+        let share = 1.0 / parts as f32;
+        let own = || {
+            let mut all = vec![0.0; parts * part_stride];
+            for (row, values) in branch.chunks_exact(n).enumerate() {
+                for (at, value) in values.iter().enumerate() {
+                    (0..parts).for_each(|part| all[part * part_stride + row * stride(n) + at] = value * share);
+                }
+            }
+            vec![upload_rows(gpu, &x, n), upload(gpu, &all), upload(gpu, &post)]
+        };
+        let kernel = |emit| Some(Box::new(NormAdd { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>);
+        let step = StepSize { rows, ..Default::default() };
+        check_forms(gpu, "norm_add", &kernel, &own, step, (&scaled, n), 1e-5);
+
+        let (own, out) = (own(), zeros(gpu, rows * stride(n)));
+        let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
+        run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
+        assert_close("norm_add, stream", gpu, &download_rows(gpu, &own[0], rows, n), &expected, 1e-5);
+    }
+}
+
+#[test]
+fn vectors_in_every_format() {
+    for gpu in devices() {
+        for format in FORMATS {
+            // Layers that begin within eights and groups of the table, and as they are published.
+            for (layers, size) in [(5, 9), (2, 256)] {
+                check_inputs(gpu, format, layers, size, 7);
+            }
+        }
+    }
+}
+
+#[test]
+fn awkward_sizes() {
+    for gpu in devices() {
+        for (rows, n, layers) in [(1, 1, 1), (3, 9, 5), (2, 256, 3), (4, 300, 2)] {
+            check_gate(gpu, rows, n, layers, 3);
+        }
+        for (rows, n) in [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)] {
+            check_norm_add(gpu, rows, n, 1.0, 5);
+        }
+        // Beyond what f16 holds.
+        check_norm_add(gpu, 2, 96, 2e5, 6);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_size(
+        rows in 1usize..6,
+        n in 1usize..400,
+        layers in 1usize..5,
+        format in prop::sample::select(FORMATS.to_vec()),
+        seed: u32,
+        device: prop::sample::Index,
+    ) {
+        let gpu = device.get(devices());
+        check_inputs(gpu, format, layers, n, seed as u64);
+        check_gate(gpu, rows, n, layers, seed as u64);
+        check_norm_add(gpu, rows, n, 1.0, seed as u64);
+    }
+}
