@@ -239,6 +239,17 @@ fn equals_its_parts() {
     }
 }
 
+/// Such layers have kernels of their own.
+#[test]
+fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
+    for gpu in with_neighbours() {
+        for sizes in [Sizes { n: 32, ..SMALL }, Sizes { attention: [1, 32], ..SMALL }, Sizes { ffn: 32, ..SMALL }] {
+            assert!(!Case::new(sizes).kernel(false).can_run(gpu.variant(), gpu.facts()));
+        }
+        assert!(Case::new(SMALL).kernel(false).can_run(gpu.variant(), gpu.facts()));
+    }
+}
+
 /// Fewer workgroups than wait for one another.
 struct Alone(Chain);
 

@@ -54,8 +54,6 @@ impl Chain {
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
     pub fn can_run(&self, variant: &Variant, facts: &AdapterFacts) -> bool {
-        let is_int4 = |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
-        let n = self.o.rows;
         let neighbours = (variant.coop == Some(Coop::Sixteen) || variant.lanes)
             && variant.subgroup_size.is_some_and(|size| size >= 8);
         neighbours
@@ -63,15 +61,21 @@ impl Chain {
             && facts.coherent
             && facts.max_storage_buffers >= 19
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
-            && facts.max_workgroup_bytes >= self.bytes() as u32
-            && self.matrices().iter().all(|(_, linear)| is_int4(linear))
             && self.split.can_run(variant)
+            && self.fits()
+            && facts.max_workgroup_bytes >= self.bytes() as u32
+    }
+
+    /// Whether the kernel is made for matrices of these shapes.
+    fn fits(&self) -> bool {
+        let is_int4 = |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
+        let n = self.o.rows;
+        self.matrices().iter().all(|(_, linear)| is_int4(linear) && linear.cols.is_multiple_of(64))
             && self.split.layer.head_dim.is_multiple_of(32)
             && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols)
             && [self.gate_up.cols, self.down.rows] == [n; 2]
             && self.gate_up.rows == 2 * self.down.cols
             && (self.workgroups..=16384).contains(&n)
-            && self.matrices().iter().all(|(_, linear)| linear.cols.is_multiple_of(64))
             && self.qkv.is_none_or(|qkv| qkv.cols == n && qkv.rows.is_multiple_of(16))
     }
 
