@@ -7,24 +7,9 @@
 @group(0) @binding(1) var<storage, read> branch: array<vec4<f32>>;      // [PARTS, rows, EMIT_COLS / 4]: to be summed
 @group(0) @binding(2) var<storage, read> post_weight: array<vec4<f32>>; // [N / 4]
 
-const FOURS: u32 = (N + 3u) / 4u;
-
-fn branch_at(index: u32) -> vec4<f32> {
-    var sum = branch[index];
-    for (var part = 1u; part < PARTS; part++) {
-        sum += branch[part * (PART_STRIDE / 4u) + index];
-    }
-    return sum;
-}
-
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let base = group.x * (EMIT_COLS / 4u);
-    var squares = 0.0;
-    for (var i = local; i < FOURS; i += WORKGROUP) {
-        let value = branch_at(base + i);
-        squares += dot(value, value);
-    }
-    let factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
+    let factor = branch_factor(base, local);
     for (var first = 0u; first < EMIT_COLS / 4u; first += WORKGROUP) {
         let i = first + local;
         var values = vec4<f32>();

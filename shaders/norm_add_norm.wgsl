@@ -9,27 +9,12 @@
 @group(0) @binding(3) var<storage, read> next_weight: array<vec4<f32>>;    // [N / 4]
 @group(0) @binding(4) var<uniform> layer: vec4<f32>;                       // x: scalar
 
-const FOURS: u32 = (N + 3u) / 4u;
-
-fn branch_at(index: u32) -> vec4<f32> {
-    var sum = branch[index];
-    for (var part = 1u; part < PARTS; part++) {
-        sum += branch[part * (PART_STRIDE / 4u) + index];
-    }
-    return sum;
-}
-
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let base = group.x * (EMIT_COLS / 4u);
+    let factor_of_branch = branch_factor(base, local);
     var squares = 0.0;
     for (var i = local; i < FOURS; i += WORKGROUP) {
-        let value = branch_at(base + i);
-        squares += dot(value, value);
-    }
-    let branch_factor = inverseSqrt(group_sum(squares, local) / f32(N) + EPS);
-    squares = 0.0;
-    for (var i = local; i < FOURS; i += WORKGROUP) {
-        let sum = (x[base + i] + branch_at(base + i) * branch_factor * post_weight[i]) * layer.x;
+        let sum = (x[base + i] + branch_at(base + i) * factor_of_branch * post_weight[i]) * layer.x;
         x[base + i] = sum;
         squares += dot(sum, sum);
     }

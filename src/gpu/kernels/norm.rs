@@ -57,7 +57,10 @@ impl Kernel for NormAddNorm {
             true => {
                 wgsl.reductions(variant, WIDE_WORKGROUP).part(include_str!("../../../shaders/norm_add_norm_wide.wgsl"))
             }
-            false => wgsl.reductions(variant, WORKGROUP).part(include_str!("../../../shaders/norm_add_norm.wgsl")),
+            false => wgsl
+                .reductions(variant, WORKGROUP)
+                .part(include_str!("../../../shaders/common/branch.wgsl"))
+                .part(include_str!("../../../shaders/norm_add_norm.wgsl")),
         };
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
@@ -99,6 +102,7 @@ impl Kernel for NormAdd {
             .uint("PART_STRIDE", self.part_stride)
             .float("SCALE", Self::SCALE)
             .reductions(variant, if variant.wide { WIDE_WORKGROUP } else { WORKGROUP })
+            .part(include_str!("../../../shaders/common/branch.wgsl"))
             .part(include_str!("../../../shaders/norm_add.wgsl"));
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read];
         KernelSource {
