@@ -138,7 +138,6 @@ impl GpuBackend {
             }
             Some(_) => {}
         }
-        #[cfg(not(target_arch = "wasm32"))]
         model.compile(StepShape::One)?;
         let mut backend = GpuBackend {
             gpu,

@@ -128,7 +128,6 @@ impl Model {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
                 return Ok(Err(format!("the model has no two layers whose kernels can be chained ({needs})")));
             };
-            #[cfg(not(target_arch = "wasm32"))]
             self.compile_chained(workgroups)?;
             if self.runs_together(index, &chain).await? {
                 return Ok(Ok(workgroups));
@@ -138,7 +137,6 @@ impl Model {
     }
 
     /// All kernels of generation at the same time: the others are ready before the chained ones.
-    #[cfg(not(target_arch = "wasm32"))]
     fn compile_chained(&mut self, workgroups: usize) -> Result<()> {
         let chosen = self.chained.replace(workgroups);
         let compiled = self.compile(StepShape::One);

@@ -1,8 +1,6 @@
 //! Kernels of a device: their pipelines, and dispatches that are bound to buffers.
 
-use std::borrow::Cow;
-#[cfg(not(target_arch = "wasm32"))]
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use web_time::{Duration, Instant};
 
@@ -102,18 +100,28 @@ impl Gpu {
     /// Compiles kernels that are not compiled yet at the same time, each on a thread of its own: a step takes few, of which some take long.
     ///
     /// Errors: a kernel that the driver refuses.
-    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
         let begin = Instant::now();
         let kernels: Vec<_> =
             kernels.into_iter().filter(|kernel| !lock(&self.0.pipelines).contains_key(kernel)).collect();
-        let pipelines: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()
-        });
+        let pipelines = self.compile_all(&kernels);
         // What they took together counts once.
         let time = begin.elapsed() / kernels.len().max(1) as u32;
         kernels.iter().zip(pipelines).try_for_each(|(kernel, pipeline)| self.keep(kernel, pipeline, time))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn compile_all(&self, kernels: &[KernelSource]) -> Vec<wgpu::ComputePipeline> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()
+        })
+    }
+
+    /// A page's device belongs to one thread.
+    #[cfg(target_arch = "wasm32")]
+    fn compile_all(&self, kernels: &[KernelSource]) -> Vec<wgpu::ComputePipeline> {
+        kernels.iter().map(|kernel| self.compile(kernel)).collect()
     }
 
     fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {

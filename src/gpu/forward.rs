@@ -163,7 +163,6 @@ impl Model {
     /// Compiles the kernels of a shape of step, at the same time, as far as that has not been done.
     ///
     /// Errors: a kernel that the driver refuses.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn compile(&self, shape: StepShape) -> Result<()> {
         let plan = |over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
         let (mut trunk, mut head) = (plan(false), plan(true));
