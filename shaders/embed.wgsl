@@ -8,11 +8,7 @@
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let row = rows[group.x];
-    var token = row.token;
-    if token == TAKE_SAMPLED {
-        token = sampled[row.slot];
-    }
+    let token = token_of(rows[group.x]);
     if token < FIRST_ROW || token >= FIRST_ROW + ROWS {
         return;
     }

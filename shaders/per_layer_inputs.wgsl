@@ -12,11 +12,7 @@
 const SQRT_HALF: f32 = 0.70710678;
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
-    let row = rows[group.x];
-    var token = row.token;
-    if token == TAKE_SAMPLED {
-        token = sampled[row.slot];
-    }
+    let token = token_of(rows[group.x]);
     if token < FIRST_ROW || token >= FIRST_ROW + ROWS {
         return;
     }

@@ -60,6 +60,22 @@ struct Case {
     seed: u64,
 }
 
+impl Case {
+    /// The product over the step's rows, with results of rows `y_stride` wide from `y_offset` on.
+    fn linear(&self, y_stride: usize, y_offset: usize) -> Linear {
+        Linear {
+            format: self.format,
+            rows: self.n,
+            cols: self.k,
+            y_stride,
+            y_offset,
+            softcap: self.softcap,
+            over_outputs: false,
+            tiled: self.tiled,
+        }
+    }
+}
+
 /// Results `[m, n]` of a kernel that writes them at an offset into wider rows.
 struct Output {
     buffer: GpuBuffer,
@@ -74,16 +90,7 @@ impl Output {
     }
 
     fn linear(&self, case: &Case, over_outputs: bool) -> Linear {
-        Linear {
-            format: case.format,
-            rows: case.n,
-            cols: case.k,
-            y_stride: self.y_stride,
-            y_offset: self.y_offset,
-            softcap: case.softcap,
-            over_outputs,
-            tiled: case.tiled,
-        }
+        Linear { over_outputs, ..case.linear(self.y_stride, self.y_offset) }
     }
 
     /// The results; what lies around them must still be zero.
@@ -184,16 +191,7 @@ fn check_coop(
     let emulated = gpu.variant().coop.is_none();
     let variant = if emulated { Emulated::<MatmulCoop>::variant(gpu.variant()) } else { *gpu.variant() };
     let (y_stride, y_offset) = ((case.n + 36).next_multiple_of(4), 16);
-    let linear = Linear {
-        format: case.format,
-        rows: case.n,
-        cols: case.k,
-        y_stride,
-        y_offset,
-        softcap: case.softcap,
-        over_outputs: false,
-        tiled: case.tiled,
-    };
+    let linear = case.linear(y_stride, y_offset);
     if !MatmulCoop::can_run(&variant, &linear) {
         return;
     }
@@ -264,16 +262,7 @@ fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales
 /// The product of few rows of int8 activations, the sum of so many parts.
 fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]) -> Vec<f32> {
     let (y_stride, y_offset) = (case.n + 36, 16);
-    let linear = Linear {
-        format: case.format,
-        rows: case.n,
-        cols: case.k,
-        y_stride,
-        y_offset,
-        softcap: case.softcap,
-        over_outputs: false,
-        tiled: case.tiled,
-    };
+    let linear = case.linear(y_stride, y_offset);
     let m = MatvecQ8Split::room(case.m);
     let y = zeros(gpu, splits * m * y_stride);
     let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");

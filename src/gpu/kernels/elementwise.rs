@@ -33,6 +33,7 @@ impl Kernel for Embed {
                 .part(include_str!("../../../shaders/common/octet.wgsl"))
                 .weights(self.format, self.cols, self.tiled)
                 .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/common/token.wgsl"))
                 .part(include_str!("../../../shaders/embed.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],

@@ -40,6 +40,7 @@ impl Kernel for PerLayerInputs {
                 .weights(self.format, cols, self.tiled)
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .reductions(variant, 64)
+                .part(include_str!("../../../shaders/common/token.wgsl"))
                 .part(include_str!("../../../shaders/per_layer_inputs.wgsl"))
                 .finish(),
             bindings: [[Binding::Read; 5].as_slice(), &[Binding::ReadWrite]].concat(),
