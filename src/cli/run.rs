@@ -18,7 +18,7 @@ use crate::{
     Error, Result,
     generate::{Generator, check_prompt},
     sampling::SamplingParams,
-    text::{Message, Role, SamplingDefaults},
+    text::{Message, RenderOptions, Role, SamplingDefaults},
 };
 
 /// Context of a run unless `--ctx` says otherwise.
@@ -45,6 +45,9 @@ pub struct RunArgs {
     /// Let the model think before it answers
     #[arg(long, conflicts_with = "raw_prompt")]
     thinking: bool,
+    /// Read control tokens that prompt and system message spell, such as <|turn>, as control tokens
+    #[arg(long, conflicts_with = "raw_prompt")]
+    parse_special: bool,
     /// Most tokens of an answer [default: as many as the context has room for]
     #[arg(long, short = 'n', value_name = "N")]
     max_new_tokens: Option<NonZeroUsize>,
@@ -108,7 +111,9 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
     let checkpoint = args.model.open()?;
     let assets = checkpoint.text_assets()?;
     let sampling = args.sampling.params(&assets.sampling)?;
-    let prompter = Prompter::new(&assets, args.raw_prompt, args.thinking)?;
+    let options =
+        RenderOptions { enable_thinking: args.thinking, parse_special: args.parse_special, ..RenderOptions::default() };
+    let prompter = Prompter::new(&assets, args.raw_prompt, options)?;
     let context_length = args.model.context_length(&checkpoint, DEFAULT_CONTEXT)?;
     let mut messages: Vec<Message> = Vec::new();
     messages.extend(args.system.as_ref().map(|text| Message::new(Role::System, text)));

@@ -20,24 +20,20 @@ pub struct Prompter {
 
 impl Prompter {
     /// For chat, or for bare text if `raw`.
-    pub fn new(assets: &TextAssets, raw: bool, thinking: bool) -> Result<Prompter> {
+    pub fn new(assets: &TextAssets, raw: bool, options: RenderOptions) -> Result<Prompter> {
         let tokenizer = Tokenizer::new(assets)?;
         let template = if raw { None } else { Some(ChatTemplate::new(assets, &tokenizer)?) };
-        Ok(Prompter {
-            tokenizer,
-            template,
-            options: RenderOptions { add_generation_prompt: true, enable_thinking: thinking },
-        })
+        Ok(Prompter { tokenizer, template, options })
     }
 
     /// Tokens of a conversation that waits for the model's answer; of its last message alone if
     /// prompts are raw.
     pub fn tokens(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let text = match &self.template {
-            Some(template) => template.render(messages, &self.options)?,
-            None => messages.last().map_or_else(String::new, |message| message.content.clone()),
-        };
-        self.tokenizer.encode_prompt(&text, true)
+        match (&self.template, messages.last()) {
+            (Some(template), _) => self.tokenizer.encode_rendered(&template.prompt(messages, &self.options)?),
+            (None, Some(message)) => self.tokenizer.encode_prompt(&message.content, true),
+            (None, None) => self.tokenizer.encode_prompt("", true),
+        }
     }
 }
 

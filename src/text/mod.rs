@@ -2,12 +2,14 @@
 
 mod gguf_vocabulary;
 mod jinja;
+mod marks;
 mod pieces;
 mod stream;
 mod template;
 mod tokenizer;
 mod tokenizer_json;
 
+pub use marks::RenderedPrompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, RenderOptions, Role};
 pub use tokenizer::Tokenizer;

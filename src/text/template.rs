@@ -1,9 +1,14 @@
 //! Conversations to prompts: the checkpoint's chat template, or a built-in one.
 
+use std::sync::Arc;
+
 use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
-use super::{TextAssets, Tokenizer, jinja};
+use super::{
+    TextAssets, Tokenizer, jinja,
+    marks::{ControlMarks, Guard, RenderedPrompt},
+};
 use crate::{Error, Result};
 
 /// Who wrote a message.
@@ -49,11 +54,13 @@ pub struct RenderOptions {
     pub add_generation_prompt: bool,
     /// Ask models that can for their thoughts.
     pub enable_thinking: bool,
+    /// Control tokens that messages spell become control tokens, as transformers and llama.cpp do.
+    pub parse_special: bool,
 }
 
 impl Default for RenderOptions {
     fn default() -> Self {
-        RenderOptions { add_generation_prompt: true, enable_thinking: false }
+        RenderOptions { add_generation_prompt: true, enable_thinking: false, parse_special: false }
     }
 }
 
@@ -66,9 +73,14 @@ const BUILT_IN: [([&str; 2], &str); 2] = [
 /// Name of the one template in its environment.
 const NAME: &str = "chat";
 
+/// Marks that templates look for in the model's own answers, to leave thoughts out.
+const CHANNEL_MARKS: [&str; 2] = ["<|channel>", "<channel|>"];
+
 /// A chat template, compiled.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
+    marks: Arc<ControlMarks>,
     bos_token: String,
     eos_token: String,
 }
@@ -92,21 +104,42 @@ impl ChatTemplate {
             },
         };
         let mut environment = jinja::environment().map_err(failed)?;
-        environment.add_template_owned(NAME, source).map_err(failed)?;
+        environment.add_template_owned(NAME, source.clone()).map_err(failed)?;
         let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let eos_token = spelling(assets.eos_ids.first().copied());
-        Ok(ChatTemplate { environment, bos_token: spelling(assets.bos_id), eos_token })
+        let bos_token = spelling(assets.bos_id);
+        Ok(ChatTemplate { environment, source, marks: tokenizer.control_marks()?, bos_token, eos_token })
     }
 
-    /// The prompt for a conversation, with control tokens spelled out: [`Tokenizer::encode_prompt`] reads
-    /// it with `special` set. Control tokens that a message's own text spells are read as such, too.
+    /// The text of the prompt for a conversation, with control tokens spelled out.
     ///
     /// Errors: [`Error::Template`] with what the template raised or where it failed.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
-        let as_value =
-            |message: &Message| context! { role => message.role.name(), content => message.content.as_str() };
+        self.prompt(messages, options).map(|prompt| prompt.text().into_owned())
+    }
+
+    /// The prompt for a conversation, for [`Tokenizer::encode_rendered`]. It knows what the template
+    /// wrote and what messages brought: only the template writes control tokens, unless
+    /// [`RenderOptions::parse_special`] is set.
+    ///
+    /// Errors: [`Error::Template`] with what the template raised or where it failed.
+    pub fn prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<RenderedPrompt> {
+        let contents = messages.iter().map(|message| message.content.as_str());
+        let mut guard = Guard::new(&self.marks, contents.chain([self.source.as_str()]));
+        let as_value = |message: &Message| {
+            let kept: &[&str] = match message.role {
+                Role::Assistant => &CHANNEL_MARKS,
+                Role::System | Role::User => &[],
+            };
+            let content = match options.parse_special {
+                true => message.content.clone(),
+                false => guard.mask(&message.content, kept)?,
+            };
+            Ok(context! { role => message.role.name(), content => content })
+        };
+        let messages = messages.iter().map(as_value).collect::<Result<Vec<Value>>>()?;
         let variables = context! {
-            messages => messages.iter().map(as_value).collect::<Vec<Value>>(),
+            messages => messages,
             add_generation_prompt => options.add_generation_prompt,
             enable_thinking => options.enable_thinking,
             bos_token => self.bos_token.as_str(),
@@ -114,7 +147,9 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        self.environment.get_template(NAME).and_then(|template| template.render(variables)).map_err(failed)
+        let template = self.environment.get_template(NAME).map_err(failed)?;
+        let masked = template.render(variables).map_err(failed)?;
+        Ok(RenderedPrompt::new(masked, guard.stand_ins()))
     }
 }
 

@@ -1,8 +1,15 @@
 //! Text to token ids and back.
 
+use std::sync::{Arc, OnceLock};
+
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
-use super::{TextAssets, TextStream, Vocabulary, gguf_vocabulary, pieces::Pieces, tokenizer_json};
+use super::{
+    TextAssets, TextStream, Vocabulary, gguf_vocabulary,
+    marks::{ControlMarks, Part, RenderedPrompt},
+    pieces::Pieces,
+    tokenizer_json,
+};
 use crate::{Error, Result, text::tokenizer_json::one_line};
 
 /// The tokenizer of a checkpoint.
@@ -13,6 +20,8 @@ pub struct Tokenizer {
     pieces: Pieces,
     bos_id: Option<u32>,
     add_bos: bool,
+    /// Made when a template wants them.
+    marks: OnceLock<Arc<ControlMarks>>,
 }
 
 impl Tokenizer {
@@ -28,7 +37,14 @@ impl Tokenizer {
         };
         let mut literal = inner.get_added_vocabulary().clone();
         literal.set_encode_special_tokens(true);
-        let tokenizer = Tokenizer { inner, literal, pieces, bos_id: assets.bos_id, add_bos: assets.add_bos };
+        let tokenizer = Tokenizer {
+            inner,
+            literal,
+            pieces,
+            bos_id: assets.bos_id,
+            add_bos: assets.add_bos,
+            marks: OnceLock::new(),
+        };
         match assets.bos_id {
             Some(id) if tokenizer.token(id).is_none() => {
                 Err(Error::Tokenizer(format!("BOS id {id} is not in the vocabulary")))
@@ -57,12 +73,43 @@ impl Tokenizer {
     /// Ids of a whole prompt: [`Tokenizer::encode`] with BOS in front if the checkpoint wants one and the
     /// text (a template's, say) does not bring it already.
     pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let mut ids = self.encode(text, special)?;
+        Ok(self.with_bos(self.encode(text, special)?))
+    }
+
+    fn with_bos(&self, mut ids: Vec<u32>) -> Vec<u32> {
         match self.bos_id {
             Some(bos) if self.add_bos && ids.first() != Some(&bos) => ids.insert(0, bos),
             _ => {}
         }
-        Ok(ids)
+        ids
+    }
+
+    /// Ids of a rendered chat template, as [`Tokenizer::encode_prompt`] gives them. Control tokens that
+    /// messages spell are plain text; ordinary text is merged across a message's borders.
+    pub fn encode_rendered(&self, prompt: &RenderedPrompt) -> Result<Vec<u32>> {
+        if !prompt.has_stand_ins() {
+            return self.encode_prompt(&prompt.text(), true);
+        }
+        let mut ids = Vec::new();
+        for part in prompt.parts(&*self.control_marks()?) {
+            match part {
+                Part::Text(text) => ids.extend(self.encode(&text, false)?),
+                Part::Control(spelling) => ids.extend(self.id_of(spelling)),
+            }
+        }
+        Ok(self.with_bos(ids))
+    }
+
+    /// The spellings of all control tokens.
+    pub(super) fn control_marks(&self) -> Result<Arc<ControlMarks>> {
+        if let Some(marks) = self.marks.get() {
+            return Ok(Arc::clone(marks));
+        }
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let special = added.values().filter(|token| token.special && !token.content.is_empty());
+        let spellings: Vec<String> = special.map(|token| token.content.clone()).collect();
+        let marks = Arc::new(ControlMarks::new(&spellings)?);
+        Ok(Arc::clone(self.marks.get_or_init(|| marks)))
     }
 
     /// Text of `ids` without special tokens; see [`TextStream`] for bytes that are not UTF-8.

@@ -3,6 +3,7 @@
 mod fixtures;
 #[path = "../common/llama_cpp.rs"]
 mod llama_cpp;
+mod marks;
 #[path = "../common/real_model.rs"]
 mod real_model;
 mod stream;

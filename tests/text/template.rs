@@ -46,7 +46,7 @@ fn gemma3_built_in() {
                     <start_of_turn>user\nBye?<end_of_turn>\n\
                     <start_of_turn>model\n";
     assert_eq!(prompt, expected);
-    let closed = RenderOptions { add_generation_prompt: false, enable_thinking: true };
+    let closed = RenderOptions { add_generation_prompt: false, enable_thinking: true, ..RenderOptions::default() };
     let prompt = template.render(&conversation(&[(Role::User, "a")]), &closed).unwrap();
     assert_eq!(prompt, "<bos><start_of_turn>user\na<end_of_turn>\n");
 }

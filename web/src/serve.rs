@@ -1,6 +1,6 @@
 //! A loaded model that answers one order after another, and keeps what two prompts have in common.
 
-use std::{borrow::Cow, cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
 use futures_channel::{mpsc::UnboundedReceiver, oneshot};
 use gemma4_wgpu::{
@@ -45,15 +45,14 @@ impl Text {
     }
 
     fn tokens(&self, prompt: &Prompt, thinking: bool) -> Result<Vec<u32>> {
-        let text = match prompt {
-            Prompt::Text(text) => Cow::Borrowed(text.as_str()),
+        match prompt {
+            Prompt::Text(text) => self.tokenizer.encode_prompt(text, true),
             Prompt::Messages(messages) => {
-                let options = RenderOptions { add_generation_prompt: true, enable_thinking: thinking };
+                let options = RenderOptions { enable_thinking: thinking, ..RenderOptions::default() };
                 let template = self.template.as_ref().map_err(|reason| Error::Template(reason.clone()))?;
-                Cow::Owned(template.render(messages, &options)?)
+                self.tokenizer.encode_rendered(&template.prompt(messages, &options)?)
             }
-        };
-        self.tokenizer.encode_prompt(&text, true)
+        }
     }
 }
 

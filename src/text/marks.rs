@@ -1,0 +1,231 @@
+//! Control tokens are the template's alone: marks that messages spell are carried through a template as plain text.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    ops::RangeInclusive,
+};
+
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+
+use crate::{Error, Result};
+
+/// A rendered prompt that knows which of its characters messages brought.
+///
+/// A character of a message that could become part of a control token is replaced by a stand-in
+/// before the template sees it, and restored after control tokens were matched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RenderedPrompt {
+    masked: String,
+    stand_ins: StandIns,
+}
+
+impl RenderedPrompt {
+    pub(super) fn new(masked: String, stand_ins: StandIns) -> Self {
+        RenderedPrompt { masked, stand_ins }
+    }
+
+    /// The prompt as text.
+    pub fn text(&self) -> Cow<'_, str> {
+        self.stand_ins.restore(&self.masked)
+    }
+
+    /// The parts of the prompt in order: control tokens, and the text between them.
+    pub(super) fn parts<'a>(&'a self, marks: &ControlMarks) -> Vec<Part<'a>> {
+        let mut parts = Vec::new();
+        let mut end = 0;
+        for found in marks.exact.find_iter(&self.masked) {
+            let before = &self.masked[end..found.start()];
+            parts.push(Part::Text(self.stand_ins.restore(before)));
+            parts.push(Part::Control(&self.masked[found.range()]));
+            end = found.end();
+        }
+        parts.push(Part::Text(self.stand_ins.restore(&self.masked[end..])));
+        parts
+    }
+
+    /// Whether messages brought anything that a control token could be made of.
+    pub(super) fn has_stand_ins(&self) -> bool {
+        !self.stand_ins.originals.is_empty()
+    }
+}
+
+/// A part of a prompt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part<'a> {
+    /// The spelling of a control token, written by the template.
+    Control(&'a str),
+    Text(Cow<'a, str>),
+}
+
+/// Characters of messages by the characters that stand for them while a template runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct StandIns {
+    originals: HashMap<char, char>,
+}
+
+impl StandIns {
+    fn restore<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if !text.contains(|c| self.originals.contains_key(&c)) {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.chars().map(|c| self.originals.get(&c).copied().unwrap_or(c)).collect())
+    }
+}
+
+/// The spellings of a vocabulary's control tokens.
+pub(super) struct ControlMarks {
+    /// Finds spellings in a prompt.
+    exact: AhoCorasick,
+    /// Finds spellings in a message, upper and lower case alike, because templates have filters.
+    any_case: AhoCorasick,
+    /// In lower case.
+    spellings: Vec<String>,
+    /// Beginnings and ends of spellings, in lower case, without the whole.
+    beginnings: HashSet<String>,
+    ends: HashSet<String>,
+    /// Characters of the longest spelling.
+    longest: usize,
+}
+
+impl ControlMarks {
+    /// Errors: more spellings than an automaton holds.
+    pub(super) fn new(spellings: &[String]) -> Result<Self> {
+        let automaton = |ignore_case| {
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .ascii_case_insensitive(ignore_case)
+                .build(spellings)
+                .map_err(|error| Error::Tokenizer(format!("control tokens: {error}")))
+        };
+        let lower: Vec<String> = spellings.iter().map(|text| text.to_ascii_lowercase()).collect();
+        let (mut beginnings, mut ends) = (HashSet::new(), HashSet::new());
+        for spelling in &lower {
+            for (at, _) in spelling.char_indices().skip(1) {
+                beginnings.insert(spelling[..at].to_owned());
+                ends.insert(spelling[at..].to_owned());
+            }
+        }
+        Ok(ControlMarks {
+            exact: automaton(false)?,
+            any_case: automaton(true)?,
+            longest: lower.iter().map(|spelling| spelling.chars().count()).max().unwrap_or(0),
+            spellings: lower,
+            beginnings,
+            ends,
+        })
+    }
+
+    /// Offsets of characters in `text` without which it can neither hold a control token nor
+    /// become part of one beside other text.
+    fn exposed(&self, text: &str) -> Vec<usize> {
+        let mut offsets = Vec::new();
+        let mut from = 0;
+        while let Some(found) = self.any_case.find(Input::new(text).range(from..)) {
+            offsets.push(found.start() + safest(&text[found.range()]));
+            let first = text[found.start()..].chars().next();
+            from = found.start() + first.map_or(1, char::len_utf8);
+        }
+        let lower = text.to_ascii_lowercase();
+        // Templates often trim: both ends count with and without the spaces there.
+        let start = text.len() - text.trim_start().len();
+        let trimmed = start..start + text.trim().len();
+        for range in [0..text.len(), trimmed] {
+            let at_ends = self.exposed_at_ends(&lower[range.clone()]);
+            offsets.extend(at_ends.into_iter().map(|at| range.start + at));
+        }
+        offsets.sort_unstable();
+        offsets.dedup();
+        offsets
+    }
+
+    /// Offsets in `text` (lower case) where it ends as a control token begins, begins as one
+    /// ends, or is the middle of one.
+    fn exposed_at_ends(&self, text: &str) -> Vec<usize> {
+        let mut offsets = Vec::new();
+        for (at, _) in text.char_indices().rev().take(self.longest) {
+            if self.beginnings.contains(&text[at..]) {
+                offsets.push(at + safest(&text[at..]));
+            }
+        }
+        for (at, last) in text.char_indices().take(self.longest) {
+            let beginning = &text[..at + last.len_utf8()];
+            if self.ends.contains(beginning) {
+                offsets.push(safest(beginning));
+            }
+        }
+        let is_short = !text.is_empty() && text.chars().take(self.longest).count() < self.longest;
+        if is_short && self.spellings.iter().any(|spelling| spelling.contains(text)) {
+            offsets.push(safest(text));
+        }
+        offsets
+    }
+}
+
+/// Offset of the character that is replaced best: one that no filter trims, and that JSON does not
+/// escape.
+fn safest(text: &str) -> usize {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\';
+    text.char_indices().find(|&(_, c)| plain(c)).map_or(0, |(at, _)| at)
+}
+
+/// Replaces exposed characters of messages before a template sees them.
+pub(super) struct Guard<'a> {
+    marks: &'a ControlMarks,
+    /// Characters that occur nowhere in the prompt.
+    free: Box<dyn Iterator<Item = char>>,
+    by_original: HashMap<char, char>,
+}
+
+impl<'a> Guard<'a> {
+    /// A guard whose stand-ins occur in none of `texts`.
+    pub(super) fn new<'t>(marks: &'a ControlMarks, texts: impl Iterator<Item = &'t str>) -> Self {
+        let used: HashSet<char> = texts.flat_map(str::chars).filter(|c| is_stand_in(*c)).collect();
+        let candidates = NONCHARACTERS.chain(PRIVATE);
+        let free = Box::new(candidates.filter(move |c| !used.contains(c)));
+        Guard { marks, free, by_original: HashMap::new() }
+    }
+
+    /// `text` with stand-ins in place of exposed characters; the spellings `kept` stay as they are.
+    ///
+    /// Errors: [`Error::Template`] if the texts use up all characters that could stand in.
+    pub(super) fn mask(&mut self, text: &str, kept: &[&str]) -> Result<String> {
+        let is_kept = |at: usize| {
+            let mut found = kept.iter().flat_map(|spelling| text.match_indices(spelling));
+            found.any(|(start, spelling)| (start..start + spelling.len()).contains(&at))
+        };
+        let mut masked = String::with_capacity(text.len());
+        let mut end = 0;
+        for at in self.marks.exposed(text).into_iter().filter(|&at| !is_kept(at)) {
+            let Some(original) = text[at..].chars().next() else { continue };
+            masked += &text[end..at];
+            masked.push(self.stand_in(original)?);
+            end = at + original.len_utf8();
+        }
+        Ok(masked + &text[end..])
+    }
+
+    fn stand_in(&mut self, original: char) -> Result<char> {
+        if let Some(known) = self.by_original.get(&original) {
+            return Ok(*known);
+        }
+        let none = || Error::Template("the messages use every private character there is".into());
+        let stand_in = self.free.next().ok_or_else(none)?;
+        self.by_original.insert(original, stand_in);
+        Ok(stand_in)
+    }
+
+    /// What stands for what.
+    pub(super) fn stand_ins(self) -> StandIns {
+        let swapped = self.by_original.into_iter().map(|(original, stand_in)| (stand_in, original));
+        StandIns { originals: swapped.collect() }
+    }
+}
+
+/// Characters without a meaning, of which texts hardly have any.
+const NONCHARACTERS: RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
+const PRIVATE: RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
+
+fn is_stand_in(character: char) -> bool {
+    NONCHARACTERS.contains(&character) || PRIVATE.contains(&character)
+}
