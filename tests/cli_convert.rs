@@ -61,6 +61,50 @@ fn mlx_holds_the_same_model() {
     }
 }
 
+/// mlx-lm knows neither `per_layer_config` nor the vocabulary inside `text_config`, and has other
+/// defaults: what is written says everything in its words, and means the same here.
+#[test]
+fn configs_are_in_the_words_of_mlx_lm() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    for golden in fs::read_dir(goldens).unwrap().map(|entry| entry.unwrap().path()) {
+        let parent = tempfile::tempdir().unwrap();
+        let output = parent.path().join("mlx");
+        stdout(&mut convert(&golden, &output));
+        let from = Checkpoint::open(&golden).unwrap();
+        let text = fs::read_to_string(output.join("config.json")).unwrap();
+        assert_eq!(*from.config(), ModelConfig::from_hf_json(&text).unwrap(), "{golden:?}");
+        let config: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(config["vocab_size"], from.config().vocab_size, "{golden:?}");
+        let inner = config.get("text_config").unwrap_or(&config);
+        assert!(inner.get("per_layer_config").is_none(), "{golden:?}");
+        let is_gemma4 = from.config().layer_scalar;
+        let keys: &[&str] = match is_gemma4 {
+            true => &["global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers"],
+            false => &["sliding_window_pattern", "rope_theta", "rope_local_base_freq"],
+        };
+        for key in keys {
+            assert!(inner[key].is_number(), "{golden:?}: {key}");
+        }
+    }
+}
+
+#[test]
+fn what_mlx_lm_cannot_express_is_refused_by_name() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let parent = tempfile::tempdir().unwrap();
+    let (model, output) = (parent.path().join("model"), parent.path().join("mlx"));
+    fs::create_dir(&model).unwrap();
+    let source = goldens.join("gemma3-linear-rope");
+    fs::copy(source.join("model.safetensors"), model.join("model.safetensors")).unwrap();
+    let config = fs::read_to_string(source.join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["layer_types"][0] = "full_attention".into();
+    fs::write(model.join("config.json"), config.to_string()).unwrap();
+    let line = error_line(&mut convert(&model, &output));
+    assert!(line.contains("full layers at other places than every n-th"), "{line}");
+    assert!(!output.exists());
+}
+
 #[test]
 fn the_files_are_as_mlx_lm_has_them() {
     let parent = tempfile::tempdir().unwrap();

@@ -6,10 +6,11 @@ use std::cmp::Reverse;
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-use super::{float_name, new_tensor};
+use super::{float_name, mlx_config, new_tensor};
 use crate::{
     Error, Result,
     checkpoint::{TensorInfo, writer::NewTensor},
+    config::ModelConfig,
     quant::{Dtype, PackFormat, pack_rows},
     weights::PlannedTensor,
 };
@@ -94,8 +95,10 @@ impl Plan {
         usual.unwrap_or(Setting { bits: 4, group: 32 })
     }
 
-    /// The source's config with what MLX wants to know.
-    pub fn config(&self, mut config: Value) -> Value {
+    /// `source`, the model's config.json, with what mlx-lm wants to know.
+    ///
+    /// Errors: what mlx-lm cannot express.
+    pub fn config(&self, source: Value, model: &ModelConfig) -> Result<Value> {
         let of = |setting: Setting| json!({ "group_size": setting.group, "bits": setting.bits, "mode": "affine" });
         let mut quantization = of(self.usual());
         let others = self.modules.iter().filter(|(_, setting)| *setting != self.usual());
@@ -103,22 +106,15 @@ impl Plan {
         if let Value::Object(fields) = &mut quantization {
             fields.extend(others);
         }
-        let untied = self.tensors.iter().any(|tensor| tensor.name.ends_with("lm_head.weight"));
-        if let Some(fields) = config.get_mut("text_config").and_then(Value::as_object_mut) {
-            fields.remove("quantization_config");
-            if untied {
-                fields.insert("tie_word_embeddings".into(), false.into());
-            }
-        }
+        let is_head = |tensor: &NewTensor| tensor.name.ends_with("lm_head.weight");
+        let tied = !self.tensors.iter().any(is_head);
+        let mut config = mlx_config::for_mlx_lm(source, model, tied)?;
         if let (Value::Object(fields), false) = (&mut config, self.modules.is_empty()) {
             // mlx-lm reads the first name, others look for the second.
-            if untied {
-                fields.insert("tie_word_embeddings".into(), false.into());
-            }
             fields.insert("quantization".into(), quantization.clone());
             fields.insert("quantization_config".into(), quantization);
         }
-        config
+        Ok(config)
     }
 }
 
