@@ -1,5 +1,6 @@
 //! Text to tokens and back: tokenizer, chat template, streaming decoder. Knows nothing of models.
 
+mod channels;
 mod gguf_vocabulary;
 mod jinja;
 mod marks;
@@ -9,6 +10,7 @@ mod template;
 mod tokenizer;
 mod tokenizer_json;
 
+pub use channels::{AnswerEvent, AnswerParser, AnswerParts, BrokenCall, Channels, ToolCall};
 pub use marks::RenderedPrompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, RenderOptions, Role};
