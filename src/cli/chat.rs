@@ -97,7 +97,8 @@ fn answer(session: &mut Session<'_>, conversation: &[Message]) -> Result<Answer,
     let room = session.generator.backend().info().context_length;
     if tokens.len() > room && conversation.iter().any(|message| message.role == Role::Assistant) {
         let count = tokens.len();
-        let reason = format!("the conversation has {count} tokens now, but the context holds {room}; /clear empties it");
+        let reason =
+            format!("the conversation has {count} tokens now, but the context holds {room}; /clear empties it");
         return Err(Error::Input(reason).into());
     }
     let mut stdout = io::stdout().lock();

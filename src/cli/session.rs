@@ -11,9 +11,7 @@ use crate::{
     Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
-    text::{
-        AnswerEvent, AnswerParts, Channels, ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer,
-    },
+    text::{AnswerEvent, AnswerParts, Channels, ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer},
 };
 
 /// Turns prompts into tokens the way the checkpoint wants it.

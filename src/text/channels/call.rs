@@ -95,7 +95,10 @@ impl ToolCall {
 
     /// The same call with other texts.
     pub(in crate::text) fn with_texts(&self, change: &mut dyn FnMut(&str) -> Result<String>) -> Result<ToolCall> {
-        fn map_of(map: &Map<String, Value>, change: &mut dyn FnMut(&str) -> Result<String>) -> Result<Map<String, Value>> {
+        fn map_of(
+            map: &Map<String, Value>,
+            change: &mut dyn FnMut(&str) -> Result<String>,
+        ) -> Result<Map<String, Value>> {
             map.iter().map(|(key, item)| Ok((change(key)?, value_of(item, change)?))).collect()
         }
         fn value_of(value: &Value, change: &mut dyn FnMut(&str) -> Result<String>) -> Result<Value> {
@@ -306,6 +309,11 @@ fn number(text: &str) -> Read<Value> {
     let is_integer = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     match number {
         Some(number) if is_integer && number.is_f64() => Err(format!("{text} has more than 64 bits")),
+        // serde_json's own reading of a fraction may be off in the last bit.
+        Some(number) if number.is_f64() => {
+            let exact = text.parse().ok().and_then(Number::from_f64);
+            Ok(Value::Number(exact.unwrap_or(number)))
+        }
         Some(number) => Ok(Value::Number(number)),
         None => Err(format!("{text:?} is no value")),
     }

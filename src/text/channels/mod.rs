@@ -84,9 +84,8 @@ impl Channels {
 
     /// The first mark that `text` spells: its range and what it means.
     fn find(&self, text: &str) -> Option<(std::ops::Range<usize>, Mark)> {
-        let found = |&(spelling, mark): &(&str, Mark)| {
-            text.find(spelling).map(|start| (start..start + spelling.len(), mark))
-        };
+        let found =
+            |&(spelling, mark): &(&str, Mark)| text.find(spelling).map(|start| (start..start + spelling.len(), mark));
         self.by_text.iter().filter_map(found).min_by_key(|(range, _)| range.start)
     }
 

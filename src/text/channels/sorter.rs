@@ -22,7 +22,10 @@ enum State {
     /// In the first line of a channel, its name.
     Name(String),
     /// In the text of the channel of this name; `begun` once some of it has come.
-    Channel { name: String, begun: bool },
+    Channel {
+        name: String,
+        begun: bool,
+    },
     Call(CallText),
 }
 
