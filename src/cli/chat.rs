@@ -94,6 +94,7 @@ fn turn(
 
 fn answer(session: &mut Session<'_>, conversation: &[Message]) -> Result<Answer, Exit> {
     let tokens = session.prompter.tokens(conversation)?;
+    let tokens = session.prompter.tokenizer.as_known(tokens, session.generator.held());
     let room = session.generator.backend().info().context_length;
     if tokens.len() > room && conversation.iter().any(|message| message.role == Role::Assistant) {
         let count = tokens.len();

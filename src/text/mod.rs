@@ -3,6 +3,7 @@
 mod channels;
 mod gguf_vocabulary;
 mod jinja;
+mod known;
 mod marks;
 mod pieces;
 mod stream;
