@@ -213,7 +213,8 @@ fn thinker() -> TempDir {
 fn thoughts_are_shown_with_thinking_alone() {
     let model = thinker();
     assert_eq!(stdout(run(&model, &["--temperature", "0"]).arg("hi")), "hello!\n");
-    assert_eq!(stdout(run(&model, &["--temperature", "0", "--system", "be kind"]).arg("hi")), "hello!\n");
+    let with_system = ["--temperature", "0", "--system", "be kind", "hi"];
+    assert_eq!(stdout(&mut run(&model, &with_system)), "hello!\n");
     let shown = stdout(run(&model, &["--temperature", "0", "--thinking"]).arg("hi"));
     assert_eq!(shown, "Thinking...\ni\n...done thinking.\n\nhello!\n");
     // Cut off within the thoughts: they are thoughts still.
@@ -245,7 +246,8 @@ fn calls_are_set_apart() {
     let model = TinyModel::that_writes(&quoted).write();
     let answer = json(&mut run(&model, &["--json", "--temperature", "0", "hi"]));
     let arguments = serde_json::json!({"a": 1, "b": [true, null]});
-    let expected = serde_json::json!([{"type": "function", "function": {"name": "f", "arguments": arguments}}]);
+    let function = serde_json::json!({"name": "f", "arguments": arguments});
+    let expected = serde_json::json!([{"type": "function", "function": function}]);
     assert_eq!((&answer["tool_calls"], &answer["text"]), (&expected, &"".into()));
     let shown = stdout(run(&model, &["--temperature", "0"]).arg("hi"));
     assert!(shown.starts_with("[call] f({\"a\":1,\"b\":[true,null]})\n"), "{shown}");
@@ -263,13 +265,14 @@ fn calls_are_set_apart() {
 fn a_chat_leaves_earlier_thoughts_out() {
     let model = thinker();
     let prompts = |shown: &str| -> Vec<String> {
-        shown.lines().filter(|line| line.starts_with("prompt ")).map(|line| line.trim().to_owned()).collect()
+        let lines = shown.lines().filter(|line| line.starts_with("prompt "));
+        lines.map(|line| line.trim().to_owned()).collect()
     };
     let shown = chat(&model, "--stats --temperature 0 --thinking", &["hi", "hi", "/exit"]);
     // A terminal shows thoughts dimmed.
     assert!(shown.contains("\x1b[2mi\x1b[22m\r\n\r\nhello!\r\n"), "{shown:?}");
-    // Bytes are tokens: 13 up to the system turn's end, 10 of a user's, 7 that begin the model's, and 8 of its
-    // answer without thoughts.
+    // Bytes are tokens: 13 up to the system turn's end, 10 of a user's, 7 that begin the model's,
+    // and 8 that end it after the thoughts.
     let second = "prompt         55 tokens, 30 of them cached";
     assert_eq!(prompts(&shown), ["prompt         30 tokens, 0 of them cached", second]);
     let shown = chat(&model, "--stats --temperature 0", &["hi", "hi", "/exit"]);
@@ -287,14 +290,16 @@ fn a_chat_leaves_earlier_thoughts_out() {
 #[test]
 fn a_chat_names_what_helps_when_its_context_is_full() {
     let model = TinyModel::that_writes(&["h", "e", "l", "o", "u", "r", "s", "x", "y", "z"]).write();
-    let shown = chat(&model, "--stats --temperature 0 --ctx 24", &["/help", "//clear", "hi", "/exit"]);
+    let lines = ["/help", "//clear", "hi", "/exit"];
+    let shown = chat(&model, "--stats --temperature 0 --ctx 24", &lines);
     // One slash is left of two: bytes of a prompt with "/clear".
     assert!(shown.contains("prompt         22 tokens"), "{shown}");
-    assert!(shown.contains("the context of 24 tokens is full, so the answer ends here; /clear empties it"), "{shown}");
+    let full = "the context of 24 tokens is full, so the answer ends here; ";
+    assert!(shown.contains(&format!("{full}/clear empties it, --ctx sets its length")), "{shown}");
     assert!(shown.contains("but the context holds 24; /clear empties it"), "{shown}");
     assert!(shown.contains("// begins a prompt with a slash"), "{shown}");
     let alone = run(&model, &["--temperature", "0", "--ctx", "24", "hi"]).assert().success();
-    alone.stderr(predicate::str::contains("is full, so the answer ends here; --ctx sets its length"));
+    alone.stderr(predicate::str::contains(format!("{full}--ctx sets its length")));
 }
 
 #[cfg(target_os = "linux")]

@@ -127,20 +127,23 @@ mod tests {
         assert_eq!(shown(Thoughts::Marked, &events), "Thinking...\nab\n...done thinking.\n\ncd");
         let again = [thought("a"), content("c"), thought("e")];
         assert_eq!(shown(Thoughts::Hidden, &again), "c");
-        assert_eq!(shown(Thoughts::Marked, &again), "Thinking...\na\n...done thinking.\n\nc\nThinking...\ne");
+        let marked = "Thinking...\na\n...done thinking.\n\nc\nThinking...\ne";
+        assert_eq!(shown(Thoughts::Marked, &again), marked);
     }
 
     #[test]
     fn other_channels_and_calls_stand_by_themselves() {
-        let channel = |name: &str, text: &str| AnswerEvent::Channel { name: name.into(), text: text.into() };
-        let events = [channel("plan", ""), channel("plan", "one"), channel("plan", " two"), content("x")];
+        let plan = |text: &str| AnswerEvent::Channel { name: "plan".into(), text: text.into() };
+        let events = [plan(""), plan("one"), plan(" two"), content("x")];
         assert_eq!(shown(Thoughts::Hidden, &events), "[plan]\none two\n\nx");
-        let two = [channel("plan", ""), channel("plan", "one"), channel("plan", ""), channel("plan", "two")];
+        let two = [plan(""), plan("one"), plan(""), plan("two")];
         assert_eq!(shown(Thoughts::Hidden, &two), "[plan]\none\n\n[plan]\ntwo");
         let arguments = serde_json::Map::from_iter([("k".to_owned(), 1.into())]);
         let call = AnswerEvent::ToolCall(ToolCall { name: "f".into(), arguments });
-        let broken = AnswerEvent::BrokenCall(BrokenCall { text: "call:".into(), reason: "why".into() });
+        let broken = BrokenCall { text: "call:".into(), reason: "why".into() };
+        let broken = AnswerEvent::BrokenCall(broken);
         let events = [content("x"), call, broken, content("y")];
-        assert_eq!(shown(Thoughts::Hidden, &events), "x\n[call] f({\"k\":1})\n[broken call: why] call:\ny");
+        let expected = "x\n[call] f({\"k\":1})\n[broken call: why] call:\ny";
+        assert_eq!(shown(Thoughts::Hidden, &events), expected);
     }
 }

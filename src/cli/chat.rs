@@ -14,8 +14,8 @@ use crate::{
     text::{Message, Role},
 };
 
-const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer, \
-                    // begins a prompt with a slash";
+const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, \
+                    Ctrl-C stops an answer, // begins a prompt with a slash";
 
 /// Reads prompts and streams answers until the user leaves. `opening` holds the system message, if
 /// there is one.
@@ -98,8 +98,8 @@ fn answer(session: &mut Session<'_>, conversation: &[Message]) -> Result<Answer,
     let room = session.generator.backend().info().context_length;
     if tokens.len() > room && conversation.iter().any(|message| message.role == Role::Assistant) {
         let count = tokens.len();
-        let reason =
-            format!("the conversation has {count} tokens now, but the context holds {room}; /clear empties it");
+        let full = format!("the conversation has {count} tokens, but the context holds {room}");
+        let reason = format!("{full}; /clear empties it");
         return Err(Error::Input(reason).into());
     }
     let mut stdout = io::stdout().lock();

@@ -66,9 +66,10 @@ impl Output {
     pub fn after(&self, answer: &Answer, session: &Session<'_>) {
         let report = self.report(answer, session);
         if report.finish_reason == FinishReason::ContextFull {
-            let remedy = if self.chat { "/clear empties it, --ctx sets its length" } else { "--ctx sets its length" };
+            let clear = if self.chat { "/clear empties it, " } else { "" };
             eprintln!(
-                "warning: the context of {} tokens is full, so the answer ends here; {remedy}",
+                "warning: the context of {} tokens is full, so the answer ends here; \
+                 {clear}--ctx sets its length",
                 report.context_length
             );
         }
@@ -84,12 +85,14 @@ impl Output {
     pub fn report<'a>(&self, answer: &'a Answer, session: &Session<'_>) -> Report<'a> {
         let info = session.generator.backend().info();
         let stats = &answer.generation.stats;
+        let channels = answer.parts.channels.iter();
+        let channels = channels.map(|(name, text)| Channel { name, text }).collect();
         Report {
             text: &answer.parts.content,
             reasoning: answer.parts.reasoning.as_deref(),
             tool_calls: &answer.parts.tool_calls,
             broken_tool_calls: &answer.parts.broken_calls,
-            channels: answer.parts.channels.iter().map(|(name, text)| Channel { name, text }).collect(),
+            channels,
             tokens: &answer.generation.tokens,
             finish_reason: answer.generation.finish_reason,
             seed: answer.generation.seed,

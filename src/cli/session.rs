@@ -11,7 +11,7 @@ use crate::{
     Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
-    text::{AnswerEvent, AnswerParts, Channels, ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer},
+    text::{self, AnswerParts, ChatTemplate, Message, RenderOptions, TextAssets, Tokenizer},
 };
 
 /// Turns prompts into tokens the way the checkpoint wants it.
@@ -21,7 +21,7 @@ pub struct Prompter {
     template: Option<ChatTemplate>,
     options: RenderOptions,
     /// None for raw prompts, whose answers are text.
-    channels: Channels,
+    channels: text::Channels,
 }
 
 impl Prompter {
@@ -30,8 +30,8 @@ impl Prompter {
         let tokenizer = Tokenizer::new(assets)?;
         let template = if raw { None } else { Some(ChatTemplate::new(assets, &tokenizer)?) };
         let channels = match &template {
-            Some(template) => Channels::new(&tokenizer, template)?,
-            None => Channels::default(),
+            Some(template) => text::Channels::new(&tokenizer, template)?,
+            None => text::Channels::default(),
         };
         Ok(Prompter { tokenizer, template, options, channels })
     }
@@ -73,7 +73,7 @@ impl Answer {
     /// The answer as a turn of the conversation.
     pub fn into_message(self) -> Message {
         let AnswerParts { content, reasoning, tool_calls, .. } = self.parts;
-        Message { reasoning, tool_calls, ..Message::new(Role::Assistant, content) }
+        Message { reasoning, tool_calls, ..Message::new(text::Role::Assistant, content) }
     }
 }
 
@@ -86,7 +86,7 @@ impl Session<'_> {
         let mut parts = AnswerParts::default();
         let mut failure = None;
         let failed = Cell::new(false);
-        let mut write = |events: Vec<AnswerEvent>| {
+        let mut write = |events: Vec<text::AnswerEvent>| {
             for event in events {
                 if let Err(error) = writer.write(&event, out) {
                     failed.set(true);

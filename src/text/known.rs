@@ -3,15 +3,15 @@
 use super::Tokenizer;
 
 impl Tokenizer {
-    /// `prompt` with the tokens of `known` where both begin with the same text. A model may write a
-    /// text in other tokens than the tokenizer; the next prompt, which repeats it, then goes on from
-    /// the model's own. Control tokens are the same only by their ids.
+    /// `prompt` with the tokens of `known` where both begin with the same text. A model may write
+    /// a text in other tokens than the tokenizer; the next prompt, which repeats it, then goes on
+    /// from the model's own. Control tokens are the same only by their ids.
     pub fn as_known(&self, prompt: Vec<u32>, known: &[u32]) -> Vec<u32> {
         // Tokens of both that spell the same.
         let (mut of_known, mut of_prompt) = (0, 0);
-        while let Some((more_known, more_prompt)) = self.same(&known[of_known..], &prompt[of_prompt..]) {
-            of_known += more_known;
-            of_prompt += more_prompt;
+        while let Some(more) = self.same(&known[of_known..], &prompt[of_prompt..]) {
+            of_known += more.0;
+            of_prompt += more.1;
         }
         if known[..of_known] == prompt[..of_prompt] {
             return prompt;

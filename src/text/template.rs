@@ -75,7 +75,8 @@ impl Message {
             fields.extend([("reasoning", reasoning.clone()), ("reasoning_content", reasoning)]);
         }
         if !self.tool_calls.is_empty() {
-            let calls = self.tool_calls.iter().map(|call| call.with_texts(&mut |text| mask(text, &[])));
+            let mut mask = |text: &str| mask(text, &[]);
+            let calls = self.tool_calls.iter().map(|call| call.with_texts(&mut mask));
             let calls = calls.collect::<Result<Vec<ToolCall>>>()?;
             fields.push(("tool_calls", Value::from(Serde(&calls))));
         }
@@ -171,7 +172,8 @@ impl ChatTemplate {
             true => Ok(text.to_owned()),
             false => guard.mask(text, kept),
         };
-        let messages = messages.iter().map(|message| message.value(&mut mask)).collect::<Result<Vec<Value>>>()?;
+        let messages = messages.iter().map(|message| message.value(&mut mask));
+        let messages = messages.collect::<Result<Vec<Value>>>()?;
         let variables = context! {
             messages => messages,
             add_generation_prompt => options.add_generation_prompt,

@@ -72,14 +72,15 @@ impl TinyModel {
         model
     }
 
-    /// A model that writes these tokens after the generation prompt, always: its layers add nothing,
-    /// its head gives each token the next. No token comes twice. Its template is a short one of
-    /// Gemma 4's form.
+    /// A model that writes these tokens after the generation prompt, always: its layers add
+    /// nothing, its head gives each token the next. No token comes twice. Its template is a short
+    /// one of Gemma 4's form.
     pub fn that_writes(answer: &[&str]) -> TinyModel {
         let mut model = TinyModel::new();
         model.tokenizer_config["chat_template"] = THINKING_TEMPLATE.into();
         let first_new = VOCAB;
-        let marks = ["<|think|>", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|\"|>"];
+        let calls = ["<|tool_call>", "<tool_call|>", "<|\"|>"];
+        let marks = [&["<|think|>", "<|channel>", "<channel|>"][..], &calls].concat();
         let is_new = |token: &&&str| {
             let known = [&marks[..], &["<turn|>"]].concat();
             !known.contains(token) && byte_of(token).is_none()
@@ -88,8 +89,10 @@ impl TinyModel {
         for (id, token) in (first_new..).zip(marks.iter().chain(&words)) {
             model.tokenizer["model"]["vocab"][token] = id.into();
             if marks.contains(token) {
-                let added = json!({ "id": id, "content": token, "single_word": false, "lstrip": false,
-                                    "rstrip": false, "normalized": false, "special": true });
+                let added = json!({
+                    "id": id, "content": token, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": true,
+                });
                 model.tokenizer["added_tokens"].as_array_mut().unwrap().push(added);
             }
         }
@@ -146,8 +149,8 @@ impl TinyModel {
     }
 }
 
-/// Thoughts are asked for in the system turn and cut from earlier answers, as E2B's and E4B's template
-/// does.
+/// Thoughts are asked for in the system turn and cut from earlier answers, as in E2B's and E4B's
+/// template.
 const THINKING_TEMPLATE: &str = "{{- bos_token -}}
 {%- if enable_thinking or messages[0].role == 'system' -%}
     {{- '<|turn>system\n' ~ ('<|think|>\n' if enable_thinking else '') -}}

@@ -96,7 +96,8 @@ async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopp
             let (content, thought) = pieces(&event);
             if !content.is_empty() || !thought.is_empty() {
                 // The listener posts a message, which cannot fail.
-                let _ = order.on_token.call2(&JsValue::NULL, &content.as_ref().into(), &thought.into());
+                let content = JsValue::from(content.as_ref());
+                let _ = order.on_token.call2(&JsValue::NULL, &content, &thought.into());
             }
             parts.add(event);
         }
@@ -120,7 +121,10 @@ fn pieces(event: &AnswerEvent) -> (Cow<'_, str>, &str) {
     match event {
         AnswerEvent::Content(text) => (text.into(), ""),
         AnswerEvent::Thought(text) => ("".into(), text),
-        AnswerEvent::Channel { name, text } if text.is_empty() => (format!("\n[{name}]\n").into(), ""),
+        AnswerEvent::Channel { name, text } if text.is_empty() => {
+            let line = format!("\n[{name}]\n");
+            (line.into(), "")
+        }
         AnswerEvent::Channel { text, .. } => (text.into(), ""),
         AnswerEvent::ToolCall(_) => ("".into(), ""),
         AnswerEvent::BrokenCall(call) => (call.text.as_str().into(), ""),

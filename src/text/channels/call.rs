@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use super::spellings::QUOTE;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Nested arrays and maps that are read; deeper ones are no sensible arguments.
 const DEEPEST: usize = 64;
@@ -12,7 +12,7 @@ const DEEPEST: usize = 64;
 /// A call of a tool.
 ///
 /// Its JSON is that of transformers' chat templates: `{"type": "function", "function": {"name": …,
-/// "arguments": {…}}}`. Arguments that are a string of JSON are read too, as OpenAI's clients send them.
+/// "arguments": {…}}}`. Arguments that are a string of JSON are read too: OpenAI's clients send it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Wire", try_from = "Wire")]
 pub struct ToolCall {
@@ -49,14 +49,16 @@ fn function() -> String {
 
 impl From<ToolCall> for Wire {
     fn from(call: ToolCall) -> Wire {
-        Wire { kind: function(), function: Function { name: call.name, arguments: Value::Object(call.arguments) } }
+        let arguments = Value::Object(call.arguments);
+        Wire { kind: function(), function: Function { name: call.name, arguments } }
     }
 }
 
 impl TryFrom<Wire> for ToolCall {
     type Error = String;
 
-    fn try_from(Wire { function: Function { name, arguments }, .. }: Wire) -> Result<ToolCall, String> {
+    fn try_from(wire: Wire) -> Result<ToolCall, String> {
+        let Function { name, arguments } = wire.function;
         let arguments = match arguments {
             Value::String(text) if text.trim().is_empty() => Value::Null,
             Value::String(text) => serde_json::from_str(&text)
@@ -94,25 +96,29 @@ impl ToolCall {
     }
 
     /// The same call with other texts.
-    pub(in crate::text) fn with_texts(&self, change: &mut dyn FnMut(&str) -> Result<String>) -> Result<ToolCall> {
-        fn map_of(
-            map: &Map<String, Value>,
-            change: &mut dyn FnMut(&str) -> Result<String>,
-        ) -> Result<Map<String, Value>> {
-            map.iter().map(|(key, item)| Ok((change(key)?, value_of(item, change)?))).collect()
-        }
-        fn value_of(value: &Value, change: &mut dyn FnMut(&str) -> Result<String>) -> Result<Value> {
-            Ok(match value {
-                Value::String(text) => Value::String(change(text)?),
-                Value::Array(items) => {
-                    Value::Array(items.iter().map(|item| value_of(item, change)).collect::<Result<_, Error>>()?)
-                }
-                Value::Object(map) => Value::Object(map_of(map, change)?),
-                other => other.clone(),
-            })
-        }
-        Ok(ToolCall { name: change(&self.name)?, arguments: map_of(&self.arguments, change)? })
+    pub(in crate::text) fn with_texts(&self, change: &mut Change<'_>) -> Result<ToolCall> {
+        let arguments = changed_map(&self.arguments, change)?;
+        Ok(ToolCall { name: change(&self.name)?, arguments })
     }
+}
+
+/// What a text becomes.
+type Change<'a> = dyn FnMut(&str) -> Result<String> + 'a;
+
+fn changed_map(map: &Map<String, Value>, change: &mut Change<'_>) -> Result<Map<String, Value>> {
+    map.iter().map(|(key, item)| Ok((change(key)?, changed(item, change)?))).collect()
+}
+
+fn changed(value: &Value, change: &mut Change<'_>) -> Result<Value> {
+    Ok(match value {
+        Value::String(text) => Value::String(change(text)?),
+        Value::Array(items) => {
+            let items = items.iter().map(|item| changed(item, change));
+            Value::Array(items.collect::<Result<_>>()?)
+        }
+        Value::Object(map) => Value::Object(changed_map(map, change)?),
+        other => other.clone(),
+    })
 }
 
 /// The text of a call as it grows.
@@ -140,7 +146,8 @@ impl CallText {
 
 /// Reads what a call's marks enclose: one call, or several without marks between. What cannot be
 /// read is given back from there on. `closed`: the end mark came.
-pub(super) fn read(CallText { text, quotes }: CallText, closed: bool) -> (Vec<ToolCall>, Option<BrokenCall>) {
+pub(super) fn read(call: CallText, closed: bool) -> (Vec<ToolCall>, Option<BrokenCall>) {
+    let CallText { text, quotes } = call;
     let mut calls = Vec::new();
     let mut cursor = Cursor { text: &text, at: 0, quotes: &quotes };
     loop {
@@ -148,7 +155,8 @@ pub(super) fn read(CallText { text, quotes }: CallText, closed: bool) -> (Vec<To
         match cursor.call() {
             Ok(call) => calls.push(call),
             Err(reason) => {
-                let reason = if closed { reason } else { format!("the answer leaves it unfinished: {reason}") };
+                let unfinished = if closed { "" } else { "the answer leaves it unfinished: " };
+                let reason = format!("{unfinished}{reason}");
                 return (calls, Some(BrokenCall { text: text[start..].to_owned(), reason }));
             }
         }
@@ -308,7 +316,7 @@ fn number(text: &str) -> Read<Value> {
     let number: Option<Number> = serde_json::from_str(text).ok();
     let is_integer = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     match number {
-        Some(number) if is_integer && number.is_f64() => Err(format!("{text} has more than 64 bits")),
+        Some(number) if number.is_f64() && is_integer => Err(format!("{text} exceeds 64 bits")),
         // serde_json's own reading of a fraction may be off in the last bit.
         Some(number) if number.is_f64() => {
             let exact = text.parse().ok().and_then(Number::from_f64);

@@ -33,8 +33,8 @@ pub enum AnswerEvent {
 
 /// The marks by which a model parts its answers; none for a model that does not.
 ///
-/// A mark is found by its id, whatever the file calls its type. One that the tokenizer does not read
-/// as a single token is found by its text too.
+/// A mark is found by its id, whatever the file calls its type. One that the tokenizer does not
+/// read as a single token is found by its text too.
 #[derive(Default)]
 pub struct Channels {
     by_id: Vec<(u32, Mark)>,
@@ -47,7 +47,8 @@ impl Channels {
     ///
     /// Errors: [`crate::Error::Tokenizer`] if the tokenizer cannot encode a mark.
     pub fn new(tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<Channels> {
-        let mut channels = Channels { turn: tokenizer.id_of(spellings::TURN), ..Channels::default() };
+        let turn = tokenizer.id_of(spellings::TURN);
+        let mut channels = Channels { turn, ..Channels::default() };
         for (spelling, mark) in SPELLINGS {
             let id = tokenizer.id_of(spelling);
             channels.by_id.extend(id.map(|id| (id, mark)));
@@ -59,11 +60,12 @@ impl Channels {
         Ok(channels)
     }
 
-    /// A parser for the answer to `prompt`. It begins where the prompt ends: within an open channel or
-    /// call, say.
+    /// A parser for the answer to `prompt`. It begins where the prompt ends: within an open channel
+    /// or call, say.
     pub fn parser<'a>(&'a self, tokenizer: &'a Tokenizer, prompt: &[u32]) -> AnswerParser<'a> {
         let stream = TextStream::new(tokenizer);
-        let mut parser = AnswerParser { channels: self, stream, held: String::new(), sorter: Sorter::default() };
+        let (held, sorter) = (String::new(), Sorter::default());
+        let mut parser = AnswerParser { channels: self, stream, held, sorter };
         if self.by_id.is_empty() && self.by_text.is_empty() {
             return parser;
         }
@@ -84,23 +86,28 @@ impl Channels {
 
     /// The first mark that `text` spells: its range and what it means.
     fn find(&self, text: &str) -> Option<(std::ops::Range<usize>, Mark)> {
-        let found =
-            |&(spelling, mark): &(&str, Mark)| text.find(spelling).map(|start| (start..start + spelling.len(), mark));
+        let found = |&(spelling, mark): &(&str, Mark)| {
+            let start = text.find(spelling)?;
+            Some((start..start + spelling.len(), mark))
+        };
         self.by_text.iter().filter_map(found).min_by_key(|(range, _)| range.start)
     }
 
     /// Bytes at the end of `text` that may be the beginning of a mark.
     fn begun(&self, text: &str) -> usize {
-        let begins = |spelling: &str| (1..spelling.len()).rev().find(|&len| text.ends_with(&spelling[..len]));
-        self.by_text.iter().filter_map(|(spelling, _)| begins(spelling)).max().unwrap_or(0)
+        let begins = |&(spelling, _): &(&str, Mark)| {
+            let mut lengths = (1..spelling.len()).rev();
+            lengths.find(|&len| text.ends_with(&spelling[..len]))
+        };
+        self.by_text.iter().filter_map(begins).max().unwrap_or(0)
     }
 }
 
 /// Parts one answer.
 ///
-/// Nothing but marks and these are left out: the line of a channel's name; whitespace at both ends of a
-/// channel's text; whitespace after a mark's end that no content precedes or none follows. Between two
-/// thoughts stands an empty line.
+/// Nothing but marks and these are left out: the line of a channel's name; whitespace at both ends
+/// of a channel's text; whitespace after a channel or call, unless content is on both sides.
+/// Between two thoughts stands an empty line.
 pub struct AnswerParser<'a> {
     channels: &'a Channels,
     stream: TextStream<'a>,

@@ -69,7 +69,10 @@ impl Sorter {
     pub(super) fn mark(&mut self, mark: Mark, spelling: &str) {
         match (&mut self.state, mark) {
             (State::Call(call), Mark::Quote) => call.quote(spelling),
-            (State::Call(call), mark) if call.in_string() && mark != Mark::CallClose => call.push(spelling),
+            (State::Call(call), mark) if call.in_string() && mark != Mark::CallClose => {
+                // A string may hold what is a mark elsewhere.
+                call.push(spelling);
+            }
             (State::Call(call), Mark::ChannelClose | Mark::Silent) => call.push(spelling),
             (_, Mark::ChannelOpen) => self.enter(State::Name(String::new()), false),
             (_, Mark::CallOpen) => self.enter(State::Call(CallText::default()), false),
