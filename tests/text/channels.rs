@@ -1,10 +1,8 @@
 //! Answers parted into content, thoughts and tool calls.
 
 use crate::fixtures::{assets, small_vocabulary};
-use gemma4_wgpu::text::{
-    AnswerEvent, AnswerParts, Channels, ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer, ToolCall,
-    Vocabulary,
-};
+use gemma4_wgpu::text::{AnswerEvent, AnswerParts, Channels, ToolCall};
+use gemma4_wgpu::text::{ChatTemplate, Message, RenderOptions, Role, Tokenizer, Vocabulary};
 use serde_json::{Value, json};
 
 const CHANNEL_OPEN: &str = "<|channel>";
@@ -12,12 +10,21 @@ const CHANNEL_CLOSE: &str = "<channel|>";
 pub const CALL_OPEN: &str = "<|tool_call>";
 pub const CALL_CLOSE: &str = "<tool_call|>";
 pub const QUOTE: &str = "<|\"|>";
-const RESPONSE_OPEN: &str = "<|tool_response>";
-const RESPONSE_CLOSE: &str = "<tool_response|>";
+const RESPONSE: &str = "<|tool_response>";
+const RESPONSE_END: &str = "<tool_response|>";
+const THINK: &str = "<|think|>";
 
 /// What the small vocabulary lacks of Gemma 4's marks.
-pub const ADDED: [&str; 8] =
-    [CHANNEL_OPEN, CHANNEL_CLOSE, CALL_OPEN, CALL_CLOSE, QUOTE, RESPONSE_OPEN, RESPONSE_CLOSE, "<|think|>"];
+pub const ADDED: [&str; 8] = [
+    CHANNEL_OPEN, // these are in the order of channels_random's stand-ins
+    CHANNEL_CLOSE,
+    CALL_OPEN,
+    CALL_CLOSE,
+    QUOTE,
+    RESPONSE,
+    RESPONSE_END,
+    THINK,
+];
 
 /// A template that spells all marks.
 const TEMPLATE: &str = "{# <|channel> <channel|> <|tool_call> <tool_call|> <|\"|> \
@@ -178,8 +185,8 @@ fn assert_calls(answer: &str, expected: &[ToolCall]) {
 
 #[test]
 fn calls_are_read_in_their_order() {
-    let weather = r#"<|tool_call>call:weather{city:<|"|>Paris, {FR} "x" é<|"|>,days:3}<tool_call|>"#;
-    let expected = call("weather", json!({"city": "Paris, {FR} \"x\" é", "days": 3}));
+    let weather = r#"<|tool_call>call:sky{city:<|"|>Paris, {FR} "x" é<|"|>,days:3}<tool_call|>"#;
+    let expected = call("sky", json!({"city": "Paris, {FR} \"x\" é", "days": 3}));
     assert_calls(weather, std::slice::from_ref(&expected));
     let second = r#"call:a.b-c{x:[1,-2.5,1e3,true,false,null,None,[],{}],y:{z:{w:<|"|><|"|>}}}"#;
     let items = json!([1, -2.5, 1000.0, true, false, null, null, [], {}]);
@@ -269,8 +276,8 @@ fn broken_calls_come_back_with_a_reason() {
 #[test]
 fn messages_carry_thoughts_and_calls_to_the_template() {
     let source = "{{ messages | tojson }}";
-    let assets =
-        TextAssets { chat_template: Some(source.into()), ..assets(Vocabulary::Gguf(small_vocabulary("gemma4"))) };
+    let mut assets = assets(Vocabulary::Gguf(small_vocabulary("gemma4")));
+    assets.chat_template = Some(source.into());
     let template = ChatTemplate::new(&assets, &Tokenizer::new(&assets).unwrap()).unwrap();
     let text = r#"[{"role": "user", "content": "a"},
         {"role": "assistant", "content": "b", "reasoning_content": "c <turn|>", "tool_calls": [

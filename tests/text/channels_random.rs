@@ -4,17 +4,31 @@ use crate::{
     channels::{ADDED, CALL_CLOSE, CALL_OPEN, CONTROL, Model, PROMPT, QUOTE, USER_DEFINED},
     fixtures::{assets, small_vocabulary},
 };
-use gemma4_wgpu::text::{AnswerEvent, Channels, ChatTemplate, TextStream, Tokenizer, ToolCall, Vocabulary};
+use gemma4_wgpu::text::{AnswerEvent, Channels, ChatTemplate, TextStream, Tokenizer};
+use gemma4_wgpu::text::{ToolCall, Vocabulary};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
+/// What stands for the marks in a whole text: [`ADDED`], then `<|turn>` and `<turn|>`.
+const MARKS: [char; 10] = [
+    '\u{e000}', // <|channel>
+    '\u{e001}', // <channel|>
+    '\u{e002}', // <|tool_call>
+    '\u{e003}', // <tool_call|>
+    '\u{e004}', // <|"|>
+    '\u{e005}', // <|tool_response>
+    '\u{e006}', // <tool_response|>
+    '\u{e007}', // <|think|>
+    '\u{e008}', // <|turn>
+    '\u{e009}', // <turn|>
+];
+
+/// Those that end what is open.
+const ENDS: [char; 6] = [MARKS[0], MARKS[2], MARKS[5], MARKS[6], MARKS[8], MARKS[9]];
+
 /// The parts of an answer without well-formed calls, found from its whole text at once. Marks are
-/// characters of a private area there, in the order of [`ADDED`]; then `<|turn>` and `<turn|>`.
+/// [`MARKS`] there.
 fn parted_at_once(answer: &str) -> (String, Vec<String>, Vec<String>) {
-    const MARKS: [char; 10] = [
-        '\u{e000}', '\u{e001}', '\u{e002}', '\u{e003}', '\u{e004}', '\u{e005}', '\u{e006}', '\u{e007}', '\u{e008}',
-        '\u{e009}',
-    ];
     let spelled = |text: &str| {
         let spell = |c: char| match MARKS.iter().position(|mark| *mark == c) {
             Some(8) => "<|turn>".to_owned(),
@@ -30,7 +44,7 @@ fn parted_at_once(answer: &str) -> (String, Vec<String>, Vec<String>) {
         let inner = &rest[mark.len_utf8()..];
         let text_end = |text: &str, ends: &[char]| text.find(ends).unwrap_or(text.len());
         if mark == MARKS[0] {
-            let end = text_end(inner, &[MARKS[0], MARKS[1], MARKS[2], MARKS[5], MARKS[6], MARKS[8], MARKS[9]]);
+            let end = text_end(inner, &[&ENDS[..], &[MARKS[1]]].concat());
             let body = inner[..end].replace(|c| MARKS.contains(&c), "");
             let is_cut = end == inner.len() && "thought".starts_with(&body);
             thoughts.push(if is_cut { String::new() } else { channel_text(&body) });
@@ -39,7 +53,7 @@ fn parted_at_once(answer: &str) -> (String, Vec<String>, Vec<String>) {
         } else if mark == MARKS[2] {
             let ends = |(at, c): &(usize, char)| {
                 let is_string = inner[..*at].matches(MARKS[4]).count() % 2 == 1;
-                *c == MARKS[3] || (!is_string && [0, 2, 5, 6, 8, 9].iter().any(|&index| MARKS[index] == *c))
+                *c == MARKS[3] || (!is_string && ENDS.contains(c))
             };
             let end = inner.char_indices().find(ends).map_or(inner.len(), |(at, _)| at);
             calls.push(spelled(&inner[..end]));
@@ -55,7 +69,8 @@ fn parted_at_once(answer: &str) -> (String, Vec<String>, Vec<String>) {
 /// A channel's text, with its name before it unless that is `thought`.
 fn channel_text(body: &str) -> String {
     let (line, text) = body.split_once('\n').unwrap_or((body, ""));
-    let is_name = line.len() <= 32 && line.trim_end().chars().all(|c| c.is_alphanumeric() || "_-".contains(c));
+    let is_plain = |c: char| c.is_alphanumeric() || "_-".contains(c);
+    let is_name = line.len() <= 32 && line.trim_end().chars().all(is_plain);
     match line.trim_end() {
         _ if !is_name => body.to_owned(),
         "thought" => text.to_owned(),
@@ -73,7 +88,10 @@ fn written(value: &Value) -> String {
     let pair = |(key, value): (&String, &Value)| format!("{key}:{}", written(value));
     match value {
         Value::String(text) => format!("{QUOTE}{text}{QUOTE}"),
-        Value::Array(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(",")),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(written).collect();
+            format!("[{}]", items.join(","))
+        }
         Value::Object(map) => format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(",")),
         plain => plain.to_string(),
     }
@@ -91,7 +109,7 @@ fn arguments() -> impl Strategy<Value = Map<String, Value>> {
     let value = leaf.prop_recursive(3, 16, 4, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(key, inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map(key, inner, 0..4).prop_map(Value::from_iter),
         ]
     });
     prop::collection::btree_map(key, value, 0..4).prop_map(|map| map.into_iter().collect())
@@ -100,7 +118,9 @@ fn arguments() -> impl Strategy<Value = Map<String, Value>> {
 proptest! {
     /// No token of any sequence is lost, and each lands where the whole text says.
     #[test]
-    fn any_tokens_are_parted_as_their_whole_text(picks in prop::collection::vec((0usize..24, 0u32..256), 0..50)) {
+    fn any_tokens_are_parted_as_their_whole_text(
+        picks in prop::collection::vec((0usize..24, 0u32..256), 0..50),
+    ) {
         let model = Model::new(Some(CONTROL));
         let texts = ["thought", "\n", "the", " ", "a{b:", "}", "é", "hat"];
         let (mut ids, mut whole) = (Vec::new(), Vec::<u8>::new());
@@ -109,7 +129,7 @@ proptest! {
                 0..10 => {
                     let mark = ADDED.iter().chain(&["<|turn>", "<turn|>"]).nth(kind).unwrap();
                     ids.push(model.tokenizer.id_of(mark).unwrap());
-                    whole.extend(char::from_u32(0xe000 + kind as u32).unwrap().to_string().as_bytes());
+                    whole.extend(MARKS[kind].to_string().as_bytes());
                 }
                 10..18 => {
                     ids.extend(model.tokenizer.encode(texts[kind - 10], false).unwrap());
@@ -122,18 +142,22 @@ proptest! {
             }
         }
         let whole = String::from_utf8_lossy(&whole).into_owned();
-        // Bytes may spell a stand-in or another name of a channel by chance; then the model is no judge.
-        prop_assume!(whole.matches(|c| ('\u{e000}'..='\u{e009}').contains(&c)).count() == ids.iter().filter(|id| {
-            model.tokenizer.token(**id).is_some_and(|token| ADDED.contains(&token.as_str()) || token.contains("turn"))
-        }).count());
+        // Bytes may spell a stand-in by chance; then the whole text is no judge.
+        let is_mark = |id: &&u32| {
+            let token = model.tokenizer.token(**id).unwrap_or_default();
+            ADDED.contains(&token.as_str()) || token.contains("turn|") || token.contains("|turn")
+        };
+        let marks = ids.iter().filter(is_mark).count();
+        prop_assume!(whole.chars().filter(|c| MARKS.contains(c)).count() == marks);
         let parts = model.parts_of(PROMPT, &ids);
         let (content, thoughts, calls) = parted_at_once(&whole);
         prop_assert_eq!(solid(&parts.content), solid(&content));
         let broken: Vec<String> = parts.broken_calls.iter().map(|call| call.text.clone()).collect();
         prop_assert_eq!(broken, calls);
         // Channels of other names count as thoughts of the same text here.
-        let named = parts.channels.iter().map(|(name, text)| format!("{name}{text}")).collect::<String>();
-        let mut all: Vec<char> = (solid(&parts.reasoning.unwrap_or_default()) + &solid(&named)).chars().collect();
+        let named = parts.channels.iter().map(|(name, text)| format!("{name}{text}"));
+        let named: String = named.chain(parts.reasoning.clone()).collect();
+        let mut all: Vec<char> = solid(&named).chars().collect();
         let mut expected: Vec<char> = solid(&thoughts.concat()).chars().collect();
         // Thoughts and named channels are in an order of their own.
         all.sort_unstable();
@@ -146,7 +170,8 @@ proptest! {
         let text = format!("call:f{}", written(&Value::Object(arguments.clone())));
         for model in [Model::new(Some(USER_DEFINED)), Model::new(None)] {
             let parts = model.parts(PROMPT, &format!("{CALL_OPEN}{text}{CALL_CLOSE}"));
-            prop_assert_eq!(&parts.tool_calls, &[ToolCall { name: "f".into(), arguments: arguments.clone() }]);
+            let expected = ToolCall { name: "f".into(), arguments: arguments.clone() };
+            prop_assert_eq!(&parts.tool_calls, &[expected]);
         }
         // Cut off anywhere it is given back.
         let cut = text.char_indices().map(|(at, _)| at).nth(cut).unwrap_or(text.len());
@@ -162,9 +187,14 @@ proptest! {
         let mut assets = assets(Vocabulary::Gguf(small_vocabulary("gpt2")));
         assets.chat_template = Some("{{ messages[0].content }}".into());
         let tokenizer = Tokenizer::new(&assets).unwrap();
-        let channels = Channels::new(&tokenizer, &ChatTemplate::new(&assets, &tokenizer).unwrap()).unwrap();
-        let (mut parser, mut stream) = (channels.parser(&tokenizer, &[]), TextStream::new(&tokenizer));
-        let content = |text: String| if text.is_empty() { vec![] } else { vec![AnswerEvent::Content(text)] };
+        let template = ChatTemplate::new(&assets, &tokenizer).unwrap();
+        let channels = Channels::new(&tokenizer, &template).unwrap();
+        let mut parser = channels.parser(&tokenizer, &[]);
+        let mut stream = TextStream::new(&tokenizer);
+        let content = |text: String| match text.as_str() {
+            "" => vec![],
+            _ => vec![AnswerEvent::Content(text)],
+        };
         for id in ids {
             if !tokenizer.token(id).is_some_and(|token| token.contains("turn")) {
                 prop_assert_eq!(parser.push(id), content(stream.push(id)));
