@@ -14,7 +14,8 @@ use crate::{
     text::{Message, Role},
 };
 
-const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer";
+const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, \
+                    Ctrl-C stops an answer, // begins a prompt with a slash";
 
 /// Reads prompts and streams answers until the user leaves. `opening` holds the system message, if
 /// there is one.
@@ -46,13 +47,23 @@ pub fn run(session: &mut Session<'_>, opening: Vec<Message>, output: &Output, qu
                 conversation.clone_from(&opening);
                 session.generator.reset();
             }
-            command if command.starts_with('/') => eprintln!("{command}: no such command; {HELP}"),
-            prompt => {
+            typed => {
                 // A full history only costs the arrow keys.
-                let _ = editor.add_history_entry(prompt);
-                interrupted = turn(session, &mut conversation, prompt, output)?;
+                let _ = editor.add_history_entry(typed);
+                match prompt_of(typed) {
+                    Some(prompt) => interrupted = turn(session, &mut conversation, prompt, output)?,
+                    None => eprintln!("{typed}: no such command; {HELP}"),
+                }
             }
         }
+    }
+}
+
+/// The prompt of a line that is no known command. A slash begins commands; two stand for one.
+fn prompt_of(typed: &str) -> Option<&str> {
+    match typed.strip_prefix('/') {
+        Some(rest) => rest.starts_with('/').then_some(rest),
+        None => Some(typed),
     }
 }
 
@@ -69,7 +80,7 @@ fn turn(
         Ok(answer) => {
             output.after(&answer, session);
             let interrupted = answer.interrupted();
-            conversation.push(Message::new(Role::Assistant, answer.text));
+            conversation.push(answer.into_message());
             Ok(interrupted)
         }
         Err(Exit::Failed(error @ (Error::Input(_) | Error::Template(_) | Error::Tokenizer(_)))) => {
@@ -83,6 +94,14 @@ fn turn(
 
 fn answer(session: &mut Session<'_>, conversation: &[Message]) -> Result<Answer, Exit> {
     let tokens = session.prompter.tokens(conversation)?;
+    let tokens = session.prompter.tokenizer.as_known(tokens, session.generator.held());
+    let room = session.generator.backend().info().context_length;
+    if tokens.len() > room && conversation.iter().any(|message| message.role == Role::Assistant) {
+        let count = tokens.len();
+        let full = format!("the conversation has {count} tokens, but the context holds {room}");
+        let reason = format!("{full}; /clear empties it");
+        return Err(Error::Input(reason).into());
+    }
     let mut stdout = io::stdout().lock();
     let answer = session.answer(&tokens, &mut stdout)?;
     writeln!(stdout).map_err(Exit::from_stdout)?;

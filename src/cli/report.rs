@@ -6,12 +6,23 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use super::session::{Answer, Session};
-use crate::generate::FinishReason;
+use crate::{
+    generate::FinishReason,
+    text::{BrokenCall, ToolCall},
+};
 
 /// An answer with its figures. Times are in seconds, rates in tokens per second.
 #[derive(Serialize)]
 pub struct Report<'a> {
     text: &'a str,
+    /// The model's thoughts; null without any.
+    reasoning: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tool_calls: &'a [ToolCall],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    broken_tool_calls: &'a [BrokenCall],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    channels: Vec<Channel<'a>>,
     tokens: &'a [u32],
     finish_reason: FinishReason,
     seed: Option<u64>,
@@ -30,8 +41,19 @@ pub struct Report<'a> {
     peak_device_bytes: u64,
 }
 
+/// Text of a channel that holds neither thoughts nor the answer.
+#[derive(Serialize)]
+struct Channel<'a> {
+    name: &'a str,
+    text: &'a str,
+}
+
 /// What is told on stderr after an answer.
 pub struct Output {
+    /// Whether the answer is one of a chat.
+    pub chat: bool,
+    /// Whether the user never sees the answer's thoughts.
+    pub hides_thoughts: bool,
     /// The figures.
     pub stats: bool,
     /// How long loading took.
@@ -39,11 +61,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// Tells of a full context, and the figures if they are wanted.
+    /// Tells of a full context and of an answer that is nothing but thoughts; the figures if they
+    /// are wanted.
     pub fn after(&self, answer: &Answer, session: &Session<'_>) {
         let report = self.report(answer, session);
         if report.finish_reason == FinishReason::ContextFull {
-            eprintln!("warning: the context of {} tokens is full; --ctx sets its length", report.context_length);
+            let clear = if self.chat { "/clear empties it, " } else { "" };
+            eprintln!(
+                "warning: the context of {} tokens is full, so the answer ends here; \
+                 {clear}--ctx sets its length",
+                report.context_length
+            );
+        }
+        if self.hides_thoughts && report.text.is_empty() && report.reasoning.is_some() {
+            eprintln!("warning: the answer is nothing but thoughts, which --thinking shows");
         }
         if self.stats {
             eprintln!("{report}");
@@ -54,8 +85,14 @@ impl Output {
     pub fn report<'a>(&self, answer: &'a Answer, session: &Session<'_>) -> Report<'a> {
         let info = session.generator.backend().info();
         let stats = &answer.generation.stats;
+        let channels = answer.parts.channels.iter();
+        let channels = channels.map(|(name, text)| Channel { name, text }).collect();
         Report {
-            text: &answer.text,
+            text: &answer.parts.content,
+            reasoning: answer.parts.reasoning.as_deref(),
+            tool_calls: &answer.parts.tool_calls,
+            broken_tool_calls: &answer.parts.broken_calls,
+            channels,
             tokens: &answer.generation.tokens,
             finish_reason: answer.generation.finish_reason,
             seed: answer.generation.seed,

@@ -9,7 +9,9 @@ use std::{
 use clap::Args;
 
 use super::{
-    Exit, chat, interrupt,
+    Exit,
+    answer::Thoughts,
+    chat, interrupt,
     model::ModelArgs,
     report::Output,
     session::{Prompter, Session},
@@ -42,7 +44,8 @@ pub struct RunArgs {
     /// Continue the prompt as it is, without the chat template
     #[arg(long)]
     raw_prompt: bool,
-    /// Let the model think before it answers
+    /// Let the model think before it answers, and show its thoughts: dimmed in a terminal, else
+    /// between the lines "Thinking..." and "...done thinking."
     #[arg(long, conflicts_with = "raw_prompt")]
     thinking: bool,
     /// Read control tokens that prompt and system message spell, such as <|turn>, as control tokens
@@ -135,8 +138,10 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
         sampling,
         eos_ids: &assets.eos_ids,
         max_new_tokens: args.max_new_tokens,
+        thoughts: Thoughts::for_stdout(args.thinking),
     };
-    let output = Output { stats: args.stats, load_time };
+    let hides_thoughts = !args.thinking && !args.json;
+    let output = Output { chat: tokens.is_none(), hides_thoughts, stats: args.stats, load_time };
     match tokens {
         Some(tokens) if args.json => answer_json(&mut session, &tokens, &output),
         Some(tokens) => answer_once(&mut session, &tokens, &output),

@@ -2,12 +2,16 @@
 
 use std::{cell::Cell, io::Write, num::NonZeroUsize};
 
-use super::{Exit, interrupt::Work};
+use super::{
+    Exit,
+    answer::{AnswerWriter, Thoughts},
+    interrupt::Work,
+};
 use crate::{
     Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
-    text::{ChatTemplate, Message, RenderOptions, TextAssets, TextStream, Tokenizer},
+    text::{self, AnswerParts, ChatTemplate, Message, RenderOptions, TextAssets, Tokenizer},
 };
 
 /// Turns prompts into tokens the way the checkpoint wants it.
@@ -16,6 +20,8 @@ pub struct Prompter {
     /// `None` for raw prompts.
     template: Option<ChatTemplate>,
     options: RenderOptions,
+    /// None for raw prompts, whose answers are text.
+    channels: text::Channels,
 }
 
 impl Prompter {
@@ -23,7 +29,11 @@ impl Prompter {
     pub fn new(assets: &TextAssets, raw: bool, options: RenderOptions) -> Result<Prompter> {
         let tokenizer = Tokenizer::new(assets)?;
         let template = if raw { None } else { Some(ChatTemplate::new(assets, &tokenizer)?) };
-        Ok(Prompter { tokenizer, template, options })
+        let channels = match &template {
+            Some(template) => text::Channels::new(&tokenizer, template)?,
+            None => text::Channels::default(),
+        };
+        Ok(Prompter { tokenizer, template, options, channels })
     }
 
     /// Tokens of a conversation that waits for the model's answer; of its last message alone if
@@ -44,11 +54,13 @@ pub struct Session<'m> {
     pub sampling: SamplingParams,
     pub eos_ids: &'m [u32],
     pub max_new_tokens: Option<NonZeroUsize>,
+    /// How they are shown.
+    pub thoughts: Thoughts,
 }
 
 /// What the model said.
 pub struct Answer {
-    pub text: String,
+    pub parts: AnswerParts,
     pub generation: Generation,
 }
 
@@ -57,21 +69,30 @@ impl Answer {
     pub fn interrupted(&self) -> bool {
         self.generation.finish_reason == FinishReason::Cancelled
     }
+
+    /// The answer as a turn of the conversation.
+    pub fn into_message(self) -> Message {
+        let AnswerParts { content, reasoning, tool_calls, .. } = self.parts;
+        Message { reasoning, tool_calls, ..Message::new(text::Role::Assistant, content) }
+    }
 }
 
 impl Session<'_> {
     /// Answers the prompt and writes the text to `out` as it comes. Ctrl-C ends the answer.
     pub fn answer(&mut self, prompt: &[u32], out: &mut dyn Write) -> Result<Answer, Exit> {
         let work = Work::begin();
-        let mut stream = TextStream::new(&self.prompter.tokenizer);
-        let mut text = String::new();
+        let mut parser = self.prompter.channels.parser(&self.prompter.tokenizer, prompt);
+        let mut writer = AnswerWriter::new(self.thoughts);
+        let mut parts = AnswerParts::default();
         let mut failure = None;
         let failed = Cell::new(false);
-        let mut write = |piece: String| {
-            text += &piece;
-            if let Err(error) = out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
-                failed.set(true);
-                failure.get_or_insert(Exit::from_stdout(error));
+        let mut write = |events: Vec<text::AnswerEvent>| {
+            for event in events {
+                if let Err(error) = writer.write(&event, out) {
+                    failed.set(true);
+                    failure.get_or_insert(Exit::from_stdout(error));
+                }
+                parts.add(event);
             }
         };
         let request = Request {
@@ -81,12 +102,12 @@ impl Session<'_> {
             eos_ids: self.eos_ids,
             cancelled: &|| failed.get() || work.stopped(),
         };
-        let mut on_token = |token| write(stream.push(token));
+        let mut on_token = |token| write(parser.push(token));
         let generation = pollster::block_on(self.generator.generate(&request, &mut on_token))?;
-        write(stream.flush());
+        write(parser.finish());
         match failure {
             Some(exit) => Err(exit),
-            None => Ok(Answer { text, generation }),
+            None => Ok(Answer { parts, generation }),
         }
     }
 }

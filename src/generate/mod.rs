@@ -105,6 +105,11 @@ impl<'b> Generator<'b> {
         self.backend
     }
 
+    /// Tokens whose keys and values are there: a prompt that begins with them runs only its rest.
+    pub fn held(&self) -> &[u32] {
+        &self.held
+    }
+
     /// Forgets the conversation.
     pub fn reset(&mut self) {
         if let Some(sequence) = self.sequence.take() {

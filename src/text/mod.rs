@@ -1,7 +1,9 @@
 //! Text to tokens and back: tokenizer, chat template, streaming decoder. Knows nothing of models.
 
+mod channels;
 mod gguf_vocabulary;
 mod jinja;
+mod known;
 mod marks;
 mod pieces;
 mod stream;
@@ -9,6 +11,7 @@ mod template;
 mod tokenizer;
 mod tokenizer_json;
 
+pub use channels::{AnswerEvent, AnswerParser, AnswerParts, BrokenCall, Channels, ToolCall};
 pub use marks::RenderedPrompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, RenderOptions, Role};

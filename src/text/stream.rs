@@ -38,10 +38,20 @@ impl<'a> TextStream<'a> {
 
     /// Ends the text: a character left incomplete gives one U+FFFD, otherwise nothing is left.
     pub fn flush(&mut self) -> String {
+        self.first = true;
+        self.cut()
+    }
+
+    /// Ends a character that is incomplete, as [`TextStream::flush`] does, but not the text.
+    pub(super) fn cut(&mut self) -> String {
         let rest = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
-        self.first = true;
         rest
+    }
+
+    /// How the vocabulary spells token `id`; nothing for an unknown one.
+    pub(super) fn spelling(&self, id: u32) -> String {
+        self.tokenizer.token(id).unwrap_or_default()
     }
 
     /// Moves everything out of `pending` except the beginning of a character that may still be completed.

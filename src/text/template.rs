@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use minijinja::{Environment, Value, context};
+use minijinja::{Environment, Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    TextAssets, Tokenizer, jinja,
+    TextAssets, Tokenizer, ToolCall, jinja,
     marks::{ControlMarks, Guard, RenderedPrompt},
 };
 use crate::{Error, Result};
@@ -37,13 +37,50 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Role,
+    /// Without thoughts and calls.
+    #[serde(default)]
     pub content: String,
+    /// What the model thought before it wrote `content`. Templates decide what of it goes back.
+    #[serde(default, alias = "reasoning_content", skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// What the model asked for, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
 impl Message {
     /// A message of `role`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: content.into() }
+        Message { role, content: content.into(), reasoning: None, tool_calls: Vec::new() }
+    }
+
+    /// All texts that a template could write.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let calls = self.tool_calls.iter().flat_map(ToolCall::texts);
+        [self.content.as_str()].into_iter().chain(self.reasoning.as_deref()).chain(calls)
+    }
+
+    /// The message as templates of transformers read it. `mask` gets every text, and which control
+    /// tokens of it are the template's concern.
+    fn value(&self, mask: &mut dyn FnMut(&str, &[&str]) -> Result<String>) -> Result<Value> {
+        let kept: &[&str] = match self.role {
+            Role::Assistant => &CHANNEL_MARKS,
+            Role::System | Role::User => &[],
+        };
+        let content = Value::from(mask(&self.content, kept)?);
+        let mut fields = vec![("role", Value::from(self.role.name())), ("content", content)];
+        if let Some(reasoning) = &self.reasoning {
+            // Templates know one of the two names.
+            let reasoning = Value::from(mask(reasoning, &[])?);
+            fields.extend([("reasoning", reasoning.clone()), ("reasoning_content", reasoning)]);
+        }
+        if !self.tool_calls.is_empty() {
+            let mut mask = |text: &str| mask(text, &[]);
+            let calls = self.tool_calls.iter().map(|call| call.with_texts(&mut mask));
+            let calls = calls.collect::<Result<Vec<ToolCall>>>()?;
+            fields.push(("tool_calls", Value::from(Serde(&calls))));
+        }
+        Ok(Value::from_pairs(fields))
     }
 }
 
@@ -111,6 +148,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { environment, source, marks: tokenizer.control_marks()?, bos_token, eos_token })
     }
 
+    /// Whether the template's source has `text` in it.
+    pub(super) fn spells(&self, text: &str) -> bool {
+        self.source.contains(text)
+    }
+
     /// The text of the prompt for a conversation, with control tokens spelled out.
     ///
     /// Errors: [`Error::Template`] with what the template raised or where it failed.
@@ -124,20 +166,14 @@ impl ChatTemplate {
     ///
     /// Errors: [`Error::Template`] with what the template raised or where it failed.
     pub fn prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<RenderedPrompt> {
-        let contents = messages.iter().map(|message| message.content.as_str());
-        let mut guard = Guard::new(&self.marks, contents.chain([self.source.as_str()]));
-        let as_value = |message: &Message| {
-            let kept: &[&str] = match message.role {
-                Role::Assistant => &CHANNEL_MARKS,
-                Role::System | Role::User => &[],
-            };
-            let content = match options.parse_special {
-                true => message.content.clone(),
-                false => guard.mask(&message.content, kept)?,
-            };
-            Ok(context! { role => message.role.name(), content => content })
+        let texts = messages.iter().flat_map(Message::texts);
+        let mut guard = Guard::new(&self.marks, texts.chain([self.source.as_str()]));
+        let mut mask = |text: &str, kept: &[&str]| match options.parse_special {
+            true => Ok(text.to_owned()),
+            false => guard.mask(text, kept),
         };
-        let messages = messages.iter().map(as_value).collect::<Result<Vec<Value>>>()?;
+        let messages = messages.iter().map(|message| message.value(&mut mask));
+        let messages = messages.collect::<Result<Vec<Value>>>()?;
         let variables = context! {
             messages => messages,
             add_generation_prompt => options.add_generation_prompt,

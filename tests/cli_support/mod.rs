@@ -72,6 +72,58 @@ impl TinyModel {
         model
     }
 
+    /// A model that writes these tokens after the generation prompt, always: its layers add
+    /// nothing, its head gives each token the next. No token comes twice. Its template is a short
+    /// one of Gemma 4's form.
+    pub fn that_writes(answer: &[&str]) -> TinyModel {
+        let mut model = TinyModel::new();
+        model.tokenizer_config["chat_template"] = THINKING_TEMPLATE.into();
+        let first_new = VOCAB;
+        let calls = ["<|tool_call>", "<tool_call|>", "<|\"|>"];
+        let marks = [&["<|think|>", "<|channel>", "<channel|>"][..], &calls].concat();
+        let is_new = |token: &&&str| {
+            let known = [&marks[..], &["<turn|>"]].concat();
+            !known.contains(token) && byte_of(token).is_none()
+        };
+        let words: Vec<&str> = answer.iter().filter(is_new).copied().collect();
+        for (id, token) in (first_new..).zip(marks.iter().chain(&words)) {
+            model.tokenizer["model"]["vocab"][token] = id.into();
+            if marks.contains(token) {
+                let added = json!({
+                    "id": id, "content": token, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": true,
+                });
+                model.tokenizer["added_tokens"].as_array_mut().unwrap().push(added);
+            }
+        }
+        let vocab = first_new + marks.len() + words.len();
+        model.config["vocab_size"] = vocab.into();
+        model.config["tie_word_embeddings"] = false.into();
+        let id_of = |token: &&str| match byte_of(token) {
+            Some(byte) => 8 + usize::from(byte),
+            None => model.tokenizer["model"]["vocab"][*token].as_u64().unwrap() as usize,
+        };
+        let chain: Vec<usize> = ["\n"].iter().chain(answer).map(id_of).collect();
+        assert!(chain.len() <= HIDDEN, "each token but the last has a direction of its own");
+        let (mut embedding, mut head) = (vec![0.0; vocab * HIDDEN], vec![0.0; vocab * HIDDEN]);
+        embedding.chunks_mut(HIDDEN).for_each(|row| row[HIDDEN - 1] = 1.0);
+        for (direction, pair) in chain.windows(2).enumerate() {
+            embedding[pair[0] * HIDDEN..][..HIDDEN].fill(0.0);
+            embedding[pair[0] * HIDDEN + direction] = 1.0;
+            head[pair[1] * HIDDEN + direction] = 1.0;
+        }
+        for (name, (_, values)) in &mut model.tensors {
+            match name.rsplit_once("layers.").map_or(name.as_str(), |(_, tensor)| &tensor[2..]) {
+                "self_attn.o_proj.weight" | "mlp.down_proj.weight" => values.fill(0.0),
+                "layer_scalar" | "model.norm.weight" => values.fill(1.0),
+                _ => {}
+            }
+        }
+        model.tensors.insert("model.embed_tokens.weight".into(), (vec![vocab, HIDDEN], embedding));
+        model.tensors.insert("lm_head.weight".into(), (vec![vocab, HIDDEN], head));
+        model
+    }
+
     /// Writes the checkpoint to a new directory.
     pub fn write(&self) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -94,6 +146,31 @@ impl TinyModel {
             .iter()
             .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes).unwrap()));
         safetensors::serialize(views, None).unwrap()
+    }
+}
+
+/// Thoughts are asked for in the system turn and cut from earlier answers, as in E2B's and E4B's
+/// template.
+const THINKING_TEMPLATE: &str = "{{- bos_token -}}
+{%- if enable_thinking or messages[0].role == 'system' -%}
+    {{- '<|turn>system\n' ~ ('<|think|>\n' if enable_thinking else '') -}}
+    {{- (messages[0].content if messages[0].role == 'system' else '') ~ '<turn|>\n' -}}
+{%- endif -%}
+{%- for m in messages if m.role != 'system' -%}
+    {%- set ns = namespace(text='') -%}
+    {%- for part in m.content.split('<channel|>') -%}
+        {%- set ns.text = ns.text ~ part.split('<|channel>')[0] -%}
+    {%- endfor -%}
+    {{- '<|turn>' ~ ('model' if m.role == 'assistant' else m.role) ~ '\n' -}}
+    {{- ns.text | trim ~ '<turn|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|turn>model\n' -}}{%- endif -%}";
+
+/// The byte of a token of one byte.
+fn byte_of(token: &str) -> Option<u8> {
+    match token.as_bytes() {
+        [byte] => Some(*byte),
+        _ => None,
     }
 }
 

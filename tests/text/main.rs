@@ -1,5 +1,7 @@
 //! Tokenizer, streaming decoder and chat templates through the public interface.
 
+mod channels;
+mod channels_random;
 mod fixtures;
 #[path = "../common/llama_cpp.rs"]
 mod llama_cpp;

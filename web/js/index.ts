@@ -14,12 +14,13 @@ import type {
   ModelInfo,
   Progress,
   Reply,
+  ToolCall,
   UrlSource,
   WorkerSource,
 } from "./protocol.js";
 import { Link } from "./link.js";
 
-export type { ChatResult, GenerateOptions, LoadOptions, Message, ModelInfo, Progress, UrlSource };
+export type { ChatResult, GenerateOptions, LoadOptions, Message, ModelInfo, Progress, ToolCall, UrlSource };
 export { type CachedModel, cachedModels, deleteCachedModel } from "./cache.js";
 
 /**
@@ -40,6 +41,8 @@ export interface LoadSettings extends LoadOptions {
 export interface ChatSettings extends GenerateOptions {
   /** Ends the answer; its iteration then throws the signal's reason. */
   signal?: AbortSignal;
+  /** Gets the model's thoughts, piece by piece. */
+  onThought?: (piece: string) => void;
 }
 
 /** A loaded model. It lives in a worker of its own. */
@@ -106,7 +109,7 @@ export class Gemma {
   }
 }
 
-/** An answer: iterate over its text. */
+/** An answer: iterate over its text, which is without thoughts. */
 export class Answer implements AsyncIterable<string> {
   /** The whole answer with its figures, once it has ended (by itself or by the signal). */
   result?: ChatResult;
@@ -118,13 +121,15 @@ export class Answer implements AsyncIterable<string> {
   ) {}
 
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void> {
-    const { signal, ...options } = this.settings;
+    const { signal, onThought, ...options } = this.settings;
     signal?.throwIfAborted();
     const stop = () => this.link.tell({ op: "stop" });
     const pieces = new Pieces();
     let text = "";
     const answered = this.link.askAlone({ op: "chat", prompt: this.prompt, options }, (reply) => {
-      if (reply.type === "token" && reply.text !== "") {
+      if (reply.type !== "piece") return;
+      if (reply.thought !== "") onThought?.(reply.thought);
+      if (reply.text !== "") {
         text += reply.text;
         pieces.push(reply.text);
       }

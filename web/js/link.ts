@@ -9,7 +9,7 @@ interface Waiting {
 }
 
 /** Replies that are not the last one of their request. */
-const PASSING = new Set<Reply["type"]>(["progress", "token"]);
+const PASSING = new Set<Reply["type"]>(["progress", "piece"]);
 
 export class Link {
   private readonly worker: Worker;

@@ -3,6 +3,16 @@
 export interface Message {
   role: "system" | "user" | "assistant";
   content: string;
+  /** What the model thought before it wrote `content`; its chat template decides what of it goes back. */
+  reasoning?: string;
+  /** What the model asked for. */
+  tool_calls?: ToolCall[];
+}
+
+/** A function that the model wants to be called. */
+export interface ToolCall {
+  type: "function";
+  function: { name: string; arguments: Record<string, unknown> };
 }
 
 /** How a model is loaded. */
@@ -29,7 +39,7 @@ export interface GenerateOptions {
   seed?: number;
   /** Most tokens of the answer; as many as the context has room for by default. */
   maxTokens?: number;
-  /** Lets models that can think before they answer. */
+  /** Lets models that can think before they answer. Thoughts are apart from the answer's text in any case. */
   thinking?: boolean;
 }
 
@@ -52,6 +62,10 @@ export interface ModelInfo {
 /** An answer and its figures. */
 export interface ChatResult {
   text: string;
+  /** The model's thoughts; `null` without any. */
+  reasoning: string | null;
+  /** What the model asked for, in its order; a call that cannot be read is a part of `text`. */
+  toolCalls: ToolCall[];
   tokens: number[];
   finishReason: "stop" | "length" | "context-full" | "cancelled";
   /** `null` where the likeliest token was taken. */
@@ -105,7 +119,7 @@ export type Request =
 
 export type Reply =
   | { type: "progress"; progress: Progress }
-  | { type: "token"; text: string; token?: number }
+  | { type: "piece"; text: string; thought: string }
   | { type: "loaded"; info: ModelInfo; hostBytes: number }
   | { type: "answered"; result: Omit<ChatResult, "text"> }
   | { type: "verified"; matches: boolean }

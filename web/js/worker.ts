@@ -32,8 +32,8 @@ async function answer(request: Request, reply: (message: Reply) => void): Promis
       return load(request.source, request.options, reply);
     case "chat": {
       if (!engine) throw new Error("no model is loaded");
-      const onToken = (text: string, token?: number) => reply({ type: "token", text, token });
-      const answered = engine.chat(JSON.stringify(request.prompt), JSON.stringify(request.options), onToken);
+      const onPiece = (text: string, thought: string) => reply({ type: "piece", text, thought });
+      const answered = engine.chat(JSON.stringify(request.prompt), JSON.stringify(request.options), onPiece);
       answering = answered.catch(() => undefined);
       return reply({ type: "answered", result: { ...JSON.parse(await answered), hostBytes: await hostBytes() } });
     }

@@ -77,7 +77,9 @@ export class Conversation {
     this.update();
     const system = systemPrompt();
     const opening: Message[] = system ? [{ role: "system", content: system }] : [];
-    const answer = this.model.chat([...opening, ...messages], { ...generateOptions(), signal: running.signal });
+    const onThought = (piece: string) => append(thoughtsOf(item), piece);
+    const settings = { ...generateOptions(), signal: running.signal, onThought };
+    const answer = this.model.chat([...opening, ...messages], settings);
     try {
       await stream(answer, item);
     } catch (error) {
@@ -90,7 +92,7 @@ export class Conversation {
     const result = answer.result;
     if (!result) return;
     // Another chat may have begun.
-    if (this.messages === messages) this.messages = [...messages, { role: "assistant", content: result.text }];
+    if (this.messages === messages) this.messages = [...messages, said(result)];
     status.textContent = `${result.finishReason === "cancelled" ? "Stopped" : "The model's answer"}: ${result.text}`;
     this.shown.result(result);
   }
@@ -106,12 +108,37 @@ export class Conversation {
 }
 
 async function stream(answer: Answer, item: HTMLLIElement): Promise<void> {
-  for await (const piece of answer) {
-    // Follows the text unless the reader scrolled up.
-    const follows = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
-    item.append(piece);
-    if (follows) scroller.scrollTop = scroller.scrollHeight;
-  }
+  for await (const piece of answer) append(item, piece);
+}
+
+/** Adds text at the end, and follows it unless the reader scrolled up. */
+function append(place: HTMLElement, piece: string): void {
+  const follows = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+  place.append(piece);
+  if (follows) scroller.scrollTop = scroller.scrollHeight;
+}
+
+/** Where an answer's thoughts are shown: folded, before its text. */
+function thoughtsOf(item: HTMLLIElement): HTMLElement {
+  const known = item.querySelector<HTMLElement>("details > div");
+  if (known) return known;
+  const [details, summary, thoughts] = [
+    document.createElement("details"),
+    document.createElement("summary"),
+    document.createElement("div"),
+  ];
+  summary.textContent = "Thoughts";
+  details.append(summary, thoughts);
+  item.prepend(details);
+  return thoughts;
+}
+
+/** An answer as a message of the conversation. */
+function said({ text, reasoning, toolCalls }: ChatResult): Message {
+  const message: Message = { role: "assistant", content: text };
+  if (reasoning !== null) message.reasoning = reasoning;
+  if (toolCalls.length > 0) message.tool_calls = toolCalls;
+  return message;
 }
 
 function addItem(role: string, who: string, text: string): HTMLLIElement {

@@ -60,8 +60,9 @@ impl Engine {
         self.info.clone()
     }
 
-    /// Answers a conversation, or continues a text: `prompt` and `options` are JSON, `on_token` is called with the text and
-    /// the id of each token. Gives figures as JSON.
+    /// Answers a conversation, or continues a text: `prompt` and `options` are JSON. `on_token` is
+    /// called with each piece of the answer's text, and with each of its thoughts. Gives figures as
+    /// JSON.
     pub async fn chat(&self, prompt: String, options: String, on_token: Function) -> Result<String, JsError> {
         self.stopped.set(false);
         let (reply, answered) = oneshot::channel();

@@ -7,7 +7,7 @@ use gemma4_wgpu::{
     generate::{FinishReason, Generation},
     quant::Quantize,
     sampling::SamplingParams,
-    text::{Message, SamplingDefaults},
+    text::{AnswerParts, Message, SamplingDefaults, ToolCall},
     weights::{CacheType, LoadOptions},
 };
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,8 @@ impl Chat {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer<'a> {
+    reasoning: Option<&'a str>,
+    tool_calls: &'a [ToolCall],
     tokens: &'a [u32],
     finish_reason: &'static str,
     seed: Option<u64>,
@@ -126,9 +128,11 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    pub fn new(generation: &'a Generation, peak_bytes: u64) -> Self {
+    pub fn new(generation: &'a Generation, parts: &'a AnswerParts, peak_bytes: u64) -> Self {
         let stats = &generation.stats;
         Answer {
+            reasoning: parts.reasoning.as_deref(),
+            tool_calls: &parts.tool_calls,
             tokens: &generation.tokens,
             finish_reason: match generation.finish_reason {
                 FinishReason::Stop => "stop",

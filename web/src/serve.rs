@@ -1,13 +1,13 @@
 //! A loaded model that answers one order after another, and keeps what two prompts have in common.
 
-use std::{cell::Cell, rc::Rc};
+use std::{borrow::Cow, cell::Cell, rc::Rc};
 
 use futures_channel::{mpsc::UnboundedReceiver, oneshot};
 use gemma4_wgpu::{
     Error, Result,
     generate::{Generator, Request},
     gpu::{Gpu, GpuBackend},
-    text::{ChatTemplate, RenderOptions, TextAssets, TextStream, Tokenizer},
+    text::{AnswerEvent, AnswerParts, Channels, ChatTemplate, RenderOptions, TextAssets, Tokenizer},
 };
 use js_sys::Function;
 use wasm_bindgen::JsValue;
@@ -18,7 +18,7 @@ use crate::options::{Answer, Chat, Prompt};
 pub struct Order {
     pub prompt: Prompt,
     pub options: Chat,
-    /// Is called with the text and the id of each token.
+    /// Is called with each piece of the answer's text, and with each piece of its thoughts.
     pub on_token: Function,
     /// Gets an [`Answer`] as JSON.
     pub reply: oneshot::Sender<Result<String>>,
@@ -30,6 +30,9 @@ pub struct Text {
     tokenizer: Tokenizer,
     /// Or why there is none: texts can be completed nevertheless.
     template: Result<ChatTemplate, String>,
+    /// For answers to conversations; none for completed texts.
+    channels: Channels,
+    no_channels: Channels,
 }
 
 impl Text {
@@ -39,9 +42,13 @@ impl Text {
             Err(Error::Template(reason)) => Err(reason.replace("use --raw-prompt", "it only completes texts")),
             template => Ok(template?),
         };
+        let channels = match &template {
+            Ok(template) => Channels::new(&tokenizer, template)?,
+            Err(_) => Channels::default(),
+        };
         // The largest part, and of no more use.
         assets.vocabulary = None;
-        Ok(Text { assets, tokenizer, template })
+        Ok(Text { assets, tokenizer, template, channels, no_channels: Channels::default() })
     }
 
     fn tokens(&self, prompt: &Prompt, thinking: bool) -> Result<Vec<u32>> {
@@ -77,11 +84,23 @@ pub async fn serve(
 
 async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopped: &Cell<bool>) -> Result<String> {
     let prompt = text.tokens(&order.prompt, order.options.thinking)?;
+    let (prompt, channels) = match &order.prompt {
+        Prompt::Text(_) => (prompt, &text.no_channels),
+        Prompt::Messages(_) => (text.tokenizer.as_known(prompt, generator.held()), &text.channels),
+    };
     let sampling = order.options.sampling(&text.assets.sampling)?;
-    let mut stream = TextStream::new(&text.tokenizer);
-    let tell = |piece: String, token: JsValue| {
-        // The listener posts a message, which cannot fail.
-        let _ = order.on_token.call2(&JsValue::NULL, &piece.into(), &token);
+    let mut parser = channels.parser(&text.tokenizer, &prompt);
+    let mut parts = AnswerParts::default();
+    let mut tell = |events: Vec<AnswerEvent>| {
+        for event in events {
+            let (content, thought) = pieces(&event);
+            if !content.is_empty() || !thought.is_empty() {
+                // The listener posts a message, which cannot fail.
+                let content = JsValue::from(content.as_ref());
+                let _ = order.on_token.call2(&JsValue::NULL, &content, &thought.into());
+            }
+            parts.add(event);
+        }
     };
     let request = Request {
         prompt: &prompt,
@@ -90,11 +109,24 @@ async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopp
         eos_ids: &text.assets.eos_ids,
         cancelled: &|| stopped.get(),
     };
-    let generation = generator.generate(&request, &mut |token| tell(stream.push(token), token.into())).await?;
-    let rest = stream.flush();
-    if !rest.is_empty() {
-        tell(rest, JsValue::UNDEFINED);
-    }
-    let answer = Answer::new(&generation, generator.backend().info().peak_bytes);
+    let generation = generator.generate(&request, &mut |token| tell(parser.push(token))).await?;
+    tell(parser.finish());
+    let answer = Answer::new(&generation, &parts, generator.backend().info().peak_bytes);
     serde_json::to_string(&answer).map_err(|error| Error::Input(format!("the answer as JSON: {error}")))
+}
+
+/// What an event adds to the text and to the thoughts. A call that is none is text; a channel that
+/// holds no thoughts is text under its name.
+fn pieces(event: &AnswerEvent) -> (Cow<'_, str>, &str) {
+    match event {
+        AnswerEvent::Content(text) => (text.into(), ""),
+        AnswerEvent::Thought(text) => ("".into(), text),
+        AnswerEvent::Channel { name, text } if text.is_empty() => {
+            let line = format!("\n[{name}]\n");
+            (line.into(), "")
+        }
+        AnswerEvent::Channel { text, .. } => (text.into(), ""),
+        AnswerEvent::ToolCall(_) => ("".into(), ""),
+        AnswerEvent::BrokenCall(call) => (call.text.as_str().into(), ""),
+    }
 }

@@ -1,0 +1,165 @@
+//! An answer, token by token, parted into what the reader gets, thoughts and tool calls.
+
+mod call;
+mod parts;
+mod sorter;
+mod spellings;
+
+pub use self::{
+    call::{BrokenCall, ToolCall},
+    parts::AnswerParts,
+};
+use self::{
+    sorter::Sorter,
+    spellings::{Mark, SPELLINGS},
+};
+use super::{ChatTemplate, TextStream, Tokenizer};
+use crate::Result;
+
+/// A piece of an answer, in the order in which the model wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerEvent {
+    /// Text for the reader.
+    Content(String),
+    /// Text of the channel `thought`, or of a channel without a name.
+    Thought(String),
+    /// Text of a channel with another name. Its first piece is empty: it announces the channel.
+    Channel { name: String, text: String },
+    /// A whole call.
+    ToolCall(ToolCall),
+    /// What a call's marks enclose, but cannot be read as one.
+    BrokenCall(BrokenCall),
+}
+
+/// The marks by which a model parts its answers; none for a model that does not.
+///
+/// A mark is found by its id, whatever the file calls its type. One that the tokenizer does not
+/// read as a single token is found by its text too.
+#[derive(Default)]
+pub struct Channels {
+    by_id: Vec<(u32, Mark)>,
+    by_text: Vec<(&'static str, Mark)>,
+    turn: Option<u32>,
+}
+
+impl Channels {
+    /// The marks of a vocabulary, and those that only the chat template spells.
+    ///
+    /// Errors: [`crate::Error::Tokenizer`] if the tokenizer cannot encode a mark.
+    pub fn new(tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<Channels> {
+        let turn = tokenizer.id_of(spellings::TURN);
+        let mut channels = Channels { turn, ..Channels::default() };
+        for (spelling, mark) in SPELLINGS {
+            let id = tokenizer.id_of(spelling);
+            channels.by_id.extend(id.map(|id| (id, mark)));
+            let in_use = id.is_some() || template.spells(spelling);
+            if in_use && tokenizer.encode(spelling, true)?.as_slice() != id.as_slice() {
+                channels.by_text.push((spelling, mark));
+            }
+        }
+        Ok(channels)
+    }
+
+    /// A parser for the answer to `prompt`. It begins where the prompt ends: within an open channel
+    /// or call, say.
+    pub fn parser<'a>(&'a self, tokenizer: &'a Tokenizer, prompt: &[u32]) -> AnswerParser<'a> {
+        let stream = TextStream::new(tokenizer);
+        let (held, sorter) = (String::new(), Sorter::default());
+        let mut parser = AnswerParser { channels: self, stream, held, sorter };
+        if self.by_id.is_empty() && self.by_text.is_empty() {
+            return parser;
+        }
+        // Earlier turns are closed.
+        let turn = prompt.iter().rposition(|&id| Some(id) == self.turn).unwrap_or(0);
+        for &id in &prompt[turn..] {
+            parser.push(id);
+        }
+        parser.stream = TextStream::new(tokenizer);
+        parser.held.clear();
+        parser.sorter.begin_answer();
+        parser
+    }
+
+    fn mark_of(&self, id: u32) -> Option<Mark> {
+        self.by_id.iter().find(|(mark_id, _)| *mark_id == id).map(|(_, mark)| *mark)
+    }
+
+    /// The first mark that `text` spells: its range and what it means.
+    fn find(&self, text: &str) -> Option<(std::ops::Range<usize>, Mark)> {
+        let found = |&(spelling, mark): &(&str, Mark)| {
+            let start = text.find(spelling)?;
+            Some((start..start + spelling.len(), mark))
+        };
+        self.by_text.iter().filter_map(found).min_by_key(|(range, _)| range.start)
+    }
+
+    /// Bytes at the end of `text` that may be the beginning of a mark.
+    fn begun(&self, text: &str) -> usize {
+        let begins = |&(spelling, _): &(&str, Mark)| {
+            let mut lengths = (1..spelling.len()).rev();
+            lengths.find(|&len| text.ends_with(&spelling[..len]))
+        };
+        self.by_text.iter().filter_map(begins).max().unwrap_or(0)
+    }
+}
+
+/// Parts one answer.
+///
+/// Nothing but marks and these are left out: the line of a channel's name; whitespace at both ends
+/// of a channel's text; whitespace after a channel or call, unless content is on both sides.
+/// Between two thoughts stands an empty line.
+pub struct AnswerParser<'a> {
+    channels: &'a Channels,
+    stream: TextStream<'a>,
+    /// Text that may be the beginning of a mark.
+    held: String,
+    sorter: Sorter,
+}
+
+impl AnswerParser<'_> {
+    /// Takes the next token and gives what it completes, often nothing or one piece of text.
+    pub fn push(&mut self, id: u32) -> Vec<AnswerEvent> {
+        match self.channels.mark_of(id) {
+            Some(mark) => {
+                self.release();
+                let spelling = self.stream.spelling(id);
+                self.sorter.mark(mark, &spelling);
+            }
+            None => {
+                let text = self.stream.push(id);
+                self.text(&text);
+            }
+        }
+        self.sorter.take()
+    }
+
+    /// Ends the answer, wherever it is, and gives the rest.
+    pub fn finish(mut self) -> Vec<AnswerEvent> {
+        self.release();
+        self.sorter.finish();
+        self.sorter.take()
+    }
+
+    fn text(&mut self, text: &str) {
+        if self.channels.by_text.is_empty() {
+            return self.sorter.text(text);
+        }
+        self.held += text;
+        while let Some((range, mark)) = self.channels.find(&self.held) {
+            self.sorter.text(&self.held[..range.start]);
+            self.sorter.mark(mark, &self.held[range.clone()]);
+            self.held.drain(..range.end);
+        }
+        let clear = self.held.len() - self.channels.begun(&self.held);
+        self.sorter.text(&self.held[..clear]);
+        self.held.drain(..clear);
+    }
+
+    /// Passes on what waits: no mark and no character goes on beyond this place.
+    fn release(&mut self) {
+        let rest = self.stream.cut();
+        self.text(&rest);
+        let held = std::mem::take(&mut self.held);
+        self.sorter.text(&held);
+    }
+}
