@@ -92,6 +92,7 @@ impl ChatTemplate {
             },
         };
         let mut environment = jinja::environment().map_err(failed)?;
+        let source = jinja::rewrite(&source).map_err(failed)?;
         environment.add_template_owned(NAME, source).map_err(failed)?;
         let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let eos_token = spelling(assets.eos_ids.first().copied());

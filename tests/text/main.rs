@@ -1,5 +1,6 @@
 //! Tokenizer, streaming decoder and chat templates through the public interface.
 
+mod differential;
 mod fixtures;
 #[path = "../common/llama_cpp.rs"]
 mod llama_cpp;

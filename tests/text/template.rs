@@ -7,20 +7,20 @@ use gemma4_wgpu::{
 };
 
 /// Assets whose turn tokens (ids 4 and 5) are `turn`.
-fn assets_with(turn: [&str; 2], chat_template: Option<&str>) -> TextAssets {
+pub fn assets_with(turn: [&str; 2], chat_template: Option<&str>) -> TextAssets {
     let mut vocabulary = small_vocabulary("gemma4");
     vocabulary.tokens[4..6].clone_from_slice(&turn.map(String::from));
     TextAssets { chat_template: chat_template.map(String::from), ..assets(Vocabulary::Gguf(vocabulary)) }
 }
 
-const GEMMA3: [&str; 2] = ["<start_of_turn>", "<end_of_turn>"];
-const GEMMA4: [&str; 2] = ["<|turn>", "<turn|>"];
+pub const GEMMA3: [&str; 2] = ["<start_of_turn>", "<end_of_turn>"];
+pub const GEMMA4: [&str; 2] = ["<|turn>", "<turn|>"];
 
-fn template(assets: &TextAssets) -> Result<ChatTemplate> {
+pub fn template(assets: &TextAssets) -> Result<ChatTemplate> {
     ChatTemplate::new(assets, &Tokenizer::new(assets)?)
 }
 
-fn conversation(messages: &[(Role, &str)]) -> Vec<Message> {
+pub fn conversation(messages: &[(Role, &str)]) -> Vec<Message> {
     messages.iter().map(|&(role, content)| Message::new(role, content)).collect()
 }
 
