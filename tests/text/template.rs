@@ -196,6 +196,16 @@ fn endless_templates_are_stopped() {
     assert!(error(loops).starts_with("chat template: the template does not come to an end"), "{}", error(loops));
     let recursion = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
     assert!(error(recursion).starts_with("chat template: "), "{}", error(recursion));
+    // Values that grow with each step, brackets and operators without an end.
+    let doubled = "{% set ns = namespace(x=['y']) %}{% for i in range(60) %}\
+                   {% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x ~ '' }}";
+    let nested = "{% set ns = namespace(x=[]) %}{% for i in range(900) %}\
+                  {% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}";
+    assert!(error(doubled).contains("too long"), "{}", error(doubled));
+    assert!(error(nested).contains("nested too deeply"), "{}", error(nested));
+    for part in ["(", "1 % ", "x[", "'a' ~ (", "-"] {
+        assert!(error(&format!("{{{{ {} }}}}", part.repeat(50_000))).lines().count() == 1);
+    }
 }
 
 #[test]

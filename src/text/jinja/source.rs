@@ -1,4 +1,4 @@
-//! Rewrites a template to what minijinja can parse: `{% generation %}`, and the operators whose meaning
+//! Rewrites a template to what minijinja can parse: `{% generation %}`, and operators whose meaning
 //! it does not let a program define (`%` on strings, `~` on floats) as filters.
 
 use minijinja::{Error, ErrorKind};
@@ -12,15 +12,20 @@ pub(super) const CONCATENATE: &str = "__concatenate__";
 /// Words after which an operand begins, in spite of being names.
 const KEYWORDS: [&str; 6] = ["not", "in", "and", "or", "if", "else"];
 
+/// Most brackets in each other, and operators `%` in one product.
+const MAX_DEPTH: usize = 150;
+
 /// The template with the same lines. Errors: `{% generation %}` that is not closed, or not opened.
 pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
     let mut text = String::with_capacity(source.len() + source.len() / 8);
     let mut blocks = Vec::new();
+    let (mut line, mut counted) = (1, 0);
     for piece in pieces(source) {
         match piece {
             Piece::Verbatim(piece) => text.push_str(piece),
             Piece::Tag(tag) => {
-                let line = text.matches('\n').count() + 1;
+                line += text[counted..].matches('\n').count();
+                counted = text.len();
                 let word = track(&tag, &mut blocks);
                 let word = word.map_err(|reason| syntax_error(reason, line))?;
                 text.push_str(tag.open);
@@ -34,7 +39,7 @@ pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
         }
     }
     match blocks.contains(&"generation") {
-        true => Err(syntax_error("{% generation %} is not closed", text.matches('\n').count() + 1)),
+        true => Err(syntax_error("{% generation %} is not closed", line)),
         false => Ok(text),
     }
 }
@@ -100,11 +105,12 @@ fn refuse_rest_arguments(tag: &Tag) -> Result<(), &'static str> {
 struct Rewriter<'t, 's> {
     tokens: &'t [Token<'s>],
     next: usize,
+    depth: usize,
 }
 
 impl<'t, 's> Rewriter<'t, 's> {
     fn new(tag: &'t Tag<'s>) -> Self {
-        Rewriter { tokens: &tag.tokens, next: usize::from(tag.is_block()) }
+        Rewriter { tokens: &tag.tokens, next: usize::from(tag.is_block()), depth: 0 }
     }
 
     /// The whole tag; its first word, the statement's name, is no operand.
@@ -178,15 +184,17 @@ impl<'t, 's> Rewriter<'t, 's> {
 
     fn product(&mut self) -> String {
         let mut left = self.power();
+        let mut nested = 0;
         loop {
             match self.peek() {
-                "%" => {
+                "%" if nested < MAX_DEPTH => {
+                    nested += 1;
                     let mut before = String::new();
                     self.copy(&mut before);
                     let right = before.replace('%', "") + &self.power();
                     left = format!(" (({left})|{REMAINDER}({right}))");
                 }
-                "*" | "/" | "//" => {
+                "*" | "/" | "//" | "%" => {
                     self.copy(&mut left);
                     left.push_str(&self.power());
                 }
@@ -255,8 +263,16 @@ impl<'t, 's> Rewriter<'t, 's> {
 
     fn bracket(&mut self, text: &mut String) {
         self.copy(text);
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            // minijinja refuses such an expression.
+            while self.next < self.tokens.len() {
+                self.copy(text);
+            }
+        }
         text.push_str(&self.expressions());
         self.copy(text);
+        self.depth -= 1;
     }
 
     fn dotted_name(&mut self, text: &mut String) {
