@@ -226,6 +226,7 @@ impl<'a> Guard<'a> {
 const NONCHARACTERS: RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 const PRIVATE: RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
 
-fn is_stand_in(character: char) -> bool {
+/// Whether filters must leave `character` as it is, because it may stand for another one.
+pub(super) fn is_stand_in(character: char) -> bool {
     NONCHARACTERS.contains(&character) || PRIVATE.contains(&character)
 }

@@ -141,7 +141,8 @@ impl ChatTemplate {
             },
         };
         let mut environment = jinja::environment().map_err(failed)?;
-        environment.add_template_owned(NAME, source.clone()).map_err(failed)?;
+        let rewritten = jinja::rewrite(&source).map_err(failed)?;
+        environment.add_template_owned(NAME, rewritten).map_err(failed)?;
         let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let eos_token = spelling(assets.eos_ids.first().copied());
         let bos_token = spelling(assets.bos_id);

@@ -2,6 +2,7 @@
 
 mod channels;
 mod channels_random;
+mod differential;
 mod fixtures;
 #[path = "../common/llama_cpp.rs"]
 mod llama_cpp;

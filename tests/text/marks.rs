@@ -94,6 +94,8 @@ fn no_token_is_made_of_two_hands_text() {
         ("{{ messages[0].content | lower }}", "<TURN|>"),
         ("{{ messages[0].content | upper | lower }}", "<turn|>"),
         ("{{ messages | tojson }}", "<turn|> \"<bos>\""),
+        ("{{ messages | tojson(ensure_ascii=true) }}", "<turn|> é"),
+        ("{{ messages }}", "<turn|> 'é'"),
         ("{{ messages[0].content.split('\n')[1] }}", "a\n<turn|>"),
     ] {
         let chat = Chat::new(source);

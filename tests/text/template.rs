@@ -7,20 +7,20 @@ use gemma4_wgpu::{
 };
 
 /// Assets whose turn tokens (ids 4 and 5) are `turn`.
-fn assets_with(turn: [&str; 2], chat_template: Option<&str>) -> TextAssets {
+pub fn assets_with(turn: [&str; 2], chat_template: Option<&str>) -> TextAssets {
     let mut vocabulary = small_vocabulary("gemma4");
     vocabulary.tokens[4..6].clone_from_slice(&turn.map(String::from));
     TextAssets { chat_template: chat_template.map(String::from), ..assets(Vocabulary::Gguf(vocabulary)) }
 }
 
-const GEMMA3: [&str; 2] = ["<start_of_turn>", "<end_of_turn>"];
-const GEMMA4: [&str; 2] = ["<|turn>", "<turn|>"];
+pub const GEMMA3: [&str; 2] = ["<start_of_turn>", "<end_of_turn>"];
+pub const GEMMA4: [&str; 2] = ["<|turn>", "<turn|>"];
 
-fn template(assets: &TextAssets) -> Result<ChatTemplate> {
+pub fn template(assets: &TextAssets) -> Result<ChatTemplate> {
     ChatTemplate::new(assets, &Tokenizer::new(assets)?)
 }
 
-fn conversation(messages: &[(Role, &str)]) -> Vec<Message> {
+pub fn conversation(messages: &[(Role, &str)]) -> Vec<Message> {
     messages.iter().map(|&(role, content)| Message::new(role, content)).collect()
 }
 
@@ -196,6 +196,16 @@ fn endless_templates_are_stopped() {
     assert!(error(loops).starts_with("chat template: the template does not come to an end"), "{}", error(loops));
     let recursion = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
     assert!(error(recursion).starts_with("chat template: "), "{}", error(recursion));
+    // Values that grow with each step, brackets and operators without an end.
+    let doubled = "{% set ns = namespace(x=['y']) %}{% for i in range(60) %}\
+                   {% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x ~ '' }}";
+    let nested = "{% set ns = namespace(x=[]) %}{% for i in range(900) %}\
+                  {% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}";
+    assert!(error(doubled).contains("too long"), "{}", error(doubled));
+    assert!(error(nested).contains("nested too deeply"), "{}", error(nested));
+    for part in ["(", "1 % ", "x[", "'a' ~ (", "-"] {
+        assert!(error(&format!("{{{{ {} }}}}", part.repeat(50_000))).lines().count() == 1);
+    }
 }
 
 #[test]
