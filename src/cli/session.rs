@@ -7,7 +7,7 @@ use crate::{
     Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
-    text::{ChatTemplate, Message, RenderOptions, TextAssets, TextStream, Tokenizer},
+    text::{ChatTemplate, Message, RenderOptions, TextAssets, TextStream, Tokenizer, stop_ids},
 };
 
 /// Turns prompts into tokens the way the checkpoint wants it.
@@ -16,6 +16,10 @@ pub struct Prompter {
     /// `None` for raw prompts.
     template: Option<ChatTemplate>,
     options: RenderOptions,
+    /// Every id that ends an answer.
+    pub eos_ids: Vec<u32>,
+    /// Ids that are never chosen.
+    pub suppressed_ids: Vec<u32>,
 }
 
 impl Prompter {
@@ -24,6 +28,8 @@ impl Prompter {
         let tokenizer = Tokenizer::new(assets)?;
         let template = if raw { None } else { Some(ChatTemplate::new(assets, &tokenizer)?) };
         Ok(Prompter {
+            eos_ids: stop_ids(assets, &tokenizer, template.as_ref()),
+            suppressed_ids: assets.suppressed_ids.clone(),
             tokenizer,
             template,
             options: RenderOptions { add_generation_prompt: true, enable_thinking: thinking },
@@ -46,7 +52,6 @@ pub struct Session<'m> {
     pub generator: Generator<'m>,
     pub prompter: &'m Prompter,
     pub sampling: SamplingParams,
-    pub eos_ids: &'m [u32],
     pub max_new_tokens: Option<NonZeroUsize>,
 }
 
@@ -82,7 +87,8 @@ impl Session<'_> {
             prompt,
             sampling: self.sampling,
             max_new_tokens: self.max_new_tokens,
-            eos_ids: self.eos_ids,
+            eos_ids: &self.prompter.eos_ids,
+            suppressed_ids: &self.prompter.suppressed_ids,
             cancelled: &|| failed.get() || work.stopped(),
         };
         let mut on_token = |token| write(stream.push(token));

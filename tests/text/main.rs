@@ -1,8 +1,11 @@
 //! Tokenizer, streaming decoder and chat templates through the public interface.
 
+#[path = "../checkpoint_support/mod.rs"]
+mod checkpoint_support;
 mod fixtures;
 #[path = "../common/llama_cpp.rs"]
 mod llama_cpp;
+mod ollama;
 #[path = "../common/real_model.rs"]
 mod real_model;
 mod stream;

@@ -7,7 +7,7 @@ use gemma4_wgpu::{
     Error, Result,
     generate::{Generator, Request},
     gpu::{Gpu, GpuBackend},
-    text::{ChatTemplate, RenderOptions, TextAssets, TextStream, Tokenizer},
+    text::{ChatTemplate, RenderOptions, TextAssets, TextStream, Tokenizer, stop_ids},
 };
 use js_sys::Function;
 use wasm_bindgen::JsValue;
@@ -39,6 +39,7 @@ impl Text {
             Err(Error::Template(reason)) => Err(reason.replace("use --raw-prompt", "it only completes texts")),
             template => Ok(template?),
         };
+        assets.eos_ids = stop_ids(&assets, &tokenizer, template.as_ref().ok());
         // The largest part, and of no more use.
         assets.vocabulary = None;
         Ok(Text { assets, tokenizer, template })
@@ -89,6 +90,7 @@ async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopp
         sampling,
         max_new_tokens: order.options.max_tokens,
         eos_ids: &text.assets.eos_ids,
+        suppressed_ids: &text.assets.suppressed_ids,
         cancelled: &|| stopped.get(),
     };
     let generation = generator.generate(&request, &mut |token| tell(stream.push(token), token.into())).await?;
