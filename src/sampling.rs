@@ -193,6 +193,15 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
+/// Logits `[vocab]` of `ids` become −∞, so that none of them is chosen; ids outside the vocabulary are passed over.
+pub fn suppress(logits: &mut [f32], ids: &[u32]) {
+    for &id in ids {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+}
+
 /// Errors unless the logits are numbers that a softmax can take.
 fn check(logits: &[f32]) -> Result<()> {
     if let Some(id) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {

@@ -305,7 +305,7 @@ fn gguf_text_assets() {
         .set("general.sampling.top_k", Meta::I32(64));
     file.write(&path);
     let assets = Checkpoint::open(&path).unwrap().text_assets().unwrap();
-    assert_eq!((assets.bos_id, assets.eos_ids, assets.add_bos), (Some(2), vec![1, 6, 7], false));
+    assert_eq!((assets.bos_id, assets.eos_ids, assets.add_bos), (Some(2), vec![1, 6, 7], true));
     assert_eq!(assets.chat_template.as_deref(), Some("{{ messages }}"));
     assert_eq!(
         (assets.sampling.temperature, assets.sampling.top_k, assets.sampling.top_p),

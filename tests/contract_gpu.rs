@@ -88,6 +88,7 @@ fn an_answer_on_a_lost_device_is_an_error() {
         sampling: SamplingParams { seed: Some(1), ..SamplingParams::default() },
         max_new_tokens: None,
         eos_ids: &[],
+        suppressed_ids: &[],
         cancelled: &|| false,
     };
     let mut heard = 0;

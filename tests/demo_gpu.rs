@@ -79,7 +79,8 @@ fn converse(generator: &mut Generator<'_>, prompt: &[u32], sampling: SamplingPar
             generator.reset();
         }
         let max_new_tokens = NonZeroUsize::new(12);
-        let request = Request { prompt, sampling, max_new_tokens, eos_ids, cancelled: &|| false };
+        let (suppressed_ids, cancelled) = (&[][..], &|| false);
+        let request = Request { prompt, sampling, max_new_tokens, eos_ids, suppressed_ids, cancelled };
         pollster::block_on(generator.generate(&request, &mut |_| ())).unwrap()
     };
     let end = answer(prompt, &[], true).tokens[7];

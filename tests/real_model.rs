@@ -86,6 +86,7 @@ fn check_greedy(backend: &mut dyn Backend, names: &[&str], most: usize) {
             sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
             max_new_tokens: NonZeroUsize::new(expected.len()),
             eos_ids: &[],
+            suppressed_ids: &[],
             cancelled: &|| false,
         };
         let answer = pollster::block_on(generator.generate(&request, &mut |_| ())).unwrap();

@@ -120,6 +120,17 @@ pub struct KernelTime {
     pub multiplications: u64,
 }
 
+/// The ids among `ids` that a vocabulary of `vocab` tokens has, in order and once. Errors if they are all of it.
+pub(crate) fn suppressible(ids: &[u32], vocab: usize) -> Result<Vec<u32>> {
+    let mut known: Vec<u32> = ids.iter().copied().filter(|&id| (id as usize) < vocab).collect();
+    known.sort_unstable();
+    known.dedup();
+    match known.len() < vocab {
+        true => Ok(known),
+        false => Err(Error::Input(format!("all {vocab} tokens are suppressed: none is left to choose"))),
+    }
+}
+
 /// A model loaded on a device.
 pub trait Backend {
     fn config(&self) -> &ModelConfig;
@@ -138,6 +149,12 @@ pub trait Backend {
     /// Forgets all positions from `len` on. Errors if a sliding layer no longer holds the window
     /// that ends there (the caller then starts a new sequence), or if `len` exceeds the length.
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()>;
+
+    /// Steps submitted from now on choose none of these tokens, as if their logits were −∞; logits that are read stay as
+    /// they are. Ids outside the vocabulary do not matter; an empty list lets all tokens come again.
+    ///
+    /// Errors: a list that leaves no token.
+    fn suppress(&mut self, ids: &[u32]) -> Result<()>;
 
     /// Starts a step: every sequence at most once. Never waits for the device.
     ///

@@ -79,12 +79,12 @@ struct SamplingArgs {
     /// Choose among the likeliest tokens that together reach this probability [default: the checkpoint's, else 0.95]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Leave out tokens less likely than this fraction of the likeliest
-    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = 0.0)]
-    min_p: f32,
-    /// Above 1: make tokens that already occurred less likely
-    #[arg(long, value_name = "R", allow_negative_numbers = true, default_value_t = 1.0)]
-    repetition_penalty: f32,
+    /// Leave out tokens less likely than this fraction of the likeliest [default: the checkpoint's, else 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Above 1: make tokens that already occurred less likely [default: the checkpoint's, else 1]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
     /// Same seed, same text [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -97,8 +97,11 @@ impl SamplingArgs {
             temperature: self.temperature.or(checkpoint.temperature).unwrap_or(gemma.temperature),
             top_k: self.top_k.or(checkpoint.top_k).unwrap_or(gemma.top_k),
             top_p: self.top_p.or(checkpoint.top_p).unwrap_or(gemma.top_p),
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
+            min_p: self.min_p.or(checkpoint.min_p).unwrap_or(gemma.min_p),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(checkpoint.repetition_penalty)
+                .unwrap_or(gemma.repetition_penalty),
             seed: self.seed,
         };
         params.validate().map(|()| params)
@@ -136,7 +139,6 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
         generator: Generator::new(backend.as_mut()),
         prompter: &prompter,
         sampling,
-        eos_ids: &assets.eos_ids,
         max_new_tokens: args.max_new_tokens,
         thoughts: Thoughts::for_stdout(args.thinking),
     };

@@ -11,7 +11,7 @@ use crate::{
     Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
-    text::{self, AnswerParts, ChatTemplate, Message, RenderOptions, TextAssets, Tokenizer},
+    text::{self, AnswerParts, ChatTemplate, Message, RenderOptions, TextAssets, Tokenizer, stop_ids},
 };
 
 /// Turns prompts into tokens the way the checkpoint wants it.
@@ -22,6 +22,10 @@ pub struct Prompter {
     options: RenderOptions,
     /// None for raw prompts, whose answers are text.
     channels: text::Channels,
+    /// Every id that ends an answer.
+    pub eos_ids: Vec<u32>,
+    /// Ids that are never chosen.
+    pub suppressed_ids: Vec<u32>,
 }
 
 impl Prompter {
@@ -33,7 +37,14 @@ impl Prompter {
             Some(template) => text::Channels::new(&tokenizer, template)?,
             None => text::Channels::default(),
         };
-        Ok(Prompter { tokenizer, template, options, channels })
+        Ok(Prompter {
+            eos_ids: stop_ids(assets, &tokenizer, template.as_ref()),
+            suppressed_ids: assets.suppressed_ids.clone(),
+            tokenizer,
+            template,
+            options,
+            channels,
+        })
     }
 
     /// Tokens of a conversation that waits for the model's answer; of its last message alone if
@@ -52,7 +63,6 @@ pub struct Session<'m> {
     pub generator: Generator<'m>,
     pub prompter: &'m Prompter,
     pub sampling: SamplingParams,
-    pub eos_ids: &'m [u32],
     pub max_new_tokens: Option<NonZeroUsize>,
     /// How they are shown.
     pub thoughts: Thoughts,
@@ -99,7 +109,8 @@ impl Session<'_> {
             prompt,
             sampling: self.sampling,
             max_new_tokens: self.max_new_tokens,
-            eos_ids: self.eos_ids,
+            eos_ids: &self.prompter.eos_ids,
+            suppressed_ids: &self.prompter.suppressed_ids,
             cancelled: &|| failed.get() || work.stopped(),
         };
         let mut on_token = |token| write(parser.push(token));

@@ -11,6 +11,9 @@ use crate::{
 
 /// llama.cpp tells this model by its layers: its queries are scaled by (hidden_size/heads)^-0.5.
 const GEMMA3_27B_LAYERS: usize = 62;
+/// Layers of Gemma 3 1B, and of 4B, 12B and 27B, whose full layers scale positions by 8.
+const GEMMA3_1B_LAYERS: usize = 26;
+const GEMMA3_SCALED_LAYERS: [usize; 3] = [34, 48, GEMMA3_27B_LAYERS];
 /// The tensor that proportional RoPE depends on.
 pub(crate) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 /// Keys and the table of what E4B and E2B have beside dense layers.
@@ -45,14 +48,9 @@ impl ModelConfig {
                 Some(layer) if !gemma4 => gemma3_attention_scale(count, hidden_size, layer),
                 _ => 1.0,
             },
-            rms_norm_eps: file
-                .required(file.number("attention.layer_norm_rms_epsilon")?, "attention.layer_norm_rms_epsilon")?
-                as f32,
+            rms_norm_eps: file.rms_norm_eps()? as f32,
             // llama.cpp takes 0 for none.
-            final_logit_softcap: file
-                .number("final_logit_softcapping")?
-                .map(|cap| cap as f32)
-                .filter(|cap| *cap != 0.0),
+            final_logit_softcap: file.final_logit_softcap(count)?.filter(|cap| *cap != 0.0),
             v_norm: gemma4,
             layer_scalar: gemma4 && file.tensor("blk.0.layer_output_scale.weight").is_some(),
             // Converters add the 1 to the weights.
@@ -135,6 +133,36 @@ impl<'p, 'a> Metadata<'p, 'a> {
 
     fn tensor(&self, name: &str) -> Option<&'p GgufTensor<'a>> {
         self.parts.iter().find_map(|part| part.tensor(name))
+    }
+
+    fn rms_norm_eps(&self) -> Result<f64> {
+        let key = "attention.layer_norm_rms_epsilon";
+        match (self.number(key)?, self.architecture) {
+            (None, Architecture::Gemma3) => Ok(self.assumed(key, 1e-6)),
+            (eps, _) => self.required(eps, key),
+        }
+    }
+
+    /// A value of Gemma 3 that its file does not have.
+    fn assumed(&self, key: &str, value: f64) -> f64 {
+        log::info!("{} is not in the file: {value:?}, as Gemma 3 has it", self.key(key));
+        value
+    }
+
+    /// Whether an older Ollama converted the file: it has no `rope.freq_base`.
+    fn is_old_ollama(&self) -> bool {
+        self.architecture == Architecture::Gemma3 && self.get("rope.freq_base").is_none()
+    }
+
+    fn final_logit_softcap(&self, layers: usize) -> Result<Option<f32>> {
+        let key = "final_logit_softcapping";
+        let cap = self.number(key)?;
+        if cap.is_some() && layers == GEMMA3_1B_LAYERS && self.is_old_ollama() {
+            // Its own program takes the value back.
+            log::warn!("{} is overridden: Gemma 3 1B has none", self.key(key));
+            return Ok(None);
+        }
+        Ok(cap.map(|cap| cap as f32))
     }
 
     /// A value that a file gives once for all layers or once for each.
@@ -280,7 +308,11 @@ impl<'p, 'a> Metadata<'p, 'a> {
 
     fn sliding_rope(&self, head_dim: usize) -> Result<Rope> {
         // Gemma 3 files seldom say it; the scaling of positions is not for sliding layers.
-        let theta = self.number("rope.freq_base_swa")?.unwrap_or(1e4) as f32;
+        let theta = match self.number("rope.freq_base_swa")? {
+            Some(theta) => theta,
+            // Ollama's name.
+            None => self.number("rope.local.freq_base")?.unwrap_or(1e4),
+        } as f32;
         let key = match self.architecture {
             Architecture::Gemma3 => "rope.dimension_count",
             Architecture::Gemma4 => "rope.dimension_count_swa",
@@ -289,7 +321,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
     }
 
     fn full_rope(&self, head_dim: usize) -> Result<Rope> {
-        let theta = self.required(self.number("rope.freq_base")?, "rope.freq_base")? as f32;
+        let theta = self.full_theta()? as f32;
         let rope = Rope {
             theta,
             rotated_pairs: self.whole_head("rope.dimension_count", head_dim)?,
@@ -298,6 +330,26 @@ impl<'p, 'a> Metadata<'p, 'a> {
         match self.architecture {
             Architecture::Gemma3 => Ok(rope),
             Architecture::Gemma4 => self.with_frequency_factors(rope),
+        }
+    }
+
+    fn full_theta(&self) -> Result<f64> {
+        let key = "rope.freq_base";
+        match (self.number(key)?, self.architecture) {
+            (None, Architecture::Gemma3) => match self.number("rope.global.freq_base")? {
+                Some(theta) => Ok(theta),
+                None => Ok(self.assumed(key, 1e6)),
+            },
+            (theta, _) => self.required(theta, key),
+        }
+    }
+
+    /// The scaling of models that an older Ollama converted without it.
+    fn unwritten_scaling(&self) -> Result<f64> {
+        let has_scaling = GEMMA3_SCALED_LAYERS.contains(&self.size("block_count")?);
+        match has_scaling && self.is_old_ollama() {
+            true => Ok(self.assumed("rope.scaling.factor", 8.0)),
+            false => Ok(1.0),
         }
     }
 
@@ -310,7 +362,10 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
         let factor = match self.number("rope.scaling.factor")? {
             Some(factor) => factor,
-            None => self.number("rope.scale_linear")?.unwrap_or(1.0),
+            None => match self.number("rope.scale_linear")? {
+                Some(factor) => factor,
+                None => self.unwritten_scaling()?,
+            },
         };
         Ok(if factor == 0.0 { 1.0 } else { factor })
     }

@@ -1,6 +1,6 @@
 //! [`CpuBackend`]: sequences and steps around the forward pass.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     KvCache,
@@ -12,7 +12,7 @@ use crate::{
     Error, Result,
     backend::{
         Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult, StepTokens,
-        Ticket, cache_capacity,
+        Ticket, cache_capacity, suppressible,
     },
     checkpoint::TensorSource,
     config::{AttentionKind, LayerConfig, ModelConfig},
@@ -34,6 +34,8 @@ pub struct CpuBackend {
     /// Results that were not read yet, by ticket.
     finished: HashMap<u64, Vec<StepResult>>,
     next_ticket: u64,
+    /// Tokens that are never chosen.
+    suppressed: Vec<u32>,
     weight_bytes: u64,
     kv_bytes: u64,
     peak_bytes: u64,
@@ -73,6 +75,7 @@ impl CpuBackend {
             slots,
             finished: HashMap::new(),
             next_ticket: 0,
+            suppressed: Vec::new(),
             weight_bytes: store.bytes,
             kv_bytes,
             peak_bytes: store.bytes + kv_bytes,
@@ -104,6 +107,12 @@ impl CpuBackend {
             logit_bytes += 4 * logits.len() as u64;
             logits
         };
+        let suppressed = &self.suppressed;
+        let choosable = |row: Range<usize>, logits: &mut dyn FnMut(Range<usize>) -> Vec<f32>| {
+            let mut row = logits(row);
+            ops::suppress(&mut row, suppressed);
+            row
+        };
         let results = outputs
             .into_iter()
             .map(|(rows, output, chosen)| {
@@ -113,12 +122,12 @@ impl CpuBackend {
                     StepOutput::LastLogits => StepResult::Logits(logits(last)),
                     StepOutput::AllLogits => StepResult::Logits(logits(rows)),
                     StepOutput::Greedy => {
-                        let token = ops::argmax(&logits(last));
+                        let token = ops::argmax(&choosable(last, &mut logits));
                         *chosen = token;
                         StepResult::Token(token)
                     }
                     StepOutput::Sample(draw) => {
-                        let token = ops::sample(&logits(last), &draw)?;
+                        let token = ops::sample(&choosable(last, &mut logits), &draw)?;
                         *chosen = token;
                         StepResult::Token(token)
                     }
@@ -193,6 +202,11 @@ impl Backend for CpuBackend {
 
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
         self.sequences.truncate(sequence, len)
+    }
+
+    fn suppress(&mut self, ids: &[u32]) -> Result<()> {
+        self.suppressed = suppressible(ids, self.model.config.vocab_size)?;
+        Ok(())
     }
 
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {

@@ -13,7 +13,7 @@ pub use self::evaluate::{Divergence, Perplexity, each_logits, each_logits_in_ste
 use crate::{
     Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
-    sampling::{Sampler, SamplingParams},
+    sampling::{Sampler, SamplingParams, suppress},
 };
 
 /// What to generate and when to stop.
@@ -25,6 +25,8 @@ pub struct Request<'a> {
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Ids that end the answer; they are not part of it.
     pub eos_ids: &'a [u32],
+    /// Ids that are never chosen, as if their logits were −∞; those outside the vocabulary do not matter.
+    pub suppressed_ids: &'a [u32],
     /// Asked before every chunk of the prompt and after every token; true ends the answer there.
     pub cancelled: &'a dyn Fn() -> bool,
 }
@@ -133,6 +135,7 @@ impl<'b> Generator<'b> {
     async fn answer(&mut self, request: &Request<'_>, on_token: &mut dyn FnMut(u32)) -> Result<Generation> {
         check_prompt(request.prompt.len(), self.backend.info().context_length)?;
         let mut choice = Choice::new(&request.sampling)?;
+        self.backend.suppress(request.suppressed_ids)?;
         let mut clock = Clock::start();
         let sequence = self.reuse(request.prompt)?;
         let cached_tokens = self.held.len();
@@ -215,7 +218,7 @@ impl<'b> Generator<'b> {
                 }
                 _ => None,
             };
-            let token = choice.read(self.backend, ticket, &context).await?;
+            let token = choice.read(self.backend, ticket, &context, request.suppressed_ids).await?;
             answer.clock.tick();
             if ahead.is_some() {
                 self.held.push(token);
@@ -316,10 +319,19 @@ impl Choice {
     }
 
     /// Waits for a step of one sequence and gives its token, which follows `context`.
-    async fn read(&mut self, backend: &mut dyn Backend, ticket: Ticket, context: &[u32]) -> Result<u32> {
-        match (self, backend.read(ticket).await?.as_slice()) {
+    async fn read(
+        &mut self,
+        backend: &mut dyn Backend,
+        ticket: Ticket,
+        context: &[u32],
+        suppressed: &[u32],
+    ) -> Result<u32> {
+        match (self, backend.read(ticket).await?.as_mut_slice()) {
             (Choice::Greedy | Choice::Device(_), [StepResult::Token(token)]) => Ok(*token),
-            (Choice::Host(sampler), [StepResult::Logits(logits)]) => sampler.sample(logits, context),
+            (Choice::Host(sampler), [StepResult::Logits(logits)]) => {
+                suppress(logits, suppressed);
+                sampler.sample(logits, context)
+            }
             _ => Err(Error::Device("the backend answered a step with another kind of result".into())),
         }
     }

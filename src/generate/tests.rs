@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     backend::{BackendInfo, LocalBoxFuture},
     config::{Architecture, ModelConfig},
-    sampling::Draw,
+    sampling::{Draw, argmax},
 };
 
 const VOCAB: u32 = 97;
@@ -40,6 +40,7 @@ struct Script {
     /// Most tickets that were unread at once.
     most_unread: usize,
     fail_after: usize,
+    suppressed: Vec<u32>,
 }
 
 impl Script {
@@ -71,6 +72,7 @@ impl Script {
             run: 0,
             most_unread: 0,
             fail_after: usize::MAX,
+            suppressed: Vec::new(),
         }
     }
 
@@ -78,6 +80,13 @@ impl Script {
     fn logits(context: &[u32]) -> Vec<f32> {
         let top = model(context);
         (0..VOCAB).map(|id| -(id.abs_diff(top) as f32)).collect()
+    }
+
+    /// Logits from which the next token is chosen.
+    fn chosen_from(&self) -> Vec<f32> {
+        let mut logits = Script::logits(&self.held);
+        suppress(&mut logits, &self.suppressed);
+        logits
     }
 }
 
@@ -125,6 +134,11 @@ impl Backend for Script {
         Ok(())
     }
 
+    fn suppress(&mut self, ids: &[u32]) -> Result<()> {
+        self.suppressed = ids.to_vec();
+        Ok(())
+    }
+
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
         let [step] = step else { panic!("one sequence") };
         assert!(self.open);
@@ -145,8 +159,8 @@ impl Backend for Script {
             StepOutput::AllLogits => {
                 StepResult::Logits((before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect())
             }
-            StepOutput::Greedy => StepResult::Token(model(&self.held)),
-            StepOutput::Sample(draw) => StepResult::Token(draw.choose(&Script::logits(&self.held))?),
+            StepOutput::Greedy => StepResult::Token(argmax(&self.chosen_from())),
+            StepOutput::Sample(draw) => StepResult::Token(draw.choose(&self.chosen_from())?),
         };
         self.chosen = match result {
             StepResult::Token(token) => Some(token),
@@ -174,6 +188,7 @@ fn request<'a>(prompt: &'a [u32], max_new_tokens: usize, eos_ids: &'a [u32]) -> 
         sampling: GREEDY,
         max_new_tokens: NonZeroUsize::new(max_new_tokens),
         eos_ids,
+        suppressed_ids: &[],
         cancelled: &|| false,
     }
 }
@@ -408,4 +423,25 @@ fn uniform_logits_have_the_perplexity_of_the_vocabulary() {
     assert!((score.perplexity().unwrap() - 10.0).abs() < 1e-9);
     assert!(score.add(&[0.0; 10], 10, &[10]).is_err());
     assert_eq!(Perplexity::default().perplexity(), None);
+}
+
+/// The script's likeliest token never comes, wherever tokens are chosen; then it does again.
+#[test]
+fn suppressed_tokens_never_come() {
+    let likeliest = model(&PROMPT);
+    let device = SamplingParams { temperature: 1.0, top_k: 2, seed: Some(1), ..GREEDY };
+    let host = SamplingParams { top_k: 0, ..device };
+    for sampling in [GREEDY, device, host, SamplingParams { repetition_penalty: 1.1, ..GREEDY }] {
+        let mut script = Script::new(64);
+        let mut generator = Generator::new(&mut script);
+        for suppressed in [&[likeliest, 5000][..], &[]] {
+            for seed in 0..8 {
+                let sampling = SamplingParams { seed: Some(seed), ..sampling };
+                let request = Request { sampling, suppressed_ids: suppressed, ..request(&PROMPT, 1, &[]) };
+                let token = generate(&mut generator, &request).unwrap().tokens[0];
+                assert!(!suppressed.contains(&token), "{sampling:?}");
+                assert!(sampling.temperature != 0.0 || (token == likeliest) == suppressed.is_empty());
+            }
+        }
+    }
 }

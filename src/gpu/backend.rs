@@ -10,6 +10,7 @@ use super::{
     layers::LayerCache,
     profile,
     store::GpuStore,
+    suppressed::Suppressed,
     synthetic::{SyntheticSource, SyntheticStore},
     wanted::{OutputBlock, ResultPlace, Use, Wanted},
 };
@@ -17,7 +18,7 @@ use crate::{
     Error, Result,
     backend::{
         Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult, StepTokens,
-        Ticket,
+        Ticket, suppressible,
     },
     checkpoint::TensorSource,
     config::ModelConfig,
@@ -70,6 +71,7 @@ pub struct GpuBackend {
     next_ticket: u64,
     /// Readback buffers to use again.
     readbacks: Vec<GpuBuffer>,
+    suppressed: Suppressed,
 }
 
 /// Tokens of the largest step.
@@ -149,6 +151,7 @@ impl GpuBackend {
             pending: HashMap::new(),
             next_ticket: 0,
             readbacks: Vec::new(),
+            suppressed: Suppressed::default(),
         };
         // Decoding's kernels are compiled now rather than in the middle of the first answer.
         backend.prepare(StepShape::One, StepShape::One)?;
@@ -194,11 +197,20 @@ impl GpuBackend {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let step = StepSize { outputs: block.rows.len(), ..StepSize::default() };
         encode_all(&head.logits, &mut pass, step);
+        encode_all(self.suppression(&block.usage), &mut pass, step);
         encode_all(head.choice(&block.usage), &mut pass, step);
         drop(pass);
         if let Some((readback, offset)) = to {
             let bytes = 4 * (block.rows.len() * self.model.config.vocab_size) as u64;
             encoder.copy_buffer_to_buffer(&self.model.scratch.logits, 0, readback, offset, bytes);
+        }
+    }
+
+    /// What keeps tokens from being chosen: logits that are read stay as they are.
+    fn suppression(&self, usage: &Use) -> Option<&Dispatch> {
+        match usage {
+            Use::Logits => None,
+            Use::Greedy | Use::Sample(_) => self.suppressed.dispatch(),
         }
     }
 
@@ -233,6 +245,7 @@ impl GpuBackend {
         if let Some(block) = block {
             let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
             dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
+            dispatches.extend(self.suppression(&block.usage).into_iter().map(|dispatch| (dispatch, size)));
             dispatches.extend(head.choice(&block.usage).iter().map(|dispatch| (dispatch, size)));
         }
         profile::run(&self.gpu, &dispatches).await
@@ -357,7 +370,11 @@ fn trunk_size(rows: &[StepRow]) -> StepSize {
     StepSize { rows: rows.len(), outputs: 0, keys }
 }
 
-fn encode_all(dispatches: &[Dispatch], pass: &mut wgpu::ComputePass<'_>, step: StepSize) {
+fn encode_all<'d>(
+    dispatches: impl IntoIterator<Item = &'d Dispatch>,
+    pass: &mut wgpu::ComputePass<'_>,
+    step: StepSize,
+) {
     for dispatch in dispatches {
         dispatch.encode(pass, step);
     }
@@ -396,6 +413,12 @@ impl Backend for GpuBackend {
 
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
         self.sequences.truncate(sequence, len)
+    }
+
+    fn suppress(&mut self, ids: &[u32]) -> Result<()> {
+        let vocab = self.model.config.vocab_size;
+        let ids = suppressible(ids, vocab)?;
+        self.suppressed.set(&self.gpu, &self.model.scratch.logits, vocab, ids)
     }
 
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {

@@ -22,6 +22,7 @@ mod plan;
 mod profile;
 mod scratch;
 mod store;
+mod suppressed;
 mod synthetic;
 mod unroll;
 mod upload;

@@ -20,7 +20,7 @@ use crate::{
     Error, Result,
     backend::{
         Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult, StepTokens, Ticket,
-        cache_capacity,
+        cache_capacity, suppressible,
     },
     checkpoint::TensorSource,
     config::{LayerConfig, ModelConfig},
@@ -234,6 +234,12 @@ impl Backend for MlxBackend {
 
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
         self.sequences.truncate(sequence, len)
+    }
+
+    fn suppress(&mut self, ids: &[u32]) -> Result<()> {
+        let ids = suppressible(ids, self.config.vocab_size)?;
+        let engine = self.engine.clone();
+        worker::submit(move || lock(&engine).suppress(ids))
     }
 
     /// What MLX itself refuses comes to light when the step is read.

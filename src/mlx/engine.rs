@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Error, Result,
     backend::{StepOutput, StepResult},
+    sampling,
 };
 
 /// One sequence's part of a step, checked.
@@ -55,11 +56,18 @@ pub(super) struct Engine {
     pub slots: Vec<Slot>,
     /// By ticket; a step that failed keeps its error for whoever reads it.
     steps: HashMap<u64, Result<Started>>,
+    /// Tokens that are never chosen.
+    suppressed: Vec<u32>,
 }
 
 impl Engine {
     pub fn new(model: Model, slots: Vec<Slot>) -> Self {
-        Engine { model, slots, steps: HashMap::new() }
+        Engine { model, slots, steps: HashMap::new(), suppressed: Vec::new() }
+    }
+
+    /// Steps from now on choose none of `ids`, which are in the vocabulary.
+    pub fn suppress(&mut self, ids: Vec<u32>) {
+        self.suppressed = ids;
     }
 
     /// Builds a step's graph and hands it to the device.
@@ -105,13 +113,16 @@ impl Engine {
                 StepOutput::LastLogits => Outcome::Logits(logits(last)?),
                 StepOutput::AllLogits => Outcome::Logits(logits(rows)?),
                 StepOutput::Greedy => {
-                    let token = logits(last)?.argmax()?;
+                    let logits = choosable(logits(last)?, &self.suppressed)?;
+                    let token = logits.argmax()?;
                     *chosen = Some(token.try_clone()?);
                     Outcome::Token(token)
                 }
                 // Chosen on this thread, which waits for the logits; the caller goes on.
                 StepOutput::Sample(draw) => {
-                    let token = draw.choose(&logits(last)?.read::<f32>()?)?;
+                    let mut row = logits(last)?.read::<f32>()?;
+                    sampling::suppress(&mut row, &self.suppressed);
+                    let token = draw.choose(&row)?;
                     let token = Array::new(bytemuck::bytes_of(&token), &[1], Dtype::U32)?;
                     *chosen = Some(token.try_clone()?);
                     Outcome::Token(token)
@@ -141,4 +152,15 @@ impl Engine {
             parts => Array::concatenate(&parts.iter().map(ids).collect::<Result<Vec<_>>>()?),
         }
     }
+}
+
+/// Logits `[1, vocab]` with those of suppressed tokens at −∞.
+fn choosable(logits: Array, suppressed: &[u32]) -> Result<Array> {
+    if suppressed.is_empty() {
+        return Ok(logits);
+    }
+    let shape = logits.shape();
+    let mut mask = vec![0f32; shape.iter().product()];
+    sampling::suppress(&mut mask, suppressed);
+    logits.add(&Array::new(bytemuck::cast_slice(&mask), &shape, Dtype::F32)?)
 }

@@ -1,6 +1,6 @@
 //! The vocabulary inside a GGUF file, rebuilt as a `tokenizers` pipeline that gives llama.cpp's ids.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
 use rayon::prelude::*;
 use tokenizers::{
@@ -10,13 +10,19 @@ use tokenizers::{
     pre_tokenizers::{byte_level::ByteLevel, split::Split, split::SplitPattern},
 };
 
-use super::{GgufVocabulary, pieces::Pieces, tokenizer_json::one_line};
+use super::{
+    GgufVocabulary,
+    control_tokens::{MARKS, is_gemma},
+    pieces::Pieces,
+    tokenizer_json::one_line,
+};
 use crate::{Error, Result};
 
 /// U+2581, which stands for a space in SentencePiece vocabularies.
 pub(super) const SPACE_MARK: &str = "\u{2581}";
 
-/// Values of `tokenizer.ggml.token_type` that are not plain pieces of text.
+/// Values of `tokenizer.ggml.token_type`.
+const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
@@ -28,23 +34,22 @@ const BYTE: i32 = 6;
 /// [`Error::Tokenizer`] for a vocabulary that contradicts itself.
 pub(super) fn build(vocabulary: &GgufVocabulary) -> Result<(tokenizers::Tokenizer, Pieces)> {
     let ids = index_tokens(vocabulary)?;
+    let types = types(vocabulary, &ids);
     let sentence_piece =
         || Pieces::SentencePiece { replace: vec![(SPACE_MARK.into(), " ".into())], byte_fallback: true };
-    let (merges, normalizer, pre_tokenizer, pieces) = match vocabulary.model.as_str() {
-        "llama" => (merges_of_scores(vocabulary, &ids)?, Some(space_normalizer(vocabulary)?), None, sentence_piece()),
-        "gemma4" => {
+    let spaces = || space_normalizer(vocabulary);
+    let (merges, normalizer, pre_tokenizer, pieces) = match vocabulary.kind()? {
+        Kind::Scores => (merges_of_scores(vocabulary, &ids, &types)?, Some(spaces()?), None, sentence_piece()),
+        Kind::Merges => {
             let lines = Some(newline_pre_tokenizer()?);
-            (stored_merges(vocabulary, &ids)?, Some(space_normalizer(vocabulary)?), lines, sentence_piece())
+            (stored_merges(vocabulary, &ids, &types)?, Some(spaces()?), lines, sentence_piece())
         }
-        "gpt2" if vocabulary.pre == "gpt-2" => {
+        Kind::ByteLevel => {
             let words = PreTokenizerWrapper::from(ByteLevel::new(false, true, true));
-            (stored_merges(vocabulary, &ids)?, None, Some(words), Pieces::ByteLevel)
-        }
-        "gpt2" => return Err(Error::Unsupported(format!("GGUF pre-tokenizer \"{}\" (known: gpt-2)", vocabulary.pre))),
-        other => {
-            return Err(Error::Unsupported(format!("GGUF tokenizer model \"{other}\" (known: llama, gemma4, gpt2)")));
+            (stored_merges(vocabulary, &ids, &types)?, None, Some(words), Pieces::ByteLevel)
         }
     };
+    let added = added_tokens(vocabulary, &ids, &types);
 
     let mut model = BPE::builder().vocab_and_merges(ids, merges).fuse_unk(true);
     if matches!(pieces, Pieces::SentencePiece { .. }) {
@@ -56,11 +61,11 @@ pub(super) fn build(vocabulary: &GgufVocabulary) -> Result<(tokenizers::Tokenize
     let mut tokenizer = tokenizers::Tokenizer::new(model.build().map_err(one_line)?);
     tokenizer.with_normalizer(normalizer).map_err(one_line)?;
     tokenizer.with_pre_tokenizer(pre_tokenizer);
-    tokenizer.add_tokens(added_tokens(vocabulary)).map_err(one_line)?;
+    tokenizer.add_tokens(added).map_err(one_line)?;
     Ok((tokenizer, pieces))
 }
 
-/// Token to id. Errors: no tokens, two equal tokens, arrays whose lengths differ, an unknown_id out of range.
+/// Token to id, of equal tokens the last one. Errors: no tokens, arrays whose lengths differ, an unknown_id out of range.
 fn index_tokens(vocabulary: &GgufVocabulary) -> Result<Vocab> {
     let count = vocabulary.tokens.len();
     if count == 0 {
@@ -73,36 +78,125 @@ fn index_tokens(vocabulary: &GgufVocabulary) -> Result<Vocab> {
     if let Some(id) = vocabulary.unknown_id.filter(|&id| id as usize >= count) {
         return Err(Error::Tokenizer(format!("unknown token id {id} in a GGUF vocabulary of {count} tokens")));
     }
-    let mut ids = Vocab::with_capacity(count);
-    for (id, token) in (0u32..).zip(&vocabulary.tokens) {
-        if let Some(first) = ids.insert(token.clone(), id) {
-            return Err(Error::Tokenizer(format!("tokens {first} and {id} of the GGUF vocabulary are both {token:?}")));
-        }
-    }
-    Ok(ids)
+    Ok(vocabulary.tokens.iter().cloned().zip(0u32..).collect())
 }
 
-/// Type of token `id`; a vocabulary without types holds plain pieces only.
-fn token_type(vocabulary: &GgufVocabulary, id: u32) -> i32 {
-    vocabulary.token_types.get(id as usize).copied().unwrap_or(1)
+/// Tokens whose spelling a later one has too, by id: no text becomes them, but a model may choose them.
+pub(super) fn shadowed(vocabulary: &GgufVocabulary, id_of: impl Fn(&str) -> Option<u32>) -> HashMap<u32, String> {
+    let tokens = (0u32..).zip(&vocabulary.tokens);
+    let shadowed: HashMap<u32, String> =
+        tokens.filter(|(id, token)| id_of(token) != Some(*id)).map(|(id, token)| (id, token.clone())).collect();
+    if let Some((id, token)) = shadowed.iter().min() {
+        let last = id_of(token).unwrap_or_default();
+        let count = shadowed.len();
+        log::warn!(
+            "the GGUF vocabulary has {count} spellings twice, such as {token:?} as {id} and {last}: text becomes the last"
+        );
+    }
+    shadowed
+}
+
+/// The type of each token; a vocabulary without types holds plain pieces only.
+///
+/// Spelling goes before what the file says for bytes, and in Gemma's vocabularies for control tokens: converters type
+/// them as text.
+fn types(vocabulary: &GgufVocabulary, ids: &Vocab) -> Vec<i32> {
+    let mut types = match vocabulary.token_types.is_empty() {
+        true => vec![NORMAL; vocabulary.tokens.len()],
+        false => vocabulary.token_types.clone(),
+    };
+    if vocabulary.spells_bytes(|token| ids.get(token).copied()) {
+        for byte in 0..=u8::MAX {
+            if let Some(kind) = ids.get(&format!("<0x{byte:02X}>")).and_then(|&id| types.get_mut(id as usize)) {
+                *kind = BYTE;
+            }
+        }
+    }
+    if !is_gemma(|token| ids.get(token).copied()) {
+        return types;
+    }
+    let mut overridden = Vec::new();
+    for mark in MARKS {
+        let kind = ids.get(mark).and_then(|&id| types.get_mut(id as usize));
+        let Some(kind) = kind.filter(|kind| !matches!(**kind, CONTROL | UNKNOWN)) else { continue };
+        // llama.cpp's own converter types as user-defined what it wants to show.
+        if *kind != USER_DEFINED {
+            overridden.push(mark);
+        }
+        *kind = CONTROL;
+    }
+    if !overridden.is_empty() {
+        let marks = overridden.join(" ");
+        log::warn!("taken as control tokens, which the GGUF vocabulary types as text: {marks}");
+    }
+    types
 }
 
 /// Control, unknown and byte tokens never come out of a merge: text must not spell them.
-fn may_merge(vocabulary: &GgufVocabulary, id: u32) -> bool {
-    !matches!(token_type(vocabulary, id), UNKNOWN | CONTROL | BYTE)
+fn may_merge(types: &[i32], id: u32) -> bool {
+    !types.get(id as usize).is_some_and(|kind| matches!(*kind, UNKNOWN | CONTROL | BYTE))
 }
 
 /// Tokens that are matched before any merging: user-defined ones everywhere, control ones where the
 /// caller asks for them.
-fn added_tokens(vocabulary: &GgufVocabulary) -> Vec<AddedToken> {
-    let is_added = |&(id, _): &(u32, &String)| matches!(token_type(vocabulary, id), UNKNOWN | CONTROL | USER_DEFINED);
-    (0u32..)
-        .zip(&vocabulary.tokens)
-        .filter(is_added)
-        .map(|(id, token)| {
-            AddedToken::from(token.as_str(), token_type(vocabulary, id) != USER_DEFINED).normalized(false)
+fn added_tokens(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Vec<AddedToken> {
+    let tokens = (0u32..).zip(&vocabulary.tokens).zip(types);
+    tokens
+        .filter(|((id, token), kind)| {
+            matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED) && ids.get(token.as_str()) == Some(id)
         })
+        .map(|((_, token), kind)| AddedToken::from(token.as_str(), *kind != USER_DEFINED).normalized(false))
         .collect()
+}
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// SentencePiece's: marks for spaces, bytes for what is not there, the best score first.
+    Scores,
+    /// The same with merges (Gemma 4).
+    Merges,
+    /// GPT-2's alphabet and merges.
+    ByteLevel,
+}
+
+impl GgufVocabulary {
+    /// How text becomes tokens: by what the file holds, for converters disagree on the name of the model.
+    ///
+    /// Errors: [`Error::Unsupported`] naming a tokenizer model or pre-tokenizer that is not known here.
+    pub(crate) fn kind(&self) -> Result<Kind> {
+        let has_merges = !self.merges.is_empty();
+        let id_of = |token: &str| self.tokens.iter().position(|other| other == token).map(|id| id as u32);
+        let unsupported = |reason: String| Err(Error::Unsupported(reason));
+        match self.model.as_str() {
+            "gemma4" => Ok(Kind::Merges),
+            "llama" | "gpt2" if has_merges && self.pre == "gemma4" => Ok(Kind::Merges),
+            "llama" if has_merges && !self.has_scores() => Ok(Kind::Merges),
+            "llama" => Ok(Kind::Scores),
+            "gpt2" if self.pre == "gpt-2" => Ok(Kind::ByteLevel),
+            "gpt2" if has_merges && id_of(SPACE_MARK).is_some() && self.spells_bytes(id_of) => Ok(Kind::Merges),
+            "gpt2" => unsupported(format!("GGUF pre-tokenizer \"{}\" (known: gpt-2, gemma4)", self.pre)),
+            other => unsupported(format!("GGUF tokenizer model \"{other}\" (known: llama, gemma4, gpt2)")),
+        }
+    }
+
+    /// Whether the tokens are Gemma's.
+    pub(crate) fn is_gemma(&self) -> bool {
+        is_gemma(|token| self.tokens.iter().position(|other| other == token).map(|id| id as u32))
+    }
+
+    /// Whether the scores say which pieces are made first: some converters write one value for all, or the ids.
+    fn has_scores(&self) -> bool {
+        let is_id = |(id, score): (usize, &f32)| *score == id as f32;
+        self.scores.len() == self.tokens.len()
+            && !self.scores.iter().enumerate().all(is_id)
+            && self.scores.iter().any(|score| Some(score) != self.scores.first())
+    }
+
+    /// Whether there is a token for each byte, spelled as SentencePiece does.
+    fn spells_bytes(&self, id_of: impl Fn(&str) -> Option<u32>) -> bool {
+        self.pre != "gpt-2" && id_of("<0x00>").is_some() && id_of("<0xFF>").is_some()
+    }
 }
 
 /// Spaces become [`SPACE_MARK`]; each stretch of text gets one in front if the vocabulary says so.
@@ -123,13 +217,14 @@ fn newline_pre_tokenizer() -> Result<PreTokenizerWrapper> {
 /// Merges of a SentencePiece BPE vocabulary, which stores scores instead: every way to write a piece as
 /// two pieces is a merge, and the piece with the higher score is merged first. Ties go to the longer
 /// left part, as in Hugging Face's conversion.
-fn merges_of_scores(vocabulary: &GgufVocabulary, ids: &Vocab) -> Result<Merges> {
+fn merges_of_scores(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Result<Merges> {
     let (count, scores) = (vocabulary.tokens.len(), vocabulary.scores.len());
     if scores != count {
         return Err(Error::Tokenizer(format!("{count} tokens but {scores} scores in the GGUF vocabulary")));
     }
-    let is_piece = |text: &str| ids.get(text).is_some_and(|&id| may_merge(vocabulary, id));
-    let mut by_score: Vec<u32> = (0u32..).take(count).filter(|&id| may_merge(vocabulary, id)).collect();
+    let is_piece = |text: &str| ids.get(text).is_some_and(|&id| may_merge(types, id));
+    let is_reached = |id: &u32| ids.get(vocabulary.tokens[*id as usize].as_str()) == Some(id);
+    let mut by_score: Vec<u32> = (0u32..).take(count).filter(|id| may_merge(types, *id) && is_reached(id)).collect();
     by_score.sort_by(|&a, &b| vocabulary.scores[b as usize].total_cmp(&vocabulary.scores[a as usize]));
     let splits_of = |id: u32| {
         let piece = vocabulary.tokens[id as usize].as_str();
@@ -143,13 +238,13 @@ fn merges_of_scores(vocabulary: &GgufVocabulary, ids: &Vocab) -> Result<Merges> 
 
 /// Merges as the file lists them, `left right`, best first. Errors: a merge of or into something that is
 /// not in the vocabulary.
-fn stored_merges(vocabulary: &GgufVocabulary, ids: &Vocab) -> Result<Merges> {
+fn stored_merges(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Result<Merges> {
     let read = |(rank, merge): (usize, &String)| {
         let bad = |what: &str| Error::Tokenizer(format!("merge {rank} of the GGUF vocabulary, {merge:?}, {what}"));
         let (left, right) = merge.split_once(' ').ok_or_else(|| bad("is not two pieces with a space between"))?;
         let merged = ids.get(format!("{left}{right}").as_str());
         match (ids.contains_key(left) && ids.contains_key(right), merged) {
-            (true, Some(&id)) => Ok(may_merge(vocabulary, id).then(|| (left.to_owned(), right.to_owned()))),
+            (true, Some(&id)) => Ok(may_merge(types, id).then(|| (left.to_owned(), right.to_owned()))),
             _ => Err(bad("names a piece that is not in the vocabulary")),
         }
     };

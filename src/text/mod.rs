@@ -1,6 +1,7 @@
 //! Text to tokens and back: tokenizer, chat template, streaming decoder. Knows nothing of models.
 
 mod channels;
+mod control_tokens;
 mod gguf_vocabulary;
 mod jinja;
 mod known;
@@ -10,12 +11,15 @@ mod stream;
 mod template;
 mod tokenizer;
 mod tokenizer_json;
+mod turn_end;
 
 pub use channels::{AnswerEvent, AnswerParser, AnswerParts, BrokenCall, Channels, ToolCall};
+pub(crate) use gguf_vocabulary::Kind as VocabularyKind;
 pub use marks::RenderedPrompt;
 pub use stream::TextStream;
 pub use template::{ChatTemplate, Message, RenderOptions, Role};
 pub use tokenizer::Tokenizer;
+pub use turn_end::stop_ids;
 
 /// What a checkpoint says about text, read by [`crate::checkpoint`] and used here.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +33,8 @@ pub struct TextAssets {
     pub eos_ids: Vec<u32>,
     /// Whether a bare prompt starts with `bos_id`.
     pub add_bos: bool,
+    /// Ids that are never to be chosen.
+    pub suppressed_ids: Vec<u32>,
     /// Sampling that generation_config.json names, if any.
     pub sampling: SamplingDefaults,
 }
@@ -39,6 +45,8 @@ pub struct SamplingDefaults {
     pub temperature: Option<f32>,
     pub top_k: Option<usize>,
     pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
 }
 
 /// A tokenizer as stored.
@@ -52,7 +60,7 @@ pub enum Vocabulary {
 /// `tokenizer.ggml.*` metadata of a GGUF file.
 #[derive(Debug, Clone, Default)]
 pub struct GgufVocabulary {
-    /// `llama` (SentencePiece-style), `gpt2` or `gemma4` (BPE with merges)…
+    /// `llama` (SentencePiece-style), `gpt2` or `gemma4` (BPE with merges)… Converters disagree on it.
     pub model: String,
     pub pre: String,
     pub tokens: Vec<String>,

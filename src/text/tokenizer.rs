@@ -1,6 +1,9 @@
 //! Text to token ids and back.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
@@ -18,6 +21,8 @@ pub struct Tokenizer {
     /// The added tokens with the special ones taken as plain text.
     literal: AddedVocabulary,
     pieces: Pieces,
+    /// Tokens that `inner` does not know, because a later one is spelled alike.
+    shadowed: HashMap<u32, String>,
     bos_id: Option<u32>,
     add_bos: bool,
     /// Made when a template wants them.
@@ -35,12 +40,19 @@ impl Tokenizer {
             Some(Vocabulary::Gguf(vocabulary)) => gguf_vocabulary::build(vocabulary)?,
             None => return Err(Error::Tokenizer("the checkpoint brings no vocabulary".into())),
         };
+        let shadowed = match &assets.vocabulary {
+            Some(Vocabulary::Gguf(vocabulary)) => {
+                gguf_vocabulary::shadowed(vocabulary, |token| inner.token_to_id(token))
+            }
+            _ => HashMap::new(),
+        };
         let mut literal = inner.get_added_vocabulary().clone();
         literal.set_encode_special_tokens(true);
         let tokenizer = Tokenizer {
             inner,
             literal,
             pieces,
+            shadowed,
             bos_id: assets.bos_id,
             add_bos: assets.add_bos,
             marks: OnceLock::new(),
@@ -127,16 +139,17 @@ impl Tokenizer {
 
     /// Spelling of token `id` in the vocabulary (`▁the`, `<0x0A>`, `<bos>`).
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.inner.id_to_token(id).or_else(|| self.shadowed.get(&id).cloned())
     }
 
     /// Number of tokens, special ones included.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.inner.get_vocab_size(true) + self.shadowed.len()
     }
 
     /// Whether `id` is a control token, which is not part of the text.
     pub fn is_special(&self, id: u32) -> bool {
+        let id = self.shadowed.get(&id).and_then(|token| self.id_of(token)).unwrap_or(id);
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 

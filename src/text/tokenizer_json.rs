@@ -6,8 +6,12 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use tokenizers::AddedToken;
 
-use super::pieces::Pieces;
+use super::{
+    control_tokens::{MARKS, is_gemma},
+    pieces::Pieces,
+};
 use crate::{Error, Result};
 
 /// The parts of tokenizer.json that are checked here.
@@ -46,7 +50,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
     let outline: Outline = serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
     check_model(&outline.model)?;
     let pieces = Pieces::from_decoder(&outline.decoder)?;
-    let tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| in_file(&error))?;
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| in_file(&error))?;
     for AddedOutline { id, content } in &outline.added_tokens {
         if tokenizer.token_to_id(content) != Some(*id) {
             return Err(in_file(&format!(
@@ -54,7 +58,43 @@ pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
             )));
         }
     }
+    let marks = unmarked(&tokenizer);
+    if !marks.is_empty() {
+        log::warn!("taken as control tokens, which tokenizer.json has as text: {}", marks.join(" "));
+        tokenizer = with_marks(tokenizer, bytes, &marks)?;
+    }
     Ok((tokenizer, pieces))
+}
+
+/// Gemma's control tokens that the file does not have as such.
+fn unmarked(tokenizer: &tokenizers::Tokenizer) -> Vec<&'static str> {
+    if !is_gemma(|token| tokenizer.token_to_id(token)) {
+        return Vec::new();
+    }
+    let special = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+    let is_text = |mark: &&str| {
+        let id = tokenizer.token_to_id(mark);
+        id.is_some_and(|id| !special.get(&id).is_some_and(|token| token.special))
+    };
+    MARKS.into_iter().filter(is_text).collect()
+}
+
+/// The tokenizer with `marks` as control tokens. Those among the added tokens cannot be changed once they are read.
+fn with_marks(tokenizer: tokenizers::Tokenizer, bytes: &[u8], marks: &[&str]) -> Result<tokenizers::Tokenizer> {
+    let known = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+    let mut marked = tokenizer.clone();
+    if known.values().any(|token| marks.contains(&token.content.as_str())) {
+        let mut file: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
+        for added in file["added_tokens"].as_array_mut().into_iter().flatten() {
+            if added["content"].as_str().is_some_and(|content| marks.contains(&content)) {
+                added["special"] = true.into();
+            }
+        }
+        marked = tokenizers::Tokenizer::from_bytes(file.to_string()).map_err(|error| in_file(&error))?;
+    }
+    let tokens: Vec<AddedToken> = marks.iter().map(|mark| AddedToken::from(*mark, true).normalized(false)).collect();
+    marked.add_tokens(tokens).map_err(one_line)?;
+    Ok(marked)
 }
 
 /// Refuses what is not known here, and what makes the `tokenizers` crate panic: merges into tokens longer

@@ -8,7 +8,7 @@ use gemma4_wgpu::{
             Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
             Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAdd, NormAddNorm, PerLayerGate,
             PerLayerInputs, Prefetch, QuantizeHqq, RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine,
-            SdpaCoop, SdpaDecode, SplitAttention, TopKParts, UpTail,
+            SdpaCoop, SdpaDecode, SplitAttention, Suppress, TopKParts, UpTail,
         },
     },
     quant::{
@@ -115,6 +115,7 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         Box::new(Argmax { n: 262144 }),
         Box::new(TopKParts { n: 262144 }),
         Box::new(Sample { n: 262144 }),
+        Box::new(Suppress { n: 262144, count: 2 }),
     ];
     for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
         for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {

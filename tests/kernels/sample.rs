@@ -6,7 +6,7 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu,
-        kernels::{DrawWords, Sample, TopKParts},
+        kernels::{DrawWords, Sample, Suppress, TopKParts},
     },
     sampling::{Draw, Sampler, SamplingParams},
 };
@@ -196,6 +196,22 @@ fn logits_that_are_no_numbers() {
         assert!(tokens[5] < 300);
         for (row, token) in bad.iter().zip(tokens) {
             assert_eq!(ops::sample(row, &GEMMA).is_err(), token == u32::MAX);
+        }
+    }
+}
+
+/// What is suppressed is −∞ to the bit, what is beside it as before.
+#[test]
+fn suppresses_logits() {
+    for gpu in two_devices() {
+        for (n, ids) in [(3, vec![1u32]), (700, vec![0, 699, 64, 65]), (300, (10..210).collect())] {
+            let rows: Vec<Vec<f32>> = (0..3).map(|row| random(n, row)).collect();
+            let logits = upload(gpu, &rows.concat());
+            // One row less than there is room for: the last stays as it is.
+            run(gpu, &Suppress { n, count: ids.len() }, &[&logits, &upload(gpu, &ids)], 0, 2);
+            let mut expected = rows;
+            expected[..2].iter_mut().for_each(|row| ops::suppress(row, &ids));
+            assert_eq!(download::<f32>(gpu, &logits, 3 * n), expected.concat());
         }
     }
 }

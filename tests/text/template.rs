@@ -3,7 +3,7 @@
 use crate::fixtures::{assets, small_vocabulary};
 use gemma4_wgpu::{
     Result,
-    text::{ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer, Vocabulary},
+    text::{ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer, Vocabulary, stop_ids},
 };
 
 /// Assets whose turn tokens (ids 4 and 5) are `turn`.
@@ -217,4 +217,27 @@ fn messages_read_like_the_usual_json() {
     assert_eq!(messages, expected);
     assert_eq!(serde_json::to_string(&messages[1]).unwrap(), r#"{"role":"assistant","content":"b"}"#);
     assert!(serde_json::from_str::<Message>(r#"{"role": "robot", "content": ""}"#).is_err());
+}
+
+/// What a template writes after an answer ends one, if it is a control token.
+#[test]
+fn the_turns_end_is_a_stop_token() {
+    let ids = |turn, source: Option<&str>| {
+        let assets = assets_with(turn, source);
+        let tokenizer = Tokenizer::new(&assets).unwrap();
+        let template = ChatTemplate::new(&assets, &tokenizer).unwrap();
+        stop_ids(&assets, &tokenizer, Some(&template))
+    };
+    assert_eq!(ids(GEMMA3, None), [1, 5]);
+    assert_eq!(ids(GEMMA4, None), [1, 5]);
+    let each =
+        |end: &str| format!("{{% for m in messages %}}<|turn>{{{{ m.role }}}}\n{{{{ m.content }}}}{end}{{% endfor %}}");
+    assert_eq!(ids(GEMMA4, Some(&each(" \n<turn|>"))), [1, 5]);
+    assert_eq!(ids(GEMMA4, Some(&each("<eos>"))), [1]);
+    assert_eq!(ids(GEMMA4, Some(&each("<bos>"))), [1]);
+    assert_eq!(ids(GEMMA4, Some(&each("the end<turn|>"))), [1]);
+    assert_eq!(ids(GEMMA4, Some(&each(""))), [1]);
+    assert_eq!(ids(GEMMA4, Some("{{ raise_exception('no') }}")), [1]);
+    let assets = assets_with(GEMMA4, None);
+    assert_eq!(stop_ids(&assets, &Tokenizer::new(&assets).unwrap(), None), [1]);
 }

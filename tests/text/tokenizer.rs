@@ -157,7 +157,7 @@ fn unknown_kinds_are_refused_by_name() {
     let message = gguf_error(|vocabulary| vocabulary.model = "bert".into());
     assert_eq!(message, "unsupported: GGUF tokenizer model \"bert\" (known: llama, gemma4, gpt2)");
     let message = gguf_error(|vocabulary| (vocabulary.model, vocabulary.pre) = ("gpt2".into(), "qwen2".into()));
-    assert_eq!(message, "unsupported: GGUF pre-tokenizer \"qwen2\" (known: gpt-2)");
+    assert_eq!(message, "unsupported: GGUF pre-tokenizer \"qwen2\" (known: gpt-2, gemma4)");
     let unigram = json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]]}});
     let message = from_json(&unigram).err().unwrap().to_string();
     assert_eq!(message, "unsupported: tokenizer.json model \"Unigram\" (known: BPE, WordLevel)");
@@ -167,8 +167,10 @@ fn unknown_kinds_are_refused_by_name() {
 fn broken_gguf_vocabularies_are_refused() {
     assert!(gguf_error(|vocabulary| vocabulary.tokens.clear()).contains("empty"));
     assert!(gguf_error(|vocabulary| vocabulary.token_types.truncate(5)).contains("5 token types"));
-    assert!(gguf_error(|vocabulary| vocabulary.model = "llama".into()).contains("0 scores"));
-    assert!(gguf_error(|vocabulary| vocabulary.tokens[300] = "<bos>".into()).contains("tokens 2 and 300"));
+    let scored = |vocabulary: &mut GgufVocabulary| {
+        (vocabulary.model, vocabulary.merges) = ("llama".into(), Vec::new());
+    };
+    assert!(gguf_error(scored).contains("0 scores"));
     assert!(gguf_error(|vocabulary| vocabulary.unknown_id = Some(9999)).contains("9999"));
     assert!(gguf_error(|vocabulary| vocabulary.merges[7] = "a".into()).contains("merge 7"));
     assert!(
@@ -216,4 +218,120 @@ fn ids_outside_the_vocabulary_are_refused() {
     assert_eq!(Tokenizer::new(&wrong).err().unwrap().to_string(), "tokenizer: BOS id 5000 is not in the vocabulary");
     let none = TextAssets::default();
     assert_eq!(Tokenizer::new(&none).err().unwrap().to_string(), "tokenizer: the checkpoint brings no vocabulary");
+}
+
+fn from_gguf(vocabulary: GgufVocabulary) -> Tokenizer {
+    Tokenizer::new(&assets(Vocabulary::Gguf(vocabulary))).unwrap()
+}
+
+/// As Ollama's converter names Gemma 4's vocabulary, and others that have merges.
+#[test]
+fn merges_tell_the_kind_of_a_vocabulary() {
+    let as_ollama = |vocabulary: &mut GgufVocabulary| {
+        vocabulary.model = "llama".into();
+        vocabulary.scores = (0..vocabulary.tokens.len()).map(|id| id as f32).collect();
+        vocabulary.token_types.iter_mut().filter(|kind| **kind == 6).for_each(|kind| *kind = 1);
+    };
+    let no_pre = |vocabulary: &mut GgufVocabulary| {
+        as_ollama(vocabulary);
+        vocabulary.pre = "default".into();
+    };
+    let one_score = |vocabulary: &mut GgufVocabulary| {
+        no_pre(vocabulary);
+        vocabulary.scores.fill(-1000.0);
+    };
+    let as_gpt2 = |vocabulary: &mut GgufVocabulary| {
+        (vocabulary.model, vocabulary.pre) = ("gpt2".into(), "default".into());
+    };
+    let changes: [&dyn Fn(&mut GgufVocabulary); 4] = [&as_ollama, &no_pre, &one_score, &as_gpt2];
+    for change in changes {
+        let mut vocabulary = small_vocabulary("gemma4");
+        change(&mut vocabulary);
+        assert_same_ids(&from_gguf(vocabulary), "small_gemma4.json");
+    }
+    // Scores that say something go before merges.
+    let mut scored = small_vocabulary("llama");
+    scored.merges = vec!["t h".into()];
+    assert_same_ids(&from_gguf(scored), "small_llama.json");
+}
+
+/// Whatever type a converter gives to turn marks, they are control tokens.
+#[test]
+fn marks_are_control_tokens_by_their_spelling() {
+    let text = "<bos><|turn>user\nThe cat<turn|>\n";
+    let expected = small_tokenizer("gemma4").encode(text, true).unwrap();
+    for kind in [1, 4, 5] {
+        let mut vocabulary = small_vocabulary("gemma4");
+        vocabulary.token_types[..6].fill(kind);
+        let tokenizer = from_gguf(vocabulary);
+        assert_eq!(tokenizer.encode(text, true).unwrap(), expected);
+        assert_eq!(tokenizer.decode(&expected), "user\nThe cat\n");
+        assert!((0..6).all(|id| tokenizer.is_special(id)));
+        assert!(!tokenizer.encode("<turn|>", false).unwrap().contains(&5));
+    }
+    let mut untyped = small_vocabulary("gemma4");
+    untyped.token_types.clear();
+    assert_eq!(from_gguf(untyped).encode("<|turn><turn|>", true).unwrap(), [4, 5]);
+}
+
+/// In a vocabulary that is not Gemma's `<pad>` may be text.
+#[test]
+fn spellings_of_other_vocabularies_stay_text() {
+    let mut vocabulary = small_vocabulary("gemma4");
+    vocabulary.token_types[..6].fill(1);
+    vocabulary.tokens[4] = "<start>".into();
+    vocabulary.tokens.swap(0, 3);
+    vocabulary.unknown_id = Some(0);
+    let tokenizer = from_gguf(vocabulary);
+    assert!((0..6).all(|id| !tokenizer.is_special(id)));
+    assert!(tokenizer.encode("<turn|>", true).unwrap().len() > 1);
+}
+
+#[test]
+fn marks_of_tokenizer_json_are_control_tokens() {
+    let text = "<|turn>user\nThe cat<turn|>\n";
+    let original = gemma_json();
+    let expected = from_json(&original).unwrap().encode(text, true).unwrap();
+    let mut unmarked = original.clone();
+    unmarked["added_tokens"].as_array_mut().unwrap().iter_mut().for_each(|token| token["special"] = false.into());
+    let mut missing = original.clone();
+    missing["added_tokens"].as_array_mut().unwrap().retain(|token| token["id"].as_u64() < Some(4));
+    for json in [unmarked, missing] {
+        let tokenizer = from_json(&json).unwrap();
+        assert_eq!(tokenizer.encode(text, true).unwrap(), expected);
+        assert!([4, 5].iter().all(|&id| tokenizer.is_special(id)));
+        assert!(!tokenizer.encode("<turn|>", false).unwrap().contains(&5));
+        assert_eq!(tokenizer.decode(&expected), "user\nThe cat\n");
+    }
+}
+
+/// Of tokens with one spelling the last is what text becomes; the others decode.
+#[test]
+fn equal_spellings() {
+    for model in ["gemma4", "llama"] {
+        let (plain, mut vocabulary) = (small_tokenizer(model), small_vocabulary(model));
+        let id = plain.encode("the", false).unwrap()[0];
+        let spelling = plain.token(id).unwrap();
+        // A twin before it in the vocabulary's order, and one after it.
+        let last = vocabulary.tokens.len() as u32;
+        for token in [spelling.as_str(), "<turn|>"] {
+            let twin = vocabulary.tokens.iter().position(|other| other == token).unwrap();
+            vocabulary.tokens.push(token.into());
+            vocabulary.token_types.push(vocabulary.token_types[twin]);
+            if model == "llama" {
+                vocabulary.scores.push(vocabulary.scores[twin]);
+            }
+        }
+        let tokenizer = from_gguf(vocabulary);
+        let moved =
+            |ids: Vec<u32>| -> Vec<u32> { ids.into_iter().map(|of| if of == id { last } else { of }).collect() };
+        for text in ["the", "the cat sat on the mat", "other  mother"] {
+            assert_eq!(tokenizer.encode(text, false).unwrap(), moved(plain.encode(text, false).unwrap()));
+        }
+        assert_eq!(tokenizer.encode("<turn|>", true).unwrap().last(), Some(&(last + 1)));
+        assert_eq!(tokenizer.decode(&[id]), tokenizer.decode(&[last]));
+        assert_eq!(tokenizer.token(id), tokenizer.token(last));
+        assert!(tokenizer.is_special(5) && tokenizer.is_special(last + 1));
+        assert_eq!(tokenizer.vocab_size(), plain.vocab_size() + 2);
+    }
 }

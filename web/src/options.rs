@@ -99,8 +99,11 @@ impl Chat {
             temperature: self.temperature.or(checkpoint.temperature).unwrap_or(gemma.temperature),
             top_k: self.top_k.or(checkpoint.top_k).unwrap_or(gemma.top_k),
             top_p: self.top_p.or(checkpoint.top_p).unwrap_or(gemma.top_p),
-            min_p: self.min_p.unwrap_or(gemma.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(gemma.repetition_penalty),
+            min_p: self.min_p.or(checkpoint.min_p).unwrap_or(gemma.min_p),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(checkpoint.repetition_penalty)
+                .unwrap_or(gemma.repetition_penalty),
             seed: self.seed,
         };
         params.validate().map(|()| params)

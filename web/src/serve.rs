@@ -7,7 +7,7 @@ use gemma4_wgpu::{
     Error, Result,
     generate::{Generator, Request},
     gpu::{Gpu, GpuBackend},
-    text::{AnswerEvent, AnswerParts, Channels, ChatTemplate, RenderOptions, TextAssets, Tokenizer},
+    text::{AnswerEvent, AnswerParts, Channels, ChatTemplate, RenderOptions, TextAssets, Tokenizer, stop_ids},
 };
 use js_sys::Function;
 use wasm_bindgen::JsValue;
@@ -46,6 +46,7 @@ impl Text {
             Ok(template) => Channels::new(&tokenizer, template)?,
             Err(_) => Channels::default(),
         };
+        assets.eos_ids = stop_ids(&assets, &tokenizer, template.as_ref().ok());
         // The largest part, and of no more use.
         assets.vocabulary = None;
         Ok(Text { assets, tokenizer, template, channels, no_channels: Channels::default() })
@@ -107,6 +108,7 @@ async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopp
         sampling,
         max_new_tokens: order.options.max_tokens,
         eos_ids: &text.assets.eos_ids,
+        suppressed_ids: &text.assets.suppressed_ids,
         cancelled: &|| stopped.get(),
     };
     let generation = generator.generate(&request, &mut |token| tell(parser.push(token))).await?;

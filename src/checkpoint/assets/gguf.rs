@@ -1,10 +1,11 @@
 //! Text assets inside a GGUF file: `tokenizer.ggml.*` and `general.sampling.*`.
 
-use super::{add_id, sampling};
+use super::{Recommended, add_id};
 use crate::{
     Error, Result,
     checkpoint::gguf::{Gguf, Value},
-    text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary},
+    error::quoted,
+    text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind},
 };
 
 /// Tokens that end an answer whatever the metadata says (llama.cpp's list, as far as Gemma has them).
@@ -21,14 +22,28 @@ pub fn read(file: &Gguf, tokenizer_json: Option<Vec<u8>>) -> Result<TextAssets> 
         (None, None | Some("none" | "no_vocab")) => None,
         (None, Some(model)) => Some(Vocabulary::Gguf(vocabulary(file, model).map_err(Error::Tokenizer)?)),
     };
+    let add_bos = file.flag("tokenizer.ggml.add_bos_token").map_err(Error::Tokenizer)?.unwrap_or(true);
     Ok(TextAssets {
-        vocabulary,
         chat_template: file.text("tokenizer.chat_template").map_err(Error::Template)?.map(String::from),
         bos_id: id(file, "tokenizer.ggml.bos_token_id").map_err(Error::Tokenizer)?,
         eos_ids: eos_ids(file).map_err(Error::Tokenizer)?,
-        add_bos: file.flag("tokenizer.ggml.add_bos_token").map_err(Error::Tokenizer)?.unwrap_or(true),
+        add_bos: add_bos || needs_bos(vocabulary.as_ref())?,
+        suppressed_ids: id_list(file, "tokenizer.ggml.suppress_tokens").map_err(Error::Tokenizer)?,
         sampling: sampling_defaults(file)?,
+        vocabulary,
     })
+}
+
+/// Whether the model needs BOS though its file says that none is added: llama.cpp's converter wrote so for Gemma 4.
+fn needs_bos(vocabulary: Option<&Vocabulary>) -> Result<bool> {
+    let needed = match vocabulary {
+        Some(Vocabulary::Gguf(vocabulary)) => vocabulary.kind()? == VocabularyKind::Merges,
+        Some(Vocabulary::TokenizerJson(_)) | None => false,
+    };
+    if needed {
+        log::warn!("prompts begin with BOS, as Gemma 4 needs it: tokenizer.ggml.add_bos_token = false is overridden");
+    }
+    Ok(needed)
 }
 
 fn id(file: &Gguf, key: &str) -> Result<Option<u32>, String> {
@@ -43,6 +58,9 @@ fn eos_ids(file: &Gguf) -> Result<Vec<u32>, String> {
             add_id(&mut ids, id);
         }
     }
+    for id in id_list(file, "tokenizer.ggml.eos_token_ids")? {
+        add_id(&mut ids, id);
+    }
     let Some(tokens) = file.array("tokenizer.ggml.tokens")? else { return Ok(ids) };
     for (id, token) in (0u32..).zip(tokens.iter()) {
         if matches!(token, Value::String(text) if END_TOKENS.iter().any(|end| end.as_bytes() == text)) {
@@ -50,6 +68,15 @@ fn eos_ids(file: &Gguf) -> Result<Vec<u32>, String> {
         }
     }
     Ok(ids)
+}
+
+/// The ids of an array; negative ones, which some converters write for none, are left out.
+fn id_list(file: &Gguf, key: &str) -> Result<Vec<u32>, String> {
+    let id = |value: Value| match value {
+        Value::Signed(..0) => Some(None),
+        value => value.unsigned().and_then(|id| u32::try_from(id).ok()).map(Some),
+    };
+    Ok(decode(file, key, id)?.into_iter().flatten().collect())
 }
 
 fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
@@ -68,7 +95,7 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
             return Err(format!("tokenizer.ggml.{what} has {len} entries for {} tokens", tokens.len()));
         }
     }
-    Ok(GgufVocabulary {
+    let mut vocabulary = GgufVocabulary {
         model: model.into(),
         pre: file.text("tokenizer.ggml.pre")?.unwrap_or_default().into(),
         tokens,
@@ -76,9 +103,32 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
         token_types,
         merges: decode(file, "tokenizer.ggml.merges", |value| value.text().map(String::from))?,
         unknown_id: id(file, "tokenizer.ggml.unknown_token_id")?,
-        // llama.cpp's default for SentencePiece-style vocabularies.
-        add_space_prefix: file.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(model == "llama"),
-    })
+        add_space_prefix: false,
+    };
+    vocabulary.add_space_prefix = match file.flag("tokenizer.ggml.add_space_prefix")? {
+        Some(add) => add,
+        None => prefixes_spaces(&vocabulary),
+    };
+    let is_renamed = model != "gemma4" && vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Merges);
+    if is_renamed {
+        let pre = quoted(&vocabulary.pre);
+        log::info!(
+            "the vocabulary is read as gemma4's, for it has merges and pre-tokenizer {pre}; the file says {}",
+            quoted(model)
+        );
+    }
+    Ok(vocabulary)
+}
+
+/// Whether text gets a space in front where the file does not say: llama.cpp's default for SentencePiece's vocabularies.
+/// Gemma's have none; who leaves the key out for them (Ollama) adds none either.
+fn prefixes_spaces(vocabulary: &GgufVocabulary) -> bool {
+    let is_scored = vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Scores);
+    if is_scored && vocabulary.is_gemma() {
+        log::info!("no space is put in front of text, as Gemma's tokenizer does: add_space_prefix is not in the file");
+        return false;
+    }
+    is_scored
 }
 
 /// All elements of the array at `key`; none if it is not there.
@@ -89,8 +139,15 @@ fn decode<T>(file: &Gguf, key: &str, convert: impl Fn(Value) -> Option<T>) -> Re
 }
 
 fn sampling_defaults(file: &Gguf) -> Result<SamplingDefaults> {
-    let float = |key: &str| file.float(key).map_err(Error::Config);
-    // Negative means off, as 0 does.
-    let top_k = float("general.sampling.top_k")?.map(|k| k as usize);
-    sampling(float("general.sampling.temp")?, top_k, float("general.sampling.top_p")?)
+    let float = |key: &str| file.float(&format!("general.sampling.{key}")).map_err(Error::Config);
+    // A penalty on the last 0 tokens is none.
+    let penalizes = float("penalty_last_n")? != Some(0.0);
+    Recommended {
+        temperature: float("temp")?,
+        top_k: float("top_k")?,
+        top_p: float("top_p")?,
+        min_p: float("min_p")?,
+        repetition_penalty: float("penalty_repeat")?.filter(|_| penalizes),
+    }
+    .check()
 }

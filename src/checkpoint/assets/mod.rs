@@ -6,19 +6,43 @@ pub mod hf;
 
 use crate::{Error, Result, text::SamplingDefaults};
 
-/// Checks recommended sampling values. Errors name the value.
-fn sampling(temperature: Option<f64>, top_k: Option<usize>, top_p: Option<f64>) -> Result<SamplingDefaults> {
-    if let Some(temperature) = temperature.filter(|value| !(value.is_finite() && *value >= 0.0)) {
-        return Err(Error::Config(format!("the checkpoint's temperature = {temperature} cannot be used")));
+/// Sampling values as a file gives them.
+#[derive(Default)]
+struct Recommended {
+    temperature: Option<f64>,
+    /// Less than 1 for all tokens.
+    top_k: Option<f64>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+    repetition_penalty: Option<f64>,
+}
+
+impl Recommended {
+    /// Checks the values. Errors name one that cannot be used.
+    fn check(self) -> Result<SamplingDefaults> {
+        let Recommended { temperature, top_k, top_p, min_p, repetition_penalty } = self;
+        let fraction = |value: f64| (0.0..=1.0).contains(&value);
+        let sound = |value: Option<f64>, name: &str, legal: &dyn Fn(f64) -> bool, wanted: &str| match value {
+            Some(value) if !legal(value) => Err(Error::Config(format!("the checkpoint's {name} = {value} {wanted}"))),
+            value => Ok(value.map(|value| value as f32)),
+        };
+        let unusable = "cannot be used";
+        let not_fraction = "is not between 0 and 1";
+        sound(top_k, "top_k", &|value| !value.is_nan(), unusable)?;
+        Ok(SamplingDefaults {
+            temperature: sound(temperature, "temperature", &|value| value.is_finite() && value >= 0.0, unusable)?,
+            // Negative means off, as 0 does.
+            top_k: top_k.map(|k| k as usize),
+            top_p: sound(top_p, "top_p", &fraction, not_fraction)?,
+            min_p: sound(min_p, "min_p", &fraction, not_fraction)?,
+            repetition_penalty: sound(
+                repetition_penalty,
+                "repetition_penalty",
+                &|value| value.is_finite() && value > 0.0,
+                unusable,
+            )?,
+        })
     }
-    if let Some(top_p) = top_p.filter(|value| !(0.0..=1.0).contains(value)) {
-        return Err(Error::Config(format!("the checkpoint's top_p = {top_p} is not between 0 and 1")));
-    }
-    Ok(SamplingDefaults {
-        temperature: temperature.map(|value| value as f32),
-        top_k,
-        top_p: top_p.map(|value| value as f32),
-    })
 }
 
 /// Adds an id that is not there yet.

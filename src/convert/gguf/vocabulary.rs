@@ -88,6 +88,11 @@ pub fn keys(config: &ModelConfig, text: &TextAssets) -> Result<Vec<(String, NewV
             put(key, NewValue::U32(id));
         }
     }
+    if !text.suppressed_ids.is_empty() {
+        // Ids are below 2^31 there.
+        let ids = text.suppressed_ids.iter().filter_map(|&id| i32::try_from(id).ok()).collect();
+        put("ggml.suppress_tokens", NewValue::I32s(ids));
+    }
     put("ggml.add_bos_token", NewValue::Bool(text.add_bos));
     put("ggml.add_space_prefix", NewValue::Bool(add_space_prefix));
     match ends.next() {
@@ -97,11 +102,13 @@ pub fn keys(config: &ModelConfig, text: &TextAssets) -> Result<Vec<(String, NewV
 }
 
 fn sampling(defaults: &SamplingDefaults) -> Vec<(String, NewValue)> {
-    let SamplingDefaults { temperature, top_k, top_p } = defaults;
+    let SamplingDefaults { temperature, top_k, top_p, min_p, repetition_penalty } = defaults;
     let values = [
         ("temp", temperature.map(NewValue::F32)),
         ("top_k", top_k.and_then(|k| u32::try_from(k).ok()).map(NewValue::U32)),
         ("top_p", top_p.map(NewValue::F32)),
+        ("min_p", min_p.map(NewValue::F32)),
+        ("penalty_repeat", repetition_penalty.map(NewValue::F32)),
     ];
     values.into_iter().filter_map(|(key, value)| Some((format!("general.sampling.{key}"), value?))).collect()
 }

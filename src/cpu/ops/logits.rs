@@ -1,4 +1,7 @@
-use crate::{Result, sampling::Draw};
+use crate::{
+    Result,
+    sampling::{self, Draw},
+};
 
 /// `cap · tanh(x / cap)`, in place.
 pub fn softcap(logits: &mut [f32], cap: f32) {
@@ -20,6 +23,11 @@ pub fn argmax(logits: &[f32]) -> u32 {
 /// The id that a draw chooses; errors as [`Draw::choose`] does.
 pub fn sample(logits: &[f32], draw: &Draw) -> Result<u32> {
     draw.choose(logits)
+}
+
+/// Logits of `ids` become −∞, in place; ids outside the row are passed over.
+pub fn suppress(logits: &mut [f32], ids: &[u32]) {
+    sampling::suppress(logits, ids);
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod rope;
 pub use attention::{Attention, sdpa};
 pub use embed::embed;
 pub use gelu::gelu_mul;
-pub use logits::{argmax, sample, softcap};
+pub use logits::{argmax, sample, softcap, suppress};
 pub use matmul::{matmul, matmul_q8};
 pub use norm::{norm_add, norm_add_norm, rms_norm};
 pub use per_layer::{per_layer_columns, per_layer_inputs};

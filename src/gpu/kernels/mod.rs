@@ -28,7 +28,7 @@ pub use norm::{NormAdd, NormAddNorm, RmsNorm};
 pub use per_layer::{PerLayerGate, PerLayerInputs};
 pub use quantize::QuantizeHqq;
 pub use repack::Repack;
-pub use sample::{DrawWords, Sample, TopKParts};
+pub use sample::{DrawWords, Sample, Suppress, TopKParts};
 pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 
 use super::{Grid, KernelSource, Variant};

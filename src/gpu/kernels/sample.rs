@@ -32,6 +32,15 @@ impl Sample {
     const WORKGROUP: usize = 256;
 }
 
+/// Logits of tokens that are never chosen become −∞.
+///
+/// Bindings: logits `[outputs, n]`, ids `[count]`, each below `n`.
+#[derive(Debug, Clone, Copy)]
+pub struct Suppress {
+    pub n: usize,
+    pub count: usize,
+}
+
 /// A [`Draw`] as kernels see it (`Draw` in shaders/common/draw.wgsl).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -97,6 +106,25 @@ impl Kernel for Sample {
                 .part(include_str!("../../../shaders/sample.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+        }
+    }
+
+    fn grid(&self, _: &Variant) -> Grid {
+        Grid::outputs()
+    }
+}
+
+impl Kernel for Suppress {
+    fn source(&self, _: &Variant) -> KernelSource {
+        KernelSource {
+            name: "suppress",
+            wgsl: Wgsl::new()
+                .uint("WORKGROUP", 64)
+                .uint("N", self.n)
+                .uint("COUNT", self.count)
+                .part(include_str!("../../../shaders/suppress.wgsl"))
+                .finish(),
+            bindings: vec![Binding::ReadWrite, Binding::Read],
         }
     }
 

@@ -1,0 +1,37 @@
+//! The token that ends a turn, read off the template: configurations forget it.
+
+use super::{ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer};
+
+/// An answer that no template writes by itself.
+const ANSWER: &str = "answer4e1f";
+
+impl ChatTemplate {
+    /// The control token that the template writes after an assistant's answer; `None` where it writes something else,
+    /// or cannot be rendered.
+    pub fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let messages = [Message::new(Role::User, "question"), Message::new(Role::Assistant, ANSWER)];
+        let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
+        let text = match self.render(&messages, &options) {
+            Ok(text) => text,
+            Err(error) => {
+                log::debug!("the turn's end cannot be read off the template: {error}");
+                return None;
+            }
+        };
+        let (_, after) = text.rsplit_once(ANSWER)?;
+        let first = *tokenizer.encode(after.trim_start(), true).ok()?.first()?;
+        (tokenizer.is_special(first) && Some(first) != tokenizer.bos_id()).then_some(first)
+    }
+}
+
+/// Every id that ends an answer: the checkpoint's, and the turn's end that the template writes.
+pub fn stop_ids(assets: &TextAssets, tokenizer: &Tokenizer, template: Option<&ChatTemplate>) -> Vec<u32> {
+    let mut ids = assets.eos_ids.clone();
+    let turn_end = template.and_then(|template| template.turn_end(tokenizer));
+    if let Some(id) = turn_end.filter(|id| !ids.contains(id)) {
+        let token = tokenizer.token(id).unwrap_or_default();
+        log::info!("{token} (id {id}) ends an answer: the template writes it there, the checkpoint does not name it");
+        ids.push(id);
+    }
+    ids
+}
