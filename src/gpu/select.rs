@@ -248,7 +248,7 @@ mod tests {
         let radeon = ["AMD Radeon RX 7900 XTX (RADV NAVI31)", "AMD Radeon RX 7900 XTX"];
         let [mut radv, amdvlk] = radeon.map(|name| card(name, "vulkan", "0000:03:00.0"));
         radv.driver = "radv".into();
-        assert_eq!(select(&[radv, amdvlk], Some("7900")).unwrap(), 0);
+        assert_eq!(select(&[radv, amdvlk], Some("rx 7900")).unwrap(), 0);
         // Where DirectX does not tell twins apart, nothing is guessed.
         let twins = [card(name, "dx12", "0000:01:00.0"), card(name, "dx12", "0000:01:00.0")];
         assert!(fault(&twins, "4090 ").contains("no adapter has the number 4090"));
