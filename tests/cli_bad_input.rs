@@ -159,7 +159,11 @@ fn no_adapter_and_no_such_adapter() {
     let wgpu = |args: &[&str]| on_model("run", model.path(), &[&["-n", "2", "--prompt", "hi"], args].concat());
     let fails = |command: &mut Command, wanted: &str| fails_with(command, &["device: no adapter", wanted]);
     fails(&mut wgpu(&["--adapter", "Voodoo2"]), "Voodoo2");
-    fails(&mut wgpu(&["--adapter", "99"]), "99");
+    // A number of the device's name is none of its own.
+    for number in ["99", "15"] {
+        fails(&mut wgpu(&["--adapter", number]), &format!("number {number}, and a number is no part of a name"));
+    }
+    fails(&mut wgpu(&["--adapter", "ffff:ff:1f.7"]), "ffff:ff:1f.7");
     fails_with(wgpu(&["--backend", "cpu"]).args(["--adapter", "0"]), &["--adapter", "cpu"]);
 }
 
@@ -178,10 +182,14 @@ fn without_a_driver() {
     let run = |args: &[&str]| command("run", &[&["-n", "2", "--prompt", "hi"], args].concat());
     fails_with(&mut run(&["--backend", "wgpu"]), &["device: no adapter"]);
     fails_with(&mut run(&["--adapter", "llvm"]), &["device: no adapter"]);
-    let output = run(&[]).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{stderr}");
-    assert!(stderr.starts_with("warning: no adapter") && stderr.lines().count() == 1, "{stderr}");
+    // The context's length asks the device too, and says nothing again.
+    for args in [&[][..], &["--ctx", "max"]] {
+        let output = run(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        let told = stderr.starts_with("warning: no adapter: running on the CPU");
+        assert!(told && stderr.lines().count() == 1, "{stderr}");
+    }
     let out = tempfile::tempdir().unwrap();
     let quantize = |backend: &str| {
         let mut command = command("quantize", &["--recipe", "hqq", "--backend", backend, "--output"]);

@@ -61,6 +61,34 @@ fn what_is_not_cached_is_named() {
     for name in ["hf:", "hf:owner", "hf:../../x", "hf:owner/..", "hf:/owner/tiny"] {
         fails(name, &["want hf:OWNER/NAME"]);
     }
+    fails("hf:owner/tiny@v2", &["revision v2 (there is hf:owner/tiny@main) is not in", "pull owner/tiny@v2"]);
+    fails("hf:owner/tiny@../x", &["want a branch, a tag or a commit after @"]);
     fs::remove_dir_all(home.path().join("hub/models--owner--tiny/snapshots")).unwrap();
-    fails("hf:owner/tiny", &["newest revision is not in the cache"]);
+    fails("hf:owner/tiny", &["the repository is not in the cache"]);
+}
+
+/// Pulled by its commit, or copied: nothing says what main is, and nothing is guessed.
+#[test]
+fn a_snapshot_without_main_is_named_by_its_commit() {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let home = cache();
+    let folder = home.path().join("hub/models--owner--tiny");
+    fs::remove_dir_all(folder.join("refs")).unwrap();
+    fs::rename(folder.join("snapshots/abc123"), folder.join("snapshots").join(COMMIT)).unwrap();
+    let run = |model: &str| {
+        with_cache(home.path(), &["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", model, "hi"])
+    };
+    let line = error_line(&mut run("hf:owner/tiny"));
+    let named = format!("revision main (there is hf:owner/tiny@{COMMIT}) is not in the cache");
+    assert!(line.contains(&named) && line.contains("gemma4-wgpu pull owner/tiny"), "{line}");
+    let line = error_line(&mut run("hf:owner/tiny:model.safetensors"));
+    assert!(line.contains(&format!("hf:owner/tiny@{COMMIT}:model.safetensors")), "{line}");
+
+    let by_commit = stdout(&mut run(&format!("hf:owner/tiny@{COMMIT}")));
+    for name in ["hf:owner/tiny@0123456", &format!("hf:owner/tiny@{COMMIT}:model.safetensors")] {
+        assert_eq!(stdout(&mut run(name)), by_commit, "{name}");
+    }
+    fs::create_dir_all(folder.join("refs/refs/pr")).unwrap();
+    fs::write(folder.join("refs/refs/pr/1"), COMMIT).unwrap();
+    assert_eq!(stdout(&mut run("hf:owner/tiny@refs/pr/1")), by_commit);
 }

@@ -116,13 +116,13 @@ fn a_context_of_max_takes_what_there_is() {
         let args = ["--backend", backend, "--ctx", "max", "--json", "-n", "2", "--seed", "1", "--prompt", "hi"];
         assert_eq!(json(&stdout(&mut on_model("run", model.path(), &args)))["context_length"], 512);
     }
-    let command = &mut on_model("run", model.path(), &["--ctx", "all", "hi"]);
+    let command = &mut on_model("run", model.path(), &["--backend", "cpu", "--ctx", "all", "hi"]);
     command.assert().code(2).stderr(predicates::str::contains("a number of tokens, or max"));
 }
 
 #[test]
 fn inspect_refuses_what_run_refuses() {
-    let line = error_line(&mut program(&["inspect", "/nonexistent/model.gguf"]));
+    let line = error_line(&mut program(&["inspect", "--backend", "cpu", "/nonexistent/model.gguf"]));
     assert!(line.contains("/nonexistent/model.gguf"), "{line}");
     let mut incomplete = TinyModel::new();
     incomplete.tensors.remove("model.layers.1.mlp.down_proj.weight");

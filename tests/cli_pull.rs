@@ -468,17 +468,38 @@ fn gguf_models() {
 
 #[test]
 fn another_revision() {
-    let setup = Setup::new(demo());
-    let snapshot = setup.pulled(&[REPOSITORY, "--revision", "refs/pr/1"]);
-    assert!(setup.server.requests()[0].path.starts_with("/api/models/owner/demo/revision/refs%2Fpr%2F1?"));
-    assert_eq!(fs::read_to_string(setup.folder().join("refs/refs/pr/1")).unwrap(), COMMIT);
-    assert!(!setup.folder().join("refs/main").exists());
-    stdout(setup.command(&["inspect", "--backend", "cpu"]).arg(&snapshot));
+    let pull = |args: &[&str]| {
+        let setup = Setup::new(demo());
+        let output = setup.pull(args).output().unwrap();
+        let (path, log) = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
+        assert!(output.status.success(), "{log}");
+        assert!(setup.server.requests()[0].path.starts_with("/api/models/owner/demo/revision/refs%2Fpr%2F1?"));
+        assert_eq!(fs::read_to_string(setup.folder().join("refs/refs/pr/1")).unwrap(), COMMIT);
+        assert!(!setup.folder().join("refs/main").exists());
+        stdout(setup.command(&["inspect", "--backend", "cpu"]).arg(path.trim_end()));
+        // As the log says.
+        assert!(log.contains("--model hf:owner/demo@refs/pr/1\n"), "{log}");
+        stdout(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo@refs/pr/1"]));
+        let line = error_line(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo"]));
+        assert!(line.contains("revision main (there is hf:owner/demo@refs/pr/1) is not in the cache"), "{line}");
+    };
+    pull(&[REPOSITORY, "--revision", "refs/pr/1"]);
+    pull(&["owner/demo@refs/pr/1"]);
+    pull(&["hf:owner/demo@refs/pr/1", "--revision", "refs/pr/1"]);
+
     // A commit has no name of its own.
     let setup = Setup::new(demo());
-    assert!(setup.pulled(&[REPOSITORY, "--revision", COMMIT]).ends_with(COMMIT));
+    assert!(setup.pulled(&[&format!("{REPOSITORY}@{COMMIT}")]).ends_with(COMMIT));
     assert!(!setup.folder().join("refs").exists());
+    stdout(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo@0123456"]));
     assert!(setup.failure(&[REPOSITORY, "--revision", "../x"]).contains("want a branch, a tag or a commit"));
+    assert!(setup.failure(&["owner/demo@../x"]).contains("want a branch, a tag or a commit after @"));
+    let line = setup.failure(&["owner/demo@v1", "--revision", "v2"]);
+    assert!(line.contains("owner/demo@v1: --revision v2 is another one"), "{line}");
+    let no_revision = Fault::Status(404, "X-Error-Code: RevisionNotFound\r\n");
+    setup.server.fail("/api/models/", [no_revision]);
+    let line = setup.failure(&["owner/demo@0123abc"]);
+    assert!(line.contains("no revision 0123abc: a commit is named by all 40 digits"), "{line}");
 }
 
 #[test]

@@ -56,9 +56,8 @@ impl Rates {
     }
 }
 
-/// What can be measured: a model with some kernels.
+/// What can be measured: a model with some kernels. A turn runs both tests once.
 trait Subject {
-    /// Runs both tests once.
     fn turn(&mut self) -> Result<Rates>;
 }
 
@@ -323,7 +322,9 @@ impl Reference {
 /// All that decides whether what was found still holds.
 fn identity(facts: &AdapterFacts, probe: &ModelConfig, cache_type: CacheType, asked: &KernelOptions) -> String {
     let shapes = (probe.hidden_size, &probe.layers, cache_type);
-    format!("gemma4-wgpu {}, {facts}, {shapes:?}, {}", env!("CARGO_PKG_VERSION"), shown(asked))
+    // Cards of one name may be different models.
+    let device = format!("{facts} {:04x}:{:04x}", facts.vendor, facts.device);
+    format!("gemma4-wgpu {}, {device}, {shapes:?}, {}", env!("CARGO_PKG_VERSION"), shown(asked))
 }
 
 fn file_of(directory: &Path, identity: &str) -> PathBuf {
@@ -350,7 +351,6 @@ fn write(path: &Path, found: &Found) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::CooperativeMatrix;
 
     #[test]
     fn probes_share_keys_as_their_models_do() {
@@ -374,36 +374,9 @@ mod tests {
         }
     }
 
-    fn facts() -> AdapterFacts {
-        AdapterFacts {
-            index: 0,
-            name: "card".into(),
-            api: "vulkan".into(),
-            device_type: "discrete GPU".into(),
-            driver: "1".into(),
-            vendor: 1,
-            subgroups: true,
-            subgroup_min_size: 32,
-            subgroup_max_size: 32,
-            shader_f16: true,
-            timestamp_query: true,
-            pipeline_cache: true,
-            unified_memory: false,
-            mappable_storage: true,
-            cooperative_matrices: vec![CooperativeMatrix { m: 16, n: 16, k: 16, f16_inputs: true, f32_result: true }],
-            max_binding_bytes: 1 << 30,
-            max_buffer_bytes: 1 << 30,
-            max_workgroup_bytes: 48 << 10,
-            max_workgroup_invocations: 1024,
-            max_workgroups_per_dimension: 65535,
-            max_storage_buffers: 32,
-            coherent: true,
-        }
-    }
-
     /// The kernels found where `rates` are those of kernels, and the trials.
     fn found(asked: &str, rates: fn(&KernelOptions) -> Result<Rates>) -> (String, Vec<Trial>) {
-        let (facts, kernels) = (facts(), asked.parse().unwrap());
+        let (facts, kernels) = (AdapterFacts::invented(), asked.parse().unwrap());
         let variant = Variant::choose(&facts, &kernels).unwrap();
         let start = Start { facts: &facts, variant, kernels };
         let (kernels, trials) = search(&start, &mut |kernels| rates(kernels).map(Fake), &mut |_| ()).unwrap();
@@ -455,6 +428,15 @@ mod tests {
         let failed: Vec<&Trial> = trials.iter().filter(|trial| trial.ratios.is_err()).collect();
         assert_eq!(failed.len(), 1);
         assert!(failed[0].kernels == "f16=off" && !failed[0].kept);
+    }
+
+    #[test]
+    fn cards_of_one_name_are_measured_apart() {
+        let probe = ModelConfig::named("demo").unwrap();
+        let of = |facts: AdapterFacts| identity(&facts, &probe, CacheType::F16, &KernelOptions::default());
+        let card = AdapterFacts::invented;
+        assert_eq!(of(card()), of(AdapterFacts { index: 1, pci_bus_id: Some("0000:5e:00.0".into()), ..card() }));
+        assert_ne!(of(card()), of(AdapterFacts { device: 2, ..card() }));
     }
 
     #[test]

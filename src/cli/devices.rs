@@ -36,6 +36,7 @@ fn describe(adapter: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
+        Value::Null => "unknown".to_owned(),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         other => other.to_string(),
     };

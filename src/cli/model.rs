@@ -12,7 +12,7 @@ use crate::{
     checkpoint::{Checkpoint, TensorSource},
     config::ModelConfig,
     cpu::CpuBackend,
-    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
+    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
     quant::Quantize,
     weights::{self, CacheType, LoadOptions},
 };
@@ -25,15 +25,17 @@ const DEMO: &str = "demo";
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
     /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file,
-    /// hf:REPO or hf:REPO:FILE in the Hugging Face cache (see `pull`), or `demo`, the small model that is part of the
+    /// hf:OWNER/NAME[@REVISION][:FILE] in the Hugging Face cache (see `pull`), or `demo`, the small model that is part of the
     /// program
     /// [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a warning where there is none
+    /// but a software driver. --adapter, --kernels and --autotune ask for the GPU
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
-    /// Adapter to use: its number in `gemma4-wgpu devices` or a part of its name
+    /// Adapter to use: its number in `gemma4-wgpu devices`, its PCI bus id such as 0000:3b:00.0, or its name or a part of
+    /// it that no other adapter's has
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
@@ -46,6 +48,9 @@ pub struct ModelArgs {
     /// What `autotune` chose.
     #[arg(skip)]
     tuned: OnceCell<KernelOptions>,
+    /// Whether it was said that the CPU was chosen.
+    #[arg(skip)]
+    told: OnceCell<()>,
     /// Multiply with activations as they are, where the device would round them to int8, or MLX to bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
@@ -196,6 +201,9 @@ impl ModelArgs {
 
     fn load_on(&self, device: Device, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
         let bytes = weights::load_bytes(checkpoint);
+        if let Device::Gpu(gpu) = &device {
+            self.tell_of_compiling(gpu);
+        }
         let (bar, start) = (byte_bar("loading", bytes, self.quiet), Instant::now());
         let mut progress = |bytes| bar.inc(bytes);
         let backend: Box<dyn Backend> = pollster::block_on(async {
@@ -260,45 +268,58 @@ impl ModelArgs {
         let config = ModelConfig::named(name)?;
         self.check_bench(positions, &config)?;
         let options = self.load_options(positions, sequences);
-        let gpu = match self.open_device(&config)? {
-            Device::Gpu(gpu) => gpu,
-            Device::Mlx => {
+        // A software driver too, for the CPU backend has no such models.
+        let gpu = match self.without_adapter()? {
+            None => self.open_gpu(&config)?,
+            Some(Device::Mlx) => {
                 let made = mlx::synthetic(config, &options, self.exact, seed.into());
                 return Ok((pollster::block_on(made)?, None));
             }
-            Device::Cpu => return Err(Error::Input("synthetic models need an adapter, or --backend mlx".into())),
+            Some(_) => return Err(Error::Input("synthetic models need an adapter, or --backend mlx".into())),
         };
         let source = SyntheticSource::new(config.clone());
         let memory = Memory::for_bench(Some(gpu.clone()), &source, options)?;
         memory.check()?;
         let ceiling = read_ceiling(&gpu)?;
+        self.tell_of_compiling(&gpu);
         let made = pollster::block_on(GpuBackend::synthetic(gpu, config, &options, seed));
         Ok((Box::new(made.map_err(|error| memory.explain(error))?), Some(ceiling)))
     }
 
-    /// The device to run on. Only a missing adapter, and only where nothing about the adapter was asked for,
-    /// leads to the CPU without asking.
-    fn open_device(&self, config: &ModelConfig) -> Result<Device> {
-        let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some() || self.autotune;
+    /// Whether an option was given that only adapters follow.
+    fn asks_for_gpu(&self) -> bool {
+        self.adapter.is_some() || self.kernels.is_some() || self.autotune
+    }
+
+    /// The device that needs no adapter, where the options mean one.
+    fn without_adapter(&self) -> Result<Option<Device>> {
         let only_for_gpu =
             |name| Err(Error::Input(format!("--adapter, --kernels and --autotune do not apply to --backend {name}")));
         match self.backend {
-            BackendKind::Cpu if asks_for_gpu => return only_for_gpu("cpu"),
-            BackendKind::Mlx if asks_for_gpu => return only_for_gpu("mlx"),
-            BackendKind::Cpu => return Ok(Device::Cpu),
-            BackendKind::Mlx => return Ok(Device::Mlx),
-            BackendKind::Auto if !asks_for_gpu && mlx::is_preferred() => return Ok(Device::Mlx),
-            BackendKind::Auto | BackendKind::Wgpu => {}
+            BackendKind::Cpu if self.asks_for_gpu() => only_for_gpu("cpu"),
+            BackendKind::Mlx if self.asks_for_gpu() => only_for_gpu("mlx"),
+            BackendKind::Cpu => Ok(Some(Device::Cpu)),
+            BackendKind::Mlx => Ok(Some(Device::Mlx)),
+            BackendKind::Auto if !self.asks_for_gpu() && mlx::is_preferred() => Ok(Some(Device::Mlx)),
+            BackendKind::Auto | BackendKind::Wgpu => Ok(None),
         }
-        match self.open_gpu(config) {
-            Err(Error::Device(reason))
-                if self.backend == BackendKind::Auto && !asks_for_gpu && reason.starts_with("no adapter") =>
-            {
-                eprintln!("warning: {reason}; running on the CPU backend, which is slow");
-                Ok(Device::Cpu)
-            }
-            gpu => gpu.map(Device::Gpu),
+    }
+
+    /// The device to run on. Where there is no GPU, and nothing about an adapter was asked for, it is the CPU
+    /// unasked, which is told once.
+    fn open_device(&self, config: &ModelConfig) -> Result<Device> {
+        if let Some(device) = self.without_adapter()? {
+            return Ok(device);
         }
+        let opened = self.open_gpu(config);
+        if self.backend == BackendKind::Auto
+            && !self.asks_for_gpu()
+            && let Some(reason) = reason_for_cpu(opened.as_ref().map(Gpu::facts))
+        {
+            self.told.get_or_init(|| eprintln!("warning: {reason}"));
+            return Ok(Device::Cpu);
+        }
+        opened.map(Device::Gpu)
     }
 
     fn open_gpu(&self, config: &ModelConfig) -> Result<Gpu> {
@@ -318,6 +339,15 @@ impl ModelArgs {
         pollster::block_on(Gpu::open(&options))
     }
 
+    /// A software driver lets the first words wait.
+    fn tell_of_compiling(&self, gpu: &Gpu) {
+        let facts = gpu.facts();
+        if facts.is_software() && !self.quiet {
+            let name = &facts.name;
+            eprintln!("note: {name} is a software driver, which compiles each kernel at its first use");
+        }
+    }
+
     fn tune(&self, options: &DeviceOptions, config: &ModelConfig) -> Result<KernelOptions> {
         let mut report = |line: &str| {
             if !self.quiet {
@@ -327,6 +357,24 @@ impl ModelArgs {
         let directory = own_cache("autotune");
         let tuned = autotune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
         Ok(*self.tuned.get_or_init(|| tuned))
+    }
+}
+
+/// Why the CPU computes unasked, where opening the most capable adapter gave `opened`: there is no adapter, or none but a
+/// software driver, which has no more to offer than the CPU backend and compiles kernels first. `None` where it gave a GPU,
+/// or an error to be told.
+fn reason_for_cpu(opened: Result<&AdapterFacts, &Error>) -> Option<String> {
+    match opened {
+        Ok(facts) if facts.is_software() => {
+            let name = &facts.name;
+            Some(format!(
+                "no adapter but {name}, a software driver: running on the CPU (--backend wgpu runs on the driver)"
+            ))
+        }
+        Err(Error::Device(reason)) if reason.starts_with("no adapter") => {
+            Some("no adapter: running on the CPU, which is slow (a GPU needs a Vulkan driver)".into())
+        }
+        _ => None,
     }
 }
 
@@ -350,4 +398,42 @@ pub fn byte_bar(action: &str, bytes: u64, quiet: bool) -> ProgressBar {
 pub fn progress_bar(length: u64, quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     ProgressBar::with_draw_target(Some(length), target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::select;
+
+    /// What is said where these are all the adapters.
+    fn reason(adapters: &[AdapterFacts]) -> Option<String> {
+        let chosen = select(adapters, None);
+        reason_for_cpu(chosen.as_ref().map(|&place| &adapters[place]))
+    }
+
+    #[test]
+    fn software_drivers_are_no_gpus() {
+        let adapter = |name: &str, device_type: &str| AdapterFacts {
+            name: name.into(),
+            device_type: device_type.into(),
+            ..AdapterFacts::invented()
+        };
+        let software = [
+            adapter("llvmpipe (LLVM 19.1.7, 256 bits)", "CPU"),
+            adapter("SwiftShader Device (Subzero)", "CPU"),
+            adapter("Microsoft Basic Render Driver", "other"),
+        ];
+        for driver in &software {
+            let reason = reason(std::slice::from_ref(driver)).unwrap();
+            assert!(reason.starts_with(&format!("no adapter but {}, a software driver", driver.name)), "{reason}");
+        }
+        assert!(reason(&software).unwrap().contains("llvmpipe"));
+        assert!(reason(&[]).unwrap().starts_with("no adapter: running on the CPU"));
+        for kind in ["discrete GPU", "integrated GPU", "virtual GPU", "other"] {
+            assert_eq!(reason(&[&software[..], &[adapter("a card", kind)]].concat()), None);
+        }
+        // What else keeps an adapter from opening is told.
+        let broken = Error::Device("lost".into());
+        assert_eq!(reason_for_cpu(Err(&broken)), None);
+    }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    adapter::{self, AdapterFacts, Coop, DeviceOptions, Variant},
+    Coop, DeviceOptions, Variant,
+    adapter::{self, AdapterFacts},
     buffers::{GpuBuffer, MemoryTally, mapped_storage},
     dispatch::KernelSource,
     pipeline_cache::{PipelineCache, PipelineStats},
@@ -59,7 +60,7 @@ impl Gpu {
     /// Errors: no adapter, none that matches, an option that it cannot follow, a driver's refusal.
     pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
         let instance = adapter::instance();
-        let (mut facts, adapter) = adapter::select(&instance, options.adapter.as_deref()).await?;
+        let (mut facts, adapter) = adapter::find(&instance, options.adapter.as_deref()).await?;
         if let Some([smallest, largest]) = options.browser_subgroups {
             facts.subgroups = true;
             (facts.subgroup_min_size, facts.subgroup_max_size) = (smallest, largest);

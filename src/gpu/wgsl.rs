@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{adapter::Variant, unroll::unroll};
+use super::{Variant, unroll::unroll};
 use crate::quant::{PackFormat, padded_cols};
 
 /// WGSL text under construction.

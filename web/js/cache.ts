@@ -50,9 +50,22 @@ export async function cachedModels(): Promise<CachedModel[]> {
   return found.sort((a, b) => a.name.localeCompare(b.name));
 }
 
-/** Removes a file from the cache. */
+/** Removes a file from the cache. An error says that another tab is loading it. */
 export async function deleteCachedModel(key: string): Promise<void> {
   const directory = await storage();
+  const busy = (): never => {
+    throw new Error("cannot be deleted while another tab loads it");
+  };
+  const release = await lock([key], "exclusive", busy);
+  try {
+    await removeFiles(directory, key);
+  } finally {
+    release();
+  }
+}
+
+/** The same for who holds the file's lock. */
+export async function removeFiles(directory: FileSystemDirectoryHandle, key: string): Promise<void> {
   for (const name of [`${key}.data`, `${key}.json`]) {
     await directory.removeEntry(name).catch((error: unknown) => {
       if (!(error instanceof DOMException && error.name === "NotFoundError")) {
@@ -60,6 +73,41 @@ export async function deleteCachedModel(key: string): Promise<void> {
       }
     });
   }
+}
+
+/**
+ * Locks cached files by their keys until the function that it gives is called: shared by those who read, exclusive for who writes.
+ * `wait` is told that another tab, or another model of this page, has one of them. A browser without locks holds nothing.
+ */
+export async function lock(keys: string[], mode: LockMode, wait: () => void): Promise<() => void> {
+  const held: (() => void)[] = [];
+  const release = () => held.forEach((end) => end());
+  try {
+    // In one order everywhere, so that no two wait for each other.
+    for (const key of globalThis.navigator?.locks ? [...new Set(keys)].sort() : []) {
+      let end = await takeLock(key, { mode, ifAvailable: true });
+      if (!end) {
+        wait();
+        end = await takeLock(key, { mode });
+      }
+      if (end) held.push(end);
+    }
+    return release;
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+/** What ends the lock; nothing if it is not available. */
+function takeLock(key: string, options: LockOptions): Promise<(() => void) | undefined> {
+  return new Promise((resolve, reject) => {
+    const hold = (lock: Lock | null) => {
+      if (lock) return new Promise<void>((end) => resolve(end));
+      resolve(undefined);
+    };
+    navigator.locks.request(`${DIRECTORY}/${key}`, options, hold).catch(reject);
+  });
 }
 
 /** What is known of a cached file; nothing if it is not there or unreadable. */
@@ -79,11 +127,30 @@ export async function writeEntry(directory: FileSystemDirectoryHandle, entry: Ca
   const access = await syncAccess(handle);
   try {
     access.truncate(0);
-    access.write(new TextEncoder().encode(JSON.stringify(entry)), { at: 0 });
+    writeAll(access, new TextEncoder().encode(JSON.stringify(entry)), 0);
     access.flush();
   } finally {
     access.close();
   }
+}
+
+/** Writes all bytes. An error of the name QuotaExceededError says that the storage is full. */
+export function writeAll(access: SyncAccess, bytes: Uint8Array, at: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    const count = access.write(bytes.subarray(done), { at: at + done });
+    // Chromium gives a wrong count, and no exception, where a private window's storage is full.
+    if (!(count > 0 && count <= bytes.length - done)) throw new DOMException("short write", "QuotaExceededError");
+    done += count;
+  }
+}
+
+/** Bytes from a place on, as many as the buffer takes or the file still has. */
+export function readSome(access: SyncAccess, buffer: Uint8Array, at: number): Uint8Array {
+  const count = access.read(buffer, { at });
+  if (!(count > 0 && count <= buffer.length)) {
+    throw new Error(`the browser's storage cannot be read at byte ${at} of ${access.getSize()}: delete the cached model`);
+  }
+  return buffer.subarray(0, count);
 }
 
 /** A cached file's bytes. */

@@ -5,12 +5,15 @@ import {
   type SyncAccess,
   checkQuota,
   dataFile,
-  deleteCachedModel,
   keyOf,
+  lock,
   readEntry,
+  readSome,
+  removeFiles,
   reserve,
   storage,
   syncAccess,
+  writeAll,
   writeEntry,
 } from "./cache.js";
 import { ATTEMPTS, BlobFile, type ModelFile, ServerFile, describe, pause } from "./files.js";
@@ -35,13 +38,19 @@ interface Remote {
 
 type Tell = (progress: Progress) => void;
 
+/** A model's files, and what ends the locks that keep other tabs from replacing them. */
+export interface Opened {
+  files: ModelFile[];
+  release: () => void;
+}
+
 /** The files of a model on a server, ready to be read. `tell` hears of all bytes that arrive. */
 export async function openUrls(
   urls: string[],
   sums: (string | undefined)[],
   cache: boolean,
   tell: Tell,
-): Promise<ModelFile[]> {
+): Promise<Opened> {
   const remotes: Remote[] = [];
   for (const [index, url] of urls.entries()) remotes.push(await probe(url, sums[index]));
   const total = remotes.reduce((sum, remote) => sum + (remote.size ?? 0), 0);
@@ -54,15 +63,38 @@ export async function openUrls(
       note = `not cached: ${describe(error)}`;
     }
   }
+  const wait = () => tell({ phase: "download", loaded: 0, total, note: "waiting for another tab that uses these files" });
+  const release = directory ? await lockFor(directory, remotes, wait) : () => undefined;
   const files: ModelFile[] = [];
   let before = 0;
-  for (const remote of remotes) {
-    const told = (loaded: number, more?: string) =>
-      tell({ phase: "download", loaded: before + loaded, total: Math.max(total, before + loaded), note: more ?? note });
-    files.push(directory ? await throughCache(directory, remote, told) : await withoutCache(remote, told));
-    before += remote.size ?? 0;
+  try {
+    for (const remote of remotes) {
+      const told = (loaded: number, more?: string) => {
+        const all = Math.max(total, before + loaded);
+        tell({ phase: "download", loaded: before + loaded, total: all, note: more ?? note });
+      };
+      files.push(directory ? await throughCache(directory, remote, told) : await withoutCache(remote, told));
+      before += remote.size ?? 0;
+    }
+    return { files, release };
+  } catch (error) {
+    release();
+    throw error;
   }
-  return files;
+}
+
+/** Locks for files that are only read if all are there, else for files that are written. */
+async function lockFor(
+  directory: FileSystemDirectoryHandle,
+  remotes: Remote[],
+  wait: () => void,
+): Promise<() => void> {
+  const keys = await Promise.all(remotes.map((remote) => keyOf(remote.url)));
+  const release = await lock(keys, "shared", wait);
+  const entries = await Promise.all(keys.map((key) => readEntry(directory, key)));
+  if (entries.every((entry, index) => isWhole(entry, remotes[index]!))) return release;
+  release();
+  return lock(keys, "exclusive", wait);
 }
 
 type Told = (loaded: number, note?: string) => void;
@@ -147,12 +179,12 @@ async function throughCache(
 ): Promise<ModelFile> {
   const key = await keyOf(remote.url);
   const entry = await readEntry(directory, key);
-  const same = entry !== undefined && isSame(entry, remote);
-  if (same && entry.sha256 !== undefined && entry.stored === entry.size) {
+  if (isWhole(entry, remote)) {
     told(entry.size);
     return new BlobFile(remote.name, await dataFile(directory, key));
   }
-  if (!same) await deleteCachedModel(key);
+  const same = entry !== undefined && isSame(entry, remote);
+  if (!same) await removeFiles(directory, key);
   const size = remote.size ?? 0;
   await checkQuota(remote.name, size - (same ? entry.stored : 0));
   const begun: CachedModel = { key, url: remote.url, name: remote.name, size, etag: remote.etag, stored: 0 };
@@ -167,20 +199,31 @@ async function throughCache(
     sha256 = await fill(access, remote, told);
     bytes = access.getSize();
   } catch (error) {
-    if (error instanceof DOMException && error.name === "QuotaExceededError") {
-      throw new Error(`${remote.name}: the browser's storage is full: delete cached models or free disk space`);
-    }
-    throw error;
+    throw explained(error, remote);
   } finally {
     access.flush();
     access.close();
   }
   if (remote.sha256 !== undefined && remote.sha256 !== sha256) {
-    await deleteCachedModel(key);
+    await removeFiles(directory, key);
     throw new Error(`${remote.name}: wrong SHA-256 after the download (${sha256}, not ${remote.sha256}): nothing was kept`);
   }
-  await writeEntry(directory, { ...begun, size: bytes, sha256 });
+  await writeEntry(directory, { ...begun, size: bytes, sha256 }).catch((error: unknown) => {
+    throw explained(error, remote);
+  });
   return new BlobFile(remote.name, await handle.getFile());
+}
+
+/** The error with what to do about it where the storage is full. */
+function explained(error: unknown, remote: Remote): unknown {
+  const isFull = error instanceof DOMException && error.name === "QuotaExceededError";
+  const advice = "the browser's storage is full: delete cached models or free disk space";
+  return isFull ? new Error(`${remote.name}: ${advice}`) : error;
+}
+
+/** Whether a cached file is complete, and what the server has now. */
+function isWhole(entry: CachedModel | undefined, remote: Remote): entry is CachedModel & { sha256: string } {
+  return entry !== undefined && isSame(entry, remote) && entry.sha256 !== undefined && entry.stored === entry.size;
 }
 
 /** Whether a cached file is a version of what the server has now. */
@@ -202,8 +245,7 @@ async function fill(access: SyncAccess, remote: Remote, told: Told): Promise<str
       if (remote.ranges && response.status !== 206) throw new Refusal(`${remote.url}: the server ignores ranges`);
       let at = from;
       for await (const bytes of chunks(response)) {
-        // Chromium gives a wrong count, and no exception, where a private window's storage is full.
-        if (access.write(bytes, { at }) !== bytes.length) throw new DOMException("short write", "QuotaExceededError");
+        writeAll(access, bytes, at);
         checksum.update(bytes);
         at += bytes.length;
         told(at, remote.ranges ? undefined : "the server sends no ranges: this download cannot be resumed");
@@ -230,10 +272,9 @@ function hashOf(access: SyncAccess): Checksum {
   const checksum = new Checksum();
   const buffer = new Uint8Array(CHUNK);
   for (let at = 0; at < access.getSize(); ) {
-    const count = access.read(buffer, { at });
-    if (count === 0) break;
-    checksum.update(buffer.subarray(0, count));
-    at += count;
+    const bytes = readSome(access, buffer, at);
+    checksum.update(bytes);
+    at += bytes.length;
   }
   return checksum;
 }
@@ -241,13 +282,18 @@ function hashOf(access: SyncAccess): Checksum {
 /** Whether a cached file's bytes still have the checksum that they had when they came. */
 export async function verify(key: string): Promise<boolean> {
   const directory = await storage();
-  const entry = await readEntry(directory, key);
-  if (entry?.sha256 === undefined) return false;
-  const access = await syncAccess(await directory.getFileHandle(`${key}.data`));
+  const release = await lock([key], "shared", () => undefined);
   try {
-    return hashOf(access).hex() === entry.sha256;
+    const entry = await readEntry(directory, key);
+    if (entry?.sha256 === undefined) return false;
+    const access = await syncAccess(await directory.getFileHandle(`${key}.data`));
+    try {
+      return hashOf(access).hex() === entry.sha256;
+    } finally {
+      access.close();
+    }
   } finally {
-    access.close();
+    release();
   }
 }
 

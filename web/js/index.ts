@@ -66,7 +66,8 @@ export class Gemma {
     signal?.throwIfAborted();
     if (!globalThis.navigator?.gpu) {
       throw new Error(
-        "WebGPU is missing: use a current Chrome, Edge, Safari or Firefox, and open the page by https or from localhost",
+        "WebGPU is missing: use a current Chrome, Edge, Safari or Firefox, and open the page by https or from localhost" +
+          switchedOff(),
       );
     }
     const from = await workerSource(source);
@@ -197,6 +198,17 @@ export async function verifyCachedModel(key: string): Promise<boolean> {
   } finally {
     link.close(new Error("done"));
   }
+}
+
+/** How to switch on WebGPU in browsers that have it and leave it off. */
+function switchedOff(): string {
+  const agent = globalThis.navigator?.userAgent ?? "";
+  if (!/Linux/.test(agent) || /Android/.test(agent)) return "";
+  if (/Firefox\//.test(agent)) {
+    const settings = "dom.webgpu.enabled and dom.webgpu.workers.enabled";
+    return `; Firefox on Linux has it switched off: set ${settings} to true in about:config and load the page again`;
+  }
+  return "; on Linux it may want the browser to be started with --enable-unsafe-webgpu --enable-features=Vulkan";
 }
 
 function ownWorker(): Worker {

@@ -1,8 +1,8 @@
 // The worker that holds a model: it answers the requests of index.ts, one model a worker.
 
 import { advise, deviceName, prepareDevices } from "./device.js";
-import { openUrls, verify } from "./download.js";
-import { BlobFile, type ModelFile, describe } from "./files.js";
+import { type Opened, openUrls, verify } from "./download.js";
+import { BlobFile, describe } from "./files.js";
 import type { LoadOptions, Reply, Request, WorkerSource } from "./protocol.js";
 import init, { Engine } from "./wasm/gemma4_wgpu_web.js";
 
@@ -10,6 +10,9 @@ interface WorkerScope {
   postMessage(message: unknown): void;
   onmessage: ((event: MessageEvent<{ id: number; request: Request }>) => void) | null;
 }
+
+const WORKERS_LACK_IT =
+  "WebGPU is missing in this browser's workers: a newer version may have it (Firefox: dom.webgpu.workers.enabled in about:config)";
 
 const scope = globalThis as unknown as WorkerScope;
 const wasm = init();
@@ -52,23 +55,29 @@ async function answer(request: Request, reply: (message: Reply) => void): Promis
 }
 
 async function load(source: WorkerSource, options: LoadOptions, reply: (message: Reply) => void): Promise<void> {
-  if (!navigator.gpu) throw new Error("WebGPU is missing in this browser's workers: a newer version may have it");
+  if (!navigator.gpu) throw new Error(WORKERS_LACK_IT);
   await wasm;
-  const files = await open(source, reply);
-  const onProgress = (loaded: number, total: number) =>
-    reply({ type: "progress", progress: { phase: "load", loaded, total } });
-  const subgroups = await prepareDevices(options.subgroups !== false);
-  engine = await Engine.load(files, JSON.stringify({ ...options, subgroups }), onProgress);
+  const { files, release } = await open(source, reply);
+  try {
+    const onProgress = (loaded: number, total: number) =>
+      reply({ type: "progress", progress: { phase: "load", loaded, total } });
+    const subgroups = await prepareDevices(options.subgroups !== false);
+    engine = await Engine.load(files, JSON.stringify({ ...options, subgroups }), onProgress);
+  } finally {
+    // All that the model needs is on the device.
+    release();
+  }
   const info = { ...JSON.parse(engine.info()), device: await deviceName() };
   reply({ type: "loaded", info, hostBytes: await hostBytes() });
 }
 
-async function open(source: WorkerSource, reply: (message: Reply) => void): Promise<ModelFile[]> {
+async function open(source: WorkerSource, reply: (message: Reply) => void): Promise<Opened> {
+  const release = () => undefined;
   switch (source.kind) {
     case "demo":
-      return [];
+      return { files: [], release };
     case "files":
-      return source.files.map((file) => new BlobFile(file.name, file));
+      return { files: source.files.map((file) => new BlobFile(file.name, file)), release };
     case "urls":
       return openUrls(source.urls, source.sums, source.cache, (progress) => reply({ type: "progress", progress }));
   }

@@ -115,6 +115,91 @@ test("a model beyond the storage's quota is refused before the download", async 
   assert.deepEqual(whole(await load({ url: GGUF, cache: false })).result.tokens, expected);
 });
 
+/** How a model loads in a worker whose storage is as `full-worker.mjs` says. */
+const loadIn = (page, storage) =>
+  page.evaluate(
+    ([url, storage, prompt]) => {
+      const worker = () => new Worker(`/tests/full-worker.mjs?${storage}`, { type: "module" });
+      return answer(url, prompt, { worker });
+    },
+    [GGUF, storage, PROMPT],
+  );
+
+test("a storage that takes less than it is given is given the rest, until it is full", async (t) => {
+  const { page, cached } = await freshPage(t);
+  assert.deepEqual(whole(await loadIn(page, "most=100")).result.tokens, expected);
+  const [entry] = await cached();
+  assert.deepEqual([entry.stored, entry.sha256], [bytes.length, sum]);
+
+  for (const storage of ["room=100000", "entries=0", "entries=1"]) {
+    const full = await freshPage(t);
+    const got = await loadIn(full.page, storage);
+    assert.match(got.error ?? "", /model\.gguf: the browser's storage is full: delete cached models/, storage);
+    // Nothing that is not whole counts as that.
+    assert.ok((await full.cached()).every(({ sha256 }) => sha256 === undefined));
+  }
+});
+
+/** Another tab that has a file's lock until `end` is called. */
+async function otherTab(context, key, mode) {
+  const page = await packagePage(context, web.origin);
+  await page.evaluate(
+    ([key, mode]) =>
+      new Promise((held) => {
+        void navigator.locks.request(`gemma4-wgpu/${key}`, { mode }, () => {
+          held();
+          return new Promise((end) => (window.end = end));
+        });
+      }),
+    [key, mode],
+  );
+  return { page, end: () => page.evaluate(() => window.end()) };
+}
+
+const notesOf = (got) => got.progress.map(({ note }) => note).filter((note) => note !== undefined);
+
+test("a file that another tab loads is neither deleted nor replaced", async (t) => {
+  const { page, context, load, cached } = await freshPage(t);
+  whole(await load(GGUF));
+  const [{ key }] = await cached();
+  const reader = await otherTab(context, key, "shared");
+  const deleted = await page.evaluate((key) => gemma.deleteCachedModel(key).catch(({ message }) => message), key);
+  assert.match(deleted, /cannot be deleted while another tab loads it/);
+  // Two may read.
+  assert.deepEqual(notesOf(whole(await load(GGUF))), []);
+
+  // Another version has come.
+  await page.evaluate(async (key) => {
+    const directory = await (await navigator.storage.getDirectory()).getDirectoryHandle("gemma4-wgpu");
+    const handle = await directory.getFileHandle(`${key}.json`);
+    const entry = JSON.parse(await (await handle.getFile()).text());
+    const writable = await handle.createWritable();
+    await writable.write(JSON.stringify({ ...entry, etag: "of yesterday" }));
+    await writable.close();
+  }, key);
+  web.requests.length = 0;
+  const going = load(GGUF);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.deepEqual(downloads(), [], "replaced while it was read");
+  assert.equal((await cached())[0].etag, "of yesterday");
+  await reader.end();
+  const got = whole(await going);
+  assert.deepEqual(got.result.tokens, expected);
+  assert.match(notesOf(got)[0], /waiting for another tab that uses these files/);
+  assert.equal(downloads().length, 1);
+});
+
+test("a model that two tabs want is downloaded once", async (t) => {
+  const { page, context, load } = await freshPage(t);
+  const other = await packagePage(context, web.origin);
+  const both = [load(GGUF), other.evaluate(([source, prompt]) => answer(source, prompt), [GGUF, PROMPT])];
+  for (const got of await Promise.all(both)) assert.deepEqual(whole(got).result.tokens, expected);
+  assert.equal(downloads().length, 1);
+  // Locks end with the load: what is there can go.
+  const key = (await page.evaluate(() => gemma.cachedModels()))[0].key;
+  await page.evaluate((key) => gemma.deleteCachedModel(key), key);
+});
+
 test("without storage a model is read where it lies, and the user is told", async (t) => {
   const { page } = await freshPage(t);
   for (const ranges of [true, false]) {

@@ -190,3 +190,16 @@ test("without WebGPU the page says what to do", async (t) => {
   assert.equal(await page.isDisabled("#send"), true);
   await screenshot(page, "no-webgpu");
 });
+
+test("a browser that has WebGPU switched off is told how to switch it on", async (t) => {
+  const without = () => Object.defineProperty(Navigator.prototype, "gpu", { value: undefined });
+  const linux = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
+  for (const [agent, pattern] of [
+    [linux, /switched off: set dom\.webgpu\.enabled and dom\.webgpu\.workers\.enabled to true in about:config/],
+    [linux.replace("X11; Linux x86_64", "Windows NT 10.0"), /localhost$/],
+  ]) {
+    const page = await open(t, { userAgent: agent }, without);
+    await page.waitForSelector("#problem:not([hidden])");
+    assert.match((await page.textContent("#problem")).trim(), pattern);
+  }
+});

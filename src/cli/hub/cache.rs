@@ -58,16 +58,54 @@ impl Cache {
 }
 
 impl Repository {
-    /// The commit that a branch or tag had when it was last pulled.
+    /// The commit that is meant by a branch or tag, which had it when it was last pulled, or by a commit's hash or the beginning of
+    /// one that has a snapshot. `None` if there is no such.
     ///
-    /// Errors: a file that names no commit, in words.
+    /// Errors: a file that names no commit, a beginning of several, in words.
     pub fn commit(&self, revision: &str) -> Result<Option<String>, String> {
         let path = self.folder.join("refs").join(revision);
-        let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
-        match text.trim() {
-            commit if is_plain(commit) => Ok(Some(commit.into())),
-            _ => Err(format!("{} names no revision", path.display())),
+        if let Ok(text) = fs::read_to_string(&path) {
+            return match text.trim() {
+                commit if is_plain(commit) => Ok(Some(commit.into())),
+                _ => Err(format!("{} names no revision", path.display())),
+            };
         }
+        let revision = revision.to_ascii_lowercase();
+        let mut commits = self.commits();
+        match commits.contains(&revision) {
+            true => return Ok(Some(revision)),
+            false => commits.retain(|commit| is_short_hash(&revision) && commit.starts_with(&revision)),
+        }
+        match commits.as_slice() {
+            [] => Ok(None),
+            [only] => Ok(Some(only.clone())),
+            several => Err(format!("{revision} may be any of {}: give more digits", several.join(", "))),
+        }
+    }
+
+    /// Names by which what is here can be asked for: branches and tags, and commits that have neither.
+    pub fn revisions(&self) -> Vec<String> {
+        let mut named = files_in(&self.folder.join("refs")).unwrap_or_default();
+        named.sort();
+        let mut commits = self.commits();
+        named.retain(|name| {
+            let Ok(Some(commit)) = self.commit(name) else { return false };
+            let is_here = self.snapshot(&commit).is_dir();
+            commits.retain(|other| *other != commit);
+            is_here
+        });
+        named.extend(commits);
+        named
+    }
+
+    /// Commits with snapshots.
+    fn commits(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.join("snapshots")).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.path().is_dir());
+        let mut commits: Vec<_> = directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        commits.retain(|commit| is_plain(commit));
+        commits.sort();
+        commits
     }
 
     /// Notes the commit of a branch or tag.
@@ -136,6 +174,11 @@ impl Repository {
             Err(fs::TryLockError::Error(error)) => Err(io(error)),
         }
     }
+}
+
+/// Whether a text may be the beginning of a commit's hash, of which git wants four digits.
+pub fn is_short_hash(text: &str) -> bool {
+    (4..40).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Makes the directory that a file is to lie in.
@@ -228,6 +271,27 @@ mod tests {
         let mut files = files_in(&repository.snapshot("c0")).unwrap();
         files.sort();
         assert_eq!(files, ["a.gguf", "sub/a.gguf"]);
+    }
+
+    #[test]
+    fn revisions_by_branch_tag_and_commit() {
+        let (_root, repository) = cache();
+        let [first, second] = ["a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0", "a1b2ffff00000000000000000000000000000000"];
+        for commit in [first, second] {
+            fs::create_dir_all(repository.snapshot(commit)).unwrap();
+        }
+        for (name, commit) in [("refs/pr/1", first), ("v1", first), ("gone", "c0ffee")] {
+            repository.set_commit(name, commit).unwrap();
+        }
+        for name in ["refs/pr/1", "v1", first, "a1b2c", "A1B2C3"] {
+            assert_eq!(repository.commit(name).unwrap().as_deref(), Some(first), "{name}");
+        }
+        for name in ["main", "refs", "refs/pr", "a1b", "a1b2d", "xyzzy"] {
+            assert_eq!(repository.commit(name).unwrap(), None, "{name}");
+        }
+        let several = repository.commit("a1b2").unwrap_err();
+        assert!(several.contains(first) && several.contains(second), "{several}");
+        assert_eq!(repository.revisions(), ["refs/pr/1", "v1", second]);
     }
 
     #[test]

@@ -255,6 +255,9 @@ impl<'a> Client<'a> {
             }
             (StatusCode::NOT_FOUND, _) => match (subject.file, code) {
                 (Some(_), _) => "there is no such file".into(),
+                (None, "RevisionNotFound") if cache::is_short_hash(revision) => {
+                    format!("it has no revision {revision}: a commit is named by all 40 digits of its hash")
+                }
                 (None, "RevisionNotFound") => format!("it has no revision {revision}"),
                 (None, "RepoNotFound") => "there is no such repository".into(),
                 (None, _) => format!("there is no such repository, or it has no revision {revision}"),

@@ -44,12 +44,13 @@ use crate::{Error, Result, checkpoint};
                         SSL_CERT_FILE, HTTPS_PROXY"
 )]
 pub struct PullArgs {
-    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as Q4_0
-    #[arg(value_name = "REPO[:FILE]")]
+    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as Q4_0; with @REVISION after
+    /// NAME for a branch, a tag, a commit or refs/pr/N. With hf: before it, --model takes the same name
+    #[arg(value_name = "OWNER/NAME[@REVISION][:FILE]")]
     model: String,
-    /// Branch, tag or commit
-    #[arg(long, value_name = "REVISION", default_value = "main")]
-    revision: String,
+    /// The same as @REVISION [default: main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -58,7 +59,6 @@ pub struct PullArgs {
 /// What is pulled from where.
 struct Pull<'a> {
     name: Name,
-    revision: &'a str,
     cache: Repository,
     client: Client<'a>,
     work: &'a Work,
@@ -66,10 +66,7 @@ struct Pull<'a> {
 }
 
 pub fn run(args: &PullArgs) -> Result<(), Exit> {
-    let name = Name::parse(&args.model).map_err(|reason| Error::Input(format!("{}: {reason}", args.model)))?;
-    if !cache::is_inside(&args.revision) {
-        return Err(Error::Input(format!("--revision {}: want a branch, a tag or a commit", args.revision)).into());
-    }
+    let name = args.name()?;
     let cache = Cache::find().map_err(Error::Input)?;
     interrupt::install()?;
     let work = Work::begin();
@@ -77,7 +74,6 @@ pub fn run(args: &PullArgs) -> Result<(), Exit> {
     let pull = Pull {
         cache: cache.repository(&name.repository),
         name,
-        revision: &args.revision,
         client: Client::from_env(&work, &progress)?,
         work: &work,
         progress: &progress,
@@ -88,16 +84,31 @@ pub fn run(args: &PullArgs) -> Result<(), Exit> {
         progress.note("interrupted; the same command goes on where it stopped");
     }
     let path = done?;
-    if args.revision == "main" {
-        progress.note(&format!("run it: gemma4-wgpu run --model hf:{}", args.model.trim_start_matches("hf:")));
-    }
+    progress.note(&format!("run it: gemma4-wgpu run --model hf:{}", pull.name));
     writeln!(io::stdout(), "{}", path.display()).map_err(Exit::from_stdout)
+}
+
+impl PullArgs {
+    /// What is to be pulled. Errors: no such name, or two revisions.
+    fn name(&self) -> Result<Name> {
+        let fault = |reason: String| Error::Input(format!("{}: {reason}", self.model));
+        let mut name = Name::parse(&self.model).map_err(fault)?;
+        let Some(revision) = &self.revision else { return Ok(name) };
+        if !cache::is_inside(revision) {
+            return Err(Error::Input(format!("--revision {revision}: want a branch, a tag or a commit")));
+        }
+        if name.revision.as_ref().is_some_and(|other| other != revision) {
+            return Err(fault(format!("--revision {revision} is another one: leave out either")));
+        }
+        name.revision = Some(revision.clone());
+        Ok(name)
+    }
 }
 
 impl Pull<'_> {
     /// Gets the model; its path in the cache.
     fn run(&self, root: &Path) -> Result<PathBuf, Exit> {
-        let listing = Listing::get(&self.client, &self.name.repository, self.revision)?;
+        let listing = Listing::get(&self.client, &self.name.repository, self.name.revision())?;
         let names = match select::wanted(&self.name.repository, &listing.names(), self.name.file.as_deref())? {
             Wanted::Files(names) => names,
             Wanted::Sharded { mut files, index } => {
@@ -112,8 +123,8 @@ impl Pull<'_> {
         for file in &files {
             self.cache.place(&listing.commit, &file.name, &file.etag)?;
         }
-        if self.revision != listing.commit {
-            self.cache.set_commit(self.revision, &listing.commit)?;
+        if self.name.revision() != listing.commit {
+            self.cache.set_commit(self.name.revision(), &listing.commit)?;
         }
         let snapshot = self.cache.snapshot(&listing.commit);
         Ok(match (&self.name.file, names.as_slice()) {
