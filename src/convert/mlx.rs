@@ -103,18 +103,11 @@ impl Plan {
         if let Value::Object(fields) = &mut quantization {
             fields.extend(others);
         }
-        let untied = self.tensors.iter().any(|tensor| tensor.name.ends_with("lm_head.weight"));
         if let Some(fields) = config.get_mut("text_config").and_then(Value::as_object_mut) {
             fields.remove("quantization_config");
-            if untied {
-                fields.insert("tie_word_embeddings".into(), false.into());
-            }
         }
         if let (Value::Object(fields), false) = (&mut config, self.modules.is_empty()) {
             // mlx-lm reads the first name, others look for the second.
-            if untied {
-                fields.insert("tie_word_embeddings".into(), false.into());
-            }
             fields.insert("quantization".into(), quantization.clone());
             fields.insert("quantization_config".into(), quantization);
         }

@@ -2,6 +2,7 @@
 
 mod gguf;
 mod mlx;
+mod mlx_config;
 
 pub use gguf::to_gguf;
 
@@ -54,6 +55,7 @@ pub async fn to_mlx(
     let config: Value = serde_json::from_slice(&config).map_err(|e| Error::checkpoint(&config_path, e.to_string()))?;
     let prefix = mlx::prefix(&config);
     let plan = mlx::Plan::new(&tensors, prefix)?;
+    let config = plan.config(mlx_config::of(config, source.config())?);
     fs::create_dir_all(output).map_err(io(output))?;
     if fs::read_dir(output).map_err(io(output))?.next().is_some() {
         return Err(Error::Input(format!("{} is not empty", output.display())));
@@ -74,7 +76,7 @@ pub async fn to_mlx(
     }
     // Last, because without it a directory is no checkpoint.
     let path = output.join("config.json");
-    fs::write(&path, format!("{:#}\n", plan.config(config))).map_err(io(&path))?;
+    fs::write(&path, format!("{:#}\n", config)).map_err(io(&path))?;
     guard.0 = None;
     Ok(plan.tensors.iter().map(|tensor| tensor.bytes).sum())
 }
