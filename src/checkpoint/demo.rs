@@ -41,8 +41,7 @@ pub(super) fn open() -> Result<Checkpoint> {
     let config = file(CONFIG).unwrap_or_default();
     let weights = ModelFile::embedded(&path(WEIGHTS), file(WEIGHTS).unwrap_or_default());
     let config_path = path(CONFIG);
-    let mut checkpoint =
-        hf_files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
+    let mut checkpoint = hf_files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
     // Embedded bytes are there at once.
     pollster::block_on(checkpoint.decide_head())?;
     Ok(checkpoint)

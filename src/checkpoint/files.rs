@@ -266,9 +266,7 @@ fn insert_entry(tensors: &mut HashMap<String, Entry>, name: &str, entry: Entry) 
     let (own_name, shape) = (entry.own_name.clone(), entry.info.shape.clone());
     match tensors.insert(name.into(), entry) {
         None => Ok(()),
-        Some(first) if first.own_name == own_name => {
-            Err(Error::tensor(name, "is in the checkpoint twice"))
-        }
+        Some(first) if first.own_name == own_name => Err(Error::tensor(name, "is in the checkpoint twice")),
         Some(first) => {
             let (first, other) = (quoted_shape(&first), format!("{} {shape:?}", quoted(&own_name)));
             Err(Error::tensor(name, format!("is in the checkpoint twice, as {first} and as {other}")))

@@ -13,8 +13,7 @@ use super::{
     files::{Checkpoint, Format, ModelFile, file_names, insert, insert_grouped, read_optional},
     gguf_files::PartName,
     import::{Part, Parts, Scheme},
-    names,
-    safetensors,
+    names, safetensors,
 };
 use crate::{
     Error, Result,

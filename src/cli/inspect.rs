@@ -188,13 +188,8 @@ fn windows(config: &ModelConfig) -> impl Iterator<Item = usize> {
 }
 
 fn float_matrices(config: &ModelConfig, planned: &[PlannedTensor]) -> Option<FloatMatrices> {
-    let mut found = FloatMatrices {
-        names: Vec::new(),
-        tensors: 0,
-        token_bytes: 0,
-        all_token_bytes: 0,
-        int8_token_bytes: 0,
-    };
+    let mut found =
+        FloatMatrices { names: Vec::new(), tensors: 0, token_bytes: 0, all_token_bytes: 0, int8_token_bytes: 0 };
     let mut layers = BTreeMap::<&str, Vec<usize>>::new();
     for tensor in planned {
         let (Some(format), &[rows, cols]) = (tensor.format, tensor.info.shape.as_slice()) else { continue };

@@ -104,9 +104,7 @@ impl<'a> Memory<'a> {
     /// What int8 would spare where matrices stay floats only because nothing else was asked for.
     fn smaller_in_int8(&self) -> Option<String> {
         let options = LoadOptions { quantize: Quantize::Int8, ..self.options };
-        if self.options.quantize != Quantize::Auto
-            || weights::resolve(self.source, Quantize::Auto) != Quantize::None
-        {
+        if self.options.quantize != Quantize::Auto || weights::resolve(self.source, Quantize::Auto) != Quantize::None {
             return None;
         }
         let plan = plan(self.gpu.as_ref(), self.source, &options).ok()?;

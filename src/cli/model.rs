@@ -107,8 +107,7 @@ impl ValueEnum for Quantize {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Quantize::Auto => PossibleValue::new("auto")
-                .help("int4 if all matrices are full-precision, else none"),
+            Quantize::Auto => PossibleValue::new("auto").help("int4 if all matrices are full-precision, else none"),
             Quantize::Int4 => PossibleValue::new("int4").help("Layers in int4, embedding and lm_head in int8"),
             Quantize::Int8 => PossibleValue::new("int8").help("All matrices in int8"),
             Quantize::None => PossibleValue::new("none").help("As stored"),

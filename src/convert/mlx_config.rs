@@ -73,6 +73,9 @@ fn full_layer(model: &ModelConfig) -> Option<&LayerConfig> {
 }
 
 fn gemma4(text: &mut Map<String, Value>, model: &ModelConfig) {
+    if let Some(full) = full_layer(model) {
+        say_whole_pairs(text, full);
+    }
     let mut put = |key: &str, value: Value| text.insert(key.into(), value);
     if let Some(full) = full_layer(model).or(model.layers.first()) {
         put("global_head_dim", full.head_dim.into());
@@ -87,6 +90,15 @@ fn gemma4(text: &mut Map<String, Value>, model: &ModelConfig) {
     put("hidden_size_per_layer_input", model.per_layer_input.map_or(0, |input| input.size).into());
     if let Some(input) = model.per_layer_input {
         put("vocab_size_per_layer_input", input.vocab_size.into());
+    }
+}
+
+/// mlx-lm turns a pair more than transformers where the share is no whole number of pairs.
+fn say_whole_pairs(text: &mut Map<String, Value>, full: &LayerConfig) {
+    let rope = text.get_mut("rope_parameters").and_then(|ropes| ropes.get_mut("full_attention"));
+    let share = rope.and_then(|rope| rope.get_mut("partial_rotary_factor"));
+    if let Some(share) = share {
+        *share = json!(2.0 * full.rope.rotated_pairs as f64 / full.head_dim as f64);
     }
 }
 
