@@ -203,11 +203,17 @@ fn float_matrices(config: &ModelConfig, planned: &[PlannedTensor]) -> Option<Flo
             layers.entry(tensor_kind(&tensor.name)).or_default().extend(layer_number(&tensor.name));
         }
     }
-    found.names.extend(layers.into_iter().map(|(kind, layers)| match layers.as_slice() {
+    let of_kind = |(kind, layers): (&str, Vec<usize>)| match layers.as_slice() {
         [] => kind.to_owned(),
         layers if layers.len() == config.layers.len() => format!("{kind} of all layers"),
-        layers => format!("{kind} of layers {}", layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
-    }));
+        [layer] => format!("{kind} of layer {layer}"),
+        layers if layers.len() > 6 => format!("{kind} of {} layers", layers.len()),
+        layers => {
+            let numbers: Vec<String> = layers.iter().map(usize::to_string).collect();
+            format!("{kind} of layers {}", numbers.join(", "))
+        }
+    };
+    found.names.extend(layers.into_iter().map(of_kind));
     (found.tensors > 0).then_some(found)
 }
 

@@ -230,6 +230,23 @@ impl fmt::Display for MemoryReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    #[test]
+    fn a_refusal_names_int8_where_floats_were_kept() {
+        let fixture = |name: &str| format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"));
+        let refusal = |path: &str, quantize| {
+            let source = Checkpoint::open(fixture(path)).unwrap();
+            let options = LoadOptions { quantize, ..LoadOptions::default() };
+            Memory::new(None, &source, options).unwrap().refusal_within(Some(1)).to_string()
+        };
+        let mixed = "fixtures/import/compressed_tensors_asymmetric";
+        let wanted = "; with --quantize int8 the weights take";
+        let text = refusal(mixed, Quantize::Auto);
+        assert!(text.contains(wanted), "{text}");
+        assert!(!refusal(mixed, Quantize::Int8).contains(wanted));
+        assert!(!refusal("goldens/gemma4-dense-gqa", Quantize::Auto).contains(wanted));
+    }
 
     #[test]
     fn refusals_of_bench_tell_what_fits() {

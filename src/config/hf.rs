@@ -129,7 +129,7 @@ impl ModelConfig {
 /// The bytes of a config.json that says whether the head is tied: as they are if it says so already.
 pub(crate) fn with_tied(bytes: Vec<u8>, tied: bool) -> Result<Vec<u8>, String> {
     let mut value: Value = json::parse(&bytes)?;
-    if value.get(TIED).map_or(true, |said| said.as_bool().unwrap_or(true)) == tied {
+    if value.get(TIED).and_then(Value::as_bool).unwrap_or(true) == tied {
         return Ok(bytes);
     }
     tie(&mut value, tied);
