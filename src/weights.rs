@@ -128,6 +128,7 @@ impl<M, V> ModelWeights<M, V> {
     {
         let config = source.config().clone();
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let quantize = resolve(source, quantize);
         let mut load = Loader { source, config: &config, quantize, store, progress };
         let embed_tokens = load.matrix("embed_tokens.weight", vocab, hidden).await?;
         let per_layer = match config.per_layer_input {
@@ -147,8 +148,22 @@ impl<M, V> ModelWeights<M, V> {
     }
 }
 
+/// What full-precision matrices of a checkpoint become: `quantize` itself, but for
+/// [`Quantize::Auto`].
+pub fn resolve(source: &dyn TensorSource, quantize: Quantize) -> Quantize {
+    let is_quantized = |name: &String| {
+        let info = source.info(name);
+        info.is_some_and(|info| info.shape.len() == 2 && !info.dtype.is_float())
+    };
+    match quantize {
+        Quantize::Auto if tensor_names(source.config()).iter().any(is_quantized) => Quantize::None,
+        Quantize::Auto => Quantize::Int4,
+        quantize => quantize,
+    }
+}
+
 /// Names of the tensors that a model has, in the order of the forward pass.
-fn tensor_names(config: &ModelConfig) -> Vec<String> {
+pub(crate) fn tensor_names(config: &ModelConfig) -> Vec<String> {
     let mut names = vec!["embed_tokens.weight".to_owned()];
     if config.per_layer_input.is_some() {
         names.extend([PER_LAYER_TABLE, PER_LAYER_PROJECTION, PER_LAYER_NORM].map(String::from));
@@ -195,15 +210,24 @@ pub struct PlannedTensor {
 ///
 /// Errors: a tensor that the model needs is missing.
 pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Result<Vec<PlannedTensor>> {
+    let quantize = resolve(source, quantize);
     let mut planned = Vec::new();
     for name in tensor_names(source.config()) {
-        let Some(info) = source.info(&name) else {
-            return Err(Error::tensor(name, "missing from the checkpoint"));
-        };
+        let Some(info) = source.info(&name) else { return Err(source.missing(&name)) };
         let format = (info.shape.len() == 2).then(|| pack_format(info.dtype, quantize, Role::of(&name)));
         planned.push(PlannedTensor { name, info, format });
     }
     Ok(planned)
+}
+
+/// Rows of a matrix of `rows` rows that one token reads: all of a layer's, one of an embedding that is
+/// no head.
+pub fn rows_read(config: &ModelConfig, name: &str, rows: usize) -> usize {
+    match name {
+        PER_LAYER_TABLE => rows.min(1),
+        "embed_tokens.weight" if !config.tie_word_embeddings => rows.min(1),
+        _ => rows,
+    }
 }
 
 /// A tensor's name without the layer's number.
@@ -231,14 +255,17 @@ impl Role {
     }
 }
 
-/// The device format for a tensor stored as `dtype`.
+/// The device format for a tensor stored as `dtype`; `quantize` is resolved.
 fn pack_format(dtype: Dtype, quantize: Quantize, role: Role) -> PackFormat {
     match (dtype, quantize) {
         (Dtype::F32, Quantize::None) => PackFormat::F32,
         (Dtype::F16, Quantize::None) => PackFormat::F16,
         (Dtype::BF16, Quantize::None) => PackFormat::BF16,
-        (Dtype::F32 | Dtype::F16 | Dtype::BF16, Quantize::Int4) if role == Role::Linear => PackFormat::INT4,
-        (Dtype::F32 | Dtype::F16 | Dtype::BF16, _) => PackFormat::INT8,
+        (Dtype::F32 | Dtype::F16 | Dtype::BF16, Quantize::Int8) => PackFormat::INT8,
+        (Dtype::F32 | Dtype::F16 | Dtype::BF16, Quantize::Int4 | Quantize::Auto) => match role {
+            Role::Linear => PackFormat::INT4,
+            Role::Embedding => PackFormat::INT8,
+        },
         (dtype, _) => quant::native_format(dtype),
     }
 }
@@ -325,7 +352,7 @@ impl<S: WeightStore> Loader<'_, S> {
 
     /// The tensor's dtype, if it exists and has this shape.
     fn expect(&self, name: &str, shape: &[usize]) -> Result<Dtype> {
-        let info = self.source.info(name).ok_or_else(|| Error::tensor(name, "missing from the checkpoint"))?;
+        let info = self.source.info(name).ok_or_else(|| self.source.missing(name))?;
         // A scalar may be stored without dimensions.
         if info.shape != shape && !(shape == [1] && info.shape.is_empty()) {
             return Err(Error::tensor(name, format!("has shape {:?}, the config wants {shape:?}", info.shape)));

@@ -77,7 +77,7 @@ fn gguf_config_gemma4() {
     assert_eq!(full.rope, Rope { theta: 1e6, rotated_pairs: 2, scale: 1.0 });
     assert!(full.k_eq_v && !sliding.k_eq_v);
     let mut untied = gemma4();
-    untied.f32("output.weight", &[VOCAB, HIDDEN]);
+    untied.tensor("output.weight", &[VOCAB, HIDDEN], 0, vec![1; 4 * (VOCAB * HIDDEN) as usize]);
     let checkpoint = open_gguf(&untied).unwrap();
     assert!(!checkpoint.config().tie_word_embeddings);
     assert!(checkpoint.info("lm_head.weight").is_some());
@@ -203,11 +203,12 @@ fn gguf_types() {
     ] {
         let mut file = gemma4();
         let bytes = (0..3 * 512 / block_elements * block_bytes).map(|i| i as u8).collect::<Vec<u8>>();
-        file.tensor("output.weight", &[3, 512], type_id, bytes.clone());
+        file.tensor("per_layer_model_proj.weight", &[3, 512], type_id, bytes.clone());
         let checkpoint = open_gguf(&file).unwrap();
-        assert_eq!(checkpoint.info("lm_head.weight").unwrap().dtype, dtype);
-        assert_eq!(read(&checkpoint, "lm_head.weight", 0..3).unwrap(), bytes);
-        assert_eq!(read(&checkpoint, "lm_head.weight", 1..2).unwrap(), bytes[bytes.len() / 3..bytes.len() / 3 * 2]);
+        let name = "per_layer_model_projection.weight";
+        assert_eq!(checkpoint.info(name).unwrap().dtype, dtype);
+        assert_eq!(read(&checkpoint, name, 0..3).unwrap(), bytes);
+        assert_eq!(read(&checkpoint, name, 1..2).unwrap(), bytes[bytes.len() / 3..bytes.len() / 3 * 2]);
     }
     let message = gguf_error(|file| file.tensor("output.weight", &[8, 256], 11, vec![0; 8 * 110]));
     assert!(message.starts_with("tensor output.weight: type Q3_K is not supported"), "{message}");

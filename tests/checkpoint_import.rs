@@ -13,8 +13,8 @@ use gemma4_wgpu::{
     backend::{Backend, SequenceStep, StepOutput, StepTokens},
     checkpoint::{Checkpoint, TensorSource},
     cpu::CpuBackend,
-    quant::{Dtype, PackFormat, pack_rows},
-    weights::LoadOptions,
+    quant::{Dtype, PackFormat, Quantize, pack_rows},
+    weights::{LoadOptions, plan},
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -207,10 +207,50 @@ fn unknown_schemes_are_named() {
         &["unsupported", "activations"],
     );
     let mlx = |change: fn(&mut Value)| spoiled("mlx", |c| change(&mut c["quantization"]), same);
-    assert_names(&mlx(|q| q["mode"] = "mxfp4".into()), &["unsupported", "mxfp4"]);
+    assert_names(&mlx(|q| q["mode"] = "mxfp4".into()), &["mxfp4", "only affine"]);
+    let mode = |q: &mut Value| q["language_model.model.layers.0.self_attn.q_proj"]["mode"] = "nvfp4".into();
+    assert_names(&mlx(mode), &["layers.0.self_attn.q_proj.weight", "nvfp4"]);
+    for bits in [2, 3, 5, 6] {
+        let change =
+            |c: &mut Value| c["quantization"]["language_model.model.layers.0.self_attn.q_proj"]["bits"] = bits.into();
+        assert_names(&spoiled("mlx", change, same), &["self_attn.q_proj.weight", &format!("{bits} bits"), "4 and 8"]);
+    }
     assert_names(&mlx(|q| q["bits"] = 6.into()), &["6 bits", "4 and 8"]);
     assert_names(&mlx(|q| q["bits"] = json!("four")), &["bits is not"]);
-    assert_names(&mlx(|q| drop(q.as_object_mut().unwrap().remove("group_size"))), &["lacks group_size"]);
+}
+
+/// MLX takes 4 bits in groups of 64 where a module's entry says nothing, whatever the others have.
+#[test]
+fn mlx_modules_without_a_group_size_have_the_usual_one() {
+    let module = "language_model.model.layers.0.self_attn.q_proj";
+    let name = "layers.0.self_attn.q_proj.weight";
+    let whole = Checkpoint::open(fixture("mlx")).unwrap();
+    for entry in [json!({}), json!({"group_size": null, "bits": 4}), json!({"bits": null, "mode": "affine"})] {
+        let dir = copy("mlx", |c| c["quantization"][module] = entry.clone(), same);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(checkpoint.info(name), whole.info(name));
+        assert_eq!(matrix(&checkpoint, name), matrix(&whole, name));
+    }
+    let module = "language_model.model.layers.0.mlp.down_proj";
+    let error = spoiled("mlx", |c| c["quantization"][module] = json!({"bits": 8}), same);
+    assert_names(&error, &["mlp.down_proj.weight", "scales", "groups of 64"]);
+}
+
+/// What a file of quantized matrices leaves in 16 bits stays so unless something else is asked for.
+#[test]
+fn floats_beside_quantized_matrices_stay_as_they_are() {
+    let format = |checkpoint: &Checkpoint, quantize| {
+        let planned = plan(checkpoint, quantize).unwrap();
+        let embedding = planned.iter().find(|tensor| tensor.name == "embed_tokens.weight").unwrap();
+        embedding.format.unwrap().to_string()
+    };
+    let checkpoint = Checkpoint::open(fixture("compressed_tensors_asymmetric")).unwrap();
+    assert_eq!(format(&checkpoint, Quantize::default()), "bf16");
+    assert_eq!(format(&checkpoint, Quantize::Int8), "int8 g32");
+    assert_eq!(format(&checkpoint, Quantize::Int4), "int8 g32");
+    let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-dense-gqa");
+    let plain = Checkpoint::open(plain).unwrap();
+    assert_eq!(plan(&plain, Quantize::Auto).unwrap(), plan(&plain, Quantize::Int4).unwrap());
 }
 
 fn assert_names(error: &str, wanted: &[&str]) {
@@ -272,7 +312,7 @@ fn torchao_that_is_unknown_or_broken_is_named() {
 #[test]
 fn parts_that_are_missing_or_of_another_type_are_named() {
     let module = "language_model.model.layers.0.mlp.gate_proj";
-    let error = spoiled("mlx", same, |h| rename(h, &format!("{module}.biases"), &format!("{module}.bias")));
+    let error = spoiled("mlx", same, |h| rename(h, &format!("{module}.biases"), &format!("{module}.offsets")));
     assert_names(&error, &["gate_proj.weight", "biases is missing"]);
     let error = spoiled("mlx", same, |h| h[format!("{module}.scales")]["dtype"] = "I16".into());
     assert_names(&error, &["gate_proj.weight", "scales", "I16"]);

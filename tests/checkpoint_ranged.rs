@@ -104,6 +104,52 @@ fn integers_of_other_programs_equal_their_mapped_selves() {
     }
 }
 
+/// A GGUF's head of its own is used if it differs from the embedding, and is the embedding if not.
+#[test]
+fn a_head_is_tied_by_its_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    for (type_id, change, tied) in [(0, 0, true), (0, 1, false), (1, 0, false)] {
+        let mut model = gemma4();
+        let mut bytes = model.tensors[0].bytes.clone();
+        bytes.truncate(bytes.len() / (1 + type_id as usize));
+        *bytes.last_mut().unwrap() ^= change;
+        let shape = model.tensors[0].shape.clone();
+        model.tensor("output.weight", &shape, type_id, bytes);
+        let path = directory.path().join("model.gguf");
+        model.write(&path);
+        let mapped = Checkpoint::open(&path).unwrap();
+        assert_eq!(mapped.config().tie_word_embeddings, tied, "type {type_id}, change {change}");
+        let ranged = open(vec![file("model.gguf", model.bytes())]).unwrap();
+        assert_eq!(ranged.config(), mapped.config());
+        assert_eq!(mapped.unused().len(), tied as usize);
+    }
+    let mut model = gemma4();
+    model.f32("output.weight", &[9, 32]);
+    let error = open_error(vec![file("model.gguf", model.bytes())]);
+    assert!(error.contains("lm_head.weight") && error.contains("[9, 32]") && error.contains("[8, 32]"), "{error}");
+}
+
+/// All shards are enough, as mlx-lm takes them; some are not.
+#[test]
+fn shards_need_no_index() {
+    let from = "tests/goldens/gemma4-dense-gqa";
+    let whole = Checkpoint::open(from).unwrap();
+    let mut files = files_in(from);
+    files.retain(|file| file.name != "model.safetensors.index.json" && file.name != "golden.safetensors");
+    assert_same(&open(files).unwrap(), &whole);
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"] {
+        fs::copy(Path::new(from).join(file), directory.path().join(file)).unwrap();
+    }
+    let error = Checkpoint::open(directory.path()).err().unwrap().to_string();
+    assert!(error.contains("model-00002-of-00003.safetensors is missing"), "{error}");
+    assert!(error.contains("model.safetensors.index.json"), "{error}");
+    let second = "model-00002-of-00003.safetensors";
+    fs::copy(Path::new(from).join(second), directory.path().join(second)).unwrap();
+    assert_same(&Checkpoint::open(directory.path()).unwrap(), &whole);
+    assert_same(&Checkpoint::open(directory.path().join(second)).unwrap(), &whole);
+}
+
 #[test]
 fn rope_factors_are_read_wherever_they_lie() {
     let mut model = gemma4();

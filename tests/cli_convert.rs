@@ -144,3 +144,65 @@ fn what_cannot_be_converted_is_named_and_leaves_nothing() {
     assert!(line.contains("not a directory"), "{line}");
     program(&["convert", "--model", "x", "--output", "y", "--to", "onnx"]).assert().code(2);
 }
+
+/// A checkpoint whose config says tied, or nothing, uses the head of its files if it is another matrix, and what is
+/// made of it does so too.
+#[test]
+fn a_head_of_its_own_goes_through_everything() {
+    let mut model = TinyModel::new();
+    model.config.as_object_mut().unwrap().remove("tie_word_embeddings");
+    let tied = model.write();
+    let (shape, embedding) = model.tensors["model.embed_tokens.weight"].clone();
+    model.tensors.insert("lm_head.weight".into(), (shape.clone(), embedding.clone()));
+    let equal = model.write();
+    let head = embedding.iter().rev().copied().collect();
+    model.tensors.insert("lm_head.weight".into(), (shape, head));
+    let own = model.write();
+    let is_tied = |dir: &Path| Checkpoint::open(dir).unwrap().config().tie_word_embeddings;
+    assert!(is_tied(equal.path()) && !is_tied(own.path()));
+    let expected = logits(own.path());
+    assert_eq!(logits(equal.path()), logits(tied.path()));
+    assert_ne!(expected, logits(tied.path()));
+
+    let parent = tempfile::tempdir().unwrap();
+    let (mlx, packed) = (parent.path().join("mlx"), parent.path().join("packed"));
+    stdout(&mut convert(own.path(), &mlx));
+    assert_eq!(logits(&mlx), expected);
+    stdout(on_model("quantize", own.path(), &["--output"]).arg(&packed));
+    assert_eq!(logits(&packed), expected);
+    for dir in [&mlx, &packed] {
+        let config: Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["tie_word_embeddings"], false);
+    }
+}
+
+/// transformers writes `per_layer_config`, which mlx-lm does not read.
+#[test]
+fn mlx_gets_the_keys_that_it_knows() {
+    let goldens = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let parent = tempfile::tempdir().unwrap();
+    let converted = |name: &str| {
+        let output = parent.path().join(name);
+        stdout(&mut convert(&goldens.join(name), &output));
+        let config: Value = serde_json::from_slice(&fs::read(output.join("config.json")).unwrap()).unwrap();
+        config
+    };
+    let config = converted("gemma4-k-eq-v");
+    assert_eq!(config.get("per_layer_config"), None);
+    assert_eq!((&config["global_head_dim"], &config["num_global_key_value_heads"]), (&json!(16), &json!(1)));
+    let config = converted("gemma3-published");
+    assert_eq!(config["vocab_size"], 75);
+    assert_eq!(config["text_config"]["rope_scaling"], json!({"rope_type": "linear", "factor": 8.0}));
+    let config = converted("gemma3-linear-rope");
+    assert_eq!((&config["sliding_window_pattern"], config.get("rope_parameters")), (&json!(3), None));
+    // Full layers that come at no even distances.
+    let (other, output) = (tempfile::tempdir().unwrap(), parent.path().join("none"));
+    let from = goldens.join("gemma3-linear-rope");
+    fs::copy(from.join("model.safetensors"), other.path().join("model.safetensors")).unwrap();
+    let mut config: Value = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
+    config["layer_types"][1] = "full_attention".into();
+    fs::write(other.path().join("config.json"), config.to_string()).unwrap();
+    let line = error_line(&mut convert(other.path(), &output));
+    assert!(line.contains("mlx-lm's config cannot describe full layers"), "{line}");
+    assert!(!output.exists());
+}

@@ -130,3 +130,89 @@ fn inspect_refuses_what_run_refuses() {
     let line = error_line(program(&["inspect", "--backend", "cpu"]).arg(incomplete.path()));
     assert!(line.contains("layers.1.mlp.down_proj.weight: missing"), "{line}");
 }
+
+#[test]
+fn what_is_not_used_is_named() {
+    let mut model = TinyModel::new();
+    for name in [
+        "model.vision_tower.layers.0.w",
+        "model.vision_tower.layers.1.w",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+    ] {
+        model.tensors.insert(name.into(), (vec![2], vec![0.5; 2]));
+    }
+    let model = model.write();
+    let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(model.path()));
+    assert!(text.contains("model.layers.*.self_attn.*, model.vision_tower.* 2 tensors"), "{text}");
+    assert!(!text.contains("full precision"), "{text}");
+    let mixed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import/compressed_tensors_asymmetric");
+    let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(&mixed));
+    let line = text.lines().find(|line| line.starts_with("full precision")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains("embed_tokens.weight") && line.contains("--quantize int8"), "{line}");
+    let floats = &inspect(&mixed, &["--backend", "cpu"])["float_matrices"];
+    assert!(floats["token_bytes"].as_u64() > floats["int8_token_bytes"].as_u64(), "{floats}");
+}
+
+/// One line with both sides, or with the name that is like the one that is missing.
+#[test]
+fn contradictions_are_named() {
+    type Change = fn(&mut TinyModel);
+    let cases: [(Change, &[&str]); 8] = [
+        (
+            |m| m.config["tie_word_embeddings"] = false.into(),
+            &["lm_head.weight: missing", "tie_word_embeddings = false"],
+        ),
+        (
+            |m| {
+                let head = m.tensors["model.embed_tokens.weight"].clone();
+                m.tensors.insert("lm_head.weight".into(), head);
+                m.tensors.insert("language_model.lm_head.weight".into(), (vec![2, 16], vec![0.5; 32]));
+            },
+            &["\"lm_head.weight\" [264, 16]", "\"language_model.lm_head.weight\" [2, 16]"],
+        ),
+        (
+            |m| drop(m.tensors.insert("lm_head.weight".into(), (vec![2, 16], vec![0.5; 32]))),
+            &["lm_head.weight: has shape [2, 16]", "[264, 16]"],
+        ),
+        (
+            |m| {
+                let tensors = std::mem::take(&mut m.tensors);
+                let renamed = tensors.into_iter().map(|(name, tensor)| (format!("base_model.model.{name}"), tensor));
+                m.tensors = renamed.collect();
+            },
+            &["embed_tokens.weight: missing", "nearest", "base_model.model.model.embed_tokens.weight"],
+        ),
+        (
+            |m| drop(m.tensors.insert("model.layers.0.experts.down_proj".into(), (vec![2], vec![0.5; 2]))),
+            &["unsupported: mixture of experts", "model.layers.0.experts.down_proj"],
+        ),
+        (
+            |m| drop(m.tensors.insert("model.layers.1.self_attn.q_proj.bias".into(), (vec![16], vec![0.5; 16]))),
+            &["unsupported: biases", "q_proj.bias"],
+        ),
+        (
+            |m| drop(m.tensors.insert("model.embed_tokens_per_layer.weight".into(), (vec![2, 2], vec![0.5; 4]))),
+            &["embed_tokens_per_layer.weight", "[2, 2]", "hidden_size_per_layer_input"],
+        ),
+        (|m| drop(m.tensors.remove("model.layers.0.layer_scalar")), &["layers.0.layer_scalar: missing"]),
+    ];
+    for (change, wanted) in cases {
+        let mut model = TinyModel::new();
+        change(&mut model);
+        let line = error_line(program(&["inspect", "--backend", "cpu"]).arg(model.write().path()));
+        assert!(wanted.iter().all(|part| line.contains(part)), "no {wanted:?} in {line}");
+    }
+}
+
+/// A file without any scalar multiplies by none, and values that are stored are used.
+#[test]
+fn the_files_decide() {
+    let mut model = TinyModel::new();
+    model.tensors.retain(|name, _| !name.ends_with("layer_scalar"));
+    model.config["attention_k_eq_v"] = true.into();
+    let model = model.write();
+    let report = inspect(model.path(), &["--backend", "cpu", "--tensors"]);
+    let names: Vec<_> = report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
+    assert!(names.contains(&"layers.1.self_attn.v_proj.weight".into()));
+    assert!(!names.contains(&"layers.1.layer_scalar".into()));
+}

@@ -40,7 +40,11 @@ pub(super) fn open() -> Result<Checkpoint> {
     let path = |name: &str| format!("demo/{name}");
     let config = file(CONFIG).unwrap_or_default();
     let weights = ModelFile::embedded(&path(WEIGHTS), file(WEIGHTS).unwrap_or_default());
-    hf_files::assemble(Format::Demo, Path::new(&path(CONFIG)), config, vec![weights])
+    let config_path = path(CONFIG);
+    let mut checkpoint = hf_files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
+    // Embedded bytes are there at once.
+    pollster::block_on(checkpoint.decide_head())?;
+    Ok(checkpoint)
 }
 
 /// Errors unless `sums` has the checksum of every file.

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     config::ModelConfig,
+    error::quoted,
     quant::{Dtype, PackFormat, grouped::GroupedBytes},
     text::TextAssets,
 };
@@ -33,6 +34,8 @@ pub struct Checkpoint {
     pub(super) copies: bool,
     /// Tokenizer and config files of a checkpoint that is read by ranges.
     pub(super) beside: Option<HashMap<String, Vec<u8>>>,
+    /// Tensors of the files, by their own names, that no model of the family has.
+    pub(super) skipped: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +49,13 @@ pub(super) enum Format {
 
 /// A tensor, and what its bytes are made of.
 pub(super) struct Entry {
-    info: TensorInfo,
-    content: Content,
+    pub(super) info: TensorInfo,
+    pub(super) content: Content,
+    /// What its file calls it.
+    own_name: String,
 }
 
-enum Content {
+pub(super) enum Content {
     /// Bytes of a file, as they are.
     Stored(Place),
     /// Integers and their scales in tensors of their own, which become packed rows.
@@ -64,7 +69,14 @@ impl Checkpoint {
     /// Errors: [`Error::Io`], [`Error::Checkpoint`] for files that are truncated or corrupt,
     /// [`Error::Config`], [`Error::Unsupported`], [`Error::Tensor`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        let mut checkpoint = Checkpoint::assembled(path.as_ref())?;
+        // Mapped bytes are there at once.
+        pollster::block_on(checkpoint.decide_head())?;
+        checkpoint.log_unused();
+        Ok(checkpoint)
+    }
+
+    fn assembled(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
         if metadata.is_dir() {
             return match hf_files::weights_in(path)? {
@@ -207,21 +219,32 @@ impl TensorSource for Checkpoint {
         self.tensors.get(name).map(|entry| entry.info.clone())
     }
 
+    fn missing(&self, name: &str) -> Error {
+        self.explain_missing(name)
+    }
+
     fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
         Box::pin(self.rows(name, rows))
     }
 }
 
-/// Adds a tensor under its canonical name. Errors if there is one already.
-pub(super) fn insert(tensors: &mut HashMap<String, Entry>, name: &str, info: TensorInfo, place: Place) -> Result<()> {
-    insert_entry(tensors, name, Entry { info, content: Content::Stored(place) })
+/// Adds a tensor under its canonical name; its file calls it `own_name`. Errors if there is one
+/// already.
+pub(super) fn insert(
+    tensors: &mut HashMap<String, Entry>,
+    (name, own_name): (&str, &str),
+    info: TensorInfo,
+    place: Place,
+) -> Result<()> {
+    let own_name = own_name.to_owned();
+    insert_entry(tensors, name, Entry { info, content: Content::Stored(place), own_name })
 }
 
 /// Adds a matrix of grouped integers. Errors if there is one already, or if its parts do not fit together.
 pub(super) fn insert_grouped(
     tensors: &mut HashMap<String, Entry>,
     files: &[ModelFile],
-    name: &str,
+    (name, own_name): (&str, &str),
     imported: Imported,
 ) -> Result<()> {
     let grouped = imported.grouped;
@@ -235,14 +258,24 @@ pub(super) fn insert_grouped(
         }
     };
     let info = TensorInfo { dtype: Dtype::Packed(format), shape: vec![grouped.rows, grouped.cols] };
-    insert_entry(tensors, name, Entry { info, content: Content::Grouped(Box::new(imported), format) })
+    let (content, own_name) = (Content::Grouped(Box::new(imported), format), own_name.to_owned());
+    insert_entry(tensors, name, Entry { info, content, own_name })
 }
 
 fn insert_entry(tensors: &mut HashMap<String, Entry>, name: &str, entry: Entry) -> Result<()> {
+    let (own_name, shape) = (entry.own_name.clone(), entry.info.shape.clone());
     match tensors.insert(name.into(), entry) {
         None => Ok(()),
-        Some(_) => Err(Error::tensor(name, "is in the checkpoint twice")),
+        Some(first) if first.own_name == own_name => Err(Error::tensor(name, "is in the checkpoint twice")),
+        Some(first) => {
+            let (first, other) = (quoted_shape(&first), format!("{} {shape:?}", quoted(&own_name)));
+            Err(Error::tensor(name, format!("is in the checkpoint twice, as {first} and as {other}")))
+        }
     }
+}
+
+fn quoted_shape(entry: &Entry) -> String {
+    format!("{} {:?}", quoted(&entry.own_name), entry.info.shape)
 }
 
 /// A file and its bytes.
@@ -283,7 +316,9 @@ impl ModelFile {
             return Err(Error::checkpoint(path, "the file is empty"));
         }
         let bytes = map(&file).map_err(|source| io_error(path, source))?;
-        Ok(ModelFile { path: path.into(), bytes, file: Some(file) })
+        let model = ModelFile { path: path.into(), bytes, file: Some(file) };
+        refuse_pointer(path, model.bytes())?;
+        Ok(model)
     }
 
     pub(super) fn embedded(path: &str, bytes: &'static [u8]) -> Self {
@@ -401,8 +436,27 @@ pub(super) fn io_error(path: &Path, source: io::Error) -> Error {
 /// A file's bytes; `None` if there is no such file.
 pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => refuse_pointer(path, &bytes).map(|()| Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(io_error(path, source)),
     }
+}
+
+/// Errors if the bytes are what Git leaves of a large file without Git LFS.
+pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
+    match bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        true => Err(Error::checkpoint(path, "is a Git LFS pointer, not the file: git lfs pull")),
+        false => Ok(()),
+    }
+}
+
+/// Names of what a directory holds, sorted.
+pub(super) fn file_names(directory: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(|source| io_error(directory, source))? {
+        let entry = entry.map_err(|source| io_error(directory, source))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
 }

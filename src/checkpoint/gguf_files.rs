@@ -6,15 +6,15 @@ use std::{
 };
 
 use super::{
-    TensorInfo,
-    files::{Checkpoint, Format, ModelFile, insert, io_error},
+    TensorInfo, decide,
+    files::{Checkpoint, Format, ModelFile, file_names, insert},
     gguf::Gguf,
     gguf_types::type_name,
     names,
 };
 use crate::{
     Error, Result,
-    config::{Architecture, ModelConfig},
+    config::{Architecture, FREQUENCY_FACTORS, ModelConfig},
 };
 
 const EXTENSION: &str = "gguf";
@@ -32,11 +32,15 @@ pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint>
         check_part(part, index, parts.len()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
     }
     check_tensor_count(&parts).map_err(|reason| Error::checkpoint(path, reason))?;
-    let config = ModelConfig::from_gguf(&parts)?;
-    let mut tensors = HashMap::new();
+    let mut config = ModelConfig::from_gguf(&parts)?;
+    let (mut tensors, mut skipped) = (HashMap::new(), Vec::new());
     for (index, part) in parts.iter().enumerate() {
         for tensor in part.tensors() {
-            let Some(name) = names::from_gguf(tensor.name) else { continue };
+            let Some(name) = names::from_gguf(tensor.name) else {
+                decide::refuse_needed(tensor.name)?;
+                skipped.extend((tensor.name != FREQUENCY_FACTORS).then(|| tensor.name.to_owned()));
+                continue;
+            };
             let Some(dtype) = tensor.dtype else {
                 let reason = format!(
                     "type {} is not supported (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL and \
@@ -46,26 +50,24 @@ pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint>
                 return Err(Error::tensor(tensor.name, reason));
             };
             let info = TensorInfo { dtype, shape: tensor.shape.clone() };
-            insert(&mut tensors, &name, info, (index, tensor.range.clone()))?;
+            insert(&mut tensors, (&name, tensor.name), info, (index, tensor.range.clone()))?;
         }
     }
+    decide::by_files(&mut config, &tensors, &|_| true)?;
     let description = description(&parts, &config);
     drop(parts);
-    Ok(Checkpoint { config, description, format: Format::Gguf, files, tensors, copies: false, beside: None })
+    let format = Format::Gguf;
+    Ok(Checkpoint { config, description, format, files, tensors, copies: false, beside: None, skipped })
 }
 
 /// The GGUF model of a directory; projectors for other modalities do not count.
 pub(super) fn model_in(directory: &Path) -> Result<PathBuf> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(|source| io_error(directory, source))? {
-        let entry = entry.map_err(|source| io_error(directory, source))?;
-        names.extend(entry.file_name().into_string().ok());
-    }
-    model_among(directory, names)
+    model_among(directory, file_names(directory)?)
 }
 
 /// The GGUF model among the files of a directory, or the first part of it.
 pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<PathBuf> {
+    let not_read = names.iter().filter(|name| is_other_form(name)).min().cloned();
     names.retain(|name| {
         let later_part = PartName::parse(name, EXTENSION).is_some_and(|part| part.number != 1);
         name.ends_with(".gguf") && !name.starts_with("mmproj") && !later_part
@@ -73,12 +75,25 @@ pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<Pa
     names.sort();
     match names.as_slice() {
         [name] => Ok(directory.join(name)),
-        [] => Err(Error::checkpoint(directory, "holds neither config.json with safetensors nor a .gguf file")),
+        [] => {
+            let mut reason = "holds neither config.json with safetensors nor a .gguf file".to_owned();
+            if let Some(name) = not_read {
+                reason += &format!("; {name} is not read: model.safetensors (or its shards) is needed");
+            }
+            Err(Error::checkpoint(directory, reason))
+        }
         [first, second, ..] => {
             let reason = format!("holds several GGUF models ({first}, {second}…): name the file");
             Err(Error::checkpoint(directory, reason))
         }
     }
+}
+
+/// Whether a file holds weights in a form that is not read, or under a name that is not.
+fn is_other_form(name: &str) -> bool {
+    let is_torch = [".bin", ".pt", ".pth"].iter().any(|ending| name.ends_with(ending));
+    let is_model = ["pytorch_model", "consolidated", "model"].iter().any(|start| name.starts_with(start));
+    (is_torch && is_model) || name.ends_with(".safetensors")
 }
 
 /// A name of the form `{stem}-{number:05}-of-{count:05}.{extension}`.

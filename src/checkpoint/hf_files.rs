@@ -9,20 +9,23 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    TensorInfo,
-    files::{Checkpoint, Format, ModelFile, insert, insert_grouped, read_optional},
+    TensorInfo, decide,
+    files::{Checkpoint, Format, ModelFile, file_names, insert, insert_grouped, read_optional},
+    gguf_files::PartName,
     import::{Part, Parts, Scheme},
-    names,
-    names::LM_HEAD,
-    safetensors,
+    names, safetensors,
 };
 use crate::{
     Error, Result,
-    config::{Architecture, ModelConfig, json},
+    config::{
+        Architecture, ModelConfig,
+        json::{self, Fields},
+    },
     error::quoted,
 };
 
 pub(super) const CONFIG: &str = "config.json";
+const EXTENSION: &str = "safetensors";
 const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
@@ -30,6 +33,8 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) enum Weights {
     File(PathBuf),
     Index(PathBuf),
+    /// All shards, without an index.
+    Shards(Vec<PathBuf>),
 }
 
 /// `model.safetensors.index.json`
@@ -45,11 +50,28 @@ pub(super) fn weights_in(directory: &Path) -> Result<Option<Weights>> {
     let weights = match (single.is_file(), index.is_file()) {
         (true, _) => Some(Weights::File(single)),
         (false, true) => Some(Weights::Index(index)),
-        (false, false) => None,
+        (false, false) => shards_without_index(directory, &index)?.map(Weights::Shards),
     };
     match weights.is_some() && !directory.join(CONFIG).is_file() {
         true => Err(Error::checkpoint(directory, "has safetensors but no config.json")),
         false => Ok(weights),
+    }
+}
+
+/// The shards of a directory that has no index; `None` if it has none either.
+///
+/// Errors: shards are missing, which the index would tell too.
+fn shards_without_index(directory: &Path, index: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let names = file_names(directory)?;
+    let part = names.iter().find_map(|name| PartName::parse(name, EXTENSION));
+    let Some(part) = part else { return Ok(None) };
+    let all: Vec<String> = (1..=part.count).map(|number| part.sibling(number)).collect();
+    match all.iter().find(|name| !names.contains(name)) {
+        Some(lost) => {
+            let reason = format!("{lost} is missing, and so is {}", index.display());
+            Err(Error::checkpoint(directory, reason))
+        }
+        None => Ok(Some(all.iter().map(|name| directory.join(name)).collect())),
     }
 }
 
@@ -62,7 +84,11 @@ pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
     {
         return open(directory, Weights::Index(index_path));
     }
-    open(directory, Weights::File(path.into()))
+    let part = path.file_name().and_then(|name| name.to_str());
+    match part.and_then(|name| PartName::parse(name, EXTENSION)) {
+        Some(_) => open(directory, weights_in(directory)?.unwrap_or(Weights::File(path.into()))),
+        None => open(directory, Weights::File(path.into())),
+    }
 }
 
 /// Opens the weights with the directory's config.json.
@@ -73,6 +99,7 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
     })?;
     let (paths, index) = match weights {
         Weights::File(path) => (vec![path], None),
+        Weights::Shards(paths) => (paths, None),
         Weights::Index(path) => {
             let index = read_index(&path)?.ok_or_else(|| Error::checkpoint(&path, "missing"))?;
             (shard_paths(directory, &path, &index)?, Some((path, index)))
@@ -115,6 +142,7 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
     let value: Value = json::parse(text.as_bytes()).map_err(|error| Error::checkpoint(config_path, error))?;
     let scheme = Scheme::of(&value, &metadata)?;
     let (mut tensors, mut modules) = (HashMap::new(), BTreeMap::<String, Parts>::new());
+    let mut skipped = Vec::new();
     for (number, tensor) in parsed.into_iter().enumerate().flat_map(|(n, list)| list.into_iter().map(move |t| (n, t))) {
         if let Some((module, part)) = scheme.as_ref().and_then(|scheme| scheme.part_of(&tensor)) {
             let parts = modules.entry(module.to_owned()).or_default();
@@ -123,29 +151,34 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
             }
             continue;
         }
-        let Some(name) = names::from_hf(&tensor.name) else { continue };
+        let Some(name) = names::from_hf(&tensor.name) else {
+            decide::refuse_needed(&tensor.name)?;
+            skipped.push(tensor.name);
+            continue;
+        };
         let Some(dtype) = tensor.dtype else {
             let reason = format!("dtype {} is not supported (BF16, F16 and F32 are)", quoted(&tensor.dtype_name));
             return Err(Error::tensor(tensor.name, reason));
         };
-        insert(&mut tensors, name, TensorInfo { dtype, shape: tensor.shape }, (number, tensor.range))?;
+        let info = TensorInfo { dtype, shape: tensor.shape };
+        insert(&mut tensors, (name, &tensor.name), info, (number, tensor.range))?;
     }
     for (module, parts) in &modules {
         let Some(scheme) = &scheme else { break };
         let weight = format!("{module}.weight");
         let name = names::from_hf(&weight).unwrap_or(&weight);
-        insert_grouped(&mut tensors, &files, name, scheme.matrix(module, parts)?)?;
+        insert_grouped(&mut tensors, &files, (name, &weight), scheme.matrix(module, parts)?)?;
     }
-    if scheme.as_ref().is_some_and(Scheme::unties) && tensors.contains_key(LM_HEAD) {
-        config.tie_word_embeddings = false;
-    }
+    let root = Fields::of(&value, CONFIG)?;
+    let said = root.object("text_config")?.unwrap_or(root);
+    decide::by_files(&mut config, &tensors, &|key| said.has(key))?;
     let name = match config.architecture {
         Architecture::Gemma3 => "Gemma 3",
         Architecture::Gemma4 => "Gemma 4",
     };
     let by = scheme.map_or(String::new(), |scheme| format!(" by {}", scheme.name()));
     let description = format!("{name}, {} layers, safetensors{by}", config.layers.len());
-    Ok(Checkpoint { config, description, format, files, tensors, copies: false, beside: None })
+    Ok(Checkpoint { config, description, format, files, tensors, copies: false, beside: None, skipped })
 }
 
 /// Adds a file's metadata to those of the files before it: torchao lists the tensors of each file.

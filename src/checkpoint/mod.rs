@@ -7,14 +7,17 @@ pub mod names;
 pub mod safetensors;
 pub mod writer;
 
+mod decide;
 mod demo;
 mod files;
 mod gguf_files;
 mod gguf_types;
 mod grouped_ranges;
+mod head;
 mod hf_files;
 mod import;
 mod ranged;
+mod unused;
 
 pub use files::Checkpoint;
 #[cfg(feature = "cli")]
@@ -22,10 +25,11 @@ pub(crate) use gguf_files::PartName;
 #[cfg(feature = "cli")]
 pub(crate) use hf_files::shard_names;
 pub use ranged::{NamedFile, RangeRead, Shareable};
+pub use unused::UnusedTensors;
 
 use std::{borrow::Cow, future::Future, ops::Range, pin::Pin};
 
-use crate::{Result, config::ModelConfig, quant::Dtype};
+use crate::{Error, Result, config::ModelConfig, quant::Dtype};
 
 /// A future that need not be `Send` (a browser has one thread).
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -77,6 +81,11 @@ pub trait TensorSource {
 
     /// `None` if the checkpoint has no such tensor.
     fn info(&self, name: &str) -> Option<TensorInfo>;
+
+    /// That a tensor is missing, with what may help.
+    fn missing(&self, name: &str) -> Error {
+        Error::tensor(name, "missing from the checkpoint")
+    }
 
     /// Bytes of rows `rows` of the outermost dimension (of all elements, seen as one row, for a
     /// tensor of one dimension or none), in the tensor's own dtype.

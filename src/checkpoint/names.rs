@@ -68,6 +68,16 @@ pub fn from_hf(name: &str) -> Option<&str> {
     known.then_some(inner)
 }
 
+/// What of a text layer a tensor of an HF or GGUF file is: `mlp.up_proj.bias`; `None` for tensors
+/// that are not in the text model's layers.
+pub(super) fn within_layer(name: &str) -> Option<&str> {
+    let in_hf = || {
+        let mut inner = HF_PREFIXES.iter().filter_map(|prefix| name.strip_prefix(prefix));
+        inner.find_map(|inner| layer_and_rest(inner, "layers."))
+    };
+    layer_and_rest(name, "blk.").or_else(in_hf).map(|(_, rest)| rest)
+}
+
 /// Splits `blk.12.attn_q.weight` into 12 and `attn_q.weight`.
 fn layer_and_rest<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     let (digits, rest) = name.strip_prefix(prefix)?.split_once('.')?;

@@ -5,9 +5,9 @@ use std::{collections::HashMap, ops::Range, path::Path};
 
 use super::{
     Checkpoint, HeadError, LocalBoxFuture,
-    files::{Format, ModelFile},
+    files::{Format, ModelFile, refuse_pointer},
     gguf::Gguf,
-    gguf_files,
+    gguf_files::{self, PartName},
     hf_files::{self, CONFIG, INDEX},
     safetensors,
 };
@@ -100,7 +100,8 @@ async fn open_gguf(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
         part.keep(FREQUENCY_FACTORS).await?;
         parts.push(part);
     }
-    let checkpoint = gguf_files::assemble(model, parts)?;
+    let mut checkpoint = gguf_files::assemble(model, parts)?;
+    checkpoint.decide_head().await?;
     Ok(Checkpoint { beside: Some(beside), ..checkpoint })
 }
 
@@ -121,7 +122,7 @@ async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
             names.filter(|name| name.ends_with(".safetensors")).collect()
         }
     };
-    if index.is_none() && names.len() > 1 {
+    if index.is_none() && names.len() > 1 && !is_whole_set(&names) {
         return Err(Error::Input(format!("{} .safetensors files without {INDEX}", names.len())));
     }
     let mut shards = Vec::new();
@@ -131,10 +132,20 @@ async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
     }
     let mut checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
     checkpoint.settle_formats().await?;
+    checkpoint.decide_head().await?;
     if let Some(index) = index {
         index.check(index_path, &checkpoint)?;
     }
     Ok(Checkpoint { beside: Some(beside), ..checkpoint })
+}
+
+/// Whether the files are all the shards of one model.
+fn is_whole_set(names: &[String]) -> bool {
+    let part = names.first().and_then(|name| PartName::parse(name, "safetensors"));
+    part.is_some_and(|part| {
+        let all: Vec<String> = (1..=part.count).map(|number| part.sibling(number)).collect();
+        all.len() == names.len() && all.iter().all(|name| names.contains(name))
+    })
 }
 
 fn take(files: &mut Vec<NamedFile>, name: &str) -> Result<NamedFile> {
@@ -150,7 +161,9 @@ async fn read_beside(files: &[NamedFile]) -> Result<HashMap<String, Vec<u8>>> {
         if len > MOST_BYTES {
             return Err(Error::checkpoint(path, format!("has {len} bytes, more than any such file")));
         }
-        read.insert(file.name.clone(), file.bytes.read_exactly(path, 0..len).await?);
+        let bytes = file.bytes.read_exactly(path, 0..len).await?;
+        refuse_pointer(path, &bytes)?;
+        read.insert(file.name.clone(), bytes);
     }
     Ok(read)
 }
@@ -169,6 +182,7 @@ async fn with_head(file: NamedFile, parse: &ParseHead) -> Result<ModelFile> {
     let mut wanted = FIRST_BYTES.min(len);
     loop {
         head.extend(bytes.read_exactly(path, head.len() as u64..wanted).await?);
+        refuse_pointer(path, &head)?;
         match parse(&head, len) {
             Ok(()) => return Ok(ModelFile::ranged(&name, head, bytes)),
             Err(HeadError::Short(_)) if wanted < len.min(MOST_BYTES) => wanted = (2 * wanted).min(len).min(MOST_BYTES),

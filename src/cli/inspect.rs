@@ -14,8 +14,9 @@ use serde::Serialize;
 use super::{Exit, memory::MemoryReport, model::ModelArgs};
 use crate::{
     Error, Result,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::{Checkpoint, TensorSource, UnusedTensors},
     config::{Architecture, AttentionKind, ModelConfig},
+    quant::PackFormat,
     weights::{self, PlannedTensor, tensor_kind},
 };
 
@@ -60,10 +61,33 @@ struct Report {
     tied_embeddings: bool,
     parameters: u64,
     chat_template: bool,
+    /// Matrices that stay floats on the device; `None` if there are none.
+    float_matrices: Option<FloatMatrices>,
+    /// Tensors of the files that the model does not use.
+    not_used: Vec<NotUsed>,
     kinds: Vec<Kind>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tensors: Vec<Tensor>,
     memory: MemoryReport,
+}
+
+/// What matrices of floats cost.
+#[derive(Serialize)]
+struct FloatMatrices {
+    /// Names without layers' numbers, each with the layers where some do not have it.
+    names: Vec<String>,
+    tensors: usize,
+    /// Bytes that a token reads of them, and of all matrices.
+    token_bytes: u64,
+    all_token_bytes: u64,
+    /// Bytes that a token would read of them in int8.
+    int8_token_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct NotUsed {
+    name: String,
+    tensors: usize,
 }
 
 /// Tensors of one name in all layers that are stored and held alike.
@@ -145,6 +169,11 @@ fn report(model: &ModelArgs, checkpoint: &Checkpoint, with_tensors: bool) -> Res
         tied_embeddings: config.tie_word_embeddings,
         parameters: planned.iter().map(|tensor| tensor.info.elements() as u64).sum(),
         chat_template: checkpoint.text_assets()?.chat_template.is_some(),
+        float_matrices: float_matrices(config, &planned),
+        not_used: { checkpoint.unused() }
+            .into_iter()
+            .map(|UnusedTensors { name, tensors }| NotUsed { name, tensors })
+            .collect(),
         kinds: kinds(&tensors),
         tensors: if with_tensors { tensors } else { Vec::new() },
         memory: model.memory(checkpoint, context_length)?.report()?,
@@ -156,6 +185,40 @@ fn windows(config: &ModelConfig) -> impl Iterator<Item = usize> {
         AttentionKind::Sliding { window } => Some(window),
         AttentionKind::Full => None,
     })
+}
+
+fn float_matrices(config: &ModelConfig, planned: &[PlannedTensor]) -> Option<FloatMatrices> {
+    let mut found =
+        FloatMatrices { names: Vec::new(), tensors: 0, token_bytes: 0, all_token_bytes: 0, int8_token_bytes: 0 };
+    let mut layers = BTreeMap::<&str, Vec<usize>>::new();
+    for tensor in planned {
+        let (Some(format), &[rows, cols]) = (tensor.format, tensor.info.shape.as_slice()) else { continue };
+        let rows = weights::rows_read(config, &tensor.name, rows);
+        let bytes = (rows * format.row_bytes(cols)) as u64;
+        found.all_token_bytes += bytes;
+        if format.group().is_none() {
+            found.tensors += 1;
+            found.token_bytes += bytes;
+            found.int8_token_bytes += (rows * PackFormat::INT8.row_bytes(cols)) as u64;
+            layers.entry(tensor_kind(&tensor.name)).or_default().extend(layer_number(&tensor.name));
+        }
+    }
+    let of_kind = |(kind, layers): (&str, Vec<usize>)| match layers.as_slice() {
+        [] => kind.to_owned(),
+        layers if layers.len() == config.layers.len() => format!("{kind} of all layers"),
+        [layer] => format!("{kind} of layer {layer}"),
+        layers if layers.len() > 6 => format!("{kind} of {} layers", layers.len()),
+        layers => {
+            let numbers: Vec<String> = layers.iter().map(usize::to_string).collect();
+            format!("{kind} of layers {}", numbers.join(", "))
+        }
+    };
+    found.names.extend(layers.into_iter().map(of_kind));
+    (found.tensors > 0).then_some(found)
+}
+
+fn layer_number(name: &str) -> Option<usize> {
+    name.strip_prefix("layers.")?.split('.').next()?.parse().ok()
 }
 
 fn kinds(tensors: &[Tensor]) -> Vec<Kind> {
@@ -218,6 +281,16 @@ fn describe(report: &Report) -> String {
     line("positions", r.max_position_embeddings.to_string());
     line("parameters", HumanCount(r.parameters).to_string());
     line("chat template", if r.chat_template { "present" } else { "none" }.into());
+    if let Some(floats) = &r.float_matrices {
+        line("full precision", describe_floats(floats));
+    }
+    if !r.not_used.is_empty() {
+        let groups = r.not_used.iter().map(|group| match group.tensors {
+            1 => group.name.clone(),
+            count => format!("{} {count} tensors", group.name),
+        });
+        line("not used", groups.collect::<Vec<_>>().join(", "));
+    }
     text += "\n";
     let name_width = r.kinds.iter().map(|kind| kind.name.len()).max().unwrap_or(0);
     let size = |bytes| BinaryBytes(bytes).to_string();
@@ -245,6 +318,18 @@ fn describe(report: &Report) -> String {
     }
     text += if r.tensors.is_empty() { "\n" } else { "\n\n" };
     text + &describe_memory(&r.memory)
+}
+
+fn describe_floats(floats: &FloatMatrices) -> String {
+    let size = |bytes| BinaryBytes(bytes).to_string();
+    format!(
+        "{} matrices stay as stored ({}): a token reads {} of them, of {} in all; --quantize int8 makes that {}",
+        floats.tensors,
+        floats.names.join("; "),
+        size(floats.token_bytes),
+        size(floats.all_token_bytes),
+        size(floats.int8_token_bytes)
+    )
 }
 
 fn describe_memory(memory: &MemoryReport) -> String {

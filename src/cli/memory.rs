@@ -12,7 +12,8 @@ use crate::{
     cpu::CpuBackend,
     gpu::{Gpu, GpuBackend, SyntheticSource},
     memory::{MemoryPlan, largest_context},
-    weights::LoadOptions,
+    quant::Quantize,
+    weights::{self, LoadOptions},
 };
 
 /// A model's memory on a device.
@@ -96,7 +97,20 @@ impl<'a> Memory<'a> {
             (None, _) if self.measures => self.other_shapes(report.free_bytes),
             (None, _) => "no context fits".into(),
         };
-        Error::Device(format!("the model does not fit: {report}; {remedy}"))
+        let smaller = self.smaller_in_int8().unwrap_or_default();
+        Error::Device(format!("the model does not fit: {report}; {remedy}{smaller}"))
+    }
+
+    /// What int8 would spare where matrices stay floats only because nothing else was asked for.
+    fn smaller_in_int8(&self) -> Option<String> {
+        let options = LoadOptions { quantize: Quantize::Int8, ..self.options };
+        if self.options.quantize != Quantize::Auto || weights::resolve(self.source, Quantize::Auto) != Quantize::None {
+            return None;
+        }
+        let plan = plan(self.gpu.as_ref(), self.source, &options).ok()?;
+        let is_smaller = plan.weight_bytes < self.plan.weight_bytes;
+        let weights = BinaryBytes(plan.weight_bytes);
+        is_smaller.then(|| format!("; with --quantize int8 the weights take {weights}"))
     }
 
     /// Which shapes of `--synthetic` would fit with one position.
@@ -216,6 +230,23 @@ impl fmt::Display for MemoryReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    #[test]
+    fn a_refusal_names_int8_where_floats_were_kept() {
+        let fixture = |name: &str| format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"));
+        let refusal = |path: &str, quantize| {
+            let source = Checkpoint::open(fixture(path)).unwrap();
+            let options = LoadOptions { quantize, ..LoadOptions::default() };
+            Memory::new(None, &source, options).unwrap().refusal_within(Some(1)).to_string()
+        };
+        let mixed = "fixtures/import/compressed_tensors_asymmetric";
+        let wanted = "; with --quantize int8 the weights take";
+        let text = refusal(mixed, Quantize::Auto);
+        assert!(text.contains(wanted), "{text}");
+        assert!(!refusal(mixed, Quantize::Int8).contains(wanted));
+        assert!(!refusal("goldens/gemma4-dense-gqa", Quantize::Auto).contains(wanted));
+    }
 
     #[test]
     fn refusals_of_bench_tell_what_fits() {

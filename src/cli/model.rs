@@ -54,7 +54,8 @@ pub struct ModelArgs {
     /// Multiply with activations as they are, where the device would round them to int8, or MLX to bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
-    /// What full-precision weights become while loading; quantized files keep their own format
+    /// What full-precision matrices become while loading; those that are quantized in the file keep
+    /// their own format
     #[arg(long, value_enum, default_value_t)]
     quantize: Quantize,
     /// Element type of the KV cache
@@ -106,11 +107,12 @@ impl FromStr for Context {
 
 impl ValueEnum for Quantize {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Quantize::Int4, Quantize::Int8, Quantize::None]
+        &[Quantize::Auto, Quantize::Int4, Quantize::Int8, Quantize::None]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
+            Quantize::Auto => PossibleValue::new("auto").help("int4 if all matrices are full-precision, else none"),
             Quantize::Int4 => PossibleValue::new("int4").help("Layers in int4, embedding and lm_head in int8"),
             Quantize::Int8 => PossibleValue::new("int8").help("All matrices in int8"),
             Quantize::None => PossibleValue::new("none").help("As stored"),

@@ -9,6 +9,8 @@ use super::{
 };
 use crate::{Error, Result, error::quoted};
 
+const TIED: &str = "tie_word_embeddings";
+
 /// The configuration class that reads the text model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -115,12 +117,32 @@ impl ModelConfig {
             layer_scalar: class != Class::Gemma3,
             norm_weight_offset: if class == Class::Gemma3 { 1.0 } else { 0.0 },
             // Of a multi-modal model, transformers asks the outer config.
-            tie_word_embeddings: root.flag("tie_word_embeddings")?.unwrap_or(true),
+            tie_word_embeddings: root.flag(TIED)?.unwrap_or(true),
             max_position_embeddings: text.size("max_position_embeddings")?.unwrap_or(class.default_max_positions()),
             per_layer_input: per_layer_input(text, class)?,
         };
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// The bytes of a config.json that says whether the head is tied: as they are if it says so already.
+pub(crate) fn with_tied(bytes: Vec<u8>, tied: bool) -> Result<Vec<u8>, String> {
+    let mut value: Value = json::parse(&bytes)?;
+    if value.get(TIED).and_then(Value::as_bool).unwrap_or(true) == tied {
+        return Ok(bytes);
+    }
+    tie(&mut value, tied);
+    Ok(format!("{value:#}\n").into())
+}
+
+/// Says in a config.json whether the head is tied, for a multi-modal model in both places.
+fn tie(config: &mut Value, tied: bool) {
+    if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+        text.insert(TIED.into(), tied.into());
+    }
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert(TIED.into(), tied.into());
     }
 }
 

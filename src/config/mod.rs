@@ -7,6 +7,7 @@ pub mod shapes;
 mod validate;
 
 pub(crate) use gguf::FREQUENCY_FACTORS;
+pub(crate) use hf::with_tied;
 use validate::MAX_LAYERS;
 
 use crate::{Error, Result};

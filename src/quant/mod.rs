@@ -104,8 +104,11 @@ impl fmt::Display for Dtype {
 /// quantized in the file keep their values whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Quantize {
-    /// int4 group 32 for the layers, int8 group 32 for the embedding and lm_head.
+    /// `Int4` where all matrices of the file are floats. A file that holds quantized matrices keeps
+    /// its floats as well: whoever made it left them so on purpose.
     #[default]
+    Auto,
+    /// int4 group 32 for the layers, int8 group 32 for the embedding and lm_head.
     Int4,
     /// int8 group 32 everywhere.
     Int8,
@@ -116,6 +119,7 @@ pub enum Quantize {
 impl fmt::Display for Quantize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Quantize::Auto => "auto",
             Quantize::Int4 => "int4",
             Quantize::Int8 => "int8",
             Quantize::None => "none",
@@ -128,10 +132,11 @@ impl FromStr for Quantize {
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
+            "auto" => Ok(Quantize::Auto),
             "int4" => Ok(Quantize::Int4),
             "int8" => Ok(Quantize::Int8),
             "none" => Ok(Quantize::None),
-            _ => Err(format!("unknown quantization {name:?}: use int4, int8 or none")),
+            _ => Err(format!("unknown quantization {name:?}: use auto, int4, int8 or none")),
         }
     }
 }

@@ -19,6 +19,7 @@ use self::{
 use crate::{
     Error, Result,
     checkpoint::TensorSource,
+    config,
     gpu::Gpu,
     quant::{Quantize, methods::Squares, recipe::Recipe},
     weights::{self, PlannedTensor},
@@ -201,7 +202,11 @@ impl Job<'_> {
         for name in COMPANIONS {
             let (from, to) = (self.assets.join(name), self.output.join(name));
             if from.is_file() {
-                let bytes = fs::read(&from).map_err(|source| Error::Io { path: from, source })?;
+                let mut bytes = fs::read(&from).map_err(|source| Error::Io { path: from.clone(), source })?;
+                if name == "config.json" {
+                    let tied = self.source.config().tie_word_embeddings;
+                    bytes = config::with_tied(bytes, tied).map_err(|reason| Error::checkpoint(from, reason))?;
+                }
                 fs::write(&to, bytes).map_err(|source| Error::Io { path: to, source })?;
             }
         }

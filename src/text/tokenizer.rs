@@ -38,7 +38,12 @@ impl Tokenizer {
         let (inner, pieces) = match &assets.vocabulary {
             Some(Vocabulary::TokenizerJson(bytes)) => tokenizer_json::load(bytes)?,
             Some(Vocabulary::Gguf(vocabulary)) => gguf_vocabulary::build(vocabulary)?,
-            None => return Err(Error::Tokenizer("the checkpoint brings no vocabulary".into())),
+            None => {
+                return Err(Error::Tokenizer(
+                    "the checkpoint brings no vocabulary: tokenizer.json is needed (tokenizer.model is not read)"
+                        .into(),
+                ));
+            }
         };
         let shadowed = match &assets.vocabulary {
             Some(Vocabulary::Gguf(vocabulary)) => {

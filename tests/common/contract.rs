@@ -19,6 +19,8 @@ use super::{
 #[path = "suppressed.rs"]
 mod suppressed;
 
+// Test binaries without contract tests share this module.
+#[allow(unused_imports)]
 pub use suppressed::suppressed_tokens_are_not_chosen;
 
 const F32: LoadOptions =

@@ -217,7 +217,10 @@ fn ids_outside_the_vocabulary_are_refused() {
     wrong.bos_id = Some(5000);
     assert_eq!(Tokenizer::new(&wrong).err().unwrap().to_string(), "tokenizer: BOS id 5000 is not in the vocabulary");
     let none = TextAssets::default();
-    assert_eq!(Tokenizer::new(&none).err().unwrap().to_string(), "tokenizer: the checkpoint brings no vocabulary");
+    assert_eq!(
+        Tokenizer::new(&none).err().unwrap().to_string(),
+        "tokenizer: the checkpoint brings no vocabulary: tokenizer.json is needed (tokenizer.model is not read)"
+    );
 }
 
 fn from_gguf(vocabulary: GgufVocabulary) -> Tokenizer {

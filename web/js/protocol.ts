@@ -19,8 +19,11 @@ export interface ToolCall {
 export interface LoadOptions {
   /** Positions of the context: prompts and answers together. 4096 by default, or what the model has. */
   contextLength?: number;
-  /** What f32, f16 and bf16 weights become; quantized files keep their form. `int4` by default. */
-  quantize?: "int4" | "int8" | "none";
+  /**
+   * What f32, f16 and bf16 matrices become; quantized ones keep their form. By default (`auto`) `int4`, but `none`
+   * for files that hold quantized matrices too.
+   */
+  quantize?: "auto" | "int4" | "int8" | "none";
   /** Element type of the KV cache; `f16` by default. */
   cacheType?: "f16" | "f32";
   /** Whether kernels use subgroup operations where the browser has them; true by default. */

@@ -30,6 +30,7 @@ pub struct Load {
 #[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
 enum QuantizeName {
+    Auto,
     Int4,
     Int8,
     None,
@@ -54,7 +55,8 @@ impl Load {
         };
         Ok(LoadOptions {
             quantize: match self.quantize {
-                None | Some(QuantizeName::Int4) => Quantize::Int4,
+                None | Some(QuantizeName::Auto) => Quantize::Auto,
+                Some(QuantizeName::Int4) => Quantize::Int4,
                 Some(QuantizeName::Int8) => Quantize::Int8,
                 Some(QuantizeName::None) => Quantize::None,
             },

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{FLOATS, Imported, Parts, part, table};
 use crate::{
-    Error, Result,
+    Result,
     config::json::Fields,
     error::quoted,
     quant::grouped::{Grouped, Integers, Zeros},
@@ -14,25 +14,26 @@ use crate::{
 pub(super) const WEIGHT: &str = "weight";
 pub(super) const SUFFIXES: &[&str] = &[WEIGHT, "scales", "biases"];
 
+/// What MLX takes where nothing is said, whatever other modules have.
+const DEFAULT_BITS: usize = 4;
+const DEFAULT_GROUP: usize = 64;
+
 /// Bits and group size.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Scheme {
     bits: usize,
     group: usize,
+    /// Another mode than affine.
+    other_mode: Option<String>,
 }
 
 impl Scheme {
-    fn of(fields: Fields<'_>, name: &str) -> Result<Scheme> {
-        let size = |key: &str| {
-            fields.size(key)?.ok_or_else(|| Error::Config(format!("{} of the quantization lacks {key}", quoted(name))))
-        };
-        match fields.text("mode")? {
-            None | Some("affine") => {}
-            Some(mode) => {
-                return Err(Error::Unsupported(format!("MLX quantization mode {} (only affine)", quoted(mode))));
-            }
-        }
-        Ok(Scheme { bits: size("bits")?, group: size("group_size")? })
+    fn of(fields: Fields<'_>) -> Result<Scheme> {
+        Ok(Scheme {
+            bits: fields.size("bits")?.unwrap_or(DEFAULT_BITS),
+            group: fields.size("group_size")?.unwrap_or(DEFAULT_GROUP),
+            other_mode: fields.text("mode")?.filter(|mode| *mode != "affine").map(String::from),
+        })
     }
 }
 
@@ -47,13 +48,16 @@ impl Settings {
     pub fn of(quantization: Fields<'_>) -> Result<Settings> {
         let mut modules = HashMap::new();
         for (name, value) in quantization.iter().filter(|(_, value)| value.is_object()) {
-            modules.insert(name.clone(), Scheme::of(Fields::of(value, name)?, name)?);
+            modules.insert(name.clone(), Scheme::of(Fields::of(value, name)?)?);
         }
-        Ok(Settings { all: Scheme::of(quantization, "config.json")?, modules })
+        Ok(Settings { all: Scheme::of(quantization)?, modules })
     }
 
     pub fn matrix(&self, module: &str, parts: &Parts) -> Result<Imported, String> {
-        let Scheme { bits, group } = *self.modules.get(module).unwrap_or(&self.all);
+        let &Scheme { bits, group, ref other_mode } = self.modules.get(module).unwrap_or(&self.all);
+        if let Some(mode) = other_mode {
+            return Err(format!("MLX quantization mode {} is not supported (only affine)", quoted(mode)));
+        }
         let integers = match bits {
             4 => Integers::Nibbles,
             8 => Integers::Bytes,
@@ -64,7 +68,10 @@ impl Settings {
         let (rows, words, groups) = (weight.tensor.shape[0], weight.tensor.shape[1], scales.tensor.shape[1]);
         let cols = words.checked_mul(32 / bits).filter(|cols| groups.checked_mul(group) == Some(*cols));
         let cols = cols.ok_or_else(|| {
-            format!("{words} words of {bits} bits are not {groups} groups of {group}, as the config says")
+            format!(
+                "weight {:?} of {bits} bits and scales {:?} are not in groups of {group}, as the config says",
+                weight.tensor.shape, scales.tensor.shape
+            )
         })?;
         let grouped = Grouped {
             rows,

@@ -113,11 +113,6 @@ impl Scheme {
         .map_err(named)
     }
 
-    /// Whether an lm_head in the files counts although the config ties it to the embedding.
-    pub fn unties(&self) -> bool {
-        matches!(self, Scheme::TorchAo(_))
-    }
-
     pub fn name(&self) -> &'static str {
         match self {
             Scheme::Mlx(_) => "MLX",

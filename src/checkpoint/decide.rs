@@ -1,0 +1,104 @@
+//! Which tensors a model has, decided by its files where the config says otherwise or nothing.
+//! docs/formats.md has the list of decisions.
+
+use std::collections::HashMap;
+
+use super::{files::Entry, names};
+use crate::{
+    Error, Result,
+    config::{Architecture, LayerConfig, ModelConfig},
+    error::quoted,
+};
+
+const PER_LAYER_TABLE: &str = "embed_tokens_per_layer.weight";
+const PER_LAYER_SIZE: &str = "hidden_size_per_layer_input";
+
+/// Makes the config what the files are. `said` tells whether the config has a key.
+///
+/// Errors: a contradiction that has no answer, in one line with both sides.
+pub(super) fn by_files(
+    config: &mut ModelConfig,
+    tensors: &HashMap<String, Entry>,
+    said: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    decide_scalars(config, tensors)?;
+    decide_per_layer_input(config, tensors, said)?;
+    for (index, layer) in config.layers.iter_mut().enumerate() {
+        decide_values(layer, index, tensors);
+        decide_width(layer, index, tensors);
+    }
+    Ok(())
+}
+
+/// A Gemma 4 whose files hold no scalar of any layer multiplies by none, as transformers does.
+fn decide_scalars(config: &mut ModelConfig, tensors: &HashMap<String, Entry>) -> Result<()> {
+    let mut names = (0..config.layers.len()).map(|index| format!("layers.{index}.layer_scalar"));
+    let found = names.find(|name| tensors.contains_key(name));
+    match (config.architecture, found) {
+        (Architecture::Gemma3, Some(name)) => {
+            Err(Error::tensor(name, "is in the files, and the config says Gemma 3, which has none"))
+        }
+        (Architecture::Gemma3, None) => Ok(()),
+        (Architecture::Gemma4, found) => {
+            config.layer_scalar = found.is_some();
+            Ok(())
+        }
+    }
+}
+
+/// Where the config does not say the size, a file without the table has no per-layer embeddings.
+fn decide_per_layer_input(
+    config: &mut ModelConfig,
+    tensors: &HashMap<String, Entry>,
+    said: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    match (config.per_layer_input, tensors.get(PER_LAYER_TABLE)) {
+        (Some(_), None) if !said(PER_LAYER_SIZE) => config.per_layer_input = None,
+        (None, Some(table)) => {
+            let shape = &table.info.shape;
+            let reason = format!("is in the files with shape {shape:?}, and the config has no {PER_LAYER_SIZE}");
+            return Err(Error::tensor(PER_LAYER_TABLE, reason));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A layer whose values are stored uses them, whatever `attention_k_eq_v` says.
+fn decide_values(layer: &mut LayerConfig, index: usize, tensors: &HashMap<String, Entry>) {
+    let name = format!("layers.{index}.self_attn.v_proj.weight");
+    if layer.k_eq_v && tensors.contains_key(&name) {
+        log::info!("{name} is in the files and used, although the config says attention_k_eq_v");
+        layer.k_eq_v = false;
+    }
+}
+
+/// A layer that shares keys may have an MLP of once or twice the width, whatever
+/// `use_double_wide_mlp` says.
+fn decide_width(layer: &mut LayerConfig, index: usize, tensors: &HashMap<String, Entry>) {
+    let gate = tensors.get(&format!("layers.{index}.mlp.gate_proj.weight"));
+    let rows = gate.and_then(|gate| gate.info.shape.first().copied());
+    let Some(rows) = rows.filter(|_| layer.kv_from.is_some()) else { return };
+    let width = layer.intermediate_size;
+    if rows.checked_mul(2) == Some(width) || width.checked_mul(2) == Some(rows) {
+        log::info!("the MLP of layer {index} is {rows} wide in the files, and not {width}");
+        layer.intermediate_size = rows;
+    }
+}
+
+/// Errors if a tensor that is not read would change what the model computes.
+pub(super) fn refuse_needed(name: &str) -> Result<()> {
+    let Some(part) = names::within_layer(name) else { return Ok(()) };
+    let is_expert = |word| ["experts", "router", "ffn_gate_inp", "switch_glu"].contains(&word) || is_gguf_expert(word);
+    let what = match part.split('.').collect::<Vec<_>>().as_slice() {
+        words if words.iter().any(|word| is_expert(word)) => "mixture of experts",
+        [.., "bias"] => "biases",
+        words if words.iter().any(|word| word.starts_with("lora_")) => "an adapter that is not merged",
+        _ => return Ok(()),
+    };
+    Err(Error::Unsupported(format!("{what} (tensor {})", quoted(name))))
+}
+
+fn is_gguf_expert(word: &str) -> bool {
+    word.starts_with("ffn_") && word.ends_with("_exps")
+}
