@@ -174,7 +174,7 @@ impl GgufVocabulary {
             "llama" if has_merges && !self.has_scores() => Ok(Kind::Merges),
             "llama" => Ok(Kind::Scores),
             "gpt2" if self.pre == "gpt-2" => Ok(Kind::ByteLevel),
-            "gpt2" if has_merges && id_of(SPACE_MARK).is_some() && self.spells_bytes(id_of) => Ok(Kind::Merges),
+            "gpt2" if has_merges && self.has_no_pre() && self.is_sentence_piece(id_of) => Ok(Kind::Merges),
             "gpt2" => unsupported(format!("GGUF pre-tokenizer \"{}\" (known: gpt-2, gemma4)", self.pre)),
             other => unsupported(format!("GGUF tokenizer model \"{other}\" (known: llama, gemma4, gpt2)")),
         }
@@ -183,6 +183,16 @@ impl GgufVocabulary {
     /// Whether the tokens are Gemma's.
     pub(crate) fn is_gemma(&self) -> bool {
         is_gemma(|token| self.tokens.iter().position(|other| other == token).map(|id| id as u32))
+    }
+
+    /// Whether the file names no pre-tokenizer.
+    fn has_no_pre(&self) -> bool {
+        matches!(self.pre.as_str(), "" | "default")
+    }
+
+    /// Whether the tokens are spelled as SentencePiece does: marks for spaces, bytes.
+    fn is_sentence_piece(&self, id_of: impl Fn(&str) -> Option<u32>) -> bool {
+        id_of(SPACE_MARK).is_some() && self.spells_bytes(id_of)
     }
 
     /// Whether the scores say which pieces are made first: some converters write one value for all, or the ids.
