@@ -61,11 +61,8 @@ fn snippets_render_as_transformers_renders_them() {
 fn built_in_templates_render_as_transformers_renders_them() {
     for case in reference().conversations {
         let turns = if case.template == "gemma3.jinja" { GEMMA3 } else { GEMMA4 };
-        let options = RenderOptions {
-            add_generation_prompt: !case.closed,
-            enable_thinking: case.closed,
-            parse_special: false,
-        };
+        let options =
+            RenderOptions { add_generation_prompt: !case.closed, enable_thinking: case.closed, parse_special: false };
         let rendered = template(&assets_with(turns, None)).unwrap().render(&case.messages, &options);
         assert_eq!(rendered.ok(), case.expected, "{}: {:?}", case.template, case.messages);
     }
