@@ -71,10 +71,8 @@ fn track(tag: &Tag, blocks: &mut Vec<&'static str>) -> Result<Option<&'static st
         "macro" => blocks.push("macro"),
         "endmacro" => blocks.retain(|&block| block != "macro"),
         "with" => blocks.push("with"),
-        "endfor" | "endwith" => {
-            if blocks.pop() == Some("generation") {
-                return Err("{% generation %} is not closed");
-            }
+        "endfor" | "endwith" if blocks.pop() == Some("generation") => {
+            return Err("{% generation %} is not closed");
         }
         "break" | "continue" => {
             let around = blocks.iter().rev().find(|&&block| block == "for" || block == "generation");
@@ -214,8 +212,15 @@ impl<'t, 's> Rewriter<'t, 's> {
 
     fn signed(&mut self) -> String {
         let mut text = String::new();
+        let mut signs = 0;
         while matches!(self.peek(), "+" | "-") {
-            self.copy(&mut text);
+            // minijinja parses signs by recursion without a limit.
+            let mut unread = String::new();
+            self.copy(if signs < MAX_DEPTH { &mut text } else { &mut unread });
+            signs += 1;
+        }
+        if signs > MAX_DEPTH {
+            text.push_str(" 'too many signs'");
         }
         self.operand(&mut text);
         loop {
