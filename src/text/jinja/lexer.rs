@@ -13,6 +13,8 @@ pub(super) struct Tag<'s> {
     pub open: &'s str,
     pub tokens: Vec<Token<'s>>,
     pub end_space: &'s str,
+    /// How many brackets are open at once.
+    pub depth: usize,
     /// Empty where the source ends inside the tag.
     pub close: &'s str,
 }
@@ -85,7 +87,7 @@ fn tag(text: &str) -> (Tag<'_>, usize) {
     let mut at = 2 + usize::from(text[2..].starts_with(['-', '+']));
     let open = &text[..at];
     let mut tokens = Vec::new();
-    let mut depth = 0usize;
+    let (mut depth, mut deepest) = (0usize, 0);
     loop {
         let from = at;
         at += text[at..].len() - text[at..].trim_start().len();
@@ -93,7 +95,7 @@ fn tag(text: &str) -> (Tag<'_>, usize) {
         let end = end_length(rest, closing).filter(|_| depth == 0);
         if end.is_some() || rest.is_empty() {
             let close = &rest[..end.unwrap_or(0)];
-            return (Tag { open, tokens, end_space: space, close }, at + close.len());
+            return (Tag { open, tokens, end_space: space, depth: deepest, close }, at + close.len());
         }
         let (kind, length) = token(rest);
         match &rest[..length] {
@@ -101,6 +103,7 @@ fn tag(text: &str) -> (Tag<'_>, usize) {
             ")" | "]" | "}" => depth = depth.saturating_sub(1),
             _ => {}
         }
+        deepest = deepest.max(depth);
         tokens.push(Token { space, text: &rest[..length], kind });
         at += length;
     }

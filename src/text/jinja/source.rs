@@ -12,8 +12,8 @@ pub(super) const CONCATENATE: &str = "__concatenate__";
 /// Words after which an operand begins, in spite of being names.
 const KEYWORDS: [&str; 6] = ["not", "in", "and", "or", "if", "else"];
 
-/// Most brackets in each other, and operators `%` in one product.
-const MAX_DEPTH: usize = 150;
+/// Most brackets in each other, operators `%` in one product and signs of one operand.
+const MAX_DEPTH: usize = 64;
 
 /// The template with the same lines. Errors: `{% generation %}` that is not closed, or not opened.
 pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
@@ -26,6 +26,9 @@ pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
             Piece::Tag(tag) => {
                 line += text[counted..].matches('\n').count();
                 counted = text.len();
+                if tag.depth > MAX_DEPTH {
+                    return Err(syntax_error("brackets are nested too deeply", line));
+                }
                 let word = track(&tag, &mut blocks);
                 let word = word.map_err(|reason| syntax_error(reason, line))?;
                 text.push_str(tag.open);
@@ -71,10 +74,8 @@ fn track(tag: &Tag, blocks: &mut Vec<&'static str>) -> Result<Option<&'static st
         "macro" => blocks.push("macro"),
         "endmacro" => blocks.retain(|&block| block != "macro"),
         "with" => blocks.push("with"),
-        "endfor" | "endwith" => {
-            if blocks.pop() == Some("generation") {
-                return Err("{% generation %} is not closed");
-            }
+        "endfor" | "endwith" if blocks.pop() == Some("generation") => {
+            return Err("{% generation %} is not closed");
         }
         "break" | "continue" => {
             let around = blocks.iter().rev().find(|&&block| block == "for" || block == "generation");
@@ -105,12 +106,11 @@ fn refuse_rest_arguments(tag: &Tag) -> Result<(), &'static str> {
 struct Rewriter<'t, 's> {
     tokens: &'t [Token<'s>],
     next: usize,
-    depth: usize,
 }
 
 impl<'t, 's> Rewriter<'t, 's> {
     fn new(tag: &'t Tag<'s>) -> Self {
-        Rewriter { tokens: &tag.tokens, next: usize::from(tag.is_block()), depth: 0 }
+        Rewriter { tokens: &tag.tokens, next: usize::from(tag.is_block()) }
     }
 
     /// The whole tag; its first word, the statement's name, is no operand.
@@ -214,8 +214,15 @@ impl<'t, 's> Rewriter<'t, 's> {
 
     fn signed(&mut self) -> String {
         let mut text = String::new();
+        let mut signs = 0;
         while matches!(self.peek(), "+" | "-") {
-            self.copy(&mut text);
+            // minijinja parses signs by recursion without a limit.
+            let mut unread = String::new();
+            self.copy(if signs < MAX_DEPTH { &mut text } else { &mut unread });
+            signs += 1;
+        }
+        if signs > MAX_DEPTH {
+            text.push_str(" 'too many signs'");
         }
         self.operand(&mut text);
         loop {
@@ -263,16 +270,8 @@ impl<'t, 's> Rewriter<'t, 's> {
 
     fn bracket(&mut self, text: &mut String) {
         self.copy(text);
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            // minijinja refuses such an expression.
-            while self.next < self.tokens.len() {
-                self.copy(text);
-            }
-        }
         text.push_str(&self.expressions());
         self.copy(text);
-        self.depth -= 1;
     }
 
     fn dotted_name(&mut self, text: &mut String) {
