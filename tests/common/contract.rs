@@ -19,8 +19,7 @@ use super::{
 #[path = "suppressed.rs"]
 mod suppressed;
 
-// Test binaries without contract tests share this module.
-#[allow(unused_imports)]
+#[allow(unused_imports)] // some test programs take another part
 pub use suppressed::suppressed_tokens_are_not_chosen;
 
 const F32: LoadOptions =
