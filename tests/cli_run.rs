@@ -342,7 +342,8 @@ fn devices_lists_the_same_adapters_both_ways() {
     }
 }
 
-/// Without options a GPU answers if there is one; a software driver is none, unless something asks for it.
+/// Without options a GPU answers if there is one; a software driver is none, unless something asks
+/// for it.
 #[test]
 fn a_software_driver_is_taken_only_if_it_is_asked_for() {
     let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();

@@ -24,18 +24,17 @@ const DEMO: &str = "demo";
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
-    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf file,
-    /// hf:OWNER/NAME[@REVISION][:FILE] in the Hugging Face cache (see `pull`), or `demo`, the small model that is part of the
-    /// program
-    /// [default: demo]
+    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf
+    /// file, hf:OWNER/NAME[@REVISION][:FILE] in the Hugging Face cache (see `pull`), or `demo`, the
+    /// small model that is part of the program [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a warning where there is none
     /// but a software driver. --adapter, --kernels and --autotune ask for the GPU
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
-    /// Adapter to use: its number in `gemma4-wgpu devices`, its PCI bus id such as 0000:3b:00.0, or its name or a part of
-    /// it that no other adapter's has
+    /// Adapter to use: its number in `gemma4-wgpu devices`, its PCI bus id such as 0000:3b:00.0, or
+    /// its name or a part of it that no other adapter's has
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
@@ -307,8 +306,8 @@ impl ModelArgs {
         }
     }
 
-    /// The device to run on. Where there is no GPU, and nothing about an adapter was asked for, it is the CPU
-    /// unasked, which is told once.
+    /// The device to run on. Where there is no GPU, and nothing about an adapter was asked for, it
+    /// is the CPU unasked, which is told once.
     fn open_device(&self, config: &ModelConfig) -> Result<Device> {
         if let Some(device) = self.without_adapter()? {
             return Ok(device);
@@ -362,9 +361,9 @@ impl ModelArgs {
     }
 }
 
-/// Why the CPU computes unasked, where opening the most capable adapter gave `opened`: there is no adapter, or none but a
-/// software driver, which has no more to offer than the CPU backend and compiles kernels first. `None` where it gave a GPU,
-/// or an error to be told.
+/// Why the CPU computes unasked, where opening the most capable adapter gave `opened`: there is no
+/// adapter, or none but a software driver, which has no more to offer than the CPU backend and
+/// compiles kernels first. `None` where it gave a GPU, or an error to be told.
 fn reason_for_cpu(opened: Result<&AdapterFacts, &Error>) -> Option<String> {
     match opened {
         Ok(facts) if facts.is_software() => {

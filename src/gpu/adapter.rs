@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{Coop, select::select};
 use crate::Result;
 
-/// Parts of the names of drivers whose device is a processor, in small letters. Their APIs do not always say so.
+/// Parts of the names of drivers whose device is a processor, in small letters. Their APIs do not
+/// always say so.
 const SOFTWARE: [&str; 3] = ["llvmpipe", "swiftshader", "microsoft basic render driver"];
 
 /// A matrix size that the adapter multiplies cooperatively.

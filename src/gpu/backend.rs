@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::warm_up::WarmUp;
 use super::{
     Dispatch, Gpu, GpuBuffer, StepSize,
     device::{Done, Mapping},
-    forward::{GpuWeights, Head, Model, StepShape, Trunk},
+    forward::{GpuWeights, Head, Model, StepShape, Trunk, logit_rows},
     kernels::MatvecQ8Split,
     layers::LayerCache,
     profile,
+    scratch::Scratch,
     store::GpuStore,
     suppressed::Suppressed,
     synthetic::{SyntheticSource, SyntheticStore},
@@ -106,9 +109,13 @@ impl GpuBackend {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let room = Room::new(&gpu, source.config(), options)?;
+        #[cfg(not(target_arch = "wasm32"))]
+        let warm_up = WarmUp::start(&gpu, source, options).await?;
         let mut store = GpuStore::new(gpu.clone(), &weights::plan(source, options.quantize)?)?;
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
         let weight_bytes = store.finish(source).await?;
+        #[cfg(not(target_arch = "wasm32"))]
+        drop(warm_up);
         Self::new(gpu, source.config(), weights, weight_bytes, room, options).await
     }
 
@@ -132,7 +139,9 @@ impl GpuBackend {
         options: &LoadOptions,
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
-        let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, options, rows)?;
+        let logit_rows = logit_rows(config, options, rows);
+        let scratch = Scratch::new(&gpu, gpu.variant(), config, options, rows, logit_rows)?;
+        let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)?;
         match config.beyond_dense() {
             None => model.choose_chain().await?,
             Some(what) if gpu.variant().chain && gpu.asked_to_chain() => {

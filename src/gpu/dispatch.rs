@@ -1,9 +1,16 @@
 //! Kernels of a device: their pipelines, and dispatches that are bound to buffers.
 
 use std::{borrow::Cow, collections::HashSet};
+#[cfg(not(target_arch = "wasm32"))]
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
 
 use web_time::{Duration, Instant};
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::device::one_line;
 use super::{
     device::{Gpu, lock},
     grid::{Extent, Grid, StepSize},
@@ -76,6 +83,30 @@ impl Gpu {
         });
         self.check()?;
         Ok(Dispatch { name: kernel.name, cost: Cost::default(), pipeline, bind_group, grid })
+    }
+
+    /// Submits a kernel with no workgroups, bound to the first of these buffers: a driver that
+    /// compiles at a kernel's first run does so, and nothing is read or written.
+    ///
+    /// Errors: a kernel that the driver refuses, or buffers that are too few or too small.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn run_nothing(&self, kernel: &KernelSource, buffers: &[wgpu::Buffer]) -> Result<()> {
+        let refusal = self.0.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let grid = Grid([Extent::Fixed(0); 3]);
+        let bound: Vec<&wgpu::Buffer> = buffers.iter().take(kernel.bindings.len()).collect();
+        let dispatch = self.dispatch(kernel, &bound, grid)?;
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&dispatch.pipeline);
+        pass.set_bind_group(0, &dispatch.bind_group, &[]);
+        pass.dispatch_workgroups(0, 0, 0);
+        drop(pass);
+        self.queue().submit([encoder.finish()]);
+        // Outside browsers it is known at once.
+        match pin!(refusal.pop()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(error)) => Err(Error::Device(one_line(&error))),
+            _ => Ok(()),
+        }
     }
 
     fn pipeline(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {

@@ -1,7 +1,9 @@
 //! The forward pass as lists of bound dispatches, in the order of the architecture.
 
+use std::collections::HashSet;
+
 use super::{
-    Dispatch, Gpu, GpuBuffer, GpuMatrix,
+    Dispatch, Gpu, GpuBuffer, GpuMatrix, KernelSource,
     kernels::{
         Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAdd, NormAddNorm, PerLayerGate, PerLayerInputs, RawHeads,
         RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts, stride,
@@ -119,6 +121,7 @@ impl Model {
         config: ModelConfig,
         weights: GpuWeights,
         caches: Vec<LayerCache>,
+        scratch: Scratch,
         options: &LoadOptions,
         rows: usize,
     ) -> Result<Self> {
@@ -127,7 +130,6 @@ impl Model {
         let layer = |(index, (layer, weights))| GpuLayer::new(&gpu, index, layer, weights);
         let layers = layers.map(layer).collect::<Result<_>>()?;
         let logit_rows = logit_rows(&config, options, rows);
-        let scratch = Scratch::new(&gpu, gpu.variant(), &config, options, rows, logit_rows)?;
         let kv_bytes = caches.iter().map(|cache| cache.k.size() + cache.v.size()).sum();
         let cache_type = options.cache_type;
         Ok(Model {
@@ -164,12 +166,16 @@ impl Model {
     ///
     /// Errors: a kernel that the driver refuses.
     pub fn compile(&self, shape: StepShape) -> Result<()> {
-        let plan = |over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
-        let (mut trunk, mut head) = (plan(false), plan(true));
+        self.gpu.compile_together(self.sources(shape, shape)?)
+    }
+
+    /// The kernels of a trunk and a head.
+    pub fn sources(&self, trunk: StepShape, head: StepShape) -> Result<HashSet<KernelSource>> {
+        let plan = |shape, over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
+        let (mut trunk, mut head) = (plan(trunk, false), plan(head, true));
         self.plan_trunk(&mut trunk)?;
         self.plan_head(&mut head)?;
-        let sources = trunk.into_sources().into_iter().chain(head.into_sources()).collect();
-        self.gpu.compile_together(sources)
+        Ok(trunk.into_sources().into_iter().chain(head.into_sources()).collect())
     }
 
     /// Plans the trunk; how many of its steps there are up to the last layer that has keys of its own.

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Gpu, GpuMatrix, matrix::Split};
+use super::{
+    Gpu, GpuMatrix,
+    matrix::{Room, Split},
+};
 use crate::{
     Result,
     weights::{MatrixReader, PlannedTensor},
@@ -20,12 +23,12 @@ pub(super) struct Joints {
     shares: HashMap<String, Share>,
     /// The joined matrix of which some rows have come.
     open: Option<GpuMatrix>,
-    in_place: bool,
+    room: Room,
 }
 
 impl Joints {
-    /// Joins what can be: matrices of one format that one binding holds. `in_place` makes them mapped.
-    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], in_place: bool) -> Self {
+    /// Joins what can be: matrices of one format that one binding holds.
+    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], room: Room) -> Self {
         let mut shares = HashMap::new();
         let is_joined =
             |a: &PlannedTensor, b: &PlannedTensor| input(&a.name).is_some() && input(&a.name) == input(&b.name);
@@ -37,7 +40,7 @@ impl Joints {
                 first_row += tensor.info.shape[0];
             }
         }
-        Joints { shares, open: None, in_place }
+        Joints { shares, open: None, room }
     }
 
     /// A matrix with room for the reader's rows, and the row of it with which they begin.
@@ -46,7 +49,7 @@ impl Joints {
         let Share { first_row, all_rows } = share.unwrap_or(Share { first_row: 0, all_rows: reader.rows });
         let matrix = match self.open.take().filter(|_| first_row > 0) {
             Some(open) => open,
-            None => GpuMatrix::allocate(gpu, reader.name, reader.format, all_rows, reader.cols, self.in_place)?,
+            None => GpuMatrix::allocate(gpu, reader.name, reader.format, all_rows, reader.cols, self.room)?,
         };
         Ok((matrix, first_row))
     }
@@ -54,7 +57,7 @@ impl Joints {
     /// The matrix, when its last rows have come; before that [`GpuMatrix::awaited`].
     pub fn end(&mut self, matrix: GpuMatrix, rows_so_far: usize) -> GpuMatrix {
         if rows_so_far == matrix.rows {
-            if self.in_place {
+            if self.room == Room::Mapped {
                 matrix.unmap();
             }
             return matrix;

@@ -30,6 +30,16 @@ pub struct GpuMatrix {
     pub parts: Vec<MatrixPart>,
 }
 
+/// What memory a matrix gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Device,
+    /// Mapped, to be written in place.
+    Mapped,
+    /// A few bytes, where only its shape matters.
+    Token,
+}
+
 /// How a matrix's rows are split and laid out.
 pub(super) struct Split {
     pub rows_per_part: usize,
@@ -57,19 +67,23 @@ impl Split {
 }
 
 impl GpuMatrix {
-    /// Room for a matrix; mapped if it is to be written in place.
+    /// A matrix whose rows are still to be written.
     pub(super) fn allocate(
         gpu: &Gpu,
         name: &str,
         format: PackFormat,
         rows: usize,
         cols: usize,
-        in_place: bool,
+        room: Room,
     ) -> Result<Self> {
         let Split { rows_per_part, tiled } = Split::new(gpu, format, rows, cols);
         let buffer = |words: usize, rows: usize| {
             let bytes = 4 * words as u64 * rows as u64;
-            if in_place { gpu.mapped_buffer(name, bytes) } else { gpu.buffer(name, bytes) }
+            match room {
+                Room::Device => gpu.buffer(name, bytes),
+                Room::Mapped => gpu.mapped_buffer(name, bytes),
+                Room::Token => gpu.buffer(name, 16),
+            }
         };
         let mut matrix = GpuMatrix { format, rows, cols, tiled, parts: Vec::new() };
         for first_row in (0..rows).step_by(rows_per_part) {

@@ -30,6 +30,8 @@ mod unroll;
 mod upload;
 mod variant;
 mod wanted;
+#[cfg(not(target_arch = "wasm32"))]
+mod warm_up;
 mod wgsl;
 
 pub use adapter::{AdapterFacts, CooperativeMatrix, adapters};

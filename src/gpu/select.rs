@@ -26,11 +26,13 @@ pub struct DeviceOptions {
 
 /// The place in `adapters` of the one that `wanted` names, or of the most capable one.
 ///
-/// A number is an adapter's place, never a part of its name. Anything else is a PCI bus id, such as `0000:3b:00.0` with or without its
-/// domain and function, or a name, or a part of one. Letters may be large or small. One device that several APIs or drivers offer
-/// counts once: the first of them is taken.
+/// A number is an adapter's place, never a part of its name. Anything else is a PCI bus id, such as
+/// `0000:3b:00.0` with or without its domain and function, or a name, or a part of one. Letters may
+/// be large or small. One device that several APIs or drivers offer counts once: the first of them
+/// is taken.
 ///
-/// Errors: no adapters (the message starts with `no adapter`), none that is meant, or several; the message lists them.
+/// Errors: no adapters (the message starts with `no adapter`), none that is meant, or several; the
+/// message lists them.
 pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> {
     let all: Vec<usize> = (0..adapters.len()).collect();
     let Some(best) = most_capable(adapters, &all) else { return Err(Error::Device(NO_ADAPTER.into())) };
@@ -114,7 +116,8 @@ struct PciAddress {
 }
 
 impl PciAddress {
-    /// Domain and function may be left out. A domain has four digits, or eight as nvidia-smi prints it.
+    /// Domain and function may be left out. A domain has four digits, or eight as nvidia-smi prints
+    /// it.
     fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str, most: usize| {
             let is_number = (1..=most).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -2,7 +2,12 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::in_place::InPlace;
-use super::{Gpu, GpuBuffer, GpuMatrix, joints::Joints, matrix::tile, upload::Uploads};
+use super::{
+    Gpu, GpuBuffer, GpuMatrix,
+    joints::Joints,
+    matrix::{Room, tile},
+    upload::Uploads,
+};
 use crate::{
     Result,
     checkpoint::TensorSource,
@@ -31,7 +36,8 @@ impl GpuStore {
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let uploads = Uploads::new(&gpu, tensors)?;
-        let joints = Joints::new(&gpu, tensors, gpu.variant().inplace);
+        let room = if gpu.variant().inplace { Room::Mapped } else { Room::Device };
+        let joints = Joints::new(&gpu, tensors, room);
         #[cfg(not(target_arch = "wasm32"))]
         let in_place = gpu.variant().inplace.then(InPlace::default);
         Ok(GpuStore {

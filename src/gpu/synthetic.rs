@@ -6,6 +6,7 @@ use super::{
     Gpu, GpuBuffer, GpuMatrix, StepSize,
     joints::Joints,
     kernels::{Fill, Kernel},
+    matrix::Room,
 };
 use crate::{
     Error, Result,
@@ -124,7 +125,7 @@ pub(super) struct SyntheticStore {
 impl SyntheticStore {
     /// A store for these tensors.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor], seed: u32) -> Self {
-        let joints = Joints::new(&gpu, tensors, false);
+        let joints = Joints::new(&gpu, tensors, Room::Device);
         SyntheticStore { gpu, bytes: 0, joints, seed: Cell::new(seed) }
     }
 

@@ -1,4 +1,5 @@
-//! The form that kernels take on a device, chosen from the adapter's facts: the one place where that is decided.
+//! The form that kernels take on a device, chosen from the adapter's facts: the one place where
+//! that is decided.
 
 use super::{AdapterFacts, KernelOptions};
 use crate::{Error, Result};

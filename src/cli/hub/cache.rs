@@ -58,8 +58,8 @@ impl Cache {
 }
 
 impl Repository {
-    /// The commit that is meant by a branch or tag, which had it when it was last pulled, or by a commit's hash or the beginning of
-    /// one that has a snapshot. `None` if there is no such.
+    /// The commit that is meant by a branch or tag, which had it when it was last pulled, or by a
+    /// commit's hash or the beginning of one that has a snapshot. `None` if there is no such.
     ///
     /// Errors: a file that names no commit, a beginning of several, in words.
     pub fn commit(&self, revision: &str) -> Result<Option<String>, String> {
@@ -83,7 +83,8 @@ impl Repository {
         }
     }
 
-    /// Names by which what is here can be asked for: branches and tags, and commits that have neither.
+    /// Names by which what is here can be asked for: branches and tags, and commits that have
+    /// neither.
     pub fn revisions(&self) -> Vec<String> {
         let mut named = files_in(&self.folder.join("refs")).unwrap_or_default();
         named.sort();

@@ -1,4 +1,5 @@
-//! `hf:OWNER/NAME[@REVISION][:FILE]`: models in the Hugging Face cache, which `pull` and other programs fill.
+//! `hf:OWNER/NAME[@REVISION][:FILE]`: models in the Hugging Face cache, which `pull` and other
+//! programs fill.
 
 pub mod cache;
 pub mod select;
@@ -64,8 +65,9 @@ pub fn is_plain(part: &str) -> bool {
     !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-/// The path that `--model` means: of `hf:REPO` the snapshot in the cache (or the one GGUF model in it), of
-/// `hf:REPO:FILE` a file of it; any other as it is. The snapshot is that of the branch main, or of `hf:REPO@REVISION`.
+/// The path that `--model` means: of `hf:REPO` the snapshot in the cache (or the one GGUF model in
+/// it), of `hf:REPO:FILE` a file of it; any other as it is. The snapshot is that of the branch
+/// main, or of `hf:REPO@REVISION`.
 ///
 /// Errors: no such name, or a repository, revision or file that is not in the cache.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
@@ -101,7 +103,8 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A revision of which there is no snapshot, or the whole repository; beside those that are there, and how they are named.
+/// A revision of which there is no snapshot, or the whole repository; beside those that are there,
+/// and how they are named.
 fn what_is_missing(name: &Name, repository: &Repository) -> String {
     const MOST: usize = 10;
     let there = repository.revisions();

@@ -44,8 +44,9 @@ use crate::{Error, Result, checkpoint};
                         SSL_CERT_FILE, HTTPS_PROXY"
 )]
 pub struct PullArgs {
-    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as Q4_0; with @REVISION after
-    /// NAME for a branch, a tag, a commit or refs/pr/N. With hf: before it, --model takes the same name
+    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as
+    /// Q4_0; with @REVISION after NAME for a branch, a tag, a commit or refs/pr/N. With hf: before
+    /// it, --model takes the same name
     #[arg(value_name = "OWNER/NAME[@REVISION][:FILE]")]
     model: String,
     /// The same as @REVISION [default: main]
