@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(super) use super::directory::{file_names, refuse_pointer};
 use super::{
     LocalBoxFuture, RangeRead, TensorInfo, TensorSource, assets, demo, gguf,
     gguf::Gguf,
@@ -440,23 +441,4 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(io_error(path, source)),
     }
-}
-
-/// Errors if the bytes are what Git leaves of a large file without Git LFS.
-pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
-    match bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
-        true => Err(Error::checkpoint(path, "is a Git LFS pointer, not the file: git lfs pull")),
-        false => Ok(()),
-    }
-}
-
-/// Names of what a directory holds, sorted.
-pub(super) fn file_names(directory: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(|source| io_error(directory, source))? {
-        let entry = entry.map_err(|source| io_error(directory, source))?;
-        names.extend(entry.file_name().into_string().ok());
-    }
-    names.sort();
-    Ok(names)
 }

@@ -9,6 +9,7 @@ pub mod writer;
 
 mod decide;
 mod demo;
+mod directory;
 mod files;
 mod gguf_files;
 mod gguf_types;
