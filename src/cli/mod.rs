@@ -20,7 +20,10 @@ mod report;
 mod run;
 mod session;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -48,7 +51,7 @@ enum Command {
 
 /// What is logged unless `RUST_LOG` says otherwise. The Vulkan loader calls a missing driver an
 /// error; here it is a choice between adapters, or an error line of our own.
-const LOG_FILTER: &str = "error,wgpu_hal::vulkan::instance=off";
+const LOG_FILTER: &str = "error,gemma4_wgpu=warn,wgpu_hal::vulkan::instance=off";
 
 /// Why a command ended early.
 enum Exit {
@@ -79,7 +82,7 @@ impl Exit {
 /// after Ctrl-C. `RUST_LOG` sets what is logged (env_logger).
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG_FILTER)).init();
+    start_log();
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Devices(args) => devices::run(&args),
@@ -98,6 +101,18 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs to stderr: what `RUST_LOG` asks for, or else warnings in the form of the program's own lines.
+fn start_log() {
+    let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG_FILTER));
+    if std::env::var_os("RUST_LOG").is_none() {
+        log.format(|out, record| match record.level() {
+            log::Level::Warn => writeln!(out, "warning: {}", record.args()),
+            level => writeln!(out, "{}: {}", level.as_str().to_lowercase(), record.args()),
+        });
+    }
+    log.init();
 }
 
 /// The error as a single line, whatever a library put into it.
