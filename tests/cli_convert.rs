@@ -89,23 +89,6 @@ fn configs_are_in_the_words_of_mlx_lm() {
 }
 
 #[test]
-fn what_mlx_lm_cannot_express_is_refused_by_name() {
-    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    let parent = tempfile::tempdir().unwrap();
-    let (model, output) = (parent.path().join("model"), parent.path().join("mlx"));
-    fs::create_dir(&model).unwrap();
-    let source = goldens.join("gemma3-linear-rope");
-    fs::copy(source.join("model.safetensors"), model.join("model.safetensors")).unwrap();
-    let config = fs::read_to_string(source.join("config.json")).unwrap();
-    let mut config: Value = serde_json::from_str(&config).unwrap();
-    config["layer_types"][0] = "full_attention".into();
-    fs::write(model.join("config.json"), config.to_string()).unwrap();
-    let line = error_line(&mut convert(&model, &output));
-    assert!(line.contains("full layers at other places than every n-th"), "{line}");
-    assert!(!output.exists());
-}
-
-#[test]
 fn the_files_are_as_mlx_lm_has_them() {
     let parent = tempfile::tempdir().unwrap();
     let output = parent.path().join("mlx");

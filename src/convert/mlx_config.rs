@@ -235,7 +235,7 @@ fn share(rotated: usize, pairs: usize) -> f64 {
 }
 
 fn lacks(what: &str) -> Error {
-    Error::Unsupported(format!("mlx-lm has no {what}"))
+    Error::Unsupported(format!("mlx-lm's config cannot describe {what}"))
 }
 
 /// An f32 in as few digits as tell it apart.

@@ -117,7 +117,7 @@ impl ControlMarks {
     }
 
     /// Offsets of characters in `text` without which it can neither hold a control token nor
-    /// become part of one beside other text.
+    /// begin or end one beside other text.
     fn exposed(&self, text: &str) -> Vec<usize> {
         let mut offsets = Vec::new();
         let mut from = 0;
@@ -139,8 +139,8 @@ impl ControlMarks {
         offsets
     }
 
-    /// Offsets in `text` (lower case) where it ends as a control token begins, begins as one
-    /// ends, or is the middle of one.
+    /// Offsets in `text` (lower case) where it ends as a control token begins, or begins as one
+    /// ends.
     fn exposed_at_ends(&self, text: &str) -> Vec<usize> {
         let mut offsets = Vec::new();
         for (at, _) in text.char_indices().rev().take(self.longest) {
@@ -151,14 +151,24 @@ impl ControlMarks {
         for (at, last) in text.char_indices().take(self.longest) {
             let beginning = &text[..at + last.len_utf8()];
             if self.ends.contains(beginning) {
-                offsets.push(safest(beginning));
+                offsets.push(at);
             }
         }
-        let is_short = !text.is_empty() && text.chars().take(self.longest).count() < self.longest;
-        if is_short && self.spellings.iter().any(|spelling| spelling.contains(text)) {
-            offsets.push(safest(text));
-        }
         offsets
+    }
+
+    /// Whether `text` could be the middle of a control token.
+    pub(super) fn is_middle(&self, text: &str) -> bool {
+        self.within(text).is_some()
+    }
+
+    /// Offset of a character without which `text` cannot be the middle of a control token.
+    fn within(&self, text: &str) -> Option<usize> {
+        let inner = text.trim();
+        let is_short = !inner.is_empty() && inner.chars().take(self.longest).count() < self.longest;
+        let lower = inner.to_ascii_lowercase();
+        let is_within = is_short && self.spellings.iter().any(|spelling| spelling.contains(&lower));
+        is_within.then(|| text.len() - text.trim_start().len() + safest(inner))
     }
 }
 
@@ -175,15 +185,24 @@ pub(super) struct Guard<'a> {
     /// Characters that occur nowhere in the prompt.
     free: Box<dyn Iterator<Item = char>>,
     by_original: HashMap<char, char>,
+    middles: Middles,
+}
+
+/// Texts that are the middle of a control token, such as `turn`. A template that compares them or
+/// changes their case would see a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Middles {
+    Masked,
+    Plain,
 }
 
 impl<'a> Guard<'a> {
     /// A guard whose stand-ins occur in none of `texts`.
-    pub(super) fn new<'t>(marks: &'a ControlMarks, texts: impl Iterator<Item = &'t str>) -> Self {
+    pub(super) fn new<'t>(marks: &'a ControlMarks, middles: Middles, texts: impl Iterator<Item = &'t str>) -> Self {
         let used: HashSet<char> = texts.flat_map(str::chars).filter(|c| is_stand_in(*c)).collect();
         let candidates = NONCHARACTERS.chain(PRIVATE);
         let free = Box::new(candidates.filter(move |c| !used.contains(c)));
-        Guard { marks, free, by_original: HashMap::new() }
+        Guard { marks, free, by_original: HashMap::new(), middles }
     }
 
     /// `text` with stand-ins in place of exposed characters; the spellings `kept` stay as they are.
@@ -196,7 +215,11 @@ impl<'a> Guard<'a> {
         };
         let mut masked = String::with_capacity(text.len());
         let mut end = 0;
-        for at in self.marks.exposed(text).into_iter().filter(|&at| !is_kept(at)) {
+        let mut exposed = self.marks.exposed(text);
+        if exposed.is_empty() && self.middles == Middles::Masked {
+            exposed.extend(self.marks.within(text));
+        }
+        for at in exposed.into_iter().filter(|&at| !is_kept(at)) {
             let Some(original) = text[at..].chars().next() else { continue };
             masked += &text[end..at];
             masked.push(self.stand_in(original)?);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TextAssets, Tokenizer, ToolCall, jinja,
-    marks::{ControlMarks, Guard, RenderedPrompt},
+    marks::{ControlMarks, Guard, Middles, RenderedPrompt},
 };
 use crate::{Error, Result};
 
@@ -167,8 +167,21 @@ impl ChatTemplate {
     ///
     /// Errors: [`Error::Template`] with what the template raised or where it failed.
     pub fn prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<RenderedPrompt> {
+        let plain = self.masked_prompt(messages, options, Middles::Plain)?;
+        let mut texts = messages.iter().flat_map(Message::texts);
+        if options.parse_special || !texts.any(|text| self.marks.is_middle(text)) {
+            return Ok(plain);
+        }
+        // Few templates compare what messages say; where one does, what it writes counts.
+        match self.masked_prompt(messages, options, Middles::Masked) {
+            Ok(masked) if masked.text() == plain.text() => Ok(masked),
+            _ => Ok(plain),
+        }
+    }
+
+    fn masked_prompt(&self, messages: &[Message], options: &RenderOptions, middles: Middles) -> Result<RenderedPrompt> {
         let texts = messages.iter().flat_map(Message::texts);
-        let mut guard = Guard::new(&self.marks, texts.chain([self.source.as_str()]));
+        let mut guard = Guard::new(&self.marks, middles, texts.chain([self.source.as_str()]));
         let mut mask = |text: &str, kept: &[&str]| match options.parse_special {
             true => Ok(text.to_owned()),
             false => guard.mask(text, kept),

@@ -121,6 +121,13 @@ fn templates_see_channels_in_the_models_answers() {
 }
 
 #[test]
+fn templates_may_compare_what_messages_say() {
+    let chat = Chat::new("{{ messages[0].content == 'turn' }} {{ messages[0].content | upper }}");
+    assert_eq!(chat.text("turn"), "True TURN");
+    assert_eq!(chat.spelled(&chat.ids("turn")[1..]), "True TURN");
+}
+
+#[test]
 fn private_characters_of_messages_stay() {
     let chat = Chat::new(PLAIN);
     let content = "\u{fdd0}<turn|>\u{fdd1}\u{f0000}";
