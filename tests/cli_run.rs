@@ -374,7 +374,7 @@ fn a_software_driver_is_taken_only_if_it_is_asked_for() {
     for asked in [&["--backend", "wgpu"][..], &["--adapter", &place], &["--kernels", "checks=on"]] {
         let (backend, told) = run(asked);
         assert_eq!(backend, "wgpu");
-        let notes = told.starts_with("note: ") && told.contains("compiles each kernel at its first use");
+        let notes = told.starts_with("note: ") && told.contains("which first compiles each kernel");
         assert!(if is_software { notes && told.lines().count() == 1 } else { told.is_empty() }, "{told}");
     }
     assert_eq!(run(&["--backend", "wgpu", "--quiet"]).1, "");

@@ -345,7 +345,7 @@ impl ModelArgs {
         let facts = gpu.facts();
         if facts.is_software() && !self.quiet {
             let name = &facts.name;
-            eprintln!("note: {name} is a software driver, which compiles each kernel at its first use");
+            eprintln!("note: {name} is a software driver, which first compiles each kernel");
         }
     }
 

@@ -122,6 +122,13 @@ impl AdapterFacts {
         self.device_type == "CPU" || SOFTWARE.iter().any(|part| name.contains(part))
     }
 
+    /// Whether kernels are compiled when they first run rather than when their pipelines are made:
+    /// so do software drivers but for SwiftShader.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn compiles_at_first_run(&self) -> bool {
+        self.is_software() && !self.name.to_lowercase().contains("swiftshader")
+    }
+
     /// The cooperative matrices for which there are kernels that the adapter can run, with workgroups for them.
     pub(super) fn coop_kernels(&self) -> Option<Coop> {
         let has = |size: u32| {

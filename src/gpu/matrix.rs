@@ -37,6 +37,7 @@ pub(super) enum Room {
     /// Mapped, to be written in place.
     Mapped,
     /// A few bytes, where only its shape matters.
+    #[cfg(not(target_arch = "wasm32"))]
     Token,
 }
 
@@ -82,6 +83,7 @@ impl GpuMatrix {
             match room {
                 Room::Device => gpu.buffer(name, bytes),
                 Room::Mapped => gpu.mapped_buffer(name, bytes),
+                #[cfg(not(target_arch = "wasm32"))]
                 Room::Token => gpu.buffer(name, 16),
             }
         };

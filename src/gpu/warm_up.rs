@@ -53,7 +53,7 @@ impl WarmUp {
     ///
     /// Errors: a checkpoint that cannot be loaded either.
     pub async fn start(gpu: &Gpu, source: &dyn TensorSource, options: &LoadOptions) -> Result<Option<WarmUp>> {
-        if !gpu.facts().is_software() {
+        if !gpu.facts().compiles_at_first_run() {
             return Ok(None);
         }
         let model = Shapes::new(gpu, &weights::plan(source, options.quantize)?).model(source, options).await?;
@@ -75,10 +75,11 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     let descriptor =
         wgpu::BufferDescriptor { label: Some("warm-up"), size: BINDING_BYTES, usage, mapped_at_creation: false };
     let buffers: Vec<wgpu::Buffer> = (0..most).map(|_| gpu.device().create_buffer(&descriptor)).collect();
+    // All of them whenever it is to stop: what is kept for the next start does not depend on that.
+    if !groups.iter().all(|group| gpu.compile_together(group.clone()).is_ok()) {
+        return;
+    }
     for group in groups {
-        if stop.load(Ordering::Relaxed) || gpu.compile_together(group.clone()).is_err() {
-            return;
-        }
         for kernel in group {
             if stop.load(Ordering::Relaxed) {
                 return;
@@ -170,7 +171,7 @@ mod tests {
     fn the_kernels_of_an_answer_are_known_before_its_weights() {
         let gpu = block_on(Gpu::open(&DeviceOptions::default())).expect("the test needs an adapter");
         let (checkpoint, options) = (Checkpoint::demo().unwrap(), LoadOptions::default());
-        if !gpu.facts().is_software() {
+        if !gpu.facts().compiles_at_first_run() {
             assert!(block_on(WarmUp::start(&gpu, &checkpoint, &options)).unwrap().is_none());
             return;
         }
