@@ -157,7 +157,7 @@ fn what_is_not_used_is_named() {
 #[test]
 fn contradictions_are_named() {
     type Change = fn(&mut TinyModel);
-    let cases: [(Change, &[&str]); 8] = [
+    let cases: [(Change, &[&str]); 9] = [
         (
             |m| m.config["tie_word_embeddings"] = false.into(),
             &["lm_head.weight: missing", "tie_word_embeddings = false"],
@@ -193,6 +193,10 @@ fn contradictions_are_named() {
         (
             |m| drop(m.tensors.insert("model.embed_tokens_per_layer.weight".into(), (vec![2, 2], vec![0.5; 4]))),
             &["embed_tokens_per_layer.weight", "[2, 2]", "hidden_size_per_layer_input"],
+        ),
+        (
+            |m| drop(m.tensors.insert("model.layers.7.mlp.up_proj.weight".into(), (vec![2, 16], vec![0.5; 32]))),
+            &["layers.7.mlp.up_proj.weight: is in the files", "the config says 2 layers"],
         ),
         (|m| drop(m.tensors.remove("model.layers.0.layer_scalar")), &["layers.0.layer_scalar: missing"]),
     ];

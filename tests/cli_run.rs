@@ -4,11 +4,12 @@ mod cli_support;
 
 use std::{
     io::{Read, Write},
+    path::Path,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
-use cli_support::{TinyModel, on_model, program, stdout};
+use cli_support::{TinyModel, error_line, on_model, program, stdout};
 use predicates::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -378,4 +379,23 @@ fn a_software_driver_is_taken_only_if_it_is_asked_for() {
         assert!(if is_software { notes && told.lines().count() == 1 } else { told.is_empty() }, "{told}");
     }
     assert_eq!(run(&["--backend", "wgpu", "--quiet"]).1, "");
+}
+
+/// Two sets of one part each in a directory: the named file counts.
+#[test]
+fn a_named_shard_opens_its_own_set() {
+    let (first, second) = (TinyModel::that_writes(&["a", "<turn|>"]), TinyModel::that_writes(&["b", "<turn|>"]));
+    let (directory, other) = (first.write(), second.write());
+    let at = |name: &str| directory.path().join(name);
+    std::fs::rename(at("model.safetensors"), at("model-00001-of-00001.safetensors")).unwrap();
+    let variant = at("model.fp16-00001-of-00001.safetensors");
+    std::fs::copy(other.path().join("model.safetensors"), &variant).unwrap();
+    let answer =
+        |path: &Path| stdout(&mut on_model("run", path, &["-q", "--backend", "cpu", "--temperature", "0", "hi"]));
+    assert_eq!(answer(&at("model-00001-of-00001.safetensors")).trim(), "a");
+    assert_eq!(answer(&variant).trim(), "b");
+    let half = at("half-00001-of-00002.safetensors");
+    std::fs::copy(other.path().join("model.safetensors"), &half).unwrap();
+    let line = error_line(&mut on_model("run", &half, &["--backend", "cpu", "hi"]));
+    assert!(line.contains("half-00002-of-00002.safetensors is missing"), "{line}");
 }

@@ -362,7 +362,7 @@ fn names_of_formats() {
     for quantize in [Quantize::Int4, Quantize::Int8, Quantize::None] {
         assert_eq!(quantize.to_string().parse(), Ok(quantize));
     }
-    assert_eq!("int3".parse::<Quantize>(), Err("unknown quantization \"int3\": use int4, int8 or none".into()));
+    assert_eq!("int3".parse::<Quantize>(), Err("unknown quantization \"int3\": use auto, int4, int8 or none".into()));
 }
 
 /// A matrix of floats of some size and magnitude.

@@ -21,6 +21,7 @@ pub(super) fn by_files(
     tensors: &HashMap<String, Entry>,
     said: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
+    refuse_more_layers(config, tensors)?;
     decide_scalars(config, tensors)?;
     decide_per_layer_input(config, tensors, said)?;
     for (index, layer) in config.layers.iter_mut().enumerate() {
@@ -28,6 +29,16 @@ pub(super) fn by_files(
         decide_width(layer, index, tensors);
     }
     Ok(())
+}
+
+/// Errors if the files hold layers that the config does not count: the model would be cut short.
+fn refuse_more_layers(config: &ModelConfig, tensors: &HashMap<String, Entry>) -> Result<()> {
+    let count = config.layers.len();
+    let is_beyond = |name: &&String| names::layer_of(name).is_some_and(|index| index >= count);
+    match tensors.keys().filter(is_beyond).min() {
+        Some(name) => Err(Error::tensor(name, format!("is in the files, and the config says {count} layers"))),
+        None => Ok(()),
+    }
 }
 
 /// A Gemma 4 whose files hold no scalar of any layer multiplies by none, as transformers does.

@@ -64,18 +64,24 @@ pub(super) fn weights_in(directory: &Path) -> Result<Option<Weights>> {
 fn shards_without_index(directory: &Path, index: &Path) -> Result<Option<Vec<PathBuf>>> {
     let names = file_names(directory)?;
     let part = names.iter().find_map(|name| PartName::parse(name, EXTENSION));
-    let Some(part) = part else { return Ok(None) };
+    part.map(|part| shards_of(&part, directory, index, &names)).transpose()
+}
+
+/// The shards of the set that `part` belongs to.
+///
+/// Errors: some are not among the directory's `names`.
+fn shards_of(part: &PartName, directory: &Path, index: &Path, names: &[String]) -> Result<Vec<PathBuf>> {
     let all: Vec<String> = (1..=part.count).map(|number| part.sibling(number)).collect();
     match all.iter().find(|name| !names.contains(name)) {
         Some(lost) => {
             let reason = format!("{lost} is missing, and so is {}", index.display());
             Err(Error::checkpoint(directory, reason))
         }
-        None => Ok(Some(all.iter().map(|name| directory.join(name)).collect())),
+        None => Ok(all.iter().map(|name| directory.join(name)).collect()),
     }
 }
 
-/// Opens one safetensors file; if an index beside it names it as a shard, all of them.
+/// Opens one safetensors file; of a set of shards all, whether an index names them or not.
 pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let index_path = directory.join(INDEX);
@@ -86,7 +92,10 @@ pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
     }
     let part = path.file_name().and_then(|name| name.to_str());
     match part.and_then(|name| PartName::parse(name, EXTENSION)) {
-        Some(_) => open(directory, weights_in(directory)?.unwrap_or(Weights::File(path.into()))),
+        Some(part) => {
+            let names = file_names(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?;
+            open(directory, Weights::Shards(shards_of(&part, directory, &index_path, &names)?))
+        }
         None => open(directory, Weights::File(path.into())),
     }
 }

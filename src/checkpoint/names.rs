@@ -54,10 +54,17 @@ pub fn to_gguf(name: &str) -> Option<String> {
     MODEL_TENSORS.iter().find(|(canonical, _)| *canonical == name).map(|(_, gguf)| gguf.to_string())
 }
 
+/// The layer that a tensor of this canonical name belongs to.
+pub(super) fn layer_of(name: &str) -> Option<usize> {
+    layer_and_rest(name, "layers.").map(|(index, _)| index)
+}
+
 /// The canonical name of a tensor in a Hugging Face file; `None` if it is not of the text model
 /// (vision, audio, projectors).
 pub fn from_hf(name: &str) -> Option<&str> {
-    if name == LM_HEAD || name.strip_prefix("language_model.") == Some(LM_HEAD) {
+    // Some writers put the head inside the model.
+    let is_head = |prefix: &&str| name.strip_prefix(*prefix) == Some(LM_HEAD);
+    if HF_PREFIXES.iter().chain(&["language_model."]).any(|prefix| is_head(&prefix)) {
         return Some(LM_HEAD);
     }
     let inner = HF_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
@@ -99,6 +106,8 @@ mod tests {
         }
         assert_eq!(from_hf("lm_head.weight"), Some(LM_HEAD));
         assert_eq!(from_hf("language_model.lm_head.weight"), Some(LM_HEAD));
+        assert_eq!(from_hf("model.lm_head.weight"), Some(LM_HEAD));
+        assert_eq!(from_hf("model.language_model.lm_head.weight"), Some(LM_HEAD));
         assert_eq!(
             from_gguf("blk.3.post_ffw_norm.weight").as_deref(),
             Some("layers.3.post_feedforward_layernorm.weight")

@@ -26,7 +26,7 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// Tell what a checkpoint holds, and whether it fits on the device
 ///
 /// Architecture, formats and sizes for each kind of tensor, and the memory that the model takes with a context of
-/// --ctx positions. Reads no weights.
+/// --ctx positions. Reads no weights but a stored head and the embedding, to compare them.
 #[derive(Args)]
 pub struct InspectArgs {
     /// Checkpoint, as --model

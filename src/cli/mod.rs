@@ -117,5 +117,7 @@ fn start_log() {
 
 /// The error as a single line, whatever a library put into it.
 fn one_line(error: &Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    // What a file brings must not steer the terminal.
+    line.replace(char::is_control, "\u{fffd}")
 }

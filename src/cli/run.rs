@@ -41,7 +41,7 @@ pub struct RunArgs {
     /// System message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "raw_prompt")]
     system: Option<String>,
-    /// Continue the prompt as it is, without the chat template
+    /// Continue the prompt as it is, without the chat template; control tokens that it spells count
     #[arg(long)]
     raw_prompt: bool,
     /// Let the model think before it answers, and show its thoughts: dimmed in a terminal, else

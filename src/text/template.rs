@@ -145,7 +145,7 @@ impl ChatTemplate {
         environment.add_template_owned(NAME, rewritten).map_err(failed)?;
         let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let eos_token = spelling(assets.eos_ids.first().copied());
-        let bos_token = spelling(assets.bos_id);
+        let bos_token = spelling(tokenizer.bos_id());
         Ok(ChatTemplate { environment, source, marks: tokenizer.control_marks()?, bos_token, eos_token })
     }
 

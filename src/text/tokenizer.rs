@@ -8,7 +8,9 @@ use std::{
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
 use super::{
-    TextAssets, TextStream, Vocabulary, gguf_vocabulary,
+    TextAssets, TextStream, Vocabulary,
+    control_tokens::is_gemma,
+    gguf_vocabulary,
     marks::{ControlMarks, Part, RenderedPrompt},
     pieces::Pieces,
     tokenizer_json,
@@ -51,17 +53,17 @@ impl Tokenizer {
             }
             _ => HashMap::new(),
         };
+        // Gemma needs it, whether the file names it or not.
+        let spelled = || {
+            let id = inner.token_to_id("<bos>").filter(|_| is_gemma(|token| inner.token_to_id(token)))?;
+            log::info!("<bos> (id {id}) begins prompts, though the checkpoint names no such token");
+            Some(id)
+        };
+        let bos_id = assets.bos_id.or_else(spelled);
         let mut literal = inner.get_added_vocabulary().clone();
         literal.set_encode_special_tokens(true);
-        let tokenizer = Tokenizer {
-            inner,
-            literal,
-            pieces,
-            shadowed,
-            bos_id: assets.bos_id,
-            add_bos: assets.add_bos,
-            marks: OnceLock::new(),
-        };
+        let tokenizer =
+            Tokenizer { inner, literal, pieces, shadowed, bos_id, add_bos: assets.add_bos, marks: OnceLock::new() };
         match assets.bos_id {
             Some(id) if tokenizer.token(id).is_none() => {
                 Err(Error::Tokenizer(format!("BOS id {id} is not in the vocabulary")))

@@ -208,6 +208,20 @@ fn endless_templates_are_stopped() {
     }
 }
 
+/// Chains that a parser follows by recursion end in an error, not with the program.
+#[test]
+fn long_chains_are_refused() {
+    for link in ["+1", " and 1", ".a", "|abs", " if 1 else 1", "[0]", "()", " is defined"] {
+        let message = error(&format!("{{{{ 1{} }}}}", link.repeat(20_000)));
+        assert_eq!(message, "chat template: syntax error: an expression is too long (template line 1)");
+    }
+    let branches = "{% if a %}".to_owned() + &"{% elif a %}".repeat(10_000) + "{% endif %}";
+    assert!(error(&branches).contains("too many elif"), "{}", error(&branches));
+    // What templates do have.
+    let list = format!("{{{{ [{}] | length }}}}", "1, ".repeat(500));
+    assert_eq!(render(&list, "hi").unwrap(), "500");
+}
+
 #[test]
 fn messages_read_like_the_usual_json() {
     let text =

@@ -139,6 +139,14 @@ fn bos_comes_once() {
 }
 
 #[test]
+fn bos_is_known_by_its_spelling() {
+    let mut assets = assets(Vocabulary::Gguf(small_vocabulary("gemma4")));
+    assets.bos_id = None;
+    let tokenizer = Tokenizer::new(&assets).unwrap();
+    assert_eq!(tokenizer.encode_prompt("the", false).unwrap()[0], 2);
+}
+
+#[test]
 fn user_text_cannot_spell_control_tokens() {
     for model in ["llama", "gemma4", "gpt2"] {
         let tokenizer = small_tokenizer(model);

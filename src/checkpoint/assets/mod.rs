@@ -30,7 +30,12 @@ impl Recommended {
         let not_fraction = "is not between 0 and 1";
         sound(top_k, "top_k", &|value| !value.is_nan(), unusable)?;
         Ok(SamplingDefaults {
-            temperature: sound(temperature, "temperature", &|value| value.is_finite() && value >= 0.0, unusable)?,
+            temperature: sound(
+                temperature,
+                "temperature",
+                &|value| (value as f32).is_finite() && value >= 0.0,
+                unusable,
+            )?,
             // Negative means off, as 0 does.
             top_k: top_k.map(|k| k as usize),
             top_p: sound(top_p, "top_p", &fraction, not_fraction)?,
@@ -38,7 +43,7 @@ impl Recommended {
             repetition_penalty: sound(
                 repetition_penalty,
                 "repetition_penalty",
-                &|value| value.is_finite() && value > 0.0,
+                &|value| (value as f32).is_finite() && value as f32 > 0.0,
                 unusable,
             )?,
         })

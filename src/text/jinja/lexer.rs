@@ -23,6 +23,11 @@ impl Tag<'_> {
     pub fn is_block(&self) -> bool {
         self.open.starts_with("{%")
     }
+
+    /// Whether this is `{% elif … %}`.
+    pub fn is_branch(&self) -> bool {
+        self.is_block() && self.tokens.first().is_some_and(|token| token.text == "elif")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

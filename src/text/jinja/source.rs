@@ -15,11 +15,16 @@ const KEYWORDS: [&str; 6] = ["not", "in", "and", "or", "if", "else"];
 /// Most brackets in each other, operators `%` in one product and signs of one operand.
 const MAX_DEPTH: usize = 64;
 
+/// Most tokens of one tag, and most `elif` of a template. minijinja parses and compiles chains of
+/// both by recursion, and a browser's stack has 1 MiB.
+const MAX_TOKENS: usize = 2000;
+const MAX_BRANCHES: usize = 500;
+
 /// The template with the same lines. Errors: `{% generation %}` that is not closed, or not opened.
 pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
     let mut text = String::with_capacity(source.len() + source.len() / 8);
     let mut blocks = Vec::new();
-    let (mut line, mut counted) = (1, 0);
+    let (mut line, mut counted, mut branches) = (1, 0, 0);
     for piece in pieces(source) {
         match piece {
             Piece::Verbatim(piece) => text.push_str(piece),
@@ -28,6 +33,13 @@ pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
                 counted = text.len();
                 if tag.depth > MAX_DEPTH {
                     return Err(syntax_error("brackets are nested too deeply", line));
+                }
+                if tag.tokens.len() > MAX_TOKENS {
+                    return Err(syntax_error("an expression is too long", line));
+                }
+                branches += usize::from(tag.is_branch());
+                if branches > MAX_BRANCHES {
+                    return Err(syntax_error("there are too many elif", line));
                 }
                 let word = track(&tag, &mut blocks);
                 let word = word.map_err(|reason| syntax_error(reason, line))?;
