@@ -33,6 +33,8 @@ pub struct Text {
     /// For answers to conversations; none for completed texts.
     channels: Channels,
     no_channels: Channels,
+    /// What ends an answer of a conversation: the turn's end, too.
+    chat_stop_ids: Vec<u32>,
 }
 
 impl Text {
@@ -46,10 +48,11 @@ impl Text {
             Ok(template) => Channels::new(&tokenizer, template)?,
             Err(_) => Channels::default(),
         };
-        assets.eos_ids = stop_ids(&assets, &tokenizer, template.as_ref().ok());
+        let chat_stop_ids = stop_ids(&assets, &tokenizer, template.as_ref().ok());
         // The largest part, and of no more use.
         assets.vocabulary = None;
-        Ok(Text { assets, tokenizer, template, channels, no_channels: Channels::default() })
+        let no_channels = Channels::default();
+        Ok(Text { assets, tokenizer, template, channels, no_channels, chat_stop_ids })
     }
 
     fn tokens(&self, prompt: &Prompt, thinking: bool) -> Result<Vec<u32>> {
@@ -85,9 +88,12 @@ pub async fn serve(
 
 async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopped: &Cell<bool>) -> Result<String> {
     let prompt = text.tokens(&order.prompt, order.options.thinking)?;
-    let (prompt, channels) = match &order.prompt {
-        Prompt::Text(_) => (prompt, &text.no_channels),
-        Prompt::Messages(_) => (text.tokenizer.as_known(prompt, generator.held()), &text.channels),
+    let (prompt, channels, eos_ids) = match &order.prompt {
+        Prompt::Text(_) => (prompt, &text.no_channels, &text.assets.eos_ids),
+        Prompt::Messages(_) => {
+            let prompt = text.tokenizer.as_known(prompt, generator.held());
+            (prompt, &text.channels, &text.chat_stop_ids)
+        }
     };
     let sampling = order.options.sampling(&text.assets.sampling)?;
     let mut parser = channels.parser(&text.tokenizer, &prompt);
@@ -107,7 +113,7 @@ async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopp
         prompt: &prompt,
         sampling,
         max_new_tokens: order.options.max_tokens,
-        eos_ids: &text.assets.eos_ids,
+        eos_ids,
         suppressed_ids: &text.assets.suppressed_ids,
         cancelled: &|| stopped.get(),
     };
