@@ -64,7 +64,7 @@ pub(super) fn layer_of(name: &str) -> Option<usize> {
 pub fn from_hf(name: &str) -> Option<&str> {
     // Some writers put the head inside the model.
     let is_head = |prefix: &&str| name.strip_prefix(*prefix) == Some(LM_HEAD);
-    if HF_PREFIXES.iter().chain(&["language_model."]).any(|prefix| is_head(&prefix)) {
+    if HF_PREFIXES.iter().chain(&["language_model."]).any(is_head) {
         return Some(LM_HEAD);
     }
     let inner = HF_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
