@@ -215,22 +215,25 @@ pub fn draws_like_the_host(make: Make) {
     }
 }
 
+/// What one step of two new sequences gives.
+fn run_both(backend: &mut dyn Backend, prompts: &[Vec<u32>; 2], outputs: [StepOutput; 2]) -> Vec<StepResult> {
+    let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
+    let part = |s: usize| {
+        let tokens = StepTokens::Host(&prompts[s]);
+        SequenceStep { sequence: sequences[s], tokens, output: outputs[s] }
+    };
+    let ticket = backend.submit(&[part(0), part(1)]).unwrap();
+    let results = pollster::block_on(backend.read(ticket)).unwrap();
+    sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
+    results
+}
+
 /// A token is drawn beside logits that are read, in one step.
 pub fn draws_beside_logits(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];
     let draw = Sampler::new(SamplingParams { seed: Some(5), ..SamplingParams::default() }).unwrap().draw();
-    let mut run = |outputs: [StepOutput; 2]| {
-        let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
-        let part = |s: usize| {
-            let tokens = StepTokens::Host(&prompts[s]);
-            SequenceStep { sequence: sequences[s], tokens, output: outputs[s] }
-        };
-        let ticket = backend.submit(&[part(0), part(1)]).unwrap();
-        let results = pollster::block_on(backend.read(ticket)).unwrap();
-        sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
-        results
-    };
+    let mut run = |outputs| run_both(&mut *backend, &prompts, outputs);
     let logits_of_both = run([StepOutput::LastLogits, StepOutput::LastLogits]);
     let [first, second] = [0, 1].map(|s| logits(logits_of_both[s].clone()));
     let token = |row: &[f32]| StepResult::Token(draw.choose(row).unwrap());

@@ -7,17 +7,7 @@ pub fn suppressed_tokens_are_not_chosen(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];
     let draw = Draw { top_k: 2, top_p: 1.0, point: 0.4, ..DRAW };
-    let run = |backend: &mut dyn Backend, outputs: [StepOutput; 2]| {
-        let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
-        let part = |s: usize| {
-            let tokens = StepTokens::Host(&prompts[s]);
-            SequenceStep { sequence: sequences[s], tokens, output: outputs[s] }
-        };
-        let ticket = backend.submit(&[part(0), part(1)]).unwrap();
-        let results = pollster::block_on(backend.read(ticket)).unwrap();
-        sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
-        results
-    };
+    let run = |backend: &mut dyn Backend, outputs| run_both(backend, &prompts, outputs);
     let read = [StepOutput::LastLogits, StepOutput::LastLogits];
     let before = run(&mut *backend, read);
     let [first, second] = [0, 1].map(|s| logits(before[s].clone()));
