@@ -1,5 +1,5 @@
-//! Times of single kernels on the most capable adapter, at shapes of Gemma 4 31B: `cargo bench`. Whole models are timed by
-//! `gemma4-wgpu bench`.
+//! Times of single kernels on the most capable adapter, at shapes of Gemma 4 31B: `cargo bench`.
+//! Whole models are timed by `gemma4-wgpu bench`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemma4_wgpu::{
@@ -7,8 +7,9 @@ use gemma4_wgpu::{
     gpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
-            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8Split, NormAddNorm,
-            ROW_TILE, RawHeads, RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
+            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8Split,
+            NormAddNorm, ROW_TILE, RawHeads, RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode,
+            SplitAttention, stride,
         },
     },
     quant::PackFormat,
@@ -21,7 +22,8 @@ fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {
 
 fn bind(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Dispatch {
     let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
-    gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant())).expect("the kernel compiles")
+    gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))
+        .expect("the kernel compiles")
 }
 
 /// Submits a dispatch and waits for it.
@@ -58,7 +60,10 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
     let chunk = if gpu.facts().is_software() { 64 } else { 512 };
     for (rows, cols) in shapes(gpu) {
         let (linear, format) = (linear(rows, cols), PackFormat::INT4);
-        let (data, scales) = (zeros(gpu, rows * format.data_words(cols)), zeros(gpu, rows * format.scale_words(cols)));
+        let (data, scales) = (
+            zeros(gpu, rows * format.data_words(cols)),
+            zeros(gpu, rows * format.scale_words(cols)),
+        );
         let (x, y) = (zeros(gpu, chunk * stride(cols)), zeros(gpu, 3 * chunk * rows));
         let quants = [zeros(gpu, chunk * stride(cols) / 4), zeros(gpu, chunk * stride(cols) / 16)];
         let halves = zeros(gpu, chunk.next_multiple_of(ROW_TILE) * stride(cols) / 2);
@@ -69,11 +74,15 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         let one = gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform");
         let step = StepSize { rows: 1, outputs: 0, keys: 0 };
         let dispatch = bind(gpu, &Matvec(linear), &[&data, &scales, &x, &y]);
-        group.bench_function(BenchmarkId::new("matvec", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        group.bench_function(BenchmarkId::new("matvec", &shape), |b| {
+            b.iter(|| run(gpu, &dispatch, step))
+        });
         if MatvecQ8Split::runs_on(gpu.variant()) {
             let kernel = MatvecQ8Split { linear, m: 1, splits: 1, split_stride: 0 };
             let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &one, &y]);
-            group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+            group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| {
+                b.iter(|| run(gpu, &dispatch, step))
+            });
         }
         group.finish();
 
@@ -82,10 +91,14 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
         let step = StepSize { rows: chunk, outputs: 0, keys: 0 };
         let dispatch = bind(gpu, &Matmul(linear), &[&data, &scales, &x, &y, &many]);
-        group.bench_function(BenchmarkId::new("matmul", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+        group.bench_function(BenchmarkId::new("matmul", &shape), |b| {
+            b.iter(|| run(gpu, &dispatch, step))
+        });
         if MatmulLanes::can_run(gpu.variant()) {
             let dispatch = bind(gpu, &MatmulLanes(linear), &[&data, &scales, &x, &y, &many]);
-            group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+            group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| {
+                b.iter(|| run(gpu, &dispatch, step))
+            });
         }
         if MatmulCoop::can_run(gpu.variant(), &linear) {
             let kernel = MatmulCoop {
@@ -96,7 +109,9 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
                 split_stride: chunk * rows,
             };
             let dispatch = bind(gpu, &kernel, &[&data, &scales, &halves, &y, &many]);
-            group.bench_function(BenchmarkId::new("matmul_coop", &shape), |b| b.iter(|| run(gpu, &dispatch, step)));
+            group.bench_function(BenchmarkId::new("matmul_coop", &shape), |b| {
+                b.iter(|| run(gpu, &dispatch, step))
+            });
         }
         group.finish();
     }
@@ -108,7 +123,11 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
     let (chunk, capacity) = (64, 2560);
     for (name, full) in [("sliding", false), ("full", true)] {
         let layer = LayerConfig {
-            attention: if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 1024 } },
+            attention: if full {
+                AttentionKind::Full
+            } else {
+                AttentionKind::Sliding { window: 1024 }
+            },
             n_heads: 32,
             n_kv_heads: if full { 4 } else { 16 },
             head_dim: if full { 512 } else { 256 },
@@ -125,26 +144,40 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         let rows = gpu.buffer_of("rows", &rows).expect("the buffer fits");
         let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
 
-        let split = SplitAttention { layer: layer.clone(), scale: 1.0, cache_type: CacheType::F16, capacity };
+        let split = SplitAttention {
+            layer: layer.clone(),
+            scale: 1.0,
+            cache_type: CacheType::F16,
+            capacity,
+        };
         let variant = gpu.variant();
-        let (sums, norms) = (zeros(gpu, split.sums_per_row(variant)), zeros(gpu, split.norms_per_row(variant)));
+        let (sums, norms) =
+            (zeros(gpu, split.sums_per_row(variant)), zeros(gpu, split.norms_per_row(variant)));
         if split.can_run(variant) {
             let step = StepSize { rows: 1, outputs: 0, keys: 2049 };
-            let (head_norms, turns) = (zeros(gpu, 2 * layer.head_dim), zeros(gpu, layer.head_dim / 2));
+            let (head_norms, turns) =
+                (zeros(gpu, 2 * layer.head_dim), zeros(gpu, layer.head_dim / 2));
             let kernel = SdpaDecode { split, raw: Some(RawHeads { v_norm: true, eps: 1e-6 }) };
-            let dispatch = bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &sums, &norms, &head_norms, &turns]);
-            group.bench_function(BenchmarkId::new("sdpa_decode", name), |b| b.iter(|| run(gpu, &dispatch, step)));
+            let dispatch =
+                bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &sums, &norms, &head_norms, &turns]);
+            group.bench_function(BenchmarkId::new("sdpa_decode", name), |b| {
+                b.iter(|| run(gpu, &dispatch, step))
+            });
         }
         let q_tile = Sdpa::prefill_tile(&layer);
         let sdpa = Sdpa { layer, scale: 1.0, cache_type: CacheType::F16, capacity, q_tile };
         let step = StepSize { rows: chunk, outputs: 0, keys: 2048 + chunk };
         let buffers = [&qkv, &k, &v, &rows, &out, &many];
         let dispatch = bind(gpu, &sdpa, &buffers);
-        group.bench_function(BenchmarkId::new("sdpa", name), |b| b.iter(|| run(gpu, &dispatch, step)));
+        group.bench_function(BenchmarkId::new("sdpa", name), |b| {
+            b.iter(|| run(gpu, &dispatch, step))
+        });
         if SdpaCoop::can_run(gpu.variant(), &sdpa) {
             let kernel = SdpaCoop { sdpa, emit: Emit::Floats };
             let dispatch = bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &many, &out]);
-            group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| b.iter(|| run(gpu, &dispatch, step)));
+            group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| {
+                b.iter(|| run(gpu, &dispatch, step))
+            });
         }
     }
     group.finish();
@@ -161,7 +194,8 @@ fn seams(criterion: &mut Criterion, gpu: &Gpu) {
     let kernel = |emit| NormAddNorm { n, eps: 1e-6, parts: 1, part_stride: stride(n), emit };
     let floats = bind(gpu, &kernel(Emit::Floats), &[&x, &branch, &post, &next, &scalar, &out]);
     group.bench_function("norm_add_norm", |b| b.iter(|| run(gpu, &floats, step)));
-    let q8 = bind(gpu, &kernel(Emit::Q8), &[&x, &branch, &post, &next, &scalar, &quants[0], &quants[1]]);
+    let q8 =
+        bind(gpu, &kernel(Emit::Q8), &[&x, &branch, &post, &next, &scalar, &quants[0], &quants[1]]);
     group.bench_function("norm_add_norm to int8", |b| b.iter(|| run(gpu, &q8, step)));
     let convert = Convert { cols: n, emit: Emit::Q8, over_outputs: false };
     let convert = bind(gpu, &convert, &[&x, &quants[0], &quants[1]]);
@@ -170,7 +204,8 @@ fn seams(criterion: &mut Criterion, gpu: &Gpu) {
 }
 
 fn kernels(criterion: &mut Criterion) {
-    let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).expect("the benches need an adapter");
+    let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default()))
+        .expect("the benches need an adapter");
     products(criterion, &gpu);
     attention(criterion, &gpu);
     seams(criterion, &gpu);

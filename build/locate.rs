@@ -1,4 +1,5 @@
-//! Finds MLX and says what is wrong with it. Std alone: the build script and a test both contain this file.
+//! Finds MLX and says what is wrong with it. Std alone: the build script and a test both contain
+//! this file.
 
 use std::{
     ffi::OsString,
@@ -39,31 +40,49 @@ impl Target<'_> {
     }
 }
 
-/// The folder that holds MLX's `include` and `lib`: `mlx_root` if it is set, else the first of `packages` (where
-/// Python keeps its package) that has the headers. The error says what to do.
-pub fn locate(mlx_root: Option<OsString>, packages: &[PathBuf], target: Target<'_>) -> Result<PathBuf, String> {
+/// The folder that holds MLX's `include` and `lib`: `mlx_root` if it is set, else the first of
+/// `packages` (where Python keeps its package) that has the headers. The error says what to do.
+pub fn locate(
+    mlx_root: Option<OsString>,
+    packages: &[PathBuf],
+    target: Target<'_>,
+) -> Result<PathBuf, String> {
     let has_headers = |root: &Path| root.join("include/mlx/version.h").is_file();
     if let Some(root) = mlx_root.filter(|root| !root.is_empty()).map(PathBuf::from) {
         return match has_headers(&root) {
             true => Ok(root),
-            false => Err(format!("MLX_ROOT is {}, which has no include/mlx/version.h", root.display())),
+            false => {
+                Err(format!("MLX_ROOT is {}, which has no include/mlx/version.h", root.display()))
+            }
         };
     }
     let found = packages.iter().find(|root| has_headers(root)).cloned();
-    found.ok_or_else(|| format!("the feature mlx needs MLX, and python3 has none with headers: {}", target.install()))
+    found.ok_or_else(|| {
+        format!(
+            "the feature mlx needs MLX, and python3 has none with headers: {}",
+            target.install()
+        )
+    })
 }
 
-/// The version of the MLX in `root`, if the shim can be built and linked with it. The error says what to do.
+/// The version of the MLX in `root`, if the shim can be built and linked with it. The error says
+/// what to do.
 pub fn check(root: &Path, target: Target<'_>) -> Result<Version, String> {
     let header = root.join("include/mlx/version.h");
-    let text = fs::read_to_string(&header).map_err(|error| format!("{}: {error}", header.display()))?;
-    let version = version(&text).ok_or_else(|| format!("{}: no version of MLX", header.display()))?;
+    let text =
+        fs::read_to_string(&header).map_err(|error| format!("{}: {error}", header.display()))?;
+    let version =
+        version(&text).ok_or_else(|| format!("{}: no version of MLX", header.display()))?;
     if version < OLDEST {
         let upgrade = target.install().replace("install mlx", "install --upgrade mlx");
-        return Err(format!("MLX {version} in {} is too old, {OLDEST} is needed: {upgrade}", root.display()));
+        return Err(format!(
+            "MLX {version} in {} is too old, {OLDEST} is needed: {upgrade}",
+            root.display()
+        ));
     }
     let library = root.join("lib").join(target.library());
-    let bytes = fs::read(&library).map_err(|error| format!("{}: {error}; {}", library.display(), target.install()))?;
+    let bytes = fs::read(&library)
+        .map_err(|error| format!("{}: {error}; {}", library.display(), target.install()))?;
     match architecture(&bytes) {
         Some(arch) if arch == target.arch => Ok(version),
         Some(arch) => Err(format!(
@@ -72,23 +91,33 @@ pub fn check(root: &Path, target: Target<'_>) -> Result<Version, String> {
             target.arch,
             target.install()
         )),
-        None => Err(format!("{} is no library of this system: {}", library.display(), target.install())),
+        None => {
+            Err(format!("{} is no library of this system: {}", library.display(), target.install()))
+        }
     }
 }
 
 /// The version that MLX's header defines.
 fn version(header: &str) -> Option<Version> {
     let number = |name: &str| {
-        let line = header.lines().find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name))?;
+        let line =
+            header.lines().find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name))?;
         line.trim().parse().ok()
     };
-    Some(Version(number("MLX_VERSION_MAJOR ")?, number("MLX_VERSION_MINOR ")?, number("MLX_VERSION_PATCH ")?))
+    Some(Version(
+        number("MLX_VERSION_MAJOR ")?,
+        number("MLX_VERSION_MINOR ")?,
+        number("MLX_VERSION_PATCH ")?,
+    ))
 }
 
 /// What a 64-bit ELF or Mach-O library was compiled for.
 fn architecture(library: &[u8]) -> Option<&'static str> {
-    let word =
-        |at: usize| library.get(at..at + 4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()));
+    let word = |at: usize| {
+        library
+            .get(at..at + 4)
+            .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    };
     match (word(0)?, word(4)?, word(16)? >> 16) {
         (0x464c_457f, _, 62) | (0xfeed_facf, 0x0100_0007, _) => Some("x86_64"),
         (0x464c_457f, _, 183) | (0xfeed_facf, 0x0100_000c, _) => Some("aarch64"),

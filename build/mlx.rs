@@ -1,5 +1,5 @@
-//! Builds `src/mlx/shim.cpp` against MLX into a library of its own, which the program holds and loads when MLX is
-//! asked for: a program built with MLX also starts where MLX has gone.
+//! Builds `src/mlx/shim.cpp` against MLX into a library of its own, which the program holds and
+//! loads when MLX is asked for: a program built with MLX also starts where MLX has gone.
 
 use std::{
     env,
@@ -40,7 +40,9 @@ pub fn build() -> Result<(), String> {
 
 fn python_packages() -> Vec<PathBuf> {
     let output = Command::new("python3").args(["-c", ASK_PYTHON]).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
     text.lines().map(PathBuf::from).collect()
 }
 
@@ -48,7 +50,13 @@ fn python_packages() -> Vec<PathBuf> {
 fn link(root: &Path, target: Target<'_>, out: &Path) -> Result<(), String> {
     let lib = root.join("lib");
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").include(root.join("include")).pic(true).warnings(false).debug(false);
+    build
+        .cpp(true)
+        .std("c++20")
+        .include(root.join("include"))
+        .pic(true)
+        .warnings(false)
+        .debug(false);
     let compiler = build.try_get_compiler().map_err(|error| format!("no C++ compiler: {error}"))?;
     let mut command = compiler.to_command();
     match target.os {
@@ -58,9 +66,12 @@ fn link(root: &Path, target: Target<'_>, out: &Path) -> Result<(), String> {
     };
     command.args(["-fvisibility=hidden", "-w", SHIM, "-o"]).arg(out);
     command.arg("-L").arg(&lib).arg("-lmlx").arg(format!("-Wl,-rpath,{}", lib.display()));
-    let output = command.output().map_err(|error| format!("{}: {error}", compiler.path().display()))?;
+    let output =
+        command.output().map_err(|error| format!("{}: {error}", compiler.path().display()))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!("{SHIM} does not build:\n{}", String::from_utf8_lossy(&output.stderr))),
+        false => {
+            Err(format!("{SHIM} does not build:\n{}", String::from_utf8_lossy(&output.stderr)))
+        }
     }
 }

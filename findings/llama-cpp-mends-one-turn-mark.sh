@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Guess: llama.cpp treats both marks of a turn alike when a GGUF types both as ordinary tokens.
-# Seen: it makes <turn|> a control token again ("its type will be overridden") and leaves <|turn> as it is.
-#   It mends the tokens that can end an answer, no others. So a prompt's closing marks are one id each.
-#   Its opening marks are spelled out in letters. The prompt runs, and the model sees turns that never open.
-# Versions: llama.cpp v0.5.0 from npm's @node-llama-cpp/linux-x64 3.22.1 (x86-64 Linux), gguf 0.19.0.
-# Output seen:
+# Seen: it makes <turn|> a control token again ("its type will be overridden") and leaves <|turn> as
+# it is.
+# It mends the tokens that can end an answer, no others. So a prompt's closing marks are one id
+# each.
+# Its opening marks are spelled out in letters. The prompt runs, and the model sees turns that never
+# open. Versions: llama.cpp v0.5.0 from npm's @node-llama-cpp/linux-x64 3.22.1 (x86-64 Linux), gguf
+# 0.19.0. Output seen:
 #   typed control: <|turn> becomes 1 token, <turn|> 1
 #   typed normal: <|turn> becomes 7 tokens, <turn|> 1
 set -euo pipefail

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Guess: quantizing Gemma 3 270M's or 1B's kind to Q2_K gives 2-bit matrices, to Q3_K_M mostly 3-bit ones.
-#   And both files are smaller than Q4_0, in this order.
-# Seen: not one matrix has 2 bits, and Q3_K_M has none of 3 bits. Its file is larger than that of Q4_0.
-#   K-quants need rows of 256 columns. Hidden sizes 640 and 1152 do not divide so, and another type steps in.
-#   The file's general.file_type still says Q2_K and Q3_K_M.
-# Versions: llama.cpp v0.5.0 from npm's @node-llama-cpp/linux-x64 3.22.1 (x86-64 Linux), gguf 0.19.0.
-# Output seen (hidden size 640, FFN 2048, two layers):
+# Guess: quantizing Gemma 3 270M's or 1B's kind to Q2_K gives 2-bit matrices, to Q3_K_M mostly 3-bit
+# ones.
+# And both files are smaller than Q4_0, in this order. Seen: not one matrix has 2 bits, and Q3_K_M
+# has none of 3 bits. Its file is larger than that of Q4_0.
+# K-quants need rows of 256 columns. Hidden sizes 640 and 1152 do not divide so, and another type
+# steps in.
+# The file's general.file_type still says Q2_K and Q3_K_M. Versions: llama.cpp v0.5.0 from npm's
+# @node-llama-cpp/linux-x64 3.22.1 (x86-64 Linux), gguf 0.19.0. Output seen (hidden size 640, FFN
+# 2048, two layers):
 #   Q4_0   says  2, holds {'Q4_0': 14, 'Q8_0': 1}, 6310400 bytes
 #   Q3_K_M says 12, holds {'Q4_0': 8, 'Q4_K': 4, 'Q5_1': 2, 'Q8_0': 1}, 6371840 bytes
 #   Q2_K   says 10, holds {'Q3_K': 4, 'Q4_0': 8, 'Q5_0': 2, 'Q8_0': 1}, 5829120 bytes

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Guess: a Gemma 3 config that transformers saved again means the same to mlx-lm as the original.
-# Seen: transformers 5 moves rope_scaling and the two bases into rope_parameters, one entry for each kind of layer.
+# Seen: transformers 5 moves rope_scaling and the two bases into rope_parameters, one entry for each
+# kind of layer.
 #   mlx-lm reads the old keys alone. It takes defaults for the rest and says nothing.
 #   Gemma 3 4B and larger need a factor of 8 on their full layers. It is lost, and logits change.
 #   The weights are the same in both runs.

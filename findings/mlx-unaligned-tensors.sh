@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Guess: MLX aligns tensors in a safetensors file to their element size, as the safetensors library does.
-# Seen: MLX writes them in the order of an unordered map, without padding.
+# Guess: MLX aligns tensors in a safetensors file to their element size, as the safetensors library
+# does. Seen: MLX writes them in the order of an unordered map, without padding.
 #   One bf16 value of two bytes, such as Gemma 4's layer_scalar, then shifts what follows.
-#   Packed u32 weights start at addresses that four does not divide. A mapped file cannot be viewed as u32.
+# Packed u32 weights start at addresses that four does not divide. A mapped file cannot be viewed as
+# u32.
 #   The safetensors library sorts by element size first, so that its own files never show this.
 # Versions: mlx-cpu 0.32.4 (Linux), safetensors 0.8.0, numpy 2.4.6.
 # Output seen:

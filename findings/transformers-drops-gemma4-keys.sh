@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Guess: transformers reads Gemma 4's published config.json and can show and write the keys that it read.
-# Seen: the key global_head_dim is gone from the object, from to_dict() and from the file that it saves.
+# Guess: transformers reads Gemma 4's published config.json and can show and write the keys that it
+# read. Seen: the key global_head_dim is gone from the object, from to_dict() and from the file that
+# it saves.
 #   The same holds for num_global_key_value_heads. per_layer_config stands in their place.
 #   mlx-lm knows only the published keys. From the saved file it takes its defaults, without a word.
 #   So a full layer with heads of 64 becomes one with heads of 512.
-#   llama.cpp's converter reads configs through the same call, and stops with KeyError: 'global_head_dim'.
-# Versions: transformers 5.24.0, mlx-lm 0.32.2 with mlx-cpu 0.32.4 (Linux).
+# llama.cpp's converter reads configs through the same call, and stops with KeyError:
+# 'global_head_dim'. Versions: transformers 5.24.0, mlx-lm 0.32.2 with mlx-cpu 0.32.4 (Linux).
 # Output seen:
 #   attribute global_head_dim: False
 #   saved keys: ['head_dim', 'num_key_value_heads', 'per_layer_config']

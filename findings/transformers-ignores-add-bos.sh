@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Guess: "add_bos_token" in tokenizer_config.json decides whether a text starts with <bos>, as its name says.
-# Seen: it decides nothing, neither true nor false. Only tokenizer.json's post_processor puts <bos> in front.
-#   The loaded tokenizer's attribute add_bos_token is False in all six cases, also where <bos> is written.
-#   A Gemma model that lacks <bos> predicts badly, so a config cannot be trusted here in either direction.
-# Versions: transformers 5.24.0, tokenizers 0.23.3.
-# Output seen:
+# Guess: "add_bos_token" in tokenizer_config.json decides whether a text starts with <bos>, as its
+# name says. Seen: it decides nothing, neither true nor false. Only tokenizer.json's post_processor
+# puts <bos> in front.
+# The loaded tokenizer's attribute add_bos_token is False in all six cases, also where <bos> is
+# written.
+# A Gemma model that lacks <bos> predicts badly, so a config cannot be trusted here in either
+# direction. Versions: transformers 5.24.0, tokenizers 0.23.3. Output seen:
 #   post_processor False, add_bos_token None: attribute False, ids [4, 5]
 #   post_processor False, add_bos_token True: attribute False, ids [4, 5]
 #   post_processor False, add_bos_token False: attribute False, ids [4, 5]

@@ -1,6 +1,7 @@
-// One row from the parts of attention in a layer to q, k and v of the next one: joins them, o_proj, norms, gate and up with GELU, down, norms,
-// qkv; after the last layer there is none (the fragment before this one has `conclude`). One dispatch instead of seven: its workgroups wait for one another's results (exchange.wgsl) and fetch their next weights
-// meanwhile.
+// One row from the parts of attention in a layer to q, k and v of the next one: joins them, o_proj,
+// norms, gate and up with GELU, down, norms, qkv; after the last layer there is none (the fragment
+// before this one has `conclude`). One dispatch instead of seven: its workgroups wait for one
+// another's results (exchange.wgsl) and fetch their next weights meanwhile.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> o_scales: array<u32>;
@@ -23,8 +24,8 @@
 @group(0) @binding(18) @coherent var<storage, read_write> fault: atomic<u32>;
 @group(0) @binding(19) var<uniform> layer: vec4<f32>;                                // scalar, own set of exchange, next one's, 0
 
-// A set: both branches [N / 4] each; the MLP's hidden state and attention's output as int8, 16 in each four, and then scale and
-// scale · sum of two groups in each.
+// A set: both branches [N / 4] each; the MLP's hidden state and attention's output as int8, 16 in
+// each four, and then scale and scale · sum of two groups in each.
 const attention_BRANCH: u32 = 0u;
 const feedforward_BRANCH: u32 = N / 4u;
 const HIDDEN: u32 = N / 2u;
@@ -52,7 +53,8 @@ struct Ready {
     nexts: array<Eight, PER>,
 }
 
-// The activations of the product that is under way: int8, 16 in each; scale, 8 · scale · sum of each 32.
+// The activations of the product that is under way: int8, 16 in each; scale, 8 · scale · sum of
+// each 32.
 var<workgroup> x_quants: array<vec4<u32>, MOST_COLS / 16u>;
 var<workgroup> x_groups: array<vec2<f32>, MOST_COLS / 32u>;
 

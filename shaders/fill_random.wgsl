@@ -3,7 +3,8 @@
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;
 @group(0) @binding(1) var<uniform> fill: vec4<u32>; // x: words, y: seed
 
-// A permuted congruential generator as a hash (Jarzynski & Olano 2020, "Hash functions for GPU rendering").
+// A permuted congruential generator as a hash (Jarzynski & Olano 2020, "Hash functions for GPU
+// rendering").
 fn pcg(value: u32) -> u32 {
     let state = value * 747796405u + 2891336453u;
     let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;

@@ -1,10 +1,11 @@
-// y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k] on cooperative matrices: f16 in, f32 sums. A workgroup of
-// four subgroups makes 128 rows m × 128 columns n, each subgroup 64 × 64, in steps of 32 k: tiles are written to
-// workgroup memory from registers while the next ones are on their way. Where SPLITS > 1, workgroups share k, and
-// result s lies SPLIT_STRIDE · s further.
+// y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k] on cooperative matrices: f16 in, f32
+// sums. A workgroup of four subgroups makes 128 rows m × 128 columns n, each subgroup 64 × 64, in
+// steps of 32 k: tiles are written to workgroup memory from registers while the next ones are on
+// their way. Where SPLITS > 1, workgroups share k, and result s lies SPLIT_STRIDE · s further.
 //
-// Weights and activations are declared as if they were written too: drivers move loads of what is never written to other places
-// than here (NVIDIA's before the tile in registers is used up, which takes many moves between registers: 269 TFLOP/s against 335).
+// Weights and activations are declared as if they were written too: drivers move loads of what is
+// never written to other places than here (NVIDIA's before the tile in registers is used up, which
+// takes many moves between registers: 269 TFLOP/s against 335).
 
 @group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>; // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]

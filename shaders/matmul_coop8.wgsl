@@ -1,10 +1,12 @@
-// matmul_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: y[m, Y_OFFSET + n] = sum over k of
-// weight[n, k] · x[m, k], f16 in, f32 sums. A workgroup of four subgroups makes 32 rows m × 128 columns n, each subgroup
-// 32 × 32, in steps of 32 k: tiles are written to workgroup memory from registers while the next ones are on their way.
-// Where SPLITS > 1, workgroups share k, and result s lies SPLIT_STRIDE · s further.
+// matmul_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: y[m, Y_OFFSET + n] = sum
+// over k of weight[n, k] · x[m, k], f16 in, f32 sums. A workgroup of four subgroups makes 32 rows m
+// × 128 columns n, each subgroup 32 × 32, in steps of 32 k: tiles are written to workgroup memory
+// from registers while the next ones are on their way. Where SPLITS > 1, workgroups share k, and
+// result s lies SPLIT_STRIDE · s further.
 //
-// Metal loads matrices through pointers to their elements, so tiles are arrays of f16: of vec4 they would not compile there.
-// Weights are the left factor and activations are turned as they are written, so that only the results are transposed.
+// Metal loads matrices through pointers to their elements, so tiles are arrays of f16: of vec4 they
+// would not compile there. Weights are the left factor and activations are turned as they are
+// written, so that only the results are transposed.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;    // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;  // [ROWS, SCALE_WORDS]
@@ -38,7 +40,8 @@ fn put_x(i: u32, four: vec4<f16>) {
     x_tile[at + 3u * PITCH] = four.w;
 }
 
-// Writes a block of sums [n, m]. A block that the last column divides goes through the subgroup's part of `blocks`.
+// Writes a block of sums [n, m]. A block that the last column divides goes through the subgroup's
+// part of `blocks`.
 fn finish(sums: coop_mat8x8<f32, C>, n: u32, m: u32, split: u32, part: u32, lane: u32) {
     let at = split * SPLIT_STRIDE + m * Y_STRIDE + Y_OFFSET + n;
     if n + 8u <= ROWS && m < step.rows {

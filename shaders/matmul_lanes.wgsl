@@ -1,6 +1,6 @@
-// matmul for adapters that are played by a processor, where a subgroup is a vector register: each invocation has one row
-// of x, and a weight that one of them loaded is broadcast to all. No workgroup memory, whose every access such adapters
-// spell out lane by lane.
+// matmul for adapters that are played by a processor, where a subgroup is a vector register: each
+// invocation has one row of x, and a weight that one of them loaded is broadcast to all. No
+// workgroup memory, whose every access such adapters spell out lane by lane.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
@@ -93,7 +93,8 @@ fn row_7(w: Run, v: Run) -> f32 {
         + product(Octet(subgroupBroadcast(w.d.lo, 7u), subgroupBroadcast(w.d.hi, 7u)), v.d);
 }
 
-// Adds the products of a block of weight rows, of which this invocation loads row n, with 32 columns.
+// Adds the products of a block of weight rows, of which this invocation loads row n, with 32
+// columns.
 fn add_block(sums: Sums, n: u32, octet: u32, v: Run) -> Sums {
     // Rows past the end repeat the last one and are not written.
     let row = min(n, ROWS - 1u);

@@ -1,4 +1,5 @@
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, f32 activations.
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, f32
+// activations.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
@@ -12,7 +13,8 @@ fn octet_product(n: u32, octet: u32, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
     return dot(quants.lo, lo) + dot(quants.hi, hi);
 }
 
-// The part of four rows' products that lies in one block of columns, whose activations are read once for them.
+// The part of four rows' products that lies in one block of columns, whose activations are read
+// once for them.
 fn block_products(n: vec4<u32>, block: u32, x_base: u32) -> vec4<f32> {
     var products = vec4<f32>();
     var x_sum = 0.0;

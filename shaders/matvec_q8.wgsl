@@ -1,5 +1,5 @@
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, int8 activations:
-// within a group the products are integers (dot4I8Packed); scales follow.
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, int8
+// activations: within a group the products are integers (dot4I8Packed); scales follow.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;            // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]

@@ -1,6 +1,7 @@
-// y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations, on devices
-// whose subgroups all have SUBGROUP invocations. LANES of them share R weight rows, each taking groups of 32
-// columns; the workgroup's K_SPLIT subgroups share the columns. Weights are read once for all M.
+// y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations,
+// on devices whose subgroups all have SUBGROUP invocations. LANES of them share R weight rows, each
+// taking groups of 32 columns; the workgroup's K_SPLIT subgroups share the columns. Weights are
+// read once for all M.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]

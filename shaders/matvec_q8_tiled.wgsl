@@ -1,7 +1,9 @@
-// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights (weight_place.wgsl). A workgroup
-// makes TILES · STACK tiles of 16 weight rows: 16 neighbouring invocations have a row each of STACK tiles, so that
-// activations are loaded once for these; PARTS sixteens share a tile's columns in groups of 32. Weights are read once for
-// all M. Where SPLITS > 1, workgroups share columns too. The fragment before this one says which tiles, and what becomes of the sums.
+// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights
+// (weight_place.wgsl). A workgroup makes TILES · STACK tiles of 16 weight rows: 16 neighbouring
+// invocations have a row each of STACK tiles, so that activations are loaded once for these; PARTS
+// sixteens share a tile's columns in groups of 32. Weights are read once for all M. Where SPLITS >
+// 1, workgroups share columns too. The fragment before this one says which tiles, and what becomes
+// of the sums.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS / 16, SCALE_WORDS, 16]
@@ -28,8 +30,9 @@ fn main(
     if block * TILE_ROWS >= ROWS {
         return;
     }
-    // Tiles past the end repeat the last one and are not kept. Activation rows past the end are whatever lies there, and their sums
-    // are not kept either: M addresses that depend on a number of rows would take longer than the loads.
+    // Tiles past the end repeat the last one and are not kept. Activation rows past the end are
+    // whatever lies there, and their sums are not kept either: M addresses that depend on a number
+    // of rows would take longer than the loads.
     var weight_rows = array<u32, STACK>();
     for (var s = 0u; s < STACK; s++) { // unrolled
         weight_rows[s] = min(first_row(block, tile * STACK + s), ROWS - 16u) + lane;

@@ -1,4 +1,5 @@
-// The end of a branch of the residual stream, after which a product takes the stream itself, scaled:
+// The end of a branch of the residual stream, after which a product takes the stream itself,
+// scaled:
 //   x[row] = x[row] + rms_norm(branch[row]) · post_weight
 //   out[row] = x[row] · SCALE
 // Columns past N are zero, in the weight too.

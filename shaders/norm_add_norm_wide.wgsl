@@ -1,5 +1,5 @@
-// norm_add_norm for rows that a workgroup holds whole, two vec4s an invocation: everything is loaded at once, so that the
-// memory's latency is paid once.
+// norm_add_norm for rows that a workgroup holds whole, two vec4s an invocation: everything is
+// loaded at once, so that the memory's latency is paid once.
 
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;        // [rows, EMIT_COLS / 4]
 @group(0) @binding(1) var<storage, read> branch: array<vec4<f32>>;         // [PARTS, rows, EMIT_COLS / 4]: to be summed

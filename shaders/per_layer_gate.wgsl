@@ -1,4 +1,5 @@
-// out[row, i] = gelu(gate[row, i] · GATE_SCALE) · vector[row, i], where a layer's vector is a part of all layers' vectors.
+// out[row, i] = gelu(gate[row, i] · GATE_SCALE) · vector[row, i], where a layer's vector is a part
+// of all layers' vectors.
 
 @group(0) @binding(0) var<storage, read> gate: array<f32>;    // [rows, IN_STRIDE]
 @group(0) @binding(1) var<storage, read> vectors: array<f32>; // [rows, VECTORS_STRIDE]

@@ -1,6 +1,7 @@
-// All layers' vectors of each token, made of the embedding's projections in place, a workgroup for each layer of a row:
-//   x[row, layer] = (rms_norm(x[row, layer] · PROJECTION_SCALE) · norm + table[token, layer] · TABLE_SCALE) / sqrt(2)
-// for tokens whose table row lies in this part of the table.
+// All layers' vectors of each token, made of the embedding's projections in place, a workgroup for
+// each layer of a row:
+// x[row, layer] = (rms_norm(x[row, layer] · PROJECTION_SCALE) · norm + table[token, layer] ·
+// TABLE_SCALE) / sqrt(2) for tokens whose table row lies in this part of the table.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]

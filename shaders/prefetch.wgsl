@@ -1,5 +1,6 @@
-// Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its and another one's pages
-// into its tables, beside a kernel that leaves the memory idle. Only so much is made of what is read that no compiler leaves it out.
+// Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its
+// and another one's pages into its tables, beside a kernel that leaves the memory idle. Only so
+// much is made of what is read that no compiler leaves it out.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> scales: array<u32>;

@@ -1,5 +1,6 @@
-// Blocks of a file to words of data and scales, two groups of 32 weights an invocation. What a block is, a fragment says:
-// `group_step`, the f16 scale and above it the offset of a group, and `write_group`, its words of data.
+// Blocks of a file to words of data and scales, two groups of 32 weights an invocation. What a
+// block is, a fragment says: `group_step`, the f16 scale and above it the offset of a group, and
+// `write_group`, its words of data.
 
 fn repack_group(unit: Unit, group: u32) -> u32 {
     write_group(unit, group);

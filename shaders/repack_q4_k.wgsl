@@ -1,5 +1,6 @@
-// Q4_K to int4 with the block's own scales, two groups of 32 weights an invocation: a quarter of a block, which is d and dmin, 12 bytes
-// of scales and minima, 256 nibbles: 32 low ones of a group, then the high ones of the next.
+// Q4_K to int4 with the block's own scales, two groups of 32 weights an invocation: a quarter of a
+// block, which is d and dmin, 12 bytes of scales and minima, 256 nibbles: 32 low ones of a group,
+// then the high ones of the next.
 
 const BLOCK_BYTES: u32 = 144u;
 
@@ -12,8 +13,9 @@ fn nibbles(bytes: u32) -> u32 {
 // The twin of quant::q4_k::words.
 fn scale_words(block: u32) -> vec4<u32> {
     let head = stored_four(block);
-    // Bytes of groups 0 to 3: 6 bits of the scale, and the upper two of the one four groups on; the same of the minimum.
-    // Then lower bits of groups 4 to 7: of the scale, above them of the minimum.
+    // Bytes of groups 0 to 3: 6 bits of the scale, and the upper two of the one four groups on; the
+    // same of the minimum. Then lower bits of groups 4 to 7: of the scale, above them of the
+    // minimum.
     let low = vec2<u32>(0x0f0f0f0fu);
     let early = head.yz & low;
     let late = vec2<u32>(head.w, head.w >> 4u) & low;

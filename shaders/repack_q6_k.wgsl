@@ -1,6 +1,7 @@
-// Q6_K to int6 in groups of 16, 64 weights an invocation: a quarter of a block, which is 128 bytes of low nibbles, 64 of pairs of
-// high bits, 16 scales and d. In each half of it, the low nibbles of 64 bytes are weights 0 to 63, their high ones 64 to 127, and
-// 32 bytes have the high bits, two of weights l, l + 32, l + 64 and l + 96 in byte l.
+// Q6_K to int6 in groups of 16, 64 weights an invocation: a quarter of a block, which is 128 bytes
+// of low nibbles, 64 of pairs of high bits, 16 scales and d. In each half of it, the low nibbles of
+// 64 bytes are weights 0 to 63, their high ones 64 to 127, and 32 bytes have the high bits, two of
+// weights l, l + 32, l + 64 and l + 96 in byte l.
 
 const BLOCK_BYTES: u32 = 210u;
 
@@ -16,7 +17,8 @@ fn low_words(bytes: vec4<u32>, shift: u32) -> vec2<u32> {
     return nibbles.xz | (nibbles.yw << vec2<u32>(4u));
 }
 
-// High bits of 16 weights. Zero lies at 32: with this bit turned round the six are a number in two's complement.
+// High bits of 16 weights. Zero lies at 32: with this bit turned round the six are a number in
+// two's complement.
 fn high_word(bytes: vec4<u32>, shift: u32) -> u32 {
     let bits = ((bytes >> vec4<u32>(shift)) & vec4<u32>(0x03030303u)) ^ vec4<u32>(0x02020202u);
     return bits.x | (bits.y << 2u) | (bits.z << 4u) | (bits.w << 6u);

@@ -1,5 +1,5 @@
-// Rows whose words are the device's already: of data (floats may need padding), then STORED_SCALE_WORDS of scales. Four words of
-// data, or one of scales, an invocation.
+// Rows whose words are the device's already: of data (floats may need padding), then
+// STORED_SCALE_WORDS of scales. Four words of data, or one of scales, an invocation.
 
 // The part of a word that belongs to its row.
 fn in_row(word: u32, at: u32) -> u32 {

@@ -1,8 +1,9 @@
-// One head of one token: RMS norm, rotary embedding (half-split: dim i turns with i + D/2), KV update.
+// One head of one token: RMS norm, rotary embedding (half-split: dim i turns with i + D/2), KV
+// update.
 //   heads 0..N_HEADS: q, normed and turned in place
 //   the next N_KV: k, normed and turned, into the K cache
-//   the last N_KV: v, normed without weight where V_NORM, into the V cache
-// Where V_SOURCE is K's place, V is the k projection before its norm. No invocation writes K's or V's place.
+// the last N_KV: v, normed without weight where V_NORM, into the V cache Where V_SOURCE is K's
+// place, V is the k projection before its norm. No invocation writes K's or V's place.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;           // [rows, QKV_STRIDE]
 @group(0) @binding(1) var<storage, read> norms: array<f32>;               // q_norm [D], k_norm [D]

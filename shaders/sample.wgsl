@@ -1,5 +1,6 @@
-// sampled[slot] = an id drawn from the top_k largest logits at a temperature, of those the most likely that hold top_p,
-// of those none less likely than min_p times the first. NO_TOKEN if a logit is NaN or +inf, or none is finite.
+// sampled[slot] = an id drawn from the top_k largest logits at a temperature, of those the most
+// likely that hold top_p, of those none less likely than min_p times the first. NO_TOKEN if a logit
+// is NaN or +inf, or none is finite.
 
 @group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;      // [outputs, PARTS · MOST], see top_k_parts
 @group(0) @binding(1) var<storage, read> draws: array<Draw>;           // [outputs]
@@ -66,7 +67,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let draw = draws[group.x];
     keep_best(group.x, 0u, PARTS * draw.top_k, draw.top_k, local);
     rank(draw.top_k, local);
-    // Quarters, whose difference is no infinity: kept between barriers, for some drivers take the quarter of the difference.
+    // Quarters, whose difference is no infinity: kept between barriers, for some drivers take the
+    // quarter of the difference.
     if local < draw.top_k {
         weights[local] = 0.25 * logit_of(ranked[local].x);
     }

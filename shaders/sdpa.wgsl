@@ -1,5 +1,6 @@
-// Scaled dot-product attention of one head for Q_TILE consecutive tokens of one sequence, over the KV cache:
-// keys come in tiles of K_TILE, softmax is carried along (maximum and sum), each invocation owns some dims.
+// Scaled dot-product attention of one head for Q_TILE consecutive tokens of one sequence, over the
+// KV cache: keys come in tiles of K_TILE, softmax is carried along (maximum and sum), each
+// invocation owns some dims.
 
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;            // [rows, QKV_STRIDE], q first
 @group(0) @binding(1) var<storage, read> k_cache: array<CachePair>;  // [slots, N_KV, CAPACITY, D / 2]

@@ -1,16 +1,18 @@
-// Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices (f16 in, f32 sums), with
-// softmax as the keys come ("flash attention", Dao et al. 2022). A workgroup has QUERIES queries: TOKENS tokens of HEADS
-// heads that share a KV head, so that keys and values are read once for them. Query r is token r % TOKENS of head
-// r / TOKENS. For the scores a subgroup takes 16 queries and 256 dims, which it holds; for the values 64 queries and 64
-// dims. Tiles of keys and values are on their way while the ones before them are used.
+// Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices (f16
+// in, f32 sums), with softmax as the keys come ("flash attention", Dao et al. 2022). A workgroup
+// has QUERIES queries: TOKENS tokens of HEADS heads that share a KV head, so that keys and values
+// are read once for them. Query r is token r % TOKENS of head r / TOKENS. For the scores a subgroup
+// takes 16 queries and 256 dims, which it holds; for the values 64 queries and 64 dims. Tiles of
+// keys and values are on their way while the ones before them are used.
 //
-// Softmax needs the largest score so far. Moving that reference means rescaling the sums, which the matrices' hidden
-// layout makes expensive. So it moves only when a score exceeds it by SLACK, as far as f16 weights allow, and then
-// HEADROOM past the score.
+// Softmax needs the largest score so far. Moving that reference means rescaling the sums, which the
+// matrices' hidden layout makes expensive. So it moves only when a score exceeds it by SLACK, as
+// far as f16 weights allow, and then HEADROOM past the score.
 //
 // What is only read is declared as if it were written too, as in matmul_coop.wgsl.
 //
-// Variables in workgroup memory have sizes of whole 16 bytes: drivers load matrices 16 bytes at a time.
+// Variables in workgroup memory have sizes of whole 16 bytes: drivers load matrices 16 bytes at a
+// time.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;      // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(1) var<storage, read_write> k_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
@@ -98,7 +100,8 @@ fn rescaled(sums: coop_mat16x16<f32, C>, at: u32, first_query: u32, lane: u32) -
     return coopLoadT<coop_mat16x16<f32, C>>(&s_tile[at], 16u);
 }
 
-// Writes a block of 16 queries × 16 dims times the queries' factors. `first` is the workgroup's first row and head.
+// Writes a block of 16 queries × 16 dims times the queries' factors. `first` is the workgroup's
+// first row and head.
 fn finish(sums: coop_mat16x16<f32, C>, at: u32, query: u32, dim: u32, first: vec2<u32>, local: u32) {
     coopStoreT(sums, &s_tile[at], 16u);
     workgroupBarrier();

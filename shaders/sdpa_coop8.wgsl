@@ -1,12 +1,15 @@
-// sdpa_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: scaled dot-product attention for consecutive tokens of
-// one sequence, f16 in, f32 sums, with softmax as the keys come. A workgroup of eight subgroups has QUERIES queries:
-// TOKENS tokens of HEADS heads that share a KV head. Query r is token r % TOKENS of head r / TOKENS. For the scores a
-// subgroup takes 8 keys of a tile and all queries, for the values its share of the dims and all queries, so that keys and
+// sdpa_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: scaled dot-product attention
+// for consecutive tokens of one sequence, f16 in, f32 sums, with softmax as the keys come. A
+// workgroup of eight subgroups has QUERIES queries: TOKENS tokens of HEADS heads that share a KV
+// head. Query r is token r % TOKENS of head r / TOKENS. For the scores a subgroup takes 8 keys of a
+// tile and all queries, for the values its share of the dims and all queries, so that keys and
 // values are read once, straight from the cache.
 //
-// Softmax's reference moves as in sdpa_coop.wgsl: only when a score exceeds it by SLACK, and then HEADROOM past the score.
+// Softmax's reference moves as in sdpa_coop.wgsl: only when a score exceeds it by SLACK, and then
+// HEADROOM past the score.
 //
-// Metal loads matrices through pointers to their elements: what they are loaded from are arrays of f16.
+// Metal loads matrices through pointers to their elements: what they are loaded from are arrays of
+// f16.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>; // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(1) var<storage, read> k_cache: array<f16>;   // [slots, N_KV, CAPACITY, D]
@@ -69,7 +72,8 @@ fn shared_sum(own: f32) -> f32 {
     return sum;
 }
 
-// Of a subgroup's four rows of four blocks of 8 queries × 8 dims: the queries and dims of row `i` and block `j` of it.
+// Of a subgroup's four rows of four blocks of 8 queries × 8 dims: the queries and dims of row `i`
+// and block `j` of it.
 fn query_of(i: u32) -> u32 {
     return (8u * i) % QUERIES;
 }
@@ -78,7 +82,8 @@ fn dim_of(i: u32, j: u32) -> u32 {
     return (8u * i / QUERIES) * 32u + 8u * j;
 }
 
-// A block of 8 queries × 8 dims, each times its query's factor. `part` is this subgroup's of s_tile.
+// A block of 8 queries × 8 dims, each times its query's factor. `part` is this subgroup's of
+// s_tile.
 fn rescaled(sums: coop_mat8x8<f32, C>, part: u32, query: u32, lane: u32) -> coop_mat8x8<f32, C> {
     coopStoreT(sums, &s_tile[part], 8u);
     workgroupBarrier();
@@ -89,7 +94,8 @@ fn rescaled(sums: coop_mat8x8<f32, C>, part: u32, query: u32, lane: u32) -> coop
     return coopLoadT<coop_mat8x8<f32, C>>(&s_tile[part], 8u);
 }
 
-// Writes a block of 8 queries × 8 dims times the queries' factors. `first` is the workgroup's first row and head.
+// Writes a block of 8 queries × 8 dims times the queries' factors. `first` is the workgroup's first
+// row and head.
 fn finish(sums: coop_mat8x8<f32, C>, part: u32, query: u32, dim: u32, first: vec2<u32>, local: u32) {
     coopStoreT(sums, &s_tile[part], 8u);
     workgroupBarrier();
@@ -247,7 +253,8 @@ fn main(
             let v3 = coopLoadT<coop_mat8x8<f16, B>>(&v_cache[v_at + dim_of(0u, 3u)], D);
             o03 = coopMultiplyAdd(p0, v3, o03);
             o13 = coopMultiplyAdd(p1, v3, o13);
-            // The other two rows are of other queries and these dims, or of the same queries and more dims.
+            // The other two rows are of other queries and these dims, or of the same queries and
+            // more dims.
             var more0 = v0;
             if QUERIES == 16u {
                 more0 = coopLoadT<coop_mat8x8<f16, B>>(&v_cache[v_at + dim_of(2u, 0u)], D);

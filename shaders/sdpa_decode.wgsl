@@ -1,7 +1,8 @@
-// Scaled dot-product attention for single tokens, split over keys ("flash-decoding", Dao et al. 2023): a workgroup
-// takes one part of the keys for HEADS query heads that share a KV head, so that K and V are read once for them.
-// Eight neighbouring invocations have a key for the scores; for the values each has eight dims of some keys.
-// sdpa_combine joins the parts. Fragments before this one have `prepare`, which fills `heads`, and what becomes of scores.
+// Scaled dot-product attention for single tokens, split over keys ("flash-decoding", Dao et al.
+// 2023): a workgroup takes one part of the keys for HEADS query heads that share a KV head, so that
+// K and V are read once for them. Eight neighbouring invocations have a key for the scores; for the
+// values each has eight dims of some keys. sdpa_combine joins the parts. Fragments before this one
+// have `prepare`, which fills `heads`, and what becomes of scores.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;         // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(3) var<storage, read> rows: array<Row>;              // [rows]
@@ -23,7 +24,8 @@ struct Softmax {
     total: f32,
 }
 
-// Where four dims of a head are kept: even fours first, so that neighbouring octets do not meet in a bank.
+// Where four dims of a head are kept: even fours first, so that neighbouring octets do not meet in
+// a bank.
 fn four_place(head: u32, four: u32) -> u32 {
     return head * FOURS + (four % 2u) * OCTETS + four / 2u;
 }

@@ -32,7 +32,8 @@ pub enum Error {
     /// The chat template is broken or failed on these messages.
     #[error("chat template: {0}")]
     Template(String),
-    /// A model that could not be downloaded; the text names the repository or file, and what would do.
+    /// A model that could not be downloaded; the text names the repository or file, and what would
+    /// do.
     #[error("{0}")]
     Download(String),
     /// An argument or a prompt that cannot be used; the text says what would do.

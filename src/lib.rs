@@ -1,4 +1,5 @@
-//! Runs Google's Gemma 4 (and Gemma 3) text models in int4 on any GPU, from one set of WGSL kernels.
+//! Runs Google's Gemma 4 (and Gemma 3) text models in int4 on any GPU, from one set of WGSL
+//! kernels.
 //!
 //! The way of a token: a [`checkpoint::Checkpoint`] gives a [`config::ModelConfig`] and tensors; a
 //! [`backend::Backend`] packs them for its device; [`generate`] feeds it tokens that [`text`] made

@@ -15,7 +15,8 @@ pub struct MemoryPlan {
     pub kv_sliding_bytes: u64,
     /// Keys and values of the layers that see the whole context.
     pub kv_full_bytes: u64,
-    /// Activations and logits of the largest step, or what loading takes for a moment if that is more.
+    /// Activations and logits of the largest step, or what loading takes for a moment if that is
+    /// more.
     pub scratch_bytes: u64,
     /// The largest single buffer whose size follows from the context.
     #[serde(skip)]
@@ -34,12 +35,13 @@ impl MemoryPlan {
 
     /// Whether it fits into `free` bytes (`None`: not known) and the device's buffers.
     pub fn fits(&self, free: Option<u64>) -> bool {
-        self.largest_buffer <= self.buffer_limit && free.is_none_or(|free| self.total_bytes() <= free)
+        self.largest_buffer <= self.buffer_limit
+            && free.is_none_or(|free| self.total_bytes() <= free)
     }
 }
 
-/// The largest context of at most `most` positions whose plan fits into `free` bytes; `None` if not even one
-/// position does.
+/// The largest context of at most `most` positions whose plan fits into `free` bytes; `None` if not
+/// even one position does.
 ///
 /// Errors: with those of `plan`, which makes the plan for a context.
 pub fn largest_context(
@@ -77,7 +79,8 @@ mod tests {
 
     #[test]
     fn the_largest_context_is_found() {
-        let largest = |most, free| largest_context(most, free, |context| Ok(plan(context))).unwrap();
+        let largest =
+            |most, free| largest_context(most, free, |context| Ok(plan(context))).unwrap();
         assert_eq!(largest(5000, Some(1200 + 8 * 77)), Some(77));
         assert_eq!(largest(5000, Some(1200 + 8 * 77 + 7)), Some(77));
         assert_eq!(largest(5000, Some(1207)), None);

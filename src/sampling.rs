@@ -29,13 +29,20 @@ pub struct SamplingParams {
 
 impl Default for SamplingParams {
     fn default() -> Self {
-        SamplingParams { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0, seed: None }
+        SamplingParams {
+            temperature: 1.0,
+            top_k: 64,
+            top_p: 0.95,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: None,
+        }
     }
 }
 
 impl SamplingParams {
-    /// Whether a device can choose by these: see [`Draw`]. All tokens' probabilities, or a penalty on what was said, take
-    /// the logits to the host.
+    /// Whether a device can choose by these: see [`Draw`]. All tokens' probabilities, or a penalty
+    /// on what was said, take the logits to the host.
     pub fn fit_device(&self) -> bool {
         let drawn = self.temperature > 0.0 && self.repetition_penalty == 1.0;
         drawn && (1..=Draw::MOST_TOP_K).contains(&self.top_k)
@@ -46,7 +53,12 @@ impl SamplingParams {
         let fraction = |value: f32| (0.0..=1.0).contains(&value);
         let finite = |value: f32| value.is_finite();
         let checks = [
-            ("temperature", self.temperature, finite(self.temperature) && self.temperature >= 0.0, "0 or more"),
+            (
+                "temperature",
+                self.temperature,
+                finite(self.temperature) && self.temperature >= 0.0,
+                "0 or more",
+            ),
             ("top-p", self.top_p, fraction(self.top_p), "between 0 and 1"),
             ("min-p", self.min_p, fraction(self.min_p), "between 0 and 1"),
             (
@@ -57,7 +69,9 @@ impl SamplingParams {
             ),
         ];
         match checks.into_iter().find(|(_, _, legal, _)| !legal) {
-            Some((flag, value, _, range)) => Err(Error::Input(format!("--{flag} {value}: must be {range}"))),
+            Some((flag, value, _, range)) => {
+                Err(Error::Input(format!("--{flag} {value}: must be {range}")))
+            }
             None => Ok(()),
         }
     }
@@ -73,7 +87,8 @@ pub struct Draw {
     pub top_k: usize,
     pub top_p: f32,
     pub min_p: f32,
-    /// Where in the kept tokens' summed probabilities, most likely first, the choice falls: in [0, 1).
+    /// Where in the kept tokens' summed probabilities, most likely first, the choice falls: in [0,
+    /// 1).
     pub point: f64,
 }
 
@@ -84,17 +99,25 @@ impl Draw {
     /// Errors name the value and its legal range.
     pub fn validate(&self) -> Result<()> {
         let Draw { temperature, top_k, top_p, min_p, point } = *self;
-        SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty: 1.0, seed: None }.validate()?;
+        SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty: 1.0, seed: None }
+            .validate()?;
         let most = Draw::MOST_TOP_K;
         match (temperature > 0.0, (1..=most).contains(&top_k), (0.0..1.0).contains(&point)) {
-            (false, ..) => Err(Error::Input(format!("temperature {temperature}: a draw's must be more than 0"))),
-            (_, false, _) => Err(Error::Input(format!("top-k {top_k}: a draw's must be between 1 and {most}"))),
-            (.., false) => Err(Error::Input(format!("point {point}: must be at least 0 and less than 1"))),
+            (false, ..) => Err(Error::Input(format!(
+                "temperature {temperature}: a draw's must be more than 0"
+            ))),
+            (_, false, _) => {
+                Err(Error::Input(format!("top-k {top_k}: a draw's must be between 1 and {most}")))
+            }
+            (.., false) => {
+                Err(Error::Input(format!("point {point}: must be at least 0 and less than 1")))
+            }
             _ => Ok(()),
         }
     }
 
-    /// The chosen token's id, given logits of shape `[vocab]`: what [`Sampler::sample`] would have chosen.
+    /// The chosen token's id, given logits of shape `[vocab]`: what [`Sampler::sample`] would have
+    /// chosen.
     ///
     /// Errors: a logit that is NaN or +∞, no logit above −∞.
     pub fn choose(&self, logits: &[f32]) -> Result<u32> {
@@ -174,8 +197,8 @@ impl Sampler {
         })
     }
 
-    /// The next choice, to be made elsewhere. The tokens are those of [`Sampler::sample`] where the parameters
-    /// [fit a device](SamplingParams::fit_device).
+    /// The next choice, to be made elsewhere. The tokens are those of [`Sampler::sample`] where the
+    /// parameters [fit a device](SamplingParams::fit_device).
     pub fn draw(&mut self) -> Draw {
         let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
         Draw { temperature, top_k, top_p, min_p, point: self.random.random() }
@@ -193,7 +216,8 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// Logits `[vocab]` of `ids` become −∞, so that none of them is chosen; ids outside the vocabulary are passed over.
+/// Logits `[vocab]` of `ids` become −∞, so that none of them is chosen; ids outside the vocabulary
+/// are passed over.
 pub fn suppress(logits: &mut [f32], ids: &[u32]) {
     for &id in ids {
         if let Some(logit) = logits.get_mut(id as usize) {
@@ -205,11 +229,16 @@ pub fn suppress(logits: &mut [f32], ids: &[u32]) {
 /// Errors unless the logits are numbers that a softmax can take.
 fn check(logits: &[f32]) -> Result<()> {
     if let Some(id) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {
-        return Err(Error::Device(format!("the model computed {} as the logit of token {id}", logits[id])));
+        return Err(Error::Device(format!(
+            "the model computed {} as the logit of token {id}",
+            logits[id]
+        )));
     }
     match logits.iter().any(|&logit| logit > f32::NEG_INFINITY) {
         true => Ok(()),
-        false => Err(Error::Device(format!("none of the model's {} logits is finite", logits.len()))),
+        false => {
+            Err(Error::Device(format!("none of the model's {} logits is finite", logits.len())))
+        }
     }
 }
 
@@ -220,7 +249,10 @@ fn penalize(logits: &[f32], recent: &[u32], penalty: f32, out: &mut Vec<f32>) ->
     out.extend_from_slice(logits);
     for &id in recent {
         let (Some(&logit), Some(out)) = (logits.get(id as usize), out.get_mut(id as usize)) else {
-            return Err(Error::Input(format!("token id {id} is outside the vocabulary of {}", logits.len())));
+            return Err(Error::Input(format!(
+                "token id {id} is outside the vocabulary of {}",
+                logits.len()
+            )));
         };
         if logit.is_finite() {
             let penalized = if logit > 0.0 { logit / penalty } else { logit * penalty };

@@ -205,8 +205,8 @@ pub struct PlannedTensor {
     pub format: Option<PackFormat>,
 }
 
-/// The tensors of a checkpoint that its model has, in the order of the forward pass, with the formats that
-/// [`ModelWeights::load`] gives them.
+/// The tensors of a checkpoint that its model has, in the order of the forward pass, with the
+/// formats that [`ModelWeights::load`] gives them.
 ///
 /// Errors: a tensor that the model needs is missing.
 pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Result<Vec<PlannedTensor>> {
@@ -214,14 +214,15 @@ pub fn plan(source: &dyn TensorSource, quantize: Quantize) -> Result<Vec<Planned
     let mut planned = Vec::new();
     for name in tensor_names(source.config()) {
         let Some(info) = source.info(&name) else { return Err(source.missing(&name)) };
-        let format = (info.shape.len() == 2).then(|| pack_format(info.dtype, quantize, Role::of(&name)));
+        let format =
+            (info.shape.len() == 2).then(|| pack_format(info.dtype, quantize, Role::of(&name)));
         planned.push(PlannedTensor { name, info, format });
     }
     Ok(planned)
 }
 
-/// Rows of a matrix of `rows` rows that one token reads: all of a layer's, one of an embedding that is
-/// no head.
+/// Rows of a matrix of `rows` rows that one token reads: all of a layer's, one of an embedding that
+/// is no head.
 pub fn rows_read(config: &ModelConfig, name: &str, rows: usize) -> usize {
     match name {
         PER_LAYER_TABLE => rows.min(1),
@@ -248,8 +249,11 @@ enum Role {
 impl Role {
     fn of(name: &str) -> Role {
         match name {
-            // What every layer's vector is made of counts as an embedding; llama.cpp leaves the projection unquantized.
-            "embed_tokens.weight" | PER_LAYER_TABLE | PER_LAYER_PROJECTION | "lm_head.weight" => Role::Embedding,
+            // What every layer's vector is made of counts as an embedding; llama.cpp leaves the
+            // projection unquantized.
+            "embed_tokens.weight" | PER_LAYER_TABLE | PER_LAYER_PROJECTION | "lm_head.weight" => {
+                Role::Embedding
+            }
             _ => Role::Linear,
         }
     }
@@ -279,7 +283,11 @@ struct Loader<'a, S> {
 }
 
 impl<S: WeightStore> Loader<'_, S> {
-    async fn layer(&mut self, index: usize, layer: &LayerConfig) -> Result<LayerWeights<S::Matrix, S::Vector>> {
+    async fn layer(
+        &mut self,
+        index: usize,
+        layer: &LayerConfig,
+    ) -> Result<LayerWeights<S::Matrix, S::Vector>> {
         let (hidden, ffn, dim) = (self.config.hidden_size, layer.intermediate_size, layer.head_dim);
         let (q, kv) = (layer.n_heads * dim, layer.n_kv_heads * dim);
         let name = |tensor: &str| format!("layers.{index}.{tensor}");
@@ -300,16 +308,26 @@ impl<S: WeightStore> Loader<'_, S> {
                 Some(_) => None,
                 None => Some(self.norm(&name("self_attn.k_norm.weight"), dim).await?),
             },
-            post_attention_norm: self.norm(&name("post_attention_layernorm.weight"), hidden).await?,
-            pre_feedforward_norm: self.norm(&name("pre_feedforward_layernorm.weight"), hidden).await?,
+            post_attention_norm: self
+                .norm(&name("post_attention_layernorm.weight"), hidden)
+                .await?,
+            pre_feedforward_norm: self
+                .norm(&name("pre_feedforward_layernorm.weight"), hidden)
+                .await?,
             gate_proj: self.matrix(&name("mlp.gate_proj.weight"), ffn, hidden).await?,
             up_proj: self.matrix(&name("mlp.up_proj.weight"), ffn, hidden).await?,
             down_proj: self.matrix(&name("mlp.down_proj.weight"), hidden, ffn).await?,
-            post_feedforward_norm: self.norm(&name("post_feedforward_layernorm.weight"), hidden).await?,
+            post_feedforward_norm: self
+                .norm(&name("post_feedforward_layernorm.weight"), hidden)
+                .await?,
             per_layer: match self.config.per_layer_input {
                 Some(input) => Some(PerLayerWeights {
-                    gate: self.matrix(&name("per_layer_input_gate.weight"), input.size, hidden).await?,
-                    projection: self.matrix(&name("per_layer_projection.weight"), hidden, input.size).await?,
+                    gate: self
+                        .matrix(&name("per_layer_input_gate.weight"), input.size, hidden)
+                        .await?,
+                    projection: self
+                        .matrix(&name("per_layer_projection.weight"), hidden, input.size)
+                        .await?,
                     norm: self.norm(&name("post_per_layer_input_norm.weight"), hidden).await?,
                 }),
                 None => None,
@@ -321,7 +339,10 @@ impl<S: WeightStore> Loader<'_, S> {
         })
     }
 
-    async fn per_layer_tables(&mut self, input: PerLayerInput) -> Result<PerLayerTables<S::Matrix, S::Vector>> {
+    async fn per_layer_tables(
+        &mut self,
+        input: PerLayerInput,
+    ) -> Result<PerLayerTables<S::Matrix, S::Vector>> {
         let (columns, hidden) = (self.config.per_layer_columns(), self.config.hidden_size);
         Ok(PerLayerTables {
             table: self.matrix(PER_LAYER_TABLE, input.vocab_size, columns).await?,
@@ -333,7 +354,8 @@ impl<S: WeightStore> Loader<'_, S> {
     async fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<S::Matrix> {
         let dtype = self.expect(name, &[rows, cols])?;
         let format = pack_format(dtype, self.quantize, Role::of(name));
-        let reader = MatrixReader::new(self.source, name, dtype, (rows, cols), format, self.progress);
+        let reader =
+            MatrixReader::new(self.source, name, dtype, (rows, cols), format, self.progress);
         self.store.matrix(reader).await
     }
 
@@ -355,7 +377,10 @@ impl<S: WeightStore> Loader<'_, S> {
         let info = self.source.info(name).ok_or_else(|| self.source.missing(name))?;
         // A scalar may be stored without dimensions.
         if info.shape != shape && !(shape == [1] && info.shape.is_empty()) {
-            return Err(Error::tensor(name, format!("has shape {:?}, the config wants {shape:?}", info.shape)));
+            return Err(Error::tensor(
+                name,
+                format!("has shape {:?}, the config wants {shape:?}", info.shape),
+            ));
         }
         Ok(info.dtype)
     }
@@ -399,8 +424,9 @@ impl<'a> MatrixReader<'a> {
 
     /// Packs the slice that was read last, which begins at row `first`.
     pub(crate) fn pack(&self, first: usize, bytes: &[u8]) -> Result<PackedRows> {
-        quant::pack_rows(self.dtype, bytes, self.next_row - first, self.cols, self.format)
-            .map_err(|reason| Error::tensor(self.name, format!("rows {first}..{}: {reason}", self.next_row)))
+        quant::pack_rows(self.dtype, bytes, self.next_row - first, self.cols, self.format).map_err(
+            |reason| Error::tensor(self.name, format!("rows {first}..{}: {reason}", self.next_row)),
+        )
     }
 
     /// As [`MatrixReader::next`], the bytes as the checkpoint has them and unchecked.
@@ -408,7 +434,8 @@ impl<'a> MatrixReader<'a> {
         if self.next_row == self.rows {
             return Ok(None);
         }
-        let row_bytes = self.dtype.bytes_of(self.cols).map_err(|reason| Error::tensor(self.name, reason))?;
+        let row_bytes =
+            self.dtype.bytes_of(self.cols).map_err(|reason| Error::tensor(self.name, reason))?;
         let rows = slice_rows(row_bytes).min(max_rows).min(self.rows - self.next_row);
         let range: Range<usize> = self.next_row..self.next_row + rows;
         let bytes = self.source.read(self.name, range.clone()).await?;
@@ -423,7 +450,8 @@ fn slice_rows(row_bytes: usize) -> usize {
     (SLICE_BYTES / row_bytes.max(1) / SLICE_ROWS * SLICE_ROWS).max(SLICE_ROWS)
 }
 
-/// Bytes of the largest slice in which a matrix is read; `None` if its rows are so long that it exceeds what slices should be.
+/// Bytes of the largest slice in which a matrix is read; `None` if its rows are so long that it
+/// exceeds what slices should be.
 pub(crate) fn slice_bytes(dtype: Dtype, rows: usize, cols: usize) -> Option<u64> {
     let row_bytes = dtype.bytes_of(cols).ok()?;
     let bytes = row_bytes.checked_mul(slice_rows(row_bytes).min(rows))?;

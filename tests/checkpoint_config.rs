@@ -1,7 +1,7 @@
 //! [`ModelConfig`] from Hugging Face config.json.
 //!
-//! Fixtures in `data/config/`: `gemma4_31b.json` has the published shape and numbers of the 31B model;
-//! the others are what transformers 5.17 wrote (`to_json_string`) for small configurations.
+//! Fixtures in `data/config/`: `gemma4_31b.json` has the published shape and numbers of the 31B
+//! model; the others are what transformers 5.17 wrote (`to_json_string`) for small configurations.
 
 use gemma4_wgpu::{
     Error,
@@ -36,7 +36,9 @@ fn without(fixture: &str, keys: &[&str]) -> Result<ModelConfig, Error> {
 }
 
 fn full_layers(config: &ModelConfig) -> Vec<usize> {
-    (0..config.layers.len()).filter(|&index| config.layers[index].attention == AttentionKind::Full).collect()
+    (0..config.layers.len())
+        .filter(|&index| config.layers[index].attention == AttentionKind::Full)
+        .collect()
 }
 
 #[test]
@@ -66,7 +68,10 @@ fn flat_form_with_per_layer_config() {
     for (index, layer) in config.layers.iter().enumerate() {
         let full = index == 5 || index == 11;
         let expected = if full { (32, 1, 4, true) } else { (16, 2, 8, false) };
-        assert_eq!((layer.head_dim, layer.n_kv_heads, layer.rope.rotated_pairs, layer.k_eq_v), expected);
+        assert_eq!(
+            (layer.head_dim, layer.n_kv_heads, layer.rope.rotated_pairs, layer.k_eq_v),
+            expected
+        );
         assert_eq!((layer.n_heads, layer.intermediate_size), (4, 96));
     }
     assert_eq!(config.layers[0].attention, AttentionKind::Sliding { window: 8 });
@@ -75,7 +80,10 @@ fn flat_form_with_per_layer_config() {
 
 #[test]
 fn per_layer_config_takes_the_place_of_global_head_dim() {
-    let config = changed(GEMMA4_FLAT, json!({"per_layer_config": {"3": {"head_dim": 64}}, "global_head_dim": 128}));
+    let config = changed(
+        GEMMA4_FLAT,
+        json!({"per_layer_config": {"3": {"head_dim": 64}}, "global_head_dim": 128}),
+    );
     let dims: Vec<usize> = config.unwrap().layers.iter().map(|layer| layer.head_dim).collect();
     assert_eq!(dims, [16, 16, 16, 64, 16, 16, 16, 16, 16, 16, 16, 16]);
     // An override that repeats the model's value changes nothing, whatever it is about.
@@ -90,7 +98,9 @@ fn per_layer_config_takes_the_place_of_global_head_dim() {
         (json!({"5": {"skip": ["mlp"]}}), "\"skip\""),
         (json!({"5": 1}), "per_layer_config"),
     ] {
-        let message = changed(GEMMA4_FLAT, json!({ "per_layer_config": per_layer_config })).unwrap_err().to_string();
+        let message = changed(GEMMA4_FLAT, json!({ "per_layer_config": per_layer_config }))
+            .unwrap_err()
+            .to_string();
         assert!(message.contains(part), "{message}");
     }
 }
@@ -105,8 +115,18 @@ fn kv_heads_of_full_layers_need_k_eq_v() {
 }
 
 /// What Google publishes for E4B and E2B, but for what does not concern the text model.
-fn published(hidden: usize, ffn: usize, layers: usize, period: usize, kv: usize, shared: usize, wide: bool) -> Value {
-    let kind = |index: usize| if index % period == period - 1 { "full_attention" } else { "sliding_attention" };
+fn published(
+    hidden: usize,
+    ffn: usize,
+    layers: usize,
+    period: usize,
+    kv: usize,
+    shared: usize,
+    wide: bool,
+) -> Value {
+    let kind = |index: usize| {
+        if index % period == period - 1 { "full_attention" } else { "sliding_attention" }
+    };
     json!({"model_type": "gemma4", "text_config": {
         "attention_bias": false, "attention_k_eq_v": false, "enable_moe_block": false, "final_logit_softcapping": 30.0,
         "global_head_dim": 512, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": hidden,
@@ -127,16 +147,20 @@ fn published_e_models() {
     assert_eq!(e4b, ModelConfig::named("e4b").unwrap());
     assert_eq!(e4b.per_layer_input, Some(PerLayerInput { size: 256, vocab_size: 262_144 }));
     assert_eq!((e4b.cached_layers().len(), e4b.per_layer_columns()), (24, 10752));
-    let sources: Vec<_> = [23, 24, 29, 40, 41].iter().map(|&index| e4b.layers[index].kv_from).collect();
+    let sources: Vec<_> =
+        [23, 24, 29, 40, 41].iter().map(|&index| e4b.layers[index].kv_from).collect();
     assert_eq!(sources, [None, Some(22), Some(23), Some(22), Some(23)]);
-    assert!(e4b.layers.iter().all(|layer| layer.intermediate_size == 10240 && layer.n_kv_heads == 2));
+    assert!(
+        e4b.layers.iter().all(|layer| layer.intermediate_size == 10240 && layer.n_kv_heads == 2)
+    );
 
     let e2b = parse(&published(1536, 6144, 35, 5, 1, 20, true)).unwrap();
     assert_eq!(e2b, ModelConfig::named("e2b").unwrap());
     assert_eq!(full_layers(&e2b), [4, 9, 14, 19, 24, 29, 34]);
     let sources: Vec<_> = [14, 15, 19, 34].iter().map(|&index| e2b.kv_layer(index)).collect();
     assert_eq!(sources, [14, 13, 14, 14]);
-    let widths: Vec<_> = [0, 14, 15, 34].iter().map(|&index| e2b.layers[index].intermediate_size).collect();
+    let widths: Vec<_> =
+        [0, 14, 15, 34].iter().map(|&index| e2b.layers[index].intermediate_size).collect();
     assert_eq!(widths, [6144, 6144, 12288, 12288]);
     assert_eq!(e2b.beyond_dense(), Some("per-layer embeddings and KV sharing between layers"));
     assert_eq!(ModelConfig::named("31b").unwrap().beyond_dense(), None);
@@ -145,7 +169,9 @@ fn published_e_models() {
 /// transformers' own defaults, and sharing that cannot be.
 #[test]
 fn per_layer_inputs_and_sharing() {
-    let config = without(GEMMA4_FLAT, &["hidden_size_per_layer_input", "vocab_size_per_layer_input"]).unwrap();
+    let config =
+        without(GEMMA4_FLAT, &["hidden_size_per_layer_input", "vocab_size_per_layer_input"])
+            .unwrap();
     assert_eq!(config.per_layer_input, Some(PerLayerInput { size: 256, vocab_size: 262_144 }));
     // A layer that shares has no K, hence none that could be its V.
     let config = changed(GEMMA4_FLAT, json!({"num_kv_shared_layers": 6})).unwrap();
@@ -155,28 +181,47 @@ fn per_layer_inputs_and_sharing() {
     let config = changed(GEMMA4_FLAT, json!({"use_double_wide_mlp": true})).unwrap();
     assert!(config.layers.iter().all(|layer| layer.intermediate_size == 96));
     for (changes, part) in [
-        (json!({"num_kv_shared_layers": 13}), "num_kv_shared_layers = 13: more than there are layers"),
-        (json!({"num_kv_shared_layers": 12}), "num_kv_shared_layers = 12: a layer has none of its kind"),
-        (json!({"num_kv_shared_layers": 8}), "num_kv_shared_layers = 8: a layer has none of its kind"),
+        (
+            json!({"num_kv_shared_layers": 13}),
+            "num_kv_shared_layers = 13: more than there are layers",
+        ),
+        (
+            json!({"num_kv_shared_layers": 12}),
+            "num_kv_shared_layers = 12: a layer has none of its kind",
+        ),
+        (
+            json!({"num_kv_shared_layers": 8}),
+            "num_kv_shared_layers = 8: a layer has none of its kind",
+        ),
         (
             json!({"num_kv_shared_layers": 1, "per_layer_config": {"5": {"head_dim": 8}}}),
             "differs from that of layer 5",
         ),
-        (json!({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 9}), "9 rows of per-layer embeddings"),
+        (
+            json!({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 9}),
+            "9 rows of per-layer embeddings",
+        ),
         (json!({"hidden_size_per_layer_input": 1u64 << 40}), "per-layer input size"),
     ] {
         let error = changed(GEMMA4_FLAT, changes).unwrap_err();
-        assert!(matches!(error, Error::Config(_)) && error.to_string().contains(part), "{error} lacks {part}");
+        assert!(
+            matches!(error, Error::Config(_)) && error.to_string().contains(part),
+            "{error} lacks {part}"
+        );
     }
 }
 
 #[test]
 fn gemma4_defaults() {
-    let config = parse(&json!({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0})).unwrap();
+    let config =
+        parse(&json!({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0})).unwrap();
     assert_eq!((config.vocab_size, config.hidden_size, config.layers.len()), (262_144, 2304, 30));
     assert_eq!((config.final_logit_softcap, config.max_position_embeddings), (None, 131_072));
     assert_eq!(config.layers[0].attention, AttentionKind::Sliding { window: 512 });
-    assert_eq!((config.layers[0].n_heads, config.layers[0].n_kv_heads, config.layers[0].head_dim), (8, 4, 256));
+    assert_eq!(
+        (config.layers[0].n_heads, config.layers[0].n_kv_heads, config.layers[0].head_dim),
+        (8, 4, 256)
+    );
     assert_eq!((config.layers[5].n_kv_heads, config.layers[5].head_dim), (4, 512));
     assert_eq!(config.layers[5].rope, Rope { theta: 1e6, rotated_pairs: 64, scale: 1.0 });
     assert_eq!(config.layers[0].intermediate_size, 9216);
@@ -244,7 +289,11 @@ fn features_are_refused_by_name() {
             "sliding_attention": {"rope_theta": 1e4}}}),
             "rope_type \"yarn\"",
         ),
-        (GEMMA3_FLAT, json!({"hidden_size_per_layer_input": 256}), "hidden_size_per_layer_input = 256"),
+        (
+            GEMMA3_FLAT,
+            json!({"hidden_size_per_layer_input": 256}),
+            "hidden_size_per_layer_input = 256",
+        ),
         (GEMMA3_FLAT, json!({"num_kv_shared_layers": 2}), "num_kv_shared_layers = 2"),
         (
             GEMMA4_FLAT,
@@ -254,7 +303,11 @@ fn features_are_refused_by_name() {
         (GEMMA3_FLAT, json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping = 50"),
         (GEMMA3_FLAT, json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
         (GEMMA3_FLAT, json!({"per_layer_config": {"0": {"head_dim": 8}}}), "per_layer_config"),
-        (GEMMA3_FLAT, json!({"layer_types": vec!["chunked_attention"; 6]}), "layer type \"chunked_attention\""),
+        (
+            GEMMA3_FLAT,
+            json!({"layer_types": vec!["chunked_attention"; 6]}),
+            "layer type \"chunked_attention\"",
+        ),
     ] {
         let error = changed(fixture, changes).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)), "{error}");
@@ -282,8 +335,14 @@ fn bad_values_are_named() {
         (json!({"rms_norm_eps": 1e300}), "rms_norm_eps"),
         (json!({"final_logit_softcapping": -1}), "final_logit_softcapping"),
         (json!({"layer_types": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}), "layer_types"),
-        (json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}), "not given by layer type"),
-        (json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}), "lack sliding_attention"),
+        (
+            json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+            "not given by layer type",
+        ),
+        (
+            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}),
+            "lack sliding_attention",
+        ),
         (
             json!({"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_theta": 1e4}}}),
             "lack rope_theta",
@@ -314,7 +373,8 @@ fn bad_values_are_named() {
     }
     let error = changed(GEMMA3_FLAT, json!({"query_pre_attn_scalar": 0})).unwrap_err();
     assert!(error.to_string().contains("attention scale"), "{error}");
-    let error = changed(GEMMA3_FLAT, json!({"layer_types": null, "sliding_window_pattern": 0})).unwrap_err();
+    let error = changed(GEMMA3_FLAT, json!({"layer_types": null, "sliding_window_pattern": 0}))
+        .unwrap_err();
     assert!(error.to_string().contains("sliding_window_pattern is 0"), "{error}");
     for text in ["", "[]", "{", "null", "{\"model_type\": \"gemma4_text\"", &"[".repeat(1 << 16)] {
         let message = ModelConfig::from_hf_json(text).unwrap_err().to_string();

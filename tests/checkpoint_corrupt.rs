@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 /// What a valid GGUF file starts with, up to its counts.
 fn gguf_header(tensors: u64, metadata: u64) -> Vec<u8> {
-    [b"GGUF".as_slice(), &3u32.to_le_bytes(), &tensors.to_le_bytes(), &metadata.to_le_bytes()].concat()
+    [b"GGUF".as_slice(), &3u32.to_le_bytes(), &tensors.to_le_bytes(), &metadata.to_le_bytes()]
+        .concat()
 }
 
 /// A file of one metadata pair `k` of this type and these bytes.
@@ -25,14 +26,18 @@ fn gguf_tensor(dimensions: &[u64], type_id: u32, offset: u64) -> Vec<u8> {
     let count = (dimensions.len() as u32).to_le_bytes();
     let header = gguf_header(1, 0);
     let name = 1u64.to_le_bytes();
-    let mut file = [&header, &name[..], b"t", &count, &sizes, &type_id.to_le_bytes(), &offset.to_le_bytes()].concat();
+    let mut file =
+        [&header, &name[..], b"t", &count, &sizes, &type_id.to_le_bytes(), &offset.to_le_bytes()]
+            .concat();
     file.resize(file.len().next_multiple_of(32) + 64, 0);
     file
 }
 
 #[test]
 fn hostile_gguf() {
-    let array = |kind: u32, count: u64, bytes: &[u8]| [&kind.to_le_bytes(), &count.to_le_bytes()[..], bytes].concat();
+    let array = |kind: u32, count: u64, bytes: &[u8]| {
+        [&kind.to_le_bytes(), &count.to_le_bytes()[..], bytes].concat()
+    };
     let alignment = |value: Meta| {
         let mut file = GgufFile::new();
         file.set("general.alignment", value).bytes()
@@ -51,8 +56,14 @@ fn hostile_gguf() {
         (gguf_header(u64::MAX, 0), "tensors: corrupt"),
         (gguf_header(0, 1 << 63), "metadata pairs: corrupt"),
         (gguf_header(0, 5), "the file ends within its header"),
-        ([gguf_header(0, 1), u64::MAX.to_le_bytes().to_vec()].concat(), "the file ends within its header"),
-        ([gguf_header(0, 1), (1u64 << 63).to_le_bytes().to_vec()].concat(), "the file ends within its header"),
+        (
+            [gguf_header(0, 1), u64::MAX.to_le_bytes().to_vec()].concat(),
+            "the file ends within its header",
+        ),
+        (
+            [gguf_header(0, 1), (1u64 << 63).to_le_bytes().to_vec()].concat(),
+            "the file ends within its header",
+        ),
         (gguf_pair(13, &[0; 8]), "metadata \"k\": unknown value type 13"),
         (gguf_pair(8, &u64::MAX.to_le_bytes()), "metadata \"k\": the file ends"),
         (gguf_pair(9, &array(4, u64::MAX, &[0; 8])), "more than the file holds"),
@@ -81,7 +92,12 @@ fn hostile_gguf() {
         assert!(!message.contains('\n'), "{message}");
     }
     // The neighbours of the last cases are fine.
-    for file in [gguf_tensor(&[16], 0, 0), gguf_tensor(&[1], 0, 32), gguf_tensor(&[], 0, 0), gguf_tensor(&[0], 0, 0)] {
+    for file in [
+        gguf_tensor(&[16], 0, 0),
+        gguf_tensor(&[1], 0, 32),
+        gguf_tensor(&[], 0, 0),
+        gguf_tensor(&[0], 0, 0),
+    ] {
         assert!(Gguf::parse(&file).is_ok());
     }
 }
@@ -97,8 +113,12 @@ fn names_in_messages_are_one_line() {
 
 #[test]
 fn hostile_safetensors() {
-    let f32s = |offsets: &str| format!(r#"{{"t": {{"dtype": "F32", "shape": [4], "data_offsets": {offsets}}}}}"#);
-    let shaped = |shape: &str| format!(r#"{{"t": {{"dtype": "F32", "shape": {shape}, "data_offsets": [0, 16]}}}}"#);
+    let f32s = |offsets: &str| {
+        format!(r#"{{"t": {{"dtype": "F32", "shape": [4], "data_offsets": {offsets}}}}}"#)
+    };
+    let shaped = |shape: &str| {
+        format!(r#"{{"t": {{"dtype": "F32", "shape": {shape}, "data_offsets": [0, 16]}}}}"#)
+    };
     let one = f32s("[0, 16]");
     let twice = format!("{}, {}", &one[..one.len() - 1], &one[1..]);
     let gap = r#"{"t": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, "u": {"dtype": "U8", "shape": [4], "data_offsets": [12, 16]}}"#;

@@ -52,7 +52,9 @@ fn gguf_tensors_by_canonical_name() {
         assert_eq!(read(&checkpoint, "norm.weight", 0..1).unwrap().len(), 4 * HIDDEN as usize);
         assert_eq!(read(&checkpoint, "layers.0.layer_scalar", 0..1).unwrap(), 0f32.to_le_bytes());
         assert!(checkpoint.info("layers.1.self_attn.v_proj.weight").is_none());
-        for (name, rows) in [("norm.weight", 0..2), ("embed_tokens.weight", 7..9), ("lm_head.weight", 0..1)] {
+        for (name, rows) in
+            [("norm.weight", 0..2), ("embed_tokens.weight", 7..9), ("lm_head.weight", 0..1)]
+        {
             let message = read(&checkpoint, name, rows).unwrap_err().to_string();
             assert!(message.starts_with(&format!("tensor {name}: ")), "{message}");
         }
@@ -108,9 +110,11 @@ fn gguf_config(file: &GgufFile) -> Result<ModelConfig, Error> {
 #[test]
 fn gguf_config_gemma3() {
     let mut file = gemma3(12);
-    file.set("gemma3.rope.scaling.type", text("linear")).set("gemma3.rope.scaling.factor", Meta::F32(8.0));
+    file.set("gemma3.rope.scaling.type", text("linear"))
+        .set("gemma3.rope.scaling.factor", Meta::F32(8.0));
     let config = gguf_config(&file).unwrap();
-    let full: Vec<bool> = config.layers.iter().map(|layer| layer.attention == AttentionKind::Full).collect();
+    let full: Vec<bool> =
+        config.layers.iter().map(|layer| layer.attention == AttentionKind::Full).collect();
     assert_eq!(full, [[false, false, false, false, false, true]; 2].concat());
     assert_eq!(config.attention_scale, 0.5);
     assert!(!config.v_norm && !config.layer_scalar);
@@ -123,7 +127,13 @@ fn gguf_config_gemma3() {
     assert_eq!(config.layers[3].attention, AttentionKind::Full);
     assert_eq!(config.layers[5].attention, AttentionKind::Sliding { window: 512 });
     file.remove("gemma3.attention.sliding_window");
-    assert!(gguf_config(&file).unwrap().layers.iter().all(|layer| layer.attention == AttentionKind::Full));
+    assert!(
+        gguf_config(&file)
+            .unwrap()
+            .layers
+            .iter()
+            .all(|layer| layer.attention == AttentionKind::Full)
+    );
 }
 
 #[test]
@@ -141,14 +151,19 @@ fn gguf_features_are_refused_by_name() {
         let message = gguf_error(|file| file.set(key, value));
         assert!(message.starts_with("unsupported: ") && message.contains(part), "{message}");
     }
-    for (key, part) in [("embedding_length_per_layer_input", "per-layer"), ("attention.shared_kv_layers", "KV sharing")]
-    {
-        let message = gguf_config(gemma3(6).set(&format!("gemma3.{key}"), Meta::U32(2))).unwrap_err().to_string();
+    for (key, part) in [
+        ("embedding_length_per_layer_input", "per-layer"),
+        ("attention.shared_kv_layers", "KV sharing"),
+    ] {
+        let message = gguf_config(gemma3(6).set(&format!("gemma3.{key}"), Meta::U32(2)))
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with("unsupported: ") && message.contains(part), "{message}");
     }
     let message = gguf_error(|file| file.f32("blk.0.ffn_gate_inp.weight", &[4, HIDDEN]));
     assert!(message.contains("mixture of experts"), "{message}");
-    let message = gguf_error(|file| file.remove_tensor("rope_freqs.weight").f32("rope_freqs.weight", &[8]));
+    let message =
+        gguf_error(|file| file.remove_tensor("rope_freqs.weight").f32("rope_freqs.weight", &[8]));
     assert!(message.contains("RoPE factors that differ"), "{message}");
 }
 
@@ -159,21 +174,40 @@ fn gguf_bad_metadata_is_named() {
         ("gemma4.block_count", Meta::U32(u32::MAX), "block_count"),
         ("gemma4.block_count", text("two"), "block_count is not a whole number"),
         ("gemma4.attention.head_count", Meta::U32(0), "heads is 0"),
-        ("gemma4.attention.head_count_kv", Meta::I32s(vec![-1, 1]), "head_count_kv is not a whole number"),
+        (
+            "gemma4.attention.head_count_kv",
+            Meta::I32s(vec![-1, 1]),
+            "head_count_kv is not a whole number",
+        ),
         ("gemma4.attention.sliding_window_pattern", Meta::U32(6), "sliding_window_pattern"),
         ("gemma4.attention.key_length_swa", Meta::U32(7), "values longer than keys"),
         ("gemma4.rope.freq_base", Meta::F32(f32::NAN), "RoPE theta"),
         ("gemma4.rope.scaling.factor", Meta::F32(-1.0), "RoPE factor"),
-        ("gemma4.attention.shared_kv_layers", Meta::U32(1), "shared_kv_layers = 1: a layer has none of its kind"),
-        ("gemma4.attention.shared_kv_layers", Meta::U32(9), "shared_kv_layers = 9: more than there are layers"),
-        ("gemma4.embedding_length_per_layer_input", Meta::U32(4), "per_layer_token_embd.weight: missing"),
+        (
+            "gemma4.attention.shared_kv_layers",
+            Meta::U32(1),
+            "shared_kv_layers = 1: a layer has none of its kind",
+        ),
+        (
+            "gemma4.attention.shared_kv_layers",
+            Meta::U32(9),
+            "shared_kv_layers = 9: more than there are layers",
+        ),
+        (
+            "gemma4.embedding_length_per_layer_input",
+            Meta::U32(4),
+            "per_layer_token_embd.weight: missing",
+        ),
     ] {
         let message = gguf_error(|file| file.set(key, value));
         assert!(message.contains(part), "{message} lacks {part}");
     }
-    for key in
-        ["general.architecture", "gemma4.embedding_length", "gemma4.attention.key_length_swa", "gemma4.rope.freq_base"]
-    {
+    for key in [
+        "general.architecture",
+        "gemma4.embedding_length",
+        "gemma4.attention.key_length_swa",
+        "gemma4.rope.freq_base",
+    ] {
         let message = gguf_error(|file| {
             // The value's length would stand for a missing key's.
             file.remove(&key.replace("key_length", "value_length")).remove(key)
@@ -202,13 +236,17 @@ fn gguf_types() {
         (14, Dtype::Q6_K, 256, 210),
     ] {
         let mut file = gemma4();
-        let bytes = (0..3 * 512 / block_elements * block_bytes).map(|i| i as u8).collect::<Vec<u8>>();
+        let bytes =
+            (0..3 * 512 / block_elements * block_bytes).map(|i| i as u8).collect::<Vec<u8>>();
         file.tensor("per_layer_model_proj.weight", &[3, 512], type_id, bytes.clone());
         let checkpoint = open_gguf(&file).unwrap();
         let name = "per_layer_model_projection.weight";
         assert_eq!(checkpoint.info(name).unwrap().dtype, dtype);
         assert_eq!(read(&checkpoint, name, 0..3).unwrap(), bytes);
-        assert_eq!(read(&checkpoint, name, 1..2).unwrap(), bytes[bytes.len() / 3..bytes.len() / 3 * 2]);
+        assert_eq!(
+            read(&checkpoint, name, 1..2).unwrap(),
+            bytes[bytes.len() / 3..bytes.len() / 3 * 2]
+        );
     }
     let message = gguf_error(|file| file.tensor("output.weight", &[8, 256], 11, vec![0; 8 * 110]));
     assert!(message.starts_with("tensor output.weight: type Q3_K is not supported"), "{message}");
@@ -252,7 +290,9 @@ fn split_gguf() {
     for path in [part(1), part(2), part(3), directory.path().into()] {
         let checkpoint = Checkpoint::open(&path).unwrap();
         assert_eq!(checkpoint.config(), single.config());
-        for (name, rows) in [("embed_tokens.weight", 1..3), ("layers.1.mlp.down_proj.weight", 0..32)] {
+        for (name, rows) in
+            [("embed_tokens.weight", 1..3), ("layers.1.mlp.down_proj.weight", 0..32)]
+        {
             let whole = read(&single, name, rows.clone()).unwrap();
             assert_eq!(read(&checkpoint, name, rows).unwrap(), whole);
         }
@@ -270,8 +310,14 @@ fn split_gguf_that_does_not_fit() {
         let message = Checkpoint::open(directory.path()).err().unwrap().to_string();
         assert!(message.contains(part), "{message} lacks {part}");
     };
-    fails(|[_, second, _]| _ = second.set("split.no", Meta::U32(2)), "is part 3 of 3 but is not named");
-    fails(|[.., third]| _ = third.set("split.count", Meta::U32(4)), "is part 3 of 4 but is not named");
+    fails(
+        |[_, second, _]| _ = second.set("split.no", Meta::U32(2)),
+        "is part 3 of 3 but is not named",
+    );
+    fails(
+        |[.., third]| _ = third.set("split.count", Meta::U32(4)),
+        "is part 3 of 4 but is not named",
+    );
     fails(|[.., third]| _ = third.tensors.pop(), "the first says");
     let twice = |[first, ..]: &mut [GgufFile; 3]| {
         first.remove("split.tensors.count").f32("output_norm.weight", &[HIDDEN]);
@@ -279,7 +325,8 @@ fn split_gguf_that_does_not_fit() {
     fails(twice, "tensor norm.weight: is in the checkpoint twice");
     let renamed = tempdir().unwrap();
     split(renamed.path(), |_| {});
-    fs::rename(renamed.path().join("tiny-00001-of-00003.gguf"), renamed.path().join("tiny.gguf")).unwrap();
+    fs::rename(renamed.path().join("tiny-00001-of-00003.gguf"), renamed.path().join("tiny.gguf"))
+        .unwrap();
     let message = Checkpoint::open(renamed.path().join("tiny.gguf")).err().unwrap().to_string();
     assert!(message.contains("is part 1 of 3 but is not named -00001-of-00003.gguf"), "{message}");
 }
@@ -314,7 +361,10 @@ fn gguf_text_assets() {
     );
     let Some(Vocabulary::Gguf(vocabulary)) = assets.vocabulary else { panic!("no vocabulary") };
     assert_eq!((vocabulary.model.as_str(), vocabulary.tokens[5].as_str()), ("gemma4", "▁b"));
-    assert_eq!((vocabulary.scores[3], vocabulary.token_types[3], vocabulary.unknown_id), (-3.0, 2, Some(3)));
+    assert_eq!(
+        (vocabulary.scores[3], vocabulary.token_types[3], vocabulary.unknown_id),
+        (-3.0, 2, Some(3))
+    );
     assert_eq!((vocabulary.merges, vocabulary.add_space_prefix), (vec!["a b".to_string()], false));
 
     // A tokenizer.json beside the file is preferred.
@@ -357,7 +407,8 @@ fn safetensors_in_one_file() {
     for prefix in ["model.", "model.language_model.", "language_model.model."] {
         let directory = hf_directory();
         let path = directory.path().join("model.safetensors");
-        let (embed, norm) = (format!("{prefix}embed_tokens.weight"), format!("{prefix}norm.weight"));
+        let (embed, norm) =
+            (format!("{prefix}embed_tokens.weight"), format!("{prefix}norm.weight"));
         // The odd tensor in front leaves the others unaligned.
         let file = safetensors(&[
             ("model.vision_tower.patch.weight", "F8_E4M3", &[3], &[9; 3]),
@@ -373,11 +424,17 @@ fn safetensors_in_one_file() {
             assert_eq!(checkpoint.description(), "Gemma 3, 1 layers, safetensors");
             let info = checkpoint.info("embed_tokens.weight").unwrap();
             assert_eq!((info.dtype, info.shape), (Dtype::BF16, vec![3, 4]));
-            assert_eq!(read(&checkpoint, "embed_tokens.weight", 1..3).unwrap(), (8..24).collect::<Vec<u8>>());
+            assert_eq!(
+                read(&checkpoint, "embed_tokens.weight", 1..3).unwrap(),
+                (8..24).collect::<Vec<u8>>()
+            );
             assert_eq!(checkpoint.info("lm_head.weight").unwrap().dtype, Dtype::F16);
             assert_eq!(read(&checkpoint, "norm.weight", 0..1).unwrap(), [1; 16]);
             let assets = checkpoint.text_assets().unwrap();
-            assert_eq!((assets.eos_ids, assets.chat_template.as_deref()), (vec![1, 106], Some("T")));
+            assert_eq!(
+                (assets.eos_ids, assets.chat_template.as_deref()),
+                (vec![1, 106], Some("T"))
+            );
         }
     }
 }
@@ -386,7 +443,8 @@ fn safetensors_in_one_file() {
 fn safetensors_written_by_the_reference_crate() {
     let directory = hf_directory();
     let data: Vec<u8> = (0..48).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, 4], &data).unwrap();
+    let view =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, 4], &data).unwrap();
     let metadata = Some([("format".to_string(), "pt".to_string())].into());
     let path = directory.path().join("model.safetensors");
     safetensors::serialize_to_file([("model.embed_tokens.weight", view)], metadata, &path).unwrap();
@@ -403,14 +461,22 @@ fn sharded_safetensors() {
         let index = json!({"metadata": {"total_size": 64}, "weight_map": shards});
         write("model.safetensors.index.json", index.to_string().into());
     };
-    write("model-00001-of-00002.safetensors", safetensors(&[("model.embed_tokens.weight", "F32", &[3, 4], &[1; 48])]));
-    write("model-00002-of-00002.safetensors", safetensors(&[("model.norm.weight", "F32", &[4], &[2; 16])]));
+    write(
+        "model-00001-of-00002.safetensors",
+        safetensors(&[("model.embed_tokens.weight", "F32", &[3, 4], &[1; 48])]),
+    );
+    write(
+        "model-00002-of-00002.safetensors",
+        safetensors(&[("model.norm.weight", "F32", &[4], &[2; 16])]),
+    );
     let shards = json!({
         "model.embed_tokens.weight": "model-00001-of-00002.safetensors",
         "model.norm.weight": "model-00002-of-00002.safetensors",
     });
     index(shards.clone());
-    for path in [directory.path().to_path_buf(), directory.path().join("model-00002-of-00002.safetensors")] {
+    for path in
+        [directory.path().to_path_buf(), directory.path().join("model-00002-of-00002.safetensors")]
+    {
         let checkpoint = Checkpoint::open(path).unwrap();
         assert_eq!(read(&checkpoint, "embed_tokens.weight", 0..3).unwrap(), [1; 48]);
         assert_eq!(read(&checkpoint, "norm.weight", 0..1).unwrap(), [2; 16]);
@@ -418,7 +484,10 @@ fn sharded_safetensors() {
     for (shards, part) in [
         (json!({"model.norm.weight": "../model.safetensors"}), "not a plain file name"),
         (json!({"model.norm.weight": "gone.safetensors"}), "gone.safetensors"),
-        (json!({"model.layers.0.mlp.up_proj.weight": "model-00002-of-00002.safetensors"}), "up_proj.weight is not in"),
+        (
+            json!({"model.layers.0.mlp.up_proj.weight": "model-00002-of-00002.safetensors"}),
+            "up_proj.weight is not in",
+        ),
         (json!({}), "names no shard"),
         (json!(3), "bad JSON"),
     ] {
@@ -427,7 +496,10 @@ fn sharded_safetensors() {
         assert!(message.contains(part), "{message} lacks {part}");
     }
     index(shards);
-    write("model-00002-of-00002.safetensors", safetensors(&[("model.embed_tokens.weight", "F32", &[3, 4], &[1; 48])]));
+    write(
+        "model-00002-of-00002.safetensors",
+        safetensors(&[("model.embed_tokens.weight", "F32", &[3, 4], &[1; 48])]),
+    );
     let message = open().err().unwrap().to_string();
     assert_eq!(message, "tensor embed_tokens.weight: is in the checkpoint twice");
 }
@@ -438,7 +510,10 @@ fn safetensors_of_other_dtypes_are_refused_by_name() {
     let path = directory.path().join("model.safetensors");
     fs::write(&path, safetensors(&[("model.norm.weight", "F8_E4M3", &[4], &[0; 4])])).unwrap();
     let message = Checkpoint::open(&path).err().unwrap().to_string();
-    assert!(message.starts_with("tensor model.norm.weight: dtype \"F8_E4M3\" is not supported"), "{message}");
+    assert!(
+        message.starts_with("tensor model.norm.weight: dtype \"F8_E4M3\" is not supported"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -447,7 +522,9 @@ fn places_that_hold_no_checkpoint() {
     let error = |path: &Path| Checkpoint::open(path).err().expect("opened").to_string();
     let join = |name: &str| directory.path().join(name);
     assert!(error(&join("nowhere")).contains("nowhere: "));
-    assert!(error(directory.path()).contains("neither config.json with safetensors nor a .gguf file"));
+    assert!(
+        error(directory.path()).contains("neither config.json with safetensors nor a .gguf file")
+    );
     fs::write(join("model.safetensors"), safetensors(&[])).unwrap();
     assert!(error(directory.path()).contains("has safetensors but no config.json"));
     assert!(error(&join("model.safetensors")).contains("config.json: missing"));

@@ -1,5 +1,5 @@
-//! Checkpoints of MLX, compressed-tensors and torchao against their producers' own dequantization: see
-//! fixtures/import/generate.py.
+//! Checkpoints of MLX, compressed-tensors and torchao against their producers' own dequantization:
+//! see fixtures/import/generate.py.
 
 mod checkpoint_support;
 
@@ -48,22 +48,28 @@ fn matrix(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     values
 }
 
-/// Every matrix is what its producer makes of it, up to an f16's rounding of scale and offset, and the model runs.
+/// Every matrix is what its producer makes of it, up to an f16's rounding of scale and offset, and
+/// the model runs.
 fn equals_its_producer(name: &str, formats: &[(&str, &str)]) -> Checkpoint {
     let checkpoint = Checkpoint::open(fixture(name)).unwrap();
     let file = fs::read(fixture(name).join("expected.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&file).unwrap();
     assert!(expected.len() >= 6);
     for (tensor, view) in expected.tensors() {
-        let expected: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let expected: Vec<f32> =
+            view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let found = matrix(&checkpoint, &tensor);
         assert_eq!(found.len(), expected.len(), "{name}: {tensor}");
         let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
         assert!(largest > 0.05, "{name}: {tensor} is almost zero");
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            // An offset of up to 15 steps, and a product as large, each off by 2^-12 of itself at most.
+            // An offset of up to 15 steps, and a product as large, each off by 2^-12 of itself at
+            // most.
             let bound = largest * 2.0 / 2048.0;
-            assert!((found - expected).abs() <= bound, "{name}: {tensor}[{i}] is {found}, not {expected}");
+            assert!(
+                (found - expected).abs() <= bound,
+                "{name}: {tensor}[{i}] is {found}, not {expected}"
+            );
         }
     }
     for (tensor, format) in formats {
@@ -74,7 +80,8 @@ fn equals_its_producer(name: &str, formats: &[(&str, &str)]) -> Checkpoint {
     let mut backend = wait(CpuBackend::load(&checkpoint, &options, &mut |_| ())).unwrap();
     let sequence = backend.open_sequence().unwrap();
     let tokens = StepTokens::Host(&[1, 2, 3]);
-    let ticket = backend.submit(&[SequenceStep { sequence, tokens, output: StepOutput::Greedy }]).unwrap();
+    let ticket =
+        backend.submit(&[SequenceStep { sequence, tokens, output: StepOutput::Greedy }]).unwrap();
     assert_eq!(wait(backend.read(ticket)).unwrap().len(), 1);
     checkpoint
 }
@@ -102,7 +109,8 @@ fn compressed_tensors_of_both_kinds() {
     );
 }
 
-/// Groups of several widths, whose targets are a class, patterns and a name that a pattern fits too.
+/// Groups of several widths, whose targets are a class, patterns and a name that a pattern fits
+/// too.
 #[test]
 fn compressed_tensors_of_several_widths() {
     equals_its_producer(
@@ -122,8 +130,13 @@ fn compressed_tensors_of_several_widths() {
     };
     assert_names(&targets(json!(["re:(?<=k)_proj"])), &["unsupported", "(?<=k)_proj"]);
     assert_names(&targets(json!([4])), &["targets", "not names"]);
-    let nobody = |c: &mut Value| c["quantization_config"]["config_groups"]["group_0"]["targets"] = json!(["Conv2d"]);
-    assert_names(&spoiled("compressed_tensors_mixed", nobody, same), &["tensor", "no group of config_groups"]);
+    let nobody = |c: &mut Value| {
+        c["quantization_config"]["config_groups"]["group_0"]["targets"] = json!(["Conv2d"])
+    };
+    assert_names(
+        &spoiled("compressed_tensors_mixed", nobody, same),
+        &["tensor", "no group of config_groups"],
+    );
 }
 
 #[test]
@@ -150,11 +163,13 @@ fn symmetric_scales_of_bf16_lose_nothing() {
     let expected = SafeTensors::deserialize(&file).unwrap();
     let name = "layers.0.mlp.gate_proj.weight";
     let expected = expected.tensor(name).unwrap().data().to_vec();
-    let found: Vec<u8> = matrix(&checkpoint, name).iter().flat_map(|value| value.to_le_bytes()).collect();
+    let found: Vec<u8> =
+        matrix(&checkpoint, name).iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(found, expected);
 }
 
-/// A copy of a fixture with config.json and the weights' header changed; the error that opening it gives.
+/// A copy of a fixture with config.json and the weights' header changed; the error that opening it
+/// gives.
 fn spoiled(name: &str, config: impl Fn(&mut Value), header: impl Fn(&mut Value)) -> String {
     let dir = copy(name, config, header);
     let error = Checkpoint::open(dir.path()).err().unwrap_or_else(|| panic!("{name} opened"));
@@ -192,11 +207,25 @@ fn unknown_schemes_are_named() {
     let method = |method: &'static str| {
         move |config: &mut Value| config["quantization_config"] = json!({ "quant_method": method })
     };
-    assert_names(&spoiled("compressed_tensors", method("bitsandbytes"), same), &["unsupported", "bitsandbytes"]);
-    assert_names(&spoiled("compressed_tensors", method("torchao"), same), &["unsupported", "torchao", "metadata"]);
-    let ct = |change: fn(&mut Value)| spoiled("compressed_tensors", |c| change(&mut c["quantization_config"]), same);
-    assert_names(&ct(|q| q["format"] = "float-quantized".into()), &["unsupported", "float-quantized"]);
-    assert_names(&ct(|q| q["kv_cache_scheme"] = json!({"num_bits": 8})), &["unsupported", "kv_cache_scheme"]);
+    assert_names(
+        &spoiled("compressed_tensors", method("bitsandbytes"), same),
+        &["unsupported", "bitsandbytes"],
+    );
+    assert_names(
+        &spoiled("compressed_tensors", method("torchao"), same),
+        &["unsupported", "torchao", "metadata"],
+    );
+    let ct = |change: fn(&mut Value)| {
+        spoiled("compressed_tensors", |c| change(&mut c["quantization_config"]), same)
+    };
+    assert_names(
+        &ct(|q| q["format"] = "float-quantized".into()),
+        &["unsupported", "float-quantized"],
+    );
+    assert_names(
+        &ct(|q| q["kv_cache_scheme"] = json!({"num_bits": 8})),
+        &["unsupported", "kv_cache_scheme"],
+    );
     fn weights(q: &mut Value, key: &str, value: Value) {
         q["config_groups"]["group_0"]["weights"][key] = value;
     }
@@ -208,12 +237,19 @@ fn unknown_schemes_are_named() {
     );
     let mlx = |change: fn(&mut Value)| spoiled("mlx", |c| change(&mut c["quantization"]), same);
     assert_names(&mlx(|q| q["mode"] = "mxfp4".into()), &["mxfp4", "only affine"]);
-    let mode = |q: &mut Value| q["language_model.model.layers.0.self_attn.q_proj"]["mode"] = "nvfp4".into();
+    let mode = |q: &mut Value| {
+        q["language_model.model.layers.0.self_attn.q_proj"]["mode"] = "nvfp4".into()
+    };
     assert_names(&mlx(mode), &["layers.0.self_attn.q_proj.weight", "nvfp4"]);
     for bits in [2, 3, 5, 6] {
-        let change =
-            |c: &mut Value| c["quantization"]["language_model.model.layers.0.self_attn.q_proj"]["bits"] = bits.into();
-        assert_names(&spoiled("mlx", change, same), &["self_attn.q_proj.weight", &format!("{bits} bits"), "4 and 8"]);
+        let change = |c: &mut Value| {
+            c["quantization"]["language_model.model.layers.0.self_attn.q_proj"]["bits"] =
+                bits.into()
+        };
+        assert_names(
+            &spoiled("mlx", change, same),
+            &["self_attn.q_proj.weight", &format!("{bits} bits"), "4 and 8"],
+        );
     }
     assert_names(&mlx(|q| q["bits"] = 6.into()), &["6 bits", "4 and 8"]);
     assert_names(&mlx(|q| q["bits"] = json!("four")), &["bits is not"]);
@@ -225,7 +261,9 @@ fn mlx_modules_without_a_group_size_have_the_usual_one() {
     let module = "language_model.model.layers.0.self_attn.q_proj";
     let name = "layers.0.self_attn.q_proj.weight";
     let whole = Checkpoint::open(fixture("mlx")).unwrap();
-    for entry in [json!({}), json!({"group_size": null, "bits": 4}), json!({"bits": null, "mode": "affine"})] {
+    for entry in
+        [json!({}), json!({"group_size": null, "bits": 4}), json!({"bits": null, "mode": "affine"})]
+    {
         let dir = copy("mlx", |c| c["quantization"][module] = entry.clone(), same);
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         assert_eq!(checkpoint.info(name), whole.info(name));
@@ -254,22 +292,40 @@ fn floats_beside_quantized_matrices_stay_as_they_are() {
 }
 
 fn assert_names(error: &str, wanted: &[&str]) {
-    assert!(wanted.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{wanted:?} in {error}");
+    assert!(
+        wanted.iter().all(|part| error.contains(part)) && !error.contains('\n'),
+        "{wanted:?} in {error}"
+    );
 }
 
 #[test]
 fn groups_that_do_not_fit_are_named() {
-    let group = |group: u32| move |config: &mut Value| config["quantization"]["group_size"] = group.into();
+    let group =
+        |group: u32| move |config: &mut Value| config["quantization"]["group_size"] = group.into();
     assert_names(&spoiled("mlx", group(48), same), &["tensor", "groups of 48"]);
     assert_names(&spoiled("mlx", group(0), same), &["tensor", "groups of 0"]);
     let scale = "model.language_model.layers.0.mlp.down_proj.weight_scale";
-    let error = spoiled("compressed_tensors", same, |header| header[scale]["shape"] = json!([128, 2]));
+    let error =
+        spoiled("compressed_tensors", same, |header| header[scale]["shape"] = json!([128, 2]));
     assert_names(&error, &["layers.0.mlp.down_proj.weight", "[128, 2]"]);
-    let torchao = |change: fn(&mut Value)| spoiled("torchao", same, |header| describe(header, change));
-    assert_names(&torchao(|data| data["_data"]["block_size"] = json!([1, 48])), &["q_proj", "groups of 48"]);
-    assert_names(&torchao(|data| data["_data"]["block_size"] = json!([1, 0])), &["q_proj", "groups of 0"]);
-    assert_names(&torchao(|data| data["_data"]["block_size"] = json!([32, 32])), &["q_proj", "[32,32]"]);
-    assert_names(&torchao(|data| data["_data"]["block_size"] = json!([1, 64])), &["q_proj", "shape"]);
+    let torchao =
+        |change: fn(&mut Value)| spoiled("torchao", same, |header| describe(header, change));
+    assert_names(
+        &torchao(|data| data["_data"]["block_size"] = json!([1, 48])),
+        &["q_proj", "groups of 48"],
+    );
+    assert_names(
+        &torchao(|data| data["_data"]["block_size"] = json!([1, 0])),
+        &["q_proj", "groups of 0"],
+    );
+    assert_names(
+        &torchao(|data| data["_data"]["block_size"] = json!([32, 32])),
+        &["q_proj", "[32,32]"],
+    );
+    assert_names(
+        &torchao(|data| data["_data"]["block_size"] = json!([1, 64])),
+        &["q_proj", "shape"],
+    );
 }
 
 /// Changes what torchao's metadata say of q_proj.
@@ -282,9 +338,16 @@ fn describe(header: &mut Value, change: impl Fn(&mut Value)) {
 
 #[test]
 fn torchao_that_is_unknown_or_broken_is_named() {
-    let torchao = |change: fn(&mut Value)| spoiled("torchao", same, |header| describe(header, change));
-    assert_names(&torchao(|data| data["_type"] = "Float8Tensor".into()), &["unsupported", "Float8Tensor", "q_proj"]);
-    assert_names(&torchao(|data| data["_type"] = Value::Null), &["unsupported", "without a type", "q_proj"]);
+    let torchao =
+        |change: fn(&mut Value)| spoiled("torchao", same, |header| describe(header, change));
+    assert_names(
+        &torchao(|data| data["_type"] = "Float8Tensor".into()),
+        &["unsupported", "Float8Tensor", "q_proj"],
+    );
+    assert_names(
+        &torchao(|data| data["_type"] = Value::Null),
+        &["unsupported", "without a type", "q_proj"],
+    );
     let metadata = |key: &'static str, value: &'static str| {
         spoiled("torchao", same, |header| header["__metadata__"][key] = value.into())
     };
@@ -298,13 +361,20 @@ fn torchao_that_is_unknown_or_broken_is_named() {
             *text = value.to_string().into();
         })
     };
-    assert_names(&intx(|data| data["_data"]["target_dtype"]["_data"] = "int16".into()), &["v_proj", "int16"]);
+    assert_names(
+        &intx(|data| data["_data"]["target_dtype"]["_data"] = "int16".into()),
+        &["v_proj", "int16"],
+    );
     assert_names(
         &intx(|data| data["_data"]["activation_quantization"] = "int8_asym_per_token".into()),
         &["v_proj", "activations"],
     );
     let error = spoiled("torchao", same, |header| {
-        rename(header, "layers.0.self_attn.q_proj._weight_scale", "layers.0.self_attn.q_proj._weight_scales");
+        rename(
+            header,
+            "layers.0.self_attn.q_proj._weight_scale",
+            "layers.0.self_attn.q_proj._weight_scales",
+        );
     });
     assert_names(&error, &["q_proj", "_weight_scale is missing"]);
 }
@@ -312,7 +382,9 @@ fn torchao_that_is_unknown_or_broken_is_named() {
 #[test]
 fn parts_that_are_missing_or_of_another_type_are_named() {
     let module = "language_model.model.layers.0.mlp.gate_proj";
-    let error = spoiled("mlx", same, |h| rename(h, &format!("{module}.biases"), &format!("{module}.offsets")));
+    let error = spoiled("mlx", same, |h| {
+        rename(h, &format!("{module}.biases"), &format!("{module}.offsets"))
+    });
     assert_names(&error, &["gate_proj.weight", "biases is missing"]);
     let error = spoiled("mlx", same, |h| h[format!("{module}.scales")]["dtype"] = "I16".into());
     assert_names(&error, &["gate_proj.weight", "scales", "I16"]);
@@ -327,7 +399,9 @@ fn parts_that_are_missing_or_of_another_type_are_named() {
     assert_names(&error, &["gate_proj.weight", "weight_zero_point", "[1, 32]"]);
     // More than the file holds.
     let packed = format!("{module}.weight_packed");
-    let error = spoiled("compressed_tensors", same, |h| h[&packed]["data_offsets"] = json!([0, 1u64 << 40]));
+    let error = spoiled("compressed_tensors", same, |h| {
+        h[&packed]["data_offsets"] = json!([0, 1u64 << 40])
+    });
     assert_names(&error, &["gate_proj", "past the end"]);
 }
 
@@ -351,8 +425,13 @@ fn scales_that_are_not_finite_are_named_when_read() {
     assert_eq!(checkpoint.info(name).unwrap().dtype, Dtype::Packed(format));
 }
 
-const FIXTURES: [&str; 5] =
-    ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "compressed_tensors_mixed", "torchao"];
+const FIXTURES: [&str; 5] = [
+    "mlx",
+    "compressed_tensors",
+    "compressed_tensors_asymmetric",
+    "compressed_tensors_mixed",
+    "torchao",
+];
 
 /// Opens the files and reads every matrix: errors are fine, panics are not.
 fn exercise(config: &[u8], weights: &[u8]) {
@@ -360,11 +439,17 @@ fn exercise(config: &[u8], weights: &[u8]) {
     fs::write(dir.path().join("config.json"), config).unwrap();
     fs::write(dir.path().join("model.safetensors"), weights).unwrap();
     let Ok(checkpoint) = Checkpoint::open(dir.path()) else { return };
-    for name in ["embed_tokens", "layers.0.self_attn.q_proj", "layers.0.self_attn.v_proj", "layers.0.mlp.down_proj"] {
+    for name in [
+        "embed_tokens",
+        "layers.0.self_attn.q_proj",
+        "layers.0.self_attn.v_proj",
+        "layers.0.mlp.down_proj",
+    ] {
         let name = format!("{name}.weight");
         let Some(info) = checkpoint.info(&name) else { continue };
         let rows = info.shape.first().copied().unwrap_or(1);
-        if let (Ok(bytes), &[rows, cols]) = (wait(checkpoint.read(&name, 0..rows)), info.shape.as_slice())
+        if let (Ok(bytes), &[rows, cols]) =
+            (wait(checkpoint.read(&name, 0..rows)), info.shape.as_slice())
             && let Dtype::Packed(format) = info.dtype
         {
             // What was read is whole.

@@ -1,4 +1,5 @@
-//! Checkpoints that are read by ranges, as in a browser, hold what the same files hold when they are mapped.
+//! Checkpoints that are read by ranges, as in a browser, hold what the same files hold when they
+//! are mapped.
 
 mod checkpoint_support;
 
@@ -38,12 +39,17 @@ impl RangeRead for Spied {
 }
 
 fn file(name: &str, bytes: Vec<u8>) -> NamedFile {
-    NamedFile { name: name.into(), bytes: Box::new(Spied { bytes, read: Arc::default(), cut: u64::MAX }) }
+    NamedFile {
+        name: name.into(),
+        bytes: Box::new(Spied { bytes, read: Arc::default(), cut: u64::MAX }),
+    }
 }
 
 fn files_in(directory: &str) -> Vec<NamedFile> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| file(path.file_name().unwrap().to_str().unwrap(), fs::read(&path).unwrap())).collect()
+    entries
+        .map(|path| file(path.file_name().unwrap().to_str().unwrap(), fs::read(&path).unwrap()))
+        .collect()
 }
 
 fn open(files: Vec<NamedFile>) -> gemma4_wgpu::Result<Checkpoint> {
@@ -75,7 +81,9 @@ fn assert_same(ranged: &Checkpoint, mapped: &Checkpoint) {
 #[test]
 fn safetensors_and_gguf_equal_their_mapped_selves() {
     // (The directory of the split GGUF holds a file of golden logits too.)
-    for directory in ["tests/goldens/gemma4-dense-gqa", "assets/demo", "tests/goldens_gguf/gemma4_mixed_split"] {
+    for directory in
+        ["tests/goldens/gemma4-dense-gqa", "assets/demo", "tests/goldens_gguf/gemma4_mixed_split"]
+    {
         let mapped = Checkpoint::open(directory).unwrap();
         let ranged = open(files_in(directory)).unwrap();
         assert_same(&ranged, &mapped);
@@ -88,7 +96,13 @@ fn safetensors_and_gguf_equal_their_mapped_selves() {
 
 #[test]
 fn integers_of_other_programs_equal_their_mapped_selves() {
-    for form in ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "compressed_tensors_mixed", "torchao"] {
+    for form in [
+        "mlx",
+        "compressed_tensors",
+        "compressed_tensors_asymmetric",
+        "compressed_tensors_mixed",
+        "torchao",
+    ] {
         let directory = format!("tests/fixtures/import/{form}");
         let mapped = Checkpoint::open(&directory).unwrap();
         let names = ["config.json", "model.safetensors"];
@@ -98,7 +112,9 @@ fn integers_of_other_programs_equal_their_mapped_selves() {
         // Rows that begin within a word of packed zero points.
         let packed = plan(&mapped, Quantize::Int4).unwrap();
         for tensor in packed.iter().filter(|tensor| matches!(tensor.info.dtype, Dtype::Packed(_))) {
-            let read = |source: &Checkpoint| pollster::block_on(source.read(&tensor.name, 3..13)).unwrap().into_owned();
+            let read = |source: &Checkpoint| {
+                pollster::block_on(source.read(&tensor.name, 3..13)).unwrap().into_owned()
+            };
             assert_eq!(read(&ranged), read(&mapped), "{form}: {}", tensor.name);
         }
     }
@@ -126,7 +142,10 @@ fn a_head_is_tied_by_its_bytes() {
     let mut model = gemma4();
     model.f32("output.weight", &[9, 32]);
     let error = open_error(vec![file("model.gguf", model.bytes())]);
-    assert!(error.contains("lm_head.weight") && error.contains("[9, 32]") && error.contains("[8, 32]"), "{error}");
+    assert!(
+        error.contains("lm_head.weight") && error.contains("[9, 32]") && error.contains("[8, 32]"),
+        "{error}"
+    );
 }
 
 /// All shards are enough, as mlx-lm takes them; some are not.
@@ -135,10 +154,14 @@ fn shards_need_no_index() {
     let from = "tests/goldens/gemma4-dense-gqa";
     let whole = Checkpoint::open(from).unwrap();
     let mut files = files_in(from);
-    files.retain(|file| file.name != "model.safetensors.index.json" && file.name != "golden.safetensors");
+    files.retain(|file| {
+        file.name != "model.safetensors.index.json" && file.name != "golden.safetensors"
+    });
     assert_same(&open(files).unwrap(), &whole);
     let directory = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"] {
+    for file in
+        ["config.json", "model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"]
+    {
         fs::copy(Path::new(from).join(file), directory.path().join(file)).unwrap();
     }
     let error = Checkpoint::open(directory.path()).err().unwrap().to_string();
@@ -167,7 +190,10 @@ fn rope_factors_are_read_wherever_they_lie() {
 fn opening_reads_no_more_than_headers_of_any_length() {
     let mut model = gemma4();
     // A vocabulary that exceeds what is read at first, twice over.
-    model.set("tokenizer.ggml.tokens", Meta::Texts((0..100_000).map(|i| format!("token number {i:09}")).collect()));
+    model.set(
+        "tokenizer.ggml.tokens",
+        Meta::Texts((0..100_000).map(|i| format!("token number {i:09}")).collect()),
+    );
     let weights = 1 << 23;
     model.tensor("unused.weight", &[weights / 4], 0, vec![0; weights as usize]);
     let bytes = model.bytes();
@@ -177,7 +203,10 @@ fn opening_reads_no_more_than_headers_of_any_length() {
     open(vec![NamedFile { name: "model.gguf".into(), bytes: spied }]).unwrap();
     let read = read.lock().unwrap();
     assert!(read.len() > 2, "{read:?}");
-    assert!(read.windows(2).all(|pair| pair[0].end == pair[1].start), "bytes were read twice: {read:?}");
+    assert!(
+        read.windows(2).all(|pair| pair[0].end == pair[1].start),
+        "bytes were read twice: {read:?}"
+    );
     let last = read.last().unwrap().end;
     assert!(last < 2 * header && last < whole, "read {last} bytes for a header of {header}");
 }
@@ -188,9 +217,16 @@ fn what_is_no_model_is_named() {
     let config = || file("config.json", fs::read("assets/demo/config.json").unwrap());
     let shard = || file("a.safetensors", safetensors(&[("x", "F32", &[1], &[0; 4])]));
     let part = "model-00002-of-00003.gguf";
-    let part = || file(part, fs::read(Path::new("tests/goldens_gguf/gemma4_mixed_split").join(part)).unwrap());
+    let part = || {
+        file(part, fs::read(Path::new("tests/goldens_gguf/gemma4_mixed_split").join(part)).unwrap())
+    };
     let first = "model-00001-of-00003.gguf";
-    let first = || file(first, fs::read(Path::new("tests/goldens_gguf/gemma4_mixed_split").join(first)).unwrap());
+    let first = || {
+        file(
+            first,
+            fs::read(Path::new("tests/goldens_gguf/gemma4_mixed_split").join(first)).unwrap(),
+        )
+    };
     for (files, wanted) in [
         (vec![file("cat.png", vec![1])], "cat.png: neither a .safetensors nor a .gguf file"),
         (vec![], "no .safetensors and no .gguf"),
@@ -198,15 +234,23 @@ fn what_is_no_model_is_named() {
         (vec![file("a.gguf", vec![])], "a.gguf: the file is empty"),
         (vec![file("a.gguf", tiny[..tiny.len() - 9].to_vec())], "a.gguf: tensor"),
         (vec![file("a.gguf", tiny[..300].to_vec())], "ends within its header"),
-        (vec![file("a.gguf", tiny.clone()), file("b.gguf", tiny.clone())], "several GGUF models (a.gguf, b.gguf…)"),
+        (
+            vec![file("a.gguf", tiny.clone()), file("b.gguf", tiny.clone())],
+            "several GGUF models (a.gguf, b.gguf…)",
+        ),
         (vec![first(), part()], "model-00003-of-00003.gguf: missing among the files given"),
         (vec![shard()], "config.json is missing"),
         (vec![shard(), config()], "embed_tokens"),
-        (vec![shard(), file("b.safetensors", vec![]), config()], "without model.safetensors.index.json"),
+        (
+            vec![shard(), file("b.safetensors", vec![]), config()],
+            "without model.safetensors.index.json",
+        ),
         (vec![file("a.safetensors", vec![9; 20]), config()], "a.safetensors: claims a header"),
     ] {
         let error = match open(files) {
-            Ok(checkpoint) => plan(&checkpoint, Quantize::Int4).map(|_| String::new()).unwrap_err().to_string(),
+            Ok(checkpoint) => {
+                plan(&checkpoint, Quantize::Int4).map(|_| String::new()).unwrap_err().to_string()
+            }
             Err(error) => error.to_string(),
         };
         assert!(error.contains(wanted) && !error.contains('\n'), "{error}, not {wanted}");

@@ -26,7 +26,8 @@ fn config_is_that_of_gemma_3_270m() {
     assert!(config.tie_word_embeddings && !config.v_norm && !config.layer_scalar);
     for (index, layer) in config.layers.iter().enumerate() {
         let full = index % 6 == 5;
-        let attention = if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 512 } };
+        let attention =
+            if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 512 } };
         assert_eq!(layer.attention, attention);
         let theta = if full { 1e6 } else { 1e4 };
         assert_eq!(layer.rope, Rope { theta, rotated_pairs: 128, scale: 1.0 });
@@ -41,7 +42,10 @@ fn every_tensor_is_there() {
     assert_eq!(checkpoint.description(), "Gemma 3 270m, GGUF");
     let info = |name: &str| checkpoint.info(name).unwrap_or_else(|| panic!("no {name}"));
     let embedding = info("embed_tokens.weight");
-    assert_eq!((embedding.dtype, embedding.shape.as_slice()), (Dtype::Q8_0, [262_144, 640].as_slice()));
+    assert_eq!(
+        (embedding.dtype, embedding.shape.as_slice()),
+        (Dtype::Q8_0, [262_144, 640].as_slice())
+    );
     for layer in 0..18 {
         for (name, shape) in [
             ("input_layernorm.weight", [640].as_slice()),
@@ -58,12 +62,17 @@ fn every_tensor_is_there() {
             ("mlp.down_proj.weight", &[640, 2048]),
             ("post_feedforward_layernorm.weight", &[640]),
         ] {
-            assert_eq!(info(&format!("layers.{layer}.{name}")).shape, shape, "layer {layer} {name}");
+            assert_eq!(
+                info(&format!("layers.{layer}.{name}")).shape,
+                shape,
+                "layer {layer} {name}"
+            );
         }
     }
     // The file holds 1 + w: the mean of a norm's weights lies well above 0.
     let bytes = pollster::block_on(checkpoint.read("norm.weight", 0..1)).unwrap();
-    let values: Vec<f32> = bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let values: Vec<f32> =
+        bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
     assert_eq!(values.len(), 640);
     assert!(values.iter().sum::<f32>() / 640.0 > 1.0);
 }
@@ -75,6 +84,9 @@ fn text_assets() {
     let Some(Vocabulary::Gguf(vocabulary)) = assets.vocabulary else { panic!("no vocabulary") };
     assert_eq!((vocabulary.model.as_str(), vocabulary.tokens.len()), ("llama", 262_144));
     assert_eq!((vocabulary.scores.len(), vocabulary.token_types.len()), (262_144, 262_144));
-    assert_eq!((vocabulary.tokens[106].as_str(), vocabulary.token_types[106]), ("<end_of_turn>", 3));
+    assert_eq!(
+        (vocabulary.tokens[106].as_str(), vocabulary.token_types[106]),
+        ("<end_of_turn>", 3)
+    );
     assert_eq!((vocabulary.unknown_id, vocabulary.add_space_prefix), (Some(3), false));
 }

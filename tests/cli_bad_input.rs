@@ -76,8 +76,14 @@ fn safetensors_cut_short_or_corrupt() {
         let bytes = header(tensor);
         move |_: Vec<u8>| bytes
     };
-    weights(with(r#"{"dtype":"F32","shape":[16],"data_offsets":[0,1024]}"#), &["model.safetensors", "norm"]);
-    weights(with(r#"{"dtype":"F32","shape":[16],"data_offsets":[64,0]}"#), &["model.safetensors", "norm"]);
+    weights(
+        with(r#"{"dtype":"F32","shape":[16],"data_offsets":[0,1024]}"#),
+        &["model.safetensors", "norm"],
+    );
+    weights(
+        with(r#"{"dtype":"F32","shape":[16],"data_offsets":[64,0]}"#),
+        &["model.safetensors", "norm"],
+    );
     weights(with(r#"{"dtype":"F32","shape":[-16],"data_offsets":[0,64]}"#), &["model.safetensors"]);
     weights(
         with(r#"{"dtype":"F32","shape":[9223372036854775807,8],"data_offsets":[0,64]}"#),
@@ -105,15 +111,22 @@ fn gguf_cut_short_or_corrupt() {
     // The unsupported architecture is named.
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let key = [text("general.architecture"), 8u32.to_le_bytes().to_vec(), text("llama")].concat();
-    let llama = file(&dir, "llama.gguf", [b"GGUF", &v3[..], &none, &1u64.to_le_bytes(), &key].concat());
+    let llama =
+        file(&dir, "llama.gguf", [b"GGUF", &v3[..], &none, &1u64.to_le_bytes(), &key].concat());
     fails_with(&mut run_file(&llama), &["unsupported", "llama"]);
 }
 
 #[test]
 fn configs_that_cannot_run() {
     spoiled(|model| model.config["model_type"] = "llama".into(), &["unsupported", "llama"]);
-    spoiled(|model| model.config["enable_moe_block"] = true.into(), &["unsupported", "mixture of experts"]);
-    spoiled(|model| model.config["num_kv_shared_layers"] = 1.into(), &["num_kv_shared_layers = 1", "none of its kind"]);
+    spoiled(
+        |model| model.config["enable_moe_block"] = true.into(),
+        &["unsupported", "mixture of experts"],
+    );
+    spoiled(
+        |model| model.config["num_kv_shared_layers"] = 1.into(),
+        &["num_kv_shared_layers = 1", "none of its kind"],
+    );
     spoiled(|model| model.config["hidden_size"] = json!(-16), &["hidden_size"]);
     spoiled(|model| model.config["hidden_size"] = json!("large"), &["hidden_size"]);
     spoiled(|model| model.config["layer_types"] = json!(["full_attention"]), &["layer_types"]);
@@ -134,7 +147,10 @@ fn tensors_missing_or_of_another_shape() {
 #[test]
 fn prompts_that_do_not_fit() {
     let model = TinyModel::new().write();
-    fails_with(run(&model).args(["--ctx", "10"]), &["the prompt has 18 tokens", "the context holds 10"]);
+    fails_with(
+        run(&model).args(["--ctx", "10"]),
+        &["the prompt has 18 tokens", "the context holds 10"],
+    );
     let long = "x".repeat(600);
     let run_long = &mut on_model("run", model.path(), &["--backend", "cpu", "--raw-prompt", &long]);
     fails_with(run_long, &["the prompt has 601 tokens", "the context holds 512"]);
@@ -148,7 +164,8 @@ fn a_context_beyond_memory() {
     model.config["max_position_embeddings"] = (1 << 30).into();
     let model = model.write();
     for backend in ["cpu", "wgpu"] {
-        let args = ["--backend", backend, "--cache-type", "f32", "--ctx", "1073741824", "--prompt", "hi"];
+        let args =
+            ["--backend", backend, "--cache-type", "f32", "--ctx", "1073741824", "--prompt", "hi"];
         fails_with(&mut on_model("run", model.path(), &args), &["device: ", "1073741824"]);
     }
 }
@@ -156,12 +173,18 @@ fn a_context_beyond_memory() {
 #[test]
 fn no_adapter_and_no_such_adapter() {
     let model = TinyModel::new().write();
-    let wgpu = |args: &[&str]| on_model("run", model.path(), &[&["-n", "2", "--prompt", "hi"], args].concat());
-    let fails = |command: &mut Command, wanted: &str| fails_with(command, &["device: no adapter", wanted]);
+    let wgpu = |args: &[&str]| {
+        on_model("run", model.path(), &[&["-n", "2", "--prompt", "hi"], args].concat())
+    };
+    let fails =
+        |command: &mut Command, wanted: &str| fails_with(command, &["device: no adapter", wanted]);
     fails(&mut wgpu(&["--adapter", "Voodoo2"]), "Voodoo2");
     // A number of the device's name is none of its own.
     for number in ["99", "15"] {
-        fails(&mut wgpu(&["--adapter", number]), &format!("number {number}, and a number is no part of a name"));
+        fails(
+            &mut wgpu(&["--adapter", number]),
+            &format!("number {number}, and a number is no part of a name"),
+        );
     }
     fails(&mut wgpu(&["--adapter", "ffff:ff:1f.7"]), "ffff:ff:1f.7");
     fails_with(wgpu(&["--backend", "cpu"]).args(["--adapter", "0"]), &["--adapter", "cpu"]);
@@ -192,7 +215,8 @@ fn without_a_driver() {
     }
     let out = tempfile::tempdir().unwrap();
     let quantize = |backend: &str| {
-        let mut command = command("quantize", &["--recipe", "hqq", "--backend", backend, "--output"]);
+        let mut command =
+            command("quantize", &["--recipe", "hqq", "--backend", backend, "--output"]);
         command.arg(out.path());
         command
     };
@@ -231,26 +255,38 @@ fn standard_input() {
 
 #[test]
 fn templates_and_tokenizers_that_fail() {
-    let template =
-        |source: &'static str| move |model: &mut TinyModel| model.tokenizer_config["chat_template"] = source.into();
-    spoiled(template("{{ raise_exception('no user here') }}"), &["chat template: ", "no user here"]);
+    let template = |source: &'static str| {
+        move |model: &mut TinyModel| model.tokenizer_config["chat_template"] = source.into()
+    };
+    spoiled(
+        template("{{ raise_exception('no user here') }}"),
+        &["chat template: ", "no user here"],
+    );
     spoiled(template("{% for x in %}"), &["chat template: "]);
     spoiled(template("{{ messages.nothing.at.all }}"), &["chat template: "]);
     spoiled(template("{% for i in range(100000000) %}{{ i }}{% endfor %}"), &["chat template: "]);
-    spoiled(|model| model.tokenizer["model"] = json!({ "type": "Wishful" }), &["tokenizer", "Wishful"]);
+    spoiled(
+        |model| model.tokenizer["model"] = json!({ "type": "Wishful" }),
+        &["tokenizer", "Wishful"],
+    );
     spoiled(|model| model.tokenizer = json!([]), &["tokenizer: "]);
 }
 
 /// What Git leaves of large files without Git LFS, and weights in forms that are not read.
 #[test]
 fn files_that_are_not_there_yet_are_named() {
-    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{:064}\nsize 33384568\n", 0);
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{:064}\nsize 33384568\n",
+        0
+    );
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         let model = TinyModel::new().write();
         std::fs::write(model.path().join(name), &pointer).unwrap();
         let line = error_line(&mut on_model("run", model.path(), &["--backend", "cpu", "hi"]));
         assert!(
-            line.contains(name) && line.contains("is a Git LFS pointer") && line.contains("git lfs pull"),
+            line.contains(name)
+                && line.contains("is a Git LFS pointer")
+                && line.contains("git lfs pull"),
             "{line}"
         );
     }
@@ -266,7 +302,11 @@ fn files_that_are_not_there_yet_are_named() {
         assert!(line.contains(&format!("{name} is not read")), "{line}");
     }
     let model = TinyModel::new().write();
-    std::fs::rename(model.path().join("tokenizer.json"), model.path().join("tokenizer.model")).unwrap();
+    std::fs::rename(model.path().join("tokenizer.json"), model.path().join("tokenizer.model"))
+        .unwrap();
     let line = error_line(&mut on_model("run", model.path(), &["--backend", "cpu", "hi"]));
-    assert!(line.contains("tokenizer.json is needed") && line.contains("tokenizer.model is not read"), "{line}");
+    assert!(
+        line.contains("tokenizer.json is needed") && line.contains("tokenizer.model is not read"),
+        "{line}"
+    );
 }

@@ -17,17 +17,23 @@ fn bench(model: &TempDir, args: &[&str]) -> assert_cmd::Command {
 #[test]
 fn rates_of_every_test_on_every_backend() {
     let model = TinyModel::new().write();
-    let backends: &[&str] = if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
+    let backends: &[&str] =
+        if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
     for &backend in backends {
-        let printed = stdout(&mut bench(&model, &["--backend", backend, "--parallel", "1,2", "--json"]));
+        let printed =
+            stdout(&mut bench(&model, &["--backend", backend, "--parallel", "1,2", "--json"]));
         let report: Value = serde_json::from_str(&printed).unwrap();
         let results = report["results"].as_array().unwrap();
         let names: Vec<&str> = results.iter().map(|row| row["test"].as_str().unwrap()).collect();
-        let expected = ["pp5", "pp9", "tg3", "tg3 x 2", "pp5 @ d4", "pp9 @ d4", "tg3 @ d4", "tg3 @ d4 x 2"];
+        let expected =
+            ["pp5", "pp9", "tg3", "tg3 x 2", "pp5 @ d4", "pp9 @ d4", "tg3 @ d4", "tg3 @ d4 x 2"];
         assert_eq!(names, expected);
         for row in results {
             let rate = |name: &str| row[name].as_f64().unwrap();
-            assert!(0.0 < rate("min") && rate("min") <= rate("median") && rate("median") <= rate("max"), "{row}");
+            assert!(
+                0.0 < rate("min") && rate("min") <= rate("median") && rate("median") <= rate("max"),
+                "{row}"
+            );
             let is_prompt = row["test"].as_str().unwrap().starts_with("pp");
             assert_eq!(row["tflop_per_s"].is_number(), is_prompt, "{row}");
             assert_eq!(row["weight_gb_per_s"].is_number(), !is_prompt, "{row}");
@@ -41,9 +47,13 @@ fn rates_of_every_test_on_every_backend() {
 #[test]
 fn sampled_beside_greedy() {
     let model = TinyModel::new().write();
-    let backends: &[&str] = if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
+    let backends: &[&str] =
+        if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
     for backend in backends {
-        let printed = stdout(&mut bench(&model, &["--backend", backend, "--sample", "--parallel", "1,2", "--json"]));
+        let printed = stdout(&mut bench(
+            &model,
+            &["--backend", backend, "--sample", "--parallel", "1,2", "--json"],
+        ));
         let report: Value = serde_json::from_str(&printed).unwrap();
         let results = report["results"].as_array().unwrap();
         let at_start = results.iter().map(|row| row["test"].as_str().unwrap()).take(6);
@@ -95,8 +105,14 @@ fn kernels_of_a_step_as_table_and_trace() {
     let events = trace["traceEvents"].as_array().unwrap();
     let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
     assert_eq!(threads.len(), 8);
-    assert!(kernels.iter().all(|event| event["ph"] == "X" && event["ts"].as_f64().is_some_and(|ts| ts >= 0.0)));
-    assert!(kernels.iter().any(|event| event["name"] == "embed" && event["dur"].as_f64() > Some(0.0)));
+    assert!(
+        kernels
+            .iter()
+            .all(|event| event["ph"] == "X" && event["ts"].as_f64().is_some_and(|ts| ts >= 0.0))
+    );
+    assert!(
+        kernels.iter().any(|event| event["name"] == "embed" && event["dur"].as_f64() > Some(0.0))
+    );
 }
 
 #[test]
@@ -104,7 +120,8 @@ fn bad_requests() {
     let model = TinyModel::new().write();
     let no_table = error_line(&mut bench(&model, &["--backend", "cpu", "--profile", "--csv"]));
     assert!(no_table.contains("--trace"), "{no_table}");
-    let too_deep = error_line(&mut on_model("bench", model.path(), &["--backend", "cpu", "-d", "5000"]));
+    let too_deep =
+        error_line(&mut on_model("bench", model.path(), &["--backend", "cpu", "-d", "5000"]));
     assert!(too_deep.contains("the model has 512"), "{too_deep}");
     let untimed = error_line(&mut bench(&model, &["--backend", "cpu", "--profile"]));
     assert!(untimed.contains("profile"), "{untimed}");
@@ -112,10 +129,15 @@ fn bad_requests() {
         let untimed = error_line(&mut bench(&model, &["--backend", "mlx", "--profile"]));
         assert!(untimed.contains("profiles on the mlx backend"), "{untimed}");
     }
-    let nothing = error_line(&mut on_model("bench", model.path(), &["--backend", "cpu", "-p", "0", "-n", "0"]));
+    let nothing = error_line(&mut on_model(
+        "bench",
+        model.path(),
+        &["--backend", "cpu", "-p", "0", "-n", "0"],
+    ));
     assert!(nothing.contains("nothing to measure"), "{nothing}");
     let on_cpu = ["bench", "--synthetic", "270m", "--backend", "cpu"];
-    let needs_adapter = error_line(assert_cmd::Command::cargo_bin("gemma4-wgpu").unwrap().args(on_cpu));
+    let needs_adapter =
+        error_line(assert_cmd::Command::cargo_bin("gemma4-wgpu").unwrap().args(on_cpu));
     assert!(needs_adapter.contains("adapter"), "{needs_adapter}");
 }
 
@@ -124,15 +146,28 @@ fn bad_requests() {
 fn tests_beyond_memory() {
     let model = TinyModel::new().write();
     for backend in ["cpu", "wgpu"] {
-        let line = error_line(&mut bench(&model, &["--backend", backend, "--parallel", "1000000000"]));
-        assert!(line.contains("the model does not fit: ") && line.contains(" weights + "), "{line}");
-        assert!(line.ends_with("not even one position of so many sequences fits (--parallel)"), "{line}");
+        let line =
+            error_line(&mut bench(&model, &["--backend", backend, "--parallel", "1000000000"]));
+        assert!(
+            line.contains("the model does not fit: ") && line.contains(" weights + "),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("not even one position of so many sequences fits (--parallel)"),
+            "{line}"
+        );
     }
 }
 
 #[test]
 fn shapes_that_do_not_run_are_refused_by_what_they_need() {
-    let line = error_line(&mut cli_support::program(&["bench", "--backend", "wgpu", "--synthetic", "26b-a4b"]));
+    let line = error_line(&mut cli_support::program(&[
+        "bench",
+        "--backend",
+        "wgpu",
+        "--synthetic",
+        "26b-a4b",
+    ]));
     assert_eq!(line, "error: unsupported: Gemma 4 26B-A4B: mixture of experts");
     let mut command = cli_support::program(&["bench", "--synthetic", "7b"]);
     command
@@ -147,7 +182,9 @@ fn shapes_that_do_not_run_are_refused_by_what_they_need() {
 #[test]
 fn synthetic_models_on_mlx() {
     let arguments = ["--backend", "mlx", "-p", "4", "-n", "2", "-r", "1", "--json"];
-    let printed = stdout(&mut cli_support::program(&[&["bench", "--synthetic", "demo"][..], &arguments].concat()));
+    let printed = stdout(&mut cli_support::program(
+        &[&["bench", "--synthetic", "demo"][..], &arguments].concat(),
+    ));
     let report: Value = serde_json::from_str(&printed).unwrap();
     for row in report["results"].as_array().unwrap() {
         assert!(row["backend"] == "mlx" && row["median"].as_f64() > Some(0.0), "{row}");
@@ -161,8 +198,10 @@ fn kernels_are_measured_once() {
     // All but one option as asked, to keep it short.
     let kernels = "subgroups=on,f16=off,dp4a=off,coop=off,wide=off,prefetch=off,chain=off";
     let run = |args: &[&str]| {
-        let output =
-            bench(&model, &[&["--autotune"], args].concat()).env("XDG_CACHE_HOME", home.path()).output().unwrap();
+        let output = bench(&model, &[&["--autotune"], args].concat())
+            .env("XDG_CACHE_HOME", home.path())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
@@ -171,7 +210,10 @@ fn kernels_are_measured_once() {
     assert!(!first.contains("found before"), "{first}");
     let again = run(&["--backend", "wgpu", "--kernels", kernels]);
     let tuned = again.lines().filter(|line| line.starts_with("autotune: "));
-    assert!(again.starts_with("autotune: found before: subgroups=on,") && tuned.count() == 1, "{again}");
+    assert!(
+        again.starts_with("autotune: found before: subgroups=on,") && tuned.count() == 1,
+        "{again}"
+    );
     assert_eq!(run(&["--backend", "wgpu", "--kernels", kernels, "--quiet"]), "");
 
     let files: Vec<_> = fs::read_dir(home.path().join("gemma4-wgpu/autotune")).unwrap().collect();

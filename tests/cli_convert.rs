@@ -27,8 +27,14 @@ fn convert(model: &Path, output: &Path) -> assert_cmd::Command {
 
 fn logits(model: &Path) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
-    let (ids, out) = (file(&dir, "ids.json", "[1, 7, 3, 30, 2]"), dir.path().join("logits.safetensors"));
-    stdout(on_model("eval", model, &["--backend", "cpu", "--token-ids"]).arg(ids).arg("--logits-out").arg(&out));
+    let (ids, out) =
+        (file(&dir, "ids.json", "[1, 7, 3, 30, 2]"), dir.path().join("logits.safetensors"));
+    stdout(
+        on_model("eval", model, &["--backend", "cpu", "--token-ids"])
+            .arg(ids)
+            .arg("--logits-out")
+            .arg(&out),
+    );
     fs::read(out).unwrap()
 }
 
@@ -44,17 +50,26 @@ fn mlx_holds_the_same_model() {
         let parent = tempfile::tempdir().unwrap();
         let output = parent.path().join("mlx");
         stdout(&mut convert(&fixture(name), &output));
-        let (from, to) = (Checkpoint::open(fixture(name)).unwrap(), Checkpoint::open(&output).unwrap());
+        let (from, to) =
+            (Checkpoint::open(fixture(name)).unwrap(), Checkpoint::open(&output).unwrap());
         assert!(to.description().ends_with("by MLX"), "{}", to.description());
         for matrix in ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.gate_proj"] {
             let matrix = format!("layers.0.{matrix}.weight");
             assert_eq!(from.info(&matrix), to.info(&matrix), "{name}: {matrix}");
             let has_zero_points = from.info(&matrix).unwrap().dtype.to_string().ends_with("offset");
             // A zero point times a scale is rounded to bf16.
-            assert_eq!(all_bytes(&from, &matrix) == all_bytes(&to, &matrix), !has_zero_points, "{name}: {matrix}");
+            assert_eq!(
+                all_bytes(&from, &matrix) == all_bytes(&to, &matrix),
+                !has_zero_points,
+                "{name}: {matrix}"
+            );
         }
         assert_eq!(from.config(), to.config(), "{name}");
-        assert_eq!(all_bytes(&from, "embed_tokens.weight"), all_bytes(&to, "embed_tokens.weight"), "{name}");
+        assert_eq!(
+            all_bytes(&from, "embed_tokens.weight"),
+            all_bytes(&to, "embed_tokens.weight"),
+            "{name}"
+        );
         if name == "compressed_tensors" {
             assert_eq!(logits(&fixture(name)), logits(&output));
         }
@@ -98,7 +113,10 @@ fn the_files_are_as_mlx_lm_has_them() {
     let config: Value = serde_json::from_str(&config).unwrap();
     let quantization = &config["quantization"];
     assert_eq!((&quantization["group_size"], &quantization["bits"]), (&json!(32), &json!(4)));
-    assert_eq!(quantization["model.embed_tokens"], json!({"group_size": 64, "bits": 8, "mode": "affine"}));
+    assert_eq!(
+        quantization["model.embed_tokens"],
+        json!({"group_size": 64, "bits": 8, "mode": "affine"})
+    );
     assert_eq!(&config["quantization_config"], quantization);
     let bytes = fs::read(output.join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -128,8 +146,8 @@ fn what_cannot_be_converted_is_named_and_leaves_nothing() {
     program(&["convert", "--model", "x", "--output", "y", "--to", "onnx"]).assert().code(2);
 }
 
-/// A checkpoint whose config says tied, or nothing, uses the head of its files if it is another matrix, and what is
-/// made of it does so too.
+/// A checkpoint whose config says tied, or nothing, uses the head of its files if it is another
+/// matrix, and what is made of it does so too.
 #[test]
 fn a_head_of_its_own_goes_through_everything() {
     let mut model = TinyModel::new();
@@ -154,7 +172,8 @@ fn a_head_of_its_own_goes_through_everything() {
     stdout(on_model("quantize", own.path(), &["--output"]).arg(&packed));
     assert_eq!(logits(&packed), expected);
     for dir in [&mlx, &packed] {
-        let config: Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
+        let config: Value =
+            serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
         assert_eq!(config["tie_word_embeddings"], false);
     }
 }
@@ -167,22 +186,33 @@ fn mlx_gets_the_keys_that_it_knows() {
     let converted = |name: &str| {
         let output = parent.path().join(name);
         stdout(&mut convert(&goldens.join(name), &output));
-        let config: Value = serde_json::from_slice(&fs::read(output.join("config.json")).unwrap()).unwrap();
+        let config: Value =
+            serde_json::from_slice(&fs::read(output.join("config.json")).unwrap()).unwrap();
         config
     };
     let config = converted("gemma4-k-eq-v");
     assert_eq!(config.get("per_layer_config"), None);
-    assert_eq!((&config["global_head_dim"], &config["num_global_key_value_heads"]), (&json!(16), &json!(1)));
+    assert_eq!(
+        (&config["global_head_dim"], &config["num_global_key_value_heads"]),
+        (&json!(16), &json!(1))
+    );
     let config = converted("gemma3-published");
     assert_eq!(config["vocab_size"], 75);
-    assert_eq!(config["text_config"]["rope_scaling"], json!({"rope_type": "linear", "factor": 8.0}));
+    assert_eq!(
+        config["text_config"]["rope_scaling"],
+        json!({"rope_type": "linear", "factor": 8.0})
+    );
     let config = converted("gemma3-linear-rope");
-    assert_eq!((&config["sliding_window_pattern"], config.get("rope_parameters")), (&json!(3), None));
+    assert_eq!(
+        (&config["sliding_window_pattern"], config.get("rope_parameters")),
+        (&json!(3), None)
+    );
     // Full layers that come at no even distances.
     let (other, output) = (tempfile::tempdir().unwrap(), parent.path().join("none"));
     let from = goldens.join("gemma3-linear-rope");
     fs::copy(from.join("model.safetensors"), other.path().join("model.safetensors")).unwrap();
-    let mut config: Value = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
     config["layer_types"][1] = "full_attention".into();
     fs::write(other.path().join("config.json"), config.to_string()).unwrap();
     let line = error_line(&mut convert(other.path(), &output));

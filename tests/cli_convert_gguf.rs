@@ -1,5 +1,5 @@
-//! `gemma4-wgpu convert --to gguf`: the file is the model that it was made of. That llama.cpp reads it so is checked by
-//! tools/llama_reference/check_export.py.
+//! `gemma4-wgpu convert --to gguf`: the file is the model that it was made of. That llama.cpp reads
+//! it so is checked by tools/llama_reference/check_export.py.
 
 mod cli_support;
 
@@ -30,7 +30,10 @@ fn convert(model: &Path, output: &Path) -> assert_cmd::Command {
 /// The logits of a few tokens, as the file's bytes.
 fn logits(model: &Path) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
-    let (ids, out) = (file(&dir, "ids.json", "[2, 7, 3, 30, 2, 11, 9, 25, 4]"), dir.path().join("logits.safetensors"));
+    let (ids, out) = (
+        file(&dir, "ids.json", "[2, 7, 3, 30, 2, 11, 9, 25, 4]"),
+        dir.path().join("logits.safetensors"),
+    );
     let args = ["--backend", "cpu", "--quantize", "none", "--token-ids"];
     stdout(on_model("eval", model, &args).arg(ids).arg("--logits-out").arg(&out));
     fs::read(out).unwrap()
@@ -42,15 +45,23 @@ fn content(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     match info.shape.as_slice() {
         &[rows, cols] => {
             let bytes = pollster::block_on(checkpoint.read(name, 0..rows)).unwrap();
-            let packed = pack_rows(info.dtype, &bytes, rows, cols, native_format(info.dtype)).unwrap();
+            let packed =
+                pack_rows(info.dtype, &bytes, rows, cols, native_format(info.dtype)).unwrap();
             let mut values = vec![f32::NAN; rows * cols];
-            values.chunks_mut(cols).enumerate().for_each(|(row, values)| packed.dequantize_row(row, values));
+            values
+                .chunks_mut(cols)
+                .enumerate()
+                .for_each(|(row, values)| packed.dequantize_row(row, values));
             values
         }
         _ => {
             let bytes = pollster::block_on(checkpoint.read(name, 0..1)).unwrap();
             let values = dequantize(info.dtype, &bytes).unwrap();
-            let offset = if name.ends_with("norm.weight") { checkpoint.config().norm_weight_offset } else { 0.0 };
+            let offset = if name.ends_with("norm.weight") {
+                checkpoint.config().norm_weight_offset
+            } else {
+                0.0
+            };
             values.iter().map(|value| value + offset).collect()
         }
     }
@@ -85,15 +96,18 @@ fn the_demo_bit_for_bit() {
     assert_eq!(ids, other.encode(&excerpt, true).unwrap());
 
     let tokens = |model: &Path| {
-        let args = ["--backend", "cpu", "--temperature", "0", "-n", "48", "--json", "What is love?"];
-        let output: Value = serde_json::from_str(&stdout(&mut on_model("run", model, &args))).unwrap();
+        let args =
+            ["--backend", "cpu", "--temperature", "0", "-n", "48", "--json", "What is love?"];
+        let output: Value =
+            serde_json::from_str(&stdout(&mut on_model("run", model, &args))).unwrap();
         output["tokens"].clone()
     };
     assert!(tokens(&demo).as_array().unwrap().len() > 8);
     assert_eq!(tokens(&demo), tokens(&output));
 }
 
-/// Both architectures, all kinds of layers, plain and quantized matrices, with and without a cap on the logits.
+/// Both architectures, all kinds of layers, plain and quantized matrices, with and without a cap on
+/// the logits.
 #[test]
 fn the_same_logits() {
     let dir = tempfile::tempdir().unwrap();
@@ -110,14 +124,20 @@ fn the_same_logits() {
         "fixtures/import/compressed_tensors",
         "fixtures/import/compressed_tensors_asymmetric",
     ] {
-        let (model, output) = (path("tests").join(name), dir.path().join(name.replace('/', "-") + ".gguf"));
+        let (model, output) =
+            (path("tests").join(name), dir.path().join(name.replace('/', "-") + ".gguf"));
         stdout(&mut convert(&model, &output));
         let (from, to) = (Checkpoint::open(&model).unwrap(), Checkpoint::open(&output).unwrap());
         assert_eq!(from.config().layers, to.config().layers, "{name}");
         assert_eq!(from.config().per_layer_input, to.config().per_layer_input, "{name}");
         assert_eq!(from.config().final_logit_softcap, to.config().final_logit_softcap, "{name}");
         for tensor in weights::plan(&from, Quantize::None).unwrap() {
-            assert_eq!(content(&from, &tensor.name), content(&to, &tensor.name), "{name}: {}", tensor.name);
+            assert_eq!(
+                content(&from, &tensor.name),
+                content(&to, &tensor.name),
+                "{name}: {}",
+                tensor.name
+            );
         }
         assert_eq!(logits(&model), logits(&output), "{name}");
     }
@@ -154,7 +174,8 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
     // llama.cpp tells the layer whose keys are shared by its place alone.
     let other = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors"] {
-        fs::copy(path("tests/goldens/gemma4-per-layer").join(name), other.path().join(name)).unwrap();
+        fs::copy(path("tests/goldens/gemma4-per-layer").join(name), other.path().join(name))
+            .unwrap();
     }
     let config = fs::read(other.path().join("config.json")).unwrap();
     let mut config: Value = serde_json::from_slice(&config).unwrap();

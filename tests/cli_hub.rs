@@ -39,7 +39,9 @@ fn a_cached_repository_runs() {
         let args = ["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", model, "hi"];
         stdout(&mut with_cache(home.path(), &args));
         let mut by_cache = program(&args);
-        stdout(by_cache.env("HF_HUB_CACHE", home.path().join("hub")).env("HF_HOME", "/nonexistent"));
+        stdout(
+            by_cache.env("HF_HUB_CACHE", home.path().join("hub")).env("HF_HOME", "/nonexistent"),
+        );
     }
     stdout(&mut with_cache(home.path(), &["inspect", "--backend", "cpu", "hf:owner/tiny"]));
     let output = home.path().join("packed");
@@ -52,16 +54,25 @@ fn a_cached_repository_runs() {
 fn what_is_not_cached_is_named() {
     let home = cache();
     let fails = |model: &str, wanted: &[&str]| {
-        let line = error_line(&mut with_cache(home.path(), &["run", "--backend", "cpu", "--model", model, "hi"]));
+        let line = error_line(&mut with_cache(
+            home.path(),
+            &["run", "--backend", "cpu", "--model", model, "hi"],
+        ));
         assert!(wanted.iter().all(|part| line.contains(part)), "{wanted:?} in {line}");
     };
-    fails("hf:owner/other", &["hf:owner/other", "not in the cache", "gemma4-wgpu pull owner/other"]);
+    fails(
+        "hf:owner/other",
+        &["hf:owner/other", "not in the cache", "gemma4-wgpu pull owner/other"],
+    );
     fails("hf:owner/tiny:other.gguf", &["file other.gguf is not in the cache"]);
     fails("hf:owner/tiny:../../refs/main", &["not in the cache"]);
     for name in ["hf:", "hf:owner", "hf:../../x", "hf:owner/..", "hf:/owner/tiny"] {
         fails(name, &["want hf:OWNER/NAME"]);
     }
-    fails("hf:owner/tiny@v2", &["revision v2 (there is hf:owner/tiny@main) is not in", "pull owner/tiny@v2"]);
+    fails(
+        "hf:owner/tiny@v2",
+        &["revision v2 (there is hf:owner/tiny@main) is not in", "pull owner/tiny@v2"],
+    );
     fails("hf:owner/tiny@../x", &["want a branch, a tag or a commit after @"]);
     fs::remove_dir_all(home.path().join("hub/models--owner--tiny/snapshots")).unwrap();
     fails("hf:owner/tiny", &["the repository is not in the cache"]);
@@ -76,7 +87,10 @@ fn a_snapshot_without_main_is_named_by_its_commit() {
     fs::remove_dir_all(folder.join("refs")).unwrap();
     fs::rename(folder.join("snapshots/abc123"), folder.join("snapshots").join(COMMIT)).unwrap();
     let run = |model: &str| {
-        with_cache(home.path(), &["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", model, "hi"])
+        with_cache(
+            home.path(),
+            &["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", model, "hi"],
+        )
     };
     let line = error_line(&mut run("hf:owner/tiny"));
     let named = format!("revision main (there is hf:owner/tiny@{COMMIT}) is not in the cache");

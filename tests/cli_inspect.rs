@@ -25,10 +25,15 @@ fn plan_holds(model: &Path, args: &[&str]) {
     assert_eq!(memory["context_length"], run["context_length"], "{args:?}");
     let kv = number(&memory["kv_sliding_bytes"]) + number(&memory["kv_full_bytes"]);
     assert_eq!(kv, number(&run["kv_bytes"]), "{args:?}");
-    let (planned, taken) = (number(&memory["weight_bytes"]) as f64, number(&run["weight_bytes"]) as f64);
-    assert!((planned / taken - 1.0).abs() < 0.05, "{args:?}: {planned} bytes of weights planned, {taken} taken");
+    let (planned, taken) =
+        (number(&memory["weight_bytes"]) as f64, number(&run["weight_bytes"]) as f64);
+    assert!(
+        (planned / taken - 1.0).abs() < 0.05,
+        "{args:?}: {planned} bytes of weights planned, {taken} taken"
+    );
     // What was there at once includes the small buffers that results come back in.
-    let (planned, peak) = (number(&memory["total_bytes"]) as f64, number(&run["peak_device_bytes"]) as f64);
+    let (planned, peak) =
+        (number(&memory["total_bytes"]) as f64, number(&run["peak_device_bytes"]) as f64);
     assert!((planned / peak - 1.0).abs() < 0.05, "{args:?}: {planned} bytes planned, {peak} taken");
     assert_eq!(memory["fits"], true);
 }
@@ -49,17 +54,30 @@ fn it_tells_what_a_checkpoint_holds() {
     let model = TinyModel::new().write();
     let report = inspect(model.path(), &["--backend", "cpu", "--tensors"]);
     assert_eq!(report["architecture"], "Gemma 4");
-    assert_eq!((&report["layers"], &report["sliding_layers"], &report["window"]), (&2.into(), &1.into(), &8.into()));
+    assert_eq!(
+        (&report["layers"], &report["sliding_layers"], &report["window"]),
+        (&2.into(), &1.into(), &8.into())
+    );
     assert_eq!(report["chat_template"], true);
     let elements = TinyModel::new().tensors.values().map(|(_, values)| values.len()).sum::<usize>();
     assert_eq!(report["parameters"], elements);
     let kind = |name: &str| {
         let kinds = report["kinds"].as_array().unwrap();
-        kinds.iter().find(|kind| kind["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+        kinds
+            .iter()
+            .find(|kind| kind["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}"))
+            .clone()
     };
     let down = kind("mlp.down_proj.weight");
-    assert_eq!((&down["stored"], &down["device"], &down["tensors"]), (&"F32".into(), &"int4 g32".into(), &2.into()));
-    assert_eq!((&down["stored_bytes"], &down["device_bytes"]), (&(2 * 16 * 32 * 4).into(), &(2 * 16 * 20).into()));
+    assert_eq!(
+        (&down["stored"], &down["device"], &down["tensors"]),
+        (&"F32".into(), &"int4 g32".into(), &2.into())
+    );
+    assert_eq!(
+        (&down["stored_bytes"], &down["device_bytes"]),
+        (&(2 * 16 * 32 * 4).into(), &(2 * 16 * 20).into())
+    );
     assert_eq!(kind("embed_tokens.weight")["device"], "int8 g32");
     assert_eq!(report["tensors"].as_array().unwrap().len(), TinyModel::new().tensors.len());
 
@@ -68,9 +86,13 @@ fn it_tells_what_a_checkpoint_holds() {
     let bare = bare.write();
     assert_eq!(inspect(bare.path(), &["--backend", "cpu"])["chat_template"], false);
     let text = stdout(program(&["inspect", "--backend", "cpu", "--tensors"]).arg(bare.path()));
-    for wanted in
-        ["chat template   none", "layers.1.mlp.down_proj.weight", "[16, 32]", "KV, sliding", "fits; up to 512"]
-    {
+    for wanted in [
+        "chat template   none",
+        "layers.1.mlp.down_proj.weight",
+        "[16, 32]",
+        "KV, sliding",
+        "fits; up to 512",
+    ] {
         assert!(text.contains(wanted), "no {wanted:?} in {text}");
     }
 }
@@ -81,13 +103,13 @@ fn it_tells_of_per_layer_embeddings_and_shared_keys() {
     let report = inspect(&model, &["--backend", "cpu", "--tensors"]);
     assert_eq!((&report["per_layer_input"], &report["sharing_layers"]), (&16.into(), &3.into()));
     // The file has keys of the layers that use others'; the model does not.
-    let names: Vec<_> = report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
+    let names: Vec<_> =
+        report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
     assert!(names.contains(&"embed_tokens_per_layer.weight".into()));
     assert!(names.contains(&"layers.3.self_attn.k_proj.weight".into()));
     assert!(!names.contains(&"layers.4.self_attn.k_proj.weight".into()));
     let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(&model));
-    let wanted =
-        "7 layers (5 sliding over 6 positions, 2 full, 3 with others' keys and values), hidden size 32, 16 a layer";
+    let wanted = "7 layers (5 sliding over 6 positions, 2 full, 3 with others' keys and values), hidden size 32, 16 a layer";
     assert!(text.contains(wanted), "no {wanted:?} in {text}");
 }
 
@@ -103,7 +125,13 @@ fn what_does_not_fit_is_refused_with_the_plan() {
         let largest = memory["largest_context"].as_u64().unwrap();
         assert!((1000..1 << 30).contains(&largest), "{backend}: {largest}");
         let line = error_line(on_model("run", model.path(), &args).args(["--prompt", "hi"]));
-        for wanted in ["device: the model does not fit", "weights", "KV cache", "1073741824 positions", "--ctx "] {
+        for wanted in [
+            "device: the model does not fit",
+            "weights",
+            "KV cache",
+            "1073741824 positions",
+            "--ctx ",
+        ] {
             assert!(line.contains(wanted), "no {wanted:?} in {line}");
         }
     }
@@ -113,7 +141,19 @@ fn what_does_not_fit_is_refused_with_the_plan() {
 fn a_context_of_max_takes_what_there_is() {
     let model = TinyModel::new().write();
     for backend in ["cpu", "wgpu"] {
-        let args = ["--backend", backend, "--ctx", "max", "--json", "-n", "2", "--seed", "1", "--prompt", "hi"];
+        let args = [
+            "--backend",
+            backend,
+            "--ctx",
+            "max",
+            "--json",
+            "-n",
+            "2",
+            "--seed",
+            "1",
+            "--prompt",
+            "hi",
+        ];
         assert_eq!(json(&stdout(&mut on_model("run", model.path(), &args)))["context_length"], 512);
     }
     let command = &mut on_model("run", model.path(), &["--backend", "cpu", "--ctx", "all", "hi"]);
@@ -122,7 +162,8 @@ fn a_context_of_max_takes_what_there_is() {
 
 #[test]
 fn inspect_refuses_what_run_refuses() {
-    let line = error_line(&mut program(&["inspect", "--backend", "cpu", "/nonexistent/model.gguf"]));
+    let line =
+        error_line(&mut program(&["inspect", "--backend", "cpu", "/nonexistent/model.gguf"]));
     assert!(line.contains("/nonexistent/model.gguf"), "{line}");
     let mut incomplete = TinyModel::new();
     incomplete.tensors.remove("model.layers.1.mlp.down_proj.weight");
@@ -145,9 +186,13 @@ fn what_is_not_used_is_named() {
     let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(model.path()));
     assert!(text.contains("model.layers.*.self_attn.*, model.vision_tower.* 2 tensors"), "{text}");
     assert!(!text.contains("full precision"), "{text}");
-    let mixed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import/compressed_tensors_asymmetric");
+    let mixed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/import/compressed_tensors_asymmetric");
     let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(&mixed));
-    let line = text.lines().find(|line| line.starts_with("full precision")).unwrap_or_else(|| panic!("{text}"));
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("full precision"))
+        .unwrap_or_else(|| panic!("{text}"));
     assert!(line.contains("embed_tokens.weight") && line.contains("--quantize int8"), "{line}");
     let floats = &inspect(&mixed, &["--backend", "cpu"])["float_matrices"];
     assert!(floats["token_bytes"].as_u64() > floats["int8_token_bytes"].as_u64(), "{floats}");
@@ -166,7 +211,8 @@ fn contradictions_are_named() {
             |m| {
                 let head = m.tensors["model.embed_tokens.weight"].clone();
                 m.tensors.insert("lm_head.weight".into(), head);
-                m.tensors.insert("language_model.lm_head.weight".into(), (vec![2, 16], vec![0.5; 32]));
+                m.tensors
+                    .insert("language_model.lm_head.weight".into(), (vec![2, 16], vec![0.5; 32]));
             },
             &["\"lm_head.weight\" [264, 16]", "\"language_model.lm_head.weight\" [2, 16]"],
         ),
@@ -177,28 +223,57 @@ fn contradictions_are_named() {
         (
             |m| {
                 let tensors = std::mem::take(&mut m.tensors);
-                let renamed = tensors.into_iter().map(|(name, tensor)| (format!("base_model.model.{name}"), tensor));
+                let renamed = tensors
+                    .into_iter()
+                    .map(|(name, tensor)| (format!("base_model.model.{name}"), tensor));
                 m.tensors = renamed.collect();
             },
-            &["embed_tokens.weight: missing", "nearest", "base_model.model.model.embed_tokens.weight"],
+            &[
+                "embed_tokens.weight: missing",
+                "nearest",
+                "base_model.model.model.embed_tokens.weight",
+            ],
         ),
         (
-            |m| drop(m.tensors.insert("model.layers.0.experts.down_proj".into(), (vec![2], vec![0.5; 2]))),
+            |m| {
+                drop(
+                    m.tensors
+                        .insert("model.layers.0.experts.down_proj".into(), (vec![2], vec![0.5; 2])),
+                )
+            },
             &["unsupported: mixture of experts", "model.layers.0.experts.down_proj"],
         ),
         (
-            |m| drop(m.tensors.insert("model.layers.1.self_attn.q_proj.bias".into(), (vec![16], vec![0.5; 16]))),
+            |m| {
+                drop(m.tensors.insert(
+                    "model.layers.1.self_attn.q_proj.bias".into(),
+                    (vec![16], vec![0.5; 16]),
+                ))
+            },
             &["unsupported: biases", "q_proj.bias"],
         ),
         (
-            |m| drop(m.tensors.insert("model.embed_tokens_per_layer.weight".into(), (vec![2, 2], vec![0.5; 4]))),
+            |m| {
+                drop(m.tensors.insert(
+                    "model.embed_tokens_per_layer.weight".into(),
+                    (vec![2, 2], vec![0.5; 4]),
+                ))
+            },
             &["embed_tokens_per_layer.weight", "[2, 2]", "hidden_size_per_layer_input"],
         ),
         (
-            |m| drop(m.tensors.insert("model.layers.7.mlp.up_proj.weight".into(), (vec![2, 16], vec![0.5; 32]))),
+            |m| {
+                drop(m.tensors.insert(
+                    "model.layers.7.mlp.up_proj.weight".into(),
+                    (vec![2, 16], vec![0.5; 32]),
+                ))
+            },
             &["layers.7.mlp.up_proj.weight: is in the files", "the config says 2 layers"],
         ),
-        (|m| drop(m.tensors.remove("model.layers.0.layer_scalar")), &["layers.0.layer_scalar: missing"]),
+        (
+            |m| drop(m.tensors.remove("model.layers.0.layer_scalar")),
+            &["layers.0.layer_scalar: missing"],
+        ),
     ];
     for (change, wanted) in cases {
         let mut model = TinyModel::new();
@@ -216,7 +291,8 @@ fn the_files_decide() {
     model.config["attention_k_eq_v"] = true.into();
     let model = model.write();
     let report = inspect(model.path(), &["--backend", "cpu", "--tensors"]);
-    let names: Vec<_> = report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
+    let names: Vec<_> =
+        report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
     assert!(names.contains(&"layers.1.self_attn.v_proj.weight".into()));
     assert!(!names.contains(&"layers.1.layer_scalar".into()));
 }

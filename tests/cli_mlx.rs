@@ -10,7 +10,17 @@ use serde_json::Value;
 fn answers_as_the_cpu_does() {
     let model = TinyModel::new().write();
     let answer = |backend: &str| -> Value {
-        let options = ["--backend", backend, "--exact", "--temperature", "0", "--max-new-tokens", "12", "--json", "ab"];
+        let options = [
+            "--backend",
+            backend,
+            "--exact",
+            "--temperature",
+            "0",
+            "--max-new-tokens",
+            "12",
+            "--json",
+            "ab",
+        ];
         serde_json::from_str(&stdout(&mut on_model("run", model.path(), &options))).unwrap()
     };
     let (cpu, mlx) = (answer("cpu"), answer("mlx"));
@@ -24,10 +34,16 @@ fn answers_as_the_cpu_does() {
 #[test]
 fn evaluates() {
     let model = TinyModel::new().write();
-    let ids = cli_support::file(&model, "ids.json", "[2, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]");
+    let ids =
+        cli_support::file(&model, "ids.json", "[2, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]");
     let perplexity = |backend: &str| {
         let printed = stdout(
-            on_model("eval", model.path(), &["--backend", backend, "--exact", "--json", "--token-ids"]).arg(&ids),
+            on_model(
+                "eval",
+                model.path(),
+                &["--backend", backend, "--exact", "--json", "--token-ids"],
+            )
+            .arg(&ids),
         );
         serde_json::from_str::<Value>(&printed).unwrap()["perplexity"].as_f64().unwrap()
     };
@@ -52,7 +68,11 @@ fn a_context_beyond_memory_names_its_bytes() {
     let mut model = TinyModel::with_full_head_dim(512);
     model.config["max_position_embeddings"] = 1_000_000_000.into();
     let checkpoint = model.write();
-    let line = error_line(&mut on_model("run", checkpoint.path(), &["--backend", "mlx", "--ctx", "1000000000", "a"]));
+    let line = error_line(&mut on_model(
+        "run",
+        checkpoint.path(),
+        &["--backend", "mlx", "--ctx", "1000000000", "a"],
+    ));
     assert!(line.contains("KV cache") && line.contains("bytes"), "{line}");
 }
 
@@ -60,7 +80,11 @@ fn a_context_beyond_memory_names_its_bytes() {
 #[test]
 fn adapters_are_not_for_it() {
     let model = TinyModel::new().write();
-    let line = error_line(&mut on_model("run", model.path(), &["--backend", "mlx", "--adapter", "0", "a"]));
+    let line = error_line(&mut on_model(
+        "run",
+        model.path(),
+        &["--backend", "mlx", "--adapter", "0", "a"],
+    ));
     assert!(line.contains("--backend mlx"), "{line}");
 }
 
@@ -73,7 +97,8 @@ fn a_library_that_cannot_be_loaded_is_an_error() {
     let line = error_line(command.env("TMPDIR", model.path().join("config.json")));
     assert!(line.contains("MLX cannot be loaded") && line.contains("temporary file"), "{line}");
     // Everything else goes on without MLX.
-    let mut command = on_model("run", model.path(), &["--backend", "cpu", "--temperature", "0", "a"]);
+    let mut command =
+        on_model("run", model.path(), &["--backend", "cpu", "--temperature", "0", "a"]);
     stdout(command.env("TMPDIR", model.path().join("config.json")));
 }
 
@@ -86,7 +111,10 @@ fn a_broken_mlx_is_an_error_that_says_what_to_install() {
     let mut command = on_model("run", model.path(), &["--backend", "mlx", "a"]);
     let line = error_line(command.env("LD_LIBRARY_PATH", model.path()));
     assert!(line.contains("MLX cannot be loaded") && line.contains("libmlx.so"), "{line}");
-    assert!(line.contains("python3 -m pip install") && line.contains("build the program again"), "{line}");
+    assert!(
+        line.contains("python3 -m pip install") && line.contains("build the program again"),
+        "{line}"
+    );
     let list = stdout(program(&["devices"]).env("LD_LIBRARY_PATH", model.path()));
     assert!(list.contains("cannot run"), "{list}");
 }

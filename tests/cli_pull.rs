@@ -27,15 +27,26 @@ fn demo() -> BTreeMap<String, Vec<u8>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let mut files: BTreeMap<_, _> =
         needed().map(|name| (name.to_owned(), fs::read(assets.join(name)).unwrap())).collect();
-    for name in [".gitattributes", "README.md", "pytorch_model.bin", "demo-Q4_0.gguf", "original/params.json"] {
+    for name in [
+        ".gitattributes",
+        "README.md",
+        "pytorch_model.bin",
+        "demo-Q4_0.gguf",
+        "original/params.json",
+    ] {
         files.insert(name.into(), b"not wanted".to_vec());
     }
     files
 }
 
 fn needed() -> impl Iterator<Item = &'static str> {
-    let names =
-        ["chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
+    let names = [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
     names.into_iter().chain([WEIGHTS])
 }
 
@@ -53,7 +64,8 @@ impl Setup {
     /// A command that knows this server and cache, and nothing else of the environment.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = program(args);
-        for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"] {
+        for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"]
+        {
             command.env_remove(name);
         }
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
@@ -100,7 +112,9 @@ fn of<'a>(requests: &'a [Request], name: &str) -> Vec<&'a Request> {
     let end = format!("/{name}");
     requests
         .iter()
-        .filter(|request| request.path.split('?').next().unwrap().ends_with(&end) && request.sent > 0)
+        .filter(|request| {
+            request.path.split('?').next().unwrap().ends_with(&end) && request.sent > 0
+        })
         .collect()
 }
 
@@ -110,15 +124,19 @@ fn a_pulled_model_runs() {
     let output = setup.pull(&[REPOSITORY]).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
-    for part in
-        ["owner/demo at 0123456789", "6 files", "model.safetensors: 7.10 MiB, whole", "run --model hf:owner/demo"]
-    {
+    for part in [
+        "owner/demo at 0123456789",
+        "6 files",
+        "model.safetensors: 7.10 MiB, whole",
+        "run --model hf:owner/demo",
+    ] {
         assert!(log.contains(part), "{part} in {log}");
     }
     let snapshot = setup.folder().join("snapshots").join(COMMIT);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{}\n", snapshot.display()));
     assert_eq!(fs::read_to_string(setup.folder().join("refs/main")).unwrap(), COMMIT);
-    let mut found: Vec<_> = fs::read_dir(&snapshot).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut found: Vec<_> =
+        fs::read_dir(&snapshot).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     found.sort();
     let mut wanted: Vec<_> = needed().collect();
     wanted.sort();
@@ -130,7 +148,8 @@ fn a_pulled_model_runs() {
         assert_eq!(fs::read_link(snapshot.join(name)).unwrap(), blob);
         assert!(snapshot.join(blob).is_file());
     }
-    let asked: Vec<_> = setup.server.requests().into_iter().filter(|request| request.sent > 0).collect();
+    let asked: Vec<_> =
+        setup.server.requests().into_iter().filter(|request| request.sent > 0).collect();
     assert_eq!(asked.len(), 1 + needed().count(), "{asked:?}");
 
     // Once more: nothing but the listing.
@@ -138,9 +157,12 @@ fn a_pulled_model_runs() {
     assert_eq!(setup.server.requests().len(), 1);
 
     stdout(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo"]));
-    let run = ["run", "--backend", "cpu", "-n", "8", "--temperature", "0", "--quiet", "What is love?"];
-    let (by_name, embedded) =
-        (stdout(setup.command(&run).args(["--model", "hf:owner/demo"])), stdout(&mut program(&run)));
+    let run =
+        ["run", "--backend", "cpu", "-n", "8", "--temperature", "0", "--quiet", "What is love?"];
+    let (by_name, embedded) = (
+        stdout(setup.command(&run).args(["--model", "hf:owner/demo"])),
+        stdout(&mut program(&run)),
+    );
     assert_eq!(by_name, embedded);
     assert!(setup.server.requests().is_empty());
 }
@@ -193,23 +215,39 @@ fn after_ctrl_c_the_next_pull_goes_on() {
     let (files, setup) = (demo(), Setup::new(demo()));
     setup.server.fail("/data/", [Fault::SlowAfter(2_000_000)]);
     let mut command = Process::new(assert_cmd::cargo::cargo_bin("gemma4-wgpu"));
-    command.args(["pull", REPOSITORY]).env("HF_ENDPOINT", &setup.server.endpoint).env("HF_HOME", setup.home.path());
-    for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "SSL_CERT_FILE"]
-    {
+    command
+        .args(["pull", REPOSITORY])
+        .env("HF_ENDPOINT", &setup.server.endpoint)
+        .env("HF_HOME", setup.home.path());
+    for name in [
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "HF_TOKEN",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "SSL_CERT_FILE",
+    ] {
         command.env_remove(name);
     }
-    let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let child =
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let partial = setup.partial(&files, WEIGHTS);
     let (begun, size) = (Instant::now(), || fs::metadata(&partial).map_or(0, |found| found.len()));
     while size() < 2_000_000 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{} bytes", size());
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Process::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
     let output = child.wait_with_output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{log}");
-    assert!(log.contains("interrupted; the same command goes on") && output.stdout.is_empty(), "{log}");
+    assert!(
+        log.contains("interrupted; the same command goes on") && output.stdout.is_empty(),
+        "{log}"
+    );
     setup.assert_nothing_loads();
     setup.server.requests();
 
@@ -241,13 +279,22 @@ fn a_damaged_file_is_not_kept() {
     setup.server.fail("/data/", [Fault::Damaged]);
     let line = setup.failure(&[REPOSITORY]);
     let wanted = etag(WEIGHTS, &files[WEIGHTS]);
-    assert!(line.contains(WEIGHTS) && line.contains("checksum") && line.contains(&wanted), "{line}");
-    assert!(!setup.partial(&files, WEIGHTS).exists() && !setup.folder().join("blobs").join(wanted).exists());
+    assert!(
+        line.contains(WEIGHTS) && line.contains("checksum") && line.contains(&wanted),
+        "{line}"
+    );
+    assert!(
+        !setup.partial(&files, WEIGHTS).exists()
+            && !setup.folder().join("blobs").join(wanted).exists()
+    );
     setup.assert_nothing_loads();
 
     // A small file, by git's hash.
     setup.server.fail("/api/resolve-cache/owner/demo/tokenizer.json", [Fault::Damaged]);
-    fs::remove_file(setup.folder().join("blobs").join(etag("tokenizer.json", &files["tokenizer.json"]))).unwrap();
+    fs::remove_file(
+        setup.folder().join("blobs").join(etag("tokenizer.json", &files["tokenizer.json"])),
+    )
+    .unwrap();
     let line = setup.failure(&[REPOSITORY]);
     assert!(line.contains("tokenizer.json: what came has the checksum"), "{line}");
     setup.assert_nothing_loads();
@@ -282,18 +329,34 @@ fn refusals_say_what_to_do() {
             assert!(line.contains(text), "{text} in {line}");
         }
         assert!(token.is_empty() || !line.contains(token), "{line}");
-        assert_eq!(setup.server.requests().iter().filter(|request| request.path.contains(part)).count(), 1, "{line}");
+        assert_eq!(
+            setup.server.requests().iter().filter(|request| request.path.contains(part)).count(),
+            1,
+            "{line}"
+        );
     };
     let licence = format!("licence at {}/owner/demo", setup.server.endpoint);
     let tokens = format!("HF_TOKEN to a token from {}/settings/tokens", setup.server.endpoint);
     check("", "/api/models", 401, "", &["does not exist", &licence, &tokens]);
     check("hf_secret", "/api/models", 401, "", &["token is not valid", &tokens]);
-    check("hf_secret", "/api/models", 401, "X-Error-Code: RepoNotFound\r\n", &["token's account may not see it"]);
+    check(
+        "hf_secret",
+        "/api/models",
+        401,
+        "X-Error-Code: RepoNotFound\r\n",
+        &["token's account may not see it"],
+    );
     check("", "/api/models", 403, "", &[&licence, &tokens]);
     check("hf_secret", "/api/models", 403, "", &["no access with this token", &licence]);
     check("", "/api/models", 404, "", &["no such repository", "revision v1"]);
     check("", "/api/models", 404, "X-Error-Code: RevisionNotFound\r\n", &["has no revision v1"]);
-    check("", "/api/models", 404, "X-Error-Code: RepoNotFound\r\n", &["there is no such repository"]);
+    check(
+        "",
+        "/api/models",
+        404,
+        "X-Error-Code: RepoNotFound\r\n",
+        &["there is no such repository"],
+    );
     check("", "/resolve/", 404, "", &["chat_template.jinja", "no such file"]);
     check("", "/resolve/", 401, "X-Error-Code: GatedRepo\r\n", &[&licence, &tokens]);
     check("", "/api/models", 418, "", &[]);
@@ -304,10 +367,16 @@ fn refusals_say_what_to_do() {
 fn what_may_pass_is_tried_again() {
     let setup = Setup::new(demo());
     let now = "Retry-After: 0\r\n";
-    let count = |part: &str| setup.server.requests().iter().filter(|request| request.path.contains(part)).count();
-    for (part, status) in
-        [("/api/models", 500), ("/api/models", 429), ("/resolve/", 503), ("/data/", 502), ("/data/", 403)]
-    {
+    let count = |part: &str| {
+        setup.server.requests().iter().filter(|request| request.path.contains(part)).count()
+    };
+    for (part, status) in [
+        ("/api/models", 500),
+        ("/api/models", 429),
+        ("/resolve/", 503),
+        ("/data/", 502),
+        ("/data/", 403),
+    ] {
         setup.server.fail(part, vec![Fault::Status(status, now); 5]);
         setup.server.requests();
         let line = setup.failure(&[REPOSITORY]);
@@ -322,12 +391,17 @@ fn what_may_pass_is_tried_again() {
     let line = setup.failure(&[REPOSITORY]);
     assert!(line.contains("429") && line.contains("try again in 86400 s"), "{line}");
     assert_eq!(count("/api/models"), 1);
-    setup.server.fail("/api/models", [Fault::Status(429, "Retry-After: 2\r\n"), Fault::Status(500, now)]);
+    setup
+        .server
+        .fail("/api/models", [Fault::Status(429, "Retry-After: 2\r\n"), Fault::Status(500, now)]);
     let begun = Instant::now();
     let output = setup.pull(&[REPOSITORY]).output().unwrap();
     assert!(output.status.success() && begun.elapsed() >= Duration::from_secs(2));
     let log = String::from_utf8(output.stderr).unwrap();
-    assert!(log.contains("429") && log.contains("again in 2 s (1 of 5)") && log.contains("(2 of 5)"), "{log}");
+    assert!(
+        log.contains("429") && log.contains("again in 2 s (1 of 5)") && log.contains("(2 of 5)"),
+        "{log}"
+    );
     assert_eq!(count("/api/models"), 3);
 }
 
@@ -378,7 +452,10 @@ fn shards_by_their_index() {
     let (mut halves, mut map) = ([TinyModel::new(), TinyModel::new()], serde_json::Map::new());
     for (number, name) in model.tensors.keys().enumerate() {
         halves[number % 2].tensors.remove(name);
-        map.insert(name.clone(), format!("model-0000{}-of-00002.safetensors", 2 - number % 2).into());
+        map.insert(
+            name.clone(),
+            format!("model-0000{}-of-00002.safetensors", 2 - number % 2).into(),
+        );
     }
     let index = json!({ "metadata": {}, "weight_map": map }).to_string().into_bytes();
     let mut files = BTreeMap::from([
@@ -393,11 +470,14 @@ fn shards_by_their_index() {
     let setup = Setup::new(files.clone());
     let snapshot = setup.pulled(&[REPOSITORY]);
     assert_eq!(fs::read_dir(&snapshot).unwrap().count(), files.len() - 1);
-    let run = ["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", "hf:owner/demo", "hi"];
+    let run =
+        ["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", "hf:owner/demo", "hi"];
     stdout(&mut setup.command(&run));
 
     // An index that names what the repository lacks, or what lies elsewhere.
-    for (name, wanted) in [("model-9.safetensors", "no such file"), ("../../x.safetensors", "not a plain file name")] {
+    for (name, wanted) in
+        [("model-9.safetensors", "no such file"), ("../../x.safetensors", "not a plain file name")]
+    {
         let index = json!({ "weight_map": { "a": name } }).to_string().into_bytes();
         files.insert("model.safetensors.index.json".into(), index);
         let setup = Setup::new(files.clone());
@@ -410,8 +490,10 @@ fn shards_by_their_index() {
 /// Models of other programs' making: one a file, by name or tag, and one in parts.
 #[test]
 fn gguf_models() {
-    let golden =
-        |name: &str| fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_gguf").join(name)).unwrap();
+    let golden = |name: &str| {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens_gguf").join(name))
+            .unwrap()
+    };
     let mut files = BTreeMap::from([
         ("demo-Q4_0.gguf".to_owned(), golden("gemma4/model.gguf")),
         ("demo-Q8_0.gguf".to_owned(), b"another".to_vec()),
@@ -424,12 +506,20 @@ fn gguf_models() {
     }
     let setup = Setup::new(files.clone());
     let line = setup.failure(&[REPOSITORY]);
-    for text in
-        ["several GGUF models", "owner/demo:FILE", "demo-Q4_0.gguf", "demo-Q8_0.gguf", "mixed-IQ4_XS/model-00001-of"]
-    {
+    for text in [
+        "several GGUF models",
+        "owner/demo:FILE",
+        "demo-Q4_0.gguf",
+        "demo-Q8_0.gguf",
+        "mixed-IQ4_XS/model-00001-of",
+    ] {
         assert!(line.contains(text), "{text} in {line}");
     }
-    assert!(setup.failure(&["owner/demo:Q5_0"]).contains("owner/demo has no file Q5_0; it has demo-Q4_0.gguf"));
+    assert!(
+        setup
+            .failure(&["owner/demo:Q5_0"])
+            .contains("owner/demo has no file Q5_0; it has demo-Q4_0.gguf")
+    );
     setup.assert_nothing_loads();
 
     let snapshot = setup.folder().join("snapshots").join(COMMIT);
@@ -441,7 +531,11 @@ fn gguf_models() {
     // Without the line of the machine's free memory, which other processes move.
     let inspect = |model: &str| -> String {
         let report = stdout(&mut setup.command(&["inspect", "--backend", "cpu", model]));
-        report.lines().filter(|line| !line.starts_with("  free ")).map(|line| format!("{line}\n")).collect()
+        report
+            .lines()
+            .filter(|line| !line.starts_with("  free "))
+            .map(|line| format!("{line}\n"))
+            .collect()
     };
     let alone = inspect("hf:owner/demo");
     assert_eq!(setup.pulled(&["owner/demo:IQ4_XS"]), first);
@@ -449,9 +543,11 @@ fn gguf_models() {
         assert_eq!(inspect(name), alone);
     }
     assert_ne!(inspect("hf:owner/demo:iq4_xs"), alone);
-    let line = error_line(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo:Q8_0"]));
+    let line =
+        error_line(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo:Q8_0"]));
     assert!(
-        line.contains("file Q8_0 is not in the cache") && line.contains("gemma4-wgpu pull owner/demo:Q8_0"),
+        line.contains("file Q8_0 is not in the cache")
+            && line.contains("gemma4-wgpu pull owner/demo:Q8_0"),
         "{line}"
     );
 
@@ -471,17 +567,26 @@ fn another_revision() {
     let pull = |args: &[&str]| {
         let setup = Setup::new(demo());
         let output = setup.pull(args).output().unwrap();
-        let (path, log) = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
+        let (path, log) =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
         assert!(output.status.success(), "{log}");
-        assert!(setup.server.requests()[0].path.starts_with("/api/models/owner/demo/revision/refs%2Fpr%2F1?"));
+        assert!(
+            setup.server.requests()[0]
+                .path
+                .starts_with("/api/models/owner/demo/revision/refs%2Fpr%2F1?")
+        );
         assert_eq!(fs::read_to_string(setup.folder().join("refs/refs/pr/1")).unwrap(), COMMIT);
         assert!(!setup.folder().join("refs/main").exists());
         stdout(setup.command(&["inspect", "--backend", "cpu"]).arg(path.trim_end()));
         // As the log says.
         assert!(log.contains("--model hf:owner/demo@refs/pr/1\n"), "{log}");
         stdout(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo@refs/pr/1"]));
-        let line = error_line(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo"]));
-        assert!(line.contains("revision main (there is hf:owner/demo@refs/pr/1) is not in the cache"), "{line}");
+        let line =
+            error_line(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo"]));
+        assert!(
+            line.contains("revision main (there is hf:owner/demo@refs/pr/1) is not in the cache"),
+            "{line}"
+        );
     };
     pull(&[REPOSITORY, "--revision", "refs/pr/1"]);
     pull(&["owner/demo@refs/pr/1"]);
@@ -492,8 +597,14 @@ fn another_revision() {
     assert!(setup.pulled(&[&format!("{REPOSITORY}@{COMMIT}")]).ends_with(COMMIT));
     assert!(!setup.folder().join("refs").exists());
     stdout(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo@0123456"]));
-    assert!(setup.failure(&[REPOSITORY, "--revision", "../x"]).contains("want a branch, a tag or a commit"));
-    assert!(setup.failure(&["owner/demo@../x"]).contains("want a branch, a tag or a commit after @"));
+    assert!(
+        setup
+            .failure(&[REPOSITORY, "--revision", "../x"])
+            .contains("want a branch, a tag or a commit")
+    );
+    assert!(
+        setup.failure(&["owner/demo@../x"]).contains("want a branch, a tag or a commit after @")
+    );
     let line = setup.failure(&["owner/demo@v1", "--revision", "v2"]);
     assert!(line.contains("owner/demo@v1: --revision v2 is another one"), "{line}");
     let no_revision = Fault::Status(404, "X-Error-Code: RevisionNotFound\r\n");
@@ -507,7 +618,15 @@ fn names_from_outside_stay_inside() {
     let setup = Setup::new([("../../../../x.gguf".to_owned(), b"x".to_vec())]);
     let line = setup.failure(&[REPOSITORY]);
     assert!(line.contains("no such file"), "{line}");
-    for name in ["", "owner", "../../x", "owner/..", "/owner/x", "owner/demo:", "https://huggingface.co/owner/demo"] {
+    for name in [
+        "",
+        "owner",
+        "../../x",
+        "owner/..",
+        "/owner/x",
+        "owner/demo:",
+        "https://huggingface.co/owner/demo",
+    ] {
         assert!(setup.failure(&[name]).contains("want OWNER/NAME"), "{name}");
     }
     assert!(fs::read_dir(setup.home.path()).unwrap().next().is_none());

@@ -27,7 +27,8 @@ fn logits(model: &Path, args: &[&str]) -> Vec<u8> {
     let ids: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % VOCAB as u32).collect();
     let ids = file(&dir, "ids.json", format!("{ids:?}"));
     let out = dir.path().join("logits.safetensors");
-    let mut command = on_model("eval", model, &[args, &["--backend", "cpu", "--token-ids"]].concat());
+    let mut command =
+        on_model("eval", model, &[args, &["--backend", "cpu", "--token-ids"]].concat());
     stdout(command.arg(ids).arg("--logits-out").arg(&out));
     fs::read(out).unwrap()
 }
@@ -46,7 +47,11 @@ fn patched(out: &TempDir, from: &str, to: &str) {
 fn a_packed_model_computes_what_quantizing_while_loading_does() {
     for precision in ["int4", "int8"] {
         let (model, out) = packed(&["--quantize", precision]);
-        assert_eq!(logits(out.path(), &[]), logits(model.path(), &["--quantize", precision]), "{precision}");
+        assert_eq!(
+            logits(out.path(), &[]),
+            logits(model.path(), &["--quantize", precision]),
+            "{precision}"
+        );
     }
     let (model, out) = packed(&[]);
     assert_ne!(logits(out.path(), &[]), logits(model.path(), &["--quantize", "none"]));
@@ -66,7 +71,11 @@ fn hqq_searches_where_it_is_told_to() {
     let model = TinyModel::new().write();
     let on = |backend: &str| {
         let out = tempfile::tempdir().unwrap();
-        let table = stdout(&mut quantize(model.path(), out.path(), &["--recipe", "hqq", "--backend", backend]));
+        let table = stdout(&mut quantize(
+            model.path(),
+            out.path(),
+            &["--recipe", "hqq", "--backend", backend],
+        ));
         (out, table)
     };
     let [(wgpu, on_wgpu), (_, on_cpu)] = ["wgpu", "cpu"].map(on);
@@ -75,7 +84,11 @@ fn hqq_searches_where_it_is_told_to() {
     let text = fs::read(wgpu.path().join("model.safetensors")).unwrap();
     let (_, header) = SafeTensors::read_metadata(&text).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["recipe"], "hqq");
-    stdout(&mut on_model("run", wgpu.path(), &["--backend", "cpu", "-n", "3", "--seed", "1", "hi"]));
+    stdout(&mut on_model(
+        "run",
+        wgpu.path(),
+        &["--backend", "cpu", "-n", "3", "--seed", "1", "hi"],
+    ));
     let out = tempfile::tempdir().unwrap();
     let mut command = quantize(model.path(), out.path(), &["--backend", "mlx"]);
     command.assert().failure().stderr(predicates::str::contains("auto, wgpu, cpu"));
@@ -102,11 +115,31 @@ fn bad_packed_files_are_named() {
     let q_proj = "model.layers.0.self_attn.q_proj.weight\":\"";
     for (from, to, wanted) in [
         ("\"version\":\"1\"", "\"version\":\"2\"", "version \"2\""),
-        (&format!("{q_proj}int4 g32 16x16"), &format!("{q_proj}int4 g32 17x16"), "does not fit its bytes"),
-        (&format!("{q_proj}int4 g32 16x16"), &format!("{q_proj}int4 g32 16x99"), "does not fit its bytes"),
-        (&format!("{q_proj}int4 g32 16x16"), &format!("{q_proj}int3 g32 16x16"), "does not fit its bytes"),
-        (&format!("{q_proj}int4 g32 16x16"), &format!("{q_proj}int4 g32  16x6"), "does not fit its bytes"),
-        (&format!("{q_proj}int4 g32 16x16"), &format!("{q_proj}int4 g32 9e99x"), "does not fit its bytes"),
+        (
+            &format!("{q_proj}int4 g32 16x16"),
+            &format!("{q_proj}int4 g32 17x16"),
+            "does not fit its bytes",
+        ),
+        (
+            &format!("{q_proj}int4 g32 16x16"),
+            &format!("{q_proj}int4 g32 16x99"),
+            "does not fit its bytes",
+        ),
+        (
+            &format!("{q_proj}int4 g32 16x16"),
+            &format!("{q_proj}int3 g32 16x16"),
+            "does not fit its bytes",
+        ),
+        (
+            &format!("{q_proj}int4 g32 16x16"),
+            &format!("{q_proj}int4 g32  16x6"),
+            "does not fit its bytes",
+        ),
+        (
+            &format!("{q_proj}int4 g32 16x16"),
+            &format!("{q_proj}int4 g32 9e99x"),
+            "does not fit its bytes",
+        ),
         // Without its description the bytes are nothing that a model could use.
         (
             "\"model.layers.0.self_attn.q_proj.weight\":\"int4",

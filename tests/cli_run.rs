@@ -38,7 +38,9 @@ fn a_prompt_comes_from_an_option_the_arguments_or_standard_input() {
 #[test]
 fn the_template_and_the_system_message_reach_the_model() {
     let model = TinyModel::new().write();
-    let count = |args: &[&str]| json(run(&model, &["--json", "-n", "1"]).args(args))["prompt_tokens"].clone();
+    let count = |args: &[&str]| {
+        json(run(&model, &["--json", "-n", "1"]).args(args))["prompt_tokens"].clone()
+    };
     // <bos> h i
     assert_eq!(count(&["--raw-prompt", "hi"]), 3);
     // <bos> <|turn> user\n hi <turn|> \n <|turn> model\n
@@ -50,24 +52,32 @@ fn the_template_and_the_system_message_reach_the_model() {
 #[test]
 fn json_holds_the_answer_and_its_figures() {
     let model = TinyModel::new().write();
-    let answer = json(&mut run(&model, &["--json", "--temperature", "0", "-n", "9", "--raw-prompt", "abcdefg"]));
+    let answer = json(&mut run(
+        &model,
+        &["--json", "--temperature", "0", "-n", "9", "--raw-prompt", "abcdefg"],
+    ));
     let tokens = answer["tokens"].as_array().unwrap();
     assert_eq!((tokens.len(), &answer["finish_reason"]), (9, &"length".into()));
     assert_eq!(answer["prompt_tokens"], 8);
     assert_eq!(answer["generated_tokens"], 9);
     assert_eq!(answer["backend"], "cpu");
-    for figure in ["time_to_first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s", "weight_bytes"] {
+    for figure in
+        ["time_to_first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s", "weight_bytes"]
+    {
         assert!(answer[figure].as_f64().unwrap() > 0.0, "{figure} in {answer}");
     }
     assert!(answer["peak_device_bytes"].as_u64() >= answer["weight_bytes"].as_u64());
-    let text = stdout(&mut run(&model, &["--temperature", "0", "-n", "9", "--raw-prompt", "abcdefg"]));
+    let text =
+        stdout(&mut run(&model, &["--temperature", "0", "-n", "9", "--raw-prompt", "abcdefg"]));
     assert_eq!(text, format!("{}\n", answer["text"].as_str().unwrap()));
 }
 
 #[test]
 fn a_seed_fixes_the_text() {
     let model = TinyModel::new().write();
-    let tokens = |seed: &str| json(&mut run(&model, &["--json", "-n", "24", "--seed", seed, "hi"]))["tokens"].clone();
+    let tokens = |seed: &str| {
+        json(&mut run(&model, &["--json", "-n", "24", "--seed", seed, "hi"]))["tokens"].clone()
+    };
     assert_eq!(tokens("5"), tokens("5"));
     assert_ne!(tokens("5"), tokens("6"));
     // A run without a seed tells the one it took.
@@ -95,7 +105,9 @@ fn an_end_token_stops_the_answer_and_the_context_bounds_it() {
 fn stats_go_to_stderr() {
     let model = TinyModel::new().write();
     let stats = predicate::str::contains("prefill ").and(predicate::str::contains("decode "));
-    let stats = stats.and(predicate::str::contains("device memory ")).and(predicate::str::contains("first token "));
+    let stats = stats
+        .and(predicate::str::contains("device memory "))
+        .and(predicate::str::contains("first token "));
     run(&model, &["--stats", "-n", "4", "hi"]).assert().success().stderr(stats);
     run(&model, &["-n", "4", "hi"]).assert().success().stderr("");
 }
@@ -103,11 +115,23 @@ fn stats_go_to_stderr() {
 #[test]
 fn usage_errors_exit_with_2() {
     program(&["run", "--model"]).assert().code(2).stderr(predicate::str::contains("--model"));
-    program(&["run", "--model", "x", "--ctx", "0"]).assert().code(2).stderr(predicate::str::contains("--ctx"));
-    program(&["run", "--model", "x", "-n", "0"]).assert().code(2).stderr(predicate::str::contains("--max-new-tokens"));
+    program(&["run", "--model", "x", "--ctx", "0"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("--ctx"));
+    program(&["run", "--model", "x", "-n", "0"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("--max-new-tokens"));
     program(&["walk"]).assert().code(2).stderr(predicate::str::contains("walk"));
-    program(&["eval", "--model", "x"]).assert().code(2).stderr(predicate::str::contains("--token-ids"));
-    program(&["--version"]).assert().success().stdout(predicate::str::contains(env!("CARGO_PKG_VERSION")));
+    program(&["eval", "--model", "x"])
+        .assert()
+        .code(2)
+        .stderr(predicate::str::contains("--token-ids"));
+    program(&["--version"])
+        .assert()
+        .success()
+        .stdout(predicate::str::contains(env!("CARGO_PKG_VERSION")));
 }
 
 /// The embedded model answers where no other is named.
@@ -117,16 +141,28 @@ fn the_demo_model_is_the_default() {
     let answer = stdout(&mut program(&[&["run"][..], &args].concat()));
     assert!(answer.contains("I am a very small Gemma 4 model"), "{answer}");
     assert_eq!(stdout(&mut program(&[&["run", "--model", "demo"][..], &args].concat())), answer);
-    let verse =
-        ["eval", "--backend", "cpu", "--json", "--text", "tests/fixtures/demo/heldout.txt", "--max-tokens", "9"];
+    let verse = [
+        "eval",
+        "--backend",
+        "cpu",
+        "--json",
+        "--text",
+        "tests/fixtures/demo/heldout.txt",
+        "--max-tokens",
+        "9",
+    ];
     assert!(stdout(&mut program(&verse)).contains("perplexity"));
 }
 
 /// A run that has printed its first byte of an answer too long to finish by itself.
 fn endless(model: &TempDir) -> Child {
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gemma4-wgpu"));
-    command.args(["run", "--backend", "cpu", "--ctx", "1000000", "--seed", "1", "--model"]).arg(model.path()).arg("hi");
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command
+        .args(["run", "--backend", "cpu", "--ctx", "1000000", "--seed", "1", "--model"])
+        .arg(model.path())
+        .arg("hi");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     child
 }
@@ -169,7 +205,10 @@ fn a_closed_standard_output_ends_the_program_quietly() {
 #[test]
 fn ctrl_c_stops_the_answer() {
     let mut child = endless(&endless_model());
-    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let interrupted = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(interrupted.success());
     let mut rest = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
@@ -182,7 +221,8 @@ fn ctrl_c_stops_the_answer() {
 #[cfg(target_os = "linux")]
 fn chat(model: &TempDir, args: &str, lines: &[&str]) -> String {
     let program = assert_cmd::cargo::cargo_bin!("gemma4-wgpu").display().to_string();
-    let command = format!("{program} run --quiet --backend cpu {args} --model {}", model.path().display());
+    let command =
+        format!("{program} run --quiet --backend cpu {args} --model {}", model.path().display());
     let mut script = std::process::Command::new("timeout");
     script.args(["60", "script", "--quiet", "--return", "--command", &command, "/dev/null"]);
     let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -193,7 +233,9 @@ fn chat(model: &TempDir, args: &str, lines: &[&str]) -> String {
         let typed = shown.len();
         while !shown[typed..].ends_with(b"\x1b[?2004h") {
             let mut byte = [0];
-            screen.read_exact(&mut byte).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&shown)));
+            screen
+                .read_exact(&mut byte)
+                .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&shown)));
             shown.extend(byte);
         }
         keys.write_all(format!("{line}\r").as_bytes()).unwrap();
@@ -307,14 +349,22 @@ fn a_chat_names_what_helps_when_its_context_is_full() {
 #[test]
 fn a_chat_goes_on_where_it_was_and_obeys_commands() {
     let model = TinyModel::new().write();
-    let shown = chat(&model, "-n 5 --stats --temperature 0", &["hi", "/help", "/later", "hi", "/clear", "hi", "/exit"]);
-    let prompts: Vec<&str> = shown.lines().filter(|line| line.starts_with("prompt ")).map(str::trim).collect();
-    // The second turn finds the first prompt (its answer is bytes that are no text, which come back as
-    // others); /clear forgets all.
+    let shown = chat(
+        &model,
+        "-n 5 --stats --temperature 0",
+        &["hi", "/help", "/later", "hi", "/clear", "hi", "/exit"],
+    );
+    let prompts: Vec<&str> =
+        shown.lines().filter(|line| line.starts_with("prompt ")).map(str::trim).collect();
+    // The second turn finds the first prompt (its answer is bytes that are no text, which come back
+    // as others); /clear forgets all.
     let first = "prompt         18 tokens, 0 of them cached";
     assert_eq!((prompts.len(), prompts[0], prompts[2]), (3, first, first), "{shown}");
     assert!(prompts[1].ends_with(", 18 of them cached"), "{shown}");
-    assert!(shown.contains("/later: no such command") && shown.contains("/clear forgets"), "{shown}");
+    assert!(
+        shown.contains("/later: no such command") && shown.contains("/clear forgets"),
+        "{shown}"
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -323,7 +373,10 @@ fn a_chat_survives_a_prompt_that_does_not_fit() {
     let model = TinyModel::new().write();
     let long = "x".repeat(100);
     let shown = chat(&model, "-n 3 --stats --ctx 40", &[&long, "hi", "/exit"]);
-    assert!(shown.contains("error: the prompt has 116 tokens, but the context holds 40"), "{shown}");
+    assert!(
+        shown.contains("error: the prompt has 116 tokens, but the context holds 40"),
+        "{shown}"
+    );
     assert!(shown.contains("prompt         18 tokens"), "{shown}");
 }
 
@@ -332,14 +385,25 @@ fn devices_lists_the_same_adapters_both_ways() {
     let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();
     let text = stdout(&mut program(&["devices"]));
     // MLX's device, where it is built in, comes after the adapters and has no number.
-    let adapters: Vec<&Value> = list.as_array().unwrap().iter().filter(|entry| entry["index"].is_u64()).collect();
-    assert!(!adapters.is_empty(), "the tests need an adapter: install a Vulkan driver such as lavapipe");
+    let adapters: Vec<&Value> =
+        list.as_array().unwrap().iter().filter(|entry| entry["index"].is_u64()).collect();
+    assert!(
+        !adapters.is_empty(),
+        "the tests need an adapter: install a Vulkan driver such as lavapipe"
+    );
     for adapter in adapters {
-        assert!(text.contains(&format!("{}: {}", adapter["index"], adapter["name"].as_str().unwrap())));
+        assert!(text.contains(&format!(
+            "{}: {}",
+            adapter["index"],
+            adapter["name"].as_str().unwrap()
+        )));
         assert!(adapter["subgroup_min_size"].is_u64() && adapter["shader_f16"].is_boolean());
         let bus = &adapter["pci_bus_id"];
         assert!(bus.is_null() || bus.as_str().unwrap().contains(':'), "{bus}");
-        assert!(text.contains(&format!("pci bus id                   {}", bus.as_str().unwrap_or("unknown"))));
+        assert!(text.contains(&format!(
+            "pci bus id                   {}",
+            bus.as_str().unwrap_or("unknown")
+        )));
     }
 }
 
@@ -348,8 +412,12 @@ fn devices_lists_the_same_adapters_both_ways() {
 #[test]
 fn a_software_driver_is_taken_only_if_it_is_asked_for() {
     let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();
-    let adapters: Vec<&Value> = list.as_array().unwrap().iter().filter(|entry| entry["index"].is_u64()).collect();
-    assert!(!adapters.is_empty(), "the tests need an adapter: install a Vulkan driver such as lavapipe");
+    let adapters: Vec<&Value> =
+        list.as_array().unwrap().iter().filter(|entry| entry["index"].is_u64()).collect();
+    assert!(
+        !adapters.is_empty(),
+        "the tests need an adapter: install a Vulkan driver such as lavapipe"
+    );
     let is_software = adapters.iter().all(|adapter| adapter["device_type"] == "CPU");
     let model = TinyModel::new().write();
     let run = |args: &[&str]| {
@@ -364,8 +432,14 @@ fn a_software_driver_is_taken_only_if_it_is_asked_for() {
     match (is_software, backend.as_str()) {
         (true, "cpu") => {
             let name = adapters[0]["name"].as_str().unwrap();
-            assert!(told.starts_with("warning: no adapter but ") && told.lines().count() == 1, "{told}");
-            assert!(adapters.len() > 1 || told.contains(&format!("{name}, a software driver")), "{told}");
+            assert!(
+                told.starts_with("warning: no adapter but ") && told.lines().count() == 1,
+                "{told}"
+            );
+            assert!(
+                adapters.len() > 1 || told.contains(&format!("{name}, a software driver")),
+                "{told}"
+            );
         }
         // On a Mac with MLX it is that.
         (false, "wgpu" | "mlx") => assert_eq!(told, ""),
@@ -376,7 +450,10 @@ fn a_software_driver_is_taken_only_if_it_is_asked_for() {
         let (backend, told) = run(asked);
         assert_eq!(backend, "wgpu");
         let notes = told.starts_with("note: ") && told.contains("which first compiles each kernel");
-        assert!(if is_software { notes && told.lines().count() == 1 } else { told.is_empty() }, "{told}");
+        assert!(
+            if is_software { notes && told.lines().count() == 1 } else { told.is_empty() },
+            "{told}"
+        );
     }
     assert_eq!(run(&["--backend", "wgpu", "--quiet"]).1, "");
 }
@@ -384,14 +461,16 @@ fn a_software_driver_is_taken_only_if_it_is_asked_for() {
 /// Two sets of one part each in a directory: the named file counts.
 #[test]
 fn a_named_shard_opens_its_own_set() {
-    let (first, second) = (TinyModel::that_writes(&["a", "<turn|>"]), TinyModel::that_writes(&["b", "<turn|>"]));
+    let (first, second) =
+        (TinyModel::that_writes(&["a", "<turn|>"]), TinyModel::that_writes(&["b", "<turn|>"]));
     let (directory, other) = (first.write(), second.write());
     let at = |name: &str| directory.path().join(name);
     std::fs::rename(at("model.safetensors"), at("model-00001-of-00001.safetensors")).unwrap();
     let variant = at("model.fp16-00001-of-00001.safetensors");
     std::fs::copy(other.path().join("model.safetensors"), &variant).unwrap();
-    let answer =
-        |path: &Path| stdout(&mut on_model("run", path, &["-q", "--backend", "cpu", "--temperature", "0", "hi"]));
+    let answer = |path: &Path| {
+        stdout(&mut on_model("run", path, &["-q", "--backend", "cpu", "--temperature", "0", "hi"]))
+    };
     assert_eq!(answer(&at("model-00001-of-00001.safetensors")).trim(), "a");
     assert_eq!(answer(&variant).trim(), "b");
     let half = at("half-00001-of-00002.safetensors");

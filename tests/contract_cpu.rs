@@ -25,7 +25,9 @@ mod effective {
 #[test]
 fn progress_counts_every_byte() {
     let (model, mut bytes) = (RandomModel::small(), 0);
-    let backend = pollster::block_on(CpuBackend::load(&model, &LoadOptions::default(), &mut |n| bytes += n)).unwrap();
+    let backend =
+        pollster::block_on(CpuBackend::load(&model, &LoadOptions::default(), &mut |n| bytes += n))
+            .unwrap();
     assert_eq!(bytes, weights::load_bytes(&model));
     // int4 and int8 with their scales are well under half of f32.
     assert!(backend.info().weight_bytes < bytes / 2);
@@ -35,7 +37,9 @@ fn progress_counts_every_byte() {
 fn a_context_beyond_memory_names_its_bytes() {
     let options = LoadOptions { context_length: 1 << 50, ..LoadOptions::default() };
     match cpu(&RandomModel::small(), &options) {
-        Err(Error::Device(reason)) => assert!(reason.contains("KV cache") && reason.contains("bytes"), "{reason}"),
+        Err(Error::Device(reason)) => {
+            assert!(reason.contains("KV cache") && reason.contains("bytes"), "{reason}")
+        }
         other => panic!("{:?}", other.err()),
     }
 }

@@ -48,14 +48,17 @@ mod plainest {
     contract_tests!(ROUNDING, gpu(PLAINEST), "wgpu");
 }
 
-/// A device that is lost with a step under way ends that step and all later ones with an error that says so.
+/// A device that is lost with a step under way ends that step and all later ones with an error that
+/// says so.
 #[test]
 fn a_lost_device_is_an_error() {
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
     for outputs in [StepOutput::None, StepOutput::Greedy, StepOutput::LastLogits] {
         let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
         let model = RandomModel::small();
-        let mut backend = pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ())).unwrap();
+        let mut backend =
+            pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ()))
+                .unwrap();
         let sequence = backend.open_sequence().unwrap();
         let part = SequenceStep { sequence, tokens: StepTokens::Host(&[1, 2, 3]), output: outputs };
         let before = backend.submit(&[part]).unwrap();
@@ -67,10 +70,13 @@ fn a_lost_device_is_an_error() {
         };
         lost(under_way);
         for _ in 0..2 {
-            lost(backend.submit(&[part]).and_then(|ticket| pollster::block_on(backend.read(ticket))));
+            lost(
+                backend.submit(&[part]).and_then(|ticket| pollster::block_on(backend.read(ticket))),
+            );
         }
         lost(pollster::block_on(backend.profile(&[part])).map(|_| Vec::new()));
-        let again = pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ()));
+        let again =
+            pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ()));
         lost(again.map(|_| Vec::new()));
     }
 }
@@ -81,7 +87,8 @@ fn an_answer_on_a_lost_device_is_an_error() {
     let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
     let model = RandomModel::small();
-    let mut backend = pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ())).unwrap();
+    let mut backend =
+        pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ())).unwrap();
     let mut generator = Generator::new(&mut backend);
     let request = Request {
         prompt: &[1, 2, 3],

@@ -14,8 +14,11 @@ use gemma4_wgpu::{checkpoint::Checkpoint, text::Tokenizer};
 const TOLERANCE: f32 = 0.02;
 
 /// Every case with the file to open.
-const CASES: [(&str, &str); 3] =
-    [("gemma4", "model.gguf"), ("gemma4_effective", "model.gguf"), ("gemma4_mixed_split", "model-00001-of-00003.gguf")];
+const CASES: [(&str, &str); 3] = [
+    ("gemma4", "model.gguf"),
+    ("gemma4_effective", "model.gguf"),
+    ("gemma4_mixed_split", "model-00001-of-00003.gguf"),
+];
 
 fn check(make: common::Make) {
     for (name, file) in CASES {
@@ -52,9 +55,12 @@ fn tokenizer_gives_llama_cpp_ids() {
         let assets = Checkpoint::open(case.join(file)).unwrap().text_assets().unwrap();
         let tokenizer = Tokenizer::new(&assets).unwrap();
         let rows = llama_cpp::json(&case.join("tokenization.json"));
-        // llama.cpp lets any text spell the marks of channels, which its files type as user-defined.
-        let is_marked = |row: &serde_json::Value| row["text"].as_str().unwrap().contains("<|channel>");
-        let (marked, plain): (Vec<_>, Vec<_>) = rows.as_array().unwrap().iter().cloned().partition(is_marked);
+        // llama.cpp lets any text spell the marks of channels, which its files type as
+        // user-defined.
+        let is_marked =
+            |row: &serde_json::Value| row["text"].as_str().unwrap().contains("<|channel>");
+        let (marked, plain): (Vec<_>, Vec<_>) =
+            rows.as_array().unwrap().iter().cloned().partition(is_marked);
         llama_cpp::assert_same_ids(&tokenizer, &serde_json::Value::Array(plain), "plain");
         for row in &marked {
             let ids = |special| tokenizer.encode(row["text"].as_str().unwrap(), special).unwrap();

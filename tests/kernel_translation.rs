@@ -1,5 +1,6 @@
 //! Every kernel in every variant passes naga's validation and translates to SPIR-V, MSL and HLSL,
-//! and keeps within the limits that WebGPU guarantees. A kernel that only fails on a Mac fails here.
+//! and keeps within the limits that WebGPU guarantees. A kernel that only fails on a Mac fails
+//! here.
 
 #[path = "kernels/catalogue.rs"]
 mod catalogue;
@@ -32,24 +33,38 @@ fn parse(source: &KernelSource) -> (naga::Module, ModuleInfo) {
 }
 
 fn bounds_checks(variant: &Variant) -> BoundsCheckPolicies {
-    let policy = if variant.checks { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
+    let policy =
+        if variant.checks { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
     BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy }
 }
 
-fn to_spirv(source: &KernelSource, variant: &Variant, module: &naga::Module, info: &ModuleInfo) -> usize {
+fn to_spirv(
+    source: &KernelSource,
+    variant: &Variant,
+    module: &naga::Module,
+    info: &ModuleInfo,
+) -> usize {
     let options = spv::Options {
         lang_version: (1, 4),
         bounds_check_policies: bounds_checks(variant),
         force_loop_bounding: variant.checks,
         ..Default::default()
     };
-    let pipeline = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into() };
+    let pipeline = spv::PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: "main".into(),
+    };
     spv::write_vec(module, info, &options, Some(&pipeline))
         .unwrap_or_else(|error| panic!("{} to SPIR-V: {error}", source.name))
         .len()
 }
 
-fn to_msl(source: &KernelSource, variant: &Variant, module: &naga::Module, info: &ModuleInfo) -> String {
+fn to_msl(
+    source: &KernelSource,
+    variant: &Variant,
+    module: &naga::Module,
+    info: &ModuleInfo,
+) -> String {
     let resources = source.bindings.iter().enumerate().map(|(index, binding)| {
         let target = msl::BindTarget {
             buffer: Some(index as u8),
@@ -71,8 +86,10 @@ fn to_msl(source: &KernelSource, variant: &Variant, module: &naga::Module, info:
         force_loop_bounding: variant.checks,
         ..Default::default()
     };
-    let pipeline =
-        msl::PipelineOptions { entry_point: Some((naga::ShaderStage::Compute, "main".into())), ..Default::default() };
+    let pipeline = msl::PipelineOptions {
+        entry_point: Some((naga::ShaderStage::Compute, "main".into())),
+        ..Default::default()
+    };
     let (text, info) = msl::write_string(module, info, &options, &pipeline)
         .unwrap_or_else(|error| panic!("{} to MSL: {error}", source.name));
     for name in info.entry_point_names {
@@ -83,7 +100,8 @@ fn to_msl(source: &KernelSource, variant: &Variant, module: &naga::Module, info:
 
 fn to_hlsl(source: &KernelSource, module: &naga::Module, info: &ModuleInfo) -> String {
     let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..Default::default() };
-    let pipeline = hlsl::PipelineOptions { entry_point: Some((naga::ShaderStage::Compute, "main".into())) };
+    let pipeline =
+        hlsl::PipelineOptions { entry_point: Some((naga::ShaderStage::Compute, "main".into())) };
     let mut text = String::new();
     let reflection = hlsl::Writer::new(&mut text, &options, &pipeline)
         .write(module, info, None)
@@ -109,7 +127,11 @@ fn every_variant_translates() {
                 let source = kernel.source(&variant);
                 let (module, info) = parse(&source);
                 assert!(to_spirv(&source, &variant, &module, &info) > 100, "{}", source.name);
-                assert!(to_msl(&source, &variant, &module, &info).contains("kernel void main"), "{}", source.name);
+                assert!(
+                    to_msl(&source, &variant, &module, &info).contains("kernel void main"),
+                    "{}",
+                    source.name
+                );
                 assert!(to_hlsl(&source, &module, &info).contains("numthreads"), "{}", source.name);
                 translated += 1;
             }
@@ -118,7 +140,8 @@ fn every_variant_translates() {
     assert!(translated > 900, "{translated}");
 }
 
-/// Metal multiplies matrices of another size and DirectX none through naga, so these are for Vulkan alone.
+/// Metal multiplies matrices of another size and DirectX none through naga, so these are for Vulkan
+/// alone.
 #[test]
 fn cooperative_matrices_translate_to_spirv() {
     let (variant, kernels) = catalogue::coop();
@@ -134,7 +157,11 @@ fn cooperative_matrices_translate_to_spirv() {
 fn cooperative_elements(module: &naga::Module, info: &ModuleInfo) -> Vec<naga::TypeInner> {
     let mut found = Vec::new();
     let functions = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
-    let entries = module.entry_points.iter().enumerate().map(|(at, entry)| (&entry.function, info.get_entry_point(at)));
+    let entries = module
+        .entry_points
+        .iter()
+        .enumerate()
+        .map(|(at, entry)| (&entry.function, info.get_entry_point(at)));
     for (function, info) in functions.chain(entries) {
         let mut pointers: Vec<_> = Vec::new();
         for (_, expression) in function.expressions.iter() {
@@ -147,10 +174,14 @@ fn cooperative_elements(module: &naga::Module, info: &ModuleInfo) -> Vec<naga::T
                 pointers.push(data.pointer);
             }
         }
-        found.extend(pointers.into_iter().map(|pointer| match info[pointer].ty.inner_with(&module.types) {
-            naga::TypeInner::Pointer { base, .. } => module.types[*base].inner.clone(),
-            naga::TypeInner::ValuePointer { size: None, scalar, .. } => naga::TypeInner::Scalar(*scalar),
-            other => panic!("{other:?} is no element of an array"),
+        found.extend(pointers.into_iter().map(|pointer| {
+            match info[pointer].ty.inner_with(&module.types) {
+                naga::TypeInner::Pointer { base, .. } => module.types[*base].inner.clone(),
+                naga::TypeInner::ValuePointer { size: None, scalar, .. } => {
+                    naga::TypeInner::Scalar(*scalar)
+                }
+                other => panic!("{other:?} is no element of an array"),
+            }
         }));
     }
     found
@@ -177,22 +208,26 @@ fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
     all
 }
 
-/// naga takes a matrix's elements from a pointer to vectors too, but writes a call for Metal that has no such overload: there
-/// they must be scalars.
+/// naga takes a matrix's elements from a pointer to vectors too, but writes a call for Metal that
+/// has no such overload: there they must be scalars.
 #[test]
 fn cooperative_matrices_of_8_translate_to_msl() {
     for checks in [false, true] {
         let (variant, kernels) = catalogue::coop8(checks);
-        let formats = catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count();
+        let formats =
+            catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count();
         assert_eq!(kernels.len(), 3 * formats + 4);
         for kernel in kernels {
             let source = kernel.source(&variant);
             assert!(source.name.ends_with("_coop8"));
             let (module, info) = parse(&source);
             let msl = to_msl(&source, &variant, &module, &info);
-            for wanted in
-                ["kernel void main", "simdgroup_multiply_accumulate(d,a,b,c)", "simdgroup_store(", "half inner["]
-            {
+            for wanted in [
+                "kernel void main",
+                "simdgroup_multiply_accumulate(d,a,b,c)",
+                "simdgroup_store(",
+                "half inner[",
+            ] {
                 assert!(msl.contains(wanted), "{wanted} in {msl}");
             }
             let types = "metal::simdgroup_float8x8 NagaCooperativeMultiplyAdd(const thread metal::simdgroup_half8x8& a, \
@@ -200,14 +235,20 @@ fn cooperative_matrices_of_8_translate_to_msl() {
             assert!(msl.contains(types), "{msl}");
             let elements = cooperative_elements(&module, &info);
             assert!(
-                elements.len() > 9 && elements.iter().all(|ty| matches!(ty, naga::TypeInner::Scalar(_))),
+                elements.len() > 9
+                    && elements.iter().all(|ty| matches!(ty, naga::TypeInner::Scalar(_))),
                 "{elements:?}"
             );
             // As Asahi Linux has such matrices too.
             assert!(to_spirv(&source, &variant, &module, &info) > 100);
             // Apple's GPUs have 32 KiB; of half of them two workgroups run on a core.
             let most = if source.name == "matmul_coop8" { 16 << 10 } else { 32 << 10 };
-            assert!(workgroup_bytes(&module) <= most, "{}: {}", source.name, workgroup_bytes(&module));
+            assert!(
+                workgroup_bytes(&module) <= most,
+                "{}: {}",
+                source.name,
+                workgroup_bytes(&module)
+            );
         }
     }
 }
@@ -221,7 +262,11 @@ fn every_kernel_fits_the_smallest_webgpu_device() {
             let source = kernel.source(&variant);
             let (module, _) = parse(&source);
             let bytes = workgroup_bytes(&module);
-            assert!(bytes <= WEBGPU_WORKGROUP_BYTES, "{} takes {bytes} bytes of workgroup memory", source.name);
+            assert!(
+                bytes <= WEBGPU_WORKGROUP_BYTES,
+                "{} takes {bytes} bytes of workgroup memory",
+                source.name
+            );
             assert!(source.bindings.len() <= WEBGPU_STORAGE_BUFFERS, "{}", source.name);
         }
     }
@@ -239,7 +284,9 @@ fn bindings_match_their_structs() {
                 let Some(binding) = &variable.binding else { continue };
                 found[binding.binding as usize] = Some(match variable.space {
                     naga::AddressSpace::Uniform => gemma4_wgpu::gpu::Binding::Uniform,
-                    naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
+                    naga::AddressSpace::Storage { access }
+                        if access.contains(naga::StorageAccess::STORE) =>
+                    {
                         gemma4_wgpu::gpu::Binding::ReadWrite
                     }
                     _ => gemma4_wgpu::gpu::Binding::Read,
@@ -261,7 +308,8 @@ fn kernels_are_written_for_browsers() {
         for kernel in catalogue::kernels(&variant) {
             let source = kernel.source(&variant);
             if seen.insert(source.wgsl.clone()) {
-                let bindings: Vec<String> = source.bindings.iter().map(|binding| format!("{binding:?}")).collect();
+                let bindings: Vec<String> =
+                    source.bindings.iter().map(|binding| format!("{binding:?}")).collect();
                 kept.push(serde_json::json!({
                     "name": source.name,
                     "wgsl": source.wgsl,

@@ -1,4 +1,5 @@
-//! Weights laid out on the device, packed on the host and copied, and written in place: the same logits, the same errors.
+//! Weights laid out on the device, packed on the host and copied, and written in place: the same
+//! logits, the same errors.
 
 mod common;
 
@@ -55,8 +56,13 @@ fn config(vocab_size: usize) -> ModelConfig {
         intermediate_size: 768,
         kv_from: None,
     };
-    let full =
-        LayerConfig { attention: AttentionKind::Full, n_kv_heads: 1, head_dim: 128, k_eq_v: true, ..sliding.clone() };
+    let full = LayerConfig {
+        attention: AttentionKind::Full,
+        n_kv_heads: 1,
+        head_dim: 128,
+        k_eq_v: true,
+        ..sliding.clone()
+    };
     ModelConfig {
         architecture: Architecture::Gemma4,
         vocab_size,
@@ -116,14 +122,17 @@ impl Stored {
     }
 }
 
-/// f32 values as `dtype`: floats and packed rows of these values, blocks of their bits, whatever those mean, and small scales.
+/// f32 values as `dtype`: floats and packed rows of these values, blocks of their bits, whatever
+/// those mean, and small scales.
 fn store(dtype: Dtype, values: &[u8], rows: usize, cols: usize) -> Vec<u8> {
     let floats: &[f32] = bytemuck::cast_slice(values);
     match dtype {
         Dtype::F32 => values.to_vec(),
         Dtype::F16 => floats.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
         Dtype::BF16 => floats.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
-        Dtype::Packed(format) => pack_rows(Dtype::F32, values, rows, cols, format).unwrap().to_bytes(),
+        Dtype::Packed(format) => {
+            pack_rows(Dtype::F32, values, rows, cols, format).unwrap().to_bytes()
+        }
         _ => {
             let len = dtype.bytes_of(cols).unwrap() * rows;
             let mut bytes: Vec<u8> = values.iter().step_by(2).copied().cycle().take(len).collect();
@@ -153,10 +162,18 @@ impl TensorSource for Stored {
         self.matrices.get(name).map(|(info, _)| info.clone()).or_else(|| self.model.info(name))
     }
 
-    fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
-        let Some((info, bytes)) = self.matrices.get(name) else { return self.model.read(name, rows) };
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        rows: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+        let Some((info, bytes)) = self.matrices.get(name) else {
+            return self.model.read(name, rows);
+        };
         let row_bytes = info.dtype.bytes_of(info.shape[1]).unwrap();
-        Box::pin(async move { Ok(Cow::Borrowed(&bytes[rows.start * row_bytes..rows.end * row_bytes])) })
+        Box::pin(
+            async move { Ok(Cow::Borrowed(&bytes[rows.start * row_bytes..rows.end * row_bytes])) },
+        )
     }
 }
 
@@ -167,7 +184,11 @@ fn logits(source: &dyn TensorSource, quantize: Quantize, tokens: &[u32], way: Wa
     for chunk in [1, tokens.len()] {
         let sequence = backend.open_sequence().unwrap();
         let logits = all_logits(&mut backend, sequence, tokens, &[chunk]);
-        assert!(logits.iter().all(|logit| logit.is_finite()) && logits[0] != logits[1], "{:?}", &logits[..4]);
+        assert!(
+            logits.iter().all(|logit| logit.is_finite()) && logits[0] != logits[1],
+            "{:?}",
+            &logits[..4]
+        );
         bits.extend(logits.iter().map(|logit| logit.to_bits()));
         backend.close_sequence(sequence);
     }
@@ -199,7 +220,11 @@ fn all_ways_give_the_same_logits() {
         (int(4, 32, false), int(8, 32, false)),
         (int(4, 32, true), int(8, 16, false)),
     ] {
-        assert_same(&Stored::new(83, linear, embedding), &TOKENS, &format!("{linear}, {embedding}"));
+        assert_same(
+            &Stored::new(83, linear, embedding),
+            &TOKENS,
+            &format!("{linear}, {embedding}"),
+        );
     }
     // What is quantized, the host packs; the embedding keeps its format.
     let source = Stored::new(83, Dtype::BF16, Dtype::Q8_0);
@@ -210,24 +235,35 @@ fn all_ways_give_the_same_logits() {
 /// A small model of E2B's kind.
 fn effective_config() -> ModelConfig {
     let mut config = config(83);
-    let sharing = LayerConfig { kv_from: Some(0), intermediate_size: 1536, ..config.layers[0].clone() };
+    let sharing =
+        LayerConfig { kv_from: Some(0), intermediate_size: 1536, ..config.layers[0].clone() };
     config.layers[1].k_eq_v = false;
     config.layers.extend([sharing.clone(), sharing]);
     config.per_layer_input = Some(PerLayerInput { size: 256, vocab_size: 90 });
     config
 }
 
-/// Random weights made on the device, as `bench --synthetic` makes them: of several sequences at once too.
+/// Random weights made on the device, as `bench --synthetic` makes them: of several sequences at
+/// once too.
 #[test]
 fn synthetic_effective_models() {
     let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
     let options = LoadOptions { max_sequences: 2, ..OPTIONS };
-    let mut backend = pollster::block_on(GpuBackend::synthetic(gpu, effective_config(), &options, 7)).unwrap();
+    let mut backend =
+        pollster::block_on(GpuBackend::synthetic(gpu, effective_config(), &options, 7)).unwrap();
     let sequences = [0, 1].map(|_| backend.open_sequence().unwrap());
     let alone = all_logits(&mut backend, sequences[0], &TOKENS, &[TOKENS.len()]);
     backend.truncate(sequences[0], 0).unwrap();
-    assert!(alone.iter().all(|logit| logit.is_finite()) && alone[0] != alone[1], "{:?}", &alone[..4]);
-    let part = |sequence| SequenceStep { sequence, tokens: StepTokens::Host(&TOKENS), output: StepOutput::AllLogits };
+    assert!(
+        alone.iter().all(|logit| logit.is_finite()) && alone[0] != alone[1],
+        "{:?}",
+        &alone[..4]
+    );
+    let part = |sequence| SequenceStep {
+        sequence,
+        tokens: StepTokens::Host(&TOKENS),
+        output: StepOutput::AllLogits,
+    };
     let ticket = backend.submit(&sequences.map(part)).unwrap();
     for result in pollster::block_on(backend.read(ticket)).unwrap() {
         let StepResult::Logits(logits) = result else { panic!("asked for logits, got {result:?}") };
@@ -235,21 +271,29 @@ fn synthetic_effective_models() {
     }
 }
 
-/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same logits, and as much memory
-/// as was planned.
+/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same
+/// logits, and as much memory as was planned.
 #[test]
 fn effective_models_in_all_ways() {
     let config = effective_config();
-    for (linear, embedding) in [(Dtype::Q4_0, Dtype::Q6_K), (Dtype::Q4_K, Dtype::Q5_K), (Dtype::BF16, Dtype::F32)] {
+    for (linear, embedding) in
+        [(Dtype::Q4_0, Dtype::Q6_K), (Dtype::Q4_K, Dtype::Q5_K), (Dtype::BF16, Dtype::F32)]
+    {
         let source = Stored::of(config.clone(), linear, embedding);
         assert_same(&source, &TOKENS, &format!("{linear}, {embedding}"));
         for way in [Way::Packed, Way::Repacked, Way::InPlace] {
             let device = DeviceOptions { kernels: kernels(way), ..Default::default() };
             let gpu = pollster::block_on(Gpu::open(&device)).unwrap();
             let plan = GpuBackend::plan(&gpu, &source, &OPTIONS).unwrap();
-            let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &source, &OPTIONS, &mut |_| ())).unwrap();
+            let backend =
+                pollster::block_on(GpuBackend::load(gpu.clone(), &source, &OPTIONS, &mut |_| ()))
+                    .unwrap();
             let info = backend.info();
-            assert!(info.peak_bytes <= plan.total_bytes(), "{} held, {plan:?}, {way:?}", info.peak_bytes);
+            assert!(
+                info.peak_bytes <= plan.total_bytes(),
+                "{} held, {plan:?}, {way:?}",
+                info.peak_bytes
+            );
             assert_eq!(info.kv_bytes, plan.kv_sliding_bytes + plan.kv_full_bytes);
             let table = source.info("embed_tokens_per_layer.weight").unwrap();
             assert!(0 < info.table_bytes && info.table_bytes <= 4 * table.elements() as u64);
@@ -267,7 +311,8 @@ fn matrices_of_different_types_stay_apart() {
     }
 }
 
-/// A matrix of more slices than there are buffers for them, and of more bytes than one binding may have on many adapters.
+/// A matrix of more slices than there are buffers for them, and of more bytes than one binding may
+/// have on many adapters.
 #[test]
 fn buffers_take_turns_within_what_was_planned() {
     let model = Stored::new(165_000, Dtype::Q4_0, Dtype::F32);
@@ -275,7 +320,9 @@ fn buffers_take_turns_within_what_was_planned() {
         let device = DeviceOptions { kernels: kernels(way), ..Default::default() };
         let gpu = pollster::block_on(Gpu::open(&device)).unwrap();
         let plan = GpuBackend::plan(&gpu, &model, &OPTIONS).unwrap();
-        let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &model, &OPTIONS, &mut |_| ())).unwrap();
+        let backend =
+            pollster::block_on(GpuBackend::load(gpu.clone(), &model, &OPTIONS, &mut |_| ()))
+                .unwrap();
         let peak = backend.info().peak_bytes;
         assert!(peak <= plan.total_bytes(), "{peak} bytes held, {plan:?}, {way:?}");
     }
@@ -306,14 +353,18 @@ fn what_is_not_finite_is_named() {
         for way in OTHER_WAYS {
             assert_eq!(load_error(&model, way).to_string(), on_host, "{dtype}, {way:?}");
         }
-        assert!(on_host.contains("layers.1.mlp.up_proj.weight") && on_host.contains("row 5"), "{on_host}");
+        assert!(
+            on_host.contains("layers.1.mlp.up_proj.weight") && on_host.contains("row 5"),
+            "{on_host}"
+        );
     }
 }
 
 /// Who asks for a way gets it; memory that is the host's is written in place if nobody does.
 #[test]
 fn the_way_follows_the_options_and_the_memory() {
-    let open = |kernels| pollster::block_on(Gpu::open(&DeviceOptions { kernels, ..Default::default() }));
+    let open =
+        |kernels| pollster::block_on(Gpu::open(&DeviceOptions { kernels, ..Default::default() }));
     let ways = |kernels| {
         let gpu = open(kernels).unwrap();
         (gpu.variant().repack, gpu.variant().inplace)

@@ -29,8 +29,9 @@ mod goldens {
 /// bf16 as on a Mac, where it has 8 bits for what f32 has 24.
 #[test]
 fn bf16_activations_keep_the_perplexity() {
-    let bf16: common::Make =
-        &|source, options| Ok(Box::new(common::load_mlx(source, options, gemma4_wgpu::mlx::Activations::Bf16)?));
+    let bf16: common::Make = &|source, options| {
+        Ok(Box::new(common::load_mlx(source, options, gemma4_wgpu::mlx::Activations::Bf16)?))
+    };
     let expected = common::demo::perplexity(&common::cpu, 300, 100);
     let found = common::demo::perplexity(bf16, 300, 50);
     assert!((found / expected - 1.0).abs() < 0.02, "{found}, on the CPU {expected}");

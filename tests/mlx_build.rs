@@ -47,7 +47,10 @@ fn finds_mlx_by_root_then_by_python() {
 #[test]
 fn missing_names_the_line_that_installs_it() {
     let missing = locate(None, &[], MAC).unwrap_err();
-    assert!(missing.contains("python3 -m pip install mlx`") && missing.contains("MLX_ROOT"), "{missing}");
+    assert!(
+        missing.contains("python3 -m pip install mlx`") && missing.contains("MLX_ROOT"),
+        "{missing}"
+    );
     assert!(locate(None, &[], LINUX).unwrap_err().contains("pip install mlx-cpu"));
     let wrong = locate(Some("/nowhere".into()), &[], MAC).unwrap_err();
     assert!(wrong.contains("MLX_ROOT is /nowhere"), "{wrong}");
@@ -65,7 +68,10 @@ fn too_old_names_both_versions() {
 fn other_architectures_are_refused() {
     let arm = Target { os: "linux", arch: "aarch64" };
     let found = reason(mlx([0, 32, 4], arm, &ELF_X86_64).path(), arm);
-    assert!(found.contains("is for x86_64, not for aarch64") && found.contains("pip install"), "{found}");
+    assert!(
+        found.contains("is for x86_64, not for aarch64") && found.contains("pip install"),
+        "{found}"
+    );
     // A Mac's Python under Rosetta.
     let rosetta = [&MACH_O_ARM64[..4], &[7, 0, 0, 1], &MACH_O_ARM64[8..]].concat();
     assert!(reason(mlx([0, 32, 4], MAC, &rosetta).path(), MAC).contains("is for x86_64"));

@@ -1,4 +1,5 @@
-//! What only a process of its own can tell of MLX: how much memory it takes, and which operations it is asked for.
+//! What only a process of its own can tell of MLX: how much memory it takes, and which operations
+//! it is asked for.
 
 mod common;
 
@@ -42,7 +43,9 @@ fn config(layers: usize) -> ModelConfig {
         architecture: Architecture::Gemma4,
         vocab_size: 96,
         hidden_size: 64,
-        layers: (0..layers).map(|i| if i % 3 == 2 { full.clone() } else { sliding.clone() }).collect(),
+        layers: (0..layers)
+            .map(|i| if i % 3 == 2 { full.clone() } else { sliding.clone() })
+            .collect(),
         rms_norm_eps: 1e-6,
         final_logit_softcap: Some(30.0),
         attention_scale: 1.0,
@@ -56,19 +59,24 @@ fn config(layers: usize) -> ModelConfig {
 }
 
 fn load(config: ModelConfig, context_length: usize) -> MlxBackend {
-    let options = LoadOptions { context_length, cache_type: CacheType::F32, ..LoadOptions::default() };
+    let options =
+        LoadOptions { context_length, cache_type: CacheType::F32, ..LoadOptions::default() };
     load_mlx(&RandomModel::new(config), &options, Activations::F32).unwrap()
 }
 
 /// The calls of a step of one sequence.
-fn calls(backend: &mut MlxBackend, sequence: SequenceId, tokens: &[u32]) -> BTreeMap<&'static str, usize> {
+fn calls(
+    backend: &mut MlxBackend,
+    sequence: SequenceId,
+    tokens: &[u32],
+) -> BTreeMap<&'static str, usize> {
     backend.take_calls().unwrap();
     step(backend, sequence, StepTokens::Host(tokens), StepOutput::Greedy).unwrap();
     backend.take_calls().unwrap()
 }
 
-/// Two ropes, two cache updates and one attention a layer, and nothing that MLX has one operation for done with several:
-/// on a Mac, each would be one more kernel to start.
+/// Two ropes, two cache updates and one attention a layer, and nothing that MLX has one operation
+/// for done with several: on a Mac, each would be one more kernel to start.
 #[test]
 fn operations_of_a_layer() {
     let _alone = alone();
@@ -126,7 +134,8 @@ fn a_second_reference_copies() {
     assert!(update(false) < 1 << 16);
 }
 
-/// Steps take memory for their activations, not for another cache: read one by one, and submitted ahead.
+/// Steps take memory for their activations, not for another cache: read one by one, and submitted
+/// ahead.
 #[test]
 fn kv_caches_are_updated_in_place() {
     let _alone = alone();
@@ -136,7 +145,8 @@ fn kv_caches_are_updated_in_place() {
     let mut backend = load(config(12), context);
     assert!(backend.info().kv_bytes >= 8 * array_bytes);
     let sequence = backend.open_sequence().unwrap();
-    let first = step(&mut backend, sequence, StepTokens::Host(&[1, 2, 3]), StepOutput::Greedy).unwrap();
+    let first =
+        step(&mut backend, sequence, StepTokens::Host(&[1, 2, 3]), StepOutput::Greedy).unwrap();
     assert!(matches!(first, StepResult::Token(_)));
 
     let one_by_one = growth(|| {
@@ -149,7 +159,11 @@ fn kv_caches_are_updated_in_place() {
     let ahead = growth(|| {
         let mut before = None;
         for _ in 0..20 {
-            let next = [SequenceStep { sequence, tokens: StepTokens::Previous, output: StepOutput::Greedy }];
+            let next = [SequenceStep {
+                sequence,
+                tokens: StepTokens::Previous,
+                output: StepOutput::Greedy,
+            }];
             let ticket = backend.submit(&next).unwrap();
             if let Some(ticket) = before.replace(ticket) {
                 pollster::block_on(backend.read(ticket)).unwrap();

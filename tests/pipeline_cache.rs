@@ -10,12 +10,19 @@ use gemma4_wgpu::{
     weights::LoadOptions,
 };
 
-/// Opens the device and loads a small model on it, which compiles decoding's kernels. `None` where there are no such caches.
+/// Opens the device and loads a small model on it, which compiles decoding's kernels. `None` where
+/// there are no such caches.
 fn start(directory: &Path) -> Option<PipelineStats> {
-    let options = DeviceOptions { pipeline_cache: Some(directory.to_owned()), ..DeviceOptions::default() };
+    let options =
+        DeviceOptions { pipeline_cache: Some(directory.to_owned()), ..DeviceOptions::default() };
     let gpu = pollster::block_on(Gpu::open(&options)).expect("the test needs an adapter");
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
-    let backend = pollster::block_on(GpuBackend::load(gpu.clone(), &RandomModel::small(), &options, &mut |_| ()));
+    let backend = pollster::block_on(GpuBackend::load(
+        gpu.clone(),
+        &RandomModel::small(),
+        &options,
+        &mut |_| (),
+    ));
     drop(backend.unwrap());
     let stats = gpu.pipeline_stats();
     assert!(stats.made > 10 && !stats.time.is_zero(), "{stats:?}");
@@ -43,7 +50,9 @@ fn pipelines_outlive_the_process_whatever_happens_to_their_file() {
 
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 0x10;
-    for broken in [flipped, whole[..whole.len() - 1].to_vec(), Vec::new(), b"of something else".repeat(1000)] {
+    for broken in
+        [flipped, whole[..whole.len() - 1].to_vec(), Vec::new(), b"of something else".repeat(1000)]
+    {
         fs::write(path, &broken).unwrap();
         assert_eq!(start(&inside).unwrap().cached, 0);
         assert_eq!(start(&inside).unwrap().cached, cold.made, "not replaced");

@@ -1,6 +1,8 @@
 //! Packing floats: layout, rounding error, padding, slices of rows, bad input.
 
-use gemma4_wgpu::quant::{Dtype, PackFormat, PackedRows, Quantize, dequantize, native_format, pack_rows, padded_cols};
+use gemma4_wgpu::quant::{
+    Dtype, PackFormat, PackedRows, Quantize, dequantize, native_format, pack_rows, padded_cols,
+};
 use half::{bf16, f16};
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -45,7 +47,9 @@ fn int_formats() -> Vec<PackFormat> {
 fn encode(dtype: Dtype, values: &[f32]) -> Vec<u8> {
     match dtype {
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-        Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::BF16 => {
+            values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+        }
         _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     }
 }
@@ -104,7 +108,8 @@ fn layout_is_as_documented() {
     assert_eq!(packed.data, [0x73625140, 0xfbead9c8, 0x73625140, 0xfbead9c8]);
     assert_eq!(packed.scales, [0x3c00]);
 
-    let values: Vec<f32> = (0..64).map(|i| if i < 32 { -127.0 + i as f32 } else { 254.0 - 2.0 * i as f32 }).collect();
+    let values: Vec<f32> =
+        (0..64).map(|i| if i < 32 { -127.0 + i as f32 } else { 254.0 - 2.0 * i as f32 }).collect();
     let packed = pack_f32(&values, PackFormat::INT8).unwrap();
     assert_eq!(packed.data[0], 0x84838281);
     assert_eq!(packed.data.len(), 16);
@@ -114,12 +119,18 @@ fn layout_is_as_documented() {
     let values: Vec<f32> = (0..32).map(|i| 3.0 + (i % 16) as f32 * 0.5).collect();
     let packed = pack_f32(&values, int(4, 32, true)).unwrap();
     assert_eq!(packed.data, [0x73625140, 0xfbead9c8, 0x73625140, 0xfbead9c8]);
-    assert_eq!(packed.scales, [f16::from_f32(0.5).to_bits() as u32 | (f16::from_f32(3.0).to_bits() as u32) << 16]);
+    assert_eq!(
+        packed.scales,
+        [f16::from_f32(0.5).to_bits() as u32 | (f16::from_f32(3.0).to_bits() as u32) << 16]
+    );
 
     // Weight 0 of int8 with offset is q = −128, and the offset is the weight of q = 0.
     let values: Vec<f32> = (0..32).map(|i| if i == 0 { -128.0 } else { 127.0 }).collect();
     let packed = pack_f32(&values, int(8, 32, true)).unwrap();
-    assert_eq!((packed.data[0], packed.data[1], packed.scales[0]), (0x7f7f7f80, 0x7f7f7f7f, 0x3c00));
+    assert_eq!(
+        (packed.data[0], packed.data[1], packed.scales[0]),
+        (0x7f7f7f80, 0x7f7f7f7f, 0x3c00)
+    );
 
     let halves = encode(Dtype::F16, &[1.0, -2.0, 0.5]);
     let packed = pack_rows(Dtype::F16, &halves, 1, 3, PackFormat::F16).unwrap();
@@ -127,11 +138,12 @@ fn layout_is_as_documented() {
     assert_eq!((packed.data.len(), packed.scales.len()), (16, 0));
 }
 
-/// Low bits as int4 has them, high ones behind: two bits of weight 16w + 4k + b in byte b of word w, or one of weight
-/// 32w + 4k + b.
+/// Low bits as int4 has them, high ones behind: two bits of weight 16w + 4k + b in byte b of word
+/// w, or one of weight 32w + 4k + b.
 #[test]
 fn layout_of_5_and_6_bits() {
-    // Integers 0.. of Q6_K: low nibbles and pairs of high bits of weights i, 32 + i, 64 + i, 96 + i lie together.
+    // Integers 0.. of Q6_K: low nibbles and pairs of high bits of weights i, 32 + i, 64 + i, 96 + i
+    // lie together.
     let q = |i: usize| (i * 7 + 3) % 64;
     let mut block = vec![0u8; 210];
     for i in 0..256 {
@@ -142,7 +154,10 @@ fn layout_of_5_and_6_bits() {
     block[192..208].fill(2);
     block[208..].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
     let packed = pack_rows(Dtype::Q6_K, &block, 1, 256, int(6, 16, false)).unwrap();
-    assert_eq!((packed.data.len(), packed.scales.as_slice()), (32 + 16, [0x3c00_3c00; 8].as_slice()));
+    assert_eq!(
+        (packed.data.len(), packed.scales.as_slice()),
+        (32 + 16, [0x3c00_3c00; 8].as_slice())
+    );
     let mut found = vec![0.0; 256];
     packed.dequantize_row(0, &mut found);
     for (i, found) in found.iter().enumerate() {
@@ -171,7 +186,8 @@ fn layout_of_5_and_6_bits() {
     assert_eq!(unpack(&packed), expected);
 }
 
-/// Four words of scales for 256 columns: d and dmin, lower bits of the scales, of the minima, upper bits of both.
+/// Four words of scales for 256 columns: d and dmin, lower bits of the scales, of the minima, upper
+/// bits of both.
 #[test]
 fn layout_of_q4_k() {
     let mut block = [0u8; 144];
@@ -191,7 +207,10 @@ fn layout_of_q4_k() {
     let packed = pack_rows(Dtype::Q4_K, &block.repeat(2), 1, 512, PackFormat::Q4K).unwrap();
     assert_eq!(packed.scales[..4], [0x3400_3800, 0x00b0_0001, 0x00c0_0002, 0x00b0_0006]);
     assert_eq!((packed.data.len(), packed.scales.len()), (64, 8));
-    assert_eq!((packed.data[..32].to_vec(), &packed.scales[..4]), (packed.data[32..].to_vec(), &packed.scales[4..]));
+    assert_eq!(
+        (packed.data[..32].to_vec(), &packed.scales[..4]),
+        (packed.data[32..].to_vec(), &packed.scales[4..])
+    );
     let found = unpack(&packed);
     for i in 0..32 {
         assert_eq!(packed.data[i / 8] >> (8 * (i % 4) + 4 * (i / 4 % 2)) & 15, q(i) as u32, "{i}");
@@ -206,7 +225,8 @@ fn layout_of_q4_k() {
 fn q4_k_rows_may_end_within_a_block() {
     let format = PackFormat::Q4K;
     assert_eq!((format.data_words(300), format.scale_words(300)), (40, 8));
-    let block: Vec<u8> = (0..144).map(|i| [0, 0x30, 0, 0x31].get(i).copied().unwrap_or((i * 37) as u8)).collect();
+    let block: Vec<u8> =
+        (0..144).map(|i| [0, 0x30, 0, 0x31].get(i).copied().unwrap_or((i * 37) as u8)).collect();
     let whole = pack_rows(Dtype::Q4_K, &block.repeat(2), 1, 512, format).unwrap();
     let cut = PackedRows { cols: 300, data: whole.data[..40].to_vec(), ..whole.clone() };
     assert_eq!(unpack(&cut), unpack(&whole)[..300]);
@@ -218,13 +238,17 @@ fn q4_k_rows_may_end_within_a_block() {
 fn packed_q4_k_has_finite_scales() {
     let format = PackFormat::Q4K;
     let of = |scales: [u32; 4]| {
-        let rows = PackedRows { format, rows: 1, cols: 256, data: vec![7; 32], scales: scales.to_vec() };
+        let rows =
+            PackedRows { format, rows: 1, cols: 256, data: vec![7; 32], scales: scales.to_vec() };
         pack_rows(Dtype::Packed(format), &rows.to_bytes(), 1, 256, format)
     };
     // Nibbles are no f16, whatever they look like.
     assert!(of([0x3c00_3c00, 0x7c00_7c00, 0xfc00_7e00, u32::MAX]).is_ok());
     for steps in [0x7c00_3c00, 0x3c00_7e00, 0x3c00_7bff] {
-        assert_eq!(of([steps, 2, 2, 0]).unwrap_err(), "row 0 of 1: a scale or offset is not finite");
+        assert_eq!(
+            of([steps, 2, 2, 0]).unwrap_err(),
+            "row 0 of 1: a scale or offset is not finite"
+        );
     }
 }
 
@@ -233,10 +257,14 @@ fn widened_integers_are_the_same_weights() {
     for dtype in [Dtype::Q5_0, Dtype::Q5_1, Dtype::Q6_K, Dtype::IQ4_NL] {
         let format = native_format(dtype);
         let cols = 2 * dtype.block_len();
-        let bytes: Vec<u8> = (0..3 * dtype.bytes_of(cols).unwrap()).map(|i| (i * 37 % 47) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..3 * dtype.bytes_of(cols).unwrap()).map(|i| (i * 37 % 47) as u8).collect();
         let packed = pack_rows(dtype, &bytes, 3, cols, format).unwrap();
         let wide = packed.widened();
-        assert!(matches!(wide.format, PackFormat::Int { bits: 8, .. }) && wide.format == format.widened());
+        assert!(
+            matches!(wide.format, PackFormat::Int { bits: 8, .. })
+                && wide.format == format.widened()
+        );
         assert_eq!(unpack(&wide), unpack(&packed), "{dtype}");
     }
 }
@@ -244,7 +272,8 @@ fn widened_integers_are_the_same_weights() {
 /// The integers stay; factors that fit f16 do as well.
 #[test]
 fn widened_q4_k_has_an_f16_for_each_scale_and_offset() {
-    let block = |d: u8| (0..144).map(move |i| [0, d, 0, 0x34].get(i).copied().unwrap_or((i * i) as u8));
+    let block =
+        |d: u8| (0..144).map(move |i| [0, d, 0, 0x34].get(i).copied().unwrap_or((i * i) as u8));
     let bytes: Vec<u8> = [0x38, 0x2c, 0x30, 0x3c].into_iter().flat_map(block).collect();
     let packed = pack_rows(Dtype::Q4_K, &bytes, 2, 512, PackFormat::Q4K).unwrap();
     let wide = packed.widened();
@@ -283,12 +312,18 @@ fn equal_weights_with_offset_stay() {
 fn names_values_that_are_not_finite() {
     for dtype in floats() {
         for format in int_formats().into_iter().chain([native_format(dtype)]) {
-            for (bad, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+            for (bad, shown) in
+                [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")]
+            {
                 let mut values = [0.5; 3 * 45];
                 values[2 * 45 + 37] = bad;
                 values[2 * 45 + 40] = bad;
                 let reason = pack_rows(dtype, &encode(dtype, &values), 3, 45, format).unwrap_err();
-                assert_eq!(reason, format!("row 2 of 3, column 37 is {shown}"), "{dtype:?} as {format}");
+                assert_eq!(
+                    reason,
+                    format!("row 2 of 3, column 37 is {shown}"),
+                    "{dtype:?} as {format}"
+                );
                 let reason = dequantize(dtype, &encode(dtype, &values)).unwrap_err();
                 assert_eq!(reason, format!("value 127 is {shown}"));
             }
@@ -306,7 +341,10 @@ fn refuses_weights_beyond_f16_scales() {
         let start = 40 / format.group().unwrap() * format.group().unwrap();
         let place = format!("row 0 of 1, columns from {start}: the scale ");
         assert!(reason.starts_with(&place), "{format}: {reason}");
-        assert!(reason.contains("f16's largest value, 65504") || reason.ends_with("is inf"), "{format}: {reason}");
+        assert!(
+            reason.contains("f16's largest value, 65504") || reason.ends_with("is inf"),
+            "{format}: {reason}"
+        );
     }
     let reason = pack_f32(&[1e6; 32], int(4, 32, true)).unwrap_err();
     assert!(reason.contains("the offset 1e6 is beyond f16's largest value"), "{reason}");
@@ -333,9 +371,14 @@ fn refuses_sizes_that_do_not_fit() {
         let (format, cols) = (native_format(dtype), 2 * dtype.block_len());
         let bytes = vec![0; dtype.bytes_of(3 * cols).unwrap()];
         assert!(pack_rows(dtype, &bytes, 3, cols, format).is_ok());
-        for (rows, cols) in [(2, cols), (4, cols), (0, cols), (usize::MAX, cols), (1, usize::MAX - 255), (3, 0)] {
+        for (rows, cols) in
+            [(2, cols), (4, cols), (0, cols), (usize::MAX, cols), (1, usize::MAX - 255), (3, 0)]
+        {
             let reason = pack_rows(dtype, &bytes, rows, cols, format).unwrap_err();
-            assert!(reason.contains("bytes") || reason.contains("address space"), "{dtype:?}: {reason}");
+            assert!(
+                reason.contains("bytes") || reason.contains("address space"),
+                "{dtype:?}: {reason}"
+            );
         }
         assert!(pack_rows(dtype, &bytes[1..], 3, cols, format).is_err());
         assert!(dequantize(dtype, &bytes[1..]).is_err());
@@ -351,18 +394,32 @@ fn names_of_formats() {
     let names: Vec<String> = int_formats().iter().map(PackFormat::to_string).collect();
     assert_eq!(names[..3], ["int4 g16", "int4 g16+offset", "int4 g32"]);
     assert_eq!(names[names.len() - 2..], ["int8 g128", "int8 g128+offset"]);
-    assert_eq!([PackFormat::F32, PackFormat::F16, PackFormat::BF16].map(|f| f.to_string()), ["f32", "f16", "bf16"]);
-    let formats = [PackFormat::INT4, int(4, 32, true), int(5, 32, true), int(6, 16, false), PackFormat::BF16];
+    assert_eq!(
+        [PackFormat::F32, PackFormat::F16, PackFormat::BF16].map(|f| f.to_string()),
+        ["f32", "f16", "bf16"]
+    );
+    let formats =
+        [PackFormat::INT4, int(4, 32, true), int(5, 32, true), int(6, 16, false), PackFormat::BF16];
     assert_eq!(formats.map(PackFormat::bits_per_weight), [4.5, 5.0, 6.0, 7.0, 16.0]);
-    assert_eq!((PackFormat::Iq4.to_string().as_str(), PackFormat::Iq4.bits_per_weight()), ("iq4 g32", 4.5));
-    assert_eq!((PackFormat::Q4K.to_string().as_str(), PackFormat::Q4K.bits_per_weight()), ("q4_k", 4.5));
-    for format in int_formats().into_iter().chain(formats).chain([PackFormat::Iq4, PackFormat::Q4K]) {
+    assert_eq!(
+        (PackFormat::Iq4.to_string().as_str(), PackFormat::Iq4.bits_per_weight()),
+        ("iq4 g32", 4.5)
+    );
+    assert_eq!(
+        (PackFormat::Q4K.to_string().as_str(), PackFormat::Q4K.bits_per_weight()),
+        ("q4_k", 4.5)
+    );
+    for format in int_formats().into_iter().chain(formats).chain([PackFormat::Iq4, PackFormat::Q4K])
+    {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
     for quantize in [Quantize::Int4, Quantize::Int8, Quantize::None] {
         assert_eq!(quantize.to_string().parse(), Ok(quantize));
     }
-    assert_eq!("int3".parse::<Quantize>(), Err("unknown quantization \"int3\": use auto, int4, int8 or none".into()));
+    assert_eq!(
+        "int3".parse::<Quantize>(),
+        Err("unknown quantization \"int3\": use auto, int4, int8 or none".into())
+    );
 }
 
 /// A matrix of floats of some size and magnitude.
@@ -470,12 +527,18 @@ proptest! {
 
 /// Blocks of random bytes, most of them sound.
 fn any_blocks() -> impl Strategy<Value = (Dtype, usize, Vec<u8>)> {
-    (select(ALL.to_vec()), 1usize..5)
-        .prop_flat_map(|(dtype, blocks)| (Just(dtype), Just(blocks), vec(any::<u8>(), blocks * dtype.block_bytes())))
+    (select(ALL.to_vec()), 1usize..5).prop_flat_map(|(dtype, blocks)| {
+        (Just(dtype), Just(blocks), vec(any::<u8>(), blocks * dtype.block_bytes()))
+    })
 }
 
 /// Packing each row by itself gives the words of packing them together.
-fn rows_equal_the_whole(dtype: Dtype, bytes: &[u8], cols: usize, format: PackFormat) -> Result<(), TestCaseError> {
+fn rows_equal_the_whole(
+    dtype: Dtype,
+    bytes: &[u8],
+    cols: usize,
+    format: PackFormat,
+) -> Result<(), TestCaseError> {
     let row_bytes = dtype.bytes_of(cols).unwrap();
     let whole = pack_rows(dtype, bytes, bytes.len() / row_bytes, cols, format).unwrap();
     let (mut data, mut scales) = (Vec::new(), Vec::new());

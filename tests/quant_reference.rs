@@ -1,4 +1,5 @@
-//! Block decoding, packing and rounding against the Python `gguf` package: see fixtures/quant/generate.py.
+//! Block decoding, packing and rounding against the Python `gguf` package: see
+//! fixtures/quant/generate.py.
 
 use std::{fs, path::PathBuf};
 
@@ -54,7 +55,12 @@ fn decodes_every_block_type_bit_for_bit() {
 fn packs_blocks_whose_scales_are_kept_without_change() {
     for (dtype, name) in &BLOCK_TYPES[..7] {
         let expected = floats(&format!("{name}.f32"));
-        let row = packed_row(*dtype, &fixture(&format!("{name}.blocks")), expected.len(), native_format(*dtype));
+        let row = packed_row(
+            *dtype,
+            &fixture(&format!("{name}.blocks")),
+            expected.len(),
+            native_format(*dtype),
+        );
         assert_eq!(bits(&row), bits(&expected), "{name}");
     }
 }
@@ -88,13 +94,17 @@ fn mean_square(a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn rounds_floats_at_least_as_well_as_ggml() {
     let weights = floats("normal.f32");
-    let cases = [(Dtype::Q4_0, "normal.q4_0"), (Dtype::Q4_1, "normal.q4_1"), (Dtype::Q8_0, "normal.q8_0")];
+    let cases =
+        [(Dtype::Q4_0, "normal.q4_0"), (Dtype::Q4_1, "normal.q4_1"), (Dtype::Q8_0, "normal.q8_0")];
     for (dtype, name) in cases {
         let format = native_format(dtype);
         let ours = packed_row(Dtype::F32, &fixture("normal.f32"), weights.len(), format);
         let theirs = dequantize(dtype, &fixture(name)).unwrap();
         let (ours, theirs) = (mean_square(&ours, &weights), mean_square(&theirs, &weights));
-        assert!(ours <= theirs && ours > 0.5 * theirs, "{format}: mean square error {ours:e}, ggml's {theirs:e}");
+        assert!(
+            ours <= theirs && ours > 0.5 * theirs,
+            "{format}: mean square error {ours:e}, ggml's {theirs:e}"
+        );
     }
 }
 
@@ -102,9 +112,13 @@ fn rounds_floats_at_least_as_well_as_ggml() {
 fn chooses_ggmls_scales() {
     for (dtype, name) in [(Dtype::Q4_0, "normal.q4_0"), (Dtype::Q8_0, "normal.q8_0")] {
         let (source, blocks) = (fixture("normal.f32"), fixture(name));
-        let packed = pack_rows(Dtype::F32, &source, 1, source.len() / 4, native_format(dtype)).unwrap();
-        let ours: Vec<u16> = packed.scales.iter().flat_map(|&word| [word as u16, (word >> 16) as u16]).collect();
-        let block_scales = blocks.chunks(dtype.block_bytes()).map(|block| u16::from_le_bytes([block[0], block[1]]));
+        let packed =
+            pack_rows(Dtype::F32, &source, 1, source.len() / 4, native_format(dtype)).unwrap();
+        let ours: Vec<u16> =
+            packed.scales.iter().flat_map(|&word| [word as u16, (word >> 16) as u16]).collect();
+        let block_scales = blocks
+            .chunks(dtype.block_bytes())
+            .map(|block| u16::from_le_bytes([block[0], block[1]]));
         assert_eq!(ours, block_scales.collect::<Vec<_>>(), "{name}");
     }
 }
@@ -131,7 +145,10 @@ fn refuses_scales_that_are_not_finite() {
             let place = format!("row 0 of 1, columns from {}: the scale is ", dtype.block_len());
             assert!(reason.starts_with(&place) && reason.contains(shown), "{name}: {reason}");
             let reason = dequantize(dtype, &bytes).unwrap_err();
-            assert!(reason.starts_with(&format!("value {} is ", dtype.block_len())), "{name}: {reason}");
+            assert!(
+                reason.starts_with(&format!("value {} is ", dtype.block_len())),
+                "{name}: {reason}"
+            );
         }
     }
 }
@@ -139,8 +156,13 @@ fn refuses_scales_that_are_not_finite() {
 #[test]
 fn refuses_products_beyond_f16() {
     for dtype in [Dtype::Q4_K, Dtype::Q5_K] {
-        let reason = pack_rows(dtype, &block_with_scale(dtype, f16::MAX), 1, 256, native_format(dtype)).unwrap_err();
-        assert!(reason.contains("the scale") && reason.contains("beyond f16's largest value, 65504"), "{reason}");
+        let reason =
+            pack_rows(dtype, &block_with_scale(dtype, f16::MAX), 1, 256, native_format(dtype))
+                .unwrap_err();
+        assert!(
+            reason.contains("the scale") && reason.contains("beyond f16's largest value, 65504"),
+            "{reason}"
+        );
     }
     let mut block = block_with_scale(Dtype::Q6_K, f16::MAX);
     block[192] = 64;

@@ -50,7 +50,10 @@ fn the_sensitive_recipe_is_told_and_tabulated() {
     assert_eq!(metadata["model.layers.1.mlp.up_proj.weight"], "int4 g32 32x16");
     // 32 columns of 4 bits and a scale: 20 bytes a row; of 16 columns half of that is padding.
     let row = |name: &str| {
-        let line = table.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}: {table}"));
+        let line = table
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("no {name}: {table}"));
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(row("mlp.up_proj.weight")[1..5], ["int4", "g32", "2", "10.00"]);
@@ -64,8 +67,9 @@ fn the_sensitive_recipe_is_told_and_tabulated() {
     answers(out.path());
 }
 
-/// The table and the projection of per-layer embeddings become int8 as the embedding does, and keys that no layer uses are left out: what is
-/// written gives the logits that quantizing while loading gives.
+/// The table and the projection of per-layer embeddings become int8 as the embedding does, and keys
+/// that no layer uses are left out: what is written gives the logits that quantizing while loading
+/// gives.
 #[test]
 fn models_with_per_layer_embeddings() {
     let out = tempfile::tempdir().unwrap();
@@ -79,7 +83,10 @@ fn models_with_per_layer_embeddings() {
     assert!(!metadata.contains_key("model.layers.4.self_attn.v_proj.weight"));
     let logits = |model: &Path| {
         let dir = tempfile::tempdir().unwrap();
-        let (ids, logits) = (file(&dir, "ids.json", "[2, 7, 3, 30, 2, 11, 9]"), dir.path().join("logits.safetensors"));
+        let (ids, logits) = (
+            file(&dir, "ids.json", "[2, 7, 3, 30, 2, 11, 9]"),
+            dir.path().join("logits.safetensors"),
+        );
         let args = ["--backend", "cpu", "--token-ids"];
         stdout(on_model("eval", model, &args).arg(ids).arg("--logits-out").arg(&logits));
         fs::read(logits).unwrap()
@@ -119,10 +126,14 @@ fn a_file_of_rules() {
     assert_eq!(metadata["model.layers.0.mlp.up_proj.weight"], "int4 g32+offset 32x16");
     assert_eq!(metadata["model.layers.1.mlp.up_proj.weight"], "int4 g16+offset 32x16");
     let checkpoint = Checkpoint::open(out.path()).unwrap();
-    assert_eq!(checkpoint.info("layers.0.self_attn.v_proj.weight").unwrap().dtype.to_string(), "F32");
+    assert_eq!(
+        checkpoint.info("layers.0.self_attn.v_proj.weight").unwrap().dtype.to_string(),
+        "F32"
+    );
     let original = Checkpoint::open(model.path()).unwrap();
     let name = "layers.0.self_attn.v_proj.weight";
-    let read = |checkpoint: &Checkpoint| pollster::block_on(checkpoint.read(name, 0..8)).unwrap().to_vec();
+    let read =
+        |checkpoint: &Checkpoint| pollster::block_on(checkpoint.read(name, 0..8)).unwrap().to_vec();
     assert_eq!(read(&checkpoint), read(&original));
     answers(out.path());
 }
@@ -148,19 +159,31 @@ fn groups_of_64_and_128() {
     "#;
     let recipe = file(&model, "rules.toml", recipe);
     stdout(&mut quantize(model.path(), out.path(), &["--recipe", recipe.to_str().unwrap()]));
-    let (original, packed) = (Checkpoint::open(model.path()).unwrap(), Checkpoint::open(out.path()).unwrap());
+    let (original, packed) =
+        (Checkpoint::open(model.path()).unwrap(), Checkpoint::open(out.path()).unwrap());
     for (name, format) in [
         ("embed_tokens.weight", "int8 g128"),
         ("layers.0.mlp.down_proj.weight", "int4 g64+offset"),
         ("layers.1.self_attn.o_proj.weight", "int4 g64"),
     ] {
         let (info, stored) = (original.info(name).unwrap(), packed.info(name).unwrap());
-        assert_eq!((stored.dtype.to_string(), &stored.shape), (format.into(), &info.shape), "{name}");
+        assert_eq!(
+            (stored.dtype.to_string(), &stored.shape),
+            (format.into(), &info.shape),
+            "{name}"
+        );
         let &[rows, cols] = info.shape.as_slice() else { panic!("{name} is no matrix") };
-        let read = |checkpoint: &Checkpoint| pollster::block_on(checkpoint.read(name, 0..rows)).unwrap().to_vec();
-        let wanted = pack_rows(info.dtype, &read(&original), rows, cols, format.parse().unwrap()).unwrap();
+        let read = |checkpoint: &Checkpoint| {
+            pollster::block_on(checkpoint.read(name, 0..rows)).unwrap().to_vec()
+        };
+        let wanted =
+            pack_rows(info.dtype, &read(&original), rows, cols, format.parse().unwrap()).unwrap();
         assert_eq!(read(&packed), wanted.to_bytes(), "{name}");
-        assert_eq!(pack_rows(stored.dtype, &read(&packed), rows, cols, wanted.format).unwrap(), wanted, "{name}");
+        assert_eq!(
+            pack_rows(stored.dtype, &read(&packed), rows, cols, wanted.format).unwrap(),
+            wanted,
+            "{name}"
+        );
     }
     answers(out.path());
 }
@@ -171,7 +194,11 @@ fn recipes_that_cannot_be_followed_are_named() {
     let output = parent.path().join("out");
     let fails = |text: &str, wanted: &[&str]| {
         let recipe = file(&model, "rules.toml", text);
-        let line = error_line(&mut quantize(model.path(), &output, &["--recipe", recipe.to_str().unwrap()]));
+        let line = error_line(&mut quantize(
+            model.path(),
+            &output,
+            &["--recipe", recipe.to_str().unwrap()],
+        ));
         assert!(wanted.iter().all(|part| line.contains(part)), "{wanted:?} in {line}");
         assert!(!output.exists());
     };
@@ -189,7 +216,9 @@ fn recipes_that_cannot_be_followed_are_named() {
 /// Files of a directory with their bytes.
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
 }
 
 struct Work {
@@ -211,7 +240,12 @@ impl Work {
     }
 
     /// Quantizes into some ten files, as long as `go_on` says so of the bytes consumed.
-    fn run(&self, output: &str, recipe: &str, go_on: impl Fn(u64) -> bool) -> gemma4_wgpu::Result<Summary> {
+    fn run(
+        &self,
+        output: &str,
+        recipe: &str,
+        go_on: impl Fn(u64) -> bool,
+    ) -> gemma4_wgpu::Result<Summary> {
         let job = Job {
             source: &self.checkpoint,
             recipe: &Recipe::named(recipe).unwrap(),
@@ -274,7 +308,10 @@ fn an_interrupted_job_goes_on_where_it_stopped() {
     // As a killed process would have left them.
     fs::write(output.join(".model-00005-of-00009.safetensors.99.tmp"), "half").unwrap();
     let error = work.run("parts", "default", |_| true).unwrap_err().to_string();
-    assert!(error.contains("not empty") && error.contains("another model, recipe or backend"), "{error}");
+    assert!(
+        error.contains("not empty") && error.contains("another model, recipe or backend"),
+        "{error}"
+    );
     // A finished file that was cut since is made anew.
     let (cut, _) = left.iter().find(|(name, _)| name.ends_with(".safetensors")).unwrap();
     fs::write(output.join(cut), "cut").unwrap();
@@ -310,9 +347,11 @@ fn sparse_model() -> TempDir {
     let old = header.as_object_mut().unwrap().remove(name).unwrap();
     // The old embedding's bytes must belong to a tensor.
     header["unused"] = old;
-    header[name] = json!({ "dtype": "F32", "shape": [rows, 16], "data_offsets": [data, data + rows * 64] });
+    header[name] =
+        json!({ "dtype": "F32", "shape": [rows, 16], "data_offsets": [data, data + rows * 64] });
     let header = header.to_string();
-    let start = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes[8 + length..]].concat();
+    let start =
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes[8 + length..]].concat();
     fs::write(&path, &start).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(start.len() as u64 + rows * 64).unwrap();
@@ -327,7 +366,8 @@ fn a_signal_stops_it_and_a_full_disk_leaves_nothing() {
     let output = parent.path().join("out");
     let program = assert_cmd::cargo::cargo_bin("gemma4-wgpu");
     // A search takes long enough to be met at work.
-    let recipe = file(&model, "slow.toml", "[[rule]]\npattern = \"\"\nbits = 8\nmethod = \"mse_clip\"");
+    let recipe =
+        file(&model, "slow.toml", "[[rule]]\npattern = \"\"\nbits = 8\nmethod = \"mse_clip\"");
     let mut child = Process::new(&program)
         .arg("quantize")
         .arg("--recipe")
@@ -355,8 +395,15 @@ fn a_signal_stops_it_and_a_full_disk_leaves_nothing() {
     assert!(!output.exists());
 
     // A limit on files' sizes fails writes as a full disk does.
-    let script = "trap '' XFSZ; ulimit -f 2000; exec \"$0\" quantize --model \"$1\" --output \"$2\"";
-    let full = Process::new("sh").args(["-c", script]).arg(&program).arg(model.path()).arg(&output).output().unwrap();
+    let script =
+        "trap '' XFSZ; ulimit -f 2000; exec \"$0\" quantize --model \"$1\" --output \"$2\"";
+    let full = Process::new("sh")
+        .args(["-c", script])
+        .arg(&program)
+        .arg(model.path())
+        .arg(&output)
+        .output()
+        .unwrap();
     let stderr = String::from_utf8(full.stderr).unwrap();
     assert_eq!(full.status.code(), Some(1), "{stderr}");
     assert!(stderr.starts_with("error: ") && stderr.contains("model.safetensors"), "{stderr}");

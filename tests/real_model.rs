@@ -1,9 +1,10 @@
 //! Gemma 3 270M as it is published, against llama.cpp on the same file.
 //!
 //! The figures in tests/fixtures/gemma3_270m are llama.cpp v0.5.0's, made by
-//! `tools/llama_reference/make_reference.py`. Here the `dequantized` ones count, for which llama.cpp
-//! got the file's weights written out as f32: with quantized weights it rounds activations to 8 bits, which
-//! moves this model's logits by 0.5, and perplexity by a percent. The short text stands for the 2000 tokens of
+//! `tools/llama_reference/make_reference.py`. Here the `dequantized` ones count, for which
+//! llama.cpp got the file's weights written out as f32: with quantized weights it rounds
+//! activations to 8 bits, which moves this model's logits by 0.5, and perplexity by a percent. The
+//! short text stands for the 2000 tokens of
 //!
 //! ```sh
 //! gemma4-wgpu eval --model gemma-3-270m-q4_k_m.gguf --text tests/fixtures/gemma3_270m/text.txt --max-tokens 2000
@@ -37,8 +38,10 @@ use gemma4_wgpu::{
 };
 use serde_json::Value;
 
-static CHECKPOINT: LazyLock<Checkpoint> = LazyLock::new(|| Checkpoint::open(real_model::path()).unwrap());
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::new(&CHECKPOINT.text_assets().unwrap()).unwrap());
+static CHECKPOINT: LazyLock<Checkpoint> =
+    LazyLock::new(|| Checkpoint::open(real_model::path()).unwrap());
+static TOKENIZER: LazyLock<Tokenizer> =
+    LazyLock::new(|| Tokenizer::new(&CHECKPOINT.text_assets().unwrap()).unwrap());
 
 /// A file of tests/fixtures/gemma3_270m.
 fn fixture(name: &str) -> PathBuf {
@@ -57,7 +60,9 @@ fn gpu() -> MutexGuard<'static, GpuBackend> {
 /// The prompts called `names`, with what llama.cpp says of them.
 fn prompts(file: &Value) -> impl Iterator<Item = (&str, Vec<u32>, &Value)> {
     let prompts = file["prompts"].as_array().unwrap();
-    prompts.iter().map(|prompt| (prompt["name"].as_str().unwrap(), value(prompt, "prompt_tokens"), prompt))
+    prompts
+        .iter()
+        .map(|prompt| (prompt["name"].as_str().unwrap(), value(prompt, "prompt_tokens"), prompt))
 }
 
 #[test]
@@ -112,7 +117,8 @@ fn check_logits(backend: &mut dyn Backend) {
     let reference = json(&fixture("logits.json"));
     for (name, tokens, prompt) in prompts(&reference) {
         let sequence = backend.open_sequence().unwrap();
-        let result = step(backend, sequence, StepTokens::Host(&tokens), StepOutput::LastLogits).unwrap();
+        let result =
+            step(backend, sequence, StepTokens::Host(&tokens), StepOutput::LastLogits).unwrap();
         backend.close_sequence(sequence);
         let StepResult::Logits(logits) = result else { panic!("asked for logits, got {result:?}") };
         let check = |what: &str, actual: f32, expected: f32| {
@@ -135,13 +141,18 @@ fn check_perplexity(backend: &mut dyn Backend) {
     const TOLERANCE: f64 = 0.002;
     let reference = json(&fixture("perplexity.json"));
     let expected: f64 = value(&reference["dequantized"]["text_short"], "perplexity");
-    let tokens = TOKENIZER.encode_prompt(&fs::read_to_string(fixture("text_short.txt")).unwrap(), false).unwrap();
+    let tokens = TOKENIZER
+        .encode_prompt(&fs::read_to_string(fixture("text_short.txt")).unwrap(), false)
+        .unwrap();
     assert_eq!(tokens, value::<Vec<u32>>(&reference, "tokens")[..tokens.len()]);
 
     let (vocab, mut score) = (backend.config().vocab_size, Perplexity::default());
     let visit = &mut |first: usize, rows: &[f32]| score.add(rows, vocab, &tokens[first + 1..]);
     pollster::block_on(each_logits(backend, &tokens, visit)).unwrap();
-    assert_eq!(score.tokens(), value::<usize>(&reference["dequantized"]["text_short"], "predicted"));
+    assert_eq!(
+        score.tokens(),
+        value::<usize>(&reference["dequantized"]["text_short"], "predicted")
+    );
     let perplexity = score.perplexity().unwrap();
     assert!((perplexity / expected - 1.0).abs() <= TOLERANCE, "{perplexity}, llama.cpp {expected}");
 }

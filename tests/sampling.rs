@@ -6,8 +6,14 @@ use gemma4_wgpu::sampling::{Draw, Sampler, SamplingParams, argmax};
 use proptest::{collection::vec, prelude::*};
 
 /// No filter at all, with a fixed seed.
-const PLAIN: SamplingParams =
-    SamplingParams { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: Some(7) };
+const PLAIN: SamplingParams = SamplingParams {
+    temperature: 1.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: Some(7),
+};
 
 fn draws(params: SamplingParams, logits: &[f32], recent: &[u32], count: usize) -> Vec<u32> {
     let mut sampler = Sampler::new(params).unwrap();
@@ -18,7 +24,8 @@ fn support(params: SamplingParams, logits: &[f32]) -> Vec<u32> {
     draws(params, logits, &[], 2000).into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Probabilities of all tokens by the definitions of Hugging Face's logits processors, 0 for those filtered out.
+/// Probabilities of all tokens by the definitions of Hugging Face's logits processors, 0 for those
+/// filtered out.
 fn probabilities(params: SamplingParams, logits: &[f32], recent: &[u32]) -> Vec<f64> {
     let mut scores: Vec<f64> = logits.iter().map(|&logit| logit as f64).collect();
     for id in recent.iter().copied().collect::<BTreeSet<_>>() {
@@ -43,7 +50,10 @@ fn probabilities(params: SamplingParams, logits: &[f32], recent: &[u32]) -> Vec<
     let full = sums.take_while(|&sum| sum < params.top_p as f64).count();
     order.truncate(full + 1);
     let left = softmax(&order);
-    let kept = left.iter().take_while(|&&probability| probability >= params.min_p as f64 * left[0]).count();
+    let kept = left
+        .iter()
+        .take_while(|&&probability| probability >= params.min_p as f64 * left[0])
+        .count();
     order.truncate(kept);
     let mut probabilities = vec![0.0; scores.len()];
     for (&id, probability) in order.iter().zip(softmax(&order)) {
@@ -58,7 +68,8 @@ fn chi_square(drawn: &[u32], probabilities: &[f64]) -> (f64, usize) {
     drawn.iter().for_each(|&id| counts[id as usize] += 1.0);
     let expected = probabilities.iter().map(|probability| probability * drawn.len() as f64);
     let possible = counts.iter().zip(expected).filter(|(_, expected)| *expected > 0.0);
-    let terms: Vec<f64> = possible.map(|(count, expected)| (count - expected).powi(2) / expected).collect();
+    let terms: Vec<f64> =
+        possible.map(|(count, expected)| (count - expected).powi(2) / expected).collect();
     (terms.iter().sum(), terms.len() - 1)
 }
 
@@ -116,14 +127,18 @@ fn each_filter_keeps_its_tokens() {
     assert_eq!(support(SamplingParams { min_p: 0.29, ..PLAIN }, &logits), [0, 2, 3]);
     assert_eq!(support(SamplingParams { min_p: 0.31, ..PLAIN }, &logits), [0, 2]);
     assert_eq!(support(SamplingParams { min_p: 1.0, ..PLAIN }, &logits), [2]);
-    // Limits that are met exactly: half of the mass is enough, as likely as the first is likely enough.
+    // Limits that are met exactly: half of the mass is enough, as likely as the first is likely
+    // enough.
     assert_eq!(support(SamplingParams { top_p: 0.5, ..PLAIN }, &[1.0, 1.0]), [0]);
     assert_eq!(support(SamplingParams { min_p: 1.0, ..PLAIN }, &[1.0, 1.0]), [0, 1]);
     // Top-p counts in what top-k left: 0.5 is 2/3 of it.
     assert_eq!(support(SamplingParams { top_k: 2, top_p: 0.6, ..PLAIN }, &logits), [2]);
     // It counts at the temperature: at 10 all four are nearly alike, and three make 0.79.
     assert_eq!(support(SamplingParams { top_p: 0.8, ..PLAIN }, &logits), [0, 2, 3]);
-    assert_eq!(support(SamplingParams { temperature: 10.0, top_p: 0.8, ..PLAIN }, &logits), [0, 1, 2, 3]);
+    assert_eq!(
+        support(SamplingParams { temperature: 10.0, top_p: 0.8, ..PLAIN }, &logits),
+        [0, 1, 2, 3]
+    );
 }
 
 #[test]
@@ -168,7 +183,8 @@ fn draws_are_the_samplers() {
         ] {
             assert!(params.fit_device());
             let mut sampler = Sampler::new(params).unwrap();
-            let elsewhere: Vec<u32> = (0..50).map(|_| sampler.draw().choose(&logits[..count]).unwrap()).collect();
+            let elsewhere: Vec<u32> =
+                (0..50).map(|_| sampler.draw().choose(&logits[..count]).unwrap()).collect();
             assert_eq!(elsewhere, draws(params, &logits[..count], &[], 50));
         }
     }
@@ -176,7 +192,13 @@ fn draws_are_the_samplers() {
     assert!(draw.validate().is_ok() && (0.0..1.0).contains(&draw.point));
     assert!(draw.choose(&[1.0, f32::NAN]).is_err() && draw.choose(&[f32::NEG_INFINITY]).is_err());
     let last = Draw { point: 1.0 - f64::EPSILON, top_p: 1.0, ..draw };
-    assert_eq!((last.choose(&[1.0, 0.5]).unwrap(), Draw { point: 0.0, ..last }.choose(&[1.0, 0.5]).unwrap()), (1, 0));
+    assert_eq!(
+        (
+            last.choose(&[1.0, 0.5]).unwrap(),
+            Draw { point: 0.0, ..last }.choose(&[1.0, 0.5]).unwrap()
+        ),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -207,7 +229,8 @@ fn extreme_numbers_stay_numbers() {
     let logits = [f32::MAX, f32::MIN, 0.0, f32::NEG_INFINITY];
     for temperature in [f32::MIN_POSITIVE, 1.0, f32::MAX] {
         for repetition_penalty in [f32::MIN_POSITIVE, 1.0, f32::MAX] {
-            let params = SamplingParams { temperature, repetition_penalty, ..SamplingParams::default() };
+            let params =
+                SamplingParams { temperature, repetition_penalty, ..SamplingParams::default() };
             assert!(draws(params, &logits, &[0, 1, 2, 3], 20).iter().all(|&id| id < 3));
         }
     }
@@ -223,13 +246,20 @@ fn refuses_bad_values_by_flag() {
             (SamplingParams { temperature: value, ..PLAIN }, "temperature", "0 or more"),
             (SamplingParams { top_p: value, ..PLAIN }, "top-p", "between 0 and 1"),
             (SamplingParams { min_p: value, ..PLAIN }, "min-p", "between 0 and 1"),
-            (SamplingParams { repetition_penalty: value, ..PLAIN }, "repetition-penalty", "more than 0"),
+            (
+                SamplingParams { repetition_penalty: value, ..PLAIN },
+                "repetition-penalty",
+                "more than 0",
+            ),
         ];
         for (params, flag, range) in checks {
             assert_eq!(message(params), format!("--{flag} {value}: must be {range}"));
         }
     }
-    assert_eq!(message(SamplingParams { top_p: 1.5, ..PLAIN }), "--top-p 1.5: must be between 0 and 1");
+    assert_eq!(
+        message(SamplingParams { top_p: 1.5, ..PLAIN }),
+        "--top-p 1.5: must be between 0 and 1"
+    );
     assert_eq!(
         message(SamplingParams { repetition_penalty: 0.0, ..PLAIN }),
         "--repetition-penalty 0: must be more than 0"
@@ -240,10 +270,19 @@ fn refuses_bad_values_by_flag() {
 fn refuses_logits_that_are_no_numbers() {
     let infinite = f32::INFINITY;
     for temperature in [0.0, 1.0] {
-        let mut sampler = Sampler::new(SamplingParams { temperature, repetition_penalty: 1.1, ..PLAIN }).unwrap();
-        let mut message = |logits: &[f32], recent: &[u32]| sampler.sample(logits, recent).unwrap_err().to_string();
-        assert_eq!(message(&[0.0, f32::NAN], &[]), "device: the model computed NaN as the logit of token 1");
-        assert_eq!(message(&[infinite, 0.0], &[]), "device: the model computed inf as the logit of token 0");
+        let mut sampler =
+            Sampler::new(SamplingParams { temperature, repetition_penalty: 1.1, ..PLAIN }).unwrap();
+        let mut message = |logits: &[f32], recent: &[u32]| {
+            sampler.sample(logits, recent).unwrap_err().to_string()
+        };
+        assert_eq!(
+            message(&[0.0, f32::NAN], &[]),
+            "device: the model computed NaN as the logit of token 1"
+        );
+        assert_eq!(
+            message(&[infinite, 0.0], &[]),
+            "device: the model computed inf as the logit of token 0"
+        );
         assert_eq!(message(&[-infinite; 3], &[]), "device: none of the model's 3 logits is finite");
         assert_eq!(message(&[], &[]), "device: none of the model's 0 logits is finite");
         assert_eq!(message(&[1.0, 2.0], &[2]), "token id 2 is outside the vocabulary of 2");

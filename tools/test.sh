@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs all tests. On Linux the tests of the wgpu backend run a second time on SwiftShader, a software
-# Vulkan driver that differs from Mesa's in all that kernels must not rely on: subgroups of 4, no f16; and
-# the package and the page of web/ in headless Chromium.
+# Runs all tests. On Linux the tests of the wgpu backend run a second time on SwiftShader, a
+# software Vulkan driver that differs from Mesa's in all that kernels must not rely on: subgroups of
+# 4, no f16; and the package and the page of web/ in headless Chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds web/dist: `package` for npm and `page`. Needs Rust, Node and npm; the rest it fetches or names.
+# Builds web/dist: `package` for npm and `page`. Needs Rust, Node and npm; the rest it fetches or
+# names.
 set -euo pipefail
 cd "$(dirname "$0")"
 

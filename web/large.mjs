@@ -1,5 +1,6 @@
-// A model too large for the tests, picked from the disk in Chromium on SwiftShader, against the native program on the CPU: tokens
-// and memory. `npm run large --prefix web -- FILE.gguf`; tools/load_rate/make_checkpoint.py makes files of any size.
+// A model too large for the tests, picked from the disk in Chromium on SwiftShader, against the
+// native program on the CPU: tokens and memory. `npm run large --prefix web -- FILE.gguf`;
+// tools/load_rate/make_checkpoint.py makes files of any size.
 
 import assert from "node:assert/strict";
 import path from "node:path";

@@ -1,12 +1,14 @@
-// The demo model's decoding in Chromium against the native program, both on SwiftShader: tokens per second, which want an idle
-// machine, and the processor's time for a token, which other work disturbs little. Linux.
+// The demo model's decoding in Chromium against the native program, both on SwiftShader: tokens per
+// second, which want an idle machine, and the processor's time for a token, which other work
+// disturbs little. Linux.
 
 import { readFile, readdir } from "node:fs/promises";
 import { launch, native, packagePage } from "./tests/support.mjs";
 import { serve } from "./tests/server.mjs";
 
 const [TOKENS, ROUNDS] = [128, Number(process.env.ROUNDS ?? 5)];
-// Processor time of the native program includes its start, which the difference of two runs leaves out.
+// Processor time of the native program includes its start, which the difference of two runs leaves
+// out.
 const FEW = 8;
 const PROMPT = "Write a poem about love.";
 /** Clock ticks a second in /proc. */

@@ -1,5 +1,5 @@
-//! A safetensors file of any bytes beside the config.json of MLX, compressed-tensors or no quantizer at all (torchao's
-//! describes itself): opened, and a matrix read.
+//! A safetensors file of any bytes beside the config.json of MLX, compressed-tensors or no
+//! quantizer at all (torchao's describes itself): opened, and a matrix read.
 #![no_main]
 
 use gemma4_wgpu::checkpoint::{Checkpoint, TensorSource};

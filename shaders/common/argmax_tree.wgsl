@@ -1,5 +1,5 @@
-// The largest of a workgroup's values and its id, the lowest among equals. In two rounds: processors that play a device
-// change contexts at every barrier.
+// The largest of a workgroup's values and its id, the lowest among equals. In two rounds:
+// processors that play a device change contexts at every barrier.
 
 const BEST_STRIDE: u32 = 16u;
 var<workgroup> best_values: array<f32, WORKGROUP>;
@@ -21,7 +21,8 @@ fn gather_best(first: u32, step: u32, end: u32) {
     best_ids[first] = id;
 }
 
-// No id is 0xffffffff. The result stands in best_values[0] and best_ids[0], for the first invocation alone.
+// No id is 0xffffffff. The result stands in best_values[0] and best_ids[0], for the first
+// invocation alone.
 fn find_best(best: f32, id: u32, local: u32) {
     best_values[local] = best;
     best_ids[local] = id;

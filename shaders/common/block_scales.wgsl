@@ -1,4 +1,5 @@
-// Scale and offset of 32 columns; where groups are of 16, which then have no offsets, the scales of both halves.
+// Scale and offset of 32 columns; where groups are of 16, which then have no offsets, the scales of
+// both halves.
 fn block_scales(row: u32, block: u32) -> vec2<f32> {
     if GROUP == 16u {
         return unpack2x16float(scales[scale_word(row, block)]);

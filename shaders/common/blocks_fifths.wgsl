@@ -1,5 +1,6 @@
-// Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles. Without an offset they are stored with 16 added: with its
-// fifth bit turned round a weight is a number in two's complement.
+// Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles. Without an offset they
+// are stored with 16 added: with its fifth bit turned round a weight is a number in two's
+// complement.
 
 // Every fourth bit, side by side.
 fn fourth_bits(bits: u32) -> u32 {

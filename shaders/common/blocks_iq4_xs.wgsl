@@ -1,4 +1,5 @@
-// IQ4_XS: d, the upper two bits of eight scales, their lower four, 256 nibbles. Scales are stored with 32 added.
+// IQ4_XS: d, the upper two bits of eight scales, their lower four, 256 nibbles. Scales are stored
+// with 32 added.
 
 fn group_step(row_byte: u32, group: u32) -> u32 {
     let block = row_byte + group / 8u * BLOCK_BYTES;

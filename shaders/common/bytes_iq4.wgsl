@@ -7,7 +7,8 @@ fn load_stored(row: u32, block: u32) -> Stored {
     return Stored(data[data_four(row, block)]);
 }
 
-// The levels of a byte's nibbles, in bytes 0 and 2: one read for two weights, where `levels` takes a dozen operations.
+// The levels of a byte's nibbles, in bytes 0 and 2: one read for two weights, where `levels` takes
+// a dozen operations.
 var<workgroup> level_pairs: array<u32, 256>;
 
 fn prepare_weights(local: u32, size: u32) {

@@ -43,8 +43,8 @@ fn weighed(joined: Joined, largest: f32) -> Joined {
     return Joined(largest, joined.total * factor, joined.sum * factor);
 }
 
-// A workgroup's share of attention's output: each team has 32 columns, of which eight lanes have four each, and several so many
-// parts.
+// A workgroup's share of attention's output: each team has 32 columns, of which eight lanes have
+// four each, and several so many parts.
 fn join_attention(group: u32) {
     let end = (group + 1u) * o_GROUPS / WORKGROUPS;
     for (var own = group * o_GROUPS / WORKGROUPS + team_index; own < end; own += team_count) {

@@ -12,9 +12,9 @@ fn NAME_ready(local: u32) -> Ready {
     return ready;
 }
 
-// (stream + norm(branch) · POST) · SCALAR, which is returned, and that · NEXT as int8 in workgroup memory, whose products are to be
-// multiplied by x_factor: together that is the norm. Every workgroup does all of it, which is less than to wait for one
-// another.
+// (stream + norm(branch) · POST) · SCALAR, which is returned, and that · NEXT as int8 in workgroup
+// memory, whose products are to be multiplied by x_factor: together that is the norm. Every
+// workgroup does all of it, which is less than to wait for one another.
 fn NAME_norm(before: Columns, ready: Ready, local: u32) -> Columns {
     let branch = branch_of_all(NAME_BRANCH, local);
     let branch_factor = inverseSqrt(squares_of_all(branch, local) / f32(N) + EPS) * SCALAR;

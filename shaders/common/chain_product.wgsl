@@ -1,7 +1,8 @@
-// A matrix of the chain, NAME: int4 in groups of 32, symmetric, in the order of weight_place.wgsl. Its rows go in tiles of 16, which
-// workgroups take in whole units of NAME_UNIT tiles. In a workgroup every team of 32 invocations has an equal share of all
-// that is to be read, pairs of groups of one tile after another, so that nobody waits for anybody before the end. SQUAD
-// teams take turns at the pairs of one stretch: what is read at the same time lies together.
+// A matrix of the chain, NAME: int4 in groups of 32, symmetric, in the order of weight_place.wgsl.
+// Its rows go in tiles of 16, which workgroups take in whole units of NAME_UNIT tiles. In a
+// workgroup every team of 32 invocations has an equal share of all that is to be read, pairs of
+// groups of one tile after another, so that nobody waits for anybody before the end. SQUAD teams
+// take turns at the pairs of one stretch: what is read at the same time lies together.
 
 const NAME_PAIRS: u32 = NAME_GROUPS / 2u;
 const NAME_UNITS: u32 = NAME_ROWS / (16u * NAME_UNIT);
@@ -75,8 +76,9 @@ fn NAME_begin(held: ptr<function, NAME_Held>, group: u32, round: u32, local: u32
     }
 }
 
-// This invocation's parts of its rows' products from x_quants, into team_sums: of as many tiles as its squad works at. Whatever is
-// taken from `held` is replaced at once by what comes next. (NVIDIA's compiler waits for that at the loop's end all the same.)
+// This invocation's parts of its rows' products from x_quants, into team_sums: of as many tiles as
+// its squad works at. Whatever is taken from `held` is replaced at once by what comes next.
+// (NVIDIA's compiler waits for that at the loop's end all the same.)
 fn NAME_walk(held: ptr<function, NAME_Held>, own: NAME_Round, local: u32) {
     var place = local / 32u * TEAM_PITCH + local % 32u;
     for (var i = 0u; i < SLOTS; i++) { // unrolled
@@ -138,8 +140,8 @@ fn NAME_collect(own: NAME_Round, local: u32) {
     workgroupBarrier();
 }
 
-// A workgroup's part of the product, whose first weights are `held` already. What FOLLOWS is started to be read as soon as nothing
-// of this product is left to read.
+// A workgroup's part of the product, whose first weights are `held` already. What FOLLOWS is
+// started to be read as soon as nothing of this product is left to read.
 fn NAME_product(held: ptr<function, NAME_Held>, FOLLOWING group: u32, local: u32) {
     for (var round = 0u; round < NAME_ROUNDS; round++) {
         let own = NAME_round(group, round, local);

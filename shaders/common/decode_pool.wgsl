@@ -1,4 +1,5 @@
-// For sdpa_decode without subgroup operations: scores are summed and weighed in workgroup memory. SCORE_LANES neighbours have a head.
+// For sdpa_decode without subgroup operations: scores are summed and weighed in workgroup memory.
+// SCORE_LANES neighbours have a head.
 
 // Steps apart so that neither writes nor reads meet in a bank.
 const SCORE_PITCH: u32 = HEADS * TILE + 4u;

@@ -1,4 +1,5 @@
-// For sdpa_decode, where subgroups are neighbours: scores are summed and weighed by subgroups, of which each has a head.
+// For sdpa_decode, where subgroups are neighbours: scores are summed and weighed by subgroups, of
+// which each has a head.
 
 var<workgroup> scores: array<f32, HEADS * TILE>;
 
@@ -17,7 +18,8 @@ fn keep_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
     }
 }
 
-// Weights of a tile for the head that is numbered like the subgroup, with the largest score so far as reference.
+// Weights of a tile for the head that is numbered like the subgroup, with the largest score so far
+// as reference.
 fn weigh_keys(before: Softmax, count: u32, local: u32) -> Softmax {
     let head = local / SUBGROUP;
     let lane = local % SUBGROUP;

@@ -1,5 +1,6 @@
-// Results as matmul_coop reads them: f16, blocks of 32 columns outermost, so that a tile of rows is contiguous. Within
-// four columns the order is 0, 2, 1, 3, in which the weights' nibbles come apart.
+// Results as matmul_coop reads them: f16, blocks of 32 columns outermost, so that a tile of rows is
+// contiguous. Within four columns the order is 0, 2, 1, 3, in which the weights' nibbles come
+// apart.
 
 @group(0) @binding(EMIT) var<storage, read_write> halves: array<vec4<f16>>; // [EMIT_COLS / 32, M_STRIDE, 8]
 

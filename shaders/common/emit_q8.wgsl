@@ -6,8 +6,8 @@
 var<workgroup> emit_maxima: array<f32, WORKGROUP>;
 var<workgroup> emit_sums: array<i32, WORKGROUP>;
 
-// Eight neighbouring invocations have a group. Call in uniform control flow with `four` = local modulo 8; columns past
-// the end are not written.
+// Eight neighbouring invocations have a group. Call in uniform control flow with `four` = local
+// modulo 8; columns past the end are not written.
 fn emit(row: u32, four: u32, values: vec4<f32>, local: u32) {
     let magnitudes = abs(values);
     emit_maxima[local] = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));

@@ -3,8 +3,8 @@
 @group(0) @binding(EMIT) var<storage, read_write> quants: array<u32>;             // [rows, EMIT_COLS / 4], four int8 a word
 @group(0) @binding(EMIT + 1) var<storage, read_write> quant_groups: array<vec2<f32>>; // [rows, EMIT_COLS / 32]: s, s · sum
 
-// Eight neighbouring invocations have a group. Call in uniform control flow with `four` = local modulo 8; columns past
-// the end are not written.
+// Eight neighbouring invocations have a group. Call in uniform control flow with `four` = local
+// modulo 8; columns past the end are not written.
 fn emit(row: u32, four: u32, values: vec4<f32>, local: u32) {
     let q8 = quantize_lanes(values);
     if four < EMIT_COLS / 4u {

@@ -1,6 +1,7 @@
-// What workgroups of a dispatch tell one another: words that are empty until somebody has written them, so that to read one is to
-// wait for it, and needs no barrier. All workgroups must run at the same time: no specification promises that, so waiting ends
-// after a while, and the fault is kept for the host to see. Dispatches take sets of words in turns; each empties the next one's.
+// What workgroups of a dispatch tell one another: words that are empty until somebody has written
+// them, so that to read one is to wait for it, and needs no barrier. All workgroups must run at the
+// same time: no specification promises that, so waiting ends after a while, and the fault is kept
+// for the host to see. Dispatches take sets of words in turns; each empties the next one's.
 
 // As int8 four times -128, which is none of ours; as f32 -1.2e-38.
 const EMPTY: u32 = 0x80808080u;
@@ -26,7 +27,8 @@ fn gives_up(spins: u32) -> bool {
     return false;
 }
 
-// Always 0, which no compiler knows: a load from an address that may change is not moved out of a loop.
+// Always 0, which no compiler knows: a load from an address that may change is not moved out of a
+// loop.
 fn nothing(spins: u32) -> u32 {
     return min(spins, u32(layer.w));
 }

@@ -1,4 +1,5 @@
-// Where a group's word of fifth bits belongs, and zeros behind the last one's. Bit k of its byte b is weight 4k + b's.
+// Where a group's word of fifth bits belongs, and zeros behind the last one's. Bit k of its byte b
+// is weight 4k + b's.
 fn write_fifths(unit: Unit, group: u32, word: u32) {
     data[data_four(unit.place, GROUPS + group / 4u)][group % 4u] = word;
     if group + 1u == GROUPS {

@@ -11,7 +11,8 @@ fn load_group(row: u32, group: u32) -> GroupWeights {
 fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {
     let even = weights.quants & vec4<u32>(0x0f0f0f0fu);
     let odd = (weights.quants >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-    // The sum is that of 1.5 · 2^23's bits and integers under 2^22: as f32 the same sum, without a conversion.
+    // The sum is that of 1.5 · 2^23's bits and integers under 2^22: as f32 the same sum, without a
+    // conversion.
     var sum = 0x4b400000i + dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
     sum += dot4I8Packed(even.y, lo.z) + dot4I8Packed(odd.y, lo.w);
     sum += dot4I8Packed(even.z, hi.x) + dot4I8Packed(odd.z, hi.y);

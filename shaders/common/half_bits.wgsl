@@ -1,4 +1,5 @@
-// f16 in integers: devices are free in how they round to it, and to treat its smallest values as zero.
+// f16 in integers: devices are free in how they round to it, and to treat its smallest values as
+// zero.
 
 const HALF_INFINITY: u32 = 0x7c00u;
 

@@ -1,5 +1,5 @@
-// 32 weights of a row as f16, in the column order of emit_halves, by way of int8. The kernel's put_weights writes four to
-// its tile.
+// 32 weights of a row as f16, in the column order of emit_halves, by way of int8. The kernel's
+// put_weights writes four to its tile.
 struct BlockWeights {
     stored: Stored,
     scale: vec2<f32>, // of block_scales

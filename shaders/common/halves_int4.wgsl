@@ -1,4 +1,5 @@
-// 32 int4 weights of a row as f16, in the column order of emit_halves. The kernel's put_weights writes four to its tile.
+// 32 int4 weights of a row as f16, in the column order of emit_halves. The kernel's put_weights
+// writes four to its tile.
 struct BlockWeights {
     quants: vec4<u32>,
     scale: vec2<f32>,

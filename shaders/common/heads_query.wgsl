@@ -1,5 +1,5 @@
-// For sdpa_decode of a layer that attends to another layer's keys and values, which are in the cache: q as the product
-// left it, normed and turned by other fragments as heads_raw's.
+// For sdpa_decode of a layer that attends to another layer's keys and values, which are in the
+// cache: q as the product left it, normed and turned by other fragments as heads_raw's.
 
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheEight>;   // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(2) var<storage, read> v_cache: array<CacheEight>;   // [slots, N_KV, CAPACITY, D / 8]

@@ -1,13 +1,15 @@
-// For sdpa_decode: q, k and v as the product left them. Every workgroup norms and turns its q, its k and its v; that
-// which has the newest key puts k and v into the cache, from which it alone reads them. (Where several have the same KV
-// head, they write the same.) Steps with two tokens of one sequence cannot be run this way.
+// For sdpa_decode: q, k and v as the product left them. Every workgroup norms and turns its q, its
+// k and its v; that which has the newest key puts k and v into the cache, from which it alone reads
+// them. (Where several have the same KV head, they write the same.) Steps with two tokens of one
+// sequence cannot be run this way.
 
 @group(0) @binding(1) var<storage, read_write> k_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(2) var<storage, read_write> v_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(6) var<storage, read> head_norms: array<vec4<f32>>;     // q_norm [D / 4], k_norm [D / 4]
 @group(0) @binding(7) var<storage, read> turns: array<vec4<u32>>;          // [D / 8]: 2^32 · turns per position
 
-// Where an item of a head of the row is in qkv: four dims of the head's first half; the four that turn with them follow half a head later.
+// Where an item of a head of the row is in qkv: four dims of the head's first half; the four that
+// turn with them follow half a head later.
 fn item_source(row: u32, first_head: u32, kv_head: u32, head: u32, four: u32) -> u32 {
     let of_kv = select(V_SOURCE, K_SOURCE, head == HEADS) + kv_head * D;
     return (row * QKV_STRIDE + select(of_kv, (first_head + head) * D, head < HEADS)) / 4u + four;

@@ -1,4 +1,5 @@
-// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's proximal step.
+// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's
+// proximal step.
 
 fn range_steps() -> Steps {
     var low = 3.4e38;

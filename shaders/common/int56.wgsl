@@ -1,5 +1,6 @@
-// 5- and 6-bit weights: low bits as int4 has them, high bits in words behind them; see PackFormat::Int. As int8 they are
-// moved up until their sign is the byte's (with an offset they have none, and end one bit below).
+// 5- and 6-bit weights: low bits as int4 has them, high bits in words behind them; see
+// PackFormat::Int. As int8 they are moved up until their sign is the byte's (with an offset they
+// have none, and end one bit below).
 
 const HIGH_BITS: u32 = BITS - 4u;
 const QUADS: u32 = 8u / HIGH_BITS; // of weights, whose high bits a word has

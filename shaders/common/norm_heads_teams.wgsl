@@ -1,4 +1,5 @@
-// For heads_raw and heads_query, where subgroups are neighbours: a subgroup norms a head on its own.
+// For heads_raw and heads_query, where subgroups are neighbours: a subgroup norms a head on its
+// own.
 
 fn norm_and_turn(row: u32, position: u32, first_head: u32, kv_head: u32, local: u32) {
     for (var head = local / SUBGROUP; head < HEAD_ROWS; head += WORKGROUP / SUBGROUP) {

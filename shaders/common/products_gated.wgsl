@@ -1,4 +1,5 @@
-// Products of two tiles of gate and the two of up that go with them: gelu(gate) · up, emitted. Up's rows follow gate's.
+// Products of two tiles of gate and the two of up that go with them: gelu(gate) · up, emitted. Up's
+// rows follow gate's.
 
 var<workgroup> kept: array<f32, M * TILE_ROWS>;
 

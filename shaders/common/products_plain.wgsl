@@ -1,4 +1,5 @@
-// Products of tiles as they are: y[m, Y_OFFSET + n] = finish(sum), or where workgroups share columns y[split, m, n] = sum.
+// Products of tiles as they are: y[m, Y_OFFSET + n] = finish(sum), or where workgroups share
+// columns y[split, m, n] = sum.
 
 @group(0) @binding(5) var<storage, read_write> y: array<f32>; // [SPLITS, rows, Y_STRIDE], splits SPLIT_STRIDE apart
 

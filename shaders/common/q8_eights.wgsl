@@ -1,12 +1,14 @@
-// A group of int8 as q8_lanes.wgsl makes it, for subgroups of neighbours, of whole fours: each has eight values.
+// A group of int8 as q8_lanes.wgsl makes it, for subgroups of neighbours, of whole fours: each has
+// eight values.
 
 struct EightQ8 {
     words: vec2<u32>, // this invocation's
     group: vec2<f32>, // s, s · sum
 }
 
-// Four values of -127 to 127 to the nearest integers (to the even one of two), as bytes: added to 1.5 · 2^23 they are the last bits
-// of the sum. That takes fewer and faster instructions than to round and convert.
+// Four values of -127 to 127 to the nearest integers (to the even one of two), as bytes: added to
+// 1.5 · 2^23 they are the last bits of the sum. That takes fewer and faster instructions than to
+// round and convert.
 fn rounded_bytes(values: vec4<f32>) -> u32 {
     let bits = bitcast<vec4<u32>>(values + vec4<f32>(12582912.0)) & vec4<u32>(255u);
     return bits.x | (bits.y << 8u) | (bits.z << 16u) | (bits.w << 24u);

@@ -1,4 +1,5 @@
-// A group of int8: round(x / s) with s = max|x| / 127. For subgroups of neighbours, of whole eights.
+// A group of int8: round(x / s) with s = max|x| / 127. For subgroups of neighbours, of whole
+// eights.
 
 struct Q8 {
     word: u32,        // this invocation's four

@@ -7,7 +7,8 @@
 
 const HEADER_BYTES = 16u;
 
-// One of the ROW_UNITS pieces that a row is laid out in; neighbouring invocations write neighbouring places.
+// One of the ROW_UNITS pieces that a row is laid out in; neighbouring invocations write
+// neighbouring places.
 struct Unit {
     exists: bool,
     // Of the rows in `stored`, and its first byte.

@@ -1,9 +1,9 @@
-// The best of many candidates, by one workgroup: a radix select finds the last of them, digit by digit, and those that
-// are no worse are kept.
+// The best of many candidates, by one workgroup: a radix select finds the last of them, digit by
+// digit, and those that are no worse are kept.
 //
-// A candidate is (key, id); the better has the larger key, or of equal ones the lower id. The kernel defines
-// `fn candidate(row: u32, i: u32) -> vec2<u32>`, WORKGROUP (one invocation a digit), MOST (most that are kept),
-// ID_DIGITS and NO_ID (ids are below NO_ID = 256^ID_DIGITS - 1).
+// A candidate is (key, id); the better has the larger key, or of equal ones the lower id. The
+// kernel defines `fn candidate(row: u32, i: u32) -> vec2<u32>`, WORKGROUP (one invocation a digit),
+// MOST (most that are kept), ID_DIGITS and NO_ID (ids are below NO_ID = 256^ID_DIGITS - 1).
 
 var<workgroup> digits: array<atomic<u32>, WORKGROUP>;
 var<workgroup> sums: array<u32, WORKGROUP>;
@@ -11,7 +11,8 @@ var<workgroup> found: vec3<u32>;
 var<workgroup> kept_count: atomic<u32>;
 var<workgroup> kept: array<vec2<u32>, MOST>;
 
-// The order of logits as u32: NaN before +inf before all others, -0 the same as 0. No logit has key 0.
+// The order of logits as u32: NaN before +inf before all others, -0 the same as 0. No logit has key
+// 0.
 fn sort_key(bits: u32) -> u32 {
     if (bits & 0x7fffffffu) > 0x7f800000u {
         return 0xffffffffu;
@@ -27,8 +28,8 @@ fn logit_of(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key & 0x7fffffffu, (key >> 31u) == 1u));
 }
 
-// The digit of the `wanted`-th best of those counted in `digits`, how many have larger ones, and whether all that
-// have it are wanted. If there are fewer: 0, none, all.
+// The digit of the `wanted`-th best of those counted in `digits`, how many have larger ones, and
+// whether all that have it are wanted. If there are fewer: 0, none, all.
 fn find_digit(wanted: u32, local: u32) -> vec3<u32> {
     let own = atomicLoad(&digits[local]);
     var sum = own;
@@ -52,7 +53,8 @@ fn find_digit(wanted: u32, local: u32) -> vec3<u32> {
     return workgroupUniformLoad(&found);
 }
 
-// The k-th best of more than k candidates first..end: its key and NO_ID - id, or less where that tells as much.
+// The k-th best of more than k candidates first..end: its key and NO_ID - id, or less where that
+// tells as much.
 fn find_last(row: u32, first: u32, end: u32, k: u32, local: u32) -> vec2<u32> {
     var last = vec2<u32>();
     var wanted = k;  // how many of those that begin like it
@@ -91,7 +93,8 @@ fn find_last(row: u32, first: u32, end: u32, k: u32, local: u32) -> vec2<u32> {
     return last;
 }
 
-// Leaves in `kept`, in any order, the `k` best of the row's candidates first..end, and (0, NO_ID) where there are fewer.
+// Leaves in `kept`, in any order, the `k` best of the row's candidates first..end, and (0, NO_ID)
+// where there are fewer.
 fn keep_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
     var last = vec2<u32>();
     if end - first > k {

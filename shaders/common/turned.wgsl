@@ -1,4 +1,5 @@
-// Rotary embedding of four dims of a normed head's first half and the four that turn with them, after the head's norm weights.
+// Rotary embedding of four dims of a normed head's first half and the four that turn with them,
+// after the head's norm weights.
 fn turned(values: Octet, normed: f32, weights_at: u32, four: u32, position: u32) -> Octet {
     let first = values.lo * normed * head_norms[weights_at + four];
     let second = values.hi * normed * head_norms[weights_at + OCTETS + four];

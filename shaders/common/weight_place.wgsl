@@ -1,6 +1,6 @@
-// Where weights lie: row by row, or where TILED in runs of 16 rows, of which neighbouring rows' 16 bytes, and words of
-// scales, are neighbours: data [ROWS / 16, DATA_WORDS / 4, 16, 4], scales [ROWS / 16, SCALE_WORDS, 16], of Q4_K
-// [ROWS / 16, SCALE_WORDS / 4, 16, 4].
+// Where weights lie: row by row, or where TILED in runs of 16 rows, of which neighbouring rows' 16
+// bytes, and words of scales, are neighbours: data [ROWS / 16, DATA_WORDS / 4, 16, 4], scales [ROWS
+// / 16, SCALE_WORDS, 16], of Q4_K [ROWS / 16, SCALE_WORDS / 4, 16, 4].
 
 // Of a unit of words, of which a row has so many.
 fn unit_place(row: u32, unit: u32, row_units: u32) -> u32 {

@@ -43,10 +43,12 @@ pub enum StepOutput {
     LastLogits,
     /// Logits of every position of the step, shape `[tokens, vocab]`.
     AllLogits,
-    /// The id with the largest logit at the last position, chosen on the device (lowest id among equals).
+    /// The id with the largest logit at the last position, chosen on the device (lowest id among
+    /// equals).
     Greedy,
-    /// An id drawn from the logits of the last position, on the device. [`Draw::choose`] defines it; where weights are
-    /// f32 sums, a choice within some 1e-6 of the boundary between two tokens may fall to the other one.
+    /// An id drawn from the logits of the last position, on the device. [`Draw::choose`] defines
+    /// it; where weights are f32 sums, a choice within some 1e-6 of the boundary between two tokens
+    /// may fall to the other one.
     ///
     /// The step fails, submitted or read, if a logit is NaN or +∞, or none is finite.
     Sample(Draw),
@@ -120,14 +122,17 @@ pub struct KernelTime {
     pub multiplications: u64,
 }
 
-/// The ids among `ids` that a vocabulary of `vocab` tokens has, in order and once. Errors if they are all of it.
+/// The ids among `ids` that a vocabulary of `vocab` tokens has, in order and once. Errors if they
+/// are all of it.
 pub(crate) fn suppressible(ids: &[u32], vocab: usize) -> Result<Vec<u32>> {
     let mut known: Vec<u32> = ids.iter().copied().filter(|&id| (id as usize) < vocab).collect();
     known.sort_unstable();
     known.dedup();
     match known.len() < vocab {
         true => Ok(known),
-        false => Err(Error::Input(format!("all {vocab} tokens are suppressed: none is left to choose"))),
+        false => {
+            Err(Error::Input(format!("all {vocab} tokens are suppressed: none is left to choose")))
+        }
     }
 }
 
@@ -150,8 +155,9 @@ pub trait Backend {
     /// that ends there (the caller then starts a new sequence), or if `len` exceeds the length.
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()>;
 
-    /// Steps submitted from now on choose none of these tokens, as if their logits were −∞; logits that are read stay as
-    /// they are. Ids outside the vocabulary do not matter; an empty list lets all tokens come again.
+    /// Steps submitted from now on choose none of these tokens, as if their logits were −∞; logits
+    /// that are read stay as they are. Ids outside the vocabulary do not matter; an empty list lets
+    /// all tokens come again.
     ///
     /// Errors: a list that leaves no token.
     fn suppress(&mut self, ids: &[u32]) -> Result<()>;
@@ -163,12 +169,18 @@ pub trait Backend {
     /// step chose no token, a draw out of range.
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket>;
 
-    /// Runs a step like [`Backend::submit`] and times its kernels, which then run one by one. Nothing is read back.
+    /// Runs a step like [`Backend::submit`] and times its kernels, which then run one by one.
+    /// Nothing is read back.
     ///
     /// Errors: as `submit`; a device that cannot time its work.
-    fn profile(&mut self, _step: &[SequenceStep<'_>]) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
+    fn profile(
+        &mut self,
+        _step: &[SequenceStep<'_>],
+    ) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
         let backend = self.info().backend;
-        Box::pin(async move { Err(Error::Unsupported(format!("profiles on the {backend} backend"))) })
+        Box::pin(
+            async move { Err(Error::Unsupported(format!("profiles on the {backend} backend"))) },
+        )
     }
 
     /// Waits for a step and returns its results in the order of `submit`.

@@ -11,10 +11,16 @@ use crate::{
 
 /// Positions that a layer's cache holds for a sequence: a ring where attention slides. A whole step
 /// is written before its first query looks back over the window.
-pub(crate) fn cache_capacity(layer: &LayerConfig, context_length: usize, max_step_tokens: usize) -> usize {
+pub(crate) fn cache_capacity(
+    layer: &LayerConfig,
+    context_length: usize,
+    max_step_tokens: usize,
+) -> usize {
     match layer.attention {
         AttentionKind::Full => context_length,
-        AttentionKind::Sliding { window } => window.saturating_add(max_step_tokens).min(context_length),
+        AttentionKind::Sliding { window } => {
+            window.saturating_add(max_step_tokens).min(context_length)
+        }
     }
 }
 
@@ -47,13 +53,21 @@ pub(crate) struct Sequences {
 
 impl Sequences {
     /// Errors: a context or a number of sequences of zero.
-    pub fn new(config: &ModelConfig, options: &LoadOptions, max_step_tokens: usize) -> Result<Self> {
+    pub fn new(
+        config: &ModelConfig,
+        options: &LoadOptions,
+        max_step_tokens: usize,
+    ) -> Result<Self> {
         let LoadOptions { context_length, max_sequences, .. } = *options;
         if context_length == 0 || max_sequences == 0 {
-            return Err(Error::Input("context length and number of sequences must be at least 1".into()));
+            return Err(Error::Input(
+                "context length and number of sequences must be at least 1".into(),
+            ));
         }
         let ring = |layer: &LayerConfig| match layer.attention {
-            AttentionKind::Sliding { window } => Some((window, cache_capacity(layer, context_length, max_step_tokens))),
+            AttentionKind::Sliding { window } => {
+                Some((window, cache_capacity(layer, context_length, max_step_tokens)))
+            }
             AttentionKind::Full => None,
         };
         Ok(Sequences {
@@ -70,10 +84,9 @@ impl Sequences {
 
     /// See [`super::Backend::open_sequence`].
     pub fn open(&mut self) -> Result<SequenceId> {
-        let slot = self
-            .free_slots
-            .pop()
-            .ok_or_else(|| Error::Input(format!("all {} sequences are in use", self.max_sequences)))?;
+        let slot = self.free_slots.pop().ok_or_else(|| {
+            Error::Input(format!("all {} sequences are in use", self.max_sequences))
+        })?;
         let id = self.next_id;
         self.next_id += 1;
         self.open.insert(id, Sequence { slot, len: 0, longest: 0, has_previous: false });
@@ -87,7 +100,10 @@ impl Sequences {
 
     /// Errors if the sequence is not open.
     pub fn get(&self, id: SequenceId) -> Result<Sequence> {
-        self.open.get(&id.0).copied().ok_or_else(|| Error::Input(format!("sequence {} is not open", id.0)))
+        self.open
+            .get(&id.0)
+            .copied()
+            .ok_or_else(|| Error::Input(format!("sequence {} is not open", id.0)))
     }
 
     /// Positions that a sequence holds, 0 if it is not open.
@@ -102,10 +118,13 @@ impl Sequences {
             return Err(Error::Input(format!("cannot truncate {held} positions to {len}")));
         }
         // The next query, at position `len`, sees back to `len + 1 − window`.
-        let lost =
-            |&(window, capacity): &(usize, usize)| (len + 1).saturating_sub(window) < longest.saturating_sub(capacity);
+        let lost = |&(window, capacity): &(usize, usize)| {
+            (len + 1).saturating_sub(window) < longest.saturating_sub(capacity)
+        };
         if len > 0 && self.rings.iter().any(lost) {
-            return Err(Error::Input(format!("the window before position {len} is no longer held")));
+            return Err(Error::Input(format!(
+                "the window before position {len} is no longer held"
+            )));
         }
         if let Some(sequence) = self.open.get_mut(&id.0).filter(|_| len < held) {
             sequence.len = len;
@@ -129,19 +148,29 @@ impl Sequences {
                 return Err(Error::Input(format!("sequence {id} is twice in one step")));
             }
             let tokens = match part.tokens {
-                StepTokens::Host([]) => return Err(Error::Input(format!("no tokens for sequence {id}"))),
+                StepTokens::Host([]) => {
+                    return Err(Error::Input(format!("no tokens for sequence {id}")));
+                }
                 StepTokens::Host(tokens) => tokens,
                 StepTokens::Previous if sequence.has_previous => &[0],
                 StepTokens::Previous => {
-                    return Err(Error::Input(format!("the previous step of sequence {id} chose no token")));
+                    return Err(Error::Input(format!(
+                        "the previous step of sequence {id} chose no token"
+                    )));
                 }
             };
             if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab_size) {
-                return Err(Error::Input(format!("token {token} is not in the vocabulary of {}", self.vocab_size)));
+                return Err(Error::Input(format!(
+                    "token {token} is not in the vocabulary of {}",
+                    self.vocab_size
+                )));
             }
             if tokens.len() > self.context_length - sequence.len {
-                let (wanted, context) = (tokens.len().saturating_add(sequence.len), self.context_length);
-                return Err(Error::Input(format!("{wanted} tokens do not fit in a context of {context}")));
+                let (wanted, context) =
+                    (tokens.len().saturating_add(sequence.len), self.context_length);
+                return Err(Error::Input(format!(
+                    "{wanted} tokens do not fit in a context of {context}"
+                )));
             }
             if let StepOutput::Sample(draw) = part.output {
                 draw.validate()?;
@@ -150,7 +179,9 @@ impl Sequences {
         }
         if total > self.max_step_tokens {
             let most = self.max_step_tokens;
-            return Err(Error::Input(format!("a step of {total} tokens; at most {most} are possible")));
+            return Err(Error::Input(format!(
+                "a step of {total} tokens; at most {most} are possible"
+            )));
         }
         Ok(())
     }

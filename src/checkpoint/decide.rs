@@ -36,7 +36,9 @@ fn refuse_more_layers(config: &ModelConfig, tensors: &HashMap<String, Entry>) ->
     let count = config.layers.len();
     let is_beyond = |name: &&String| names::layer_of(name).is_some_and(|index| index >= count);
     match tensors.keys().filter(is_beyond).min() {
-        Some(name) => Err(Error::tensor(name, format!("is in the files, and the config says {count} layers"))),
+        Some(name) => {
+            Err(Error::tensor(name, format!("is in the files, and the config says {count} layers")))
+        }
         None => Ok(()),
     }
 }
@@ -67,7 +69,9 @@ fn decide_per_layer_input(
         (Some(_), None) if !said(PER_LAYER_SIZE) => config.per_layer_input = None,
         (None, Some(table)) => {
             let shape = &table.info.shape;
-            let reason = format!("is in the files with shape {shape:?}, and the config has no {PER_LAYER_SIZE}");
+            let reason = format!(
+                "is in the files with shape {shape:?}, and the config has no {PER_LAYER_SIZE}"
+            );
             return Err(Error::tensor(PER_LAYER_TABLE, reason));
         }
         _ => {}
@@ -100,11 +104,15 @@ fn decide_width(layer: &mut LayerConfig, index: usize, tensors: &HashMap<String,
 /// Errors if a tensor that is not read would change what the model computes.
 pub(super) fn refuse_needed(name: &str) -> Result<()> {
     let Some(part) = names::within_layer(name) else { return Ok(()) };
-    let is_expert = |word| ["experts", "router", "ffn_gate_inp", "switch_glu"].contains(&word) || is_gguf_expert(word);
+    let is_expert = |word| {
+        ["experts", "router", "ffn_gate_inp", "switch_glu"].contains(&word) || is_gguf_expert(word)
+    };
     let what = match part.split('.').collect::<Vec<_>>().as_slice() {
         words if words.iter().any(|word| is_expert(word)) => "mixture of experts",
         [.., "bias"] => "biases",
-        words if words.iter().any(|word| word.starts_with("lora_")) => "an adapter that is not merged",
+        words if words.iter().any(|word| word.starts_with("lora_")) => {
+            "an adapter that is not merged"
+        }
         _ => return Ok(()),
     };
     Err(Error::Unsupported(format!("{what} (tensor {})", quoted(name))))

@@ -41,7 +41,8 @@ pub(super) fn open() -> Result<Checkpoint> {
     let config = file(CONFIG).unwrap_or_default();
     let weights = ModelFile::embedded(&path(WEIGHTS), file(WEIGHTS).unwrap_or_default());
     let config_path = path(CONFIG);
-    let mut checkpoint = hf_files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
+    let mut checkpoint =
+        hf_files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
     // Embedded bytes are there at once.
     pollster::block_on(checkpoint.decide_head())?;
     Ok(checkpoint)
@@ -52,7 +53,8 @@ fn check(files: &[(&str, &[u8])], sums: &str) -> Result<()> {
     for (name, bytes) in files {
         let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         if !sums.lines().any(|line| line == format!("{sum}  {name}")) {
-            let reason = "the embedded file fails its checksum: this copy of the program is damaged";
+            let reason =
+                "the embedded file fails its checksum: this copy of the program is damaged";
             return Err(Error::checkpoint(format!("demo/{name}"), reason));
         }
     }

@@ -1,4 +1,5 @@
-//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped (or embedded) and indexed by tensor name.
+//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped (or embedded) and indexed by tensor
+//! name.
 
 use std::{
     borrow::Cow,
@@ -65,7 +66,8 @@ pub(super) enum Content {
 
 impl Checkpoint {
     /// Opens a directory (Hugging Face safetensors with config.json, or one GGUF model), a
-    /// `.safetensors` file with config.json beside it, or a `.gguf` file (of a split set, any part).
+    /// `.safetensors` file with config.json beside it, or a `.gguf` file (of a split set, any
+    /// part).
     ///
     /// Errors: [`Error::Io`], [`Error::Checkpoint`] for files that are truncated or corrupt,
     /// [`Error::Config`], [`Error::Unsupported`], [`Error::Tensor`].
@@ -131,8 +133,9 @@ impl Checkpoint {
         &self.description
     }
 
-    /// From now on bytes are read from the files into memory of their own where that is possible, not borrowed from
-    /// the maps: pages of a map count as the process's memory as long as the system does not need them.
+    /// From now on bytes are read from the files into memory of their own where that is possible,
+    /// not borrowed from the maps: pages of a map count as the process's memory as long as the
+    /// system does not need them.
     pub fn copy_reads(&mut self) {
         self.copies = true;
     }
@@ -142,7 +145,8 @@ impl Checkpoint {
         self.files.iter().any(ModelFile::is_ranged)
     }
 
-    /// Finds the formats of grouped integers in files that are read by ranges, which opening left out.
+    /// Finds the formats of grouped integers in files that are read by ranges, which opening left
+    /// out.
     ///
     /// Errors: parts that do not fit together, a failed read.
     pub(super) async fn settle_formats(&mut self) -> Result<()> {
@@ -173,7 +177,11 @@ impl Checkpoint {
         let beyond = || Error::tensor(name, "reaches past the end of its file");
         match &entry.content {
             Content::Stored((file, place)) => {
-                let bytes = entry.info.dtype.bytes_of(row_elements).map_err(|reason| Error::tensor(name, reason))?;
+                let bytes = entry
+                    .info
+                    .dtype
+                    .bytes_of(row_elements)
+                    .map_err(|reason| Error::tensor(name, reason))?;
                 let at = |row: usize| place.start + row as u64 * bytes as u64;
                 let range = at(rows.start)..at(rows.end);
                 match self.files.get(*file) {
@@ -184,13 +192,16 @@ impl Checkpoint {
                 }
             }
             Content::Grouped(imported, format) if self.is_ranged() => {
-                let packed = grouped_ranges::pack(&self.files, name, imported, rows, *format).await?;
+                let packed =
+                    grouped_ranges::pack(&self.files, name, imported, rows, *format).await?;
                 Ok(Cow::Owned(packed.to_bytes()))
             }
             Content::Grouped(imported, format) => {
                 let bytes = grouped_bytes(&self.files, imported).ok_or_else(beyond)?;
                 let packed = imported.grouped.pack(bytes, rows, *format);
-                packed.map(|packed| Cow::Owned(packed.to_bytes())).map_err(|reason| Error::tensor(name, reason))
+                packed
+                    .map(|packed| Cow::Owned(packed.to_bytes()))
+                    .map_err(|reason| Error::tensor(name, reason))
             }
         }
     }
@@ -224,7 +235,11 @@ impl TensorSource for Checkpoint {
         self.explain_missing(name)
     }
 
-    fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        rows: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
         Box::pin(self.rows(name, rows))
     }
 }
@@ -241,7 +256,8 @@ pub(super) fn insert(
     insert_entry(tensors, name, Entry { info, content: Content::Stored(place), own_name })
 }
 
-/// Adds a matrix of grouped integers. Errors if there is one already, or if its parts do not fit together.
+/// Adds a matrix of grouped integers. Errors if there is one already, or if its parts do not fit
+/// together.
 pub(super) fn insert_grouped(
     tensors: &mut HashMap<String, Entry>,
     files: &[ModelFile],
@@ -253,7 +269,8 @@ pub(super) fn insert_grouped(
         // Until [`Checkpoint::settle_formats`].
         true => PackFormat::Int { bits: 8, group: 32, offset: true },
         false => {
-            let bytes = grouped_bytes(files, &imported).ok_or_else(|| Error::tensor(name, "reaches past its file"))?;
+            let bytes = grouped_bytes(files, &imported)
+                .ok_or_else(|| Error::tensor(name, "reaches past its file"))?;
             grouped.check(bytes).map_err(|reason| Error::tensor(name, reason))?;
             grouped.format(bytes)
         }
@@ -267,10 +284,15 @@ fn insert_entry(tensors: &mut HashMap<String, Entry>, name: &str, entry: Entry) 
     let (own_name, shape) = (entry.own_name.clone(), entry.info.shape.clone());
     match tensors.insert(name.into(), entry) {
         None => Ok(()),
-        Some(first) if first.own_name == own_name => Err(Error::tensor(name, "is in the checkpoint twice")),
+        Some(first) if first.own_name == own_name => {
+            Err(Error::tensor(name, "is in the checkpoint twice"))
+        }
         Some(first) => {
             let (first, other) = (quoted_shape(&first), format!("{} {shape:?}", quoted(&own_name)));
-            Err(Error::tensor(name, format!("is in the checkpoint twice, as {first} and as {other}")))
+            Err(Error::tensor(
+                name,
+                format!("is in the checkpoint twice, as {first} and as {other}"),
+            ))
         }
     }
 }
@@ -328,7 +350,11 @@ impl ModelFile {
 
     /// A file whose header is `head`.
     pub(super) fn ranged(name: &str, head: Vec<u8>, file: Box<dyn RangeRead>) -> Self {
-        ModelFile { path: name.into(), bytes: Bytes::Ranged { head, file, kept: Vec::new() }, file: None }
+        ModelFile {
+            path: name.into(),
+            bytes: Bytes::Ranged { head, file, kept: Vec::new() },
+            file: None,
+        }
     }
 
     fn is_ranged(&self) -> bool {
@@ -348,7 +374,8 @@ impl ModelFile {
             return Ok(Cow::Owned(file.read_exactly(&self.path, range).await?));
         }
         let mapped = gguf::slice(self.bytes(), &range);
-        let mapped = mapped.ok_or_else(|| Error::checkpoint(&self.path, "the file is too short"))?;
+        let mapped =
+            mapped.ok_or_else(|| Error::checkpoint(&self.path, "the file is too short"))?;
         if copies {
             return self.read_anew(range.start, mapped);
         }
@@ -356,14 +383,19 @@ impl ModelFile {
         Ok(Cow::Borrowed(mapped))
     }
 
-    /// Tells the system that these mapped bytes and those after them are wanted soon, so that the disk is busy while they
-    /// are worked on. Without it pages are read as they are touched, a few at a time.
+    /// Tells the system that these mapped bytes and those after them are wanted soon, so that the
+    /// disk is busy while they are worked on. Without it pages are read as they are touched, a few
+    /// at a time.
     fn announce(&self, range: &Range<u64>) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.bytes {
             let end = (range.end + READ_AHEAD).min(map.len() as u64);
             // It is advice: a system that does not take it loads all the same.
-            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, (end - range.start) as usize);
+            let _ = map.advise_range(
+                memmap2::Advice::WillNeed,
+                range.start as usize,
+                (end - range.start) as usize,
+            );
         }
         let _ = range;
     }
@@ -400,12 +432,14 @@ impl ModelFile {
         }
     }
 
-    /// Reads a small tensor of a GGUF file that is read by ranges, if the file has it and its beginning does not reach that far,
-    /// so that [`Gguf::data`] has its bytes.
+    /// Reads a small tensor of a GGUF file that is read by ranges, if the file has it and its
+    /// beginning does not reach that far, so that [`Gguf::data`] has its bytes.
     pub(super) async fn keep(&mut self, name: &str) -> Result<()> {
         let range = self.gguf()?.tensor(name).map(|tensor| tensor.range.clone());
         let is_missing = |range: &Range<u64>| range.end > self.bytes().len() as u64;
-        let Some(range) = range.filter(|range| is_missing(range) && range.end - range.start <= MOST_KEPT) else {
+        let Some(range) =
+            range.filter(|range| is_missing(range) && range.end - range.start <= MOST_KEPT)
+        else {
             return Ok(());
         };
         let data = self.read(range, false).await?.into_owned();

@@ -1,5 +1,5 @@
-//! The GGUF container, versions 2 and 3 (little-endian): metadata and the tensor directory, read from
-//! bytes without copying. Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//! The GGUF container, versions 2 and 3 (little-endian): metadata and the tensor directory, read
+//! from bytes without copying. Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 //!
 //! Every count, length and offset of the file is checked against the bytes that are there before it
 //! is used, so that a hostile file costs an error and no memory.
@@ -179,7 +179,9 @@ impl<'a> Gguf<'a> {
     pub fn parse_head(head: &'a [u8], file_bytes: u64) -> Result<Self, HeadError> {
         let mut reader = Reader::new(head, file_bytes);
         let parsed = Self::read(&mut reader);
-        parsed.map_err(|reason| if reader.short { HeadError::Short(reason) } else { HeadError::Bad(reason) })
+        parsed.map_err(
+            |reason| if reader.short { HeadError::Short(reason) } else { HeadError::Bad(reason) },
+        )
     }
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, String> {
@@ -188,8 +190,12 @@ impl<'a> Gguf<'a> {
         }
         match reader.u32()? {
             2 | 3 => {}
-            version if matches!(version.swap_bytes(), 1..=3) => return Err("big-endian GGUF is not supported".into()),
-            version => return Err(format!("GGUF version {version} is not supported (2 and 3 are)")),
+            version if matches!(version.swap_bytes(), 1..=3) => {
+                return Err("big-endian GGUF is not supported".into());
+            }
+            version => {
+                return Err(format!("GGUF version {version} is not supported (2 and 3 are)"));
+            }
         }
         let tensor_count = reader.count("tensors")?;
         let metadata_count = reader.count("metadata pairs")?;
@@ -247,7 +253,12 @@ impl<'a> Gguf<'a> {
         self.typed(key, as_array, "an array")
     }
 
-    fn typed<T>(&self, key: &str, convert: impl Fn(Value<'a>) -> Option<T>, wanted: &str) -> Result<Option<T>, String> {
+    fn typed<T>(
+        &self,
+        key: &str,
+        convert: impl Fn(Value<'a>) -> Option<T>,
+        wanted: &str,
+    ) -> Result<Option<T>, String> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => match convert(value) {
@@ -315,7 +326,8 @@ fn tensor_range(
 
 /// Bytes of a tensor; `None` if they overflow or its rows do not fill whole blocks.
 pub(super) fn stored_bytes(dtype: Dtype, shape: &[usize]) -> Option<u64> {
-    let elements = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64))?;
+    let elements =
+        shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64))?;
     if !shape.last().unwrap_or(&1).is_multiple_of(dtype.block_len()) {
         return None;
     }
@@ -347,7 +359,9 @@ impl<'a> Reader<'a> {
         let end = self.pos.checked_add(len);
         let taken = end.and_then(|end| self.bytes.get(self.pos..end));
         self.short |= taken.is_none() && end.is_some_and(|end| end as u64 <= self.file_bytes);
-        let taken = taken.ok_or_else(|| format!("the file ends within its header (at byte {})", self.bytes.len()))?;
+        let taken = taken.ok_or_else(|| {
+            format!("the file ends within its header (at byte {})", self.bytes.len())
+        })?;
         self.pos += len;
         Ok(taken)
     }
@@ -376,7 +390,8 @@ impl<'a> Reader<'a> {
 
     fn string(&mut self) -> Result<&'a [u8], String> {
         let len = self.u64()?;
-        let len = usize::try_from(len).map_err(|_| format!("a string claims {len} bytes: corrupt"))?;
+        let len =
+            usize::try_from(len).map_err(|_| format!("a string claims {len} bytes: corrupt"))?;
         self.take(len)
     }
 
@@ -452,7 +467,11 @@ impl<'a> Reader<'a> {
             let size = self.u64()?;
             // ggml's sizes are signed.
             let size = i64::try_from(size).ok().and_then(|size| usize::try_from(size).ok());
-            shape.push(size.ok_or_else(|| format!("tensor {} has a negative size: corrupt", quoted(name)))?);
+            shape.push(
+                size.ok_or_else(|| {
+                    format!("tensor {} has a negative size: corrupt", quoted(name))
+                })?,
+            );
         }
         shape.reverse();
         let type_id = self.u32()?;

@@ -29,7 +29,8 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
 pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint> {
     let parts = files.iter().map(ModelFile::gguf).collect::<Result<Vec<_>>>()?;
     for (index, (part, file)) in parts.iter().zip(&files).enumerate() {
-        check_part(part, index, parts.len()).map_err(|reason| Error::checkpoint(&file.path, reason))?;
+        check_part(part, index, parts.len())
+            .map_err(|reason| Error::checkpoint(&file.path, reason))?;
     }
     check_tensor_count(&parts).map_err(|reason| Error::checkpoint(path, reason))?;
     let mut config = ModelConfig::from_gguf(&parts)?;
@@ -57,7 +58,16 @@ pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint>
     let description = description(&parts, &config);
     drop(parts);
     let format = Format::Gguf;
-    Ok(Checkpoint { config, description, format, files, tensors, copies: false, beside: None, skipped })
+    Ok(Checkpoint {
+        config,
+        description,
+        format,
+        files,
+        tensors,
+        copies: false,
+        beside: None,
+        skipped,
+    })
 }
 
 /// The GGUF model of a directory; projectors for other modalities do not count.
@@ -76,9 +86,11 @@ pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<Pa
     match names.as_slice() {
         [name] => Ok(directory.join(name)),
         [] => {
-            let mut reason = "holds neither config.json with safetensors nor a .gguf file".to_owned();
+            let mut reason =
+                "holds neither config.json with safetensors nor a .gguf file".to_owned();
             if let Some(name) = not_read {
-                reason += &format!("; {name} is not read: model.safetensors (or its shards) is needed");
+                reason +=
+                    &format!("; {name} is not read: model.safetensors (or its shards) is needed");
             }
             Err(Error::checkpoint(directory, reason))
         }
@@ -92,7 +104,8 @@ pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<Pa
 /// Whether a file holds weights in a form that is not read, or under a name that is not.
 fn is_other_form(name: &str) -> bool {
     let is_torch = [".bin", ".pt", ".pth"].iter().any(|ending| name.ends_with(ending));
-    let is_model = ["pytorch_model", "consolidated", "model"].iter().any(|start| name.starts_with(start));
+    let is_model =
+        ["pytorch_model", "consolidated", "model"].iter().any(|start| name.starts_with(start));
     (is_torch && is_model) || name.ends_with(".safetensors")
 }
 
@@ -109,8 +122,10 @@ impl<'a> PartName<'a> {
     pub fn parse(name: &'a str, extension: &'a str) -> Option<Self> {
         let (rest, count) = name.strip_suffix(extension)?.strip_suffix('.')?.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
-        let digits =
-            |text: &str| (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok());
+        let digits = |text: &str| {
+            (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit()))
+                .then(|| text.parse().ok())
+        };
         let (number, count) = (digits(number)??, digits(count)??);
         (1..=count).contains(&number).then_some(PartName { stem, extension, number, count })
     }
@@ -123,9 +138,15 @@ impl<'a> PartName<'a> {
 
 /// All parts of the set that `path` belongs to, in order; itself alone if its name is not a part's.
 pub(super) fn part_paths(path: &Path) -> Vec<PathBuf> {
-    match path.file_name().and_then(|name| name.to_str()).and_then(|name| PartName::parse(name, EXTENSION)) {
+    match path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| PartName::parse(name, EXTENSION))
+    {
         None => vec![path.into()],
-        Some(part) => (1..=part.count).map(|number| path.with_file_name(part.sibling(number))).collect(),
+        Some(part) => {
+            (1..=part.count).map(|number| path.with_file_name(part.sibling(number))).collect()
+        }
     }
 }
 
@@ -137,14 +158,17 @@ fn check_part(part: &Gguf, index: usize, count: usize) -> Result<(), String> {
         true => Ok(()),
         false => {
             let number = stored_index.saturating_add(1);
-            Err(format!("is part {number} of {stored_count} but is not named -{number:05}-of-{stored_count:05}.gguf"))
+            Err(format!(
+                "is part {number} of {stored_count} but is not named -{number:05}-of-{stored_count:05}.gguf"
+            ))
         }
     }
 }
 
 /// Errors unless the parts hold as many tensors as the first one tells.
 fn check_tensor_count(parts: &[Gguf]) -> Result<(), String> {
-    let stored = parts.first().map(|part| part.unsigned("split.tensors.count")).transpose()?.flatten();
+    let stored =
+        parts.first().map(|part| part.unsigned("split.tensors.count")).transpose()?.flatten();
     let found: usize = parts.iter().map(|part| part.tensors().len()).sum();
     match stored {
         Some(stored) if parts.len() > 1 && stored != found as u64 => {
@@ -157,7 +181,8 @@ fn check_tensor_count(parts: &[Gguf]) -> Result<(), String> {
 fn description(parts: &[Gguf], config: &ModelConfig) -> String {
     let name = parts.first().and_then(|part| part.get("general.name")?.text());
     // The file's own words: nothing that could move a terminal's cursor.
-    let name: String = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
+    let name: String =
+        name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
     match (name.trim(), config.architecture) {
         ("", Architecture::Gemma3) => "Gemma 3, GGUF".into(),
         ("", Architecture::Gemma4) => "Gemma 4, GGUF".into(),

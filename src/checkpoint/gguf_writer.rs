@@ -39,11 +39,14 @@ impl NewGgufTensor {
     /// Errors: packed rows, or rows that do not fill whole blocks.
     pub fn bytes(&self) -> Result<u64> {
         let bytes = type_id(self.dtype).and_then(|_| stored_bytes(self.dtype, &self.shape));
-        bytes.ok_or_else(|| Error::tensor(&self.name, format!("{} of shape {:?} for GGUF", self.dtype, self.shape)))
+        bytes.ok_or_else(|| {
+            Error::tensor(&self.name, format!("{} of shape {:?} for GGUF", self.dtype, self.shape))
+        })
     }
 }
 
-/// Everything before the data: metadata and the tensors' directory, padded to where the first tensor begins.
+/// Everything before the data: metadata and the tensors' directory, padded to where the first
+/// tensor begins.
 ///
 /// Errors: [`Error::Tensor`] as [`NewGgufTensor::bytes`].
 pub fn head(metadata: &[(String, NewValue)], tensors: &[NewGgufTensor]) -> Result<Vec<u8>> {

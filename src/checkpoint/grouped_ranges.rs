@@ -1,4 +1,5 @@
-//! Integers of other programs in files that are not mapped: of a matrix and its tables only the rows that are wanted.
+//! Integers of other programs in files that are not mapped: of a matrix and its tables only the
+//! rows that are wanted.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -35,7 +36,11 @@ impl Part<'_> {
 /// The format that holds a matrix, as [`Grouped::format`] chooses it.
 ///
 /// Errors: parts that do not fit together (in one line), a failed read.
-pub(super) async fn format(files: &[ModelFile], name: &str, imported: &Imported) -> Result<PackFormat> {
+pub(super) async fn format(
+    files: &[ModelFile],
+    name: &str,
+    imported: &Imported,
+) -> Result<PackFormat> {
     let rows = imported.grouped.rows;
     // The sizes of one row are those of all, because a row's length is found by division.
     let first = part(files, name, imported, 0..rows.min(WORD_ROWS)).await?;
@@ -43,7 +48,9 @@ pub(super) async fn format(files: &[ModelFile], name: &str, imported: &Imported)
     first.grouped.check(first.bytes(&integers)).map_err(|reason| Error::tensor(name, reason))?;
     let mut format = first.grouped.format(first.bytes(&[]));
     for start in (0..rows).step_by(ROWS) {
-        if matches!(format, PackFormat::Int { offset: true, .. }) || imported.grouped.zeros == Zeros::Middle {
+        if matches!(format, PackFormat::Int { offset: true, .. })
+            || imported.grouped.zeros == Zeros::Middle
+        {
             break;
         }
         let part = part(files, name, imported, start..rows.min(start + ROWS)).await?;
@@ -66,18 +73,28 @@ pub(super) async fn pack(
     let first = rows.start / WORD_ROWS * WORD_ROWS;
     let integers = integers(files, name, imported, first..rows.end).await?;
     let part = part(files, name, imported, first..rows.end).await?;
-    let packed = part.grouped.pack(part.bytes(&integers), rows.start - first..rows.end - first, format);
+    let packed =
+        part.grouped.pack(part.bytes(&integers), rows.start - first..rows.end - first, format);
     packed.map_err(|reason| Error::tensor(name, format!("from row {first} on: {reason}")))
 }
 
 /// The tables of some rows, of which the first is the first of a word.
-async fn part<'a>(files: &'a [ModelFile], name: &str, imported: &Imported, rows: Range<usize>) -> Result<Part<'a>> {
+async fn part<'a>(
+    files: &'a [ModelFile],
+    name: &str,
+    imported: &Imported,
+    rows: Range<usize>,
+) -> Result<Part<'a>> {
     let whole = &imported.grouped;
     let scales = table(files, name, whole, whole.scales, &imported.scales, &rows).await?;
     let zeros = match (whole.zeros, &imported.zeros) {
         (Zeros::Middle, _) | (_, None) => Cow::Borrowed(&[][..]),
-        (Zeros::Points(points), Some(place)) => table(files, name, whole, points, place, &rows).await?,
-        (Zeros::Biases(biases), Some(place)) => table(files, name, whole, biases, place, &rows).await?,
+        (Zeros::Points(points), Some(place)) => {
+            table(files, name, whole, points, place, &rows).await?
+        }
+        (Zeros::Biases(biases), Some(place)) => {
+            table(files, name, whole, biases, place, &rows).await?
+        }
         (Zeros::PackedPoints, Some(place)) => {
             let words = rows.start / WORD_ROWS..rows.end.div_ceil(WORD_ROWS);
             rows_of(files, name, place, whole.rows.div_ceil(WORD_ROWS), words).await?
@@ -95,7 +112,8 @@ async fn integers<'a>(
     rows_of(files, name, &imported.integers, imported.grouped.rows, rows).await
 }
 
-/// A table of some rows: those of `[rows, groups]`, or those columns of each row of `[groups, rows]`.
+/// A table of some rows: those of `[rows, groups]`, or those columns of each row of `[groups,
+/// rows]`.
 async fn table<'a>(
     files: &'a [ModelFile],
     name: &str,
@@ -110,7 +128,9 @@ async fn table<'a>(
     let all = rows_of(files, name, place, whole.groups(), 0..whole.groups()).await?;
     let width = number.bytes();
     let of_group = all.chunks_exact(whole.rows * width);
-    Ok(Cow::Owned(of_group.flat_map(|group| &group[rows.start * width..rows.end * width]).copied().collect()))
+    Ok(Cow::Owned(
+        of_group.flat_map(|group| &group[rows.start * width..rows.end * width]).copied().collect(),
+    ))
 }
 
 /// Rows of a tensor that has `count` of equal length.
@@ -126,9 +146,12 @@ async fn rows_of<'a>(
         return Err(Error::tensor(name, format!("{bytes} bytes of {count} equal rows")));
     }
     let row_bytes = bytes / count;
-    let wanted = range.start + rows.start as u64 * row_bytes..range.start + rows.end as u64 * row_bytes;
+    let wanted =
+        range.start + rows.start as u64 * row_bytes..range.start + rows.end as u64 * row_bytes;
     match files.get(*file) {
-        Some(file) if wanted.end <= range.end && wanted.end <= file.len() => file.read(wanted, false).await,
+        Some(file) if wanted.end <= range.end && wanted.end <= file.len() => {
+            file.read(wanted, false).await
+        }
         _ => Err(Error::tensor(name, "reaches past the end of its file")),
     }
 }

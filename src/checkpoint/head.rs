@@ -18,8 +18,8 @@ const MOST_BYTES: u64 = 64 << 20;
 const PART_BYTES: usize = 1 << 20;
 
 impl Checkpoint {
-    /// Ties the head if the stored one is the embedding bit for bit, and unties it if it is not. The
-    /// config decides only where the files hold no head.
+    /// Ties the head if the stored one is the embedding bit for bit, and unties it if it is not.
+    /// The config decides only where the files hold no head.
     ///
     /// Errors: the two differ in shape; a failed read.
     pub(super) async fn decide_head(&mut self) -> Result<()> {
@@ -63,14 +63,16 @@ async fn same_zeros(files: &[ModelFile], a: &Option<Place>, b: &Option<Place>) -
     }
 }
 
-/// Whether two places hold the same bytes. Reads no further than their first difference, and nothing
-/// of what is one place.
+/// Whether two places hold the same bytes. Reads no further than their first difference, and
+/// nothing of what is one place.
 async fn same_bytes(files: &[ModelFile], a: &Place, b: &Place) -> Result<bool> {
     if a == b {
         return Ok(true);
     }
     let ((a_file, a), (b_file, b)) = (a, b);
-    let (Some(a_file), Some(b_file)) = (files.get(*a_file), files.get(*b_file)) else { return Ok(false) };
+    let (Some(a_file), Some(b_file)) = (files.get(*a_file), files.get(*b_file)) else {
+        return Ok(false);
+    };
     let bytes = a.end - a.start;
     if bytes != b.end - b.start {
         return Ok(false);

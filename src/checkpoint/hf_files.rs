@@ -1,4 +1,5 @@
-//! Opens Hugging Face checkpoints: config.json with one safetensors file, or shards and their index.
+//! Opens Hugging Face checkpoints: config.json with one safetensors file, or shards and their
+//! index.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -70,7 +71,12 @@ fn shards_without_index(directory: &Path, index: &Path) -> Result<Option<Vec<Pat
 /// The shards of the set that `part` belongs to.
 ///
 /// Errors: some are not among the directory's `names`.
-fn shards_of(part: &PartName, directory: &Path, index: &Path, names: &[String]) -> Result<Vec<PathBuf>> {
+fn shards_of(
+    part: &PartName,
+    directory: &Path,
+    index: &Path,
+    names: &[String],
+) -> Result<Vec<PathBuf>> {
     let all: Vec<String> = (1..=part.count).map(|number| part.sibling(number)).collect();
     match all.iter().find(|name| !names.contains(name)) {
         Some(lost) => {
@@ -93,7 +99,11 @@ pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
     let part = path.file_name().and_then(|name| name.to_str());
     match part.and_then(|name| PartName::parse(name, EXTENSION)) {
         Some(part) => {
-            let names = file_names(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?;
+            let names = file_names(if directory.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                directory
+            })?;
             open(directory, Weights::Shards(shards_of(&part, directory, &index_path, &names)?))
         }
         None => open(directory, Weights::File(path.into())),
@@ -104,7 +114,10 @@ pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
 pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
     let config_path = directory.join(CONFIG);
     let config = read_optional(&config_path)?.ok_or_else(|| {
-        Error::checkpoint(&config_path, "missing: a safetensors file needs the model's config.json beside it")
+        Error::checkpoint(
+            &config_path,
+            "missing: a safetensors file needs the model's config.json beside it",
+        )
     })?;
     let (paths, index) = match weights {
         Weights::File(path) => (vec![path], None),
@@ -125,34 +138,44 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
 impl Index {
     /// Errors unless the checkpoint has all tensors that the index names.
     pub(super) fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
-        let lost = self
-            .weight_map
-            .iter()
-            .find(|(name, _)| names::from_hf(name).is_some_and(|name| !checkpoint.tensors.contains_key(name)));
+        let lost = self.weight_map.iter().find(|(name, _)| {
+            names::from_hf(name).is_some_and(|name| !checkpoint.tensors.contains_key(name))
+        });
         match lost {
-            Some((name, shard)) => Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard)))),
+            Some((name, shard)) => {
+                Err(Error::checkpoint(path, format!("tensor {name} is not in {}", quoted(shard))))
+            }
             None => Ok(()),
         }
     }
 }
 
 /// The checkpoint that a config.json and its safetensors files make.
-pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files: Vec<ModelFile>) -> Result<Checkpoint> {
-    let text = std::str::from_utf8(config).map_err(|_| Error::checkpoint(config_path, "not UTF-8"))?;
+pub(super) fn assemble(
+    format: Format,
+    config_path: &Path,
+    config: &[u8],
+    files: Vec<ModelFile>,
+) -> Result<Checkpoint> {
+    let text =
+        std::str::from_utf8(config).map_err(|_| Error::checkpoint(config_path, "not UTF-8"))?;
     let mut config = ModelConfig::from_hf_json(text)?;
     let (mut parsed, mut metadata) = (Vec::new(), HashMap::new());
     for file in &files {
         let broken = |reason: String| Error::checkpoint(&file.path, reason);
-        let (tensors, texts) =
-            safetensors::parse_head(file.bytes(), file.len()).map_err(|error| broken(error.reason()))?;
+        let (tensors, texts) = safetensors::parse_head(file.bytes(), file.len())
+            .map_err(|error| broken(error.reason()))?;
         parsed.push(tensors);
         collect_metadata(&mut metadata, texts).map_err(broken)?;
     }
-    let value: Value = json::parse(text.as_bytes()).map_err(|error| Error::checkpoint(config_path, error))?;
+    let value: Value =
+        json::parse(text.as_bytes()).map_err(|error| Error::checkpoint(config_path, error))?;
     let scheme = Scheme::of(&value, &metadata)?;
     let (mut tensors, mut modules) = (HashMap::new(), BTreeMap::<String, Parts>::new());
     let mut skipped = Vec::new();
-    for (number, tensor) in parsed.into_iter().enumerate().flat_map(|(n, list)| list.into_iter().map(move |t| (n, t))) {
+    for (number, tensor) in
+        parsed.into_iter().enumerate().flat_map(|(n, list)| list.into_iter().map(move |t| (n, t)))
+    {
         if let Some((module, part)) = scheme.as_ref().and_then(|scheme| scheme.part_of(&tensor)) {
             let parts = modules.entry(module.to_owned()).or_default();
             if parts.insert(part, Part { file: number, tensor: tensor.clone() }).is_some() {
@@ -166,7 +189,10 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
             continue;
         };
         let Some(dtype) = tensor.dtype else {
-            let reason = format!("dtype {} is not supported (BF16, F16 and F32 are)", quoted(&tensor.dtype_name));
+            let reason = format!(
+                "dtype {} is not supported (BF16, F16 and F32 are)",
+                quoted(&tensor.dtype_name)
+            );
             return Err(Error::tensor(tensor.name, reason));
         };
         let info = TensorInfo { dtype, shape: tensor.shape };
@@ -187,13 +213,27 @@ pub(super) fn assemble(format: Format, config_path: &Path, config: &[u8], files:
     };
     let by = scheme.map_or(String::new(), |scheme| format!(" by {}", scheme.name()));
     let description = format!("{name}, {} layers, safetensors{by}", config.layers.len());
-    Ok(Checkpoint { config, description, format, files, tensors, copies: false, beside: None, skipped })
+    Ok(Checkpoint {
+        config,
+        description,
+        format,
+        files,
+        tensors,
+        copies: false,
+        beside: None,
+        skipped,
+    })
 }
 
 /// Adds a file's metadata to those of the files before it: torchao lists the tensors of each file.
-fn collect_metadata(all: &mut HashMap<String, String>, texts: HashMap<String, String>) -> Result<(), String> {
+fn collect_metadata(
+    all: &mut HashMap<String, String>,
+    texts: HashMap<String, String>,
+) -> Result<(), String> {
     const LIST: &str = "tensor_names";
-    let list = |text: Option<&String>| text.map_or(Ok(Vec::new()), |text| json::parse::<Vec<String>>(text.as_bytes()));
+    let list = |text: Option<&String>| {
+        text.map_or(Ok(Vec::new()), |text| json::parse::<Vec<String>>(text.as_bytes()))
+    };
     if texts.contains_key(LIST) {
         let names = [list(all.get(LIST))?, list(texts.get(LIST))?].concat();
         all.extend(texts);
@@ -219,7 +259,11 @@ pub(crate) fn shard_names(index_path: &Path, bytes: &[u8]) -> Result<Vec<String>
 }
 
 /// The files that an index names, each once. They must lie in the directory itself.
-pub(super) fn shard_paths(directory: &Path, index_path: &Path, index: &Index) -> Result<Vec<PathBuf>> {
+pub(super) fn shard_paths(
+    directory: &Path,
+    index_path: &Path,
+    index: &Index,
+) -> Result<Vec<PathBuf>> {
     let mut shards: Vec<&String> = index.weight_map.values().collect();
     shards.sort();
     shards.dedup();
@@ -227,8 +271,13 @@ pub(super) fn shard_paths(directory: &Path, index_path: &Path, index: &Index) ->
         return Err(Error::checkpoint(index_path, "names no shard"));
     }
     let path = |shard: &String| match Path::new(shard).file_name() {
-        Some(name) if name == shard.as_str() && !shard.contains(['/', '\\']) => Ok(directory.join(shard)),
-        _ => Err(Error::checkpoint(index_path, format!("shard {} is not a plain file name", quoted(shard)))),
+        Some(name) if name == shard.as_str() && !shard.contains(['/', '\\']) => {
+            Ok(directory.join(shard))
+        }
+        _ => Err(Error::checkpoint(
+            index_path,
+            format!("shard {} is not a plain file name", quoted(shard)),
+        )),
     };
     shards.into_iter().map(path).collect()
 }

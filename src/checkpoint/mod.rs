@@ -92,5 +92,9 @@ pub trait TensorSource {
     /// tensor of one dimension or none), in the tensor's own dtype.
     ///
     /// Errors: no such tensor, rows out of range, a failed read.
-    fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>>;
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        rows: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>>;
 }

@@ -1,5 +1,5 @@
-//! Checkpoints whose files are not in memory and cannot be mapped: a browser's, or a server's. Headers are read
-//! when the checkpoint is opened, rows of tensors when they are wanted.
+//! Checkpoints whose files are not in memory and cannot be mapped: a browser's, or a server's.
+//! Headers are read when the checkpoint is opened, rows of tensors when they are wanted.
 
 use std::{collections::HashMap, ops::Range, path::Path};
 
@@ -19,8 +19,14 @@ const FIRST_BYTES: u64 = 1 << 20;
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Small files of a checkpoint, read whole.
-const BESIDE: [&str; 6] =
-    [CONFIG, INDEX, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const BESIDE: [&str; 6] = [
+    CONFIG,
+    INDEX,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
 
 /// What threads can share, where there are threads: a browser's objects stay in their worker.
 #[cfg(not(target_arch = "wasm32"))]
@@ -50,11 +56,16 @@ impl dyn RangeRead {
     /// All bytes of `range` of the file `path`, or an error that names it.
     pub(super) async fn read_exactly(&self, path: &Path, range: Range<u64>) -> Result<Vec<u8>> {
         let wanted = range.end - range.start;
-        let bytes = self.read(range.clone()).await.map_err(|reason| Error::checkpoint(path, reason))?;
+        let bytes =
+            self.read(range.clone()).await.map_err(|reason| Error::checkpoint(path, reason))?;
         match bytes.len() as u64 == wanted {
             true => Ok(bytes),
             false => {
-                let reason = format!("gave {} bytes from {} on instead of {wanted}", bytes.len(), range.start);
+                let reason = format!(
+                    "gave {} bytes from {} on instead of {wanted}",
+                    bytes.len(),
+                    range.start
+                );
                 Err(Error::checkpoint(path, reason))
             }
         }
@@ -68,8 +79,8 @@ pub struct NamedFile {
 }
 
 impl Checkpoint {
-    /// Opens the files of one model: a `.gguf` file or all parts of one, or `.safetensors` with config.json and tokenizer
-    /// files. Other files are ignored.
+    /// Opens the files of one model: a `.gguf` file or all parts of one, or `.safetensors` with
+    /// config.json and tokenizer files. Other files are ignored.
     ///
     /// Errors: as [`Checkpoint::open`]; files that belong to no model or to several.
     pub async fn open_ranged(mut files: Vec<NamedFile>) -> Result<Self> {
@@ -108,10 +119,13 @@ async fn open_gguf(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
 async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
     let beside = read_beside(&files).await?;
     let config = beside.get(CONFIG).ok_or_else(|| {
-        Error::Input(format!("{CONFIG} is missing: choose it, tokenizer.json and the .safetensors files together"))
+        Error::Input(format!(
+            "{CONFIG} is missing: choose it, tokenizer.json and the .safetensors files together"
+        ))
     })?;
     let index_path = Path::new(INDEX);
-    let index = beside.get(INDEX).map(|bytes| hf_files::parse_index(index_path, bytes)).transpose()?;
+    let index =
+        beside.get(INDEX).map(|bytes| hf_files::parse_index(index_path, bytes)).transpose()?;
     let names: Vec<String> = match &index {
         Some(index) => {
             let paths = hf_files::shard_paths(Path::new(""), index_path, index)?;
@@ -128,9 +142,12 @@ async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
     let mut shards = Vec::new();
     for name in names {
         let file = take(&mut files, &name)?;
-        shards.push(with_head(file, &|head, len| safetensors::parse_head(head, len).map(drop)).await?);
+        shards.push(
+            with_head(file, &|head, len| safetensors::parse_head(head, len).map(drop)).await?,
+        );
     }
-    let mut checkpoint = hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+    let mut checkpoint =
+        hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
     checkpoint.settle_formats().await?;
     checkpoint.decide_head().await?;
     if let Some(index) = index {
@@ -150,7 +167,9 @@ fn is_whole_set(names: &[String]) -> bool {
 
 fn take(files: &mut Vec<NamedFile>, name: &str) -> Result<NamedFile> {
     let found = files.iter().position(|file| file.name == name);
-    found.map(|index| files.swap_remove(index)).ok_or_else(|| Error::checkpoint(name, "missing among the files given"))
+    found
+        .map(|index| files.swap_remove(index))
+        .ok_or_else(|| Error::checkpoint(name, "missing among the files given"))
 }
 
 /// The small files.
@@ -159,7 +178,10 @@ async fn read_beside(files: &[NamedFile]) -> Result<HashMap<String, Vec<u8>>> {
     for file in files.iter().filter(|file| BESIDE.contains(&file.name.as_str())) {
         let (path, len) = (Path::new(&file.name), file.bytes.len());
         if len > MOST_BYTES {
-            return Err(Error::checkpoint(path, format!("has {len} bytes, more than any such file")));
+            return Err(Error::checkpoint(
+                path,
+                format!("has {len} bytes, more than any such file"),
+            ));
         }
         let bytes = file.bytes.read_exactly(path, 0..len).await?;
         refuse_pointer(path, &bytes)?;
@@ -185,7 +207,9 @@ async fn with_head(file: NamedFile, parse: &ParseHead) -> Result<ModelFile> {
         refuse_pointer(path, &head)?;
         match parse(&head, len) {
             Ok(()) => return Ok(ModelFile::ranged(&name, head, bytes)),
-            Err(HeadError::Short(_)) if wanted < len.min(MOST_BYTES) => wanted = (2 * wanted).min(len).min(MOST_BYTES),
+            Err(HeadError::Short(_)) if wanted < len.min(MOST_BYTES) => {
+                wanted = (2 * wanted).min(len).min(MOST_BYTES)
+            }
             Err(error) => return Err(Error::checkpoint(path, error.reason())),
         }
     }

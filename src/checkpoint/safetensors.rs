@@ -1,8 +1,8 @@
 //! The header of a safetensors file: a little-endian u64 length, that many bytes of JSON, then the
 //! tensors' bytes. Format: <https://github.com/huggingface/safetensors#format>.
 //!
-//! In this project's own form (docs/formats.md) int matrices are rows of bytes, and the metadata says what
-//! they hold.
+//! In this project's own form (docs/formats.md) int matrices are rows of bytes, and the metadata
+//! says what they hold.
 //!
 //! The `safetensors` crate refuses a whole file for one dtype that it does not know and lets a
 //! repeated name pass; files here may hold any dtype among the tensors that are skipped.
@@ -59,15 +59,19 @@ pub fn parse(file: &[u8]) -> Result<Vec<StoredTensor>, String> {
 /// Errors: [`HeadError::Short`] if more of the file is needed.
 pub fn parse_head(head: &[u8], file_bytes: u64) -> Result<Contents, HeadError> {
     let short = "shorter than a safetensors header";
-    let (length, rest) = head.split_first_chunk::<8>().ok_or_else(|| HeadError::Bad(short.into()))?;
+    let (length, rest) =
+        head.split_first_chunk::<8>().ok_or_else(|| HeadError::Bad(short.into()))?;
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
-        let reason = format!("claims a header of {length} bytes: corrupt or not a safetensors file");
+        let reason =
+            format!("claims a header of {length} bytes: corrupt or not a safetensors file");
         return Err(HeadError::Bad(reason));
     }
     let left = file_bytes.saturating_sub(8);
     let data_bytes = left.checked_sub(length).ok_or_else(|| {
-        HeadError::Bad(format!("claims a header of {length} bytes, the file has {left}: truncated or corrupt"))
+        HeadError::Bad(format!(
+            "claims a header of {length} bytes, the file has {left}: truncated or corrupt"
+        ))
     })?;
     match rest.get(..length as usize) {
         Some(header) => parse_header(header, data_bytes, file_bytes).map_err(HeadError::Bad),
@@ -115,16 +119,18 @@ fn parse_packed(text: &str) -> Option<(PackFormat, usize, usize)> {
     Some((format, rows.parse().ok()?, cols.parse().ok()?))
 }
 
-/// Whether the file has packed matrices. Errors if another version of this program wrote them differently.
+/// Whether the file has packed matrices. Errors if another version of this program wrote them
+/// differently.
 fn is_own_form(metadata: &HashMap<Cow<'_, str>, Text<'_>>) -> Result<bool, String> {
     if !matches!(metadata.get("format"), Some(Text::Is(format)) if format == OWN_FORMAT) {
         return Ok(false);
     }
     match metadata.get("version") {
         Some(Text::Is(version)) if version == OWN_VERSION => Ok(true),
-        Some(Text::Is(version)) => {
-            Err(format!("version {} of the {OWN_FORMAT} format (known: {OWN_VERSION})", quoted(version)))
-        }
+        Some(Text::Is(version)) => Err(format!(
+            "version {} of the {OWN_FORMAT} format (known: {OWN_VERSION})",
+            quoted(version)
+        )),
         _ => Err(format!("the {OWN_FORMAT} format without a version")),
     }
 }
@@ -134,7 +140,10 @@ fn check_layout(tensors: &[StoredTensor], data_start: u64, file_bytes: u64) -> R
     let mut end = data_start;
     for tensor in tensors {
         if tensor.range.start != end {
-            return Err(format!("tensor {}: overlaps its neighbour or leaves a gap", quoted(&tensor.name)));
+            return Err(format!(
+                "tensor {}: overlaps its neighbour or leaves a gap",
+                quoted(&tensor.name)
+            ));
         }
         end = tensor.range.end;
     }
@@ -155,8 +164,15 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     /// A matrix of bytes that the metadata calls packed.
-    fn locate_packed(self, name: &str, packed: &str, data_start: u64, data_bytes: u64) -> Result<StoredTensor, String> {
-        let unusable = || format!("the metadata calls it {}, which does not fit its bytes", quoted(packed));
+    fn locate_packed(
+        self,
+        name: &str,
+        packed: &str,
+        data_start: u64,
+        data_bytes: u64,
+    ) -> Result<StoredTensor, String> {
+        let unusable =
+            || format!("the metadata calls it {}, which does not fit its bytes", quoted(packed));
         let (format, rows, cols) = parse_packed(packed).ok_or_else(unusable)?;
         let dtype = Dtype::Packed(format);
         let stored = self.locate(name, data_start, data_bytes)?;
@@ -168,12 +184,19 @@ impl Entry<'_> {
     }
 
     fn locate(self, name: &str, data_start: u64, data_bytes: u64) -> Result<StoredTensor, String> {
-        let sizes: Result<Vec<usize>, _> = self.shape.iter().map(|&size| usize::try_from(size)).collect();
+        let sizes: Result<Vec<usize>, _> =
+            self.shape.iter().map(|&size| usize::try_from(size)).collect();
         let shape = sizes.map_err(|_| format!("negative size in shape {:?}", self.shape))?;
         let (begin, end) = self.data_offsets;
         let range = match (u64::try_from(begin), u64::try_from(end)) {
-            (Ok(begin), Ok(end)) if begin <= end && end <= data_bytes => data_start + begin..data_start + end,
-            _ => return Err(format!("bytes {begin} to {end} reach past the end of the file ({data_bytes} bytes)")),
+            (Ok(begin), Ok(end)) if begin <= end && end <= data_bytes => {
+                data_start + begin..data_start + end
+            }
+            _ => {
+                return Err(format!(
+                    "bytes {begin} to {end} reach past the end of the file ({data_bytes} bytes)"
+                ));
+            }
         };
         let dtype = match &*self.dtype {
             "F32" => Some(Dtype::F32),
@@ -187,7 +210,13 @@ impl Entry<'_> {
             let bytes = range.end - range.start;
             return Err(format!("shape {shape:?} of {dtype:?} does not fill its {bytes} bytes"));
         }
-        Ok(StoredTensor { name: name.into(), dtype_name: self.dtype.into_owned(), dtype, shape, range })
+        Ok(StoredTensor {
+            name: name.into(),
+            dtype_name: self.dtype.into_owned(),
+            dtype,
+            shape,
+            range,
+        })
     }
 }
 
@@ -228,7 +257,10 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut names = HashSet::new();
         while let Some(Name(name)) = map.next_key()? {
             if !names.insert(name.clone()) {
-                return Err(serde::de::Error::custom(format_args!("tensor {} is there twice", quoted(&name))));
+                return Err(serde::de::Error::custom(format_args!(
+                    "tensor {} is there twice",
+                    quoted(&name)
+                )));
             }
             match &*name {
                 "__metadata__" => metadata = map.next_value::<Option<_>>()?.unwrap_or_default(),

@@ -57,7 +57,9 @@ fn why_wanted(config: &ModelConfig, name: &str) -> Option<String> {
     let tensor = weights::tensor_kind(name);
     match tensor {
         LM_HEAD => Some("tie_word_embeddings = false".into()),
-        "self_attn.v_proj.weight" => Some("that V is not K in this layer (attention_k_eq_v)".into()),
+        "self_attn.v_proj.weight" => {
+            Some("that V is not K in this layer (attention_k_eq_v)".into())
+        }
         "self_attn.k_proj.weight" | "self_attn.k_norm.weight" => {
             Some(format!("num_kv_shared_layers = {shared}, which gives the layer keys of its own"))
         }
@@ -114,7 +116,10 @@ mod tests {
     fn names_are_grouped_by_what_they_are_of() {
         for (name, group) in [
             ("model.vision_tower.encoder.layers.3.mlp.up_proj.weight", "model.vision_tower.*"),
-            ("base_model.model.model.layers.0.self_attn.q_proj.weight", "base_model.model.model.layers.*.self_attn.*"),
+            (
+                "base_model.model.model.layers.0.self_attn.q_proj.weight",
+                "base_model.model.model.layers.*.self_attn.*",
+            ),
             ("v.blk.0.attn_q.weight", "v.*"),
             ("blk.7.ffn_sub_norm.weight", "blk.*.ffn_sub_norm.*"),
             ("extra", "extra"),

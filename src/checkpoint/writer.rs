@@ -28,12 +28,17 @@ pub struct SafetensorsWriter(NewFile);
 
 impl SafetensorsWriter {
     /// Begins a file of these tensors, in this order. Errors: [`Error::Io`].
-    pub fn create(target: &Path, tensors: &[NewTensor], metadata: &BTreeMap<String, String>) -> Result<Self> {
+    pub fn create(
+        target: &Path,
+        tensors: &[NewTensor],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
         let bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         NewFile::create(target, &header(tensors, metadata), bytes).map(SafetensorsWriter)
     }
 
-    /// Appends bytes of the tensors, one after another. Errors if there are more than the tensors have.
+    /// Appends bytes of the tensors, one after another. Errors if there are more than the tensors
+    /// have.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.append(bytes)
     }
@@ -44,8 +49,8 @@ impl SafetensorsWriter {
     }
 }
 
-/// A file of tensors. Until [`NewFile::finish`] the data stand in a temporary file beside the target; if it is dropped
-/// before, nothing remains.
+/// A file of tensors. Until [`NewFile::finish`] the data stand in a temporary file beside the
+/// target; if it is dropped before, nothing remains.
 pub struct NewFile {
     target: PathBuf,
     temporary: Option<PathBuf>,
@@ -58,7 +63,8 @@ impl NewFile {
     /// Begins a file with this header and so many bytes after it. Errors: [`Error::Io`].
     pub fn create(target: &Path, header: &[u8], bytes: u64) -> Result<Self> {
         let failed = |source| Error::Io { path: target.to_owned(), source };
-        let name = target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+        let name =
+            target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}.tmp", std::process::id()));
@@ -77,14 +83,20 @@ impl NewFile {
     /// Appends bytes. Errors if there are more than the tensors have.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let missing = self.missing.checked_sub(bytes.len() as u64);
-        self.missing = missing.ok_or_else(|| Error::checkpoint(&self.target, "more bytes than its tensors have"))?;
-        self.writer.write_all(bytes).map_err(|source| Error::Io { path: self.target.clone(), source })
+        self.missing = missing
+            .ok_or_else(|| Error::checkpoint(&self.target, "more bytes than its tensors have"))?;
+        self.writer
+            .write_all(bytes)
+            .map_err(|source| Error::Io { path: self.target.clone(), source })
     }
 
     /// Gives the file its name. Errors if bytes are missing.
     pub fn finish(mut self) -> Result<()> {
         if self.missing > 0 {
-            return Err(Error::checkpoint(&self.target, format!("{} bytes are missing", self.missing)));
+            return Err(Error::checkpoint(
+                &self.target,
+                format!("{} bytes are missing", self.missing),
+            ));
         }
         let Some(temporary) = &self.temporary else { return Ok(()) };
         let renamed = self.writer.flush().and_then(|()| fs::rename(temporary, &self.target));
@@ -112,7 +124,10 @@ fn header(tensors: &[NewTensor], metadata: &BTreeMap<String, String>) -> Vec<u8>
     let mut begin = 0;
     for NewTensor { name, dtype, shape, bytes } in tensors {
         let end = begin + bytes;
-        entries.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }));
+        entries.insert(
+            name.clone(),
+            json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }),
+        );
         begin = end;
     }
     let mut text = Value::Object(entries).to_string().into_bytes();

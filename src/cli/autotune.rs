@@ -1,4 +1,5 @@
-//! `--autotune`: the kernel variants that are fastest for a model's shapes on a device, found by measuring them once.
+//! `--autotune`: the kernel variants that are fastest for a model's shapes on a device, found by
+//! measuring them once.
 
 use std::{
     fs,
@@ -28,7 +29,8 @@ const GAIN: f64 = 1.03;
 /// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
 const MOST_LAYERS: usize = 4;
 const MOST_VOCABULARY: usize = 16384;
-/// Nats by which a variant's predictions may differ from the processor's, in the mean; int8 activations cost some 0.002.
+/// Nats by which a variant's predictions may differ from the processor's, in the mean; int8
+/// activations cost some 0.002.
 const MOST_DIVERGENCE: f64 = 0.02;
 /// Two variants take turns so often after a warm-up each, and the fastest turn counts.
 const TURNS: usize = 3;
@@ -52,7 +54,10 @@ impl Rates {
     }
 
     fn faster(&self, other: &Rates) -> Rates {
-        Rates { prompt: self.prompt.max(other.prompt), generation: self.generation.max(other.generation) }
+        Rates {
+            prompt: self.prompt.max(other.prompt),
+            generation: self.generation.max(other.generation),
+        }
     }
 }
 
@@ -79,8 +84,9 @@ struct Found {
     trials: Vec<Trial>,
 }
 
-/// The variants for a model of this shape on the device that `options` name: those found before, if `directory` has them, or else
-/// by measuring. What `options.kernels` say is not touched. `report` is told each result as a line.
+/// The variants for a model of this shape on the device that `options` name: those found before, if
+/// `directory` has them, or else by measuring. What `options.kernels` say is not touched. `report`
+/// is told each result as a line.
 ///
 /// Errors: no such device, or one on which the variant that is chosen without measuring fails.
 pub fn choose(
@@ -127,24 +133,32 @@ struct Start<'a> {
     kernels: KernelOptions,
 }
 
-/// Switches one option after another, and keeps what makes the model faster. `open` may find that kernels cannot be used.
+/// Switches one option after another, and keeps what makes the model faster. `open` may find that
+/// kernels cannot be used.
 fn search<S: Subject>(
     start: &Start<'_>,
     open: &mut dyn FnMut(&KernelOptions) -> Result<S>,
     report: &mut dyn FnMut(&str),
 ) -> Result<(KernelOptions, Vec<Trial>)> {
-    let (mut kernels, mut variant, mut best) = (start.kernels, start.variant, open(&start.kernels)?);
+    let (mut kernels, mut variant, mut best) =
+        (start.kernels, start.variant, open(&start.kernels)?);
     best.turn()?;
     let mut trials = Vec::new();
     for name in TRIED {
-        let Some((candidate, switched)) = switch(name, &kernels, &variant, start.facts) else { continue };
+        let Some((candidate, switched)) = switch(name, &kernels, &variant, start.facts) else {
+            continue;
+        };
         // A driver that cannot run it says so in its own way.
-        let outcome = open(&candidate).and_then(|mut subject| Ok((compare(&mut best, &mut subject)?, subject)));
+        let outcome = open(&candidate)
+            .and_then(|mut subject| Ok((compare(&mut best, &mut subject)?, subject)));
         let kept = matches!(&outcome, Ok((ratios, _)) if ratios.gain() > GAIN);
         report(&match &outcome {
             Ok((Rates { prompt, generation }, _)) => {
                 let verdict = if kept { ", kept" } else { "" };
-                format!("{}: prompts {prompt:.2}x, generation {generation:.2}x{verdict}", shown(&candidate))
+                format!(
+                    "{}: prompts {prompt:.2}x, generation {generation:.2}x{verdict}",
+                    shown(&candidate)
+                )
             }
             Err(reason) => format!("{}: {reason}", shown(&candidate)),
         });
@@ -157,7 +171,8 @@ fn search<S: Subject>(
     Ok((kernels, trials))
 }
 
-/// The kernels with the option of a name switched, and their variant; `None` if it was asked for, or makes no difference here.
+/// The kernels with the option of a name switched, and their variant; `None` if it was asked for,
+/// or makes no difference here.
 fn switch(
     name: &str,
     kernels: &KernelOptions,
@@ -168,12 +183,14 @@ fn switch(
     let option = switched.field(name).filter(|option| option.is_none())?;
     *option = Some(!is_on(variant, name));
     // Measured when the device was opened; the facts do not have it.
-    let known = KernelOptions { prefetch: switched.prefetch.or(Some(variant.prefetch)), ..switched };
+    let known =
+        KernelOptions { prefetch: switched.prefetch.or(Some(variant.prefetch)), ..switched };
     let variant_there = Variant::choose(facts, &known).ok()?;
     (variant_there != *variant).then_some((switched, variant_there))
 }
 
-/// How many times as fast `candidate` is as `best`, taking turns: what else the machine does meets both.
+/// How many times as fast `candidate` is as `best`, taking turns: what else the machine does meets
+/// both.
 fn compare<S: Subject>(best: &mut S, candidate: &mut S) -> Result<Rates> {
     candidate.turn()?;
     let mut rates = (best.turn()?, candidate.turn()?);
@@ -203,7 +220,8 @@ fn probe(config: &ModelConfig) -> ModelConfig {
     probe.layers.clear();
     for layer in &config.layers {
         // The keys that a layer shares are here those of the layer that is like their own.
-        let own = |index: usize| probe.layers.iter().position(|other| *other == config.layers[index]);
+        let own =
+            |index: usize| probe.layers.iter().position(|other| *other == config.layers[index]);
         let layer = LayerConfig { kv_from: layer.kv_from.and_then(own), ..layer.clone() };
         if probe.layers.len() < MOST_LAYERS && !probe.layers.contains(&layer) {
             probe.layers.push(layer);
@@ -236,15 +254,19 @@ impl Bench<'_> {
             _ => (128, 16),
         };
         let most = self.probe.max_position_embeddings;
-        let tests = [Work::Prompt(prompt.min(most)), Work::Generate(generated.min(most.saturating_sub(1)).max(1))]
-            .map(|work| Test { work, depth: 0, parallel: 1, sampled: false });
+        let tests = [
+            Work::Prompt(prompt.min(most)),
+            Work::Generate(generated.min(most.saturating_sub(1)).max(1)),
+        ]
+        .map(|work| Test { work, depth: 0, parallel: 1, sampled: false });
         let load = LoadOptions {
             context_length: tests.iter().map(Test::positions).max().unwrap_or(1),
             cache_type: self.cache_type,
             ..LoadOptions::default()
         };
         let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
-        let backend = pollster::block_on(GpuBackend::synthetic(gpu, self.probe.clone(), &load, seed as u32))?;
+        let backend =
+            pollster::block_on(GpuBackend::synthetic(gpu, self.probe.clone(), &load, seed as u32))?;
         Ok(Probe { backend, tests, seed })
     }
 }
@@ -267,7 +289,8 @@ impl Subject for Probe {
     }
 }
 
-/// What the embedded model predicts on the processor: a variant that is fast and wrong is no choice.
+/// What the embedded model predicts on the processor: a variant that is fast and wrong is no
+/// choice.
 struct Reference {
     checkpoint: Checkpoint,
     tokens: Vec<u32>,
@@ -287,7 +310,8 @@ impl Reference {
         let checkpoint = Checkpoint::demo()?;
         let vocab = checkpoint.config().vocab_size as u32;
         let tokens: Vec<u32> = (0..Self::TOKENS).map(|i| (i * 97 + 13) % vocab).collect();
-        let mut cpu = pollster::block_on(CpuBackend::load(&checkpoint, &Self::OPTIONS, &mut |_| ()))?;
+        let mut cpu =
+            pollster::block_on(CpuBackend::load(&checkpoint, &Self::OPTIONS, &mut |_| ()))?;
         let mut logits = Vec::new();
         pollster::block_on(each_logits_in_steps(&mut cpu, &tokens, usize::MAX, &mut |_, rows| {
             logits.extend_from_slice(rows);
@@ -299,19 +323,30 @@ impl Reference {
     /// Errors if the device predicts otherwise, in one step or token by token.
     fn check(&self, gpu: &Gpu) -> Result<()> {
         let vocab = self.checkpoint.config().vocab_size;
-        let mut backend =
-            pollster::block_on(GpuBackend::load(gpu.clone(), &self.checkpoint, &Self::OPTIONS, &mut |_| ()))?;
+        let mut backend = pollster::block_on(GpuBackend::load(
+            gpu.clone(),
+            &self.checkpoint,
+            &Self::OPTIONS,
+            &mut |_| (),
+        ))?;
         for most in [usize::MAX, 1] {
             let mut divergence = Divergence::default();
-            pollster::block_on(each_logits_in_steps(&mut backend, &self.tokens, most, &mut |first, rows| {
-                divergence.add(&self.logits[first * vocab..][..rows.len()], rows, vocab)
-            }))?;
+            pollster::block_on(each_logits_in_steps(
+                &mut backend,
+                &self.tokens,
+                most,
+                &mut |first, rows| {
+                    divergence.add(&self.logits[first * vocab..][..rows.len()], rows, vocab)
+                },
+            ))?;
             // Not a number counts as wrong.
             match divergence.mean() {
                 Some(mean) if mean <= MOST_DIVERGENCE => {}
                 mean => {
                     let mean = mean.unwrap_or(f64::NAN);
-                    return Err(Error::Device(format!("its predictions are {mean:.3} nats from the processor's")));
+                    return Err(Error::Device(format!(
+                        "its predictions are {mean:.3} nats from the processor's"
+                    )));
                 }
             }
         }
@@ -320,7 +355,12 @@ impl Reference {
 }
 
 /// All that decides whether what was found still holds.
-fn identity(facts: &AdapterFacts, probe: &ModelConfig, cache_type: CacheType, asked: &KernelOptions) -> String {
+fn identity(
+    facts: &AdapterFacts,
+    probe: &ModelConfig,
+    cache_type: CacheType,
+    asked: &KernelOptions,
+) -> String {
     let shapes = (probe.hidden_size, &probe.layers, cache_type);
     // Cards of one name may be different models.
     let device = format!("{facts} {:04x}:{:04x}", facts.vendor, facts.device);
@@ -379,7 +419,8 @@ mod tests {
         let (facts, kernels) = (AdapterFacts::invented(), asked.parse().unwrap());
         let variant = Variant::choose(&facts, &kernels).unwrap();
         let start = Start { facts: &facts, variant, kernels };
-        let (kernels, trials) = search(&start, &mut |kernels| rates(kernels).map(Fake), &mut |_| ()).unwrap();
+        let (kernels, trials) =
+            search(&start, &mut |kernels| rates(kernels).map(Fake), &mut |_| ()).unwrap();
         (kernels.to_string(), trials)
     }
 
@@ -402,8 +443,9 @@ mod tests {
 
     #[test]
     fn noise_changes_nothing() {
-        let (kernels, trials) =
-            found("", |kernels| if kernels.dp4a.is_some() { rates(101.0, 103.0) } else { rates(100.0, 100.0) });
+        let (kernels, trials) = found("", |kernels| {
+            if kernels.dp4a.is_some() { rates(101.0, 103.0) } else { rates(100.0, 100.0) }
+        });
         assert_eq!(kernels, "");
         assert!(trials.iter().all(|trial| !trial.kept));
     }
@@ -421,7 +463,9 @@ mod tests {
     #[test]
     fn kernels_that_fail_are_left_alone() {
         let (kernels, trials) = found("", |kernels| match kernels.f16 {
-            Some(false) => Err(Error::Device("its predictions are 3.000 nats from the processor's".into())),
+            Some(false) => {
+                Err(Error::Device("its predictions are 3.000 nats from the processor's".into()))
+            }
             _ => rates(1.0, 1.0),
         });
         assert_eq!(kernels, "");
@@ -433,9 +477,14 @@ mod tests {
     #[test]
     fn cards_of_one_name_are_measured_apart() {
         let probe = ModelConfig::named("demo").unwrap();
-        let of = |facts: AdapterFacts| identity(&facts, &probe, CacheType::F16, &KernelOptions::default());
+        let of = |facts: AdapterFacts| {
+            identity(&facts, &probe, CacheType::F16, &KernelOptions::default())
+        };
         let card = AdapterFacts::invented;
-        assert_eq!(of(card()), of(AdapterFacts { index: 1, pci_bus_id: Some("0000:5e:00.0".into()), ..card() }));
+        assert_eq!(
+            of(card()),
+            of(AdapterFacts { index: 1, pci_bus_id: Some("0000:5e:00.0".into()), ..card() })
+        );
         assert_ne!(of(card()), of(AdapterFacts { device: 2, ..card() }));
     }
 
@@ -443,14 +492,19 @@ mod tests {
     fn only_files_of_the_same_device_and_model_count() {
         let directory = tempfile::tempdir().unwrap();
         let path = file_of(&directory.path().join("new"), "card A");
-        let found = Found { identity: "card A".into(), kernels: "dp4a=on".into(), trials: Vec::new() };
+        let found =
+            Found { identity: "card A".into(), kernels: "dp4a=on".into(), trials: Vec::new() };
         assert_eq!(read(&path, "card A"), None);
         write(&path, &found).unwrap();
         assert_eq!(read(&path, "card A"), Some("dp4a=on".parse().unwrap()));
         assert_eq!(read(&path, "card B"), None);
         fs::write(&path, "{").unwrap();
         assert_eq!(read(&path, "card A"), None);
-        fs::write(&path, serde_json::to_vec(&Found { kernels: "speed=on".into(), ..found }).unwrap()).unwrap();
+        fs::write(
+            &path,
+            serde_json::to_vec(&Found { kernels: "speed=on".into(), ..found }).unwrap(),
+        )
+        .unwrap();
         assert_eq!(read(&path, "card A"), None);
     }
 }

@@ -19,7 +19,12 @@ const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, \
 
 /// Reads prompts and streams answers until the user leaves. `opening` holds the system message, if
 /// there is one.
-pub fn run(session: &mut Session<'_>, opening: Vec<Message>, output: &Output, quiet: bool) -> Result<(), Exit> {
+pub fn run(
+    session: &mut Session<'_>,
+    opening: Vec<Message>,
+    output: &Output,
+    quiet: bool,
+) -> Result<(), Exit> {
     let mut editor = DefaultEditor::new().map_err(terminal_error)?;
     if !quiet {
         eprintln!("{} · {HELP}", session.generator.backend().info().device);
@@ -67,8 +72,8 @@ fn prompt_of(typed: &str) -> Option<&str> {
     }
 }
 
-/// One turn: a prompt and its answer; true if Ctrl-C ended it. A prompt that cannot be used is named
-/// and forgotten.
+/// One turn: a prompt and its answer; true if Ctrl-C ended it. A prompt that cannot be used is
+/// named and forgotten.
 fn turn(
     session: &mut Session<'_>,
     conversation: &mut Vec<Message>,

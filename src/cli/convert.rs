@@ -16,8 +16,8 @@ use crate::{Error, checkpoint::Checkpoint, convert, weights};
 
 /// Write a packed checkpoint in the form of another program
 ///
-/// Takes a directory that `quantize` wrote (or another of safetensors). Integers stay what they are: as GGUF the result is
-/// the same model, as MLX to bf16 rounding of its scales.
+/// Takes a directory that `quantize` wrote (or another of safetensors). Integers stay what they
+/// are: as GGUF the result is the same model, as MLX to bf16 rounding of its scales.
 #[derive(Args)]
 pub struct ConvertArgs {
     /// Directory of a quantized checkpoint
@@ -49,8 +49,10 @@ pub fn run(args: &ConvertArgs) -> Result<(), Exit> {
     }
     let mut checkpoint = Checkpoint::open(&model)?;
     if !checkpoint.is_hugging_face() {
-        let reason =
-            format!("{} holds GGUF, which has no config.json and tokenizer.json to take over", model.display());
+        let reason = format!(
+            "{} holds GGUF, which has no config.json and tokenizer.json to take over",
+            model.display()
+        );
         return Err(Error::Unsupported(reason).into());
     }
     checkpoint.copy_reads();
@@ -66,7 +68,9 @@ pub fn run(args: &ConvertArgs) -> Result<(), Exit> {
             let text = checkpoint.text_assets()?;
             pollster::block_on(convert::to_gguf(&checkpoint, &text, &args.output, &mut progress))
         }
-        Form::Mlx => pollster::block_on(convert::to_mlx(&checkpoint, &model, &args.output, &mut progress)),
+        Form::Mlx => {
+            pollster::block_on(convert::to_mlx(&checkpoint, &model, &args.output, &mut progress))
+        }
     };
     bar.finish_and_clear();
     let bytes = match written {

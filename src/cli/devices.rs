@@ -18,12 +18,15 @@ pub struct DevicesArgs {
 
 pub fn run(args: &DevicesArgs) -> Result<(), Exit> {
     let adapters = pollster::block_on(gpu::adapters());
-    let mut facts = serde_json::to_value(&adapters)
-        .map_err(|error| Error::Device(format!("the adapters' facts cannot be written: {error}")))?;
+    let mut facts = serde_json::to_value(&adapters).map_err(|error| {
+        Error::Device(format!("the adapters' facts cannot be written: {error}"))
+    })?;
     facts.as_array_mut().into_iter().for_each(|list| list.extend(mlx::facts()));
     let text = match &facts {
         _ if args.json => format!("{facts:#}\n"),
-        Value::Array(list) if list.is_empty() => "no adapter; only --backend cpu can run\n".to_owned(),
+        Value::Array(list) if list.is_empty() => {
+            "no adapter; only --backend cpu can run\n".to_owned()
+        }
         Value::Array(list) => list.iter().map(describe).collect::<Vec<_>>().join("\n"),
         other => other.to_string(),
     };

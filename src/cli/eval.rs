@@ -26,28 +26,31 @@ use crate::{
 
 /// Measure how well the model predicts a text, or write its logits
 ///
-/// The text starts with the start token, if the tokenizer adds one, and stands in one context. Every
-/// token after the first is predicted from all before it; the perplexity is exp of the mean negative
-/// log-likelihood of these predictions.
+/// The text starts with the start token, if the tokenizer adds one, and stands in one context.
+/// Every token after the first is predicted from all before it; the perplexity is exp of the mean
+/// negative log-likelihood of these predictions.
 #[derive(Args)]
 pub struct EvalArgs {
     #[command(flatten)]
     source: Source,
-    /// Write the logits of every position as f32 tensor "logits" [tokens, vocab] to a safetensors file
+    /// Write the logits of every position as f32 tensor "logits" [tokens, vocab] to a safetensors
+    /// file
     #[arg(long, value_name = "FILE")]
     logits_out: Option<PathBuf>,
-    /// Print also how far the predictions are from those of another run over the same tokens, whose logits --logits-out
-    /// wrote to FILE: mean and largest Kullback-Leibler divergence in nats, and how often the likeliest token is the same
+    /// Print also how far the predictions are from those of another run over the same tokens, whose
+    /// logits --logits-out wrote to FILE: mean and largest Kullback-Leibler divergence in nats, and
+    /// how often the likeliest token is the same
     #[arg(long, value_name = "FILE")]
     kl_divergence_base: Option<PathBuf>,
-    /// Tokens of one step at most; by default as many as the device takes. Few (8 where activations become int8) run the kernels of generation
+    /// Tokens of one step at most; by default as many as the device takes. Few (8 where activations
+    /// become int8) run the kernels of generation
     #[arg(long, value_name = "N")]
     ubatch_size: Option<NonZeroUsize>,
     /// Use only the first N tokens
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity; with a base kl_divergence, kl_divergence_max
-    /// and same_top (0 to 1), over all positions
+    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity; with a base
+    /// kl_divergence, kl_divergence_max and same_top (0 to 1), over all positions
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -70,7 +73,11 @@ pub fn run(args: &EvalArgs) -> Result<(), Exit> {
     let mut tokens = args.source.tokens(&checkpoint)?;
     tokens.truncate(args.max_tokens.unwrap_or(usize::MAX));
     if tokens.len() < 2 && args.logits_out.is_none() && args.kl_divergence_base.is_none() {
-        return Err(Error::Input(format!("a perplexity needs at least 2 tokens, not {}", tokens.len())).into());
+        return Err(Error::Input(format!(
+            "a perplexity needs at least 2 tokens, not {}",
+            tokens.len()
+        ))
+        .into());
     }
     let context_length = args.model.context_length(&checkpoint, tokens.len())?;
     check_prompt(tokens.len(), context_length)?;
@@ -80,8 +87,13 @@ pub fn run(args: &EvalArgs) -> Result<(), Exit> {
     print(args, &score, &divergence).map_err(Exit::from_stdout)
 }
 
-/// Runs the tokens once: scores them, compares them with a base and writes the logits, if asked for.
-fn evaluate(args: &EvalArgs, backend: &mut dyn Backend, tokens: &[u32]) -> Result<(Perplexity, Divergence), Exit> {
+/// Runs the tokens once: scores them, compares them with a base and writes the logits, if asked
+/// for.
+fn evaluate(
+    args: &EvalArgs,
+    backend: &mut dyn Backend,
+    tokens: &[u32],
+) -> Result<(Perplexity, Divergence), Exit> {
     let vocab = backend.config().vocab_size;
     let work = Work::begin();
     let base = args.kl_divergence_base.as_ref();
@@ -93,17 +105,18 @@ fn evaluate(args: &EvalArgs, backend: &mut dyn Backend, tokens: &[u32]) -> Resul
     let bar = progress_bar(tokens.len() as u64, args.model.quiet);
     let (mut score, mut divergence) = (Perplexity::default(), Divergence::default());
     let most = args.ubatch_size.map_or(usize::MAX, NonZeroUsize::get);
-    let visited = pollster::block_on(each_logits_in_steps(backend, tokens, most, &mut |first, rows| {
-        if work.stopped() {
-            return Err(Error::Input("interrupted".into()));
-        }
-        bar.inc((rows.len() / vocab) as u64);
-        score.add(rows, vocab, &tokens[first + 1..])?;
-        if let Some(base) = &mut base {
-            divergence.add(&base.read(rows.len())?, rows, vocab)?;
-        }
-        file.as_mut().map_or(Ok(()), |file| file.append(rows))
-    }));
+    let visited =
+        pollster::block_on(each_logits_in_steps(backend, tokens, most, &mut |first, rows| {
+            if work.stopped() {
+                return Err(Error::Input("interrupted".into()));
+            }
+            bar.inc((rows.len() / vocab) as u64);
+            score.add(rows, vocab, &tokens[first + 1..])?;
+            if let Some(base) = &mut base {
+                divergence.add(&base.read(rows.len())?, rows, vocab)?;
+            }
+            file.as_mut().map_or(Ok(()), |file| file.append(rows))
+        }));
     bar.finish_and_clear();
     match visited {
         Err(_) if work.stopped() => return Err(Exit::Interrupted),
@@ -131,7 +144,11 @@ fn print(args: &EvalArgs, score: &Perplexity, divergence: &Divergence) -> io::Re
     }
     match compared {
         Some((mean, same_top)) => {
-            writeln!(out, "KL divergence {mean:.6}, at most {max:.4}, same top token {:.2}%", 100.0 * same_top)
+            writeln!(
+                out,
+                "KL divergence {mean:.6}, at most {max:.4}, same top token {:.2}%",
+                100.0 * same_top
+            )
         }
         None => Ok(()),
     }
@@ -140,7 +157,9 @@ fn print(args: &EvalArgs, score: &Perplexity, divergence: &Divergence) -> io::Re
 impl Source {
     /// The ids to run, all within the vocabulary.
     fn tokens(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
-        let read = |path: &Path| fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source });
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+        };
         match (&self.text, &self.token_ids) {
             (Some(path), _) => text_tokens(checkpoint, path, read(path)?),
             (None, Some(path)) => token_ids(checkpoint.config().vocab_size, path, &read(path)?),
@@ -153,7 +172,11 @@ impl Source {
 /// special token is text.
 fn text_tokens(checkpoint: &Checkpoint, path: &Path, bytes: Vec<u8>) -> Result<Vec<u32>> {
     let text = String::from_utf8(bytes).map_err(|error| {
-        Error::Input(format!("{}: invalid UTF-8 at byte {}", path.display(), error.utf8_error().valid_up_to()))
+        Error::Input(format!(
+            "{}: invalid UTF-8 at byte {}",
+            path.display(),
+            error.utf8_error().valid_up_to()
+        ))
     })?;
     let assets = checkpoint.text_assets()?;
     Tokenizer::new(&assets)?.encode_prompt(&text, false)
@@ -161,8 +184,8 @@ fn text_tokens(checkpoint: &Checkpoint, path: &Path, bytes: Vec<u8>) -> Result<V
 
 fn token_ids(vocab: usize, path: &Path, json: &[u8]) -> Result<Vec<u32>> {
     let unusable = |reason: String| Error::Input(format!("{}: {reason}", path.display()));
-    let ids: Vec<u32> =
-        serde_json::from_slice(json).map_err(|error| unusable(format!("not a JSON array of token ids: {error}")))?;
+    let ids: Vec<u32> = serde_json::from_slice(json)
+        .map_err(|error| unusable(format!("not a JSON array of token ids: {error}")))?;
     match ids.iter().find(|&&id| id as usize >= vocab) {
         Some(id) => Err(unusable(format!("token id {id} is outside the vocabulary of {vocab}"))),
         None => Ok(ids),

@@ -25,8 +25,9 @@ const DEFAULT_CONTEXT: usize = 4096;
 
 /// Tell what a checkpoint holds, and whether it fits on the device
 ///
-/// Architecture, formats and sizes for each kind of tensor, and the memory that the model takes with a context of
-/// --ctx positions. Reads no weights but a stored head and the embedding, to compare them.
+/// Architecture, formats and sizes for each kind of tensor, and the memory that the model takes
+/// with a context of --ctx positions. Reads no weights but a stored head and the embedding, to
+/// compare them.
 #[derive(Args)]
 pub struct InspectArgs {
     /// Checkpoint, as --model
@@ -116,7 +117,9 @@ impl Tensor {
     fn new(tensor: &PlannedTensor) -> Tensor {
         let info = &tensor.info;
         let (device, device_bytes) = match (tensor.format, info.shape.as_slice()) {
-            (Some(format), &[rows, cols]) => (format.to_string(), (rows * format.row_bytes(cols)) as u64),
+            (Some(format), &[rows, cols]) => {
+                (format.to_string(), (rows * format.row_bytes(cols)) as u64)
+            }
             _ => ("f32".into(), 4 * info.elements() as u64),
         };
         Tensor {
@@ -138,8 +141,9 @@ pub fn run(args: &InspectArgs) -> Result<(), Exit> {
     let checkpoint = model.open()?;
     let report = report(&model, &checkpoint, args.tensors)?;
     let text = match args.json {
-        true => serde_json::to_string_pretty(&report)
-            .map_err(|error| Error::Input(format!("the report cannot be written as JSON: {error}")))?,
+        true => serde_json::to_string_pretty(&report).map_err(|error| {
+            Error::Input(format!("the report cannot be written as JSON: {error}"))
+        })?,
         false => describe(&report),
     };
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(Exit::from_stdout)
@@ -188,11 +192,18 @@ fn windows(config: &ModelConfig) -> impl Iterator<Item = usize> {
 }
 
 fn float_matrices(config: &ModelConfig, planned: &[PlannedTensor]) -> Option<FloatMatrices> {
-    let mut found =
-        FloatMatrices { names: Vec::new(), tensors: 0, token_bytes: 0, all_token_bytes: 0, int8_token_bytes: 0 };
+    let mut found = FloatMatrices {
+        names: Vec::new(),
+        tensors: 0,
+        token_bytes: 0,
+        all_token_bytes: 0,
+        int8_token_bytes: 0,
+    };
     let mut layers = BTreeMap::<&str, Vec<usize>>::new();
     for tensor in planned {
-        let (Some(format), &[rows, cols]) = (tensor.format, tensor.info.shape.as_slice()) else { continue };
+        let (Some(format), &[rows, cols]) = (tensor.format, tensor.info.shape.as_slice()) else {
+            continue;
+        };
         let rows = weights::rows_read(config, &tensor.name, rows);
         let bytes = (rows * format.row_bytes(cols)) as u64;
         found.all_token_bytes += bytes;
@@ -258,7 +269,11 @@ fn describe(report: &Report) -> String {
     line("files", BinaryBytes(r.file_bytes).to_string());
     let attention = match r.window {
         Some(window) => {
-            format!("{} sliding over {window} positions, {} full", r.sliding_layers, r.layers - r.sliding_layers)
+            format!(
+                "{} sliding over {window} positions, {} full",
+                r.sliding_layers,
+                r.layers - r.sliding_layers
+            )
         }
         None => "all full".into(),
     };
@@ -276,7 +291,11 @@ fn describe(report: &Report) -> String {
     );
     line(
         "vocabulary",
-        format!("{} tokens, embeddings {}", r.vocab_size, if r.tied_embeddings { "tied" } else { "not tied" }),
+        format!(
+            "{} tokens, embeddings {}",
+            r.vocab_size,
+            if r.tied_embeddings { "tied" } else { "not tied" }
+        ),
     );
     line("positions", r.max_position_embeddings.to_string());
     line("parameters", HumanCount(r.parameters).to_string());
@@ -314,7 +333,11 @@ fn describe(report: &Report) -> String {
     }
     for tensor in &r.tensors {
         let shape = format!("{:?}", tensor.shape);
-        let _ = write!(text, "\n{:<52} {shape:<18} {:<16} {}", tensor.name, tensor.stored, tensor.device);
+        let _ = write!(
+            text,
+            "\n{:<52} {shape:<18} {:<16} {}",
+            tensor.name, tensor.stored, tensor.device
+        );
     }
     text += if r.tensors.is_empty() { "\n" } else { "\n\n" };
     text + &describe_memory(&r.memory)
@@ -348,7 +371,9 @@ fn describe_memory(memory: &MemoryReport) -> String {
     }
     let _ = match memory.largest_context {
         Some(context) if memory.fits => writeln!(text, "fits; up to {context} positions would"),
-        Some(context) => writeln!(text, "does not fit; {context} positions would (--ctx {context})"),
+        Some(context) => {
+            writeln!(text, "does not fit; {context} positions would (--ctx {context})")
+        }
         None => writeln!(text, "does not fit with any context"),
     };
     text

@@ -25,7 +25,8 @@ impl LogitsFile {
     /// Begins a tensor of shape `[rows, cols]`.
     pub fn create(target: &Path, rows: usize, cols: usize) -> Result<LogitsFile> {
         let bytes = 4 * (rows * cols) as u64;
-        let logits = NewTensor { name: LOGITS.into(), dtype: "F32", shape: vec![rows, cols], bytes };
+        let logits =
+            NewTensor { name: LOGITS.into(), dtype: "F32", shape: vec![rows, cols], bytes };
         SafetensorsWriter::create(target, &[logits], &BTreeMap::new()).map(LogitsFile)
     }
 
@@ -61,11 +62,16 @@ impl BaseLogits {
             HeadError::Short(_) => Error::checkpoint(path, "is no file of --logits-out"),
             HeadError::Bad(reason) => Error::checkpoint(path, reason),
         })?;
-        let logits = tensors.iter().find(|tensor| tensor.name == LOGITS && tensor.dtype_name == "F32");
         let logits =
-            logits.ok_or_else(|| Error::checkpoint(path, "has no f32 tensor logits, as --logits-out writes it"))?;
+            tensors.iter().find(|tensor| tensor.name == LOGITS && tensor.dtype_name == "F32");
+        let logits = logits.ok_or_else(|| {
+            Error::checkpoint(path, "has no f32 tensor logits, as --logits-out writes it")
+        })?;
         if logits.shape != [rows, cols] {
-            let reason = format!("has logits of shape {:?}; these tokens have [{rows}, {cols}]", logits.shape);
+            let reason = format!(
+                "has logits of shape {:?}; these tokens have [{rows}, {cols}]",
+                logits.shape
+            );
             return Err(Error::checkpoint(path, reason));
         }
         file.seek(SeekFrom::Start(logits.range.start)).map_err(failed)?;
@@ -75,7 +81,9 @@ impl BaseLogits {
     /// The next `count` values.
     pub fn read(&mut self, count: usize) -> Result<Vec<f32>> {
         let mut bytes = vec![0; 4 * count];
-        self.file.read_exact(&mut bytes).map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        self.file
+            .read_exact(&mut bytes)
+            .map_err(|source| Error::Io { path: self.path.clone(), source })?;
         Ok(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect())
     }
 }

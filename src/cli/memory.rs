@@ -41,19 +41,28 @@ pub struct MemoryReport {
 }
 
 impl<'a> Memory<'a> {
-    pub fn new(gpu: Option<Gpu>, source: &'a dyn TensorSource, options: LoadOptions) -> Result<Self> {
+    pub fn new(
+        gpu: Option<Gpu>,
+        source: &'a dyn TensorSource,
+        options: LoadOptions,
+    ) -> Result<Self> {
         let plan = plan(gpu.as_ref(), source, &options)?;
         Ok(Memory { gpu, source, options, measures: false, plan })
     }
 
     /// The same for `bench`, whose refusals tell what tests would fit.
-    pub fn for_bench(gpu: Option<Gpu>, source: &'a dyn TensorSource, options: LoadOptions) -> Result<Self> {
+    pub fn for_bench(
+        gpu: Option<Gpu>,
+        source: &'a dyn TensorSource,
+        options: LoadOptions,
+    ) -> Result<Self> {
         Ok(Memory { measures: true, ..Memory::new(gpu, source, options)? })
     }
 
-    /// Errors if the model surely does not fit: beyond all memory of devices that share the host's, which would swap
-    /// rather than refuse, or beyond what one buffer may hold. Warns if it is more than is free there now, which other
-    /// programs may yet give back. Other devices refuse by themselves.
+    /// Errors if the model surely does not fit: beyond all memory of devices that share the host's,
+    /// which would swap rather than refuse, or beyond what one buffer may hold. Warns if it is more
+    /// than is free there now, which other programs may yet give back. Other devices refuse by
+    /// themselves.
     pub fn check(&self) -> Result<()> {
         let host = if self.shares_host_memory() { HostMemory::read() } else { None };
         if !self.plan.fits(host.as_ref().map(|host| host.total)) {
@@ -70,7 +79,10 @@ impl<'a> Memory<'a> {
     /// The refusal, if `error` is a device's for want of memory; `error` otherwise.
     pub fn explain(&self, error: Error) -> Error {
         match &error {
-            Error::Device(reason) if reason.to_lowercase().contains("memory") && !self.plan.fits(self.free_bytes()) => {
+            Error::Device(reason)
+                if reason.to_lowercase().contains("memory")
+                    && !self.plan.fits(self.free_bytes()) =>
+            {
                 self.refusal()
             }
             _ => error,
@@ -88,12 +100,18 @@ impl<'a> Memory<'a> {
             Err(error) => return error,
         };
         let remedy = match (report.largest_context, self.options.max_sequences) {
-            (Some(context), 1) if self.measures => format!("tests of up to {context} positions fit (-d with -p or -n)"),
+            (Some(context), 1) if self.measures => {
+                format!("tests of up to {context} positions fit (-d with -p or -n)")
+            }
             (Some(context), count) if self.measures => {
-                format!("{count} sequences of up to {context} positions fit (--parallel; -d with -n)")
+                format!(
+                    "{count} sequences of up to {context} positions fit (--parallel; -d with -n)"
+                )
             }
             (Some(context), _) => format!("the largest context that fits is --ctx {context}"),
-            (None, 2..) if self.measures => "not even one position of so many sequences fits (--parallel)".into(),
+            (None, 2..) if self.measures => {
+                "not even one position of so many sequences fits (--parallel)".into()
+            }
             (None, _) if self.measures => self.other_shapes(report.free_bytes),
             (None, _) => "no context fits".into(),
         };
@@ -104,7 +122,9 @@ impl<'a> Memory<'a> {
     /// What int8 would spare where matrices stay floats only because nothing else was asked for.
     fn smaller_in_int8(&self) -> Option<String> {
         let options = LoadOptions { quantize: Quantize::Int8, ..self.options };
-        if self.options.quantize != Quantize::Auto || weights::resolve(self.source, Quantize::Auto) != Quantize::None {
+        if self.options.quantize != Quantize::Auto
+            || weights::resolve(self.source, Quantize::Auto) != Quantize::None
+        {
             return None;
         }
         let plan = plan(self.gpu.as_ref(), self.source, &options).ok()?;
@@ -117,9 +137,11 @@ impl<'a> Memory<'a> {
     fn other_shapes(&self, free: Option<u64>) -> String {
         let fits = |config: ModelConfig| {
             let options = LoadOptions { context_length: 1, ..self.options };
-            plan(self.gpu.as_ref(), &SyntheticSource::new(config), &options).is_ok_and(|plan| plan.fits(free))
+            plan(self.gpu.as_ref(), &SyntheticSource::new(config), &options)
+                .is_ok_and(|plan| plan.fits(free))
         };
-        let fitting = shapes::NAMES.into_iter().filter(|name| ModelConfig::named(name).is_ok_and(fits));
+        let fitting =
+            shapes::NAMES.into_iter().filter(|name| ModelConfig::named(name).is_ok_and(fits));
         match fitting.collect::<Vec<_>>().as_slice() {
             [] => "no context fits".into(),
             names => format!("no context fits; of --synthetic {} would", names.join(", ")),
@@ -152,8 +174,9 @@ impl<'a> Memory<'a> {
 
     fn largest_within(&self, free: Option<u64>) -> Result<Option<usize>> {
         let most = self.source.config().max_position_embeddings;
-        let plan =
-            |context_length| plan(self.gpu.as_ref(), self.source, &LoadOptions { context_length, ..self.options });
+        let plan = |context_length| {
+            plan(self.gpu.as_ref(), self.source, &LoadOptions { context_length, ..self.options })
+        };
         largest_context(most, free, plan)
     }
 
@@ -217,8 +240,13 @@ impl fmt::Display for MemoryReport {
             BinaryBytes(self.total_bytes),
         )?;
         if plan.largest_buffer > plan.buffer_limit {
-            let (largest, limit) = (BinaryBytes(plan.largest_buffer), BinaryBytes(plan.buffer_limit));
-            write!(f, ", of which one layer's keys take {largest}, and a buffer of {} holds {limit}", self.device)?;
+            let (largest, limit) =
+                (BinaryBytes(plan.largest_buffer), BinaryBytes(plan.buffer_limit));
+            write!(
+                f,
+                ", of which one layer's keys take {largest}, and a buffer of {} holds {limit}",
+                self.device
+            )?;
         }
         match self.free_bytes {
             Some(free) => write!(f, "; {} has {} free", self.device, BinaryBytes(free)),
@@ -252,19 +280,36 @@ mod tests {
     fn refusals_of_bench_tell_what_fits() {
         let refusal = |sequences, free: u64| {
             let source = SyntheticSource::new(ModelConfig::named("31b").unwrap());
-            let options = LoadOptions { context_length: 100_000, max_sequences: sequences, ..LoadOptions::default() };
-            Memory::for_bench(None, &source, options).unwrap().refusal_within(Some(free)).to_string()
+            let options = LoadOptions {
+                context_length: 100_000,
+                max_sequences: sequences,
+                ..LoadOptions::default()
+            };
+            Memory::for_bench(None, &source, options)
+                .unwrap()
+                .refusal_within(Some(free))
+                .to_string()
         };
-        // Tens of GB of weights and caches: room for some of the positions, for the small models alone, for nothing.
+        // Tens of GB of weights and caches: room for some of the positions, for the small models
+        // alone, for nothing.
         let largest = |sequences, free, wanted: &str| {
             let text = refusal(sequences, free);
-            let positions = text.split("up to ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+            let positions = text
+                .split("up to ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next())
+                .unwrap()
+                .to_owned();
             assert!(text.contains(wanted) && text.contains("for 100000 positions"), "{text}");
             positions.parse::<usize>().unwrap()
         };
-        let (one, two) = (largest(1, 24 << 30, "tests of up to"), largest(2, 24 << 30, "2 sequences of up to"));
+        let (one, two) =
+            (largest(1, 24 << 30, "tests of up to"), largest(2, 24 << 30, "2 sequences of up to"));
         assert!(1000 < two && two < one && one < 100_000, "{one}, {two}");
-        assert!(refusal(2, 2 << 30).ends_with("not even one position of so many sequences fits (--parallel)"));
+        assert!(
+            refusal(2, 2 << 30)
+                .ends_with("not even one position of so many sequences fits (--parallel)")
+        );
         assert!(refusal(1, 2 << 30).ends_with("no context fits; of --synthetic 270m, demo would"));
         assert!(refusal(1, 1 << 10).ends_with("no context fits"));
     }

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::{Result, backend::Backend, checkpoint::TensorSource, config::ModelConfig, weights::LoadOptions};
+use crate::{
+    Result, backend::Backend, checkpoint::TensorSource, config::ModelConfig, weights::LoadOptions,
+};
 
 #[cfg(feature = "mlx")]
 mod built {
@@ -59,7 +61,9 @@ mod built {
                 "metal": facts.metal,
                 "memory_limit_bytes": facts.memory_limit,
             }),
-            Err(error) => json!({ "index": "mlx", "name": "cannot run", "reason": error.to_string() }),
+            Err(error) => {
+                json!({ "index": "mlx", "name": "cannot run", "reason": error.to_string() })
+            }
         })
     }
 }
@@ -88,7 +92,12 @@ mod built {
         absent()
     }
 
-    pub async fn synthetic(_: ModelConfig, _: &LoadOptions, _: bool, _: u64) -> Result<Box<dyn Backend>> {
+    pub async fn synthetic(
+        _: ModelConfig,
+        _: &LoadOptions,
+        _: bool,
+        _: u64,
+    ) -> Result<Box<dyn Backend>> {
         absent()
     }
 

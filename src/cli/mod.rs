@@ -103,9 +103,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs to stderr: what `RUST_LOG` asks for, or else warnings in the form of the program's own lines.
+/// Logs to stderr: what `RUST_LOG` asks for, or else warnings in the form of the program's own
+/// lines.
 fn start_log() {
-    let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG_FILTER));
+    let mut log =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG_FILTER));
     if std::env::var_os("RUST_LOG").is_none() {
         log.format(|out, record| match record.level() {
             log::Level::Warn => writeln!(out, "warning: {}", record.args()),

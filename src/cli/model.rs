@@ -29,8 +29,9 @@ pub struct ModelArgs {
     /// small model that is part of the program [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a warning where there is none
-    /// but a software driver. --adapter, --kernels and --autotune ask for the GPU
+    /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a
+    /// warning where there is none but a software driver. --adapter, --kernels and --autotune ask
+    /// for the GPU
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
     /// Adapter to use: its number in `gemma4-wgpu devices`, its PCI bus id such as 0000:3b:00.0, or
@@ -40,8 +41,8 @@ pub struct ModelArgs {
     /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
     #[arg(long, value_name = "LIST")]
     kernels: Option<KernelOptions>,
-    /// Measure first which kernel variants are fastest for this model here, those of --kernels aside, and keep the result for
-    /// the next time
+    /// Measure first which kernel variants are fastest for this model here, those of --kernels
+    /// aside, and keep the result for the next time
     #[arg(long)]
     autotune: bool,
     /// What `autotune` chose.
@@ -50,7 +51,8 @@ pub struct ModelArgs {
     /// Whether it was said that the CPU was chosen.
     #[arg(skip)]
     told: OnceCell<()>,
-    /// Multiply with activations as they are, where the device would round them to int8, or MLX to bf16
+    /// Multiply with activations as they are, where the device would round them to int8, or MLX to
+    /// bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
     /// What full-precision matrices become while loading; those that are quantized in the file keep
@@ -60,8 +62,8 @@ pub struct ModelArgs {
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t)]
     cache_type: CacheType,
-    /// Positions of the context, prompt and answer together; `max` for as many as the model has and memory holds
-    /// [default: what the model and the command need]
+    /// Positions of the context, prompt and answer together; `max` for as many as the model has and
+    /// memory holds [default: what the model and the command need]
     #[arg(long, value_name = "TOKENS")]
     ctx: Option<Context>,
     /// Show no progress
@@ -99,7 +101,10 @@ impl FromStr for Context {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "max" => Ok(Context::Max),
-            _ => text.parse().map(Context::Tokens).map_err(|_| "want a number of tokens, or max".into()),
+            _ => text
+                .parse()
+                .map(Context::Tokens)
+                .map_err(|_| "want a number of tokens, or max".into()),
         }
     }
 }
@@ -111,8 +116,11 @@ impl ValueEnum for Quantize {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Quantize::Auto => PossibleValue::new("auto").help("int4 if all matrices are full-precision, else none"),
-            Quantize::Int4 => PossibleValue::new("int4").help("Layers in int4, embedding and lm_head in int8"),
+            Quantize::Auto => PossibleValue::new("auto")
+                .help("int4 if all matrices are full-precision, else none"),
+            Quantize::Int4 => {
+                PossibleValue::new("int4").help("Layers in int4, embedding and lm_head in int8")
+            }
             Quantize::Int8 => PossibleValue::new("int8").help("All matrices in int8"),
             Quantize::None => PossibleValue::new("none").help("As stored"),
         })
@@ -139,9 +147,15 @@ impl ModelArgs {
         match model.as_deref() {
             None => Checkpoint::demo(),
             Some(name) if name.as_os_str() == DEMO => Checkpoint::demo(),
-            Some(name) if !name.exists() && name.components().count() == 1 && name.extension().is_none() => {
+            Some(name)
+                if !name.exists()
+                    && name.components().count() == 1
+                    && name.extension().is_none() =>
+            {
                 let name = name.display();
-                Err(Error::Input(format!("--model {name}: no such path, and the only built-in model is {DEMO}")))
+                Err(Error::Input(format!(
+                    "--model {name}: no such path, and the only built-in model is {DEMO}"
+                )))
             }
             Some(path) => Checkpoint::open(path),
         }
@@ -163,12 +177,18 @@ impl ModelArgs {
         }
     }
 
-    /// What the model takes with a context of so many positions, and what its device has: the GPU's through wgpu where MLX
-    /// would be preferred, which makes no plan.
-    pub fn memory<'a>(&self, checkpoint: &'a Checkpoint, context_length: usize) -> Result<Memory<'a>> {
+    /// What the model takes with a context of so many positions, and what its device has: the GPU's
+    /// through wgpu where MLX would be preferred, which makes no plan.
+    pub fn memory<'a>(
+        &self,
+        checkpoint: &'a Checkpoint,
+        context_length: usize,
+    ) -> Result<Memory<'a>> {
         let gpu = match (self.backend, self.open_device(checkpoint.config())?) {
             (BackendKind::Mlx, _) => {
-                return Err(Error::Input("there are memory plans for --backend wgpu and cpu, none for mlx".into()));
+                return Err(Error::Input(
+                    "there are memory plans for --backend wgpu and cpu, none for mlx".into(),
+                ));
             }
             (_, Device::Gpu(gpu)) => Some(gpu),
             (_, Device::Cpu) => None,
@@ -197,10 +217,20 @@ impl ModelArgs {
     }
 
     fn load_options(&self, context_length: usize, max_sequences: usize) -> LoadOptions {
-        LoadOptions { quantize: self.quantize, context_length, max_sequences, cache_type: self.cache_type }
+        LoadOptions {
+            quantize: self.quantize,
+            context_length,
+            max_sequences,
+            cache_type: self.cache_type,
+        }
     }
 
-    fn load_on(&self, device: Device, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Backend>> {
+    fn load_on(
+        &self,
+        device: Device,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+    ) -> Result<Box<dyn Backend>> {
         let bytes = weights::load_bytes(checkpoint);
         if let Device::Gpu(gpu) = &device {
             self.tell_of_compiling(gpu);
@@ -209,14 +239,21 @@ impl ModelArgs {
         let mut progress = |bytes| bar.inc(bytes);
         let backend: Box<dyn Backend> = pollster::block_on(async {
             Ok::<_, Error>(match device {
-                Device::Gpu(gpu) => Box::new(GpuBackend::load(gpu, checkpoint, options, &mut progress).await?) as _,
-                Device::Cpu => Box::new(CpuBackend::load(checkpoint, options, &mut progress).await?) as _,
+                Device::Gpu(gpu) => {
+                    Box::new(GpuBackend::load(gpu, checkpoint, options, &mut progress).await?) as _
+                }
+                Device::Cpu => {
+                    Box::new(CpuBackend::load(checkpoint, options, &mut progress).await?) as _
+                }
                 Device::Mlx => mlx::load(checkpoint, options, self.exact, &mut progress).await?,
             })
         })?;
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
-        log::info!("loaded {bytes} bytes in {seconds:.2} s, {:.2} GB/s", bytes as f64 / seconds / 1e9);
+        log::info!(
+            "loaded {bytes} bytes in {seconds:.2} s, {:.2} GB/s",
+            bytes as f64 / seconds / 1e9
+        );
         Ok(backend)
     }
 
@@ -232,9 +269,10 @@ impl ModelArgs {
         let options = self.load_options(positions, sequences);
         let (ceiling, memory) = match &device {
             Device::Mlx => (None, None),
-            Device::Gpu(gpu) => {
-                (Some(read_ceiling(gpu)?), Some(Memory::for_bench(Some(gpu.clone()), &checkpoint, options)?))
-            }
+            Device::Gpu(gpu) => (
+                Some(read_ceiling(gpu)?),
+                Some(Memory::for_bench(Some(gpu.clone()), &checkpoint, options)?),
+            ),
             Device::Cpu => (None, Some(Memory::for_bench(None, &checkpoint, options)?)),
         };
         memory.as_ref().map_or(Ok(()), Memory::check)?;
@@ -246,14 +284,17 @@ impl ModelArgs {
         Ok((checkpoint.description().to_owned(), backend, ceiling))
     }
 
-    /// Errors if the tests need more positions than the model has, or if a context is asked for that they do not need.
+    /// Errors if the tests need more positions than the model has, or if a context is asked for
+    /// that they do not need.
     fn check_bench(&self, positions: usize, config: &ModelConfig) -> Result<()> {
         let max = config.max_position_embeddings;
         match self.ctx {
-            Some(_) => Err(Error::Input("--ctx does not apply: the tests make their own context".into())),
-            None if positions > max => {
-                Err(Error::Input(format!("the tests need {positions} positions, the model has {max}")))
+            Some(_) => {
+                Err(Error::Input("--ctx does not apply: the tests make their own context".into()))
             }
+            None if positions > max => Err(Error::Input(format!(
+                "the tests need {positions} positions, the model has {max}"
+            ))),
             None => Ok(()),
         }
     }
@@ -276,7 +317,11 @@ impl ModelArgs {
                 let made = mlx::synthetic(config, &options, self.exact, seed.into());
                 return Ok((pollster::block_on(made)?, None));
             }
-            Some(_) => return Err(Error::Input("synthetic models need an adapter, or --backend mlx".into())),
+            Some(_) => {
+                return Err(Error::Input(
+                    "synthetic models need an adapter, or --backend mlx".into(),
+                ));
+            }
         };
         let source = SyntheticSource::new(config.clone());
         let memory = Memory::for_bench(Some(gpu.clone()), &source, options)?;
@@ -294,14 +339,19 @@ impl ModelArgs {
 
     /// The device that needs no adapter, where the options mean one.
     fn without_adapter(&self) -> Result<Option<Device>> {
-        let only_for_gpu =
-            |name| Err(Error::Input(format!("--adapter, --kernels and --autotune do not apply to --backend {name}")));
+        let only_for_gpu = |name| {
+            Err(Error::Input(format!(
+                "--adapter, --kernels and --autotune do not apply to --backend {name}"
+            )))
+        };
         match self.backend {
             BackendKind::Cpu if self.asks_for_gpu() => only_for_gpu("cpu"),
             BackendKind::Mlx if self.asks_for_gpu() => only_for_gpu("mlx"),
             BackendKind::Cpu => Ok(Some(Device::Cpu)),
             BackendKind::Mlx => Ok(Some(Device::Mlx)),
-            BackendKind::Auto if !self.asks_for_gpu() && mlx::is_preferred() => Ok(Some(Device::Mlx)),
+            BackendKind::Auto if !self.asks_for_gpu() && mlx::is_preferred() => {
+                Ok(Some(Device::Mlx))
+            }
             BackendKind::Auto | BackendKind::Wgpu => Ok(None),
         }
     }
@@ -329,8 +379,12 @@ impl ModelArgs {
             kernels.dp4a = Some(false);
         }
         let adapter = self.adapter.clone();
-        let mut options =
-            DeviceOptions { adapter, kernels, pipeline_cache: own_cache("pipelines"), ..Default::default() };
+        let mut options = DeviceOptions {
+            adapter,
+            kernels,
+            pipeline_cache: own_cache("pipelines"),
+            ..Default::default()
+        };
         if self.autotune {
             options.kernels = match self.tuned.get() {
                 Some(tuned) => *tuned,
@@ -356,7 +410,8 @@ impl ModelArgs {
             }
         };
         let directory = own_cache("autotune");
-        let tuned = autotune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
+        let tuned =
+            autotune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
         Ok(*self.tuned.get_or_init(|| tuned))
     }
 }
@@ -372,9 +427,9 @@ fn reason_for_cpu(opened: Result<&AdapterFacts, &Error>) -> Option<String> {
                 "no adapter but {name}, a software driver: running on the CPU (--backend wgpu runs on the driver)"
             ))
         }
-        Err(Error::Device(reason)) if reason.starts_with("no adapter") => {
-            Some("no adapter: running on the CPU, which is slow (a GPU needs a Vulkan driver)".into())
-        }
+        Err(Error::Device(reason)) if reason.starts_with("no adapter") => Some(
+            "no adapter: running on the CPU, which is slow (a GPU needs a Vulkan driver)".into(),
+        ),
         _ => None,
     }
 }
@@ -390,8 +445,11 @@ fn read_ceiling(gpu: &Gpu) -> Result<f64> {
 
 /// A bar of bytes with their rate.
 pub fn byte_bar(action: &str, bytes: u64, quiet: bool) -> ProgressBar {
-    let template = format!("{action} [{{bar:30}}] {{bytes}} of {{total_bytes}}, {{bytes_per_sec}}, {{eta}} left");
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let template = format!(
+        "{action} [{{bar:30}}] {{bytes}} of {{total_bytes}}, {{bytes_per_sec}}, {{eta}} left"
+    );
+    let style =
+        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     progress_bar(bytes, quiet).with_style(style.progress_chars("=> "))
 }
 
@@ -426,7 +484,10 @@ mod tests {
         ];
         for driver in &software {
             let reason = reason(std::slice::from_ref(driver)).unwrap();
-            assert!(reason.starts_with(&format!("no adapter but {}, a software driver", driver.name)), "{reason}");
+            assert!(
+                reason.starts_with(&format!("no adapter but {}, a software driver", driver.name)),
+                "{reason}"
+            );
         }
         assert!(reason(&software).unwrap().contains("llvmpipe"));
         assert!(reason(&[]).unwrap().starts_with("no adapter: running on the CPU"));

@@ -29,9 +29,10 @@ use crate::{
 
 /// Write a packed int4 or int8 checkpoint of a full-precision one
 ///
-/// The result loads faster and takes a quarter of the space; with the default recipe it computes the same as the
-/// original quantized while loading. It is written tensor by tensor; after an interruption the same command goes on
-/// where the last file ended. At the end a table tells what each kind of tensor became.
+/// The result loads faster and takes a quarter of the space; with the default recipe it computes
+/// the same as the original quantized while loading. It is written tensor by tensor; after an
+/// interruption the same command goes on where the last file ended. At the end a table tells what
+/// each kind of tensor became.
 #[derive(Args)]
 pub struct QuantizeArgs {
     /// Hugging Face directory in f32, f16 or bf16
@@ -46,8 +47,8 @@ pub struct QuantizeArgs {
     /// Short for the recipes default and int8
     #[arg(long, value_enum, conflicts_with = "recipe")]
     quantize: Option<Precision>,
-    /// What searches for scales by the method hqq (other methods run on the CPU); auto takes a GPU, or the CPU where there is
-    /// none
+    /// What searches for scales by the method hqq (other methods run on the CPU); auto takes a GPU,
+    /// or the CPU where there is none
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
     /// Show no progress
@@ -74,16 +75,19 @@ enum BackendKind {
 }
 
 impl BackendKind {
-    /// The GPU, if one is wanted for the recipe. A software adapter has no more to offer than the processor's cores: it is
-    /// taken only if wgpu was asked for.
+    /// The GPU, if one is wanted for the recipe. A software adapter has no more to offer than the
+    /// processor's cores: it is taken only if wgpu was asked for.
     fn open(self, recipe: &Recipe) -> Result<Option<Gpu>> {
         if self == BackendKind::Cpu || !recipe.has(Method::Hqq) {
             return Ok(None);
         }
-        if self == BackendKind::Auto && !pollster::block_on(gpu::adapters()).iter().any(|facts| !facts.is_software()) {
+        if self == BackendKind::Auto
+            && !pollster::block_on(gpu::adapters()).iter().any(|facts| !facts.is_software())
+        {
             return Ok(None);
         }
-        let options = DeviceOptions { pipeline_cache: own_cache("pipelines"), ..Default::default() };
+        let options =
+            DeviceOptions { pipeline_cache: own_cache("pipelines"), ..Default::default() };
         pollster::block_on(Gpu::open(&options)).map(Some)
     }
 }
@@ -112,8 +116,9 @@ fn read_recipe(path: &Path) -> Result<Recipe> {
         _ => Error::Io { path: path.to_owned(), source: error },
     })?;
     let recipe: RecipeText = toml::from_str(&text).map_err(|error| {
-        let line =
-            error.span().map_or(0, |span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+        let line = error.span().map_or(0, |span| {
+            1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+        });
         Error::Input(format!("--recipe {shown}, line {line}: {}", error.message()))
     })?;
     Recipe::new(&shown.to_string(), recipe.rules)
@@ -127,7 +132,8 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
     }
     let mut checkpoint = Checkpoint::open(&model)?;
     if !checkpoint.is_hugging_face() {
-        let reason = format!("{} holds GGUF, which is quantized already and runs as it is", model.display());
+        let reason =
+            format!("{} holds GGUF, which is quantized already and runs as it is", model.display());
         return Err(Error::Unsupported(reason).into());
     }
     checkpoint.copy_reads();
@@ -152,13 +158,17 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
     let summary = match written {
         Err(_) if work.stopped() => {
             if args.output.exists() {
-                eprintln!("interrupted; the same command goes on after the files in {}", args.output.display());
+                eprintln!(
+                    "interrupted; the same command goes on after the files in {}",
+                    args.output.display()
+                );
             }
             return Err(Exit::Interrupted);
         }
         written => written?,
     };
-    let text = format!("{}{}: {} bytes of weights", table(&summary), args.output.display(), summary.bytes);
+    let text =
+        format!("{}{}: {} bytes of weights", table(&summary), args.output.display(), summary.bytes);
     writeln!(io::stdout(), "{text}").map_err(Exit::from_stdout)
 }
 
@@ -168,9 +178,13 @@ fn table(summary: &Summary) -> String {
     let mut text = format!("{:width$}  count   bits        size   RMS error\n", "tensors");
     for (name, kind) in &summary.kinds {
         let size = BinaryBytes(kind.bytes).to_string();
-        let (count, bits, rms, relative) = (kind.tensors, kind.bits(), kind.rms_error(), 100.0 * kind.relative_error());
+        let (count, bits, rms, relative) =
+            (kind.tensors, kind.bits(), kind.rms_error(), 100.0 * kind.relative_error());
         // A String takes everything.
-        let _ = writeln!(text, "{name:width$}  {count:>5}  {bits:>5.2}  {size:>10}  {rms:>10.3e} ({relative:.2}%)");
+        let _ = writeln!(
+            text,
+            "{name:width$}  {count:>5}  {bits:>5.2}  {size:>10}  {rms:>10.3e} ({relative:.2}%)"
+        );
     }
     text
 }

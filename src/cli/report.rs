@@ -115,8 +115,10 @@ impl Output {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.1} tok/s"));
-        let first = self.time_to_first_token_s.map_or("-".to_owned(), |time| format!("{time:.3} s"));
+        let rate =
+            |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.1} tok/s"));
+        let first =
+            self.time_to_first_token_s.map_or("-".to_owned(), |time| format!("{time:.3} s"));
         writeln!(f, "device         {} ({})", self.device, self.backend)?;
         writeln!(
             f,
@@ -127,9 +129,18 @@ impl fmt::Display for Report<'_> {
             self.context_length
         )?;
         writeln!(f, "load           {:.3} s", self.load_s)?;
-        writeln!(f, "prompt         {} tokens, {} of them cached", self.prompt_tokens, self.cached_tokens)?;
+        writeln!(
+            f,
+            "prompt         {} tokens, {} of them cached",
+            self.prompt_tokens, self.cached_tokens
+        )?;
         writeln!(f, "first token    {first}")?;
         writeln!(f, "prefill        {}", rate(self.prefill_tokens_per_s))?;
-        write!(f, "decode         {}, {} tokens", rate(self.decode_tokens_per_s), self.generated_tokens)
+        write!(
+            f,
+            "decode         {}, {} tokens",
+            rate(self.decode_tokens_per_s),
+            self.generated_tokens
+        )
     }
 }

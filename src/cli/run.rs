@@ -76,10 +76,12 @@ struct SamplingArgs {
     /// Choose among the K likeliest tokens; 0 for all [default: the checkpoint's, else 64]
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Choose among the likeliest tokens that together reach this probability [default: the checkpoint's, else 0.95]
+    /// Choose among the likeliest tokens that together reach this probability [default: the
+    /// checkpoint's, else 0.95]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Leave out tokens less likely than this fraction of the likeliest [default: the checkpoint's, else 0]
+    /// Leave out tokens less likely than this fraction of the likeliest [default: the checkpoint's,
+    /// else 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Above 1: make tokens that already occurred less likely [default: the checkpoint's, else 1]
@@ -111,14 +113,19 @@ impl SamplingArgs {
 pub fn run(args: &RunArgs) -> Result<(), Exit> {
     let prompt = args.prompt()?;
     if prompt.is_none() && args.json {
-        return Err(Error::Input("--json needs a prompt: give --prompt or standard input".into()).into());
+        return Err(
+            Error::Input("--json needs a prompt: give --prompt or standard input".into()).into()
+        );
     }
     // Whatever can be wrong is found before the weights are loaded.
     let checkpoint = args.model.open()?;
     let assets = checkpoint.text_assets()?;
     let sampling = args.sampling.params(&assets.sampling)?;
-    let options =
-        RenderOptions { enable_thinking: args.thinking, parse_special: args.parse_special, ..RenderOptions::default() };
+    let options = RenderOptions {
+        enable_thinking: args.thinking,
+        parse_special: args.parse_special,
+        ..RenderOptions::default()
+    };
     let prompter = Prompter::new(&assets, args.raw_prompt, options)?;
     let context_length = args.model.context_length(&checkpoint, DEFAULT_CONTEXT)?;
     let mut messages: Vec<Message> = Vec::new();
@@ -184,9 +191,14 @@ impl RunArgs {
         }
         let mut bytes = Vec::new();
         let stdin = || "standard input".into();
-        io::stdin().read_to_end(&mut bytes).map_err(|source| Error::Io { path: stdin(), source })?;
+        io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|source| Error::Io { path: stdin(), source })?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            Error::Input(format!("standard input: invalid UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+            Error::Input(format!(
+                "standard input: invalid UTF-8 at byte {}",
+                error.utf8_error().valid_up_to()
+            ))
         })?;
         match text.strip_suffix('\n').unwrap_or(&text) {
             "" => Err(Error::Input("standard input: no prompt".into())),

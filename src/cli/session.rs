@@ -11,7 +11,9 @@ use crate::{
     Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
-    text::{self, AnswerParts, ChatTemplate, Message, RenderOptions, TextAssets, Tokenizer, stop_ids},
+    text::{
+        self, AnswerParts, ChatTemplate, Message, RenderOptions, TextAssets, Tokenizer, stop_ids,
+    },
 };
 
 /// Turns prompts into tokens the way the checkpoint wants it.
@@ -51,7 +53,9 @@ impl Prompter {
     /// prompts are raw.
     pub fn tokens(&self, messages: &[Message]) -> Result<Vec<u32>> {
         match (&self.template, messages.last()) {
-            (Some(template), _) => self.tokenizer.encode_rendered(&template.prompt(messages, &self.options)?),
+            (Some(template), _) => {
+                self.tokenizer.encode_rendered(&template.prompt(messages, &self.options)?)
+            }
             (None, Some(message)) => self.tokenizer.encode_prompt(&message.content, true),
             (None, None) => self.tokenizer.encode_prompt("", true),
         }

@@ -1,7 +1,10 @@
 //! [`ModelConfig`] from GGUF metadata, architectures `gemma3` and `gemma4`, with the defaults of
 //! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
 
-use super::{Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope, share_kv};
+use super::{
+    Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope,
+    share_kv,
+};
 use crate::{
     Error, Result,
     checkpoint::gguf::{Gguf, GgufTensor, Value},
@@ -39,7 +42,8 @@ impl ModelConfig {
         }
         let hidden_size = file.size("embedding_length")?;
         let layers = file.layers(count, hidden_size)?;
-        let embedding = file.tensor("token_embd.weight").ok_or_else(|| missing_tensor("token_embd.weight"))?;
+        let embedding =
+            file.tensor("token_embd.weight").ok_or_else(|| missing_tensor("token_embd.weight"))?;
         let config = ModelConfig {
             architecture: file.architecture,
             vocab_size: *embedding.shape.first().unwrap_or(&0),
@@ -87,7 +91,8 @@ struct Metadata<'p, 'a> {
 
 impl<'p, 'a> Metadata<'p, 'a> {
     fn new(parts: &'p [Gguf<'a>]) -> Result<Self> {
-        let first = parts.first().ok_or_else(|| Error::Config("a GGUF checkpoint without files".into()))?;
+        let first =
+            parts.first().ok_or_else(|| Error::Config("a GGUF checkpoint without files".into()))?;
         let key = "general.architecture";
         let prefix = first.text(key).map_err(Error::Config)?;
         let prefix = prefix.ok_or_else(|| Error::Config(format!("{key} is missing")))?;
@@ -124,7 +129,9 @@ impl<'p, 'a> Metadata<'p, 'a> {
     }
 
     fn to_size(&self, key: &str, value: u64) -> Result<usize> {
-        value.try_into().map_err(|_| Error::Config(format!("{} = {value} is out of range", self.key(key))))
+        value
+            .try_into()
+            .map_err(|_| Error::Config(format!("{} = {value} is out of range", self.key(key))))
     }
 
     fn required<T>(&self, value: Option<T>, key: &str) -> Result<T> {
@@ -190,22 +197,25 @@ impl<'p, 'a> Metadata<'p, 'a> {
     /// Errors with the name of the first feature that is not there yet.
     fn refuse_unsupported(&self) -> Result<()> {
         let gemma3_lacks: &[_] = match self.architecture {
-            Architecture::Gemma3 => {
-                &[(PER_LAYER_SIZE, "per-layer embeddings"), (SHARED_LAYERS, "KV sharing between layers")]
-            }
+            Architecture::Gemma3 => &[
+                (PER_LAYER_SIZE, "per-layer embeddings"),
+                (SHARED_LAYERS, "KV sharing between layers"),
+            ],
             Architecture::Gemma4 => &[],
         };
-        for &(key, feature) in gemma3_lacks
-            .iter()
-            .chain(&[("expert_count", "mixture of experts"), ("nextn_predict_layers", "multi-token prediction layers")])
-        {
+        for &(key, feature) in gemma3_lacks.iter().chain(&[
+            ("expert_count", "mixture of experts"),
+            ("nextn_predict_layers", "multi-token prediction layers"),
+        ]) {
             let key = self.key(key);
             if let Some(size @ 1..) = self.first.unsigned(&key).map_err(Error::Config)? {
                 return Err(Error::Unsupported(format!("{feature} ({key} = {size})")));
             }
         }
         if self.tensor("blk.0.ffn_gate_inp.weight").is_some() {
-            return Err(Error::Unsupported("mixture of experts (tensor blk.0.ffn_gate_inp.weight)".into()));
+            return Err(Error::Unsupported(
+                "mixture of experts (tensor blk.0.ffn_gate_inp.weight)".into(),
+            ));
         }
         let causal = self.key("attention.causal");
         if self.first.flag(&causal).map_err(Error::Config)? == Some(false) {
@@ -220,7 +230,8 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
     }
 
-    /// Per-layer embeddings, which are there unless their size is 0; the table has as many rows as its tensor.
+    /// Per-layer embeddings, which are there unless their size is 0; the table has as many rows as
+    /// its tensor.
     fn per_layer_input(&self) -> Result<Option<PerLayerInput>> {
         let Some(size @ 1..) = self.optional_size(PER_LAYER_SIZE)? else { return Ok(None) };
         let table = self.tensor(PER_LAYER_TABLE).ok_or_else(|| missing_tensor(PER_LAYER_TABLE))?;
@@ -254,12 +265,18 @@ impl<'p, 'a> Metadata<'p, 'a> {
             n_kv_heads: n_kv_heads[index],
             head_dim: if sliding[index] { sliding_dim } else { full_dim },
             rope: if sliding[index] { sliding_rope } else { full_rope },
-            k_eq_v: gemma4 && !sliding[index] && self.tensor(&format!("blk.{index}.attn_v.weight")).is_none(),
+            k_eq_v: gemma4
+                && !sliding[index]
+                && self.tensor(&format!("blk.{index}.attn_v.weight")).is_none(),
             intermediate_size: intermediate_sizes[index],
             kv_from: None,
         };
         let mut layers: Vec<LayerConfig> = (0..count).map(layer).collect();
-        share_kv(&mut layers, self.optional_size(SHARED_LAYERS)?.unwrap_or(0), &self.key(SHARED_LAYERS))?;
+        share_kv(
+            &mut layers,
+            self.optional_size(SHARED_LAYERS)?.unwrap_or(0),
+            &self.key(SHARED_LAYERS),
+        )?;
         Ok(layers)
     }
 
@@ -289,9 +306,10 @@ impl<'p, 'a> Metadata<'p, 'a> {
         let key = format!("attention.key_length{kind}");
         let key_length = self.optional_size(&key)?;
         match (key_length, self.optional_size(&format!("attention.value_length{kind}"))?) {
-            (Some(k), Some(v)) if k != v => {
-                Err(Error::Unsupported(format!("values longer than keys ({} = {k}, values have {v})", self.key(&key))))
-            }
+            (Some(k), Some(v)) if k != v => Err(Error::Unsupported(format!(
+                "values longer than keys ({} = {k}, values have {v})",
+                self.key(&key)
+            ))),
             _ => Ok(key_length),
         }
     }
@@ -299,9 +317,10 @@ impl<'p, 'a> Metadata<'p, 'a> {
     /// RoPE turns whole heads, or files say otherwise by `rope_freqs.weight`.
     fn whole_head(&self, key: &str, head_dim: usize) -> Result<usize> {
         match self.optional_size(key)? {
-            Some(dims) if dims != head_dim => {
-                Err(Error::Unsupported(format!("RoPE over a part of the head ({} = {dims})", self.key(key))))
-            }
+            Some(dims) if dims != head_dim => Err(Error::Unsupported(format!(
+                "RoPE over a part of the head ({} = {dims})",
+                self.key(key)
+            ))),
             _ => Ok(head_dim / 2),
         }
     }
@@ -358,7 +377,9 @@ impl<'p, 'a> Metadata<'p, 'a> {
         match self.first.text(&key).map_err(Error::Config)? {
             Some("none") => return Ok(1.0),
             None | Some("linear") => {}
-            Some(other) => return Err(Error::Unsupported(format!("RoPE scaling {} ({key})", quoted(other)))),
+            Some(other) => {
+                return Err(Error::Unsupported(format!("RoPE scaling {} ({key})", quoted(other))));
+            }
         }
         let factor = match self.number("rope.scaling.factor")? {
             Some(factor) => factor,
@@ -370,11 +391,12 @@ impl<'p, 'a> Metadata<'p, 'a> {
         Ok(if factor == 0.0 { 1.0 } else { factor })
     }
 
-    /// Proportional RoPE: `rope_freqs.weight`, shape `[head_dim/2]`, divides the angles of full layers;
-    /// a run of one small factor, then factors so large that the other pairs stand still.
+    /// Proportional RoPE: `rope_freqs.weight`, shape `[head_dim/2]`, divides the angles of full
+    /// layers; a run of one small factor, then factors so large that the other pairs stand still.
     fn with_frequency_factors(&self, rope: Rope) -> Result<Rope> {
         let name = FREQUENCY_FACTORS;
-        let found = self.parts.iter().find_map(|part| part.tensor(name).map(|tensor| (part, tensor)));
+        let found =
+            self.parts.iter().find_map(|part| part.tensor(name).map(|tensor| (part, tensor)));
         let (part, tensor) = found.ok_or_else(|| missing_tensor(name))?;
         if tensor.dtype != Some(Dtype::F32) || tensor.shape != [rope.rotated_pairs] {
             let reason = format!("is not F32 of shape [{}]", rope.rotated_pairs);
@@ -386,9 +408,12 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
         let factors = || chunks.iter().map(|bytes| f32::from_le_bytes(*bytes));
         let factor = factors().next().unwrap_or(1.0);
-        let rotated_pairs = factors().take_while(|&other| other == factor && other < NO_ROTATION).count();
+        let rotated_pairs =
+            factors().take_while(|&other| other == factor && other < NO_ROTATION).count();
         if factors().skip(rotated_pairs).any(|factor| factor.is_nan() || factor < NO_ROTATION) {
-            return Err(Error::Unsupported(format!("RoPE factors that differ from pair to pair (tensor {name})")));
+            return Err(Error::Unsupported(format!(
+                "RoPE factors that differ from pair to pair (tensor {name})"
+            )));
         }
         // Where no pair turns, the first factor says nothing.
         let factor = if rotated_pairs == 0 { 1.0 } else { factor };

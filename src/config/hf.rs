@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::{
-    Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope, json, json::Fields,
-    share_kv,
+    Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope, json,
+    json::Fields, share_kv,
 };
 use crate::{Error, Result, error::quoted};
 
@@ -27,9 +27,10 @@ impl Class {
             "gemma3" | "gemma3_text" => Ok(Class::Gemma3),
             "gemma4" | "gemma4_text" => Ok(Class::Gemma4),
             "gemma4_unified" | "gemma4_unified_text" => Ok(Class::Gemma4Unified),
-            other => {
-                Err(Error::Unsupported(format!("architecture {} (Gemma 3 and Gemma 4 text models run)", quoted(other))))
-            }
+            other => Err(Error::Unsupported(format!(
+                "architecture {} (Gemma 3 and Gemma 4 text models run)",
+                quoted(other)
+            ))),
         }
     }
 
@@ -89,14 +90,16 @@ impl ModelConfig {
     /// Reads the text of a `config.json`: a text model's (flat) or a multi-modal model's (nested
     /// `text_config`), as published or as transformers 5.17 writes it.
     ///
-    /// Errors: [`Error::Config`] for values that are wrong, [`Error::Unsupported`] for features that
-    /// this crate lacks.
+    /// Errors: [`Error::Config`] for values that are wrong, [`Error::Unsupported`] for features
+    /// that this crate lacks.
     pub fn from_hf_json(json: &str) -> Result<Self> {
-        let value: Value =
-            json::parse(json.as_bytes()).map_err(|error| Error::Config(format!("config.json: {error}")))?;
+        let value: Value = json::parse(json.as_bytes())
+            .map_err(|error| Error::Config(format!("config.json: {error}")))?;
         let root = Fields::of(&value, "config.json")?;
         let text = root.object("text_config")?.unwrap_or(root);
-        let outer = root.text("model_type")?.ok_or_else(|| Error::Config("model_type is missing".into()))?;
+        let outer = root
+            .text("model_type")?
+            .ok_or_else(|| Error::Config("model_type is missing".into()))?;
         let class = match (Class::of(outer)?, text.text("model_type")?) {
             (outer, None) => outer,
             (_, Some(inner)) => Class::of(inner)?,
@@ -110,7 +113,9 @@ impl ModelConfig {
             rms_norm_eps: text.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             final_logit_softcap: text.number("final_logit_softcapping")?.map(|cap| cap as f32),
             attention_scale: match class {
-                Class::Gemma3 => text.number("query_pre_attn_scalar")?.unwrap_or(256.0).powf(-0.5) as f32,
+                Class::Gemma3 => {
+                    text.number("query_pre_attn_scalar")?.unwrap_or(256.0).powf(-0.5) as f32
+                }
                 _ => 1.0,
             },
             v_norm: class != Class::Gemma3,
@@ -118,7 +123,9 @@ impl ModelConfig {
             norm_weight_offset: if class == Class::Gemma3 { 1.0 } else { 0.0 },
             // Of a multi-modal model, transformers asks the outer config.
             tie_word_embeddings: root.flag(TIED)?.unwrap_or(true),
-            max_position_embeddings: text.size("max_position_embeddings")?.unwrap_or(class.default_max_positions()),
+            max_position_embeddings: text
+                .size("max_position_embeddings")?
+                .unwrap_or(class.default_max_positions()),
             per_layer_input: per_layer_input(text, class)?,
         };
         config.validate()?;
@@ -126,7 +133,8 @@ impl ModelConfig {
     }
 }
 
-/// The bytes of a config.json that says whether the head is tied: as they are if it says so already.
+/// The bytes of a config.json that says whether the head is tied: as they are if it says so
+/// already.
 pub(crate) fn with_tied(bytes: Vec<u8>, tied: bool) -> Result<Vec<u8>, String> {
     let mut value: Value = json::parse(&bytes)?;
     if value.get(TIED).and_then(Value::as_bool).unwrap_or(true) == tied {
@@ -151,18 +159,26 @@ fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     let refuse = |feature: String| Err(Error::Unsupported(feature));
     match text.text("hidden_activation")? {
         None | Some("gelu_pytorch_tanh") => {}
-        Some(other) => return refuse(format!("hidden_activation {} (only gelu_pytorch_tanh)", quoted(other))),
+        Some(other) => {
+            return refuse(format!("hidden_activation {} (only gelu_pytorch_tanh)", quoted(other)));
+        }
     }
     match text.get("use_bidirectional_attention") {
         None | Some(Value::Bool(false)) => {}
         // Concerns image tokens alone.
         Some(Value::String(kind)) if kind == "vision" => {}
-        Some(_) => return refuse("bidirectional attention over text (use_bidirectional_attention)".into()),
+        Some(_) => {
+            return refuse(
+                "bidirectional attention over text (use_bidirectional_attention)".into(),
+            );
+        }
     }
     if let Some(cap) = text.number("attn_logit_softcapping")? {
         return refuse(format!("attention logit softcapping (attn_logit_softcapping = {cap})"));
     }
-    for (key, feature) in [("attention_bias", "attention biases"), ("enable_moe_block", "mixture of experts")] {
+    for (key, feature) in
+        [("attention_bias", "attention biases"), ("enable_moe_block", "mixture of experts")]
+    {
         if text.flag(key)? == Some(true) {
             return refuse(format!("{feature} ({key})"));
         }
@@ -197,7 +213,9 @@ fn per_layer_input(text: Fields, class: Class) -> Result<Option<PerLayerInput>> 
 fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
     let count = text.size("num_hidden_layers")?.unwrap_or(class.default_layers());
     if count > MAX_LAYERS {
-        return Err(Error::Config(format!("num_hidden_layers = {count} is more than {MAX_LAYERS}")));
+        return Err(Error::Config(format!(
+            "num_hidden_layers = {count} is more than {MAX_LAYERS}"
+        )));
     }
     let types = layer_types(text, class, count)?;
     let heads = head_sizes(text, class, &types)?;
@@ -226,7 +244,9 @@ fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
         // The MLP of layers that share is twice as wide then.
         if text.flag("use_double_wide_mlp")? == Some(true) {
             let sharing = layers.iter_mut().filter(|layer| layer.kv_from.is_some());
-            sharing.for_each(|layer| layer.intermediate_size = layer.intermediate_size.saturating_mul(2));
+            sharing.for_each(|layer| {
+                layer.intermediate_size = layer.intermediate_size.saturating_mul(2)
+            });
         }
     }
     Ok(layers)
@@ -236,7 +256,9 @@ fn layer_types(text: Fields, class: Class, count: usize) -> Result<Vec<LayerType
     let mut types: Vec<LayerType> = match text.list("layer_types")? {
         Some(list) if list.len() != count => {
             let len = list.len();
-            return Err(Error::Config(format!("layer_types has {len} entries, num_hidden_layers is {count}")));
+            return Err(Error::Config(format!(
+                "layer_types has {len} entries, num_hidden_layers is {count}"
+            )));
         }
         Some(list) => list.iter().map(LayerType::parse).collect::<Result<_>>()?,
         None => {
@@ -247,8 +269,9 @@ fn layer_types(text: Fields, class: Class, count: usize) -> Result<Vec<LayerType
             if period == 0 {
                 return Err(Error::Config("sliding_window_pattern is 0".into()));
             }
-            let full_at =
-                |index: usize| if index.is_multiple_of(period) { LayerType::Full } else { LayerType::Sliding };
+            let full_at = |index: usize| {
+                if index.is_multiple_of(period) { LayerType::Full } else { LayerType::Sliding }
+            };
             (1..=count).map(full_at).collect()
         }
     };
@@ -281,7 +304,9 @@ fn head_sizes(text: Fields, class: Class, types: &[LayerType]) -> Result<Vec<Hea
         if text.flag("attention_k_eq_v")? == Some(true) {
             full.n_kv_heads = text.size("num_global_key_value_heads")?.unwrap_or(common.n_kv_heads);
         }
-        for (heads, _) in heads.iter_mut().zip(types).filter(|(_, layer_type)| **layer_type == LayerType::Full) {
+        for (heads, _) in
+            heads.iter_mut().zip(types).filter(|(_, layer_type)| **layer_type == LayerType::Full)
+        {
             *heads = full;
         }
     }
@@ -295,8 +320,9 @@ fn apply_per_layer_config(text: Fields, class: Class, heads: &mut [Heads]) -> Re
     let mut seen = vec![false; heads.len()];
     for (key, value) in overrides.iter() {
         let index = key.parse().ok().filter(|index| *index < heads.len());
-        let index: usize =
-            index.ok_or_else(|| Error::Config(format!("per_layer_config has no layer {} to change", quoted(key))))?;
+        let index: usize = index.ok_or_else(|| {
+            Error::Config(format!("per_layer_config has no layer {} to change", quoted(key)))
+        })?;
         if std::mem::replace(&mut seen[index], true) {
             return Err(Error::Config(format!("per_layer_config names layer {index} twice")));
         }
@@ -342,11 +368,15 @@ impl RopeParameters {
 
     /// Reads `{rope_type, rope_theta, factor, partial_rotary_factor}`.
     fn read(fields: Fields, layer_type: LayerType, default_theta: Option<f64>) -> Result<Self> {
-        let missing = |key| Error::Config(format!("rope_parameters of {} lack {key}", layer_type.name()));
-        let theta = fields.number("rope_theta")?.or(default_theta).ok_or_else(|| missing("rope_theta"))?;
+        let missing =
+            |key| Error::Config(format!("rope_parameters of {} lack {key}", layer_type.name()));
+        let theta =
+            fields.number("rope_theta")?.or(default_theta).ok_or_else(|| missing("rope_theta"))?;
         let partial = fields.number("partial_rotary_factor")?.unwrap_or(1.0);
         if !(0.0..=1.0).contains(&partial) {
-            return Err(Error::Config(format!("partial_rotary_factor = {partial} is not between 0 and 1")));
+            return Err(Error::Config(format!(
+                "partial_rotary_factor = {partial} is not between 0 and 1"
+            )));
         }
         let rope_type = match fields.text("rope_type")? {
             Some(rope_type) => rope_type,
@@ -355,8 +385,12 @@ impl RopeParameters {
         let (factor, rotated) = match rope_type {
             // transformers reads no partial_rotary_factor here.
             "default" => (1.0, 1.0),
-            "linear" if partial == 1.0 => (fields.number("factor")?.ok_or_else(|| missing("factor"))?, 1.0),
-            "linear" => return Err(Error::Unsupported("linear RoPE with a partial_rotary_factor".into())),
+            "linear" if partial == 1.0 => {
+                (fields.number("factor")?.ok_or_else(|| missing("factor"))?, 1.0)
+            }
+            "linear" => {
+                return Err(Error::Unsupported("linear RoPE with a partial_rotary_factor".into()));
+            }
             "proportional" => (fields.number("factor")?.unwrap_or(1.0), partial),
             other => return Err(Error::Unsupported(format!("rope_type {}", quoted(other)))),
         };
@@ -384,7 +418,10 @@ impl Ropes {
             Some(by_type) => by_type.object(layer_type.name()),
             None => Ok(None),
         };
-        if by_type.is_some() && parameters(LayerType::Sliding)?.is_none() && parameters(LayerType::Full)?.is_none() {
+        if by_type.is_some()
+            && parameters(LayerType::Sliding)?.is_none()
+            && parameters(LayerType::Full)?.is_none()
+        {
             return Err(Error::Config("rope_parameters are not given by layer type".into()));
         }
         let read = |layer_type| match (parameters(layer_type)?, class) {
@@ -404,7 +441,11 @@ impl Ropes {
 
 /// Gemma 3 has an older form too: `rope_theta`, `rope_local_base_freq` and `rope_scaling`, of which
 /// the scaling is for full layers only.
-fn gemma3_rope(text: Fields, given: Option<Fields>, layer_type: LayerType) -> Result<RopeParameters> {
+fn gemma3_rope(
+    text: Fields,
+    given: Option<Fields>,
+    layer_type: LayerType,
+) -> Result<RopeParameters> {
     let (theta_key, default_theta) = match layer_type {
         LayerType::Sliding => ("rope_local_base_freq", 1e4),
         LayerType::Full => ("rope_theta", 1e6),
@@ -415,8 +456,12 @@ fn gemma3_rope(text: Fields, given: Option<Fields>, layer_type: LayerType) -> Re
         LayerType::Full => text.object("rope_scaling")?,
     };
     match (scaling, given) {
-        (Some(_), Some(_)) => Err(Error::Config("both rope_scaling and rope_parameters are given".into())),
-        (Some(fields), None) | (None, Some(fields)) => RopeParameters::read(fields, layer_type, Some(theta)),
+        (Some(_), Some(_)) => {
+            Err(Error::Config("both rope_scaling and rope_parameters are given".into()))
+        }
+        (Some(fields), None) | (None, Some(fields)) => {
+            RopeParameters::read(fields, layer_type, Some(theta))
+        }
         (None, None) => Ok(RopeParameters { theta: theta as f32, factor: 1.0, rotated: 1.0 }),
     }
 }

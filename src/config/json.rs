@@ -8,7 +8,8 @@ use crate::{Error, Result};
 /// Reads JSON. Errors say what is wrong and where, in one line of bounded length.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(json).map_err(|error| {
-        let message: String = error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
+        let message: String =
+            error.to_string().chars().filter(|c| !c.is_control()).take(200).collect();
         format!("bad JSON: {message}")
     })
 }
@@ -20,7 +21,10 @@ pub(crate) struct Fields<'a>(&'a Map<String, Value>);
 impl<'a> Fields<'a> {
     /// Errors if `value` is not an object; `what` names it.
     pub(crate) fn of(value: &'a Value, what: &str) -> Result<Self> {
-        value.as_object().map(Fields).ok_or_else(|| Error::Config(format!("{what} is not an object")))
+        value
+            .as_object()
+            .map(Fields)
+            .ok_or_else(|| Error::Config(format!("{what} is not an object")))
     }
 
     pub(crate) fn get(self, key: &str) -> Option<&'a Value> {
@@ -62,7 +66,12 @@ impl<'a> Fields<'a> {
         self.typed(key, |value| value.as_object().map(Fields), "an object")
     }
 
-    fn typed<T>(self, key: &str, convert: impl Fn(&'a Value) -> Option<T>, wanted: &str) -> Result<Option<T>> {
+    fn typed<T>(
+        self,
+        key: &str,
+        convert: impl Fn(&'a Value) -> Option<T>,
+        wanted: &str,
+    ) -> Result<Option<T>> {
         match self.get(key) {
             None => Ok(None),
             Some(value) => match convert(value) {

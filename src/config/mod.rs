@@ -28,8 +28,8 @@ pub enum AttentionKind {
     Full,
 }
 
-/// Rotary position embedding, half-split ("neox") form: dim i pairs with i + head_dim/2.
-/// The angle of pair i at position p is `p / scale · theta^(−2i/head_dim)` for i < `rotated_pairs`, else 0.
+/// Rotary position embedding, half-split ("neox") form: dim i pairs with i + head_dim/2. The angle
+/// of pair i at position p is `p / scale · theta^(−2i/head_dim)` for i < `rotated_pairs`, else 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rope {
     pub theta: f32,
@@ -65,12 +65,13 @@ pub struct LayerConfig {
     /// No v_proj: V is the k_proj output before k_norm and RoPE.
     pub k_eq_v: bool,
     pub intermediate_size: usize,
-    /// The layer whose keys and values it attends to, having none of its own; `None` for layers that make them.
-    /// Layers that share come after all that do not.
+    /// The layer whose keys and values it attends to, having none of its own; `None` for layers
+    /// that make them. Layers that share come after all that do not.
     pub kv_from: Option<usize>,
 }
 
-/// Vectors that each layer takes in beside the residual stream, by token ("per-layer embeddings", E4B and E2B).
+/// Vectors that each layer takes in beside the residual stream, by token ("per-layer embeddings",
+/// E4B and E2B).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PerLayerInput {
     /// Elements of a layer's vector.
@@ -120,7 +121,8 @@ impl ModelConfig {
         self.layers[index].kv_from.unwrap_or(index)
     }
 
-    /// Columns of the table of per-layer embeddings: all layers' vectors, one after another; 0 without them.
+    /// Columns of the table of per-layer embeddings: all layers' vectors, one after another; 0
+    /// without them.
     pub fn per_layer_columns(&self) -> usize {
         self.per_layer_input.map_or(0, |input| input.size * self.layers.len())
     }
@@ -137,18 +139,21 @@ impl ModelConfig {
     }
 }
 
-/// Makes the last `shared` layers attend to the keys and values of the last layer of their kind before them, as
-/// transformers does (`kv_sharing_modes`).
+/// Makes the last `shared` layers attend to the keys and values of the last layer of their kind
+/// before them, as transformers does (`kv_sharing_modes`).
 ///
 /// Errors: [`Error::Config`] with `key` if there is none.
 fn share_kv(layers: &mut [LayerConfig], shared: usize, key: &str) -> Result<()> {
     let fault = |reason: &str| Error::Config(format!("{key} = {shared}: {reason}"));
-    let own = layers.len().checked_sub(shared).ok_or_else(|| fault("more than there are layers"))?;
+    let own =
+        layers.len().checked_sub(shared).ok_or_else(|| fault("more than there are layers"))?;
     let is_full = |layer: &LayerConfig| layer.attention == AttentionKind::Full;
     let (first, last) = layers.split_at_mut(own);
     for layer in last {
         let source = first.iter().rposition(|other| is_full(other) == is_full(layer));
-        layer.kv_from = Some(source.ok_or_else(|| fault("a layer has none of its kind before it to share with"))?);
+        layer.kv_from = Some(
+            source.ok_or_else(|| fault("a layer has none of its kind before it to share with"))?,
+        );
         layer.k_eq_v = false;
     }
     Ok(())

@@ -10,9 +10,11 @@ pub const NAMES: [&str; 5] = ["31b", "e4b", "e2b", "270m", "demo"];
 pub const UNSUPPORTED: [(&str, &str); 1] = [("26b-a4b", "Gemma 4 26B-A4B: mixture of experts")];
 
 impl ModelConfig {
-    /// Gemma 4 31B (`31b`), E4B (`e4b`) or E2B (`e2b`), Gemma 3 270M (`270m`) or the embedded model (`demo`).
+    /// Gemma 4 31B (`31b`), E4B (`e4b`) or E2B (`e2b`), Gemma 3 270M (`270m`) or the embedded model
+    /// (`demo`).
     ///
-    /// Errors: [`Error::Unsupported`] for the sizes of [`UNSUPPORTED`], [`Error::Input`] for any other name.
+    /// Errors: [`Error::Unsupported`] for the sizes of [`UNSUPPORTED`], [`Error::Input`] for any
+    /// other name.
     pub fn named(name: &str) -> Result<ModelConfig> {
         match name {
             "31b" => Ok(gemma4_31b()),
@@ -22,12 +24,15 @@ impl ModelConfig {
             "demo" => ModelConfig::from_hf_json(include_str!("../../assets/demo/config.json")),
             _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == name) {
                 Some((_, what)) => Error::Unsupported((*what).into()),
-                None => Error::Input(format!("{name}: no such shape; there are {}", NAMES.join(", "))),
+                None => {
+                    Error::Input(format!("{name}: no such shape; there are {}", NAMES.join(", ")))
+                }
             }),
         }
     }
 
-    /// Multiplications of a token's way through the layers' matrices, that into all layers' vectors included.
+    /// Multiplications of a token's way through the layers' matrices, that into all layers' vectors
+    /// included.
     pub fn layer_multiplications(&self) -> u64 {
         let per_layer = self.per_layer_input.map_or(0, |input| input.size);
         let of_layer = |layer: &LayerConfig| {
@@ -37,7 +42,8 @@ impl ModelConfig {
                 (None, false) => 2,
             };
             let projections = layer.n_heads * 2 + layer.n_kv_heads * kv_projections;
-            self.hidden_size * (projections * layer.head_dim + 3 * layer.intermediate_size + 3 * per_layer)
+            self.hidden_size
+                * (projections * layer.head_dim + 3 * layer.intermediate_size + 3 * per_layer)
         };
         self.layers.iter().map(|layer| of_layer(layer) as u64).sum()
     }
@@ -53,7 +59,11 @@ fn gemma4_31b() -> ModelConfig {
         let full = is_full(index);
         let (head_dim, theta, rotated_pairs) = if full { (512, 1e6, 64) } else { (256, 1e4, 128) };
         LayerConfig {
-            attention: if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 1024 } },
+            attention: if full {
+                AttentionKind::Full
+            } else {
+                AttentionKind::Sliding { window: 1024 }
+            },
             n_heads: 32,
             n_kv_heads: if full { 4 } else { 16 },
             head_dim,
@@ -121,13 +131,18 @@ impl Effective {
         let (head_dim, theta, rotated_pairs) = if full { (512, 1e6, 64) } else { (256, 1e4, 128) };
         let shares = index >= own;
         LayerConfig {
-            attention: if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 512 } },
+            attention: if full {
+                AttentionKind::Full
+            } else {
+                AttentionKind::Sliding { window: 512 }
+            },
             n_heads: 8,
             n_kv_heads: self.n_kv_heads,
             head_dim,
             rope: Rope { theta, rotated_pairs, scale: 1.0 },
             k_eq_v: false,
-            intermediate_size: self.intermediate_size * if shares && self.double_wide { 2 } else { 1 },
+            intermediate_size: self.intermediate_size
+                * if shares && self.double_wide { 2 } else { 1 },
             kv_from: if shares { (0..own).rfind(|other| is_full(*other) == full) } else { None },
         }
     }
@@ -155,7 +170,11 @@ fn gemma3_270m() -> ModelConfig {
     let layer = |index| {
         let full = is_full(index);
         LayerConfig {
-            attention: if full { AttentionKind::Full } else { AttentionKind::Sliding { window: 512 } },
+            attention: if full {
+                AttentionKind::Full
+            } else {
+                AttentionKind::Sliding { window: 512 }
+            },
             n_heads: 4,
             n_kv_heads: 1,
             head_dim: 256,

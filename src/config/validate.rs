@@ -45,18 +45,22 @@ impl ModelConfig {
         })
     }
 
-    /// Layers that share keys and values come last, and read those of a layer like them that has its own.
+    /// Layers that share keys and values come last, and read those of a layer like them that has
+    /// its own.
     fn validate_sharing(&self) -> Result<()> {
         let own = self.cached_layers();
         for (index, layer) in self.layers.iter().enumerate().skip(own.len()) {
             let fault = |reason: String| Err(Error::Config(format!("layer {index}: {reason}")));
-            let source = layer.kv_from.and_then(|source| own.get(source).map(|like| (source, like)));
+            let source =
+                layer.kv_from.and_then(|source| own.get(source).map(|like| (source, like)));
             let Some((source, like)) = source else {
                 return fault("it comes after a layer that shares keys, and does not share any that there are".into());
             };
             let sizes = |layer: &LayerConfig| (layer.attention, layer.n_kv_heads, layer.head_dim);
             if sizes(like) != sizes(layer) {
-                return fault(format!("its attention differs from that of layer {source}, whose keys it shares"));
+                return fault(format!(
+                    "its attention differs from that of layer {source}, whose keys it shares"
+                ));
             }
         }
         Ok(())
@@ -74,7 +78,9 @@ impl LayerConfig {
         }
         let (heads, kv_heads) = (self.n_heads, self.n_kv_heads);
         if !heads.is_multiple_of(kv_heads) {
-            return Err(Error::Config(format!("{heads} heads cannot share {kv_heads} KV heads evenly")));
+            return Err(Error::Config(format!(
+                "{heads} heads cannot share {kv_heads} KV heads evenly"
+            )));
         }
         if !self.head_dim.is_multiple_of(2) {
             return Err(Error::Config(format!("head_dim = {} is odd", self.head_dim)));

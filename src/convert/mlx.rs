@@ -1,5 +1,5 @@
-//! MLX's affine form: U32 words of integers in order, lowest bits first, with a scale and a bias for each group:
-//! a weight is `scale·q + bias`, q from 0 on.
+//! MLX's affine form: U32 words of integers in order, lowest bits first, with a scale and a bias
+//! for each group: a weight is `scale·q + bias`, q from 0 on.
 
 use std::cmp::Reverse;
 
@@ -59,16 +59,19 @@ impl Plan {
                     return Err(Error::Unsupported(format!("{name}: {} for MLX", info.dtype)));
                 }
                 let bytes = info.dtype.block_bytes();
-                plan.tensors.push(new_tensor(stored, float_name(info.dtype), info.shape.clone(), bytes));
+                plan.tensors.push(new_tensor(
+                    stored,
+                    float_name(info.dtype),
+                    info.shape.clone(),
+                    bytes,
+                ));
                 plan.parts.push(vec![Part::Plain]);
                 continue;
             };
             let Setting { bits, group } = match format {
-                PackFormat::Int { bits: bits @ (4 | 8), group: group @ (32 | 64 | 128), .. }
-                    if cols.is_multiple_of(group as usize) =>
-                {
-                    Setting { bits, group: group as usize }
-                }
+                PackFormat::Int {
+                    bits: bits @ (4 | 8), group: group @ (32 | 64 | 128), ..
+                } if cols.is_multiple_of(group as usize) => Setting { bits, group: group as usize },
                 _ => {
                     let reason = format!(
                         "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32, 64 or 128 that fill rows"
@@ -79,7 +82,12 @@ impl Plan {
             let module = stored.strip_suffix(".weight").unwrap_or(&stored).to_owned();
             plan.tensors.push(new_tensor(stored, "U32", vec![rows, cols * bits as usize / 32], 4));
             for table in ["scales", "biases"] {
-                plan.tensors.push(new_tensor(format!("{module}.{table}"), "BF16", vec![rows, cols / group], 2));
+                plan.tensors.push(new_tensor(
+                    format!("{module}.{table}"),
+                    "BF16",
+                    vec![rows, cols / group],
+                    2,
+                ));
             }
             plan.parts.push(vec![Part::Integers, Part::Scales, Part::Biases]);
             plan.modules.push((module, Setting { bits, group }));
@@ -89,9 +97,11 @@ impl Plan {
 
     /// What most modules have, of equally many that of fewer bits.
     fn usual(&self) -> Setting {
-        let count = |setting: Setting| self.modules.iter().filter(|(_, other)| *other == setting).count();
+        let count =
+            |setting: Setting| self.modules.iter().filter(|(_, other)| *other == setting).count();
         let all = self.modules.iter().map(|(_, setting)| *setting);
-        let usual = all.max_by_key(|setting| (count(*setting), Reverse(setting.bits), Reverse(setting.group)));
+        let usual = all
+            .max_by_key(|setting| (count(*setting), Reverse(setting.bits), Reverse(setting.group)));
         usual.unwrap_or(Setting { bits: 4, group: 32 })
     }
 
@@ -102,7 +112,8 @@ impl Plan {
         let of = |setting: Setting| json!({ "group_size": setting.group, "bits": setting.bits, "mode": "affine" });
         let mut quantization = of(self.usual());
         let others = self.modules.iter().filter(|(_, setting)| *setting != self.usual());
-        let others: Map<String, Value> = others.map(|(module, setting)| (module.clone(), of(*setting))).collect();
+        let others: Map<String, Value> =
+            others.map(|(module, setting)| (module.clone(), of(*setting))).collect();
         if let Value::Object(fields) = &mut quantization {
             fields.extend(others);
         }
@@ -124,7 +135,9 @@ impl Part {
         let (Dtype::Packed(format), &[_, cols]) = (info.dtype, info.shape.as_slice()) else {
             return Ok(bytes.to_vec());
         };
-        let PackFormat::Int { bits, offset: has_offset, .. } = format else { return Ok(bytes.to_vec()) };
+        let PackFormat::Int { bits, offset: has_offset, .. } = format else {
+            return Ok(bytes.to_vec());
+        };
         let packed = pack_rows(info.dtype, bytes, rows, cols, format)?;
         // What has to be added to an integer so that the least is 0.
         let shift: i16 = match (bits, has_offset) {
@@ -142,7 +155,13 @@ impl Part {
                         match bits {
                             4 => {
                                 let nibbles: Vec<u8> = unsigned.collect();
-                                out.extend(nibbles.as_chunks::<2>().0.iter().map(|[low, high]| low | high << 4));
+                                out.extend(
+                                    nibbles
+                                        .as_chunks::<2>()
+                                        .0
+                                        .iter()
+                                        .map(|[low, high]| low | high << 4),
+                                );
                             }
                             _ => out.extend(unsigned),
                         }

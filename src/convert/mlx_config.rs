@@ -1,5 +1,5 @@
-//! config.json as mlx-lm reads it. Its model classes have defaults of their own and know only the older
-//! keys, so every number of the architecture is written out.
+//! config.json as mlx-lm reads it. Its model classes have defaults of their own and know only the
+//! older keys, so every number of the architecture is written out.
 
 use serde_json::{Map, Value, json};
 
@@ -71,7 +71,8 @@ fn gemma4(config: &ModelConfig) -> Result<Fields> {
     let is_double = match sharing.same("MLP width", |layer| layer.intermediate_size)? {
         Some(other) if other == 2 * width => true,
         Some(other) if other != width => {
-            let reason = format!("MLPs {other} wide in layers that share keys and {width} in others");
+            let reason =
+                format!("MLPs {other} wide in layers that share keys and {width} in others");
             return Err(lacks(&reason));
         }
         _ => false,
@@ -119,7 +120,8 @@ fn gemma4(config: &ModelConfig) -> Result<Fields> {
 fn gemma4_ropes(sliding: &Layers, full: &Layers) -> Result<Value> {
     let mut ropes = Map::new();
     for (name, layers) in [("sliding_attention", sliding), ("full_attention", full)] {
-        let Some((rope, head_dim)) = layers.same("RoPE", |layer| (layer.rope, layer.head_dim))? else {
+        let Some((rope, head_dim)) = layers.same("RoPE", |layer| (layer.rope, layer.head_dim))?
+        else {
             continue;
         };
         let pairs = head_dim / 2;
@@ -148,7 +150,8 @@ fn gemma3(config: &ModelConfig) -> Result<Fields> {
     let (sliding, full) = (Layers::of(config, false), Layers::of(config, true));
     let is_full = |layer: &LayerConfig| layer.attention == AttentionKind::Full;
     let pattern = config.layers.iter().position(is_full).map_or(config.layers.len(), |at| at + 1);
-    let by_pattern = |(index, layer): (usize, &LayerConfig)| is_full(layer) == ((index + 1) % pattern == 0);
+    let by_pattern =
+        |(index, layer): (usize, &LayerConfig)| is_full(layer) == ((index + 1) % pattern == 0);
     if full.layers.is_empty() || !config.layers.iter().enumerate().all(by_pattern) {
         return Err(lacks("full layers at other places than every n-th"));
     }
@@ -158,7 +161,10 @@ fn gemma3(config: &ModelConfig) -> Result<Fields> {
     }
     let mut fields = common(config)?;
     fields.extend([
-        ("intermediate_size".to_owned(), json!(all.same("MLP width", |layer| layer.intermediate_size)?)),
+        (
+            "intermediate_size".to_owned(),
+            json!(all.same("MLP width", |layer| layer.intermediate_size)?),
+        ),
         ("num_key_value_heads".into(), json!(all.same("KV heads", |layer| layer.n_kv_heads)?)),
         ("head_dim".into(), json!(all.same("head size", |layer| layer.head_dim)?)),
         ("sliding_window_pattern".into(), json!(pattern)),

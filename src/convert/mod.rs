@@ -31,14 +31,14 @@ const COMPANIONS: [&str; 4] =
 /// Source bytes that are converted at once.
 const SLICE_BYTES: usize = 32 << 20;
 
-/// Writes `source` as mlx-lm has it into the directory `output`, slice by slice, with the config and text assets of the
-/// directory `assets`. `progress` is told bytes of the source consumed since it was last called, and asked whether to go
-/// on. Returns the bytes of the weights.
+/// Writes `source` as mlx-lm has it into the directory `output`, slice by slice, with the config
+/// and text assets of the directory `assets`. `progress` is told bytes of the source consumed since
+/// it was last called, and asked whether to go on. Returns the bytes of the weights.
 ///
 /// Integers stay what they are; scales and biases are rounded to bf16, in which MLX computes.
 ///
-/// Errors: `output` exists and is not empty; a matrix that MLX cannot hold; a failed read or write; `progress` says no.
-/// What was begun is removed then.
+/// Errors: `output` exists and is not empty; a matrix that MLX cannot hold; a failed read or write;
+/// `progress` says no. What was begun is removed then.
 pub async fn to_mlx(
     source: &dyn TensorSource,
     assets: &Path,
@@ -52,7 +52,8 @@ pub async fn to_mlx(
     let tensors = weights::plan(source, Quantize::None)?;
     let config_path = assets.join("config.json");
     let config = fs::read(&config_path).map_err(io(&config_path))?;
-    let config: Value = serde_json::from_slice(&config).map_err(|e| Error::checkpoint(&config_path, e.to_string()))?;
+    let config: Value = serde_json::from_slice(&config)
+        .map_err(|e| Error::checkpoint(&config_path, e.to_string()))?;
     let prefix = mlx::prefix(&config);
     let plan = mlx::Plan::new(&tensors, prefix)?;
     // Before anything is written: mlx-lm may have no words for this model.
@@ -63,7 +64,8 @@ pub async fn to_mlx(
     }
     let mut guard = Unfinished(Some(output.to_owned()));
     let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
-    let mut writer = SafetensorsWriter::create(&output.join("model.safetensors"), &plan.tensors, &metadata)?;
+    let mut writer =
+        SafetensorsWriter::create(&output.join("model.safetensors"), &plan.tensors, &metadata)?;
     for (tensor, parts) in tensors.iter().zip(&plan.parts) {
         write_tensor(source, tensor, parts, &mut writer, progress).await?;
     }
@@ -82,7 +84,8 @@ pub async fn to_mlx(
     Ok(plan.tensors.iter().map(|tensor| tensor.bytes).sum())
 }
 
-/// Writes a tensor, or the three that make a matrix, one after another: the source is read once for each.
+/// Writes a tensor, or the three that make a matrix, one after another: the source is read once for
+/// each.
 async fn write_tensor(
     source: &dyn TensorSource,
     PlannedTensor { name, info, .. }: &PlannedTensor,
@@ -91,7 +94,9 @@ async fn write_tensor(
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
     let (rows, row_bytes) = match info.shape.as_slice() {
-        &[rows, cols] => (rows, info.dtype.bytes_of(cols).map_err(|reason| Error::tensor(name, reason))?),
+        &[rows, cols] => {
+            (rows, info.dtype.bytes_of(cols).map_err(|reason| Error::tensor(name, reason))?)
+        }
         _ => (1, info.bytes()),
     };
     let step = (SLICE_BYTES / row_bytes.max(1)).max(1);
@@ -99,7 +104,11 @@ async fn write_tensor(
         for start in (0..rows).step_by(step) {
             let end = (start + step).min(rows);
             let bytes = source.read(name, start..end).await?;
-            writer.append(&part.convert(info, &bytes, end - start).map_err(|reason| Error::tensor(name, reason))?)?;
+            writer.append(
+                &part
+                    .convert(info, &bytes, end - start)
+                    .map_err(|reason| Error::tensor(name, reason))?,
+            )?;
             let told = if number == 0 { bytes.len() as u64 } else { 0 };
             if !progress(told) {
                 return Err(Error::Input("interrupted".into()));
@@ -118,7 +127,12 @@ fn float_name(dtype: Dtype) -> &'static str {
     }
 }
 
-fn new_tensor(name: String, dtype: &'static str, shape: Vec<usize>, element_bytes: usize) -> NewTensor {
+fn new_tensor(
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    element_bytes: usize,
+) -> NewTensor {
     let bytes = (shape.iter().product::<usize>() * element_bytes) as u64;
     NewTensor { name, dtype, shape, bytes }
 }

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     Error, Result,
     backend::{
-        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput, StepResult, StepTokens,
-        Ticket, cache_capacity, suppressible,
+        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput,
+        StepResult, StepTokens, Ticket, cache_capacity, suppressible,
     },
     checkpoint::TensorSource,
     config::{AttentionKind, LayerConfig, ModelConfig},
@@ -53,8 +53,8 @@ impl CpuBackend {
     /// Loads a model into memory. `progress` is told the bytes of the checkpoint consumed since it
     /// was last called.
     ///
-    /// Errors: a tensor is missing, misshapen or unreadable; options of zero; weights or KV cache do
-    /// not fit in memory.
+    /// Errors: a tensor is missing, misshapen or unreadable; options of zero; weights or KV cache
+    /// do not fit in memory.
     pub async fn load(
         source: &dyn TensorSource,
         options: &LoadOptions,
@@ -66,7 +66,8 @@ impl CpuBackend {
         let kv_bytes = kv_bytes(&config, options)?;
         let mut store = CpuStore::default();
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
-        let caches = || config.cached_layers().iter().map(|layer| new_cache(layer, options)).collect();
+        let caches =
+            || config.cached_layers().iter().map(|layer| new_cache(layer, options)).collect();
         let slot = |_| Slot { caches: caches(), chosen: 0 };
         let slots = (0..options.max_sequences).map(slot).collect();
         Ok(CpuBackend {
@@ -88,7 +89,10 @@ impl CpuBackend {
         let (mut tokens, mut segments, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
         for part in step {
             let sequence = self.sequences.get(part.sequence)?;
-            let Some(Slot { caches, chosen }) = slots.get_mut(sequence.slot).and_then(Option::take) else { continue };
+            let Some(Slot { caches, chosen }) = slots.get_mut(sequence.slot).and_then(Option::take)
+            else {
+                continue;
+            };
             let first = tokens.len();
             match part.tokens {
                 StepTokens::Host(host) => tokens.extend_from_slice(host),
@@ -134,7 +138,10 @@ impl CpuBackend {
                 })
             })
             .collect::<Result<_>>()?;
-        let held = self.weight_bytes + self.kv_bytes + activation_bytes(&self.model.config, tokens.len()) + logit_bytes;
+        let held = self.weight_bytes
+            + self.kv_bytes
+            + activation_bytes(&self.model.config, tokens.len())
+            + logit_bytes;
         self.peak_bytes = self.peak_bytes.max(held);
         Ok(results)
     }
@@ -151,10 +158,13 @@ impl CpuBackend {
             _ => 4 * tensor.info.elements() as u64,
         };
         let kv = |sliding: bool| {
-            let is = |layer: &&LayerConfig| matches!(layer.attention, AttentionKind::Sliding { .. }) == sliding;
+            let is = |layer: &&LayerConfig| {
+                matches!(layer.attention, AttentionKind::Sliding { .. }) == sliding
+            };
             let layers = config.cached_layers().iter().filter(is);
             let of_sequence: u128 = layers.map(|layer| layer_kv_bytes(layer, options)).sum();
-            u64::try_from(of_sequence.saturating_mul(options.max_sequences as u128)).unwrap_or(u64::MAX)
+            u64::try_from(of_sequence.saturating_mul(options.max_sequences as u128))
+                .unwrap_or(u64::MAX)
         };
         let logits = 4 * config.vocab_size as u64;
         Ok(MemoryPlan {
@@ -162,7 +172,8 @@ impl CpuBackend {
             weight_bytes: weights::plan(source, options.quantize)?.iter().map(bytes).sum(),
             kv_sliding_bytes: kv(true),
             kv_full_bytes: kv(false),
-            scratch_bytes: activation_bytes(config, MAX_STEP_TOKENS.min(options.context_length)) + logits,
+            scratch_bytes: activation_bytes(config, MAX_STEP_TOKENS.min(options.context_length))
+                + logits,
             largest_buffer: 0,
             buffer_limit: u64::MAX,
         })
@@ -182,7 +193,12 @@ impl Backend for CpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
-            table_bytes: self.model.weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes()),
+            table_bytes: self
+                .model
+                .weights
+                .per_layer
+                .as_ref()
+                .map_or(0, |tables| tables.table.bytes()),
             kv_bytes: self.kv_bytes,
             peak_bytes: self.peak_bytes,
         }
@@ -221,7 +237,9 @@ impl Backend for CpuBackend {
 
     fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
         let results = self.finished.remove(&ticket.0);
-        Box::pin(async move { results.ok_or_else(|| Error::Input(format!("step {} was never submitted", ticket.0))) })
+        Box::pin(async move {
+            results.ok_or_else(|| Error::Input(format!("step {} was never submitted", ticket.0)))
+        })
     }
 }
 
@@ -242,9 +260,11 @@ fn layer_kv_bytes(layer: &LayerConfig, options: &LoadOptions) -> u128 {
 
 /// Bytes of the KV caches of all sequences. Errors if they do not fit in memory.
 fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
-    let of_sequence: u128 = config.cached_layers().iter().map(|layer| layer_kv_bytes(layer, options)).sum();
+    let of_sequence: u128 =
+        config.cached_layers().iter().map(|layer| layer_kv_bytes(layer, options)).sum();
     let bytes = of_sequence.saturating_mul(options.max_sequences as u128);
-    let what = format!("the KV cache of {} x {} positions", options.max_sequences, options.context_length);
+    let what =
+        format!("the KV cache of {} x {} positions", options.max_sequences, options.context_length);
     // Asks for all at once and gives it back: the parts, zeroed lazily, would each seem to fit.
     let len = usize::try_from(bytes).map_err(|_| out_of_memory(&what, bytes))?;
     try_with_capacity::<u8>(&what, len)?;
@@ -259,6 +279,7 @@ fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     };
     let widest = config.layers.iter().map(of_layer).max().unwrap_or(0);
     // The residual stream, its normed form and the branch; a product is transposed once.
-    let per_layer = config.per_layer_columns() + config.per_layer_input.map_or(0, |input| 2 * input.size);
+    let per_layer =
+        config.per_layer_columns() + config.per_layer_input.map_or(0, |input| 2 * input.size);
     4 * (rows * (3 * config.hidden_size + widest + per_layer)) as u64
 }

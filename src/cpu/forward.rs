@@ -44,9 +44,10 @@ impl Model {
         Model { config, weights, inverse_frequencies }
     }
 
-    /// Runs `tokens` (one a row, the rows of `segments` together) through all layers and stores their
-    /// keys and values. Returns the normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes, unless nothing is
-    /// `wanted`: then layers that have no keys of their own are left out.
+    /// Runs `tokens` (one a row, the rows of `segments` together) through all layers and stores
+    /// their keys and values. Returns the normed hidden states, `[rows, hidden]`, that
+    /// [`Model::logits`] takes, unless nothing is `wanted`: then layers that have no keys of their
+    /// own are left out.
     pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>], wanted: bool) -> Vec<f32> {
         let (config, weights) = (&self.config, &self.weights);
         let (rows, hidden, eps) = (tokens.len(), config.hidden_size, config.rms_norm_eps);
@@ -73,12 +74,21 @@ impl Model {
             };
             ops::norm_add(&mut x, &branch, post, eps);
             let branch = self.take_per_layer_input(index, extra, &x, &per_layer); // [rows, hidden]
-            ops::norm_add_norm(&mut x, &branch, &extra.norm, weights.scalar, next, eps, &mut normed);
+            ops::norm_add_norm(
+                &mut x,
+                &branch,
+                &extra.norm,
+                weights.scalar,
+                next,
+                eps,
+                &mut normed,
+            );
         }
         normed
     }
 
-    /// All layers' vectors of `tokens` with the embeddings `x` `[rows, hidden]`: `[rows, layers, size]`, or nothing.
+    /// All layers' vectors of `tokens` with the embeddings `x` `[rows, hidden]`: `[rows, layers,
+    /// size]`, or nothing.
     fn per_layer_inputs(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
         let Some(tables) = &self.weights.per_layer else { return Vec::new() };
         let mut vectors = matmul(&tables.projection, x);
@@ -118,7 +128,12 @@ impl Model {
     }
 
     /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
-    fn attention(&self, layer: &Layer<'_>, normed: &[f32], segments: &mut [Segment<'_>]) -> Vec<f32> {
+    fn attention(
+        &self,
+        layer: &Layer<'_>,
+        normed: &[f32],
+        segments: &mut [Segment<'_>],
+    ) -> Vec<f32> {
         let LayerConfig { n_heads, n_kv_heads, head_dim, .. } = *layer.config;
         let eps = self.config.rms_norm_eps;
         let inverse_frequencies = &self.inverse_frequencies[layer.index];
@@ -142,11 +157,25 @@ impl Model {
             let q_rows = scaled(&segment.rows, n_heads * head_dim);
             let kv_rows = scaled(&segment.rows, n_kv_heads * head_dim);
             let q = &mut q[q_rows.clone()];
-            ops::qk_norm_rope(q, n_heads, &layer.weights.q_norm, eps, inverse_frequencies, segment.position);
+            ops::qk_norm_rope(
+                q,
+                n_heads,
+                &layer.weights.q_norm,
+                eps,
+                inverse_frequencies,
+                segment.position,
+            );
             if let (Some((v, k)), Some(k_norm)) = (&fresh, &layer.weights.k_norm) {
                 let v = v.as_ref().unwrap_or(k); // [rows, n_kv_heads, head_dim]
-                let update = KvUpdate { k_norm, v_norm: self.config.v_norm, eps, inverse_frequencies };
-                ops::rope_kv_update(&k[kv_rows.clone()], &v[kv_rows], update, segment.position, cache);
+                let update =
+                    KvUpdate { k_norm, v_norm: self.config.v_norm, eps, inverse_frequencies };
+                ops::rope_kv_update(
+                    &k[kv_rows.clone()],
+                    &v[kv_rows],
+                    update,
+                    segment.position,
+                    cache,
+                );
             }
             ops::sdpa(q, cache, segment.position, attention, &mut attended[q_rows]);
         }

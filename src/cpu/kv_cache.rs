@@ -77,16 +77,18 @@ impl KvCache {
 impl Elements {
     fn store(&mut self, start: usize, from: &[f32]) {
         match self {
-            Elements::F16(bits) => {
-                bits[start..][..from.len()].reinterpret_cast_mut::<f16>().convert_from_f32_slice(from)
-            }
+            Elements::F16(bits) => bits[start..][..from.len()]
+                .reinterpret_cast_mut::<f16>()
+                .convert_from_f32_slice(from),
             Elements::F32(values) => values[start..][..from.len()].copy_from_slice(from),
         }
     }
 
     fn load(&self, start: usize, out: &mut [f32]) {
         match self {
-            Elements::F16(bits) => bits[start..][..out.len()].reinterpret_cast::<f16>().convert_to_f32_slice(out),
+            Elements::F16(bits) => {
+                bits[start..][..out.len()].reinterpret_cast::<f16>().convert_to_f32_slice(out)
+            }
             Elements::F32(values) => out.copy_from_slice(&values[start..][..out.len()]),
         }
     }
@@ -107,7 +109,11 @@ mod tests {
             let (capacity, heads, dim) = (5, 2, 3);
             let mut cache = KvCache::new(cache_type, capacity, heads, dim);
             for position in 0..12 {
-                cache.store(position, &pattern(position, heads * dim, 1.0), &pattern(position, heads * dim, -1.0));
+                cache.store(
+                    position,
+                    &pattern(position, heads * dim, 1.0),
+                    &pattern(position, heads * dim, -1.0),
+                );
             }
             for position in 12 - capacity..12 {
                 for head in 0..heads {

@@ -56,8 +56,10 @@ impl WeightStore for CpuStore {
     async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<CpuMatrix> {
         let (rows, cols, format) = (reader.rows, reader.cols, reader.format);
         // A length that overflows is more than any memory holds: saturating gives the right error.
-        let mut data = try_with_capacity(reader.name, rows.saturating_mul(format.data_words(cols)))?;
-        let mut scales = try_with_capacity(reader.name, rows.saturating_mul(format.scale_words(cols)))?;
+        let mut data =
+            try_with_capacity(reader.name, rows.saturating_mul(format.data_words(cols)))?;
+        let mut scales =
+            try_with_capacity(reader.name, rows.saturating_mul(format.scale_words(cols)))?;
         while let Some((_, slice)) = reader.next(rows).await? {
             data.extend_from_slice(&slice.data);
             scales.extend_from_slice(&slice.scales);

@@ -18,7 +18,8 @@ use crate::{Error, Result};
 /// An empty vector with room for `len` elements. Errors if the machine has not that much memory.
 fn try_with_capacity<T>(what: &str, len: usize) -> Result<Vec<T>> {
     let mut vec = Vec::new();
-    vec.try_reserve_exact(len).map_err(|_| out_of_memory(what, len as u128 * size_of::<T>() as u128))?;
+    vec.try_reserve_exact(len)
+        .map_err(|_| out_of_memory(what, len as u128 * size_of::<T>() as u128))?;
     Ok(vec)
 }
 

@@ -23,8 +23,8 @@ pub async fn each_logits(
     each_logits_in_steps(backend, tokens, usize::MAX, visit).await
 }
 
-/// [`each_logits`] in steps of `most` tokens (at least 1) or fewer. How many a step has decides a device's kernels, and with some of
-/// them whether activations are rounded.
+/// [`each_logits`] in steps of `most` tokens (at least 1) or fewer. How many a step has decides a
+/// device's kernels, and with some of them whether activations are rounded.
 pub async fn each_logits_in_steps(
     backend: &mut dyn Backend,
     tokens: &[u32],
@@ -46,13 +46,24 @@ async fn run(
     visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
     let vocab = backend.config().vocab_size;
-    let rows = (LOGITS_BYTES / (4 * vocab)).min(most).clamp(1, backend.info().max_step_tokens.max(1));
+    let rows =
+        (LOGITS_BYTES / (4 * vocab)).min(most).clamp(1, backend.info().max_step_tokens.max(1));
     for (index, chunk) in tokens.chunks(rows).enumerate() {
-        let step = SequenceStep { sequence, tokens: StepTokens::Host(chunk), output: StepOutput::AllLogits };
+        let step = SequenceStep {
+            sequence,
+            tokens: StepTokens::Host(chunk),
+            output: StepOutput::AllLogits,
+        };
         let ticket = backend.submit(&[step])?;
         match backend.read(ticket).await?.as_slice() {
-            [StepResult::Logits(logits)] if logits.len() == chunk.len() * vocab => visit(index * rows, logits)?,
-            _ => return Err(Error::Device("the backend did not return the logits of every position".into())),
+            [StepResult::Logits(logits)] if logits.len() == chunk.len() * vocab => {
+                visit(index * rows, logits)?
+            }
+            _ => {
+                return Err(Error::Device(
+                    "the backend did not return the logits of every position".into(),
+                ));
+            }
         }
     }
     Ok(())
@@ -74,7 +85,9 @@ impl Perplexity {
             .zip(targets)
             .map(|(row, &target)| match row.get(target as usize) {
                 Some(&logit) => Ok(negative_log_likelihood(row, logit)),
-                None => Err(Error::Input(format!("token id {target} is outside the vocabulary of {vocab}"))),
+                None => Err(Error::Input(format!(
+                    "token id {target} is outside the vocabulary of {vocab}"
+                ))),
             })
             .collect::<Result<_>>()?;
         self.tokens += losses.len();
@@ -98,9 +111,9 @@ impl Perplexity {
     }
 }
 
-/// How far predictions are from those of a base, gathered a chunk at a time: the Kullback-Leibler divergence
-/// Σ p·ln(p/q) of the base's p and the model's q, in nats
-/// (Kullback and Leibler, *On Information and Sufficiency*, 1951).
+/// How far predictions are from those of a base, gathered a chunk at a time: the Kullback-Leibler
+/// divergence Σ p·ln(p/q) of the base's p and the model's q, in nats (Kullback and Leibler, *On
+/// Information and Sufficiency*, 1951).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Divergence {
     positions: usize,
@@ -110,10 +123,15 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Counts positions: `base` and `logits` have shape `[positions, vocab]`. Errors if they differ in shape.
+    /// Counts positions: `base` and `logits` have shape `[positions, vocab]`. Errors if they differ
+    /// in shape.
     pub fn add(&mut self, base: &[f32], logits: &[f32], vocab: usize) -> Result<()> {
         if base.len() != logits.len() {
-            return Err(Error::Input(format!("the base has {} logits here, not {}", base.len(), logits.len())));
+            return Err(Error::Input(format!(
+                "the base has {} logits here, not {}",
+                base.len(),
+                logits.len()
+            )));
         }
         let rows: Vec<(f64, bool)> = base
             .par_chunks_exact(vocab)
@@ -165,7 +183,8 @@ fn negative_log_likelihood(row: &[f32], logit: f32) -> f64 {
     -Normal::of(row).log_probability(logit)
 }
 
-/// What normalizes a row of logits: their maximum, and ln Σ exp(logit − maximum). Apart they keep their bits for large logits.
+/// What normalizes a row of logits: their maximum, and ln Σ exp(logit − maximum). Apart they keep
+/// their bits for large logits.
 struct Normal {
     max: f64,
     ln_sum: f64,

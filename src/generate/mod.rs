@@ -25,7 +25,8 @@ pub struct Request<'a> {
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Ids that end the answer; they are not part of it.
     pub eos_ids: &'a [u32],
-    /// Ids that are never chosen, as if their logits were −∞; those outside the vocabulary do not matter.
+    /// Ids that are never chosen, as if their logits were −∞; those outside the vocabulary do not
+    /// matter.
     pub suppressed_ids: &'a [u32],
     /// Asked before every chunk of the prompt and after every token; true ends the answer there.
     pub cancelled: &'a dyn Fn() -> bool,
@@ -124,7 +125,11 @@ impl<'b> Generator<'b> {
     ///
     /// Errors: an empty prompt or one that exceeds the context, unusable sampling values, a
     /// failed step. After an error the context is empty.
-    pub async fn generate(&mut self, request: &Request<'_>, on_token: &mut dyn FnMut(u32)) -> Result<Generation> {
+    pub async fn generate(
+        &mut self,
+        request: &Request<'_>,
+        on_token: &mut dyn FnMut(u32),
+    ) -> Result<Generation> {
         let outcome = self.answer(request, on_token).await;
         if outcome.is_err() {
             self.reset();
@@ -132,7 +137,11 @@ impl<'b> Generator<'b> {
         outcome
     }
 
-    async fn answer(&mut self, request: &Request<'_>, on_token: &mut dyn FnMut(u32)) -> Result<Generation> {
+    async fn answer(
+        &mut self,
+        request: &Request<'_>,
+        on_token: &mut dyn FnMut(u32),
+    ) -> Result<Generation> {
         check_prompt(request.prompt.len(), self.backend.info().context_length)?;
         let mut choice = Choice::new(&request.sampling)?;
         self.backend.suppress(request.suppressed_ids)?;
@@ -155,8 +164,14 @@ impl<'b> Generator<'b> {
     /// prompt's last token remains to be run, because its logits choose the first new token.
     fn reuse(&mut self, prompt: &[u32]) -> Result<SequenceId> {
         if let Some(sequence) = self.sequence {
-            let shared = self.held.iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count();
-            let kept = shared == self.backend.sequence_len(sequence) || self.backend.truncate(sequence, shared).is_ok();
+            let shared = self
+                .held
+                .iter()
+                .zip(&prompt[..prompt.len() - 1])
+                .take_while(|(a, b)| a == b)
+                .count();
+            let kept = shared == self.backend.sequence_len(sequence)
+                || self.backend.truncate(sequence, shared).is_ok();
             if kept {
                 self.held.truncate(shared);
                 return Ok(sequence);
@@ -168,8 +183,8 @@ impl<'b> Generator<'b> {
         Ok(sequence)
     }
 
-    /// Submits the rest of the prompt in chunks; the last one gives `output`. At most two chunks are
-    /// under way, so that a cancellation takes effect soon. `None` if cancelled.
+    /// Submits the rest of the prompt in chunks; the last one gives `output`. At most two chunks
+    /// are under way, so that a cancellation takes effect soon. `None` if cancelled.
     async fn prefill(
         &mut self,
         sequence: SequenceId,
@@ -241,7 +256,8 @@ impl<'b> Generator<'b> {
             ticket = match ahead {
                 Some(ahead) => ahead,
                 None => {
-                    let next = self.submit(sequence, StepTokens::Host(&[token]), choice.output())?;
+                    let next =
+                        self.submit(sequence, StepTokens::Host(&[token]), choice.output())?;
                     self.held.push(token);
                     next
                 }
@@ -261,7 +277,12 @@ impl<'b> Generator<'b> {
         Ok(())
     }
 
-    fn submit(&mut self, sequence: SequenceId, tokens: StepTokens<'_>, output: StepOutput) -> Result<Ticket> {
+    fn submit(
+        &mut self,
+        sequence: SequenceId,
+        tokens: StepTokens<'_>,
+        output: StepOutput,
+    ) -> Result<Ticket> {
         self.backend.submit(&[SequenceStep { sequence, tokens, output }])
     }
 }
@@ -276,9 +297,9 @@ impl Drop for Generator<'_> {
 pub fn check_prompt(tokens: usize, context_length: usize) -> Result<()> {
     match tokens {
         0 => Err(Error::Input("the prompt has no tokens".into())),
-        n if n > context_length => {
-            Err(Error::Input(format!("the prompt has {n} tokens, but the context holds {context_length}")))
-        }
+        n if n > context_length => Err(Error::Input(format!(
+            "the prompt has {n} tokens, but the context holds {context_length}"
+        ))),
         _ => Ok(()),
     }
 }
@@ -332,7 +353,9 @@ impl Choice {
                 suppress(logits, suppressed);
                 sampler.sample(logits, context)
             }
-            _ => Err(Error::Device("the backend answered a step with another kind of result".into())),
+            _ => {
+                Err(Error::Device("the backend answered a step with another kind of result".into()))
+            }
         }
     }
 }
@@ -377,7 +400,11 @@ impl Clock {
             cached_tokens,
             generated_tokens: self.ticks,
             time_to_first_token: self.first.map(|first| first - self.start),
-            decode_time: self.last.zip(self.first).map(|(last, first)| last - first).unwrap_or_default(),
+            decode_time: self
+                .last
+                .zip(self.first)
+                .map(|(last, first)| last - first)
+                .unwrap_or_default(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The generator against a scripted backend, whose next token depends on every token of the context.
+//! The generator against a scripted backend, whose next token depends on every token of the
+//! context.
 
 use std::{cell::Cell, collections::HashMap};
 
@@ -13,7 +14,8 @@ const VOCAB: u32 = 97;
 
 /// Argmax of the scripted model after `context`: a hash of all of it.
 fn model(context: &[u32]) -> u32 {
-    context.iter().fold(17u32, |hash, &token| (hash.wrapping_mul(31)).wrapping_add(token + 1)) % VOCAB
+    context.iter().fold(17u32, |hash, &token| (hash.wrapping_mul(31)).wrapping_add(token + 1))
+        % VOCAB
 }
 
 /// The first `count` tokens that the scripted model chooses after `prompt`.
@@ -156,9 +158,9 @@ impl Backend for Script {
         let result = match step.output {
             StepOutput::None => StepResult::None,
             StepOutput::LastLogits => StepResult::Logits(Script::logits(&self.held)),
-            StepOutput::AllLogits => {
-                StepResult::Logits((before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect())
-            }
+            StepOutput::AllLogits => StepResult::Logits(
+                (before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect(),
+            ),
             StepOutput::Greedy => StepResult::Token(argmax(&self.chosen_from())),
             StepOutput::Sample(draw) => StepResult::Token(draw.choose(&self.chosen_from())?),
         };
@@ -178,8 +180,14 @@ impl Backend for Script {
     }
 }
 
-const GREEDY: SamplingParams =
-    SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: None };
+const GREEDY: SamplingParams = SamplingParams {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: None,
+};
 const PROMPT: [u32; 9] = [2, 7, 1, 8, 2, 8, 1, 8, 2];
 
 fn request<'a>(prompt: &'a [u32], max_new_tokens: usize, eos_ids: &'a [u32]) -> Request<'a> {
@@ -195,7 +203,8 @@ fn request<'a>(prompt: &'a [u32], max_new_tokens: usize, eos_ids: &'a [u32]) -> 
 
 fn generate(generator: &mut Generator<'_>, request: &Request<'_>) -> Result<Generation> {
     let mut heard = Vec::new();
-    let generation = pollster::block_on(generator.generate(request, &mut |token| heard.push(token)))?;
+    let generation =
+        pollster::block_on(generator.generate(request, &mut |token| heard.push(token)))?;
     assert_eq!(heard, generation.tokens);
     Ok(generation)
 }
@@ -206,7 +215,8 @@ fn greedy_runs_one_step_ahead_and_takes_it_back() {
     let answer = expected(&PROMPT, 12);
     let end = answer[7];
     let length = answer.iter().position(|&token| token == end).unwrap();
-    let generation = generate(&mut Generator::new(&mut script), &request(&PROMPT, 40, &[end])).unwrap();
+    let generation =
+        generate(&mut Generator::new(&mut script), &request(&PROMPT, 40, &[end])).unwrap();
     assert_eq!(generation.finish_reason, FinishReason::Stop);
     assert_eq!(generation.tokens, answer[..length]);
     assert_eq!(generation.stats.generated_tokens, length + 1);
@@ -221,7 +231,10 @@ fn greedy_runs_one_step_ahead_and_takes_it_back() {
 fn length_runs_no_step_in_vain() {
     let mut script = Script::new(64);
     let generation = generate(&mut Generator::new(&mut script), &request(&PROMPT, 5, &[])).unwrap();
-    assert_eq!((generation.finish_reason, &generation.tokens), (FinishReason::Length, &expected(&PROMPT, 5)));
+    assert_eq!(
+        (generation.finish_reason, &generation.tokens),
+        (FinishReason::Length, &expected(&PROMPT, 5))
+    );
     assert_eq!(script.run, PROMPT.len() + 4);
     assert!(script.results.is_empty());
 }
@@ -255,12 +268,16 @@ fn sampling_runs_one_step_ahead_and_takes_it_back() {
         let answer = drawn(sampling, &PROMPT, 12);
         let end = answer[7];
         let length = answer.iter().position(|&token| token == end).unwrap();
-        let generation = generate(&mut generator, &Request { sampling, ..request(&PROMPT, 40, &[end]) }).unwrap();
+        let generation =
+            generate(&mut generator, &Request { sampling, ..request(&PROMPT, 40, &[end]) })
+                .unwrap();
         assert_eq!((generation.finish_reason, generation.seed), (FinishReason::Stop, Some(seed)));
         assert_eq!(generation.tokens, answer[..length]);
-        // The next answer starts from the same tokens and the same state of the seed as if nothing had run ahead.
+        // The next answer starts from the same tokens and the same state of the seed as if nothing
+        // had run ahead.
         let second: Vec<u32> = [&PROMPT[..], &generation.tokens, &[3, 1, 4]].concat();
-        let generation = generate(&mut generator, &Request { sampling, ..request(&second, 6, &[]) }).unwrap();
+        let generation =
+            generate(&mut generator, &Request { sampling, ..request(&second, 6, &[]) }).unwrap();
         assert_eq!(generation.tokens, drawn(sampling, &second, 6));
         assert_eq!(generation.stats.cached_tokens, PROMPT.len() + length);
         drop(generator);
@@ -282,7 +299,9 @@ fn only_what_a_device_can_draw_goes_there() {
     let outputs = |params: &SamplingParams| Choice::new(params).unwrap().output();
     assert!(on_host.iter().all(|params| outputs(params) == StepOutput::LastLogits));
     for top_k in [1, 64, Draw::MOST_TOP_K] {
-        let StepOutput::Sample(draw) = outputs(&SamplingParams { top_k, ..sampling }) else { panic!("top-k {top_k}") };
+        let StepOutput::Sample(draw) = outputs(&SamplingParams { top_k, ..sampling }) else {
+            panic!("top-k {top_k}")
+        };
         assert_eq!((draw.temperature, draw.top_k, draw.top_p, draw.min_p), (1.0, top_k, 0.95, 0.0));
         draw.validate().unwrap();
     }
@@ -292,7 +311,9 @@ fn only_what_a_device_can_draw_goes_there() {
 #[test]
 fn the_context_fills_to_the_last_position() {
     let drawn = SamplingParams { temperature: 1.0, ..GREEDY };
-    for sampling in [GREEDY, SamplingParams { top_k: 1, ..drawn }, SamplingParams { top_p: 0.0, ..drawn }] {
+    for sampling in
+        [GREEDY, SamplingParams { top_k: 1, ..drawn }, SamplingParams { top_p: 0.0, ..drawn }]
+    {
         let mut script = Script::new(12);
         let request = Request { sampling, max_new_tokens: None, ..request(&PROMPT, 1, &[]) };
         let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
@@ -318,7 +339,10 @@ fn the_next_turn_runs_only_what_is_new() {
     let answer = generate(&mut generator, &request(&changed, 6, &[])).unwrap();
     assert_eq!((answer.tokens, answer.stats.cached_tokens), (expected(&changed, 6), 4));
     let answer = generate(&mut generator, &request(&changed, 6, &[])).unwrap();
-    assert_eq!((answer.tokens, answer.stats.cached_tokens), (expected(&changed, 6), changed.len() - 1));
+    assert_eq!(
+        (answer.tokens, answer.stats.cached_tokens),
+        (expected(&changed, 6), changed.len() - 1)
+    );
 }
 
 #[test]
@@ -332,7 +356,10 @@ fn a_cache_that_cannot_go_back_starts_afresh() {
     // The end token stayed in the cache. A prompt that goes on with it finds it there …
     let with_end: Vec<u32> = [&PROMPT[..], &answer, &[5, 6]].concat();
     let second = generate(&mut generator, &request(&with_end, 4, &[])).unwrap();
-    assert_eq!((second.tokens, second.stats.cached_tokens), (expected(&with_end, 4), PROMPT.len() + 3));
+    assert_eq!(
+        (second.tokens, second.stats.cached_tokens),
+        (expected(&with_end, 4), PROMPT.len() + 3)
+    );
     // … and one that does not starts anew.
     let other = [2, 7, 5];
     let third = generate(&mut generator, &request(&other, 4, &[])).unwrap();
@@ -369,7 +396,8 @@ fn a_failed_step_leaves_an_empty_context() {
 fn unusable_requests_are_named() {
     let mut script = Script::new(8);
     let mut generator = Generator::new(&mut script);
-    let mut error = |request: Request<'_>| generate(&mut generator, &request).unwrap_err().to_string();
+    let mut error =
+        |request: Request<'_>| generate(&mut generator, &request).unwrap_err().to_string();
     assert_eq!(error(request(&PROMPT, 4, &[])), "the prompt has 9 tokens, but the context holds 8");
     assert_eq!(error(request(&[], 4, &[])), "the prompt has no tokens");
     let sampling = SamplingParams { temperature: -1.0, ..GREEDY };
@@ -404,11 +432,14 @@ fn perplexity_of_known_logits() {
 fn divergence_of_known_predictions() {
     let mut divergence = Divergence::default();
     assert_eq!((divergence.mean(), divergence.same_top()), (None, None));
-    // Probabilities ½, ½, 0 against ¼, ¾, 0, whatever is added to logits; then the same twice, and large values.
+    // Probabilities ½, ½, 0 against ¼, ¾, 0, whatever is added to logits; then the same twice, and
+    // large values.
     let none = f32::NEG_INFINITY;
     divergence.add(&[5.0, 5.0, none], &[0.0, 3f32.ln(), none], 3).unwrap();
     let expected = 0.5 * 2f64.ln() + 0.5 * (2.0 / 3f64).ln();
-    assert!((divergence.mean().unwrap() - expected).abs() < 1e-7 && divergence.same_top() == Some(0.0));
+    assert!(
+        (divergence.mean().unwrap() - expected).abs() < 1e-7 && divergence.same_top() == Some(0.0)
+    );
     divergence.add(&[1.0, 2.0, 3.0], &[3e38; 3], 3).unwrap();
     divergence.add(&[-3e38, 3e38, 0.0], &[-3e38, 3e38, 0.0], 3).unwrap();
     assert!(divergence.mean().unwrap().is_finite() && divergence.max() >= expected);
@@ -437,10 +468,13 @@ fn suppressed_tokens_never_come() {
         for suppressed in [&[likeliest, 5000][..], &[]] {
             for seed in 0..8 {
                 let sampling = SamplingParams { seed: Some(seed), ..sampling };
-                let request = Request { sampling, suppressed_ids: suppressed, ..request(&PROMPT, 1, &[]) };
+                let request =
+                    Request { sampling, suppressed_ids: suppressed, ..request(&PROMPT, 1, &[]) };
                 let token = generate(&mut generator, &request).unwrap().tokens[0];
                 assert!(!suppressed.contains(&token), "{sampling:?}");
-                assert!(sampling.temperature != 0.0 || (token == likeliest) == suppressed.is_empty());
+                assert!(
+                    sampling.temperature != 0.0 || (token == likeliest) == suppressed.is_empty()
+                );
             }
         }
     }

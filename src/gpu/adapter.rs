@@ -93,7 +93,10 @@ impl AdapterFacts {
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
             timestamp_query: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
-            unified_memory: matches!(info.device_type, wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu),
+            unified_memory: matches!(
+                info.device_type,
+                wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu
+            ),
             mappable_storage: features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             cooperative_matrices: matrices
                 .iter()
@@ -129,27 +132,35 @@ impl AdapterFacts {
         self.is_software() && !self.name.to_lowercase().contains("swiftshader")
     }
 
-    /// The cooperative matrices for which there are kernels that the adapter can run, with workgroups for them.
+    /// The cooperative matrices for which there are kernels that the adapter can run, with
+    /// workgroups for them.
     pub(super) fn coop_kernels(&self) -> Option<Coop> {
         let has = |size: u32| {
             let fits = |matrix: &CooperativeMatrix| {
-                [matrix.m, matrix.n, matrix.k] == [size; 3] && matrix.f16_inputs && matrix.f32_result
+                [matrix.m, matrix.n, matrix.k] == [size; 3]
+                    && matrix.f16_inputs
+                    && matrix.f32_result
             };
             self.cooperative_matrices.iter().any(fits)
         };
-        let has_room =
-            |bytes, invocations| self.max_workgroup_bytes >= bytes && self.max_workgroup_invocations >= invocations;
+        let has_room = |bytes, invocations| {
+            self.max_workgroup_bytes >= bytes && self.max_workgroup_invocations >= invocations
+        };
         let in_32 = self.subgroup_min_size == 32 && self.subgroup_max_size == 32;
         if has(16) && in_32 && has_room(48 << 10, 512) {
             return Some(Coop::Sixteen);
         }
-        (has(8) && (in_32 || self.is_apple_on_metal()) && has_room(32 << 10, 256)).then_some(Coop::Eight)
+        (has(8) && (in_32 || self.is_apple_on_metal()) && has_room(32 << 10, 256))
+            .then_some(Coop::Eight)
     }
 
-    /// Whether this is Apple's own GPU, whose subgroups all have 32 invocations. wgpu says 4 to 64 of all of Metal's, and that AMD's, Intel's
-    /// and virtual machines' multiply matrices too, of which Metal's feature tables know nothing.
+    /// Whether this is Apple's own GPU, whose subgroups all have 32 invocations. wgpu says 4 to 64
+    /// of all of Metal's, and that AMD's, Intel's and virtual machines' multiply matrices too, of
+    /// which Metal's feature tables know nothing.
     fn is_apple_on_metal(&self) -> bool {
-        self.api == "metal" && self.name.starts_with("Apple") && !self.name.to_lowercase().contains("virtual")
+        self.api == "metal"
+            && self.name.starts_with("Apple")
+            && !self.name.to_lowercase().contains("virtual")
     }
 
     /// A card that has everything, for tests.
@@ -172,7 +183,13 @@ impl AdapterFacts {
             pipeline_cache: true,
             unified_memory: false,
             mappable_storage: true,
-            cooperative_matrices: vec![CooperativeMatrix { m: 16, n: 16, k: 16, f16_inputs: true, f32_result: true }],
+            cooperative_matrices: vec![CooperativeMatrix {
+                m: 16,
+                n: 16,
+                k: 16,
+                f16_inputs: true,
+                f32_result: true,
+            }],
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,
             max_workgroup_bytes: 48 << 10,
@@ -217,7 +234,11 @@ async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapte
         let wanted = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
         instance.request_adapter(&wanted).await.ok()
     };
-    adapters.into_iter().enumerate().map(|(i, adapter)| (AdapterFacts::read(i, &adapter), adapter)).collect()
+    adapters
+        .into_iter()
+        .enumerate()
+        .map(|(i, adapter)| (AdapterFacts::read(i, &adapter), adapter))
+        .collect()
 }
 
 /// All adapters of this machine that can run compute shaders.
@@ -226,7 +247,10 @@ pub async fn adapters() -> Vec<AdapterFacts> {
 }
 
 /// The adapter that `wanted` names, or the most capable one. Errors: see [`select`].
-pub(super) async fn find(instance: &wgpu::Instance, wanted: Option<&str>) -> Result<(AdapterFacts, wgpu::Adapter)> {
+pub(super) async fn find(
+    instance: &wgpu::Instance,
+    wanted: Option<&str>,
+) -> Result<(AdapterFacts, wgpu::Adapter)> {
     let mut found = enumerate(instance).await;
     let facts: Vec<AdapterFacts> = found.iter().map(|(facts, _)| facts.clone()).collect();
     Ok(found.swap_remove(select(&facts, wanted)?))

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     Error, Result,
     backend::{
-        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult, StepTokens,
-        Ticket, suppressible,
+        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences,
+        StepResult, StepTokens, Ticket, suppressible,
     },
     checkpoint::TensorSource,
     config::ModelConfig,
@@ -122,11 +122,18 @@ impl GpuBackend {
     /// A model of random weights, made on the device.
     ///
     /// Errors: weights or KV cache beyond the device's limits or memory.
-    pub async fn synthetic(gpu: Gpu, config: ModelConfig, options: &LoadOptions, seed: u32) -> Result<Self> {
+    pub async fn synthetic(
+        gpu: Gpu,
+        config: ModelConfig,
+        options: &LoadOptions,
+        seed: u32,
+    ) -> Result<Self> {
         let room = Room::new(&gpu, &config, options)?;
         let source = SyntheticSource::new(config);
-        let mut store = SyntheticStore::new(gpu.clone(), &weights::plan(&source, options.quantize)?, seed);
-        let weights = ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
+        let mut store =
+            SyntheticStore::new(gpu.clone(), &weights::plan(&source, options.quantize)?, seed);
+        let weights =
+            ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
         Self::new(gpu, source.config(), weights, store.bytes, room, options).await
     }
 
@@ -141,11 +148,14 @@ impl GpuBackend {
         let rows = sequences.max_step_tokens;
         let logit_rows = logit_rows(config, options, rows);
         let scratch = Scratch::new(&gpu, gpu.variant(), config, options, rows, logit_rows)?;
-        let mut model = Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)?;
+        let mut model =
+            Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)?;
         match config.beyond_dense() {
             None => model.choose_chain().await?,
             Some(what) if gpu.variant().chain && gpu.asked_to_chain() => {
-                return Err(Error::Device(format!("a model with {what} has no kernels to chain: leave out chain=on")));
+                return Err(Error::Device(format!(
+                    "a model with {what} has no kernels to chain: leave out chain=on"
+                )));
             }
             Some(_) => {}
         }
@@ -188,7 +198,12 @@ impl GpuBackend {
                 StepTokens::Host(tokens) => tokens,
                 StepTokens::Previous => &[TAKE_SAMPLED],
             };
-            let row = |(position, &token)| StepRow { token, position, slot: sequence.slot as u32, unused: 0 };
+            let row = |(position, &token)| StepRow {
+                token,
+                position,
+                slot: sequence.slot as u32,
+                unused: 0,
+            };
             rows.extend((sequence.len as u32..).zip(tokens).map(row));
         }
         Ok(rows)
@@ -238,7 +253,8 @@ impl GpuBackend {
         }
     }
 
-    /// Times the kernels of a checked step; logits beyond what one pass of the head makes are left out.
+    /// Times the kernels of a checked step; logits beyond what one pass of the head makes are left
+    /// out.
     async fn time(&mut self, rows: Vec<StepRow>, wanted: Wanted) -> Result<Vec<KernelTime>> {
         let shape = self.shape(&rows);
         let blocks = wanted.blocks(self.model.logit_rows);
@@ -254,7 +270,9 @@ impl GpuBackend {
         if let Some(block) = block {
             let (head, size) = (&self.heads[&of_head], StepSize { outputs, ..StepSize::default() });
             dispatches.extend(head.logits.iter().map(|dispatch| (dispatch, size)));
-            dispatches.extend(self.suppression(&block.usage).into_iter().map(|dispatch| (dispatch, size)));
+            dispatches.extend(
+                self.suppression(&block.usage).into_iter().map(|dispatch| (dispatch, size)),
+            );
             dispatches.extend(head.choice(&block.usage).iter().map(|dispatch| (dispatch, size)));
         }
         profile::run(&self.gpu, &dispatches).await
@@ -289,9 +307,12 @@ impl GpuBackend {
         let mut logits_at = 0;
         for (index, block) in blocks.iter().enumerate() {
             if index > 0 {
-                // The next block's inputs must not overwrite those of work that is not submitted yet.
-                let encoded =
-                    std::mem::replace(&mut encoder, self.gpu.device().create_command_encoder(&Default::default()));
+                // The next block's inputs must not overwrite those of work that is not submitted
+                // yet.
+                let encoded = std::mem::replace(
+                    &mut encoder,
+                    self.gpu.device().create_command_encoder(&Default::default()),
+                );
                 queue.submit([encoded.finish()]);
                 self.write_step(rows.len(), block.rows.len(), Some(block));
             }
@@ -303,7 +324,9 @@ impl GpuBackend {
             }
         }
         if let Some(readback) = &readback {
-            for (slot, word) in wanted.chosen_slots().zip(wanted.logit_rows * self.model.config.vocab_size..) {
+            for (slot, word) in
+                wanted.chosen_slots().zip(wanted.logit_rows * self.model.config.vocab_size..)
+            {
                 let (from, to) = (4 * slot as u64, 4 * word as u64);
                 encoder.copy_buffer_to_buffer(&scratch.sampled, from, readback, to, 4);
             }
@@ -311,8 +334,15 @@ impl GpuBackend {
         }
         let submission = queue.submit([encoder.finish()]);
         let done = readback.is_none().then(|| self.gpu.done());
-        let mapping = readback.map(|buffer| self.gpu.map(buffer, wgpu::MapMode::Read, submission.clone()));
-        Ok(Pending { submission, mapping, done, words, places: wanted.places(self.model.config.vocab_size) })
+        let mapping =
+            readback.map(|buffer| self.gpu.map(buffer, wgpu::MapMode::Read, submission.clone()));
+        Ok(Pending {
+            submission,
+            mapping,
+            done,
+            words,
+            places: wanted.places(self.model.config.vocab_size),
+        })
     }
 
     fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
@@ -343,7 +373,10 @@ impl GpuBackend {
     }
 
     async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {
-        let pending = self.pending.remove(&ticket.0).ok_or_else(|| Error::Input("the step was read before".into()))?;
+        let pending = self
+            .pending
+            .remove(&ticket.0)
+            .ok_or_else(|| Error::Input("the step was read before".into()))?;
         let Some(mapping) = pending.mapping else {
             self.gpu.wait_for(&pending.submission)?;
             if let Some(done) = pending.done {
@@ -440,7 +473,10 @@ impl Backend for GpuBackend {
         Ok(Ticket(self.next_ticket))
     }
 
-    fn profile(&mut self, step: &[SequenceStep<'_>]) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
+    fn profile(
+        &mut self,
+        step: &[SequenceStep<'_>],
+    ) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
         let checked = self.sequences.check(step).and_then(|()| self.rows(step));
         let wanted = checked.as_ref().map(|rows| Wanted::new(step, rows)).unwrap_or_default();
         if checked.is_ok() {
@@ -466,14 +502,19 @@ mod tests {
     };
 
     fn demo(chain: bool) -> Result<GpuBackend> {
-        let kernels = KernelOptions { chain: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
+        let kernels =
+            KernelOptions { chain: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
         let gpu = block_on(Gpu::open(&DeviceOptions { kernels, ..DeviceOptions::default() }))?;
         let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
         block_on(GpuBackend::load(gpu, &Checkpoint::demo()?, &options, &mut |_| ()))
     }
 
     fn logits(backend: &mut GpuBackend, sequence: SequenceId) -> Result<Vec<StepResult>> {
-        let step = SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::LastLogits };
+        let step = SequenceStep {
+            sequence,
+            tokens: StepTokens::Host(&[5]),
+            output: StepOutput::LastLogits,
+        };
         let ticket = backend.submit(&[step])?;
         block_on(backend.read(ticket))
     }

@@ -1,4 +1,5 @@
-//! How fast the device reads: the ceiling that weight bandwidth is quoted against, and whether a cache does better.
+//! How fast the device reads: the ceiling that weight bandwidth is quoted against, and whether a
+//! cache does better.
 
 use web_time::Instant;
 
@@ -20,8 +21,8 @@ impl Gpu {
         self.time_reads(bytes, 1, if facts.is_software() { 1 } else { 16 })
     }
 
-    /// Whether a buffer of so many bytes is read much faster again and again than one that no cache holds. `false` where
-    /// the adapter's limits do not let it be found out.
+    /// Whether a buffer of so many bytes is read much faster again and again than one that no cache
+    /// holds. `false` where the adapter's limits do not let it be found out.
     pub(super) fn has_cache_of(&self, bytes: u64) -> Result<bool> {
         const PASSES: u64 = 24;
         if bytes * PASSES > self.facts().max_binding_bytes.min(self.facts().max_buffer_bytes) {
@@ -32,13 +33,18 @@ impl Gpu {
         Ok(again > 1.3 * once)
     }
 
-    /// Bytes per second of `repeats` dispatches that read a buffer `passes` times; the best of five.
+    /// Bytes per second of `repeats` dispatches that read a buffer `passes` times; the best of
+    /// five.
     fn time_reads(&self, bytes: u64, passes: usize, repeats: usize) -> Result<f64> {
         let kernel = ReadAll { blocks: bytes as usize / ReadAll::BLOCK_BYTES, passes };
         let bytes = kernel.blocks * ReadAll::BLOCK_BYTES;
         let words = self.buffer("read ceiling", bytes as u64)?;
         let sums = self.buffer("read ceiling", 4 * (kernel.blocks * passes) as u64)?;
-        let dispatch = self.dispatch(&kernel.source(self.variant()), &[&words, &sums], kernel.grid(self.variant()))?;
+        let dispatch = self.dispatch(
+            &kernel.source(self.variant()),
+            &[&words, &sums],
+            kernel.grid(self.variant()),
+        )?;
         let mut best = 0f64;
         // The first run warms up.
         for run in 0..6 {

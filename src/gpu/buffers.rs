@@ -47,15 +47,20 @@ impl Drop for GpuBuffer {
     }
 }
 
-/// A mapped buffer of `size` bytes for the host to write and kernels to read. The host must write all of it.
+/// A mapped buffer of `size` bytes for the host to write and kernels to read. The host must write
+/// all of it.
 ///
-/// wgpu fills new mapped memory with zeros on one thread, which takes longer than writing weights there on all.
-/// Hence large ones are made beneath wgpu where that was tried, and mapped as any other.
+/// wgpu fills new mapped memory with zeros on one thread, which takes longer than writing weights
+/// there on all. Hence large ones are made beneath wgpu where that was tried, and mapped as any
+/// other.
 pub(super) fn mapped_storage(device: &wgpu::Device, label: &str, size: u64) -> wgpu::Buffer {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::MAP_WRITE;
-    let mut descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+    let mut descriptor =
+        wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
     #[cfg(target_os = "linux")]
-    if let Some(buffer) = (size >= 1 << 16).then(|| uncleared_storage(device, &descriptor)).flatten() {
+    if let Some(buffer) =
+        (size >= 1 << 16).then(|| uncleared_storage(device, &descriptor)).flatten()
+    {
         buffer.map_async(wgpu::MapMode::Write, .., |_| ());
         // Nothing uses it, so this maps it at once. Where it does not, writing says so.
         let _ = device.poll(wgpu::PollType::Poll);
@@ -65,17 +70,23 @@ pub(super) fn mapped_storage(device: &wgpu::Device, label: &str, size: u64) -> w
     device.create_buffer(&descriptor)
 }
 
-/// A buffer for writing by the host and kernels' use, as wgpu makes one of these usages but for the zeros; `None` without
-/// Vulkan, or if the driver refuses, as asking wgpu for one then tells.
+/// A buffer for writing by the host and kernels' use, as wgpu makes one of these usages but for the
+/// zeros; `None` without Vulkan, or if the driver refuses, as asking wgpu for one then tells.
 #[cfg(target_os = "linux")]
-fn uncleared_storage(device: &wgpu::Device, descriptor: &wgpu::BufferDescriptor<'_>) -> Option<wgpu::Buffer> {
+fn uncleared_storage(
+    device: &wgpu::Device,
+    descriptor: &wgpu::BufferDescriptor<'_>,
+) -> Option<wgpu::Buffer> {
     use wgpu::hal::{self, Device, api::Vulkan};
-    let usage =
-        wgpu::BufferUses::MAP_WRITE | wgpu::BufferUses::STORAGE_READ_ONLY | wgpu::BufferUses::STORAGE_READ_WRITE;
-    let (label, size, memory_flags) = (descriptor.label, descriptor.size, hal::MemoryFlags::empty());
-    // SAFETY: the handle is dropped here, and the device lives on in `device`. The buffer is of that device, not empty, and as
-    // the descriptor says. Its memory is written before anything reads it: it can only be used after it was mapped and
-    // unmapped, mapped memory can only be written, and who writes it writes all, as `mapped_storage` asks.
+    let usage = wgpu::BufferUses::MAP_WRITE
+        | wgpu::BufferUses::STORAGE_READ_ONLY
+        | wgpu::BufferUses::STORAGE_READ_WRITE;
+    let (label, size, memory_flags) =
+        (descriptor.label, descriptor.size, hal::MemoryFlags::empty());
+    // SAFETY: the handle is dropped here, and the device lives on in `device`. The buffer is of
+    // that device, not empty, and as the descriptor says. Its memory is written before anything
+    // reads it: it can only be used after it was mapped and unmapped, mapped memory can only be
+    // written, and who writes it writes all, as `mapped_storage` asks.
     unsafe {
         let made = device
             .as_hal::<Vulkan>()?

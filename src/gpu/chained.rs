@@ -11,8 +11,8 @@ use crate::{
     config::{LayerConfig, ModelConfig},
 };
 
-/// Workgroups that are tried, the most first: for an H100 (132 multiprocessors, a workgroup on each) and for what is smaller.
-/// More were not faster.
+/// Workgroups that are tried, the most first: for an H100 (132 multiprocessors, a workgroup on
+/// each) and for what is smaller. More were not faster.
 const TRIED: [usize; 6] = [128, 96, 80, 64, 48, 32];
 const TRIED_IN_SOFTWARE: [usize; 1] = [1];
 
@@ -39,20 +39,25 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
 
 /// Words of a set by which workgroups exchange results, for all layers of a model.
 pub(super) fn set_words(config: &ModelConfig) -> usize {
-    let widest = |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
+    let widest =
+        |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
     let attention = widest(|layer| layer.n_heads * layer.head_dim);
     Chain::set_words(config.hidden_size, attention, widest(|layer| layer.intermediate_size))
 }
 
-/// For each of so many chained kernels (at least two) the set of words it uses, and the one it empties: that of the next kernel, or of the
-/// next step's first. In a ring of an odd number the last one has a set of its own.
+/// For each of so many chained kernels (at least two) the set of words it uses, and the one it
+/// empties: that of the next kernel, or of the next step's first. In a ring of an odd number the
+/// last one has a set of its own.
 fn sets_in_turns(count: usize) -> Vec<[usize; 2]> {
-    let set = |place: usize| if place + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { place % 2 };
+    let set = |place: usize| {
+        if place + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { place % 2 }
+    };
     (0..count).map(|place| [set(place), set((place + 1) % count)]).collect()
 }
 
 impl Model {
-    /// The kernel from layer `index`'s attention to the next one's or the head; `None` where it cannot be used.
+    /// The kernel from layer `index`'s attention to the next one's or the head; `None` where it
+    /// cannot be used.
     pub(super) fn chain(&self, index: usize) -> Option<Chain> {
         self.chain_of(index, self.chained?)
     }
@@ -65,7 +70,12 @@ impl Model {
         };
         let config = &self.config.layers[index];
         let chain = Chain {
-            split: SplitAttention::of(config, &self.config, self.cache_type, self.caches[index].capacity),
+            split: SplitAttention::of(
+                config,
+                &self.config,
+                self.cache_type,
+                self.caches[index].capacity,
+            ),
             o: linear(&layer.o_proj)?,
             gate_up: linear(single(&layer.gate_up)?)?,
             down: linear(&layer.down_proj)?,
@@ -82,7 +92,9 @@ impl Model {
         let (s, layer, next) = (&self.scratch, &self.layers[index], self.layers.get(index + 1));
         let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
         let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
-        let weights = matrices.into_iter().flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
+        let weights = matrices
+            .into_iter()
+            .flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
         let inputs = [
             &s.attention_sums,
             &s.attention_norms,
@@ -99,7 +111,8 @@ impl Model {
 
     /// Chains kernels where the device's variant says so and they can be.
     ///
-    /// Errors: the user asked for it, and none of this model's can be, or fewer workgroups run at the same time than are tried.
+    /// Errors: the user asked for it, and none of this model's can be, or fewer workgroups run at
+    /// the same time than are tried.
     pub(super) async fn choose_chain(&mut self) -> Result<()> {
         if !self.gpu.variant().chain {
             return Ok(());
@@ -117,16 +130,19 @@ impl Model {
         Ok(())
     }
 
-    /// Finds out how many workgroups run at the same time, by letting them wait for one another; or why none can.
+    /// Finds out how many workgroups run at the same time, by letting them wait for one another; or
+    /// why none can.
     async fn find_workgroups(&mut self) -> Result<Result<usize, String>> {
         let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
         for &workgroups in tried {
-            let mut chains =
-                (0..self.layers.len()).filter_map(|index| Some((index, self.chain_of(index, workgroups)?)));
+            let mut chains = (0..self.layers.len())
+                .filter_map(|index| Some((index, self.chain_of(index, workgroups)?)));
             let (chain, others) = (chains.next(), chains.count());
             let (Some((index, chain)), 1..) = (chain, others) else {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
-                return Ok(Err(format!("the model has no two layers whose kernels can be chained ({needs})")));
+                return Ok(Err(format!(
+                    "the model has no two layers whose kernels can be chained ({needs})"
+                )));
             };
             self.compile_chained(workgroups)?;
             if self.runs_together(index, &chain).await? {
@@ -144,13 +160,19 @@ impl Model {
         compiled
     }
 
-    /// Tells each chained kernel which set of words its workgroups use and which they empty, and empties all.
+    /// Tells each chained kernel which set of words its workgroups use and which they empty, and
+    /// empties all.
     fn share_exchange(&self, workgroups: usize) {
-        let chained: Vec<usize> =
-            (0..self.layers.len()).filter(|index| self.chain_of(*index, workgroups).is_some()).collect();
+        let chained: Vec<usize> = (0..self.layers.len())
+            .filter(|index| self.chain_of(*index, workgroups).is_some())
+            .collect();
         for (index, sets) in chained.iter().zip(sets_in_turns(chained.len())) {
             let sets = sets.map(|set| set as f32);
-            self.gpu.queue().write_buffer(&self.layers[*index].scalar, 4, bytemuck::cast_slice(&sets));
+            self.gpu.queue().write_buffer(
+                &self.layers[*index].scalar,
+                4,
+                bytemuck::cast_slice(&sets),
+            );
         }
         self.empty_exchange();
     }
@@ -164,8 +186,10 @@ impl Model {
     async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {
         let (gpu, fault): (&Gpu, _) = (&self.gpu, &self.scratch.fault);
         self.share_exchange(chain.workgroups);
-        let buffers: Vec<&wgpu::Buffer> = self.chain_buffers(index).into_iter().map(|buffer| &**buffer).collect();
-        let dispatch = gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
+        let buffers: Vec<&wgpu::Buffer> =
+            self.chain_buffers(index).into_iter().map(|buffer| &**buffer).collect();
+        let dispatch =
+            gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
         gpu.queue().submit([encoder.finish()]);

@@ -77,8 +77,8 @@ impl Gpu {
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if variant.coop.is_some() {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-            // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this crate's own, and the tests
-            // hold them against their twins.
+            // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this
+            // crate's own, and the tests hold them against their twins.
             experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         let descriptor = wgpu::DeviceDescriptor {
@@ -89,8 +89,10 @@ impl Gpu {
             experimental_features,
             ..Default::default()
         };
-        let (device, queue) =
-            adapter.request_device(&descriptor).await.map_err(|error| Error::Device(one_line(&error)))?;
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| Error::Device(one_line(&error)))?;
         let fault = Arc::new(Mutex::new(None));
         report_faults(&device, &fault);
         let inner = |variant, pipeline_cache| Inner {
@@ -168,12 +170,14 @@ impl Gpu {
     ///
     /// Errors: larger than one binding or buffer may be, or out of memory.
     pub fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
         self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
     }
 
-    /// A storage buffer that the host writes in place before it is used, mapped: where the variant has `inplace`. All of it must be
-    /// written, but for what lies beyond `bytes`.
+    /// A storage buffer that the host writes in place before it is used, mapped: where the variant
+    /// has `inplace`. All of it must be written, but for what lies beyond `bytes`.
     pub(super) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
         let size = self.size(label, bytes, self.0.facts.max_binding_bytes)?;
         let buffer = mapped_storage(&self.0.device, label, size);
@@ -214,10 +218,17 @@ impl Gpu {
         self.allocate("upload", bytes, usage, self.0.facts.max_buffer_bytes)
     }
 
-    fn allocate(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, limit: u64) -> Result<GpuBuffer> {
+    fn allocate(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        limit: u64,
+    ) -> Result<GpuBuffer> {
         let size = self.size(label, bytes, limit)?;
         let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
-        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
         let buffer = self.0.device.create_buffer(&descriptor);
         self.check()?;
         Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
@@ -234,7 +245,8 @@ impl Gpu {
         Ok(buffer_size(bytes))
     }
 
-    /// Completes when the device has done all that was submitted up to now, if something polls it (a browser does).
+    /// Completes when the device has done all that was submitted up to now, if something polls it
+    /// (a browser does).
     pub(super) fn done(&self) -> Done {
         let (done, waiting) = futures_channel::oneshot::channel();
         self.0.queue.on_submitted_work_done(move || {
@@ -267,8 +279,14 @@ impl Gpu {
         polled.map(|_| ()).map_err(|error| Error::Device(one_line(&error)))
     }
 
-    /// Starts to map a buffer that the host reads or writes; the device must be done with `submission` first.
-    pub(super) fn map(&self, buffer: GpuBuffer, mode: wgpu::MapMode, submission: wgpu::SubmissionIndex) -> Mapping {
+    /// Starts to map a buffer that the host reads or writes; the device must be done with
+    /// `submission` first.
+    pub(super) fn map(
+        &self,
+        buffer: GpuBuffer,
+        mode: wgpu::MapMode,
+        submission: wgpu::SubmissionIndex,
+    ) -> Mapping {
         let (done, mapped) = futures_channel::oneshot::channel();
         buffer.map_async(mode, .., move |result| {
             let _ = done.send(result);
@@ -278,7 +296,10 @@ impl Gpu {
 
     /// Waits until the device has done a submission (in a browser: returns at once).
     pub(super) fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        self.poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })
+        self.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission.clone()),
+            timeout: None,
+        })
     }
 
     /// Waits for a mapping.
@@ -294,7 +315,10 @@ impl Gpu {
     }
 
     /// Waits for a mapping, copies the buffer out and gives it back unmapped.
-    pub(super) async fn read<T: bytemuck::Pod>(&self, mapping: Mapping) -> Result<(Vec<T>, GpuBuffer)> {
+    pub(super) async fn read<T: bytemuck::Pod>(
+        &self,
+        mapping: Mapping,
+    ) -> Result<(Vec<T>, GpuBuffer)> {
         let buffer = self.mapped(mapping).await?;
         let view = buffer.get_mapped_range(..).map_err(|error| Error::Device(one_line(&error)))?;
         let values = bytemuck::pod_collect_to_vec(&view);

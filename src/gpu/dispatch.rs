@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups, which browsers cannot see.
+/// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups,
+/// which browsers cannot see.
 const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
 
 /// How a kernel uses one of its bindings; binding n is entry n.
@@ -49,7 +50,8 @@ pub struct Dispatch {
 impl Dispatch {
     /// Rows of activations that it takes in a step of this size.
     pub(super) fn rows(&self, step: StepSize) -> usize {
-        let by_output = |extent: &Extent| matches!(extent, Extent::Outputs | Extent::OutputTiles(_));
+        let by_output =
+            |extent: &Extent| matches!(extent, Extent::Outputs | Extent::OutputTiles(_));
         if self.grid.0.iter().any(by_output) || step.rows == 0 { step.outputs } else { step.rows }
     }
 
@@ -66,15 +68,24 @@ impl Dispatch {
 }
 
 impl Gpu {
-    /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been done.
+    /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been
+    /// done.
     ///
     /// Errors: a kernel that the driver refuses.
-    pub fn dispatch(&self, kernel: &KernelSource, buffers: &[&wgpu::Buffer], grid: Grid) -> Result<Dispatch> {
+    pub fn dispatch(
+        &self,
+        kernel: &KernelSource,
+        buffers: &[&wgpu::Buffer],
+        grid: Grid,
+    ) -> Result<Dispatch> {
         debug_assert_eq!(kernel.bindings.len(), buffers.len(), "{}", kernel.name);
         let pipeline = self.pipeline(kernel)?;
         let entries: Vec<_> = (0u32..)
             .zip(buffers)
-            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
             .collect();
         let bind_group = self.0.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.name),
@@ -90,7 +101,11 @@ impl Gpu {
     ///
     /// Errors: a kernel that the driver refuses, or buffers that are too few or too small.
     #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn run_nothing(&self, kernel: &KernelSource, buffers: &[wgpu::Buffer]) -> Result<()> {
+    pub(super) fn run_nothing(
+        &self,
+        kernel: &KernelSource,
+        buffers: &[wgpu::Buffer],
+    ) -> Result<()> {
         let refusal = self.0.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let grid = Grid([Extent::Fixed(0); 3]);
         let bound: Vec<&wgpu::Buffer> = buffers.iter().take(kernel.bindings.len()).collect();
@@ -120,32 +135,51 @@ impl Gpu {
     }
 
     /// Keeps a pipeline that took so long to make.
-    fn keep(&self, kernel: &KernelSource, pipeline: wgpu::ComputePipeline, time: Duration) -> Result<()> {
+    fn keep(
+        &self,
+        kernel: &KernelSource,
+        pipeline: wgpu::ComputePipeline,
+        time: Duration,
+    ) -> Result<()> {
         self.check().map_err(|error| Error::Device(format!("kernel {}: {error}", kernel.name)))?;
-        let cached = self.0.pipeline_cache.as_ref().is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
+        let cached = self
+            .0
+            .pipeline_cache
+            .as_ref()
+            .is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
         lock(&self.0.pipeline_stats).add(time, cached);
         lock(&self.0.pipelines).insert(kernel.clone(), pipeline);
         Ok(())
     }
 
-    /// Compiles kernels that are not compiled yet at the same time, each on a thread of its own: a step takes few, of which some take long.
+    /// Compiles kernels that are not compiled yet at the same time, each on a thread of its own: a
+    /// step takes few, of which some take long.
     ///
     /// Errors: a kernel that the driver refuses.
     pub(super) fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
         let begin = Instant::now();
-        let kernels: Vec<_> =
-            kernels.into_iter().filter(|kernel| !lock(&self.0.pipelines).contains_key(kernel)).collect();
+        let kernels: Vec<_> = kernels
+            .into_iter()
+            .filter(|kernel| !lock(&self.0.pipelines).contains_key(kernel))
+            .collect();
         let pipelines = self.compile_all(&kernels);
         // What they took together counts once.
         let time = begin.elapsed() / kernels.len().max(1) as u32;
-        kernels.iter().zip(pipelines).try_for_each(|(kernel, pipeline)| self.keep(kernel, pipeline, time))
+        kernels
+            .iter()
+            .zip(pipelines)
+            .try_for_each(|(kernel, pipeline)| self.keep(kernel, pipeline, time))
     }
 
     #[cfg(not(target_arch = "wasm32"))]
     fn compile_all(&self, kernels: &[KernelSource]) -> Vec<wgpu::ComputePipeline> {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a compiler that does not panic")).collect()
+            let threads: Vec<_> =
+                kernels.iter().map(|kernel| scope.spawn(|| self.compile(kernel))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a compiler that does not panic"))
+                .collect()
         })
     }
 
@@ -158,7 +192,8 @@ impl Gpu {
     fn compile(&self, kernel: &KernelSource) -> wgpu::ComputePipeline {
         let device = &self.0.device;
         let wgsl = match cfg!(target_arch = "wasm32")
-            && (kernel.wgsl.contains("subgroup_invocation_id") || kernel.wgsl.contains("subgroupAdd("))
+            && (kernel.wgsl.contains("subgroup_invocation_id")
+                || kernel.wgsl.contains("subgroupAdd("))
         {
             true => Cow::Owned(format!("{BROWSER_SUBGROUPS}{}", kernel.wgsl)),
             false => Cow::Borrowed(kernel.wgsl.as_str()),
@@ -167,13 +202,22 @@ impl Gpu {
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
         let module = match self.0.variant.checks {
             true => device.create_shader_module(descriptor),
-            // SAFETY: the kernels are this crate's own; their loops end and their indexes stay inside the buffers,
-            // which the tests verify by running every kernel with checks on and off.
-            false => unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) },
+            // SAFETY: the kernels are this crate's own; their loops end and their indexes stay
+            // inside the buffers, which the tests verify by running every kernel with checks on and
+            // off.
+            false => unsafe {
+                device.create_shader_module_trusted(
+                    descriptor,
+                    wgpu::ShaderRuntimeChecks::unchecked(),
+                )
+            },
         };
-        let entries: Vec<_> = (0u32..).zip(&kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let entries: Vec<_> =
+            (0u32..).zip(&kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(kernel.name),
+            entries: &entries,
+        });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(kernel.name),
             bind_group_layouts: &[Some(&layout)],

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix, KernelSource,
     kernels::{
-        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAdd, NormAddNorm, PerLayerGate, PerLayerInputs, RawHeads,
-        RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, TopKParts, stride,
+        Argmax, ArgmaxParts, Embed, Emit, GatherRows, NormAdd, NormAddNorm, PerLayerGate,
+        PerLayerInputs, RawHeads, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop,
+        SdpaDecode, SplitAttention, TopKParts, stride,
     },
     layers::{GpuLayer, GpuPerLayer, LayerCache},
     plan::{Input, Place, Plan},
@@ -24,7 +25,8 @@ pub(super) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;
 
-/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row, and while a token is attended.
+/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row, and
+/// while a token is attended.
 const SEAM_BYTES: usize = 8 << 20;
 const O_PROJ_BYTES: usize = 4 << 20;
 
@@ -38,7 +40,8 @@ pub(super) fn logit_rows(config: &ModelConfig, options: &LoadOptions, rows: usiz
 pub(super) enum StepShape {
     /// One token: matrix-vector products.
     One,
-    /// A token each of few sequences: matrix-vector products, their weights read once where the device can, for up to so many tokens.
+    /// A token each of few sequences: matrix-vector products, their weights read once where the
+    /// device can, for up to so many tokens.
     Few(usize),
     /// Few tokens, of which some are of one sequence.
     FewShared(usize),
@@ -105,15 +108,25 @@ pub(super) struct Model {
     /// Rows of logits that one pass of the head makes.
     pub logit_rows: usize,
     pub kv_bytes: u64,
-    /// Workgroups of [`Chain`], which were seen to run at the same time; `None` where it is not used.
+    /// Workgroups of [`Chain`], which were seen to run at the same time; `None` where it is not
+    /// used.
     pub chained: Option<usize>,
 }
 
 impl Model {
-    /// KV caches for all layers that have one: the first thing to allocate, because a context that does not fit
-    /// should fail before gigabytes of weights are read.
-    pub fn caches(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions, rows: usize) -> Result<Vec<LayerCache>> {
-        config.cached_layers().iter().map(|layer| LayerCache::new(gpu, layer, options, rows)).collect()
+    /// KV caches for all layers that have one: the first thing to allocate, because a context that
+    /// does not fit should fail before gigabytes of weights are read.
+    pub fn caches(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        options: &LoadOptions,
+        rows: usize,
+    ) -> Result<Vec<LayerCache>> {
+        config
+            .cached_layers()
+            .iter()
+            .map(|layer| LayerCache::new(gpu, layer, options, rows))
+            .collect()
     }
 
     pub fn new(
@@ -171,14 +184,16 @@ impl Model {
 
     /// The kernels of a trunk and a head.
     pub fn sources(&self, trunk: StepShape, head: StepShape) -> Result<HashSet<KernelSource>> {
-        let plan = |shape, over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
+        let plan =
+            |shape, over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
         let (mut trunk, mut head) = (plan(trunk, false), plan(head, true));
         self.plan_trunk(&mut trunk)?;
         self.plan_head(&mut head)?;
         Ok(trunk.into_sources().into_iter().chain(head.into_sources()).collect())
     }
 
-    /// Plans the trunk; how many of its steps there are up to the last layer that has keys of its own.
+    /// Plans the trunk; how many of its steps there are up to the last layer that has keys of its
+    /// own.
     fn plan_trunk<'a>(&'a self, plan: &mut Plan<'a>) -> Result<usize> {
         let s = &self.scratch;
         self.embed(plan)?;
@@ -209,14 +224,19 @@ impl Model {
                 tiled: table.tiled,
             };
             let scratch = plan.scratch;
-            plan.run(&kernel, &[&part.data, &part.scales, &scratch.rows, &scratch.sampled, &scratch.x])?;
+            plan.run(
+                &kernel,
+                &[&part.data, &part.scales, &scratch.rows, &scratch.sampled, &scratch.x],
+            )?;
         }
         Ok(())
     }
 
     /// x, which is the embedding → all layers' vectors, if there are any.
     fn per_layer_inputs(&self, plan: &mut Plan<'_>) -> Result<()> {
-        let (Some(tables), Some(input)) = (&self.per_layer, self.config.per_layer_input) else { return Ok(()) };
+        let (Some(tables), Some(input)) = (&self.per_layer, self.config.per_layer_input) else {
+            return Ok(());
+        };
         let (s, table) = (plan.scratch, &tables.table);
         let place = Place { y: &s.per_layer, stride: stride(table.cols), offset: 0 };
         plan.single(&tables.projection, &s.x, place, None)?;
@@ -231,12 +251,16 @@ impl Model {
                 eps: self.config.rms_norm_eps,
                 tiled: table.tiled,
             };
-            plan.run(&kernel, &[&part.data, &part.scales, &s.rows, &s.sampled, &tables.norm, &s.per_layer])?;
+            plan.run(
+                &kernel,
+                &[&part.data, &part.scales, &s.rows, &s.sampled, &tables.norm, &s.per_layer],
+            )?;
         }
         Ok(())
     }
 
-    /// branch, the MLP's as a sum of `parts` → x, and the layer's vector → branch, a sum of as many parts as it returns.
+    /// branch, the MLP's as a sum of `parts` → x, and the layer's vector → branch, a sum of as many
+    /// parts as it returns.
     fn take_per_layer_input<'a>(
         &'a self,
         plan: &mut Plan<'a>,
@@ -250,17 +274,32 @@ impl Model {
         let form = plan.input_form(&weights.gate, gate);
         let part_stride = plan.branch_part_stride(n);
         let kernel = NormAdd { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
-        plan.run_emitting(&kernel, &[&s.x, &s.branch, &layer.post_feedforward_norm], form, &s.normed)?;
+        plan.run_emitting(
+            &kernel,
+            &[&s.x, &s.branch, &layer.post_feedforward_norm],
+            form,
+            &s.normed,
+        )?;
         plan.products(&weights.gate, plan.input(&s.normed, n, form), gate)?;
 
         let (form, taken) = (plan.branch_form(&weights.projection), s.hidden(size));
-        let kernel = PerLayerGate { n: size, vectors_stride: stride(self.config.per_layer_columns()), emit: form };
+        let kernel = PerLayerGate {
+            n: size,
+            vectors_stride: stride(self.config.per_layer_columns()),
+            emit: form,
+        };
         plan.run_emitting(&kernel, &[&s.gate_up, &s.per_layer, &weights.place], form, taken)?;
         plan.branch(&weights.projection, plan.input(taken, size, form))
     }
 
-    /// One decoder layer: takes its input, updates `x`, leaves the next layer's input and returns what that is.
-    fn layer<'a>(&'a self, plan: &mut Plan<'a>, index: usize, input: LayerInput) -> Result<LayerInput> {
+    /// One decoder layer: takes its input, updates `x`, leaves the next layer's input and returns
+    /// what that is.
+    fn layer<'a>(
+        &'a self,
+        plan: &mut Plan<'a>,
+        index: usize,
+        input: LayerInput,
+    ) -> Result<LayerInput> {
         let (config, layer) = (&self.config.layers[index], &self.layers[index]);
         let (s, ffn, hidden) = (plan.scratch, config.intermediate_size, self.config.hidden_size);
         let gate_up = Place { y: &s.gate_up, stride: stride(2 * ffn), offset: 0 };
@@ -279,7 +318,12 @@ impl Model {
         }
         let parts = plan.branch(&layer.o_proj, attention)?;
         let form = plan.input_form(&layer.gate_up, gate_up);
-        self.seam(plan, parts, form, [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one])?;
+        self.seam(
+            plan,
+            parts,
+            form,
+            [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one],
+        )?;
         plan.prefetch(&layer.gate_up[0].0, &layer.down_proj, SEAM_BYTES)?;
 
         // MLP: normed → gate, up → hidden → branch
@@ -305,7 +349,11 @@ impl Model {
     }
 
     fn qkv_place(&self, index: usize) -> Place<'_> {
-        Place { y: &self.scratch.qkv, stride: RopeKvUpdate::qkv_stride(&self.config.layers[index]), offset: 0 }
+        Place {
+            y: &self.scratch.qkv,
+            stride: RopeKvUpdate::qkv_stride(&self.config.layers[index]),
+            offset: 0,
+        }
     }
 
     /// branch, a sum of `parts` → x, and normed for the next branch in `form`.
@@ -318,19 +366,33 @@ impl Model {
     ) -> Result<()> {
         let (s, n) = (plan.scratch, self.config.hidden_size);
         let part_stride = plan.branch_part_stride(n);
-        let kernel = NormAddNorm { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
-        plan.run_emitting(&kernel, &[&s.x, &s.branch, post_norm, next_norm, scalar], form, &s.normed)
+        let kernel =
+            NormAddNorm { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
+        plan.run_emitting(
+            &kernel,
+            &[&s.x, &s.branch, post_norm, next_norm, scalar],
+            form,
+            &s.normed,
+        )
     }
 
-    /// Rotary embedding, KV update and attention: qkv → attention, or its parts where a chained kernel joins them.
-    fn attention<'a>(&'a self, plan: &mut Plan<'a>, config: &LayerConfig, index: usize) -> Result<Input<'a>> {
-        let (s, cache, layer) = (&self.scratch, &self.caches[self.config.kv_layer(index)], &self.layers[index]);
+    /// Rotary embedding, KV update and attention: qkv → attention, or its parts where a chained
+    /// kernel joins them.
+    fn attention<'a>(
+        &'a self,
+        plan: &mut Plan<'a>,
+        config: &LayerConfig,
+        index: usize,
+    ) -> Result<Input<'a>> {
+        let (s, cache, layer) =
+            (&self.scratch, &self.caches[self.config.kv_layer(index)], &self.layers[index]);
         let cols = config.n_heads * config.head_dim;
         let mut attention = plan.input(s.attention(cols), cols, Emit::Floats);
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
         let splits = plan.is_small() && split.can_run(self.gpu.variant());
         // Tokens of one sequence need each other's keys, which another layer may have made.
-        let is_raw = splits && (!matches!(plan.shape, StepShape::FewShared(_)) || config.kv_from.is_some());
+        let is_raw =
+            splits && (!matches!(plan.shape, StepShape::FewShared(_)) || config.kv_from.is_some());
         let rope = RopeKvUpdate {
             layer: config.clone(),
             v_norm: self.config.v_norm,
@@ -398,7 +460,10 @@ impl Model {
         plan.run(&Argmax { n: vocab }, &[&s.argmax_parts, &s.outputs, &s.rows, &s.sampled])?;
         let argmax = std::mem::take(&mut plan.steps);
         plan.run(&TopKParts { n: vocab }, &[&s.logits, &s.draws, &s.sample_parts])?;
-        plan.run(&Sample { n: vocab }, &[&s.sample_parts, &s.draws, &s.outputs, &s.rows, &s.sampled])?;
+        plan.run(
+            &Sample { n: vocab },
+            &[&s.sample_parts, &s.draws, &s.outputs, &s.rows, &s.sampled],
+        )?;
         Ok(Head { logits, argmax, sample: std::mem::take(&mut plan.steps) })
     }
 }

@@ -11,7 +11,8 @@ pub enum Extent {
     Outputs,
     /// One for each of so many output rows.
     OutputTiles(u32),
-    /// One for each part of the keys that a query sees: so many keys or more a part, so many parts or fewer.
+    /// One for each part of the keys that a query sees: so many keys or more a part, so many parts
+    /// or fewer.
     KeyParts { smallest: u32, most: u32, window: Option<u32> },
 }
 

@@ -1,4 +1,5 @@
-//! Weights written to the device's memory by the host, where both have the same: no copy on the way, no kernel.
+//! Weights written to the device's memory by the host, where both have the same: no copy on the
+//! way, no kernel.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::{
     weights::MatrixReader,
 };
 
-/// Bytes of a file that one thread lays out at a time: what they become stays in its core's cache until it is written.
+/// Bytes of a file that one thread lays out at a time: what they become stays in its core's cache
+/// until it is written.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// Writes matrices to mapped buffers.
@@ -31,10 +33,21 @@ impl InPlace {
     /// Writes all rows of a reader to a mapped matrix, from its row `first` on.
     ///
     /// Errors: a failed read; what packing finds wrong.
-    pub async fn write(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix, first: usize) -> Result<()> {
+    pub async fn write(
+        &mut self,
+        reader: &mut MatrixReader<'_>,
+        matrix: &GpuMatrix,
+        first: usize,
+    ) -> Result<()> {
         let &GpuMatrix { format, cols, tiled, .. } = matrix;
         let dtype = reader.dtype();
-        let rows = Rows { dtype, row_bytes: dtype.bytes_of(cols).map_err(Error::Input)?.max(1), format, cols, tiled };
+        let rows = Rows {
+            dtype,
+            row_bytes: dtype.bytes_of(cols).map_err(Error::Input)?.max(1),
+            format,
+            cols,
+            tiled,
+        };
         for (part, first, count) in matrix.stretches(first, reader.rows) {
             let mut done = 0;
             while done < count {
@@ -69,23 +82,34 @@ struct Rows {
 }
 
 impl Rows {
-    /// Writes rows to a mapped part from its row `first` on. Threads map runs of [`TILE_ROWS`] rows, which begin at a multiple of
-    /// the 8 bytes that wgpu asks for if `first` is even.
+    /// Writes rows to a mapped part from its row `first` on. Threads map runs of [`TILE_ROWS`]
+    /// rows, which begin at a multiple of the 8 bytes that wgpu asks for if `first` is even.
     fn write(&self, stored: &[u8], first: usize, part: &MatrixPart) -> Result<(), String> {
         let rows = (PIECE_BYTES / self.row_bytes).max(1).next_multiple_of(TILE_ROWS);
         let pieces = stored.par_chunks(rows * self.row_bytes).enumerate();
-        pieces.try_for_each_init(Default::default, |[data, scales]: &mut [Vec<u32>; 2], (index, stored)| {
-            let (first, rows) = (first + index * rows, stored.len() / self.row_bytes);
-            let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));
-            data.resize(rows * data_words, 0);
-            scales.resize(rows * scale_words, 0);
-            pack_into(self.dtype, stored, self.cols, self.format, data, scales)?;
-            self.put(data, first * data_words, data_words, 4, &part.data)?;
-            self.put(scales, first * scale_words, scale_words, self.format.scale_unit(), &part.scales)
-        })
+        pieces.try_for_each_init(
+            Default::default,
+            |[data, scales]: &mut [Vec<u32>; 2], (index, stored)| {
+                let (first, rows) = (first + index * rows, stored.len() / self.row_bytes);
+                let (data_words, scale_words) =
+                    (self.format.data_words(self.cols), self.format.scale_words(self.cols));
+                data.resize(rows * data_words, 0);
+                scales.resize(rows * scale_words, 0);
+                pack_into(self.dtype, stored, self.cols, self.format, data, scales)?;
+                self.put(data, first * data_words, data_words, 4, &part.data)?;
+                self.put(
+                    scales,
+                    first * scale_words,
+                    scale_words,
+                    self.format.scale_unit(),
+                    &part.scales,
+                )
+            },
+        )
     }
 
-    /// Writes words of rows to a buffer from word `at` on, tiled in units of so many if they are to be.
+    /// Writes words of rows to a buffer from word `at` on, tiled in units of so many if they are to
+    /// be.
     fn put(
         &self,
         words: &[u32],
@@ -133,7 +157,8 @@ mod tests {
         bytes
     }
 
-    /// Rows that begin within a buffer, in several pieces of which the last is shorter, as they are or tiled.
+    /// Rows that begin within a buffer, in several pieces of which the last is shorter, as they are
+    /// or tiled.
     #[test]
     fn rows_lie_as_packing_and_tiling_lay_them() {
         let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();

@@ -1,4 +1,5 @@
-//! Matrices with one input (q, k and v; gate and up), which lie in one from the beginning: nothing is copied to join them.
+//! Matrices with one input (q, k and v; gate and up), which lie in one from the beginning: nothing
+//! is copied to join them.
 
 use std::collections::HashMap;
 
@@ -30,8 +31,9 @@ impl Joints {
     /// Joins what can be: matrices of one format that one binding holds.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], room: Room) -> Self {
         let mut shares = HashMap::new();
-        let is_joined =
-            |a: &PlannedTensor, b: &PlannedTensor| input(&a.name).is_some() && input(&a.name) == input(&b.name);
+        let is_joined = |a: &PlannedTensor, b: &PlannedTensor| {
+            input(&a.name).is_some() && input(&a.name) == input(&b.name)
+        };
         for group in tensors.chunk_by(is_joined).filter(|group| group.len() > 1) {
             let Some(all_rows) = joined_rows(gpu, group) else { continue };
             let mut first_row = 0;
@@ -46,10 +48,18 @@ impl Joints {
     /// A matrix with room for the reader's rows, and the row of it with which they begin.
     pub fn begin(&mut self, gpu: &Gpu, reader: &MatrixReader<'_>) -> Result<(GpuMatrix, usize)> {
         let share = self.shares.get(reader.name).copied();
-        let Share { first_row, all_rows } = share.unwrap_or(Share { first_row: 0, all_rows: reader.rows });
+        let Share { first_row, all_rows } =
+            share.unwrap_or(Share { first_row: 0, all_rows: reader.rows });
         let matrix = match self.open.take().filter(|_| first_row > 0) {
             Some(open) => open,
-            None => GpuMatrix::allocate(gpu, reader.name, reader.format, all_rows, reader.cols, self.room)?,
+            None => GpuMatrix::allocate(
+                gpu,
+                reader.name,
+                reader.format,
+                all_rows,
+                reader.cols,
+                self.room,
+            )?,
         };
         Ok((matrix, first_row))
     }
@@ -85,7 +95,8 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
     let mut all_rows = 0;
     let mut tiled = Vec::new();
     for tensor in group {
-        let (_, rows, _) = shape(tensor).filter(|&(of, _, columns)| (of, columns) == (format, cols))?;
+        let (_, rows, _) =
+            shape(tensor).filter(|&(of, _, columns)| (of, columns) == (format, cols))?;
         // Rows that are written in place begin with an even one.
         if all_rows % 2 == 1 {
             return None;
@@ -94,5 +105,6 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
         all_rows += rows;
     }
     let joined = Split::new(gpu, format, all_rows, cols);
-    (joined.rows_per_part >= all_rows && tiled.iter().all(|&tiled| tiled == joined.tiled)).then_some(all_rows)
+    (joined.rows_per_part >= all_rows && tiled.iter().all(|&tiled| tiled == joined.tiled))
+        .then_some(all_rows)
 }

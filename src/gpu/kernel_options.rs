@@ -28,8 +28,19 @@ pub struct KernelOptions {
 
 impl KernelOptions {
     /// Names of the options, as [`FromStr`] takes them.
-    pub const NAMES: [&str; 11] =
-        ["subgroups", "f16", "dp4a", "coop", "wide", "lanes", "prefetch", "chain", "repack", "inplace", "checks"];
+    pub const NAMES: [&str; 11] = [
+        "subgroups",
+        "f16",
+        "dp4a",
+        "coop",
+        "wide",
+        "lanes",
+        "prefetch",
+        "chain",
+        "repack",
+        "inplace",
+        "checks",
+    ];
 
     /// The option of a name; `None` where there is no such option.
     pub fn get(&self, name: &str) -> Option<Option<bool>> {
@@ -60,7 +71,8 @@ impl KernelOptions {
 impl fmt::Display for KernelOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = Self::NAMES.iter().filter_map(|name| Some((name, self.get(name)??)));
-        let parts: Vec<_> = set.map(|(name, on)| format!("{name}={}", if on { "on" } else { "off" })).collect();
+        let parts: Vec<_> =
+            set.map(|(name, on)| format!("{name}={}", if on { "on" } else { "off" })).collect();
         f.write_str(&parts.join(","))
     }
 }
@@ -68,11 +80,13 @@ impl fmt::Display for KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,repack=off,inplace=off,checks=on`, in any order, any part of it.
+    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,repack=off,inplace=off,checks=on`,
+    /// in any order, any part of it.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut options = KernelOptions::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').ok_or_else(|| format!("{part}: want NAME=on or NAME=off"))?;
+            let (name, value) =
+                part.split_once('=').ok_or_else(|| format!("{part}: want NAME=on or NAME=off"))?;
             let value = match value {
                 "on" => true,
                 "off" => false,

@@ -20,7 +20,8 @@ pub(super) struct LayerCache {
 }
 
 impl LayerCache {
-    /// Positions of a slot, and bytes of the keys (of the values as many), with steps of `rows` rows.
+    /// Positions of a slot, and bytes of the keys (of the values as many), with steps of `rows`
+    /// rows.
     pub fn size(layer: &LayerConfig, options: &LoadOptions, rows: usize) -> (usize, u64) {
         // Whole tiles of keys; a ring may hold more than it needs.
         let needed = cache_capacity(layer, options.context_length, rows);
@@ -42,7 +43,8 @@ impl LayerCache {
     }
 }
 
-/// Matrices with one input, with the columns of the result at which theirs begin: one matrix where they could be joined.
+/// Matrices with one input, with the columns of the result at which theirs begin: one matrix where
+/// they could be joined.
 pub(super) type Joined = Vec<(GpuMatrix, usize)>;
 
 /// Weights of a layer.
@@ -59,7 +61,8 @@ pub(super) struct GpuLayer {
     pub post_feedforward_norm: GpuBuffer,
     /// With per-layer embeddings.
     pub per_layer: Option<GpuPerLayer>,
-    /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and empties.
+    /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and
+    /// empties.
     pub scalar: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
@@ -78,7 +81,11 @@ pub(super) struct GpuPerLayer {
 }
 
 impl GpuPerLayer {
-    fn new(gpu: &Gpu, index: usize, weights: PerLayerWeights<GpuMatrix, GpuBuffer>) -> Result<Self> {
+    fn new(
+        gpu: &Gpu,
+        index: usize,
+        weights: PerLayerWeights<GpuMatrix, GpuBuffer>,
+    ) -> Result<Self> {
         let PerLayerWeights { gate, projection, norm } = weights;
         let place = gpu.uniform("per-layer place", [(index * gate.rows) as u32, 0, 0, 0])?;
         Ok(GpuPerLayer { gate: vec![(gate, 0)], projection, norm, place })
@@ -110,7 +117,10 @@ impl GpuLayer {
             gate_up: join([weights.gate_proj, weights.up_proj]),
             down_proj: weights.down_proj,
             post_feedforward_norm: weights.post_feedforward_norm,
-            per_layer: weights.per_layer.map(|weights| GpuPerLayer::new(gpu, index, weights)).transpose()?,
+            per_layer: weights
+                .per_layer
+                .map(|weights| GpuPerLayer::new(gpu, index, weights))
+                .transpose()?,
             scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
             qk_norms,
             turns: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,
@@ -118,7 +128,8 @@ impl GpuLayer {
     }
 }
 
-/// Matrices whose results lie one after another, as they were loaded: each by itself, or all in the last.
+/// Matrices whose results lie one after another, as they were loaded: each by itself, or all in the
+/// last.
 fn join(matrices: impl IntoIterator<Item = GpuMatrix>) -> Joined {
     let mut first = 0;
     let place = |matrix: GpuMatrix| {

@@ -23,8 +23,8 @@ pub struct GpuMatrix {
     pub format: PackFormat,
     pub rows: usize,
     pub cols: usize,
-    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster on cooperative
-    /// matrices of 16 × 16.
+    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster
+    /// on cooperative matrices of 16 × 16.
     pub tiled: bool,
     /// None where the rows lie in a matrix that comes after this one: see `joints.rs`.
     pub parts: Vec<MatrixPart>,
@@ -113,8 +113,13 @@ impl GpuMatrix {
         }
     }
 
-    /// The parts in which rows from `first` on lie, with the first row within each and how many there are.
-    pub(super) fn stretches(&self, first: usize, rows: usize) -> impl Iterator<Item = (&MatrixPart, usize, usize)> {
+    /// The parts in which rows from `first` on lie, with the first row within each and how many
+    /// there are.
+    pub(super) fn stretches(
+        &self,
+        first: usize,
+        rows: usize,
+    ) -> impl Iterator<Item = (&MatrixPart, usize, usize)> {
         self.parts.iter().filter_map(move |part| {
             let begin = first.max(part.first_row);
             let end = (first + rows).min(part.first_row + part.rows);
@@ -123,11 +128,14 @@ impl GpuMatrix {
     }
 }
 
-/// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns: `weight_place.wgsl`'s order.
-/// There must be whole runs of rows, and whole units in a row. Units are of 4 words or 1.
+/// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns:
+/// `weight_place.wgsl`'s order. There must be whole runs of rows, and whole units in a row. Units
+/// are of 4 words or 1.
 pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
     debug_assert!(
-        rows.len().is_multiple_of(TILE_ROWS * row_words) && row_words.is_multiple_of(unit) && [1, 4].contains(&unit)
+        rows.len().is_multiple_of(TILE_ROWS * row_words)
+            && row_words.is_multiple_of(unit)
+            && [1, 4].contains(&unit)
     );
     match unit {
         4 => tile_units::<4>(rows, row_words),
@@ -138,13 +146,20 @@ pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
 fn tile_units<const UNIT: usize>(rows: &[u32], row_words: usize) -> Vec<u32> {
     let mut tiled = vec![0; rows.len()];
     let run_words = TILE_ROWS * row_words;
-    tiled.par_chunks_exact_mut(run_words).zip(rows.par_chunks_exact(run_words)).for_each(|(tiled, run)| {
-        let tiled = tiled.as_chunks_mut::<UNIT>().0;
-        for (row, words) in run.chunks_exact(row_words).enumerate() {
-            for (from, to) in words.as_chunks::<UNIT>().0.iter().zip(tiled[row..].iter_mut().step_by(TILE_ROWS)) {
-                *to = *from;
+    tiled.par_chunks_exact_mut(run_words).zip(rows.par_chunks_exact(run_words)).for_each(
+        |(tiled, run)| {
+            let tiled = tiled.as_chunks_mut::<UNIT>().0;
+            for (row, words) in run.chunks_exact(row_words).enumerate() {
+                for (from, to) in words
+                    .as_chunks::<UNIT>()
+                    .0
+                    .iter()
+                    .zip(tiled[row..].iter_mut().step_by(TILE_ROWS))
+                {
+                    *to = *from;
+                }
             }
-        }
-    });
+        },
+    );
     tiled
 }

@@ -63,7 +63,14 @@ impl GpuBackend {
             plan.largest_buffer = plan.largest_buffer.max(bytes);
         }
         let scratch = Sum::default();
-        Scratch::new(&scratch, gpu.variant(), config, options, rows, logit_rows(config, options, rows))?;
+        Scratch::new(
+            &scratch,
+            gpu.variant(),
+            config,
+            options,
+            rows,
+            logit_rows(config, options, rows),
+        )?;
         plan.scratch_bytes = scratch.0.get().max(Uploads::bytes(gpu, &tensors));
         Ok(plan)
     }
@@ -79,18 +86,21 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
     }
 }
 
-/// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar, its vector's place.
+/// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar,
+/// its vector's place.
 fn table_bytes(config: &ModelConfig) -> u64 {
     let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
-    let of_layer = |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + uniforms;
+    let of_layer =
+        |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + uniforms;
     config.layers.iter().map(|layer| of_layer(layer.head_dim)).sum()
 }
 
 impl Gpu {
-    /// Bytes that the device gives in buffers now, of at most `wanted`: by asking for them and giving them back.
+    /// Bytes that the device gives in buffers now, of at most `wanted`: by asking for them and
+    /// giving them back.
     ///
-    /// A driver that promises more than it has makes this too large, which unified memory invites: compare with what
-    /// the host has free there.
+    /// A driver that promises more than it has makes this too large, which unified memory invites:
+    /// compare with what the host has free there.
     pub async fn free_bytes(&self, wanted: u64) -> u64 {
         const SMALLEST: u64 = 16 << 20;
         let mut chunk = self.facts().max_buffer_bytes.min(1 << 30);

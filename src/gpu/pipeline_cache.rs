@@ -60,15 +60,21 @@ struct Kernels {
 }
 
 impl PipelineCache {
-    /// The cache of an adapter, with what its file in `directory` holds. A file that is broken, or of another driver or version
-    /// of the program, counts as none and is replaced later. `None` where wgpu or the driver has no such caches.
-    pub async fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo, directory: &Path) -> Option<Self> {
+    /// The cache of an adapter, with what its file in `directory` holds. A file that is broken, or
+    /// of another driver or version of the program, counts as none and is replaced later. `None`
+    /// where wgpu or the driver has no such caches.
+    pub async fn open(
+        device: &wgpu::Device,
+        info: &wgpu::AdapterInfo,
+        directory: &Path,
+    ) -> Option<Self> {
         let key = wgpu::util::pipeline_cache_key(info)
             .filter(|_| device.features().contains(wgpu::Features::PIPELINE_CACHE))?;
         let driver: String = info.driver.chars().filter(char::is_ascii_alphanumeric).collect();
         let path = directory.join(format!("{key}_{}.bin", driver.to_lowercase()));
         // The driver looks at its own version too, but only after the file is read.
-        let identity = [env!("CARGO_PKG_VERSION"), &info.name, &info.driver, &info.driver_info].join("\n");
+        let identity =
+            [env!("CARGO_PKG_VERSION"), &info.name, &info.driver, &info.driver_info].join("\n");
         let file = read(&path);
         if let Some((held, data)) = file.as_deref().and_then(|file| parse(file, &identity))
             && let Some(cache) = create(device, Some(data)).await
@@ -88,7 +94,8 @@ impl PipelineCache {
         !is_new
     }
 
-    /// Writes the file if there are pipelines that it lacks. A failure is a warning, for everything goes on without it.
+    /// Writes the file if there are pipelines that it lacks. A failure is a warning, for everything
+    /// goes on without it.
     pub fn save(&self) {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::take(&mut kernels.unsaved) {
@@ -104,11 +111,13 @@ impl PipelineCache {
 /// A cache with these data; `None` if wgpu has no use for them.
 async fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
     let refusal = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    // No fallback: that would hide that the data were discarded, and the file would never be replaced.
+    // No fallback: that would hide that the data were discarded, and the file would never be
+    // replaced.
     let descriptor = wgpu::PipelineCacheDescriptor { label: None, data, fallback: false };
-    // SAFETY: the data are what `get_data` returned: `parse` takes only files that `save` wrote, which their checksum
-    // shows, for this adapter, this driver and this version of the program. They lie in the user's own directory; whoever can
-    // forge them there can replace the program too.
+    // SAFETY: the data are what `get_data` returned: `parse` takes only files that `save` wrote,
+    // which their checksum shows, for this adapter, this driver and this version of the program.
+    // They lie in the user's own directory; whoever can forge them there can replace the program
+    // too.
     let cache = unsafe { device.create_pipeline_cache(&descriptor) };
     match refusal.pop().await {
         Some(error) => {
@@ -124,7 +133,8 @@ fn key(kernel: &KernelSource, checks: bool) -> Key {
     std::array::from_fn(|i| hash[i])
 }
 
-/// A file's bytes: magic, checksum, then lengths (u32, little-endian) and bytes of the identity and the keys, then the data.
+/// A file's bytes: magic, checksum, then lengths (u32, little-endian) and bytes of the identity and
+/// the keys, then the data.
 fn file(identity: &str, held: &BTreeSet<Key>, data: &[u8]) -> Vec<u8> {
     let keys: Vec<u8> = held.iter().flatten().copied().collect();
     let mut content = Vec::new();
@@ -136,7 +146,8 @@ fn file(identity: &str, held: &BTreeSet<Key>, data: &[u8]) -> Vec<u8> {
     [MAGIC, &Sha256::digest(&content), &content].concat()
 }
 
-/// The kernels and the driver's data in a file; `None` unless the file is whole and of this identity.
+/// The kernels and the driver's data in a file; `None` unless the file is whole and of this
+/// identity.
 fn parse<'a>(file: &'a [u8], identity: &str) -> Option<(BTreeSet<Key>, &'a [u8])> {
     let (checksum, content) = file.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM_BYTES)?;
     if Sha256::digest(content)[..] != *checksum {
@@ -164,7 +175,10 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Other processes, and other devices of this one, may do the same.
     static WRITES: AtomicUsize = AtomicUsize::new(0);
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("they take {} bytes, more than {MAX_BYTES}", bytes.len())));
+        return Err(io::Error::other(format!(
+            "they take {} bytes, more than {MAX_BYTES}",
+            bytes.len()
+        )));
     }
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     let number = WRITES.fetch_add(1, Ordering::Relaxed);

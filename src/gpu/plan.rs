@@ -1,4 +1,5 @@
-//! A list of dispatches under construction: which kernel makes a product, and from activations in which form.
+//! A list of dispatches under construction: which kernel makes a product, and from activations in
+//! which form.
 
 use std::collections::HashSet;
 
@@ -6,8 +7,8 @@ use super::{
     Dispatch, Gpu, GpuBuffer, GpuMatrix, Grid, KernelSource,
     forward::StepShape,
     kernels::{
-        Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
-        MatvecQ8Split, Prefetch, ROW_TILE, UpTail, stride,
+        Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes,
+        Matvec, MatvecQ8, MatvecQ8Split, Prefetch, ROW_TILE, UpTail, stride,
     },
     layers::Joined,
     scratch::Scratch,
@@ -50,7 +51,12 @@ impl<'a> Plan<'a> {
     }
 
     /// A plan without steps, which notes the kernels that it would take.
-    pub fn of_sources(gpu: &'a Gpu, scratch: &'a Scratch, shape: StepShape, over_outputs: bool) -> Self {
+    pub fn of_sources(
+        gpu: &'a Gpu,
+        scratch: &'a Scratch,
+        shape: StepShape,
+        over_outputs: bool,
+    ) -> Self {
         Plan { sources: Some(HashSet::new()), ..Plan::new(gpu, scratch, shape, over_outputs) }
     }
 
@@ -117,11 +123,20 @@ impl<'a> Plan<'a> {
         matrix.parts.iter().map(linear).collect()
     }
 
-    /// Starts to bring the matrix of the next product nearer while the kernel before this runs: the addresses of its pages,
-    /// and its first bytes, so many; and the pages of a later one.
-    pub fn prefetch(&mut self, matrix: &GpuMatrix, later: &GpuMatrix, ahead_bytes: usize) -> Result<()> {
+    /// Starts to bring the matrix of the next product nearer while the kernel before this runs: the
+    /// addresses of its pages, and its first bytes, so many; and the pages of a later one.
+    pub fn prefetch(
+        &mut self,
+        matrix: &GpuMatrix,
+        later: &GpuMatrix,
+        ahead_bytes: usize,
+    ) -> Result<()> {
         let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
-        if !self.gpu.variant().prefetch || !self.is_small() || !has_scales(matrix) || !has_scales(later) {
+        if !self.gpu.variant().prefetch
+            || !self.is_small()
+            || !has_scales(matrix)
+            || !has_scales(later)
+        {
             return Ok(());
         }
         let (part, later) = (&matrix.parts[0], &later.parts[0]);
@@ -187,7 +202,13 @@ impl<'a> Plan<'a> {
     }
 
     /// One product whose input is floats.
-    pub fn single(&mut self, matrix: &GpuMatrix, x: &GpuBuffer, place: Place<'_>, softcap: Option<f32>) -> Result<()> {
+    pub fn single(
+        &mut self,
+        matrix: &GpuMatrix,
+        x: &GpuBuffer,
+        place: Place<'_>,
+        softcap: Option<f32>,
+    ) -> Result<()> {
         let form = self.form(matrix, place, softcap);
         let input = self.input(x, matrix.cols, Emit::Floats);
         if form != Emit::Floats {
@@ -196,7 +217,8 @@ impl<'a> Plan<'a> {
         self.product(matrix, input, place, softcap, 1)
     }
 
-    /// Gate and up and what becomes of them, in one kernel where that can be, else in two; the input of `down`.
+    /// Gate and up and what becomes of them, in one kernel where that can be, else in two; the
+    /// input of `down`.
     pub fn gated(
         &mut self,
         gate_up: &Joined,
@@ -215,7 +237,10 @@ impl<'a> Plan<'a> {
             if kernel.can_run(self.gpu.variant()) {
                 let [quants, groups] = input.q8;
                 let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
-                self.run(&kernel, &[&part.data, &part.scales, quants, groups, &s.step, q8[0], q8[1]])?;
+                self.run(
+                    &kernel,
+                    &[&part.data, &part.scales, quants, groups, &s.step, q8[0], q8[1]],
+                )?;
                 return Ok(Input { floats: hidden, cols: ffn, form, q8 });
             }
         }
@@ -232,13 +257,17 @@ impl<'a> Plan<'a> {
         Ok(self.input(hidden, ffn, form))
     }
 
-    /// A product of activations in halves whose last rows of weights are one of their own, into `scratch.branch`, where that is worth it.
+    /// A product of activations in halves whose last rows of weights are one of their own, into
+    /// `scratch.branch`, where that is worth it.
     fn product_and_tail(&mut self, matrix: &GpuMatrix, place: Place<'_>) -> Result<Option<UpTail>> {
         let s = self.scratch;
-        let ([part], Emit::Halves { m_stride }) = (matrix.parts.as_slice(), self.form(matrix, place, None)) else {
+        let ([part], Emit::Halves { m_stride }) =
+            (matrix.parts.as_slice(), self.form(matrix, place, None))
+        else {
             return Ok(None);
         };
-        let Some((cols, parts)) = MatmulCoop::tail(self.gpu.variant(), matrix.rows, s.row_capacity) else {
+        let Some((cols, parts)) = MatmulCoop::tail(self.gpu.variant(), matrix.rows, s.row_capacity)
+        else {
             return Ok(None);
         };
         let part_stride = s.row_capacity * cols;
@@ -266,7 +295,8 @@ impl<'a> Plan<'a> {
         Ok(Some(UpTail { cols, parts, part_stride }))
     }
 
-    /// The end of a branch: a product into `scratch.branch`. The result is the sum of so many parts.
+    /// The end of a branch: a product into `scratch.branch`. The result is the sum of so many
+    /// parts.
     pub fn branch(&mut self, matrix: &GpuMatrix, input: Input<'_>) -> Result<usize> {
         let place = self.branch_place(matrix);
         let form = self.form(matrix, place, None);
@@ -274,7 +304,9 @@ impl<'a> Plan<'a> {
             self.convert(input, form)?;
         }
         let splits = match form {
-            Emit::Halves { .. } if matrix.parts.len() == 1 => MatmulCoop::splits(matrix.rows, matrix.cols),
+            Emit::Halves { .. } if matrix.parts.len() == 1 => {
+                MatmulCoop::splits(matrix.rows, matrix.cols)
+            }
             Emit::Q8 if matrix.parts.len() == 1 => {
                 MatvecQ8Split::splits(matrix.rows, self.few(), matrix.tiled, self.gpu.variant())
             }
@@ -323,10 +355,13 @@ impl<'a> Plan<'a> {
                 Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
                 Emit::Halves { m_stride } => {
                     let split_stride = s.row_capacity * linear.y_stride;
-                    let kernel = MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
+                    let kernel =
+                        MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
                     self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
                 }
-                Emit::Floats if self.is_small() => self.run(&Matvec(linear), &[data, scales, x, y])?,
+                Emit::Floats if self.is_small() => {
+                    self.run(&Matvec(linear), &[data, scales, x, y])?
+                }
                 Emit::Floats if self.gpu.variant().lanes => {
                     self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
                 }

@@ -9,7 +9,10 @@ const MOST_QUERIES: usize = wgpu::QUERY_SET_MAX_QUERIES as usize;
 /// Runs dispatches one by one, each with the size of its step, and times them.
 ///
 /// Errors: a device without timestamps.
-pub(super) async fn run(gpu: &Gpu, dispatches: &[(&Dispatch, StepSize)]) -> Result<Vec<KernelTime>> {
+pub(super) async fn run(
+    gpu: &Gpu,
+    dispatches: &[(&Dispatch, StepSize)],
+) -> Result<Vec<KernelTime>> {
     if !gpu.facts().timestamp_query {
         return Err(Error::Device(format!("{} cannot time its work", gpu.facts())));
     }
@@ -20,14 +23,18 @@ pub(super) async fn run(gpu: &Gpu, dispatches: &[(&Dispatch, StepSize)]) -> Resu
     let period = f64::from(gpu.queue().get_timestamp_period());
     let first = stamps.first().copied().unwrap_or(0);
     let nanoseconds = |ticks: u64| (ticks as f64 * period) as u64;
-    let times = dispatches.iter().zip(stamps.as_chunks::<2>().0).map(|((dispatch, step), [begin, end])| KernelTime {
-        name: dispatch.name,
-        detail: dispatch.cost.detail.clone(),
-        start: nanoseconds(begin.saturating_sub(first)),
-        duration: nanoseconds(end.saturating_sub(*begin)),
-        weight_bytes: dispatch.cost.weight_bytes,
-        multiplications: dispatch.cost.multiplications_per_row * dispatch.rows(*step) as u64,
-    });
+    let times =
+        dispatches.iter().zip(stamps.as_chunks::<2>().0).map(|((dispatch, step), [begin, end])| {
+            KernelTime {
+                name: dispatch.name,
+                detail: dispatch.cost.detail.clone(),
+                start: nanoseconds(begin.saturating_sub(first)),
+                duration: nanoseconds(end.saturating_sub(*begin)),
+                weight_bytes: dispatch.cost.weight_bytes,
+                multiplications: dispatch.cost.multiplications_per_row
+                    * dispatch.rows(*step) as u64,
+            }
+        });
     Ok(times.collect())
 }
 
@@ -62,7 +69,8 @@ async fn time(gpu: &Gpu, dispatches: &[(&Dispatch, StepSize)]) -> Result<Vec<u64
     encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
     encoder.copy_buffer_to_buffer(&resolved, 0, &readback, 0, bytes);
     let submission = gpu.queue().submit([encoder.finish()]);
-    let (mut stamps, _) = gpu.read::<u64>(gpu.map(readback, wgpu::MapMode::Read, submission)).await?;
+    let (mut stamps, _) =
+        gpu.read::<u64>(gpu.map(readback, wgpu::MapMode::Read, submission)).await?;
     stamps.truncate(count as usize);
     Ok(stamps)
 }

@@ -6,7 +6,8 @@ use super::{
     Gpu, GpuBuffer, Variant,
     chained::set_words,
     kernels::{
-        Argmax, Chain, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention, stride,
+        Argmax, Chain, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample,
+        SplitAttention, stride,
     },
 };
 use crate::{
@@ -47,7 +48,8 @@ pub(super) struct Scratch<B = GpuBuffer> {
     pub qkv: B,
     /// What becomes the hidden state, and before it attention's outputs.
     pub gate_up: B,
-    /// Attention outputs and hidden states (of the MLP, of per-layer inputs) of padded widths, which must keep their zeros.
+    /// Attention outputs and hidden states (of the MLP, of per-layer inputs) of padded widths,
+    /// which must keep their zeros.
     padded_attention: BTreeMap<usize, B>,
     padded_hidden: BTreeMap<usize, B>,
     /// All layers' vectors `[rows, layers · size]`, with per-layer embeddings.
@@ -101,18 +103,23 @@ impl<B> Scratch<B> {
         rows: usize,
         logit_rows: usize,
     ) -> Result<Self> {
-        let widest = |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
+        let widest =
+            |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
         let hidden = stride(config.hidden_size);
         let attention = stride(widest(|layer| layer.n_heads * layer.head_dim));
         let ffn = stride(widest(|layer| layer.intermediate_size));
         let per_layer = config.per_layer_input.map_or(0, |input| input.size);
         let input = hidden.max(attention).max(ffn).max(stride(per_layer));
-        let floats = |label: &str, rows: usize, cols: usize| gpu.buffer(label, 4 * rows as u64 * cols as u64);
-        // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to 128.
+        let floats = |label: &str, rows: usize, cols: usize| {
+            gpu.buffer(label, 4 * rows as u64 * cols as u64)
+        };
+        // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to
+        // 128.
         let rows = rows.next_multiple_of(16);
         let coop = variant.coop.is_some();
         let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
-        let halves = if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
+        let halves =
+            if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
         let few = rows.min(MatvecQ8Split::MOST_ROWS);
         let split = |size: fn(&SplitAttention, &Variant) -> usize| {
             let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
@@ -123,9 +130,14 @@ impl<B> Scratch<B> {
         let padded = |label: &str, width: fn(&LayerConfig) -> usize, other: usize| {
             let widths = config.layers.iter().map(width).chain([other]);
             let widths: BTreeSet<usize> = widths.filter(|&cols| stride(cols) != cols).collect();
-            widths.into_iter().map(|cols| Ok((cols, floats(label, rows, stride(cols))?))).collect::<Result<_>>()
+            widths
+                .into_iter()
+                .map(|cols| Ok((cols, floats(label, rows, stride(cols))?)))
+                .collect::<Result<_>>()
         };
-        let gate_up = stride(widest(|layer| 2 * layer.intermediate_size)).max(attention).max(stride(per_layer));
+        let gate_up = stride(widest(|layer| 2 * layer.intermediate_size))
+            .max(attention)
+            .max(stride(per_layer));
         let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn).max(stride(per_layer));
         let exchange = if variant.chain && config.beyond_dense().is_none() {
             4 * (Chain::SETS * set_words(config)) as u64

@@ -16,11 +16,11 @@ pub struct DeviceOptions {
     /// What names the adapter, see [`select`]; the most capable one if `None`.
     pub adapter: Option<String>,
     pub kernels: KernelOptions,
-    /// The smallest and the largest subgroup where the browser opens devices with subgroups, though wgpu cannot ask it to
-    /// (web/js/device.ts).
+    /// The smallest and the largest subgroup where the browser opens devices with subgroups, though
+    /// wgpu cannot ask it to (web/js/device.ts).
     pub browser_subgroups: Option<[u32; 2]>,
-    /// Directory for compiled pipelines, so that the next start need not compile them again; none are kept if `None`, or where
-    /// wgpu has no way to (it has with Vulkan).
+    /// Directory for compiled pipelines, so that the next start need not compile them again; none
+    /// are kept if `None`, or where wgpu has no way to (it has with Vulkan).
     pub pipeline_cache: Option<PathBuf>,
 }
 
@@ -35,7 +35,9 @@ pub struct DeviceOptions {
 /// message lists them.
 pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> {
     let all: Vec<usize> = (0..adapters.len()).collect();
-    let Some(best) = most_capable(adapters, &all) else { return Err(Error::Device(NO_ADAPTER.into())) };
+    let Some(best) = most_capable(adapters, &all) else {
+        return Err(Error::Device(NO_ADAPTER.into()));
+    };
     let Some(wanted) = wanted.map(str::trim) else { return Ok(best) };
     if !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit()) {
         let place = wanted.parse().ok().filter(|&place| place < adapters.len());
@@ -48,9 +50,15 @@ pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> 
     }
     let meant = meant(adapters, wanted);
     let Some(best) = most_capable(adapters, &meant) else {
-        return Err(Error::Device(format!("no adapter matches {wanted:?}; there are {}", list(adapters, &all))));
+        return Err(Error::Device(format!(
+            "no adapter matches {wanted:?}; there are {}",
+            list(adapters, &all)
+        )));
     };
-    match meant.iter().all(|&other| other == best || is_one_device(&adapters[best], &adapters[other])) {
+    match meant
+        .iter()
+        .all(|&other| other == best || is_one_device(&adapters[best], &adapters[other]))
+    {
         true => Ok(best),
         false => Err(Error::Device(format!(
             "adapter {wanted:?} may be any of {}: name one by its number or its PCI bus id",
@@ -120,7 +128,8 @@ impl PciAddress {
     /// it.
     fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str, most: usize| {
-            let is_number = (1..=most).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_number = (1..=most).contains(&digits.len())
+                && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
             is_number.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
         };
         let (text, function) = match text.split_once('.') {
@@ -172,7 +181,11 @@ mod tests {
     }
 
     fn two_cards() -> Vec<AdapterFacts> {
-        vec![lavapipe(), card("NVIDIA H200", "vulkan", "0000:3b:00.0"), card("NVIDIA H200", "vulkan", "0001:5e:00.0")]
+        vec![
+            lavapipe(),
+            card("NVIDIA H200", "vulkan", "0000:3b:00.0"),
+            card("NVIDIA H200", "vulkan", "0001:5e:00.0"),
+        ]
     }
 
     fn fault(adapters: &[AdapterFacts], wanted: &str) -> String {
@@ -189,7 +202,10 @@ mod tests {
         for number in ["3", "200", "15", "18446744073709551616"] {
             let message = fault(&cards, number);
             assert!(message.contains(&format!("no adapter has the number {number}")), "{message}");
-            assert!(message.contains("1: NVIDIA H200 (vulkan, PCI 0000:3b:00.0), 2: NVIDIA H200"), "{message}");
+            assert!(
+                message.contains("1: NVIDIA H200 (vulkan, PCI 0000:3b:00.0), 2: NVIDIA H200"),
+                "{message}"
+            );
         }
     }
 
@@ -212,10 +228,15 @@ mod tests {
         let cards = two_cards();
         for name in ["Voodoo2", "", "4f:00.0", "0001:3b:00.0", "3b:00.1"] {
             let message = fault(&cards, name);
-            assert!(message.contains(&format!("no adapter matches {name:?}; there are 0: llvmpipe")), "{message}");
+            assert!(
+                message.contains(&format!("no adapter matches {name:?}; there are 0: llvmpipe")),
+                "{message}"
+            );
         }
         for wanted in [None, Some("0"), Some("H200")] {
-            assert!(select(&[], wanted).unwrap_err().to_string().starts_with("device: no adapter: "));
+            assert!(
+                select(&[], wanted).unwrap_err().to_string().starts_with("device: no adapter: ")
+            );
         }
     }
 
@@ -234,7 +255,10 @@ mod tests {
 
     #[test]
     fn a_whole_name_comes_before_a_part() {
-        let cards = [card("Arc A770 LE", "vulkan", "0000:03:00.0"), card("Arc A770", "vulkan", "0000:04:00.0")];
+        let cards = [
+            card("Arc A770 LE", "vulkan", "0000:03:00.0"),
+            card("Arc A770", "vulkan", "0000:04:00.0"),
+        ];
         assert_eq!(select(&cards, Some("arc a770")).unwrap(), 1);
         assert!(fault(&cards, "a770").contains("may be any of"));
     }

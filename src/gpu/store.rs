@@ -25,7 +25,8 @@ pub(super) struct GpuStore {
     joints: Joints,
     /// For what the device lays out.
     uploads: Option<Uploads>,
-    /// For all matrices, where the device's memory is the host's. A browser's buffers belong to one thread.
+    /// For all matrices, where the device's memory is the host's. A browser's buffers belong to one
+    /// thread.
     #[cfg(not(target_arch = "wasm32"))]
     in_place: Option<InPlace>,
 }
@@ -71,8 +72,14 @@ impl GpuStore {
     }
 
     /// Packs a matrix here and writes it.
-    async fn pack(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix, first: usize) -> Result<()> {
-        let (data_words, scale_words) = (matrix.format.data_words(matrix.cols), matrix.format.scale_words(matrix.cols));
+    async fn pack(
+        &mut self,
+        reader: &mut MatrixReader<'_>,
+        matrix: &GpuMatrix,
+        first: usize,
+    ) -> Result<()> {
+        let (data_words, scale_words) =
+            (matrix.format.data_words(matrix.cols), matrix.format.scale_words(matrix.cols));
         for (part, first, rows) in matrix.stretches(first, reader.rows) {
             let mut row = first;
             while row < first + rows {
@@ -93,7 +100,12 @@ impl GpuStore {
     }
 
     /// Brings all rows of a reader to a matrix, from its row `first` on.
-    async fn fill(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix, first: usize) -> Result<()> {
+    async fn fill(
+        &mut self,
+        reader: &mut MatrixReader<'_>,
+        matrix: &GpuMatrix,
+        first: usize,
+    ) -> Result<()> {
         #[cfg(not(target_arch = "wasm32"))]
         if let Some(in_place) = &mut self.in_place {
             return in_place.write(reader, matrix, first).await;

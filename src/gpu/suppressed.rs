@@ -17,7 +17,13 @@ impl Suppressed {
     /// For `ids` below `vocab` and the logits `[outputs, vocab]` of all steps to come.
     ///
     /// Errors: a kernel that the driver refuses, no memory.
-    pub fn set(&mut self, gpu: &Gpu, logits: &GpuBuffer, vocab: usize, ids: Vec<u32>) -> Result<()> {
+    pub fn set(
+        &mut self,
+        gpu: &Gpu,
+        logits: &GpuBuffer,
+        vocab: usize,
+        ids: Vec<u32>,
+    ) -> Result<()> {
         if ids == self.ids {
             return Ok(());
         }

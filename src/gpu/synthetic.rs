@@ -1,4 +1,5 @@
-//! Models of random weights, made on the device in seconds: for measuring shapes that nobody has to download.
+//! Models of random weights, made on the device in seconds: for measuring shapes that nobody has to
+//! download.
 
 use std::{borrow::Cow, cell::Cell, ops::Range};
 
@@ -16,12 +17,13 @@ use crate::{
     weights::{MatrixReader, PlannedTensor, WeightStore},
 };
 
-/// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7, by layer: its norms'
-/// weights make it so. Weights of one would have 16 or more, with which hardly more than one key counts.
+/// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7,
+/// by layer: its norms' weights make it so. Weights of one would have 16 or more, with which hardly
+/// more than one key counts.
 const SCORE_DEVIATION: f32 = 4.0;
 
-/// A checkpoint without files: Q4_0 layers, Q6_K embedding as Google's GGUF files of Q4_0 have it, norm weights of one but
-/// for q and k.
+/// A checkpoint without files: Q4_0 layers, Q6_K embedding as Google's GGUF files of Q4_0 have it,
+/// norm weights of one but for q and k.
 pub struct SyntheticSource {
     config: ModelConfig,
     embedding: Dtype,
@@ -32,7 +34,9 @@ pub struct SyntheticSource {
 impl SyntheticSource {
     /// The embedding is Q8_0 where rows do not fill Q6_K's blocks.
     pub fn new(config: ModelConfig) -> Self {
-        let dtype = |cols: usize| if cols.is_multiple_of(Dtype::Q6_K.block_len()) { Dtype::Q6_K } else { Dtype::Q8_0 };
+        let dtype = |cols: usize| {
+            if cols.is_multiple_of(Dtype::Q6_K.block_len()) { Dtype::Q6_K } else { Dtype::Q8_0 }
+        };
         let (embedding, per_layer) = (dtype(config.hidden_size), dtype(config.per_layer_columns()));
         SyntheticSource { config, embedding, per_layer }
     }
@@ -50,12 +54,16 @@ impl SyntheticSource {
         let columns = config.per_layer_columns();
         let Some(rest) = name.strip_prefix("layers.") else {
             return match name {
-                "embed_tokens.weight" | "lm_head.weight" => Some((self.embedding, vec![config.vocab_size, hidden])),
-                "norm.weight" => Some((Dtype::F32, vec![hidden])),
-                "embed_tokens_per_layer.weight" => {
-                    config.per_layer_input.map(|input| (self.per_layer, vec![input.vocab_size, columns]))
+                "embed_tokens.weight" | "lm_head.weight" => {
+                    Some((self.embedding, vec![config.vocab_size, hidden]))
                 }
-                "per_layer_model_projection.weight" => config.per_layer_input.and_then(|_| matrix(columns, hidden)),
+                "norm.weight" => Some((Dtype::F32, vec![hidden])),
+                "embed_tokens_per_layer.weight" => config
+                    .per_layer_input
+                    .map(|input| (self.per_layer, vec![input.vocab_size, columns])),
+                "per_layer_model_projection.weight" => {
+                    config.per_layer_input.and_then(|_| matrix(columns, hidden))
+                }
                 "per_layer_projection_norm.weight" => {
                     config.per_layer_input.map(|input| (Dtype::F32, vec![input.size]))
                 }
@@ -64,7 +72,11 @@ impl SyntheticSource {
         };
         let (index, tensor) = rest.split_once('.')?;
         let layer = config.layers.get(index.parse::<usize>().ok()?)?;
-        let (q, kv, ffn) = (layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim, layer.intermediate_size);
+        let (q, kv, ffn) = (
+            layer.n_heads * layer.head_dim,
+            layer.n_kv_heads * layer.head_dim,
+            layer.intermediate_size,
+        );
         let shares = layer.kv_from.is_some();
         match tensor {
             "self_attn.q_proj.weight" => matrix(q, hidden),
@@ -73,10 +85,18 @@ impl SyntheticSource {
             "self_attn.o_proj.weight" => matrix(hidden, q),
             "mlp.gate_proj.weight" | "mlp.up_proj.weight" => matrix(ffn, hidden),
             "mlp.down_proj.weight" => matrix(hidden, ffn),
-            "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => Some((Dtype::F32, vec![layer.head_dim])),
-            "per_layer_input_gate.weight" => config.per_layer_input.and_then(|input| matrix(input.size, hidden)),
-            "per_layer_projection.weight" => config.per_layer_input.and_then(|input| matrix(hidden, input.size)),
-            "post_per_layer_input_norm.weight" => config.per_layer_input.map(|_| (Dtype::F32, vec![hidden])),
+            "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => {
+                Some((Dtype::F32, vec![layer.head_dim]))
+            }
+            "per_layer_input_gate.weight" => {
+                config.per_layer_input.and_then(|input| matrix(input.size, hidden))
+            }
+            "per_layer_projection.weight" => {
+                config.per_layer_input.and_then(|input| matrix(hidden, input.size))
+            }
+            "post_per_layer_input_norm.weight" => {
+                config.per_layer_input.map(|_| (Dtype::F32, vec![hidden]))
+            }
             "layer_scalar" if config.layer_scalar => Some((Dtype::F32, vec![1])),
             norm if norm.contains("layernorm") => Some((Dtype::F32, vec![hidden])),
             _ => None,
@@ -102,7 +122,11 @@ impl TensorSource for SyntheticSource {
     }
 
     /// Norm weights and scalars; matrices exist on the device alone.
-    fn read<'a>(&'a self, name: &'a str, _: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        _: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
         let values = match self.shape(name) {
             Some((Dtype::F32, shape)) => {
                 let value = if name.contains("_attn.") { self.qk_norm(shape[0]) } else { 1.0 };
@@ -133,7 +157,8 @@ impl SyntheticStore {
         let kernel = Fill { random };
         let words = self.gpu.uniform("fill", [(buffer.size() / 4) as u32, value, 0, 0])?;
         let source = kernel.source(self.gpu.variant());
-        let dispatch = self.gpu.dispatch(&source, &[buffer, &words], kernel.grid(self.gpu.variant()))?;
+        let dispatch =
+            self.gpu.dispatch(&source, &[buffer, &words], kernel.grid(self.gpu.variant()))?;
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
         self.gpu.queue().submit([encoder.finish()]);
@@ -149,13 +174,15 @@ impl WeightStore for SyntheticStore {
         let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
         let matrix = self.joints.end(matrix, first + reader.rows);
-        // Uniform quants times this scale give rows of length one, so that activations keep their size.
+        // Uniform quants times this scale give rows of length one, so that activations keep their
+        // size.
         let deviation = match matrix.format {
             PackFormat::Int { bits: 4, .. } => 4.6,
             PackFormat::Int { bits: 6, .. } => 18.5,
             _ => 73.9,
         };
-        let scale = half::f16::from_f32(1.0 / (deviation * (matrix.cols as f32).sqrt())).to_bits() as u32;
+        let scale =
+            half::f16::from_f32(1.0 / (deviation * (matrix.cols as f32).sqrt())).to_bits() as u32;
         for part in &matrix.parts {
             self.seed.set(self.seed.get().wrapping_add(1));
             self.fill(&part.data, true, self.seed.get())?;
@@ -178,7 +205,9 @@ mod tests {
 
     #[test]
     fn embeddings_are_held_in_6_bits_where_rows_fill_blocks() {
-        let embedding = |source: SyntheticSource| native_format(source.info("embed_tokens.weight").unwrap().dtype);
+        let embedding = |source: SyntheticSource| {
+            native_format(source.info("embed_tokens.weight").unwrap().dtype)
+        };
         let of = |name| ModelConfig::named(name).unwrap();
         assert_eq!(embedding(SyntheticSource::new(of("31b"))).to_string(), "int6 g16");
         assert_eq!(embedding(SyntheticSource::new(of("270m"))), PackFormat::INT8);

@@ -1,11 +1,12 @@
-//! Unrolls marked loops of WGSL text. Drivers leave loops around arrays of registers as they are, and the arrays then lie in
-//! memory: attention took two to five times as long.
+//! Unrolls marked loops of WGSL text. Drivers leave loops around arrays of registers as they are,
+//! and the arrays then lie in memory: attention took two to five times as long.
 
 /// What marks a loop, at the end of its first line.
 const MARK: &str = "{ // unrolled";
 
-/// Replaces every `for (var i = 0u; i < N; i++) { // unrolled`, where N is a constant of the text or a literal, by N
-/// blocks in which `i` is a literal. Panics if a marked loop has another form: the shaders are part of the program.
+/// Replaces every `for (var i = 0u; i < N; i++) { // unrolled`, where N is a constant of the text
+/// or a literal, by N blocks in which `i` is a literal. Panics if a marked loop has another form:
+/// the shaders are part of the program.
 pub(super) fn unroll(wgsl: &str) -> String {
     let mut text = wgsl.to_owned();
     while let Some(mark) = text.find(MARK) {
@@ -13,8 +14,9 @@ pub(super) fn unroll(wgsl: &str) -> String {
         let (name, count) = header(wgsl, &text[start..mark]);
         let body = mark + MARK.len();
         let end = body + closing_brace(&text[body..]);
-        let blocks: String =
-            (0..count).map(|i| format!("{{{}}}", substitute(&text[body..end], &name, &format!("{i}u")))).collect();
+        let blocks: String = (0..count)
+            .map(|i| format!("{{{}}}", substitute(&text[body..end], &name, &format!("{i}u"))))
+            .collect();
         text.replace_range(start..=end, &blocks);
     }
     text
@@ -24,7 +26,8 @@ pub(super) fn unroll(wgsl: &str) -> String {
 fn header(wgsl: &str, header: &str) -> (String, u32) {
     let read = || {
         let (name, rest) = header.strip_prefix("for (var ")?.split_once(" = 0u; ")?;
-        let bound = rest.strip_prefix(name)?.strip_prefix(" < ")?.strip_suffix(&format!("; {name}++) "))?;
+        let bound =
+            rest.strip_prefix(name)?.strip_prefix(" < ")?.strip_suffix(&format!("; {name}++) "))?;
         let value = match bound.starts_with(|first: char| first.is_ascii_digit()) {
             true => bound,
             false => wgsl.split_once(&format!("const {bound}: u32 = "))?.1.split_once(';')?.0,

@@ -1,4 +1,5 @@
-//! Weights on their way to the device as they lie in a checkpoint: the host copies bytes, the device lays them out.
+//! Weights on their way to the device as they lie in a checkpoint: the host copies bytes, the
+//! device lays them out.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -34,7 +35,8 @@ struct Sent {
     part_rows: Vec<usize>,
 }
 
-/// Sends matrices. They must not be used before [`Uploads::finish`] has found nothing wrong with them.
+/// Sends matrices. They must not be used before [`Uploads::finish`] has found nothing wrong with
+/// them.
 pub(super) struct Uploads {
     gpu: Gpu,
     slot_bytes: u64,
@@ -62,11 +64,13 @@ struct Times {
 
 /// Bytes of a slot for these tensors, and how many of them are sent; `None` for none.
 fn sizes(tensors: &[PlannedTensor]) -> Option<(u64, usize)> {
-    let slices = tensors.iter().filter_map(|tensor| match (tensor.format, tensor.info.shape.as_slice()) {
-        (Some(format), &[rows, cols]) => slice_bytes(tensor.info.dtype, format, rows, cols),
-        _ => None,
-    });
-    let (largest, count) = slices.fold((0, 0), |(largest, count), bytes| (bytes.max(largest), count + 1));
+    let slices =
+        tensors.iter().filter_map(|tensor| match (tensor.format, tensor.info.shape.as_slice()) {
+            (Some(format), &[rows, cols]) => slice_bytes(tensor.info.dtype, format, rows, cols),
+            _ => None,
+        });
+    let (largest, count) =
+        slices.fold((0, 0), |(largest, count), bytes| (bytes.max(largest), count + 1));
     let around = Repack::HEADER_BYTES + Repack::SLACK_BYTES;
     (count > 0).then(|| (buffer_size(largest + around as u64), count))
 }
@@ -80,7 +84,9 @@ impl Uploads {
     /// Bytes of the buffers that sending these tensors takes at most.
     pub fn bytes(gpu: &Gpu, tensors: &[PlannedTensor]) -> u64 {
         match sizes(tensors) {
-            Some((slot, count)) if gpu.variant().repack => (SLOTS as u64 + 1) * slot + buffer_size(4 * count as u64),
+            Some((slot, count)) if gpu.variant().repack => {
+                (SLOTS as u64 + 1) * slot + buffer_size(4 * count as u64)
+            }
             _ => 0,
         }
     }
@@ -89,7 +95,9 @@ impl Uploads {
     ///
     /// Errors: the buffers are larger than the device allows, or out of memory.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Result<Option<Self>> {
-        let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.variant().repack) else { return Ok(None) };
+        let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.variant().repack) else {
+            return Ok(None);
+        };
         Ok(Some(Uploads {
             gpu: gpu.clone(),
             slot_bytes,
@@ -110,10 +118,16 @@ impl Uploads {
         self.sent.len() < self.room && bytes.is_some_and(|bytes| bytes + around <= self.slot_bytes)
     }
 
-    /// Sends all rows of a reader that [`Uploads::takes`] takes to a matrix, from its row `first` on.
+    /// Sends all rows of a reader that [`Uploads::takes`] takes to a matrix, from its row `first`
+    /// on.
     ///
     /// Errors: a failed read, a failed device.
-    pub async fn send(&mut self, reader: &mut MatrixReader<'_>, matrix: &GpuMatrix, first: usize) -> Result<()> {
+    pub async fn send(
+        &mut self,
+        reader: &mut MatrixReader<'_>,
+        matrix: &GpuMatrix,
+        first: usize,
+    ) -> Result<()> {
         let (dtype, cols, tiled) = (reader.dtype(), matrix.cols, matrix.tiled);
         let stretches: Vec<_> = matrix.stretches(first, reader.rows).collect();
         for &(part, first, count) in &stretches {
@@ -137,7 +151,13 @@ impl Uploads {
         Ok(())
     }
 
-    async fn send_rows(&mut self, header: [u32; 4], rows: &[u8], kernel: Repack, part: &MatrixPart) -> Result<()> {
+    async fn send_rows(
+        &mut self,
+        header: [u32; 4],
+        rows: &[u8],
+        kernel: Repack,
+        part: &MatrixPart,
+    ) -> Result<()> {
         let begin = Instant::now();
         let slot = self.slot().await?;
         let filling = Instant::now();
@@ -148,7 +168,8 @@ impl Uploads {
         slot.unmap();
         let gpu = &self.gpu;
         let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
-        let dispatch = gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))?;
+        let dispatch =
+            gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let bytes = (Repack::HEADER_BYTES + rows.len()).next_multiple_of(4) as u64;
         encoder.copy_buffer_to_buffer(&slot, 0, &self.stored, 0, bytes);
@@ -161,7 +182,8 @@ impl Uploads {
         gpu.check()
     }
 
-    /// A mapped slot: a new one until there are enough, then the one that was sent first, when it has arrived.
+    /// A mapped slot: a new one until there are enough, then the one that was sent first, when it
+    /// has arrived.
     async fn slot(&mut self) -> Result<GpuBuffer> {
         let oldest = if self.slots < SLOTS { None } else { self.under_way.pop_front() };
         match oldest {
@@ -175,13 +197,16 @@ impl Uploads {
 
     /// Waits until all that was sent is laid out, and looks for what could not be.
     ///
-    /// Errors: a value, scale or offset that is NaN, infinite, or beyond f16, as packing on the host names it; a failed device.
+    /// Errors: a value, scale or offset that is NaN, infinite, or beyond f16, as packing on the
+    /// host names it; a failed device.
     pub async fn finish(self, source: &dyn TensorSource) -> Result<()> {
         let begin = Instant::now();
         let faults: Vec<u32> = self.gpu.download(&self.faults).await?;
         let Times { bytes, copying, waiting } = self.times;
         let waiting = waiting + begin.elapsed();
-        log::info!("{bytes} bytes copied in {copying:.2?}, {waiting:.2?} spent waiting for the device");
+        log::info!(
+            "{bytes} bytes copied in {copying:.2?}, {waiting:.2?} spent waiting for the device"
+        );
         match self.sent.iter().zip(faults).find(|(_, row)| *row != u32::MAX) {
             None => Ok(()),
             Some((sent, row)) => Err(sent.explain(source, row).await),
@@ -194,7 +219,8 @@ impl Sent {
     async fn explain(&self, source: &dyn TensorSource, row: u32) -> Error {
         let mut ignore = |_| ();
         let shape = (self.rows, self.cols);
-        let mut reader = MatrixReader::new(source, &self.name, self.dtype, shape, self.format, &mut ignore);
+        let mut reader =
+            MatrixReader::new(source, &self.name, self.dtype, shape, self.format, &mut ignore);
         for part_rows in &self.part_rows {
             let mut left = *part_rows;
             while left > 0 {
@@ -205,20 +231,26 @@ impl Sent {
                 }
             }
         }
-        Error::tensor(&self.name, format!("row {row}: the device found a value that is not finite, the host did not"))
+        Error::tensor(
+            &self.name,
+            format!("row {row}: the device found a value that is not finite, the host did not"),
+        )
     }
 }
 
 /// Writes a header and rows to a mapped buffer.
 fn fill(slot: &wgpu::Buffer, header: &[u32; 4], rows: &[u8]) -> Result<()> {
-    let mut view = slot.get_mapped_range_mut(..).map_err(|error| Error::Device(one_line(&error)))?;
+    let mut view =
+        slot.get_mapped_range_mut(..).map_err(|error| Error::Device(one_line(&error)))?;
     let (mut head, rest) = view.slice(..).split_at(Repack::HEADER_BYTES);
     head.copy_from_slice(bytemuck::bytes_of(header));
     let (from, from_rest) = rows.as_chunks::<PIECE_BYTES>();
     let (to, mut to_rest) = rest.into_slice(..rows.len()).into_chunks::<PIECE_BYTES>();
     // Pages that are not in memory are read by whoever touches them first: several at once.
     let pieces: Vec<_> = to.into_iter().zip(from).collect();
-    pieces.into_par_iter().for_each(|(to, from)| wgpu::WriteOnly::<[u8]>::from(to).copy_from_slice(from));
+    pieces
+        .into_par_iter()
+        .for_each(|(to, from)| wgpu::WriteOnly::<[u8]>::from(to).copy_from_slice(from));
     to_rest.copy_from_slice(from_rest);
     Ok(())
 }

@@ -30,17 +30,21 @@ pub struct Variant {
     pub coop: Option<Coop>,
     /// Workgroups of 1024 where one workgroup has a whole row.
     pub wide: bool,
-    /// Matrix products of many tokens with a row of activations in each invocation: for adapters that a processor plays.
+    /// Matrix products of many tokens with a row of activations in each invocation: for adapters
+    /// that a processor plays.
     pub lanes: bool,
-    /// Weights brought into the last-level cache while kernels run that leave the memory idle: where the cache is seen to be
-    /// large when the device is opened.
+    /// Weights brought into the last-level cache while kernels run that leave the memory idle:
+    /// where the cache is seen to be large when the device is opened.
     pub prefetch: bool,
-    /// What lies between two layers' attention in one dispatch, whose workgroups wait for one another, when one token is generated.
+    /// What lies between two layers' attention in one dispatch, whose workgroups wait for one
+    /// another, when one token is generated.
     pub chain: bool,
-    /// Weights sent to the device as they lie in the file, and laid out there. Not in browsers, where files come through memory in
-    /// any case. Neither this nor `inplace`: packed by the host and copied.
+    /// Weights sent to the device as they lie in the file, and laid out there. Not in browsers,
+    /// where files come through memory in any case. Neither this nor `inplace`: packed by the host
+    /// and copied.
     pub repack: bool,
-    /// Weights laid out by the host in the device's memory, which is its own: a copy less than any other way.
+    /// Weights laid out by the host in the device's memory, which is its own: a copy less than any
+    /// other way.
     pub inplace: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
@@ -49,7 +53,8 @@ pub struct Variant {
 impl Variant {
     /// The variant for an adapter. Errors if an option asks for what the adapter lacks.
     pub fn choose(facts: &AdapterFacts, options: &KernelOptions) -> Result<Self> {
-        let lacking = |name: &str| Error::Device(format!("{facts} has no {name}: leave out {name}=on"));
+        let lacking =
+            |name: &str| Error::Device(format!("{facts} has no {name}: leave out {name}=on"));
         if options.subgroups == Some(true) && !facts.subgroups {
             return Err(lacking("subgroups"));
         }
@@ -57,12 +62,13 @@ impl Variant {
             return Err(lacking("f16"));
         }
         let subgroups = options.subgroups.unwrap_or(facts.subgroups);
-        let subgroup_size =
-            (subgroups && facts.subgroup_min_size == facts.subgroup_max_size).then_some(facts.subgroup_max_size);
+        let subgroup_size = (subgroups && facts.subgroup_min_size == facts.subgroup_max_size)
+            .then_some(facts.subgroup_max_size);
         // Software rasterizers convert every f16 by hand.
         let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
         let can_coop = facts.coop_kernels().filter(|_| subgroups && f16);
-        let can_be_wide = facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
+        let can_be_wide =
+            facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
         if options.wide == Some(true) && !can_be_wide {
             return Err(lacking("wide"));
         }
@@ -80,7 +86,8 @@ impl Variant {
         // One instruction where the driver says so; an expansion elsewhere.
         let dp4a = options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan");
         // Only there is it known to be faster.
-        let can_chain = facts.coherent && facts.vendor == VENDOR_NVIDIA && facts.device_type == "discrete GPU";
+        let can_chain =
+            facts.coherent && facts.vendor == VENDOR_NVIDIA && facts.device_type == "discrete GPU";
         if options.inplace == Some(true) && !facts.mappable_storage {
             return Err(lacking("inplace"));
         }
@@ -88,7 +95,8 @@ impl Variant {
             return Err(Error::Input("repack=on and inplace=on exclude each other".into()));
         }
         // Who asks for one of the other two ways gets it.
-        let can_be_in_place = facts.unified_memory && facts.mappable_storage && options.repack.is_none();
+        let can_be_in_place =
+            facts.unified_memory && facts.mappable_storage && options.repack.is_none();
         let inplace = options.inplace.unwrap_or(can_be_in_place);
         Ok(Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
@@ -114,7 +122,8 @@ mod tests {
     use super::*;
     use crate::gpu::CooperativeMatrix;
 
-    /// A device of a name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`, with square matrices of these sizes.
+    /// A device of a name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`, with
+    /// square matrices of these sizes.
     fn coop(
         api: &str,
         name: &str,
@@ -123,7 +132,13 @@ mod tests {
         workgroup_bytes: u32,
         options: &str,
     ) -> Option<Coop> {
-        let matrix = |&size| CooperativeMatrix { m: size, n: size, k: size, f16_inputs: true, f32_result: true };
+        let matrix = |&size| CooperativeMatrix {
+            m: size,
+            n: size,
+            k: size,
+            f16_inputs: true,
+            f32_result: true,
+        };
         let facts = AdapterFacts {
             name: name.into(),
             api: api.into(),
@@ -150,7 +165,8 @@ mod tests {
         assert_eq!(metal("Apple M4 Max", "subgroups=off"), None);
         assert_eq!(metal("Apple Paravirtual device", ""), None);
         assert_eq!(metal("AMD Radeon Pro 5500M", ""), None);
-        let vulkan = |subgroups, sizes: &[u32], bytes| coop("vulkan", "a card", subgroups, sizes, bytes, "");
+        let vulkan =
+            |subgroups, sizes: &[u32], bytes| coop("vulkan", "a card", subgroups, sizes, bytes, "");
         assert_eq!(vulkan([32, 32], &[16], 48 << 10), Some(Coop::Sixteen));
         assert_eq!(vulkan([32, 32], &[8, 16], 48 << 10), Some(Coop::Sixteen));
         assert_eq!(vulkan([32, 32], &[8, 16], 32 << 10), Some(Coop::Eight));

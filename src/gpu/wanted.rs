@@ -21,9 +21,9 @@ impl ResultPlace {
     pub fn result(&self, words: &[u32]) -> Result<StepResult> {
         match *self {
             ResultPlace::None => Ok(StepResult::None),
-            ResultPlace::Token { word } if words[word] == u32::MAX => {
-                Err(Error::Device("the model computed a logit of NaN or infinity, or none that is finite".into()))
-            }
+            ResultPlace::Token { word } if words[word] == u32::MAX => Err(Error::Device(
+                "the model computed a logit of NaN or infinity, or none that is finite".into(),
+            )),
             ResultPlace::Token { word } => Ok(StepResult::Token(words[word])),
             ResultPlace::Logits { first, words: count } => {
                 Ok(StepResult::Logits(bytemuck::cast_slice(&words[first..first + count]).to_vec()))
@@ -81,7 +81,9 @@ impl Wanted {
             };
             match part.output {
                 StepOutput::Greedy => wanted.chosen.push(Chosen { row, slot, draw: None }),
-                StepOutput::Sample(draw) => wanted.chosen.push(Chosen { row, slot, draw: Some(draw) }),
+                StepOutput::Sample(draw) => {
+                    wanted.chosen.push(Chosen { row, slot, draw: Some(draw) })
+                }
                 StepOutput::None | StepOutput::LastLogits | StepOutput::AllLogits => {}
             }
             wanted.logit_rows += range.len();
@@ -95,7 +97,9 @@ impl Wanted {
     /// Output rows in passes of at most `most`: those read back first.
     pub fn blocks(&self, most: usize) -> Vec<OutputBlock> {
         let logit_rows: Vec<u32> = self.logit_ranges.iter().cloned().flatten().collect();
-        let logits = logit_rows.chunks(most).map(|rows| OutputBlock { rows: rows.to_vec(), usage: Use::Logits });
+        let logits = logit_rows
+            .chunks(most)
+            .map(|rows| OutputBlock { rows: rows.to_vec(), usage: Use::Logits });
         let choice = |chosen: &[Chosen]| {
             let rows = chosen.iter().map(|chosen| chosen.row).collect();
             let words = |chosen: &Chosen| chosen.draw.map_or(DrawWords::LIKELIEST, DrawWords::from);
@@ -108,7 +112,8 @@ impl Wanted {
         logits.chain(self.chosen.chunks(most).map(choice)).collect()
     }
 
-    /// Slots of the sequences whose token is chosen, in the order of their tokens in the readback buffer.
+    /// Slots of the sequences whose token is chosen, in the order of their tokens in the readback
+    /// buffer.
     pub fn chosen_slots(&self) -> impl Iterator<Item = u32> {
         self.chosen.iter().map(|chosen| chosen.slot)
     }

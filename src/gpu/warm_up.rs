@@ -52,13 +52,20 @@ impl WarmUp {
     /// nothing to gain.
     ///
     /// Errors: a checkpoint that cannot be loaded either.
-    pub async fn start(gpu: &Gpu, source: &dyn TensorSource, options: &LoadOptions) -> Result<Option<WarmUp>> {
+    pub async fn start(
+        gpu: &Gpu,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+    ) -> Result<Option<WarmUp>> {
         if !gpu.facts().compiles_at_first_run() {
             return Ok(None);
         }
-        let model = Shapes::new(gpu, &weights::plan(source, options.quantize)?).model(source, options).await?;
+        let model = Shapes::new(gpu, &weights::plan(source, options.quantize)?)
+            .model(source, options)
+            .await?;
         let head = StepShape::One;
-        let groups = [model.sources(StepShape::ManyOfOne, head)?, model.sources(StepShape::One, head)?];
+        let groups =
+            [model.sources(StepShape::ManyOfOne, head)?, model.sources(StepShape::One, head)?];
         drop(model);
         let (gpu, stop) = (gpu.clone(), Arc::new(AtomicBool::new(false)));
         let asked_to_stop = stop.clone();
@@ -72,9 +79,14 @@ impl WarmUp {
 fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     let most = groups.iter().flatten().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
-    let descriptor =
-        wgpu::BufferDescriptor { label: Some("warm-up"), size: BINDING_BYTES, usage, mapped_at_creation: false };
-    let buffers: Vec<wgpu::Buffer> = (0..most).map(|_| gpu.device().create_buffer(&descriptor)).collect();
+    let descriptor = wgpu::BufferDescriptor {
+        label: Some("warm-up"),
+        size: BINDING_BYTES,
+        usage,
+        mapped_at_creation: false,
+    };
+    let buffers: Vec<wgpu::Buffer> =
+        (0..most).map(|_| gpu.device().create_buffer(&descriptor)).collect();
     // All of them whenever it is to stop: what is kept for the next start does not depend on that.
     if !groups.iter().all(|group| gpu.compile_together(group.clone()).is_ok()) {
         return;
@@ -119,7 +131,11 @@ impl Shapes {
         let tokens = Tokens(&gpu);
         let cache = |layer| {
             let (capacity, _) = LayerCache::size(layer, options, rows);
-            Ok(LayerCache { k: tokens.buffer("keys", 0)?, v: tokens.buffer("values", 0)?, capacity })
+            Ok(LayerCache {
+                k: tokens.buffer("keys", 0)?,
+                v: tokens.buffer("values", 0)?,
+                capacity,
+            })
         };
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         let logit_rows = logit_rows(config, options, rows);
@@ -169,7 +185,8 @@ mod tests {
 
     #[test]
     fn the_kernels_of_an_answer_are_known_before_its_weights() {
-        let gpu = block_on(Gpu::open(&DeviceOptions::default())).expect("the test needs an adapter");
+        let gpu =
+            block_on(Gpu::open(&DeviceOptions::default())).expect("the test needs an adapter");
         let (checkpoint, options) = (Checkpoint::demo().unwrap(), LoadOptions::default());
         if !gpu.facts().compiles_at_first_run() {
             assert!(block_on(WarmUp::start(&gpu, &checkpoint, &options)).unwrap().is_none());
@@ -182,8 +199,14 @@ mod tests {
         assert!(gpu.peak_bytes() < 4 << 20, "{} bytes", gpu.peak_bytes());
         gpu.compile_together(kernels.clone()).unwrap();
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
-        let descriptor = wgpu::BufferDescriptor { label: None, size: BINDING_BYTES, usage, mapped_at_creation: false };
-        let buffers: Vec<wgpu::Buffer> = (0..12).map(|_| gpu.device().create_buffer(&descriptor)).collect();
+        let descriptor = wgpu::BufferDescriptor {
+            label: None,
+            size: BINDING_BYTES,
+            usage,
+            mapped_at_creation: false,
+        };
+        let buffers: Vec<wgpu::Buffer> =
+            (0..12).map(|_| gpu.device().create_buffer(&descriptor)).collect();
         let kernel = kernels.iter().min_by_key(|kernel| kernel.wgsl.len()).unwrap();
         gpu.run_nothing(kernel, &buffers).unwrap();
         gpu.check().unwrap();

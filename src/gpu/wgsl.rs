@@ -69,12 +69,14 @@ impl Wgsl {
             Some(min_size) => this
                 .uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
                 .part(include_str!("../../shaders/common/reduce_subgroups.wgsl")),
-            None => this.uint("TEAMS", 1).part(include_str!("../../shaders/common/reduce_workgroup.wgsl")),
+            None => this
+                .uint("TEAMS", 1)
+                .part(include_str!("../../shaders/common/reduce_workgroup.wgsl")),
         }
     }
 
-    /// How to read weights of `format`, eight at a time, from `data` and `scales`. `tiled`: in the order of
-    /// `weight_place.wgsl`.
+    /// How to read weights of `format`, eight at a time, from `data` and `scales`. `tiled`: in the
+    /// order of `weight_place.wgsl`.
     pub fn weights(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
         let this = self.weight_constants(format, cols, tiled);
         match format {
@@ -87,7 +89,9 @@ impl Wgsl {
             PackFormat::Int { bits: 5 | 6, .. } => this
                 .part(include_str!("../../shaders/common/int56.wgsl"))
                 .part(include_str!("../../shaders/common/weights_int56.wgsl")),
-            PackFormat::Int { .. } => this.part(include_str!("../../shaders/common/weights_int8.wgsl")),
+            PackFormat::Int { .. } => {
+                this.part(include_str!("../../shaders/common/weights_int8.wgsl"))
+            }
             PackFormat::Iq4 => this
                 .part(include_str!("../../shaders/common/iq4.wgsl"))
                 .part(include_str!("../../shaders/common/weights_iq4.wgsl")),
@@ -101,7 +105,9 @@ impl Wgsl {
             PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
                 this.part(include_str!("../../shaders/common/group_int4.wgsl"))
             }
-            _ => this.weight_bytes(format).part(include_str!("../../shaders/common/group_bytes.wgsl")),
+            _ => this
+                .weight_bytes(format)
+                .part(include_str!("../../shaders/common/group_bytes.wgsl")),
         }
     }
 
@@ -112,7 +118,9 @@ impl Wgsl {
             PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
                 this.part(include_str!("../../shaders/common/halves_int4.wgsl"))
             }
-            _ => this.weight_bytes(format).part(include_str!("../../shaders/common/halves_bytes.wgsl")),
+            _ => this
+                .weight_bytes(format)
+                .part(include_str!("../../shaders/common/halves_bytes.wgsl")),
         }
     }
 
@@ -143,16 +151,19 @@ impl Wgsl {
     fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
         let this = self.weight_place(format, cols, tiled);
         match format.layout() {
-            None => {
-                this.uint("GROUP", 32).bool("OFFSET", false).part(include_str!("../../shaders/common/scales_none.wgsl"))
-            }
+            None => this
+                .uint("GROUP", 32)
+                .bool("OFFSET", false)
+                .part(include_str!("../../shaders/common/scales_none.wgsl")),
             Some((bits, group, offset)) => this
                 .uint("BITS", bits as usize)
                 .uint("LOW_WORDS", padded_cols(cols) / 8)
                 .uint("GROUP", group)
                 .bool("OFFSET", offset)
                 .part(match offset {
-                    _ if format == PackFormat::Q4K => include_str!("../../shaders/common/scales_q4_k.wgsl"),
+                    _ if format == PackFormat::Q4K => {
+                        include_str!("../../shaders/common/scales_q4_k.wgsl")
+                    }
                     false => include_str!("../../shaders/common/scales_symmetric.wgsl"),
                     true => include_str!("../../shaders/common/scales_offset.wgsl"),
                 }),

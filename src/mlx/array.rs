@@ -28,9 +28,9 @@ impl Dtype {
 /// A value of MLX's graph, computed or still to be.
 pub struct Array(Pointer);
 
-// SAFETY: an array is a reference to a counted node, and the counters are atomic. What belongs to a thread is
-// evaluation and building: both happen on the one thread of `worker`, but for zeros and their contents, which
-// are memory alone.
+// SAFETY: an array is a reference to a counted node, and the counters are atomic. What belongs to a
+// thread is evaluation and building: both happen on the one thread of `worker`, but for zeros and
+// their contents, which are memory alone.
 unsafe impl Send for Array {}
 
 impl Drop for Array {
@@ -72,7 +72,11 @@ impl Array {
     pub fn new(bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Array> {
         let mut array = Array::zeros(shape, dtype)?;
         if bytes.len() != array.bytes() {
-            return Err(Error::Device(format!("MLX: {} bytes for an array of {}", bytes.len(), array.bytes())));
+            return Err(Error::Device(format!(
+                "MLX: {} bytes for an array of {}",
+                bytes.len(),
+                array.bytes()
+            )));
         }
         array.write(0, bytes)?;
         Ok(array)
@@ -144,7 +148,9 @@ pub fn async_eval(arrays: &[&Array]) -> Result<()> {
 
 /// A shape as MLX has it.
 pub(super) fn dims(shape: &[usize]) -> Result<Vec<i32>> {
-    let dim = |&dim: &usize| i32::try_from(dim).map_err(|_| Error::Device(format!("MLX: a dimension of {dim}")));
+    let dim = |&dim: &usize| {
+        i32::try_from(dim).map_err(|_| Error::Device(format!("MLX: a dimension of {dim}")))
+    };
     shape.iter().map(dim).collect()
 }
 

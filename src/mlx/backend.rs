@@ -19,8 +19,8 @@ use super::{
 use crate::{
     Error, Result,
     backend::{
-        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult, StepTokens, Ticket,
-        cache_capacity, suppressible,
+        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult,
+        StepTokens, Ticket, cache_capacity, suppressible,
     },
     checkpoint::TensorSource,
     config::{LayerConfig, ModelConfig},
@@ -74,10 +74,11 @@ struct Room {
 }
 
 impl MlxBackend {
-    /// Loads a model. `progress` is told the bytes of the checkpoint consumed since it was last called.
+    /// Loads a model. `progress` is told the bytes of the checkpoint consumed since it was last
+    /// called.
     ///
-    /// Errors: MLX is missing or another one than at build time; a tensor is missing, misshapen or unreadable; options
-    /// of zero; weights or KV cache beyond memory.
+    /// Errors: MLX is missing or another one than at build time; a tensor is missing, misshapen or
+    /// unreadable; options of zero; weights or KV cache beyond memory.
     pub async fn load(
         source: &dyn TensorSource,
         options: &LoadOptions,
@@ -90,8 +91,20 @@ impl MlxBackend {
     /// A model of random weights.
     ///
     /// Errors: as [`MlxBackend::load`].
-    pub async fn synthetic(config: ModelConfig, options: &LoadOptions, mlx: MlxOptions, seed: u64) -> Result<Self> {
-        Self::make(&SyntheticSource::with_int8_embedding(config), options, mlx, Some(seed), &mut |_| ()).await
+    pub async fn synthetic(
+        config: ModelConfig,
+        options: &LoadOptions,
+        mlx: MlxOptions,
+        seed: u64,
+    ) -> Result<Self> {
+        Self::make(
+            &SyntheticSource::with_int8_embedding(config),
+            options,
+            mlx,
+            Some(seed),
+            &mut |_| (),
+        )
+        .await
     }
 
     async fn make(
@@ -107,10 +120,13 @@ impl MlxBackend {
         room.check(source, options.quantize)?;
         let mut store = MlxStore { compute: room.compute, bytes: 0, seed };
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
-        let table_bytes = weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes() as u64);
+        let table_bytes =
+            weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes() as u64);
         let most = room.sequences.max_step_tokens;
-        let cache = |layer: &LayerConfig| KvCache::new(layer, options.context_length, most, room.cache);
-        let slot = |_| Ok(Slot::new(config.cached_layers().iter().map(cache).collect::<Result<_>>()?));
+        let cache =
+            |layer: &LayerConfig| KvCache::new(layer, options.context_length, most, room.cache);
+        let slot =
+            |_| Ok(Slot::new(config.cached_layers().iter().map(cache).collect::<Result<_>>()?));
         let slots = (0..options.max_sequences).map(slot).collect::<Result<_>>()?;
         let model = Model::new(config.clone(), weights, room.compute, room.fused)?;
         Ok(MlxBackend {
@@ -126,8 +142,8 @@ impl MlxBackend {
         })
     }
 
-    /// How often each of MLX's operations was called by steps since this was last asked, by the names of [`ops`].
-    /// All backends of the process count together.
+    /// How often each of MLX's operations was called by steps since this was last asked, by the
+    /// names of [`ops`]. All backends of the process count together.
     pub fn take_calls(&self) -> Result<BTreeMap<&'static str, usize>> {
         worker::call(|| Ok(ops::take_calls()))
     }
@@ -152,10 +168,15 @@ impl Room {
             let positions = cache_capacity(layer, options.context_length, most) as u128;
             2 * cache.bytes() as u128 * positions * (layer.n_kv_heads * layer.head_dim) as u128
         };
-        let kv_bytes =
-            config.cached_layers().iter().map(of_layer).sum::<u128>().saturating_mul(options.max_sequences as u128);
+        let kv_bytes = config
+            .cached_layers()
+            .iter()
+            .map(of_layer)
+            .sum::<u128>()
+            .saturating_mul(options.max_sequences as u128);
         if kv_bytes > facts.memory_limit as u128 {
-            let (sequences, positions, limit) = (options.max_sequences, options.context_length, facts.memory_limit);
+            let (sequences, positions, limit) =
+                (options.max_sequences, options.context_length, facts.memory_limit);
             let what = format!("the KV cache of {sequences} x {positions} positions");
             return Err(Error::Device(format!(
                 "no memory for {what}: {kv_bytes} bytes, and MLX holds at most {limit}"
@@ -165,12 +186,14 @@ impl Room {
         Ok(Room { facts, sequences, compute, cache, kv_bytes: kv_bytes as u64, fused })
     }
 
-    /// Errors if the weights do not fit beside the caches. A missing tensor is left for loading to tell.
+    /// Errors if the weights do not fit beside the caches. A missing tensor is left for loading to
+    /// tell.
     fn check(&self, source: &dyn TensorSource, quantize: Quantize) -> Result<()> {
-        let bytes = |tensor: crate::weights::PlannedTensor| match (tensor.format, &tensor.info.shape[..]) {
-            (Some(format), &[rows, cols]) => rows as u128 * format.row_bytes(cols) as u128,
-            _ => 0,
-        };
+        let bytes =
+            |tensor: crate::weights::PlannedTensor| match (tensor.format, &tensor.info.shape[..]) {
+                (Some(format), &[rows, cols]) => rows as u128 * format.row_bytes(cols) as u128,
+                _ => 0,
+            };
         let weights: u128 = plan(source, quantize).into_iter().flatten().map(bytes).sum();
         let limit = self.facts.memory_limit;
         match weights + self.kv_bytes as u128 > limit as u128 {

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{ffi, worker};
 use crate::Result;
 
-/// Bytes of freed arrays that MLX may keep to use again: enough for a step's, less than would crowd a model out.
+/// Bytes of freed arrays that MLX may keep to use again: enough for a step's, less than would crowd
+/// a model out.
 const CACHE_LIMIT: u64 = 1 << 30;
 
 /// MLX and the device that it computes on.
@@ -31,8 +32,10 @@ pub fn facts() -> Result<Facts> {
         let shim = ffi::shim()?;
         let (name, metal) = device(shim, c"device_name")?;
         if metal {
-            let working_set = device(shim, c"max_recommended_working_set_size")?.0.parse().unwrap_or(0);
-            // SAFETY: plain numbers. macOS before 15 wires nothing, which costs time and is no error.
+            let working_set =
+                device(shim, c"max_recommended_working_set_size")?.0.parse().unwrap_or(0);
+            // SAFETY: plain numbers. macOS before 15 wires nothing, which costs time and is no
+            // error.
             unsafe { ((shim.set_wired_limit)(working_set), (shim.set_cache_limit)(CACHE_LIMIT)) };
         }
         // SAFETY: the string lives as long as the library.

@@ -85,7 +85,9 @@ impl Engine {
             Ok(match outcome {
                 Outcome::Nothing => StepResult::None,
                 Outcome::Logits(logits) => StepResult::Logits(logits.read()?),
-                Outcome::Token(token) => StepResult::Token(token.read()?.first().copied().unwrap_or_default()),
+                Outcome::Token(token) => {
+                    StepResult::Token(token.read()?.first().copied().unwrap_or_default())
+                }
             })
         };
         outcomes.into_iter().map(result).collect()
@@ -96,7 +98,10 @@ impl Engine {
         let mut slots: Vec<Option<&mut Slot>> = self.slots.iter_mut().map(Some).collect();
         let (mut segments, mut choices, mut first) = (Vec::new(), Vec::new(), 0);
         for part in parts {
-            let Some(Slot { caches, chosen }) = slots.get_mut(part.slot).and_then(Option::take) else { continue };
+            let Some(Slot { caches, chosen }) = slots.get_mut(part.slot).and_then(Option::take)
+            else {
+                continue;
+            };
             let rows = first..first + part.tokens.as_ref().map_or(1, Vec::len);
             first = rows.end;
             segments.push(Segment::new(rows.clone(), part.position, caches));
@@ -138,7 +143,8 @@ impl Engine {
         Ok(Started { hidden, outcomes })
     }
 
-    /// Token ids of all parts one after another, u32 `[rows]`; chosen ones have never left the device.
+    /// Token ids of all parts one after another, u32 `[rows]`; chosen ones have never left the
+    /// device.
     fn ids(&self, parts: &[Part]) -> Result<Array> {
         let ids = |part: &Part| match &part.tokens {
             Some(tokens) => Array::new(bytemuck::cast_slice(tokens), &[tokens.len()], Dtype::U32),

@@ -92,16 +92,21 @@ pub(super) fn shim() -> Result<&'static Shim> {
 }
 
 fn load() -> Result<Shim, String> {
-    // For this MLX only is the program's code right, so the way out is to have it back or to build again.
+    // For this MLX only is the program's code right, so the way out is to have it back or to build
+    // again.
     let fix = format!(
         "MLX {BUILT_VERSION} was in {BUILT_ROOT} when this program was built: install it there again \
                        (python3 -m pip install), or build the program again"
     );
-    let library = load_library().map_err(|reason| format!("MLX cannot be loaded: {reason}; {fix}"))?;
-    // SAFETY: the library is shim.cpp's, and the list above repeats the signatures that stand there.
-    let shim = unsafe { Shim::bind(library) }.map_err(|error| format!("MLX cannot be loaded: {error}; {fix}"))?;
+    let library =
+        load_library().map_err(|reason| format!("MLX cannot be loaded: {reason}; {fix}"))?;
+    // SAFETY: the library is shim.cpp's, and the list above repeats the signatures that stand
+    // there.
+    let shim = unsafe { Shim::bind(library) }
+        .map_err(|error| format!("MLX cannot be loaded: {error}; {fix}"))?;
     // SAFETY: both give a string that lives as long as the library.
-    let [built, found] = unsafe { [(shim.built_version)(), (shim.version)()].map(|text| CStr::from_ptr(text)) };
+    let [built, found] =
+        unsafe { [(shim.built_version)(), (shim.version)()].map(|text| CStr::from_ptr(text)) };
     let (built, found) = (built.to_string_lossy(), found.to_string_lossy());
     match found.starts_with(&*built) {
         true => Ok(shim),
@@ -109,12 +114,17 @@ fn load() -> Result<Shim, String> {
     }
 }
 
-/// Loads the shim by way of a file, the only form in which a system loads code. The file can go once it is mapped.
+/// Loads the shim by way of a file, the only form in which a system loads code. The file can go
+/// once it is mapped.
 fn load_library() -> Result<Library, String> {
     let place = || format!("a temporary file in {}", env::temp_dir().display());
-    let mut file = tempfile::NamedTempFile::new().map_err(|error| format!("{}: {error}", place()))?;
-    file.write_all(SHIM).and_then(|()| file.flush()).map_err(|error| format!("{}: {error}", place()))?;
-    // SAFETY: loading runs the initializers of the shim and of MLX, which expect nothing of the program.
+    let mut file =
+        tempfile::NamedTempFile::new().map_err(|error| format!("{}: {error}", place()))?;
+    file.write_all(SHIM)
+        .and_then(|()| file.flush())
+        .map_err(|error| format!("{}: {error}", place()))?;
+    // SAFETY: loading runs the initializers of the shim and of MLX, which expect nothing of the
+    // program.
     unsafe { Library::new(file.path()) }.map_err(|error| error.to_string())
 }
 

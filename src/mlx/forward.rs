@@ -23,11 +23,13 @@ type Weights = ModelWeights<MlxMatrix, Array>;
 pub(super) struct Model {
     pub config: ModelConfig,
     weights: Weights,
-    /// Of each layer, `[head_dim/2]`: positions to a turn, over 2π; infinite for pairs that do not turn.
+    /// Of each layer, `[head_dim/2]`: positions to a turn, over 2π; infinite for pairs that do not
+    /// turn.
     periods: Vec<Array>,
     /// Type of activations.
     compute: Dtype,
-    /// Whether MLX makes one kernel of the MLP's activation; on a CPU it would call a C++ compiler for it.
+    /// Whether MLX makes one kernel of the MLP's activation; on a CPU it would call a C++ compiler
+    /// for it.
     fused: bool,
 }
 
@@ -66,8 +68,9 @@ impl Model {
         Ok(Model { config, weights, periods, compute, fused })
     }
 
-    /// Runs token ids (u32, `[rows]`, the rows of `segments` together) through all layers and stores their
-    /// keys and values. The normed hidden states, `[rows, hidden]`, that [`Model::logits`] takes.
+    /// Runs token ids (u32, `[rows]`, the rows of `segments` together) through all layers and
+    /// stores their keys and values. The normed hidden states, `[rows, hidden]`, that
+    /// [`Model::logits`] takes.
     pub fn forward(&self, ids: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
         let (config, weights, eps) = (&self.config, &self.weights, self.config.rms_norm_eps);
         let mut x = weights.embed_tokens.embed(ids, config.embedding_scale())?; // [rows, hidden]
@@ -92,15 +95,19 @@ impl Model {
         x.rms_norm(Some(&weights.norm), eps)
     }
 
-    /// All layers' vectors of tokens with the embeddings `x` `[rows, hidden]`: `[rows, layers·size]`, if there are any.
+    /// All layers' vectors of tokens with the embeddings `x` `[rows, hidden]`: `[rows,
+    /// layers·size]`, if there are any.
     fn per_layer_inputs(&self, ids: &Array, x: &Array) -> Result<Option<Array>> {
-        let (Some(tables), Some(input)) = (&self.weights.per_layer, self.config.per_layer_input) else {
+        let (Some(tables), Some(input)) = (&self.weights.per_layer, self.config.per_layer_input)
+        else {
             return Ok(None);
         };
         let (rows, columns) = (x.shape()[0], self.config.per_layer_columns());
         let by_layer = |x: &Array| x.reshape(&[rows, self.config.layers.len(), input.size]);
-        let projected = tables.projection.linear(x)?.scale((self.config.hidden_size as f32).powf(-0.5))?;
-        let normed = by_layer(&projected)?.rms_norm(Some(&tables.norm), self.config.rms_norm_eps)?;
+        let projected =
+            tables.projection.linear(x)?.scale((self.config.hidden_size as f32).powf(-0.5))?;
+        let normed =
+            by_layer(&projected)?.rms_norm(Some(&tables.norm), self.config.rms_norm_eps)?;
         let looked_up = by_layer(&tables.table.embed(ids, (input.size as f32).sqrt())?)?;
         let vectors = normed.add(&looked_up)?.scale(std::f32::consts::FRAC_1_SQRT_2)?;
         vectors.reshape(&[rows, columns]).map(Some)
@@ -134,7 +141,12 @@ impl Model {
     }
 
     /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
-    fn attention(&self, layer: &Layer<'_>, normed: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
+    fn attention(
+        &self,
+        layer: &Layer<'_>,
+        normed: &Array,
+        segments: &mut [Segment<'_>],
+    ) -> Result<Array> {
         let q = layer.weights.q_proj.linear(normed)?; // [rows, n_heads·head_dim]
         // [rows, n_kv_heads·head_dim] each, unless they are another layer's.
         let k = layer.weights.k_proj.as_ref().map(|k_proj| k_proj.linear(normed)).transpose()?;
@@ -145,7 +157,8 @@ impl Model {
             segments => {
                 let attend = |segment: &mut Segment<'_>| {
                     let part = |x: &Array| rows_of(x, &segment.rows);
-                    let (q, kv) = (part(&q)?, kv.map(|(k, v)| Ok((part(k)?, part(v)?))).transpose()?);
+                    let (q, kv) =
+                        (part(&q)?, kv.map(|(k, v)| Ok((part(k)?, part(v)?))).transpose()?);
                     self.attend(layer, &q, kv.as_ref().map(|(k, v)| (k, v)), segment)
                 };
                 Array::concatenate(&segments.iter_mut().map(attend).collect::<Result<Vec<_>>>()?)?
@@ -154,7 +167,8 @@ impl Model {
         layer.weights.o_proj.linear(&attended)
     }
 
-    /// Attention of one sequence's rows, over what it held before and themselves: `[rows, n_heads·head_dim]`.
+    /// Attention of one sequence's rows, over what it held before and themselves: `[rows,
+    /// n_heads·head_dim]`.
     fn attend(
         &self,
         layer: &Layer<'_>,
@@ -163,7 +177,8 @@ impl Model {
         segment: &mut Segment<'_>,
     ) -> Result<Array> {
         let LayerConfig { n_heads, n_kv_heads, head_dim, .. } = *layer.config;
-        let (rows, position, eps) = (segment.rows.len(), segment.position, self.config.rms_norm_eps);
+        let (rows, position, eps) =
+            (segment.rows.len(), segment.position, self.config.rms_norm_eps);
         let periods = &self.periods[layer.index];
         let heads = |x: &Array, n: usize| x.reshape(&[1, rows, n, head_dim]);
         let turned = |x: &Array, n: usize, norm: &Array| {
@@ -192,7 +207,11 @@ impl Model {
         let attended = q.sdpa(&keys, &values, self.config.attention_scale, mask)?;
         let attended = attended.swap_heads()?.reshape(&[rows, n_heads * head_dim])?;
         // A cache of f32 makes attention f32.
-        if attended.dtype() == Some(self.compute) { Ok(attended) } else { attended.astype(self.compute) }
+        if attended.dtype() == Some(self.compute) {
+            Ok(attended)
+        } else {
+            attended.astype(self.compute)
+        }
     }
 
     /// `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.

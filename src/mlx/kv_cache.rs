@@ -21,7 +21,12 @@ pub struct KvCache {
 
 impl KvCache {
     /// An empty cache for a layer, its memory taken at once.
-    pub fn new(layer: &LayerConfig, context_length: usize, max_step_tokens: usize, dtype: Dtype) -> Result<KvCache> {
+    pub fn new(
+        layer: &LayerConfig,
+        context_length: usize,
+        max_step_tokens: usize,
+        dtype: Dtype,
+    ) -> Result<KvCache> {
         let capacity = cache_capacity(layer, context_length, max_step_tokens);
         let zeros = || Array::zeros(&[1, layer.n_kv_heads, capacity, layer.head_dim], dtype);
         let window = match layer.attention {
@@ -36,8 +41,8 @@ impl KvCache {
         sight(position, rows, self.capacity, self.window)
     }
 
-    /// Stores `keys` and `values` `[1, n_kv_heads, rows, head_dim]` from `position` on. Nothing may hold the arrays of
-    /// [`KvCache::slots`] any longer, else MLX copies the cache.
+    /// Stores `keys` and `values` `[1, n_kv_heads, rows, head_dim]` from `position` on. Nothing may
+    /// hold the arrays of [`KvCache::slots`] any longer, else MLX copies the cache.
     pub fn update(&mut self, keys: &Array, values: &Array, position: usize) -> Result<()> {
         for (cache, update) in [(&mut self.keys, keys), (&mut self.values, values)] {
             let array = cache.take().ok_or_else(lost)?;

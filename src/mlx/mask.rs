@@ -14,20 +14,23 @@ pub(super) struct Sight {
 pub(super) enum Visible {
     /// Every query sees every slot.
     All,
-    /// Slots are in the order of positions, and the last query sees all of them, each before it one less.
+    /// Slots are in the order of positions, and the last query sees all of them, each before it one
+    /// less.
     Causal,
     /// `[queries, slots]`
     Some(Vec<bool>),
 }
 
-/// For queries at `position..position + rows`, all of them already stored, in a cache of `capacity` slots where position p
-/// lies in slot `p % capacity`. A query sees the `window` positions that end with its own.
+/// For queries at `position..position + rows`, all of them already stored, in a cache of `capacity`
+/// slots where position p lies in slot `p % capacity`. A query sees the `window` positions that end
+/// with its own.
 pub(super) fn sight(position: usize, rows: usize, capacity: usize, window: Option<usize>) -> Sight {
     let end = position + rows;
     let first_seen = |query: usize| window.map_or(0, |window| (query + 1).saturating_sub(window));
     let first = first_seen(position);
     let (start, len) = (first % capacity, end - first);
-    // Around the end of a ring, slots are not in the order of positions: then all of them are masked one by one.
+    // Around the end of a ring, slots are not in the order of positions: then all of them are
+    // masked one by one.
     let slots = if start + len <= capacity { start..start + len } else { 0..capacity };
     let in_order = slots.len() == len && slots.start == start;
     let mask = match () {
@@ -35,10 +38,18 @@ pub(super) fn sight(position: usize, rows: usize, capacity: usize, window: Optio
         () if in_order && first_seen(end - 1) == 0 => Visible::Causal,
         () => {
             // The latest position that lies in each slot, if there is one.
-            let held = slots.clone().map(|slot| (end - 1).checked_sub((end - 1 + capacity - slot) % capacity));
+            let held = slots
+                .clone()
+                .map(|slot| (end - 1).checked_sub((end - 1 + capacity - slot) % capacity));
             let held: Vec<Option<usize>> = held.collect();
-            let sees = |query: usize, held: &Option<usize>| held.is_some_and(|p| p <= query && p >= first_seen(query));
-            Visible::Some((position..end).flat_map(|query| held.iter().map(move |held| sees(query, held))).collect())
+            let sees = |query: usize, held: &Option<usize>| {
+                held.is_some_and(|p| p <= query && p >= first_seen(query))
+            };
+            Visible::Some(
+                (position..end)
+                    .flat_map(|query| held.iter().map(move |held| sees(query, held)))
+                    .collect(),
+            )
         }
     };
     Sight { slots, mask }
@@ -67,8 +78,12 @@ mod tests {
                             Visible::Causal => *i + rows <= slots.len() + row,
                             Visible::Some(mask) => mask[row * slots.len() + i],
                         };
-                        let mut seen: Vec<usize> =
-                            slots.clone().enumerate().filter(visible).map(|(_, slot)| held[slot].unwrap()).collect();
+                        let mut seen: Vec<usize> = slots
+                            .clone()
+                            .enumerate()
+                            .filter(visible)
+                            .map(|(_, slot)| held[slot].unwrap())
+                            .collect();
                         seen.sort();
                         let first = window.map_or(0, |window| (query + 1).saturating_sub(window));
                         assert_eq!(
@@ -88,6 +103,8 @@ mod tests {
         assert_eq!(sight(6, 1, 10, Some(4)), Sight { slots: 3..7, mask: Visible::All });
         let wrapped = sight(11, 1, 10, Some(4));
         assert_eq!(wrapped.slots, 0..10);
-        assert!(matches!(wrapped.mask, Visible::Some(mask) if mask.iter().filter(|&&sees| sees).count() == 4));
+        assert!(
+            matches!(wrapped.mask, Visible::Some(mask) if mask.iter().filter(|&&sees| sees).count() == 4)
+        );
     }
 }

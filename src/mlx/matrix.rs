@@ -31,9 +31,14 @@ pub struct MlxMatrix {
 }
 
 impl MlxMatrix {
-    /// Room for a matrix: integers stay what they are, in [`PackFormat::widened`], where MLX has their groups; all else is stored as
-    /// `compute`.
-    pub fn zeros(format: PackFormat, rows: usize, cols: usize, compute: Dtype) -> Result<MlxMatrix> {
+    /// Room for a matrix: integers stay what they are, in [`PackFormat::widened`], where MLX has
+    /// their groups; all else is stored as `compute`.
+    pub fn zeros(
+        format: PackFormat,
+        rows: usize,
+        cols: usize,
+        compute: Dtype,
+    ) -> Result<MlxMatrix> {
         let PackFormat::Int { bits, group, .. } = format.widened() else {
             return MlxMatrix::dense(rows, cols, compute);
         };
@@ -50,22 +55,34 @@ impl MlxMatrix {
     }
 
     fn dense(rows: usize, cols: usize, compute: Dtype) -> Result<MlxMatrix> {
-        Ok(MlxMatrix { weights: Weights::Dense(Array::zeros(&[rows, cols], compute)?), cols, padded: cols })
+        Ok(MlxMatrix {
+            weights: Weights::Dense(Array::zeros(&[rows, cols], compute)?),
+            cols,
+            padded: cols,
+        })
     }
 
     /// Puts rows from `first_row` on into a matrix of zeros.
     pub fn write(&mut self, first_row: usize, packed: &PackedRows, compute: Dtype) -> Result<()> {
         match &mut self.weights {
-            Weights::Dense(array) => array.write(first_row * self.cols * compute.bytes(), &dense_rows(packed, compute)),
+            Weights::Dense(array) => {
+                array.write(first_row * self.cols * compute.bytes(), &dense_rows(packed, compute))
+            }
             Weights::Quantized(quantized) => {
                 let packed = packed.widened();
                 let rows = AffineRows::new(&packed, compute);
                 let groups = self.padded / quantized.group;
+                quantized.words.write(
+                    first_row * packed.format.data_words(packed.cols) * 4,
+                    bytemuck::cast_slice(&rows.words),
+                )?;
+                quantized.scales.write(
+                    first_row * groups * compute.bytes(),
+                    &bytes_of(&rows.scales, compute),
+                )?;
                 quantized
-                    .words
-                    .write(first_row * packed.format.data_words(packed.cols) * 4, bytemuck::cast_slice(&rows.words))?;
-                quantized.scales.write(first_row * groups * compute.bytes(), &bytes_of(&rows.scales, compute))?;
-                quantized.biases.write(first_row * groups * compute.bytes(), &bytes_of(&rows.biases, compute))
+                    .biases
+                    .write(first_row * groups * compute.bytes(), &bytes_of(&rows.biases, compute))
             }
         }
     }
@@ -78,7 +95,8 @@ impl MlxMatrix {
         let (deviation, zero) = if quantized.bits == 4 { (4.6, 7.5) } else { (73.9, 127.5) };
         let scale = round(1.0 / (deviation * (self.cols as f32).sqrt()), compute);
         let count = groups.iter().product();
-        let constant = |value| Array::new(&bytes_of(&vec![value; count], compute), &groups, compute);
+        let constant =
+            |value| Array::new(&bytes_of(&vec![value; count], compute), &groups, compute);
         (quantized.scales, quantized.biases) = (constant(scale)?, constant(-zero * scale)?);
         quantized.words = worker::call(move || {
             let random = Array::random_words(&words, seed)?;
@@ -92,7 +110,9 @@ impl MlxMatrix {
     pub fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Dense(array) => array.bytes(),
-            Weights::Quantized(weights) => weights.words.bytes() + weights.scales.bytes() + weights.biases.bytes(),
+            Weights::Quantized(weights) => {
+                weights.words.bytes() + weights.scales.bytes() + weights.biases.bytes()
+            }
         }
     }
 
@@ -134,7 +154,8 @@ impl AffineRows {
         let PackFormat::Int { bits, group, offset } = packed.format else {
             return AffineRows { words: Vec::new(), scales: Vec::new(), biases: Vec::new() };
         };
-        let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
+        let (data_words, scale_words) =
+            (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
         let words_per_group = (group as usize * bits as usize / 32).max(1);
         let groups = data_words / words_per_group;
         let mut rows = AffineRows {
@@ -142,7 +163,10 @@ impl AffineRows {
             scales: vec![0.0; packed.rows * groups],
             biases: vec![0.0; packed.rows * groups],
         };
-        let factors = rows.scales.par_chunks_mut(groups.max(1)).zip(rows.biases.par_chunks_mut(groups.max(1)));
+        let factors = rows
+            .scales
+            .par_chunks_mut(groups.max(1))
+            .zip(rows.biases.par_chunks_mut(groups.max(1)));
         let words = rows.words.par_chunks_mut(data_words.max(1));
         words.zip(factors).zip(packed.scales.par_chunks(scale_words.max(1))).for_each(
             |((words, (scales, biases)), stored)| {
@@ -161,7 +185,8 @@ impl AffineRows {
     }
 }
 
-/// Rewrites a group's words so that q has no sign, in MLX's order; the q that stands for what was 0.
+/// Rewrites a group's words so that q has no sign, in MLX's order; the q that stands for what was
+/// 0.
 ///
 /// Bytes get 128 added only where one is negative: without, an offset stays exactly what it was.
 fn unsign(bits: u8, offset: bool, words: &mut [u32]) -> f32 {
@@ -206,7 +231,9 @@ fn round(value: f32, to: Dtype) -> f32 {
 /// Values as elements of a float type.
 pub(super) fn bytes_of(values: &[f32], as_type: Dtype) -> Vec<u8> {
     match as_type {
-        Dtype::Bf16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::Bf16 => {
+            values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+        }
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         _ => bytemuck::cast_slice(values).to_vec(),
     }
@@ -254,7 +281,13 @@ mod tests {
     use crate::quant::{Dtype as Stored, pack_rows};
 
     /// What the affine form says of every weight, by our own reading of MLX's layout.
-    fn values(rows: &AffineRows, bits: usize, group: usize, cols: usize, row_words: usize) -> Vec<f32> {
+    fn values(
+        rows: &AffineRows,
+        bits: usize,
+        group: usize,
+        cols: usize,
+        row_words: usize,
+    ) -> Vec<f32> {
         let (per_word, padded) = (32 / bits, row_words * 32 / bits);
         let value = |row: usize, col: usize| {
             let word = rows.words[row * row_words + col / per_word];
@@ -274,11 +307,15 @@ mod tests {
         let source: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin() + 0.2).collect();
         for (bits, offset) in [(4, false), (4, true), (8, false), (8, true)] {
             let format = PackFormat::Int { bits, group: 32, offset };
-            let packed = pack_rows(Stored::F32, bytemuck::cast_slice(&source), rows, cols, format).unwrap();
+            let packed =
+                pack_rows(Stored::F32, bytemuck::cast_slice(&source), rows, cols, format).unwrap();
             let affine = AffineRows::new(&packed, Dtype::F32);
             let found = values(&affine, bits as usize, 32, cols, format.data_words(cols));
             let mut expected = vec![0.0; rows * cols];
-            expected.chunks_mut(cols).enumerate().for_each(|(row, out)| packed.dequantize_row(row, out));
+            expected
+                .chunks_mut(cols)
+                .enumerate()
+                .for_each(|(row, out)| packed.dequantize_row(row, out));
             for (found, expected) in found.iter().zip(&expected) {
                 assert!((found - expected).abs() < 2e-6, "{format}: {found}, expected {expected}");
             }
@@ -298,11 +335,14 @@ mod tests {
                 rows: 1,
                 cols,
                 data: vec![0x7362_5140; cols / 8],
-                scales: (0..groups / 2).map(|pair| scale(2 * pair) | scale(2 * pair + 1) << 16).collect(),
+                scales: (0..groups / 2)
+                    .map(|pair| scale(2 * pair) | scale(2 * pair + 1) << 16)
+                    .collect(),
             };
             let affine = AffineRows::new(&packed, Dtype::F32);
-            let expected: Vec<f32> =
-                (0..cols).map(|i| ((i / group as usize) as f32 + 1.0) * ((i % 8) as f32 - 8.0)).collect();
+            let expected: Vec<f32> = (0..cols)
+                .map(|i| ((i / group as usize) as f32 + 1.0) * ((i % 8) as f32 - 8.0))
+                .collect();
             assert_eq!(values(&affine, 4, group as usize, cols, cols / 8), expected);
         }
     }
@@ -310,7 +350,8 @@ mod tests {
     #[test]
     fn bf16_keeps_the_zero_of_symmetric_weights() {
         let source = [0.3f32, 0.0, -0.7, 0.1].repeat(8);
-        let packed = pack_rows(Stored::F32, bytemuck::cast_slice(&source), 1, 32, PackFormat::INT4).unwrap();
+        let packed =
+            pack_rows(Stored::F32, bytemuck::cast_slice(&source), 1, 32, PackFormat::INT4).unwrap();
         let affine = AffineRows::new(&packed, Dtype::Bf16);
         assert_eq!(values(&affine, 4, 32, 32, 4)[1], 0.0);
     }

@@ -13,8 +13,9 @@ thread_local! {
     static CALLS: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// The operations that this thread has called since it was last asked, by name: a slow way to compose a layer shows
-/// here on every device, while MLX itself takes some operations apart on a CPU.
+/// The operations that this thread has called since it was last asked, by name: a slow way to
+/// compose a layer shows here on every device, while MLX itself takes some operations apart on a
+/// CPU.
 pub fn take_calls() -> BTreeMap<&'static str, usize> {
     CALLS.take()
 }
@@ -24,7 +25,8 @@ macro_rules! call {
     ($function:ident($($argument:expr),*)) => {{
         CALLS.with_borrow_mut(|calls| *calls.entry(stringify!($function)).or_default() += 1);
         let shim = ffi::shim()?;
-        // SAFETY: all pointers are those of live arrays or null where MLX takes none, all lengths those of slices.
+        // SAFETY: all pointers are those of live arrays or null where MLX takes none, all lengths
+        // those of slices.
         Array::made(shim, unsafe { (shim.$function)($($argument),*) })
     }};
 }
@@ -60,7 +62,14 @@ impl Array {
     /// [`Array::matmul`] with quantized weights.
     pub fn quantized_matmul(&self, w: &Quantized) -> Result<Array> {
         let [words, scales, biases] = [&w.words, &w.scales, &w.biases].map(Array::pointer);
-        call!(quantized_matmul(self.pointer(), words, scales, biases, w.group as i32, w.bits as i32))
+        call!(quantized_matmul(
+            self.pointer(),
+            words,
+            scales,
+            biases,
+            w.group as i32,
+            w.bits as i32
+        ))
     }
 
     /// The rows of a matrix that `rows` (u32) names.
@@ -73,12 +82,14 @@ impl Array {
         call!(rms_norm(self.pointer(), pointer_or_null(weight), eps))
     }
 
-    /// Turns `[1, heads, rows, dims]`, row r at position `offset + r`: dims i and i + dims/2 by position / periods[i].
+    /// Turns `[1, heads, rows, dims]`, row r at position `offset + r`: dims i and i + dims/2 by
+    /// position / periods[i].
     pub fn rope(&self, periods: &Array, dims: usize, offset: usize) -> Result<Array> {
         call!(rope(self.pointer(), periods.pointer(), dims as i32, offset as i32))
     }
 
-    /// Attention of queries `[1, heads, rows, dims]` over `k` and `v` `[1, kv_heads, keys, dims]`: as the queries.
+    /// Attention of queries `[1, heads, rows, dims]` over `k` and `v` `[1, kv_heads, keys, dims]`:
+    /// as the queries.
     pub fn sdpa(&self, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Array> {
         let (causal, mask) = match mask {
             Mask::None => (0, None),
@@ -94,8 +105,8 @@ impl Array {
         call!(slice(self.pointer(), start.as_ptr(), stop.as_ptr(), start.len().min(stop.len())))
     }
 
-    /// The array with the elements from `start` to before `stop` replaced. Takes `self`, which alone lets MLX write in
-    /// place: with another reference to it, all of it is copied.
+    /// The array with the elements from `start` to before `stop` replaced. Takes `self`, which
+    /// alone lets MLX write in place: with another reference to it, all of it is copied.
     pub fn slice_update(self, update: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
         let (start, stop) = (dims(start)?, dims(stop)?);
         let len = start.len().min(stop.len());
@@ -132,7 +143,8 @@ impl Array {
         call!(scale(self.pointer(), factor))
     }
 
-    /// `gelu(self) · up`, with the tanh form of GELU; `fused` makes one kernel of it, compiled by MLX when first used.
+    /// `gelu(self) · up`, with the tanh form of GELU; `fused` makes one kernel of it, compiled by
+    /// MLX when first used.
     pub fn gelu_mul(&self, up: &Array, fused: bool) -> Result<Array> {
         call!(gelu_mul(self.pointer(), up.pointer(), fused as i32))
     }
@@ -161,7 +173,8 @@ impl Array {
 impl Quantized {
     /// The rows that `rows` (u32, `[n]`) names, `[n, cols]`.
     pub fn take(&self, rows: &Array) -> Result<Array> {
-        let [words, scales, biases] = [self.words.take(rows)?, self.scales.take(rows)?, self.biases.take(rows)?];
+        let [words, scales, biases] =
+            [self.words.take(rows)?, self.scales.take(rows)?, self.biases.take(rows)?];
         let (group, bits) = (self.group as i32, self.bits as i32);
         call!(dequantize(words.pointer(), scales.pointer(), biases.pointer(), group, bits))
     }

@@ -1,5 +1,6 @@
-// The C face of MLX's C++ library: what the Rust side calls, one function an operation. A function that
-// fails keeps the exception's text for g4_error and returns null, or -1; no exception crosses into Rust.
+// The C face of MLX's C++ library: what the Rust side calls, one function an operation. A function
+// that fails keeps the exception's text for g4_error and returns null, or -1; no exception crosses
+// into Rust.
 
 #include <cstdint>
 #include <cstring>
@@ -71,7 +72,8 @@ mx::Dtype dtype_of(int number) {
   }
 }
 
-// gelu(gate) * up with the tanh form of GELU. Constants take the type of `gate`, else bf16 would become f32.
+// gelu(gate) * up with the tanh form of GELU. Constants take the type of `gate`, else bf16 would
+// become f32.
 std::vector<array> gelu_mul(const std::vector<array>& inputs) {
   const array& x = inputs[0];
   auto constant = [&](float value) { return array(value, x.dtype()); };

@@ -1,5 +1,5 @@
-//! The one thread that MLX runs on. Its streams belong to the thread that made them, and an evaluation may wait for
-//! the device: whoever submits a step waits for neither.
+//! The one thread that MLX runs on. Its streams belong to the thread that made them, and an
+//! evaluation may wait for the device: whoever submits a step waits for neither.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,7 +30,9 @@ pub(super) fn submit(job: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Waits for the thread to run `job`.
-pub(super) fn call<R: Send + 'static>(job: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+pub(super) fn call<R: Send + 'static>(
+    job: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
     let (sender, receiver) = channel();
     submit(move || _ = sender.send(job()))?;
     receiver.recv().map_err(|_| Error::Device("a call of MLX failed".into()))?
@@ -38,7 +40,8 @@ pub(super) fn call<R: Send + 'static>(job: impl FnOnce() -> Result<R> + Send + '
 
 fn work(jobs: &Receiver<Job>) {
     for job in jobs {
-        // A job that panics has told so on stderr, and whoever waits for it finds its channel closed.
+        // A job that panics has told so on stderr, and whoever waits for it finds its channel
+        // closed.
         let _ = catch_unwind(AssertUnwindSafe(job));
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{Dtype, q4_k};
 
-/// Moves a row to the words of its [`native_format`](super::native_format), all of which it writes. Returns whether it did: not
-/// for other types, nor where a scale or offset is not finite or beyond f16, which whoever packs it in small steps can name.
+/// Moves a row to the words of its [`native_format`](super::native_format), all of which it writes.
+/// Returns whether it did: not for other types, nor where a scale or offset is not finite or beyond
+/// f16, which whoever packs it in small steps can name.
 pub(super) fn move_row(dtype: Dtype, bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
     match dtype {
         Dtype::Q4_0 | Dtype::IQ4_NL => {
@@ -80,9 +81,13 @@ fn move_q4_k(bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
         *steps = q4_k::words(&bytes[..16]);
         finite &= q4_k::is_finite(steps);
         // 32 bytes have a group of 32 in their low nibbles, and the next in their high ones.
-        for (words, bytes) in words.as_chunks_mut::<8>().0.iter_mut().zip(bytes[16..].as_chunks::<32>().0) {
+        for (words, bytes) in
+            words.as_chunks_mut::<8>().0.iter_mut().zip(bytes[16..].as_chunks::<32>().0)
+        {
             let [first, second] = [nibble_words(&bytes[..16]), nibble_words(&bytes[16..])];
-            *words = [first[0], first[1], second[0], second[1], first[2], first[3], second[2], second[3]];
+            *words = [
+                first[0], first[1], second[0], second[1], first[2], first[3], second[2], second[3],
+            ];
         }
     }
     finite

@@ -14,8 +14,9 @@ const MIN_GROUP: usize = 16;
 
 /// The format that holds every value of a stored type without requantizing.
 ///
-/// The K types and IQ4_XS multiply an f16 by a small integer for each group's scale (and offset); packing rounds
-/// these products, but Q4_K's, to the nearest f16, which changes a scale by at most one part in 2048.
+/// The K types and IQ4_XS multiply an f16 by a small integer for each group's scale (and offset);
+/// packing rounds these products, but Q4_K's, to the nearest f16, which changes a scale by at most
+/// one part in 2048.
 pub fn native_format(dtype: Dtype) -> PackFormat {
     match dtype {
         Dtype::F32 => PackFormat::F32,
@@ -45,13 +46,17 @@ pub(super) struct Block {
 
 impl Default for Block {
     fn default() -> Self {
-        Block { q: [0; MAX_BLOCK], scales: [0.0; MAX_BLOCK / MIN_GROUP], offsets: [0.0; MAX_BLOCK / MIN_GROUP] }
+        Block {
+            q: [0; MAX_BLOCK],
+            scales: [0.0; MAX_BLOCK / MIN_GROUP],
+            offsets: [0.0; MAX_BLOCK / MIN_GROUP],
+        }
     }
 }
 
 impl Block {
-    /// Decodes the `dtype.block_bytes()` bytes of one block. Plain types and packed rows have no blocks
-    /// and leave it as it was.
+    /// Decodes the `dtype.block_bytes()` bytes of one block. Plain types and packed rows have no
+    /// blocks and leave it as it was.
     #[inline]
     pub fn decode(&mut self, dtype: Dtype, bytes: &[u8]) {
         match dtype {
@@ -148,8 +153,8 @@ impl Block {
         nibbles(&bytes[2..18], &mut self.q[..32]);
     }
 
-    /// d f16, the upper 2 bits of 8 scales (u16), their lower 4, 256 nibbles as in IQ4_NL; scales are stored with 32
-    /// added.
+    /// d f16, the upper 2 bits of 8 scales (u16), their lower 4, 256 nibbles as in IQ4_NL; scales
+    /// are stored with 32 added.
     fn iq4_xs(&mut self, bytes: &[u8]) {
         let (d, high) = (f16_at(bytes, 0), u16::from_le_bytes([bytes[2], bytes[3]]));
         for (group, q) in self.q.chunks_exact_mut(32).enumerate() {
@@ -163,14 +168,17 @@ impl Block {
     /// Scales and offsets of the 8 groups of a Q4_K or Q5_K block.
     fn k_scales(&mut self, bytes: &[u8]) {
         let words = q4_k::words(&bytes[..16]);
-        for (group, (scale, offset)) in self.scales.iter_mut().zip(&mut self.offsets).take(8).enumerate() {
+        for (group, (scale, offset)) in
+            self.scales.iter_mut().zip(&mut self.offsets).take(8).enumerate()
+        {
             (*scale, *offset) = q4_k::steps(&words, group);
         }
     }
 }
 
 /// The uneven steps of IQ4 types, denser around 0 (ggml's `kvalues_iq4nl`).
-pub const IQ4_LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub const IQ4_LEVELS: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The low nibbles of `bytes`, then the high ones.
 #[inline]

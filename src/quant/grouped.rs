@@ -1,4 +1,5 @@
-//! Integer matrices whose scales lie in tensors of their own, as other programs store them, to packed rows.
+//! Integer matrices whose scales lie in tensors of their own, as other programs store them, to
+//! packed rows.
 
 use std::ops::Range;
 
@@ -45,7 +46,8 @@ pub enum Zeros {
     Middle,
     /// A weight is `scale·(q − zero)`.
     Points(Table),
-    /// The same; zeros of rows 8w..8w+7 are nibbles of word w in `[rows / 8, groups]`, the lowest first.
+    /// The same; zeros of rows 8w..8w+7 are nibbles of word w in `[rows / 8, groups]`, the lowest
+    /// first.
     PackedPoints,
     /// A weight is `scale·q + bias`.
     Biases(Table),
@@ -85,7 +87,9 @@ impl Number {
     fn read(self, bytes: &[u8], index: usize) -> f32 {
         let at = index * self.bytes();
         match self {
-            Number::F32 => f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]),
+            Number::F32 => {
+                f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+            }
             Number::F16 => f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32(),
             Number::BF16 => bf16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32(),
             Number::I8 => bytes[at] as i8 as f32,
@@ -104,8 +108,8 @@ impl Grouped {
         if self.integers == Integers::Nibbles { self.cols / 2 } else { self.cols }
     }
 
-    /// Errors if groups do not divide the rows or no packed format can hold them, or if the bytes are not as many as
-    /// the matrix has.
+    /// Errors if groups do not divide the rows or no packed format can hold them, or if the bytes
+    /// are not as many as the matrix has.
     pub fn check(&self, bytes: GroupedBytes<'_>) -> Result<(), String> {
         let Grouped { rows, cols, group, .. } = *self;
         if rows == 0 || cols == 0 || group == 0 || (!cols.is_multiple_of(group) && group < cols) {
@@ -117,7 +121,8 @@ impl Grouped {
         if self.integers == Integers::Nibbles && !cols.is_multiple_of(2) {
             return Err(format!("{cols} columns do not fill bytes of two"));
         }
-        let table = |table: Table| self.groups().checked_mul(rows)?.checked_mul(table.number.bytes());
+        let table =
+            |table: Table| self.groups().checked_mul(rows)?.checked_mul(table.number.bytes());
         let zeros = match self.zeros {
             Zeros::Middle => Some(0),
             Zeros::Points(points) => table(points),
@@ -141,8 +146,9 @@ impl Grouped {
         }
     }
 
-    /// The format that holds the matrix with its integers as they are: without offset if all groups count from the
-    /// middle. Groups that formats lack repeat their scales in the widest that divides them. `bytes` must have passed [`Grouped::check`].
+    /// The format that holds the matrix with its integers as they are: without offset if all groups
+    /// count from the middle. Groups that formats lack repeat their scales in the widest that
+    /// divides them. `bytes` must have passed [`Grouped::check`].
     pub fn format(&self, bytes: GroupedBytes<'_>) -> PackFormat {
         let bits = match self.integers {
             Integers::Nibbles | Integers::SignedBytes { narrow: true } => 4,
@@ -176,7 +182,11 @@ impl Grouped {
     /// Scale and offset of a group: a weight is `scale·q + offset`.
     fn step(&self, bytes: GroupedBytes<'_>, row: usize, group: usize) -> (f32, f32) {
         let read = |table: Table, bytes: &[u8]| {
-            let index = if table.transposed { group * self.rows + row } else { row * self.groups() + group };
+            let index = if table.transposed {
+                group * self.rows + row
+            } else {
+                row * self.groups() + group
+            };
             table.number.read(bytes, index)
         };
         let scale = read(self.scales, bytes.scales);
@@ -192,14 +202,22 @@ impl Grouped {
         (scale, offset)
     }
 
-    /// Packs some rows as `format`, which [`Grouped::format`] gave; scales and offsets are rounded to f16.
+    /// Packs some rows as `format`, which [`Grouped::format`] gave; scales and offsets are rounded
+    /// to f16.
     ///
-    /// Errors: a scale or offset that is not finite, or beyond f16; an integer beyond a narrow range.
-    pub fn pack(&self, bytes: GroupedBytes<'_>, rows: Range<usize>, format: PackFormat) -> Result<PackedRows, String> {
+    /// Errors: a scale or offset that is not finite, or beyond f16; an integer beyond a narrow
+    /// range.
+    pub fn pack(
+        &self,
+        bytes: GroupedBytes<'_>,
+        rows: Range<usize>,
+        format: PackFormat,
+    ) -> Result<PackedRows, String> {
         let PackFormat::Int { bits, group, offset } = format else {
             return Err(format!("integers cannot be packed as {format}"));
         };
-        let (data_words, scale_words) = (format.data_words(self.cols), format.scale_words(self.cols));
+        let (data_words, scale_words) =
+            (format.data_words(self.cols), format.scale_words(self.cols));
         let count = rows.len();
         let mut packed = PackedRows {
             format,
@@ -218,7 +236,12 @@ impl Grouped {
         fault.map_or(Ok(packed), Err)
     }
 
-    fn pack_row(&self, bytes: GroupedBytes<'_>, row: usize, out: &mut RowWriter<'_>) -> Result<(), String> {
+    fn pack_row(
+        &self,
+        bytes: GroupedBytes<'_>,
+        row: usize,
+        out: &mut RowWriter<'_>,
+    ) -> Result<(), String> {
         let integers = &bytes.integers[row * self.row_bytes()..][..self.row_bytes()];
         let (bits, width) = (out.bits, out.group);
         // What an unsigned integer and its offset move by to become the format's own.

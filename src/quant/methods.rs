@@ -1,4 +1,5 @@
-//! Choosing scales and offsets with more care than loading has time for: one value after another is tried for a group.
+//! Choosing scales and offsets with more care than loading has time for: one value after another is
+//! tried for a group.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ pub enum Method {
     MinMax,
     /// The range with the least squared error, large weights counting more: values may be clipped.
     MseClip,
-    /// Half-quadratic quantization: symmetric scales by alternating least squares; offsets by its shrinking of outliers
-    /// (Badri and Shaji, 2023).
+    /// Half-quadratic quantization: symmetric scales by alternating least squares; offsets by its
+    /// shrinking of outliers (Badri and Shaji, 2023).
     Hqq,
 }
 
@@ -61,8 +62,8 @@ impl Spec {
         Spec { bits, group: Some(32), symmetric: true, method: Method::MinMax }
     }
 
-    /// The format of the result. Groups that formats lack repeat their scales in smaller ones, those of whole rows in groups
-    /// of 32.
+    /// The format of the result. Groups that formats lack repeat their scales in smaller ones,
+    /// those of whole rows in groups of 32.
     pub fn format(&self) -> PackFormat {
         PackFormat::Int { bits: self.bits, group: self.width() as u32, offset: !self.symmetric }
     }
@@ -88,8 +89,8 @@ impl Spec {
         (lowest, highest)
     }
 
-    /// Quantizes rows of floats, and measures the error. [`Method::MinMax`] in the formats' groups gives exactly what
-    /// [`pack_rows`] does.
+    /// Quantizes rows of floats, and measures the error. [`Method::MinMax`] in the formats' groups
+    /// gives exactly what [`pack_rows`] does.
     ///
     /// Errors: as [`pack_rows`].
     pub fn quantize(
@@ -100,14 +101,16 @@ impl Spec {
         cols: usize,
     ) -> Result<(PackedRows, Squares), String> {
         let packed = match (self.method, self.group) {
-            (Method::MinMax, Some(16 | 32 | 64 | 128)) => pack_rows(dtype, bytes, rows, cols, self.format())?,
+            (Method::MinMax, Some(16 | 32 | 64 | 128)) => {
+                pack_rows(dtype, bytes, rows, cols, self.format())?
+            }
             _ => self.search(dtype, bytes, rows, cols, None)?,
         };
         measure(dtype, bytes, packed)
     }
 
-    /// [`Spec::quantize`] with what a device chose: `[rows, groups]`, the bits of a group's f16 scale and, in the high half,
-    /// of its offset. Where a scale is not finite, it is chosen here.
+    /// [`Spec::quantize`] with what a device chose: `[rows, groups]`, the bits of a group's f16
+    /// scale and, in the high half, of its offset. Where a scale is not finite, it is chosen here.
     ///
     /// Errors: as [`pack_rows`]; another number of groups.
     pub fn quantize_chosen(
@@ -119,7 +122,11 @@ impl Spec {
         chosen: &[u32],
     ) -> Result<(PackedRows, Squares), String> {
         if self.groups(cols).checked_mul(rows) != Some(chosen.len()) {
-            return Err(format!("{} scales for {rows} rows of {} groups", chosen.len(), self.groups(cols)));
+            return Err(format!(
+                "{} scales for {rows} rows of {} groups",
+                chosen.len(),
+                self.groups(cols)
+            ));
         }
         measure(dtype, bytes, self.search(dtype, bytes, rows, cols, Some(chosen))?)
     }
@@ -136,7 +143,10 @@ impl Spec {
         let format = self.format();
         let row_bytes = dtype.bytes_of(cols)?;
         if !dtype.is_float() || row_bytes.checked_mul(rows) != Some(bytes.len()) {
-            return Err(format!("{} bytes are not {rows} rows of {cols} columns ({dtype:?})", bytes.len()));
+            return Err(format!(
+                "{} bytes are not {rows} rows of {cols} columns ({dtype:?})",
+                bytes.len()
+            ));
         }
         let (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
         let (data, scales) = (vec![0; rows * data_words], vec![0; rows * scale_words]);
@@ -149,7 +159,9 @@ impl Spec {
             load_floats(dtype, bytes, &mut values);
             let groups = self.groups(cols);
             let chosen = chosen.map(|chosen| &chosen[row * groups..][..groups]);
-            self.search_row(&values, chosen, data, scales).err().map(|reason| format!("row {row} of {rows}, {reason}"))
+            self.search_row(&values, chosen, data, scales)
+                .err()
+                .map(|reason| format!("row {row} of {rows}, {reason}"))
         });
         fault.map_or(Ok(packed), Err)
     }
@@ -165,10 +177,12 @@ impl Spec {
             return Err(format!("column {at} is {}", values[at]));
         }
         let width = self.width();
-        let mut out = RowWriter::new((self.bits, width, !self.symmetric), values.len(), data, scales);
+        let mut out =
+            RowWriter::new((self.bits, width, !self.symmetric), values.len(), data, scales);
         let group = self.group_columns(values.len());
         for (index, group_values) in values.chunks(group).enumerate() {
-            let given = chosen.and_then(|chosen| Levels::of(self.bits, self.symmetric).stored(chosen[index]));
+            let given = chosen
+                .and_then(|chosen| Levels::of(self.bits, self.symmetric).stored(chosen[index]));
             let steps = given
                 .map_or_else(|| self.choose(group_values), Ok)
                 .map_err(|reason| format!("columns from {}: {reason}", index * group))?;
@@ -178,7 +192,11 @@ impl Spec {
                 for (q, value) in q.iter_mut().zip(chunk) {
                     *q = steps.integer(*value) as u8;
                 }
-                out.push(&q[..chunk.len().next_multiple_of(width.min(COLUMN_ALIGN))], steps.scale, steps.offset);
+                out.push(
+                    &q[..chunk.len().next_multiple_of(width.min(COLUMN_ALIGN))],
+                    steps.scale,
+                    steps.offset,
+                );
             }
         }
         Ok(())
@@ -198,7 +216,11 @@ impl Spec {
 }
 
 /// Adds the sums over all rows.
-fn measure(dtype: Dtype, bytes: &[u8], packed: PackedRows) -> Result<(PackedRows, Squares), String> {
+fn measure(
+    dtype: Dtype,
+    bytes: &[u8],
+    packed: PackedRows,
+) -> Result<(PackedRows, Squares), String> {
     let cols = packed.cols;
     let row_bytes = dtype.bytes_of(cols)?;
     let squares = bytes.par_chunks_exact(row_bytes.max(1)).enumerate().map(|(row, bytes)| {
@@ -216,7 +238,8 @@ fn measure(dtype: Dtype, bytes: &[u8], packed: PackedRows) -> Result<(PackedRows
     Ok((packed, squares))
 }
 
-/// What a value's error counts: large weights carry more of a product, and clipping them costs most.
+/// What a value's error counts: large weights carry more of a product, and clipping them costs
+/// most.
 #[derive(Clone, Copy)]
 struct Importance {
     mean_square: f32,
@@ -224,7 +247,10 @@ struct Importance {
 
 impl Importance {
     fn among(values: &[f32]) -> Importance {
-        Importance { mean_square: values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32 }
+        Importance {
+            mean_square: values.iter().map(|value| value * value).sum::<f32>()
+                / values.len() as f32,
+        }
     }
 
     fn of(self, value: f32) -> f32 {
@@ -234,7 +260,8 @@ impl Importance {
 
 /// The sum of squared errors, each times what its value counts.
 fn squared_error(steps: &Steps, values: &[f32], importance: Importance) -> f32 {
-    let error = |value: &f32| (value - steps.value(steps.level(*value))).powi(2) * importance.of(*value);
+    let error =
+        |value: &f32| (value - steps.value(steps.level(*value))).powi(2) * importance.of(*value);
     values.iter().map(error).sum()
 }
 
@@ -270,7 +297,8 @@ fn least_squares(steps: &Steps, values: &[f32], importance: Importance) -> Optio
     (square > 0.0).then_some(product / square)
 }
 
-/// Tries ranges from 60% to 105% of the widest, with either sign of the scale, and a last adjustment.
+/// Tries ranges from 60% to 105% of the widest, with either sign of the scale, and a last
+/// adjustment.
 fn clip_symmetric(levels: Levels, values: &[f32]) -> Result<Steps, String> {
     let widest = levels.symmetric_scale(values);
     let mut best = Best::new(levels.steps(widest, 0.0)?, values);
@@ -328,7 +356,8 @@ fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String>
     Ok(best.steps)
 }
 
-/// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's proximal step.
+/// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's
+/// proximal step.
 fn half_quadratic_offset(levels: Levels, values: &[f32]) -> Result<Steps, String> {
     let mut steps = levels.of_range(range(values))?;
     let mut best = Best::new(steps, values);
@@ -338,7 +367,8 @@ fn half_quadratic_offset(levels: Levels, values: &[f32]) -> Result<Steps, String
         let residual = |value: &f32| {
             let off = value - steps.value(steps.level(*value));
             let steps_off = off * steps.inverse;
-            let outlier = (steps_off.abs() - steps_off.abs().max(1e-6).powf(HQQ_P - 1.0) / beta).max(0.0);
+            let outlier =
+                (steps_off.abs() - steps_off.abs().max(1e-6).powf(HQQ_P - 1.0) / beta).max(0.0);
             off - outlier.copysign(steps_off) * steps.step
         };
         let mean = values.iter().map(residual).sum::<f32>() / values.len() as f32;
@@ -387,7 +417,10 @@ mod tests {
                 "{bits} {symmetric}: {plain}, clip {clip}, hqq {hqq}"
             );
             if bits == 4 && symmetric {
-                assert!(clip < 0.99 * plain && hqq < 0.99 * plain, "{plain}, clip {clip}, hqq {hqq}");
+                assert!(
+                    clip < 0.99 * plain && hqq < 0.99 * plain,
+                    "{plain}, clip {clip}, hqq {hqq}"
+                );
             }
         }
     }
@@ -405,9 +438,15 @@ mod tests {
         let groups = [16, 32, 64, 128].map(Some);
         for (bits, group) in [4, 8].into_iter().flat_map(|bits| groups.map(|group| (bits, group))) {
             let spec = Spec { group, ..Spec::min_max(bits) };
-            assert_eq!(spec.format().to_string(), format!("int{bits} g{}", group.unwrap_or_default()));
+            assert_eq!(
+                spec.format().to_string(),
+                format!("int{bits} g{}", group.unwrap_or_default())
+            );
             let (packed, _) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
-            assert_eq!(packed, pack_rows(Dtype::BF16, &weights(), ROWS, COLS, spec.format()).unwrap());
+            assert_eq!(
+                packed,
+                pack_rows(Dtype::BF16, &weights(), ROWS, COLS, spec.format()).unwrap()
+            );
             // The search's own way to the same integers.
             assert_eq!(spec.search(Dtype::BF16, &weights(), ROWS, COLS, None).unwrap(), packed);
         }
@@ -431,7 +470,10 @@ mod tests {
             let mut bytes = weights();
             bytes[2 * (COLS + 70)..][..2].copy_from_slice(&half::bf16::NAN.to_le_bytes());
             let reason = spec.quantize(Dtype::BF16, &bytes, ROWS, COLS).unwrap_err();
-            assert!(reason.contains("row 1 of 6") && reason.contains("column 70 is NaN"), "{reason}");
+            assert!(
+                reason.contains("row 1 of 6") && reason.contains("column 70 is NaN"),
+                "{reason}"
+            );
             let zeros = vec![0; 2 * COLS];
             let (packed, squares) = spec.quantize(Dtype::BF16, &zeros, 1, COLS).unwrap();
             assert_eq!((squares.error, packed.scales.iter().max()), (0.0, Some(&0)));

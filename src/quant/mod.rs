@@ -1,4 +1,5 @@
-//! Number formats: how checkpoints store weights ([`Dtype`]) and how backends hold them ([`PackFormat`]).
+//! Number formats: how checkpoints store weights ([`Dtype`]) and how backends hold them
+//! ([`PackFormat`]).
 //!
 //! Knows nothing of files or devices.
 
@@ -22,7 +23,8 @@ pub use pack::pack_rows;
 pub use q4_k::blocks as q4_k_blocks;
 pub use unpack::dequantize;
 
-/// Element type of a stored tensor: plain floats, GGUF block formats, or rows as a backend holds them.
+/// Element type of a stored tensor: plain floats, GGUF block formats, or rows as a backend holds
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types)]
 pub enum Dtype {
@@ -39,7 +41,8 @@ pub enum Dtype {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
-    /// A matrix of this project's own safetensors form: each row its data words, then its scale words.
+    /// A matrix of this project's own safetensors form: each row its data words, then its scale
+    /// words.
     Packed(PackFormat),
 }
 
@@ -48,7 +51,9 @@ impl Dtype {
     pub fn block_len(self) -> usize {
         match self {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Packed(_) => 1,
-            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q8_0 | Dtype::IQ4_NL => 32,
+            Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q8_0 | Dtype::IQ4_NL => {
+                32
+            }
             Dtype::Q4_K | Dtype::Q5_K | Dtype::Q6_K | Dtype::IQ4_XS => 256,
         }
     }
@@ -71,16 +76,24 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a row of `elements` elements. Errors unless they fill whole blocks and the bytes can be counted.
+    /// Bytes of a row of `elements` elements. Errors unless they fill whole blocks and the bytes
+    /// can be counted.
     pub fn bytes_of(self, elements: usize) -> Result<usize, String> {
         match (self, elements % self.block_len()) {
             // No address space holds a row that long; padding and bits cannot overflow below it.
-            (Dtype::Packed(_), _) if elements > usize::MAX / 64 => Err(format!("a row of {elements} elements")),
+            (Dtype::Packed(_), _) if elements > usize::MAX / 64 => {
+                Err(format!("a row of {elements} elements"))
+            }
             (Dtype::Packed(format), _) => Ok(format.row_bytes(elements)),
-            (_, 0) => (elements / self.block_len())
-                .checked_mul(self.block_bytes())
-                .ok_or_else(|| format!("{elements} elements ({self:?}) are more than an address space holds")),
-            _ => Err(format!("{elements} elements do not fill blocks of {} ({self:?})", self.block_len())),
+            (_, 0) => {
+                (elements / self.block_len()).checked_mul(self.block_bytes()).ok_or_else(|| {
+                    format!("{elements} elements ({self:?}) are more than an address space holds")
+                })
+            }
+            _ => Err(format!(
+                "{elements} elements do not fill blocks of {} ({self:?})",
+                self.block_len()
+            )),
         }
     }
 
@@ -157,19 +170,23 @@ pub fn padded_cols(cols: usize) -> usize {
 /// * `Int { bits: 4 }`: word `w` holds q of weights 8w..8w+7; byte b holds weight 8w+b in its low
 ///   nibble and 8w+4+b in its high one; q is 0..=15.
 /// * `Int { bits: 8 }`: word `w` holds q of weights 4w..4w+3, byte b weight 4w+b; q is an i8.
-/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q as `Int { bits: 4 }` lays them, then the high
-///   ones: of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in its bits 2k and 2k+1; of 5 bits, that of
-///   weight 32w+4k+b in its bit k. Zeros fill up a multiple of four words. q is in two's complement, or from 0 on
-///   with an offset.
-/// * `Iq4`: nibbles as `Int { bits: 4 }` lays them; each chooses one of [`IQ4_LEVELS`], which is q. Groups of 32.
-/// * `Q4K`: as `Int { bits: 4 }`, with offsets. Groups of 32, of which eight share the factors of their scales and offsets.
+/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q as `Int { bits: 4 }`
+///   lays them, then the high ones: of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in
+///   its bits 2k and 2k+1; of 5 bits, that of weight 32w+4k+b in its bit k. Zeros fill up a
+///   multiple of four words. q is in two's complement, or from 0 on with an offset.
+/// * `Iq4`: nibbles as `Int { bits: 4 }` lays them; each chooses one of [`IQ4_LEVELS`], which is q.
+///   Groups of 32.
+/// * `Q4K`: as `Int { bits: 4 }`, with offsets. Groups of 32, of which eight share the factors of
+///   their scales and offsets.
 ///
-/// The last group of a row may be cut short by its end. Scales of a row: without offsets, word `g/2` holds the f16 scales of groups g (even: low half)
-/// and g+1; with offsets, word `g` holds group g's scale (low half) and offset (high half). `Q4K` has four words for eight groups
-/// (as many for a row's last, fewer ones): d (low half) and dmin (high half), both f16; then three with a nibble for each group, group
-/// 0's lowest: the lower four bits of s, those of m, and the upper two of s (low) and of m. Scale and offset are `d·s` and `−dmin·m`.
-/// The weight is `scale·(q−8)` for 4 bits without offset, `scale·q` for more bits without offset and for `Iq4`,
-/// `scale·q + offset` with one.
+/// The last group of a row may be cut short by its end. Scales of a row: without offsets, word
+/// `g/2` holds the f16 scales of groups g (even: low half) and g+1; with offsets, word `g` holds
+/// group g's scale (low half) and offset (high half). `Q4K` has four words for eight groups (as
+/// many for a row's last, fewer ones): d (low half) and dmin (high half), both f16; then three with
+/// a nibble for each group, group 0's lowest: the lower four bits of s, those of m, and the upper
+/// two of s (low) and of m. Scale and offset are `d·s` and `−dmin·m`. The weight is `scale·(q−8)`
+/// for 4 bits without offset, `scale·q` for more bits without offset and for `Iq4`, `scale·q +
+/// offset` with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackFormat {
     F32,
@@ -194,7 +211,8 @@ impl PackFormat {
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
 
-    /// Bits of an integer as it lies, columns that share a scale, and whether groups have offsets; `None` for float formats.
+    /// Bits of an integer as it lies, columns that share a scale, and whether groups have offsets;
+    /// `None` for float formats.
     pub(crate) fn layout(self) -> Option<(u8, usize, bool)> {
         match self {
             PackFormat::Int { bits, group, offset } => Some((bits, group as usize, offset)),
@@ -209,11 +227,13 @@ impl PackFormat {
         self.layout().map(|(_, group, _)| group)
     }
 
-    /// The format that has the integers in bytes, where they have 5 or 6 bits or are levels, and each scale and offset as an f16; else
-    /// the same.
+    /// The format that has the integers in bytes, where they have 5 or 6 bits or are levels, and
+    /// each scale and offset as an f16; else the same.
     pub fn widened(self) -> PackFormat {
         match self {
-            PackFormat::Int { bits: 5 | 6, group, offset } => PackFormat::Int { bits: 8, group, offset },
+            PackFormat::Int { bits: 5 | 6, group, offset } => {
+                PackFormat::Int { bits: 8, group, offset }
+            }
             PackFormat::Iq4 => PackFormat::INT8,
             PackFormat::Q4K => PackFormat::Int { bits: 4, group: 32, offset: true },
             format => format,
@@ -227,7 +247,9 @@ impl PackFormat {
             PackFormat::F32 => cols,
             PackFormat::F16 | PackFormat::BF16 => cols / 2,
             // Whole runs of four words, as kernels load the low bits.
-            PackFormat::Int { bits: bits @ (5 | 6), .. } => (cols * bits as usize / 32).next_multiple_of(4),
+            PackFormat::Int { bits: bits @ (5 | 6), .. } => {
+                (cols * bits as usize / 32).next_multiple_of(4)
+            }
             PackFormat::Int { bits, .. } => cols * bits as usize / 32,
             PackFormat::Iq4 | PackFormat::Q4K => cols / 8,
         }
@@ -259,12 +281,15 @@ impl PackFormat {
         match self {
             PackFormat::F32 => 32.0,
             PackFormat::F16 | PackFormat::BF16 => 16.0,
-            PackFormat::Int { bits, group, offset } => bits as f32 + if offset { 32.0 } else { 16.0 } / group as f32,
+            PackFormat::Int { bits, group, offset } => {
+                bits as f32 + if offset { 32.0 } else { 16.0 } / group as f32
+            }
             PackFormat::Iq4 | PackFormat::Q4K => 4.5,
         }
     }
 
-    /// The q that stands for weight 0 in formats without offset: weights are `scale·(q − zero_point)`.
+    /// The q that stands for weight 0 in formats without offset: weights are `scale·(q −
+    /// zero_point)`.
     fn zero_point(self) -> i8 {
         match self {
             PackFormat::Int { bits: 4, offset: false, .. } => 8,
@@ -295,10 +320,15 @@ impl FromStr for PackFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let groups = GROUPS.into_iter().flat_map(|group| [(group, false), (group, true)]);
-        let ints = groups.flat_map(|(group, offset)| [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset }));
-        let others = [PackFormat::F32, PackFormat::F16, PackFormat::BF16, PackFormat::Iq4, PackFormat::Q4K];
+        let ints = groups.flat_map(|(group, offset)| {
+            [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset })
+        });
+        let others =
+            [PackFormat::F32, PackFormat::F16, PackFormat::BF16, PackFormat::Iq4, PackFormat::Q4K];
         let mut formats = others.into_iter().chain(ints);
-        formats.find(|format| format.to_string() == text).ok_or_else(|| format!("unknown weight format {text:?}"))
+        formats
+            .find(|format| format.to_string() == text)
+            .ok_or_else(|| format!("unknown weight format {text:?}"))
     }
 }
 
@@ -316,14 +346,20 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
-    /// The same weights in [`PackFormat::widened`], up to the rounding of `Q4K`'s scales and offsets to f16.
+    /// The same weights in [`PackFormat::widened`], up to the rounding of `Q4K`'s scales and
+    /// offsets to f16.
     pub fn widened(&self) -> Cow<'_, PackedRows> {
         let format = self.format.widened();
         if format == self.format {
             return Cow::Borrowed(self);
         }
         if self.format == PackFormat::Q4K {
-            return Cow::Owned(PackedRows { format, data: self.data.clone(), scales: self.rounded_scales(), ..*self });
+            return Cow::Owned(PackedRows {
+                format,
+                data: self.data.clone(),
+                scales: self.rounded_scales(),
+                ..*self
+            });
         }
         let mut data = Vec::with_capacity(self.rows * format.data_words(self.cols));
         for row in 0..self.rows {
@@ -339,7 +375,8 @@ impl PackedRows {
         let mut scales = Vec::new();
         for row in 0..self.rows {
             self.for_each_group(row, |_, _, scale, offset| {
-                let [scale, offset] = [scale, offset].map(|step| half::f16::from_f32(step).to_bits() as u32);
+                let [scale, offset] =
+                    [scale, offset].map(|step| half::f16::from_f32(step).to_bits() as u32);
                 scales.push(scale | offset << 16);
             });
         }
@@ -348,7 +385,8 @@ impl PackedRows {
 
     /// The rows as [`Dtype::Packed`] stores them: each its data, then its scales.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));
+        let (data_words, scale_words) =
+            (self.format.data_words(self.cols), self.format.scale_words(self.cols));
         let mut bytes = Vec::with_capacity(4 * (self.data.len() + self.scales.len()));
         for row in 0..self.rows {
             let data = &self.data[row * data_words..][..data_words];

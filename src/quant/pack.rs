@@ -14,9 +14,9 @@ use super::{
 /// Source bytes that make a task worth a thread.
 const TASK_BYTES: usize = 64 << 10;
 
-/// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types, packed rows and plain
-/// floats into their [`native_format`], plain floats also into integers of 4 or 8 bits with groups
-/// of 16, 32, 64 or 128 (see the functions of `round` for how).
+/// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types, packed rows
+/// and plain floats into their [`native_format`], plain floats also into integers of 4 or 8 bits
+/// with groups of 16, 32, 64 or 128 (see the functions of `round` for how).
 ///
 /// Padded columns hold weight 0, but for formats with an offset, where they hold whatever lies
 /// nearest to 0 in a group's range: inputs must be padded with zeros there.
@@ -36,7 +36,9 @@ pub fn pack_rows(
     let row_bytes = dtype.bytes_of(cols)?;
     if row_bytes.checked_mul(rows) != Some(bytes.len()) {
         let given = bytes.len();
-        return Err(format!("{given} bytes for {rows} rows of {cols} columns ({dtype:?}, {row_bytes} bytes each)"));
+        return Err(format!(
+            "{given} bytes for {rows} rows of {cols} columns ({dtype:?}, {row_bytes} bytes each)"
+        ));
     }
     let mut packed = PackedRows { format, rows, cols, data: Vec::new(), scales: Vec::new() };
     if bytes.is_empty() {
@@ -46,9 +48,17 @@ pub fn pack_rows(
     packed.data = vec![0; rows * data_words];
     packed.scales = vec![0; rows * scale_words];
     if let Dtype::Packed(_) = dtype {
-        split_rows(bytes, row_bytes, (data_words, scale_words), &mut packed.data, &mut packed.scales);
+        split_rows(
+            bytes,
+            row_bytes,
+            (data_words, scale_words),
+            &mut packed.data,
+            &mut packed.scales,
+        );
         let fault = check_scales(format, &packed.scales, scale_words);
-        return fault.map_err(|(row, reason)| format!("row {row} of {rows}: {reason}")).map(|()| packed);
+        return fault
+            .map_err(|(row, reason)| format!("row {row} of {rows}: {reason}"))
+            .map(|()| packed);
     }
     let rows_per_task = TASK_BYTES.div_ceil(row_bytes);
     let data = packed.data.par_chunks_exact_mut(data_words);
@@ -57,7 +67,9 @@ pub fn pack_rows(
         pack_row(dtype, bytes, cols, format, data, scales).err().map(|reason| (row, reason))
     };
     let fault = match scale_words {
-        0 => source.enumerate().find_map_first(|(row, (data, bytes))| pack(row, data, bytes, &mut [])),
+        0 => source
+            .enumerate()
+            .find_map_first(|(row, (data, bytes))| pack(row, data, bytes, &mut [])),
         _ => {
             let rows = source.zip(packed.scales.par_chunks_exact_mut(scale_words)).enumerate();
             rows.find_map_first(|(row, ((data, bytes), scales))| pack(row, data, bytes, scales))
@@ -69,8 +81,8 @@ pub fn pack_rows(
     }
 }
 
-/// As [`pack_rows`] on this thread alone, into whole words of rows, whatever they hold. Who wants to know the row of an error
-/// packs anew.
+/// As [`pack_rows`] on this thread alone, into whole words of rows, whatever they hold. Who wants
+/// to know the row of an error packs anew.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn pack_into(
     dtype: Dtype,
@@ -92,8 +104,17 @@ pub(crate) fn pack_into(
         split_rows(bytes, row_bytes, words, data, scales);
         return check_scales(format, scales, scale_words).map_err(|(_, reason)| reason.into());
     }
-    for (row, (bytes, data)) in bytes.chunks_exact(row_bytes).zip(data.chunks_exact_mut(data_words)).enumerate() {
-        pack_row(dtype, bytes, cols, format, data, &mut scales[row * scale_words..][..scale_words])?;
+    for (row, (bytes, data)) in
+        bytes.chunks_exact(row_bytes).zip(data.chunks_exact_mut(data_words)).enumerate()
+    {
+        pack_row(
+            dtype,
+            bytes,
+            cols,
+            format,
+            data,
+            &mut scales[row * scale_words..][..scale_words],
+        )?;
     }
     Ok(())
 }
@@ -127,7 +148,11 @@ fn pack_row(
 /// Whether [`pack_rows`] packs `dtype` as `format`.
 fn can_hold(format: PackFormat, dtype: Dtype) -> bool {
     match format {
-        PackFormat::Int { bits: 4 | 8, group, .. } if dtype.is_float() && GROUPS.contains(&group) => true,
+        PackFormat::Int { bits: 4 | 8, group, .. }
+            if dtype.is_float() && GROUPS.contains(&group) =>
+        {
+            true
+        }
         _ => format == native_format(dtype),
     }
 }
@@ -142,18 +167,29 @@ fn split_rows(
 ) {
     for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
         let (from_data, from_scales) = bytes.split_at(4 * data_words);
-        bytemuck::cast_slice_mut(&mut data[row * data_words..][..data_words]).copy_from_slice(from_data);
-        bytemuck::cast_slice_mut(&mut scales[row * scale_words..][..scale_words]).copy_from_slice(from_scales);
+        bytemuck::cast_slice_mut(&mut data[row * data_words..][..data_words])
+            .copy_from_slice(from_data);
+        bytemuck::cast_slice_mut(&mut scales[row * scale_words..][..scale_words])
+            .copy_from_slice(from_scales);
     }
 }
 
 /// Errors if a stored scale or offset is NaN or infinite (of `Q4K`, or beyond f16), with its row.
-fn check_scales(format: PackFormat, scales: &[u32], scale_words: usize) -> Result<(), (usize, &'static str)> {
-    let finite = |word: &u32| [*word as u16, (*word >> 16) as u16].iter().all(|&bits| f16::from_bits(bits).is_finite());
+fn check_scales(
+    format: PackFormat,
+    scales: &[u32],
+    scale_words: usize,
+) -> Result<(), (usize, &'static str)> {
+    let finite = |word: &u32| {
+        [*word as u16, (*word >> 16) as u16].iter().all(|&bits| f16::from_bits(bits).is_finite())
+    };
     let fault = match format {
-        PackFormat::Q4K => {
-            scales.as_chunks().0.iter().position(|words| !q4_k::is_finite(words)).map(|at| at * q4_k::WORDS)
-        }
+        PackFormat::Q4K => scales
+            .as_chunks()
+            .0
+            .iter()
+            .position(|words| !q4_k::is_finite(words))
+            .map(|at| at * q4_k::WORDS),
         _ => scales.iter().position(|word| !finite(word)),
     };
     match fault {
@@ -192,9 +228,9 @@ fn quantize_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(
     })
 }
 
-/// Calls `visit` with each group of a row as f32 and how many of its values are real; a last, partial
-/// group is padded with zeros as far as the row is. Groups that are all padding stay as allocated, their scale is 0.
-/// Errors if a value is not finite, or with `visit`'s reason.
+/// Calls `visit` with each group of a row as f32 and how many of its values are real; a last,
+/// partial group is padded with zeros as far as the row is. Groups that are all padding stay as
+/// allocated, their scale is 0. Errors if a value is not finite, or with `visit`'s reason.
 fn for_float_groups(
     dtype: Dtype,
     bytes: &[u8],
@@ -223,8 +259,8 @@ fn repack_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(),
     for_block_groups(dtype, bytes, out.group, |q, scale, offset| out.push(q, scale, offset))
 }
 
-/// Calls `visit` with the integers in stored form, scale and offset of each group of a row of blocks. Errors if a scale or offset
-/// is not finite or beyond f16.
+/// Calls `visit` with the integers in stored form, scale and offset of each group of a row of
+/// blocks. Errors if a scale or offset is not finite or beyond f16.
 fn for_block_groups(
     dtype: Dtype,
     bytes: &[u8],
@@ -236,7 +272,8 @@ fn for_block_groups(
     for (index, bytes) in bytes.chunks_exact(dtype.block_bytes()).enumerate() {
         block.decode(dtype, bytes);
         for (group, q) in block.q.chunks_exact(columns).take(groups).enumerate() {
-            let name = |reason| format!("columns from {}: {reason}", (index * groups + group) * columns);
+            let name =
+                |reason| format!("columns from {}: {reason}", (index * groups + group) * columns);
             let scale = round::finite_f16("scale", block.scales[group]).map_err(name)?;
             let offset = round::finite_f16("offset", block.offsets[group]).map_err(name)?;
             visit(q, scale, offset);
@@ -304,12 +341,14 @@ impl<'a> RowWriter<'a> {
         let Some((bits, quads)) = high_bits(self.bits) else { return };
         let mask = 0x0101_0101 * ((1 << bits) - 1);
         for (quad, q) in (self.groups * self.group / 4..).zip(q.as_chunks::<4>().0) {
-            self.high[quad / quads] |= (u32::from_le_bytes(*q) >> 4 & mask) << (bits * (quad % quads));
+            self.high[quad / quads] |=
+                (u32::from_le_bytes(*q) >> 4 & mask) << (bits * (quad % quads));
         }
     }
 }
 
-/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are a word's.
+/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are
+/// a word's.
 pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
     match bits {
         5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),

@@ -1,8 +1,9 @@
-//! Scales of Q4_K as [`PackFormat::Q4K`](super::PackFormat) holds them: the file's bits, in an order that kernels take apart in
-//! few steps.
+//! Scales of Q4_K as [`PackFormat::Q4K`](super::PackFormat) holds them: the file's bits, in an
+//! order that kernels take apart in few steps.
 //!
-//! Four words are the scales of 256 columns: d (low half) and dmin (high half), both f16; then words whose nibble g belongs to
-//! group g: the lower four bits of its scale, those of its minimum, and the upper two bits of both (the scale's below).
+//! Four words are the scales of 256 columns: d (low half) and dmin (high half), both f16; then
+//! words whose nibble g belongs to group g: the lower four bits of its scale, those of its minimum,
+//! and the upper two bits of both (the scale's below).
 
 use half::f16;
 
@@ -15,16 +16,23 @@ pub(super) const WORDS: usize = 4;
 
 /// The words, from the 16 bytes with which a block of Q4_K begins.
 ///
-/// Of the 12 bytes behind d and dmin, 0..4 hold the scales of groups 0..4 in their lower 6 bits, 4..8 the minima of
-/// the same, 8..12 the lower 4 bits of the scale (low nibble) and minimum (high nibble) of groups 4..8, whose
-/// upper 2 bits top bytes 0..4 and 4..8.
+/// Of the 12 bytes behind d and dmin, 0..4 hold the scales of groups 0..4 in their lower 6 bits,
+/// 4..8 the minima of the same, 8..12 the lower 4 bits of the scale (low nibble) and minimum (high
+/// nibble) of groups 4..8, whose upper 2 bits top bytes 0..4 and 4..8.
 #[inline]
 pub(super) fn words(head: &[u8]) -> [u32; WORDS] {
     let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| head[at + i]));
     let [scales, minima, both] = [word(4), word(8), word(12)];
-    let lower = |early: u32, late: u32| nibbles(early & 0x0f0f_0f0f) | nibbles(late & 0x0f0f_0f0f) << 16;
-    let upper = |shift: u32| scales >> (4 + shift) & 0x0303_0303 | minima >> (2 + shift) & 0x0c0c_0c0c;
-    [word(0), lower(scales, both), lower(minima, both >> 4), nibbles(upper(0)) | nibbles(upper(2)) << 16]
+    let lower =
+        |early: u32, late: u32| nibbles(early & 0x0f0f_0f0f) | nibbles(late & 0x0f0f_0f0f) << 16;
+    let upper =
+        |shift: u32| scales >> (4 + shift) & 0x0303_0303 | minima >> (2 + shift) & 0x0c0c_0c0c;
+    [
+        word(0),
+        lower(scales, both),
+        lower(minima, both >> 4),
+        nibbles(upper(0)) | nibbles(upper(2)) << 16,
+    ]
 }
 
 /// The blocks of Q4_K that packed rows have the bits of.
@@ -34,7 +42,9 @@ pub(super) fn words(head: &[u8]) -> [u32; WORDS] {
 pub fn blocks(packed: &PackedRows) -> Vec<u8> {
     assert!(packed.cols.is_multiple_of(COLUMNS), "{} columns", packed.cols);
     let mut out = Vec::with_capacity(4 * (packed.data.len() + packed.scales.len()));
-    for (data, scales) in packed.data.as_chunks::<{ COLUMNS / 8 }>().0.iter().zip(packed.scales.as_chunks().0) {
+    for (data, scales) in
+        packed.data.as_chunks::<{ COLUMNS / 8 }>().0.iter().zip(packed.scales.as_chunks().0)
+    {
         out.extend(head(*scales));
         // Two groups of 32: one has the low nibbles there, the other the high ones.
         for [a0, a1, a2, a3, b0, b1, b2, b3] in data.as_chunks().0 {
@@ -51,7 +61,9 @@ pub fn blocks(packed: &PackedRows) -> Vec<u8> {
 fn head([steps, scales, minima, upper]: [u32; WORDS]) -> [u8; 16] {
     let [early, late] = [bytes(upper & 0xffff), bytes(upper >> 16)];
     let with_upper = |lower: u32, shift: u32| {
-        bytes(lower & 0xffff) | (early >> shift & 0x0303_0303) << 4 | (late >> shift & 0x0303_0303) << 6
+        bytes(lower & 0xffff)
+            | (early >> shift & 0x0303_0303) << 4
+            | (late >> shift & 0x0303_0303) << 6
     };
     let both = bytes(scales >> 16) | bytes(minima >> 16) << 4;
     bytemuck::cast([steps, with_upper(scales, 0), with_upper(minima, 2), both].map(u32::to_le))
@@ -115,9 +127,17 @@ mod tests {
 
     #[test]
     fn what_f16_does_not_hold_is_not_finite() {
-        let of = |d: f16, dmin: f16, scale: u32| [d.to_bits() as u32 | (dmin.to_bits() as u32) << 16, scale, scale, 0];
+        let of = |d: f16, dmin: f16, scale: u32| {
+            [d.to_bits() as u32 | (dmin.to_bits() as u32) << 16, scale, scale, 0]
+        };
         assert!(is_finite(&of(f16::MAX, f16::MIN, 1)));
-        assert!(!is_finite(&of(f16::MAX, f16::ONE, 2)) && !is_finite(&of(f16::ONE, f16::MIN, 0x2000_0000)));
-        assert!(!is_finite(&of(f16::NAN, f16::ONE, 0)) && !is_finite(&of(f16::ONE, f16::NEG_INFINITY, 0)));
+        assert!(
+            !is_finite(&of(f16::MAX, f16::ONE, 2))
+                && !is_finite(&of(f16::ONE, f16::MIN, 0x2000_0000))
+        );
+        assert!(
+            !is_finite(&of(f16::NAN, f16::ONE, 0))
+                && !is_finite(&of(f16::ONE, f16::NEG_INFINITY, 0))
+        );
     }
 }

@@ -25,7 +25,8 @@ struct Rule {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleText {
-    /// Regular expression that is looked for in the tensor's name, such as `layers.3.mlp.down_proj.weight`.
+    /// Regular expression that is looked for in the tensor's name, such as
+    /// `layers.3.mlp.down_proj.weight`.
     pub pattern: String,
     /// Layers that the rule is for; all tensors if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,8 +100,11 @@ impl Recipe {
     ///
     /// `default` and `int8` are what loading makes of full-precision weights.
     pub fn named(name: &str) -> Option<Recipe> {
-        let embedding =
-            RuleText::new("^(embed_tokens(_per_layer)?|per_layer_model_projection|lm_head)\\.", 8, Method::MinMax);
+        let embedding = RuleText::new(
+            "^(embed_tokens(_per_layer)?|per_layer_model_projection|lm_head)\\.",
+            8,
+            Method::MinMax,
+        );
         let edge = RuleText {
             layers: Some(Layers::Named(NamedLayers::Edge)),
             ..RuleText::new("(v_proj|down_proj)\\.", 8, Method::MinMax)
@@ -120,17 +124,29 @@ impl Recipe {
     /// Errors: a pattern that is no regular expression, a width or group size that no format has.
     pub fn new(name: &str, rules: Vec<RuleText>) -> Result<Recipe> {
         let rules = rules.into_iter().enumerate().map(|(index, text)| {
-            let fault = |reason: String| Error::Input(format!("recipe {name}, rule {}: {reason}", index + 1));
+            let fault = |reason: String| {
+                Error::Input(format!("recipe {name}, rule {}: {reason}", index + 1))
+            };
             let pattern = Regex::new(&text.pattern).map_err(|error| {
                 let error = error.to_string();
-                fault(format!("pattern {:?}: {}", text.pattern, error.lines().last().unwrap_or_default().trim()))
+                fault(format!(
+                    "pattern {:?}: {}",
+                    text.pattern,
+                    error.lines().last().unwrap_or_default().trim()
+                ))
             })?;
             match text.bits {
                 4 | 8 | 16 => {}
-                bits => return Err(fault(format!("bits = {bits} (4, 8, or 16 to leave a matrix as it is)"))),
+                bits => {
+                    return Err(fault(format!(
+                        "bits = {bits} (4, 8, or 16 to leave a matrix as it is)"
+                    )));
+                }
             }
             match text.group_size {
-                GroupSize::Columns(size) if size != 16 && (size == 0 || !size.is_multiple_of(32)) => {
+                GroupSize::Columns(size)
+                    if size != 16 && (size == 0 || !size.is_multiple_of(32)) =>
+                {
                     Err(fault(format!("group_size = {size} (16, a multiple of 32, or \"row\")")))
                 }
                 _ => Ok(Rule { pattern, text }),
@@ -144,7 +160,10 @@ impl Recipe {
     /// Errors: no rule fits.
     pub fn spec(&self, name: &str, layers: usize) -> Result<Option<Spec>> {
         let rule = self.rules.iter().find(|rule| rule.fits(name, layers)).ok_or_else(|| {
-            Error::tensor(name, format!("no rule of recipe {self} fits; end it with one of pattern \"\""))
+            Error::tensor(
+                name,
+                format!("no rule of recipe {self} fits; end it with one of pattern \"\""),
+            )
         })?;
         let RuleText { bits, group_size, symmetric, method, .. } = rule.text;
         let group = match group_size {
@@ -175,7 +194,14 @@ impl fmt::Display for Recipe {
 impl RuleText {
     fn new(pattern: &str, bits: u8, method: Method) -> RuleText {
         let pattern = pattern.to_owned();
-        RuleText { pattern, layers: None, bits, group_size: GroupSize::default(), symmetric: true, method }
+        RuleText {
+            pattern,
+            layers: None,
+            bits,
+            group_size: GroupSize::default(),
+            symmetric: true,
+            method,
+        }
     }
 }
 
@@ -207,10 +233,19 @@ mod tests {
     fn the_sensitive_recipe_spares_the_edge() {
         let recipe = Recipe::named("sensitive").unwrap();
         assert_eq!(bits(&recipe, "embed_tokens.weight"), (8, Method::MinMax));
-        for (layer, edge) in [(0, true), (14, true), (15, false), (44, false), (45, true), (59, true)] {
+        for (layer, edge) in
+            [(0, true), (14, true), (15, false), (44, false), (45, true), (59, true)]
+        {
             let wanted = if edge { (8, Method::MinMax) } else { (4, Method::Hqq) };
-            assert_eq!(bits(&recipe, &format!("layers.{layer}.mlp.down_proj.weight")), wanted, "{layer}");
-            assert_eq!(bits(&recipe, &format!("layers.{layer}.self_attn.q_proj.weight")), (4, Method::Hqq));
+            assert_eq!(
+                bits(&recipe, &format!("layers.{layer}.mlp.down_proj.weight")),
+                wanted,
+                "{layer}"
+            );
+            assert_eq!(
+                bits(&recipe, &format!("layers.{layer}.self_attn.q_proj.weight")),
+                (4, Method::Hqq)
+            );
         }
     }
 

@@ -20,7 +20,9 @@ pub(super) fn finite_f16(what: &str, value: f32) -> Result<f16, String> {
     let rounded = f16::from_f32(value);
     match (rounded.is_finite(), value.is_finite()) {
         (true, _) => Ok(rounded),
-        (false, true) => Err(format!("the {what} {value:e} is beyond f16's largest value, {}", f16::MAX)),
+        (false, true) => {
+            Err(format!("the {what} {value:e} is beyond f16's largest value, {}", f16::MAX))
+        }
         (false, false) => Err(format!("the {what} is {value}")),
     }
 }
@@ -49,7 +51,11 @@ fn magnitude_bits(values: &[f32]) -> i32 {
 /// Here and below, `q` gets the integers in stored form.
 pub(super) fn symmetric_int4(values: &[f32], q: &mut [u8]) -> Result<Rounded, String> {
     let largest = magnitude_bits(values) as u32;
-    let extreme = values.iter().find(|value| value.to_bits() & 0x7fff_ffff == largest).copied().unwrap_or(0.0);
+    let extreme = values
+        .iter()
+        .find(|value| value.to_bits() & 0x7fff_ffff == largest)
+        .copied()
+        .unwrap_or(0.0);
     let scale = step("scale", extreme / -8.0)?;
     let inverse = inverse(scale);
     round_all(values, q, |value| ((value * inverse + 8.5) as i32).clamp(0, 15));
@@ -66,20 +72,28 @@ pub(super) fn symmetric_int8(values: &[f32], q: &mut [u8]) -> Result<Rounded, St
     Ok(Rounded { scale, offset: f16::ZERO })
 }
 
-/// Integers with an offset: the steps reach from the smallest to the largest of the first `real` (≥ 1)
-/// values, and each of them is off by up to half a step and the offset's rounding to f16. The rest
-/// are padding: they get the nearest of these steps to what they hold.
-pub(super) fn affine(values: &[f32], real: usize, bits: u8, q: &mut [u8]) -> Result<Rounded, String> {
+/// Integers with an offset: the steps reach from the smallest to the largest of the first `real` (≥
+/// 1) values, and each of them is off by up to half a step and the offset's rounding to f16. The
+/// rest are padding: they get the nearest of these steps to what they hold.
+pub(super) fn affine(
+    values: &[f32],
+    real: usize,
+    bits: u8,
+    q: &mut [u8],
+) -> Result<Rounded, String> {
     let (lowest, highest) = if bits == 4 { (0, 15) } else { (-128, 127) };
     let limits = (f32::INFINITY, f32::NEG_INFINITY);
-    let (min, max) = values[..real].iter().fold(limits, |(min, max), &value| (min.min(value), max.max(value)));
+    let (min, max) =
+        values[..real].iter().fold(limits, |(min, max), &value| (min.min(value), max.max(value)));
     let exact_scale = (max - min) / (highest - lowest) as f32;
     let scale = step("scale", exact_scale)?;
     let offset = step("offset", min - exact_scale * lowest as f32)?;
     let (inverse, zero) = (inverse(scale), offset.to_f32());
     // Biased by 0.5 − lowest, so that truncation rounds halves up on the whole range.
     let bias = 0.5 - lowest as f32;
-    round_all(values, q, |value| (((value - zero) * inverse + bias) as i32 + lowest).clamp(lowest, highest));
+    round_all(values, q, |value| {
+        (((value - zero) * inverse + bias) as i32 + lowest).clamp(lowest, highest)
+    });
     Ok(Rounded { scale, offset })
 }
 

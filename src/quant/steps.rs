@@ -28,18 +28,29 @@ impl Levels {
         let scale = if scale == f16::ZERO { f16::ZERO } else { scale };
         let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
         let offset = round::finite_f16("offset", offset)?;
-        Ok(Steps { levels: self, scale, offset, inverse, step: scale.to_f32(), zero: offset.to_f32() })
+        Ok(Steps {
+            levels: self,
+            scale,
+            offset,
+            inverse,
+            step: scale.to_f32(),
+            zero: offset.to_f32(),
+        })
     }
 
-    /// Steps from the bits of a scale and, in the high half, an offset; `None` if one is not finite.
+    /// Steps from the bits of a scale and, in the high half, an offset; `None` if one is not
+    /// finite.
     pub fn stored(self, word: u32) -> Option<Steps> {
-        let [scale, offset] = [word as u16, (word >> 16) as u16].map(|bits| f16::from_bits(bits).to_f32());
+        let [scale, offset] =
+            [word as u16, (word >> 16) as u16].map(|bits| f16::from_bits(bits).to_f32());
         self.steps(scale, offset).ok()
     }
 
     /// The scale with which the largest magnitude becomes the lowest level (of int8: ±127).
     pub fn symmetric_scale(self, values: &[f32]) -> f32 {
-        let extreme = values.iter().fold(0f32, |most, value| if value.abs() > most.abs() { *value } else { most });
+        let extreme = values
+            .iter()
+            .fold(0f32, |most, value| if value.abs() > most.abs() { *value } else { most });
         if self.lowest == -8 { extreme / -8.0 } else { extreme.abs() / 127.0 }
     }
 

@@ -13,25 +13,32 @@ use super::{
 
 /// All elements as f32.
 ///
-/// Errors: `bytes` is not whole blocks; a value (or a block's scale) is NaN or infinite; packed rows, whose
-/// length these bytes do not tell (see [`PackedRows`] for them).
+/// Errors: `bytes` is not whole blocks; a value (or a block's scale) is NaN or infinite; packed
+/// rows, whose length these bytes do not tell (see [`PackedRows`] for them).
 pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     if let Dtype::Packed(format) = dtype {
         return Err(format!("{format} holds matrices, not vectors"));
     }
     let (block_len, block_bytes) = (dtype.block_len(), dtype.block_bytes());
     if !bytes.len().is_multiple_of(block_bytes) {
-        return Err(format!("{} bytes are not whole {dtype:?} blocks of {block_bytes} bytes", bytes.len()));
+        return Err(format!(
+            "{} bytes are not whole {dtype:?} blocks of {block_bytes} bytes",
+            bytes.len()
+        ));
     }
     let mut values = vec![0.0; bytes.len() / block_bytes * block_len];
     match native_format(dtype) {
         format @ (PackFormat::Int { .. } | PackFormat::Iq4 | PackFormat::Q4K) => {
             let group = format.group().unwrap_or(1);
             let mut block = Block::default();
-            for (bytes, values) in bytes.chunks_exact(block_bytes).zip(values.chunks_exact_mut(block_len)) {
+            for (bytes, values) in
+                bytes.chunks_exact(block_bytes).zip(values.chunks_exact_mut(block_len))
+            {
                 block.decode(dtype, bytes);
                 let groups = values.chunks_exact_mut(group).zip(block.q.chunks_exact(group));
-                for ((values, q), (&scale, &offset)) in groups.zip(block.scales.iter().zip(&block.offsets)) {
+                for ((values, q), (&scale, &offset)) in
+                    groups.zip(block.scales.iter().zip(&block.offsets))
+                {
                     weights(format, q, scale, offset, values);
                 }
             }
@@ -100,7 +107,12 @@ impl PackedRows {
     /// # Panics
     /// If there is no such row, or `out` is not `cols` long.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.rows && out.len() == self.cols, "row {row} of {}, {} columns", self.rows, out.len());
+        assert!(
+            row < self.rows && out.len() == self.cols,
+            "row {row} of {}, {} columns",
+            self.rows,
+            out.len()
+        );
         let data_words = self.format.data_words(self.cols);
         let data = &self.data[row * data_words..][..data_words];
         match self.format {
@@ -120,8 +132,8 @@ impl PackedRows {
         }
     }
 
-    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included (the last may be
-    /// shorter): weight i of the group is `scale·q[i] + offset`.
+    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included (the
+    /// last may be shorter): weight i of the group is `scale·q[i] + offset`.
     ///
     /// # Panics
     /// If the format has no integers, or there is no such row.
@@ -129,7 +141,8 @@ impl PackedRows {
         let Some((bits, group, offset)) = self.format.layout() else {
             panic!("{} has no groups", self.format);
         };
-        let (data_words, scale_words) = (self.format.data_words(self.cols), self.format.scale_words(self.cols));
+        let (data_words, scale_words) =
+            (self.format.data_words(self.cols), self.format.scale_words(self.cols));
         let data = &self.data[row * data_words..][..data_words];
         let scales = &self.scales[row * scale_words..][..scale_words];
         let zero_point = self.format.zero_point();
@@ -137,12 +150,15 @@ impl PackedRows {
         let low_bits = if bits == 8 { 8 } else { 4 };
         let (data, high) = data.split_at(padded_cols(self.cols) * low_bits / 32);
         for (g, words) in data.chunks(group * low_bits / 32).enumerate() {
-            let (stored, q) = (&mut stored[..words.len() * 32 / low_bits], &mut q[..words.len() * 32 / low_bits]);
+            let (stored, q) =
+                (&mut stored[..words.len() * 32 / low_bits], &mut q[..words.len() * 32 / low_bits]);
             load_integers(low_bits, words, stored);
             load_high_bits((bits, offset), high, g * group / 4, stored);
             let pairs = q.iter_mut().zip(stored);
             match self.format {
-                PackFormat::Iq4 => pairs.for_each(|(q, stored)| *q = IQ4_LEVELS[(*stored & 15) as usize]),
+                PackFormat::Iq4 => {
+                    pairs.for_each(|(q, stored)| *q = IQ4_LEVELS[(*stored & 15) as usize])
+                }
                 _ => pairs.for_each(|(q, stored)| *q = (*stored as i8).wrapping_sub(zero_point)),
             }
             let half = |bits: u32| f16::from_bits(bits as u16).to_f32();
@@ -184,8 +200,8 @@ fn load_integers(bits: usize, words: &[u32], q: &mut [u8]) {
     }
 }
 
-/// Puts the bits above the fourth of 5- and 6-bit integers over the low ones of weights from quad `first` on, and extends
-/// their sign unless they have an offset.
+/// Puts the bits above the fourth of 5- and 6-bit integers over the low ones of weights from quad
+/// `first` on, and extends their sign unless they have an offset.
 #[inline]
 fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mut [u8]) {
     let Some((high_bits, quads)) = high_bits(bits) else { return };
@@ -195,7 +211,8 @@ fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mu
         *q = (u32::from_le_bytes(*q) | above).to_le_bytes();
     }
     if !offset {
-        // Turns the sign's bit round and takes what it stands for: a shift of bytes, which processors lack, would do no more.
+        // Turns the sign's bit round and takes what it stands for: a shift of bytes, which
+        // processors lack, would do no more.
         let sign = 1u8 << (bits - 1);
         q.iter_mut().for_each(|q| *q = (*q ^ sign).wrapping_sub(sign));
     }

@@ -1,4 +1,5 @@
-//! Full-precision checkpoints to packed ones: this project's own safetensors form (docs/formats.md).
+//! Full-precision checkpoints to packed ones: this project's own safetensors form
+//! (docs/formats.md).
 
 mod resume;
 mod shard;
@@ -25,13 +26,19 @@ use crate::{
     weights::{self, PlannedTensor},
 };
 
-/// Bytes of one file; larger models get several and an index. After an interruption whole files are kept.
+/// Bytes of one file; larger models get several and an index. After an interruption whole files are
+/// kept.
 pub const SHARD_BYTES: u64 = 2 << 30;
 
-/// What a checkpoint's directory has beside its weights; config.json comes last, because without it a
-/// directory is no checkpoint.
-const COMPANIONS: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "config.json"];
+/// What a checkpoint's directory has beside its weights; config.json comes last, because without it
+/// a directory is no checkpoint.
+const COMPANIONS: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "config.json",
+];
 
 /// A checkpoint to be quantized.
 pub struct Job<'a> {
@@ -39,8 +46,8 @@ pub struct Job<'a> {
     pub recipe: &'a Recipe,
     /// The directory of `source`, where its text assets are.
     pub assets: &'a Path,
-    /// The directory to write to: new, empty, or left by an interrupted job of the same source, recipe
-    /// and backend.
+    /// The directory to write to: new, empty, or left by an interrupted job of the same source,
+    /// recipe and backend.
     pub output: &'a Path,
     /// Where hqq searches ([`Gpu::chooses`]); on the processor's cores if there is none.
     pub gpu: Option<&'a Gpu>,
@@ -109,12 +116,13 @@ fn merge(all: &mut Kinds, more: &Kinds) {
 }
 
 impl Job<'_> {
-    /// Writes the packed form of the source, a slice of rows at a time. `progress` is told bytes of the source
-    /// consumed since it was last called, and asked whether to go on.
+    /// Writes the packed form of the source, a slice of rows at a time. `progress` is told bytes of
+    /// the source consumed since it was last called, and asked whether to go on.
     ///
-    /// Errors: `output` holds something else; a missing or broken tensor, one that is quantized already or that no
-    /// rule of the recipe fits; a failed read or write; `progress` says no. What was begun is removed then, but for
-    /// the finished files of a job that `progress` stopped: those a later one takes over.
+    /// Errors: `output` holds something else; a missing or broken tensor, one that is quantized
+    /// already or that no rule of the recipe fits; a failed read or write; `progress` says no. What
+    /// was begun is removed then, but for the finished files of a job that `progress` stopped:
+    /// those a later one takes over.
     pub async fn run(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<Summary> {
         let shards = self.shards(self.targets()?);
         let mut journal = Journal::begin(self, &shards)?;
@@ -148,18 +156,22 @@ impl Job<'_> {
                     kinds.clone()
                 }
                 None => {
-                    let kinds = write_shard(self, shard, &self.output.join(&name), progress).await?;
+                    let kinds =
+                        write_shard(self, shard, &self.output.join(&name), progress).await?;
                     journal.finish(&name, &kinds)?;
                     kinds
                 }
             };
             merge(&mut kinds, &done);
             bytes += shard.iter().map(|target| new_tensor(&target.tensor).bytes).sum::<u64>();
-            index.extend(shard.iter().map(|target| (stored_name(&target.tensor.name), name.clone())));
+            index.extend(
+                shard.iter().map(|target| (stored_name(&target.tensor.name), name.clone())),
+            );
         }
         if shards.len() > 1 {
             let path = self.output.join("model.safetensors.index.json");
-            let text = json!({ "metadata": { "total_size": bytes }, "weight_map": index }).to_string();
+            let text =
+                json!({ "metadata": { "total_size": bytes }, "weight_map": index }).to_string();
             fs::write(&path, text).map_err(|source| Error::Io { path, source })?;
         }
         self.copy_companions()?;
@@ -177,7 +189,10 @@ impl Job<'_> {
                 return Err(Error::Unsupported(format!("{} is quantized already", tensor.name)));
             }
             let spec = self.recipe.spec(&tensor.name, layers)?;
-            Ok(Target { tensor: PlannedTensor { format: spec.map(|spec| spec.format()), ..tensor }, spec })
+            Ok(Target {
+                tensor: PlannedTensor { format: spec.map(|spec| spec.format()), ..tensor },
+                spec,
+            })
         };
         weights::plan(self.source, Quantize::None)?.into_iter().map(target).collect()
     }
@@ -202,10 +217,12 @@ impl Job<'_> {
         for name in COMPANIONS {
             let (from, to) = (self.assets.join(name), self.output.join(name));
             if from.is_file() {
-                let mut bytes = fs::read(&from).map_err(|source| Error::Io { path: from.clone(), source })?;
+                let mut bytes =
+                    fs::read(&from).map_err(|source| Error::Io { path: from.clone(), source })?;
                 if name == "config.json" {
                     let tied = self.source.config().tie_word_embeddings;
-                    bytes = config::with_tied(bytes, tied).map_err(|reason| Error::checkpoint(from, reason))?;
+                    bytes = config::with_tied(bytes, tied)
+                        .map_err(|reason| Error::checkpoint(from, reason))?;
                 }
                 fs::write(&to, bytes).map_err(|source| Error::Io { path: to, source })?;
             }
@@ -227,7 +244,8 @@ struct Unfinished(Option<PathBuf>);
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(output) = &self.0 {
-            // The error that led here is the one to report. The directory holds nothing but this job's files.
+            // The error that led here is the one to report. The directory holds nothing but this
+            // job's files.
             let _ = fs::remove_dir_all(output);
         }
     }

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use super::{Job, Kinds, shard::Target};
 use crate::{Error, Result, checkpoint::safetensors::OWN_VERSION};
 
-/// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does not load.
+/// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does
+/// not load.
 const JOURNAL: &str = ".gemma4-wgpu-quantize.json";
 
 #[derive(Serialize, Deserialize)]
@@ -56,14 +57,16 @@ impl Journal {
             }
             Err(source) => return Err(Error::Io { path: output.join(JOURNAL), source }),
         };
-        let Some(mut contents) = earlier.filter(|contents| contents.fingerprint == fingerprint) else {
+        let Some(mut contents) = earlier.filter(|contents| contents.fingerprint == fingerprint)
+        else {
             let output = output.display();
             return Err(Error::Input(format!(
                 "{output} is not empty: it holds the unfinished work of another model, recipe or backend; remove it to start anew"
             )));
         };
         contents.files.retain(|file| {
-            fs::metadata(output.join(&file.name)).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
+            fs::metadata(output.join(&file.name))
+                .is_ok_and(|found| found.is_file() && found.len() == file.bytes)
         });
         let journal = Journal { output: output.to_owned(), contents };
         journal.remove_leftovers().map_err(io)?;
@@ -75,7 +78,8 @@ impl Journal {
         for entry in fs::read_dir(&self.output)? {
             let entry = entry?;
             let name = entry.file_name();
-            let kept = name == JOURNAL || self.contents.files.iter().any(|file| name == file.name.as_str());
+            let kept = name == JOURNAL
+                || self.contents.files.iter().any(|file| name == file.name.as_str());
             if !kept && entry.file_type()?.is_file() {
                 fs::remove_file(entry.path())?;
             }
@@ -107,7 +111,8 @@ impl Journal {
 
     /// Replaces the journal in one step.
     fn write(&self) -> Result<()> {
-        let (path, temporary) = (self.output.join(JOURNAL), self.output.join(format!("{JOURNAL}.tmp")));
+        let (path, temporary) =
+            (self.output.join(JOURNAL), self.output.join(format!("{JOURNAL}.tmp")));
         let written = serde_json::to_vec(&self.contents)
             .map_err(std::io::Error::other)
             .and_then(|text| fs::write(&temporary, text))
@@ -123,7 +128,8 @@ impl Journal {
 }
 
 fn fingerprint(job: &Job<'_>, shards: &[Vec<Target>]) -> Result<String> {
-    let mut text = format!("{OWN_VERSION}\n{}\n{}\n", env!("CARGO_PKG_VERSION"), job.recipe.to_json());
+    let mut text =
+        format!("{OWN_VERSION}\n{}\n{}\n", env!("CARGO_PKG_VERSION"), job.recipe.to_json());
     for Target { tensor, spec } in shards.iter().flatten() {
         text += &format!("{} {:?} {spec:?}\n", tensor.name, tensor.info);
     }
@@ -146,7 +152,12 @@ fn files(directory: &Path) -> Result<String> {
         if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
             // Through a link, as caches have them.
             let metadata = fs::metadata(entry.path()).map_err(io)?;
-            lines.push(format!("{:?} {} {:?}\n", entry.file_name(), metadata.len(), metadata.modified().ok()));
+            lines.push(format!(
+                "{:?} {} {:?}\n",
+                entry.file_name(),
+                metadata.len(),
+                metadata.modified().ok()
+            ));
         }
     }
     lines.sort();

@@ -47,7 +47,12 @@ pub fn new_tensor(tensor: &PlannedTensor) -> NewTensor {
     match (tensor.format, tensor.info.shape.as_slice()) {
         (Some(format), &[rows, cols]) => {
             let row_bytes = format.row_bytes(cols);
-            NewTensor { name, dtype: "U8", shape: vec![rows, row_bytes], bytes: (rows * row_bytes) as u64 }
+            NewTensor {
+                name,
+                dtype: "U8",
+                shape: vec![rows, row_bytes],
+                bytes: (rows * row_bytes) as u64,
+            }
         }
         (_, shape) => {
             let dtype = match tensor.info.dtype {
@@ -73,7 +78,10 @@ pub async fn write_shard(
     for (target, tensor) in shard.iter().zip(&tensors) {
         let squares = write_tensor(job, target, &mut writer, progress).await?;
         if target.tensor.info.shape.len() == 2 {
-            let format = target.tensor.format.map_or(tensor.dtype.to_lowercase(), |format| format.to_string());
+            let format = target
+                .tensor
+                .format
+                .map_or(tensor.dtype.to_lowercase(), |format| format.to_string());
             let key = format!("{} {format}", tensor_kind(&target.tensor.name));
             let kind = Kind::of(target.tensor.info.elements() as u64, tensor.bytes, squares);
             kinds.entry(key).or_default().add(&kind);
@@ -123,9 +131,12 @@ async fn write_tensor(
         match spec {
             None => writer.append(&bytes)?,
             Some(spec) => {
-                let (packed, of_slice) = quantize(target.searching_gpu(job), spec, dtype, &bytes, end - start, cols)
-                    .await?
-                    .map_err(|reason| Error::tensor(name, format!("rows {start}..{end}: {reason}")))?;
+                let (packed, of_slice) =
+                    quantize(target.searching_gpu(job), spec, dtype, &bytes, end - start, cols)
+                        .await?
+                        .map_err(|reason| {
+                            Error::tensor(name, format!("rows {start}..{end}: {reason}"))
+                        })?;
                 squares += of_slice;
                 writer.append(&packed.to_bytes())?;
             }

@@ -1,4 +1,5 @@
-//! Control tokens that Gemma's vocabularies have, known by their spelling: converters type many of them as text.
+//! Control tokens that Gemma's vocabularies have, known by their spelling: converters type many of
+//! them as text.
 
 /// Spellings of Gemma 3's and Gemma 4's control tokens.
 pub(super) const MARKS: [&str; 28] = [
@@ -49,8 +50,9 @@ mod tests {
 
     #[test]
     fn gemma_is_known_by_its_first_tokens_or_turn_marks() {
-        let known =
-            |tokens: &[&str]| is_gemma(|token| tokens.iter().position(|other| *other == token).map(|id| id as u32));
+        let known = |tokens: &[&str]| {
+            is_gemma(|token| tokens.iter().position(|other| *other == token).map(|id| id as u32))
+        };
         assert!(known(&["<pad>", "<eos>", "<bos>", "<unk>", "a"]));
         assert!(known(&["a", "<|turn>", "b", "<turn|>"]));
         assert!(known(&["<end_of_turn>", "<start_of_turn>"]));

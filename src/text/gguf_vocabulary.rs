@@ -1,4 +1,5 @@
-//! The vocabulary inside a GGUF file, rebuilt as a `tokenizers` pipeline that gives llama.cpp's ids.
+//! The vocabulary inside a GGUF file, rebuilt as a `tokenizers` pipeline that gives llama.cpp's
+//! ids.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -35,11 +36,15 @@ const BYTE: i32 = 6;
 pub(super) fn build(vocabulary: &GgufVocabulary) -> Result<(tokenizers::Tokenizer, Pieces)> {
     let ids = index_tokens(vocabulary)?;
     let types = types(vocabulary, &ids);
-    let sentence_piece =
-        || Pieces::SentencePiece { replace: vec![(SPACE_MARK.into(), " ".into())], byte_fallback: true };
+    let sentence_piece = || Pieces::SentencePiece {
+        replace: vec![(SPACE_MARK.into(), " ".into())],
+        byte_fallback: true,
+    };
     let spaces = || space_normalizer(vocabulary);
     let (merges, normalizer, pre_tokenizer, pieces) = match vocabulary.kind()? {
-        Kind::Scores => (merges_of_scores(vocabulary, &ids, &types)?, Some(spaces()?), None, sentence_piece()),
+        Kind::Scores => {
+            (merges_of_scores(vocabulary, &ids, &types)?, Some(spaces()?), None, sentence_piece())
+        }
         Kind::Merges => {
             let lines = Some(newline_pre_tokenizer()?);
             (stored_merges(vocabulary, &ids, &types)?, Some(spaces()?), lines, sentence_piece())
@@ -65,7 +70,8 @@ pub(super) fn build(vocabulary: &GgufVocabulary) -> Result<(tokenizers::Tokenize
     Ok((tokenizer, pieces))
 }
 
-/// Token to id, of equal tokens the last one. Errors: no tokens, arrays whose lengths differ, an unknown_id out of range.
+/// Token to id, of equal tokens the last one. Errors: no tokens, arrays whose lengths differ, an
+/// unknown_id out of range.
 fn index_tokens(vocabulary: &GgufVocabulary) -> Result<Vocab> {
     let count = vocabulary.tokens.len();
     if count == 0 {
@@ -73,19 +79,29 @@ fn index_tokens(vocabulary: &GgufVocabulary) -> Result<Vocab> {
     }
     let types = vocabulary.token_types.len();
     if types != 0 && types != count {
-        return Err(Error::Tokenizer(format!("{count} tokens but {types} token types in the GGUF vocabulary")));
+        return Err(Error::Tokenizer(format!(
+            "{count} tokens but {types} token types in the GGUF vocabulary"
+        )));
     }
     if let Some(id) = vocabulary.unknown_id.filter(|&id| id as usize >= count) {
-        return Err(Error::Tokenizer(format!("unknown token id {id} in a GGUF vocabulary of {count} tokens")));
+        return Err(Error::Tokenizer(format!(
+            "unknown token id {id} in a GGUF vocabulary of {count} tokens"
+        )));
     }
     Ok(vocabulary.tokens.iter().cloned().zip(0u32..).collect())
 }
 
-/// Tokens whose spelling a later one has too, by id: no text becomes them, but a model may choose them.
-pub(super) fn shadowed(vocabulary: &GgufVocabulary, id_of: impl Fn(&str) -> Option<u32>) -> HashMap<u32, String> {
+/// Tokens whose spelling a later one has too, by id: no text becomes them, but a model may choose
+/// them.
+pub(super) fn shadowed(
+    vocabulary: &GgufVocabulary,
+    id_of: impl Fn(&str) -> Option<u32>,
+) -> HashMap<u32, String> {
     let tokens = (0u32..).zip(&vocabulary.tokens);
-    let shadowed: HashMap<u32, String> =
-        tokens.filter(|(id, token)| id_of(token) != Some(*id)).map(|(id, token)| (id, token.clone())).collect();
+    let shadowed: HashMap<u32, String> = tokens
+        .filter(|(id, token)| id_of(token) != Some(*id))
+        .map(|(id, token)| (id, token.clone()))
+        .collect();
     if let Some((id, token)) = shadowed.iter().min() {
         let last = id_of(token).unwrap_or_default();
         let count = shadowed.len();
@@ -98,8 +114,8 @@ pub(super) fn shadowed(vocabulary: &GgufVocabulary, id_of: impl Fn(&str) -> Opti
 
 /// The type of each token; a vocabulary without types holds plain pieces only.
 ///
-/// Spelling goes before what the file says for bytes, and in Gemma's vocabularies for control tokens: converters type
-/// them as text.
+/// Spelling goes before what the file says for bytes, and in Gemma's vocabularies for control
+/// tokens: converters type them as text.
 fn types(vocabulary: &GgufVocabulary, ids: &Vocab) -> Vec<i32> {
     let mut types = match vocabulary.token_types.is_empty() {
         true => vec![NORMAL; vocabulary.tokens.len()],
@@ -107,7 +123,9 @@ fn types(vocabulary: &GgufVocabulary, ids: &Vocab) -> Vec<i32> {
     };
     if vocabulary.spells_bytes(|token| ids.get(token).copied()) {
         for byte in 0..=u8::MAX {
-            if let Some(kind) = ids.get(&format!("<0x{byte:02X}>")).and_then(|&id| types.get_mut(id as usize)) {
+            if let Some(kind) =
+                ids.get(&format!("<0x{byte:02X}>")).and_then(|&id| types.get_mut(id as usize))
+            {
                 *kind = BYTE;
             }
         }
@@ -143,9 +161,12 @@ fn added_tokens(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Vec<
     let tokens = (0u32..).zip(&vocabulary.tokens).zip(types);
     tokens
         .filter(|((id, token), kind)| {
-            matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED) && ids.get(token.as_str()) == Some(id)
+            matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED)
+                && ids.get(token.as_str()) == Some(id)
         })
-        .map(|((_, token), kind)| AddedToken::from(token.as_str(), *kind != USER_DEFINED).normalized(false))
+        .map(|((_, token), kind)| {
+            AddedToken::from(token.as_str(), *kind != USER_DEFINED).normalized(false)
+        })
         .collect()
 }
 
@@ -161,12 +182,15 @@ pub(crate) enum Kind {
 }
 
 impl GgufVocabulary {
-    /// How text becomes tokens: by what the file holds, for converters disagree on the name of the model.
+    /// How text becomes tokens: by what the file holds, for converters disagree on the name of the
+    /// model.
     ///
-    /// Errors: [`Error::Unsupported`] naming a tokenizer model or pre-tokenizer that is not known here.
+    /// Errors: [`Error::Unsupported`] naming a tokenizer model or pre-tokenizer that is not known
+    /// here.
     pub(crate) fn kind(&self) -> Result<Kind> {
         let has_merges = !self.merges.is_empty();
-        let id_of = |token: &str| self.tokens.iter().position(|other| other == token).map(|id| id as u32);
+        let id_of =
+            |token: &str| self.tokens.iter().position(|other| other == token).map(|id| id as u32);
         let unsupported = |reason: String| Err(Error::Unsupported(reason));
         match self.model.as_str() {
             "gemma4" => Ok(Kind::Merges),
@@ -174,9 +198,15 @@ impl GgufVocabulary {
             "llama" if has_merges && !self.has_scores() => Ok(Kind::Merges),
             "llama" => Ok(Kind::Scores),
             "gpt2" if self.pre == "gpt-2" => Ok(Kind::ByteLevel),
-            "gpt2" if has_merges && self.has_no_pre() && self.is_sentence_piece(id_of) => Ok(Kind::Merges),
-            "gpt2" => unsupported(format!("GGUF pre-tokenizer \"{}\" (known: gpt-2, gemma4)", self.pre)),
-            other => unsupported(format!("GGUF tokenizer model \"{other}\" (known: llama, gemma4, gpt2)")),
+            "gpt2" if has_merges && self.has_no_pre() && self.is_sentence_piece(id_of) => {
+                Ok(Kind::Merges)
+            }
+            "gpt2" => {
+                unsupported(format!("GGUF pre-tokenizer \"{}\" (known: gpt-2, gemma4)", self.pre))
+            }
+            other => unsupported(format!(
+                "GGUF tokenizer model \"{other}\" (known: llama, gemma4, gpt2)"
+            )),
         }
     }
 
@@ -195,7 +225,8 @@ impl GgufVocabulary {
         id_of(SPACE_MARK).is_some() && self.spells_bytes(id_of)
     }
 
-    /// Whether the scores say which pieces are made first: some converters write one value for all, or the ids.
+    /// Whether the scores say which pieces are made first: some converters write one value for all,
+    /// or the ids.
     fn has_scores(&self) -> bool {
         let is_id = |(id, score): (usize, &f32)| *score == id as f32;
         self.scores.len() == self.tokens.len()
@@ -224,37 +255,47 @@ fn newline_pre_tokenizer() -> Result<PreTokenizerWrapper> {
     Ok(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(one_line)?.into())
 }
 
-/// Merges of a SentencePiece BPE vocabulary, which stores scores instead: every way to write a piece as
-/// two pieces is a merge, and the piece with the higher score is merged first. Ties go to the longer
-/// left part, as in Hugging Face's conversion.
+/// Merges of a SentencePiece BPE vocabulary, which stores scores instead: every way to write a
+/// piece as two pieces is a merge, and the piece with the higher score is merged first. Ties go to
+/// the longer left part, as in Hugging Face's conversion.
 fn merges_of_scores(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Result<Merges> {
     let (count, scores) = (vocabulary.tokens.len(), vocabulary.scores.len());
     if scores != count {
-        return Err(Error::Tokenizer(format!("{count} tokens but {scores} scores in the GGUF vocabulary")));
+        return Err(Error::Tokenizer(format!(
+            "{count} tokens but {scores} scores in the GGUF vocabulary"
+        )));
     }
     let is_piece = |text: &str| ids.get(text).is_some_and(|&id| may_merge(types, id));
     let is_reached = |id: &u32| ids.get(vocabulary.tokens[*id as usize].as_str()) == Some(id);
-    let mut by_score: Vec<u32> = (0u32..).take(count).filter(|id| may_merge(types, *id) && is_reached(id)).collect();
-    by_score.sort_by(|&a, &b| vocabulary.scores[b as usize].total_cmp(&vocabulary.scores[a as usize]));
+    let mut by_score: Vec<u32> =
+        (0u32..).take(count).filter(|id| may_merge(types, *id) && is_reached(id)).collect();
+    by_score
+        .sort_by(|&a, &b| vocabulary.scores[b as usize].total_cmp(&vocabulary.scores[a as usize]));
     let splits_of = |id: u32| {
         let piece = vocabulary.tokens[id as usize].as_str();
         let splits = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
-        let mut splits: Vec<_> = splits.filter(|(left, right)| is_piece(left) && is_piece(right)).collect();
+        let mut splits: Vec<_> =
+            splits.filter(|(left, right)| is_piece(left) && is_piece(right)).collect();
         splits.sort_by_key(|(left, _)| Reverse(left.len()));
         splits.into_iter().map(|(left, right)| (left.to_owned(), right.to_owned()))
     };
     Ok(by_score.into_par_iter().flat_map_iter(splits_of).collect())
 }
 
-/// Merges as the file lists them, `left right`, best first. Errors: a merge of or into something that is
-/// not in the vocabulary.
+/// Merges as the file lists them, `left right`, best first. Errors: a merge of or into something
+/// that is not in the vocabulary.
 fn stored_merges(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Result<Merges> {
     let read = |(rank, merge): (usize, &String)| {
-        let bad = |what: &str| Error::Tokenizer(format!("merge {rank} of the GGUF vocabulary, {merge:?}, {what}"));
-        let (left, right) = merge.split_once(' ').ok_or_else(|| bad("is not two pieces with a space between"))?;
+        let bad = |what: &str| {
+            Error::Tokenizer(format!("merge {rank} of the GGUF vocabulary, {merge:?}, {what}"))
+        };
+        let (left, right) =
+            merge.split_once(' ').ok_or_else(|| bad("is not two pieces with a space between"))?;
         let merged = ids.get(format!("{left}{right}").as_str());
         match (ids.contains_key(left) && ids.contains_key(right), merged) {
-            (true, Some(&id)) => Ok(may_merge(types, id).then(|| (left.to_owned(), right.to_owned()))),
+            (true, Some(&id)) => {
+                Ok(may_merge(types, id).then(|| (left.to_owned(), right.to_owned())))
+            }
             _ => Err(bad("names a piece that is not in the vocabulary")),
         }
     };

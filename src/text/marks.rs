@@ -1,4 +1,5 @@
-//! Control tokens are the template's alone: marks that messages spell are carried through a template as plain text.
+//! Control tokens are the template's alone: marks that messages spell are carried through a
+//! template as plain text.
 
 use std::{
     borrow::Cow,
@@ -198,7 +199,11 @@ pub(super) enum Middles {
 
 impl<'a> Guard<'a> {
     /// A guard whose stand-ins occur in none of `texts`.
-    pub(super) fn new<'t>(marks: &'a ControlMarks, middles: Middles, texts: impl Iterator<Item = &'t str>) -> Self {
+    pub(super) fn new<'t>(
+        marks: &'a ControlMarks,
+        middles: Middles,
+        texts: impl Iterator<Item = &'t str>,
+    ) -> Self {
         let used: HashSet<char> = texts.flat_map(str::chars).filter(|c| is_stand_in(*c)).collect();
         let candidates = NONCHARACTERS.chain(PRIVATE);
         let free = Box::new(candidates.filter(move |c| !used.contains(c)));

@@ -60,7 +60,8 @@ pub enum Vocabulary {
 /// `tokenizer.ggml.*` metadata of a GGUF file.
 #[derive(Debug, Clone, Default)]
 pub struct GgufVocabulary {
-    /// `llama` (SentencePiece-style), `gpt2` or `gemma4` (BPE with merges)… Converters disagree on it.
+    /// `llama` (SentencePiece-style), `gpt2` or `gemma4` (BPE with merges)… Converters disagree on
+    /// it.
     pub model: String,
     pub pre: String,
     pub tokens: Vec<String>,

@@ -9,7 +9,8 @@ use crate::{Error, Result};
 /// How the tokens of a vocabulary spell text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pieces {
-    /// Text in which some strings stand for others (`▁` for a space); `<0xE2>` may stand for a byte.
+    /// Text in which some strings stand for others (`▁` for a space); `<0xE2>` may stand for a
+    /// byte.
     SentencePiece { replace: Vec<(String, String)>, byte_fallback: bool },
     /// GPT-2's alphabet: every character stands for one byte.
     ByteLevel,
@@ -31,14 +32,22 @@ impl Pieces {
         };
         let (mut replace, mut byte_fallback) = (Vec::new(), false);
         for step in steps {
-            match (step["type"].as_str(), step["pattern"]["String"].as_str(), step["content"].as_str()) {
+            match (
+                step["type"].as_str(),
+                step["pattern"]["String"].as_str(),
+                step["content"].as_str(),
+            ) {
                 (Some("ByteLevel"), ..) if steps.len() == 1 => return Ok(Pieces::ByteLevel),
-                (Some("Replace"), Some(from), Some(to)) => replace.push((from.to_owned(), to.to_owned())),
+                (Some("Replace"), Some(from), Some(to)) => {
+                    replace.push((from.to_owned(), to.to_owned()))
+                }
                 (Some("ByteFallback"), ..) => byte_fallback = true,
                 (Some("Fuse"), ..) => {}
                 (kind, ..) => {
                     let kind = kind.unwrap_or("without a type");
-                    return Err(Error::Unsupported(format!("tokenizer.json decoder {kind} in this place")));
+                    return Err(Error::Unsupported(format!(
+                        "tokenizer.json decoder {kind} in this place"
+                    )));
                 }
             }
         }
@@ -52,7 +61,9 @@ impl Pieces {
                 if let Some(byte) = byte_token(token).filter(|_| *byte_fallback) {
                     return bytes.push(byte);
                 }
-                let text = replace.iter().fold(token.to_owned(), |text, (from, to)| text.replace(from, to));
+                let text = replace
+                    .iter()
+                    .fold(token.to_owned(), |text, (from, to)| text.replace(from, to));
                 bytes.extend_from_slice(text.as_bytes());
             }
             Pieces::ByteLevel => append_byte_level(token, bytes),
@@ -75,8 +86,8 @@ fn byte_token(token: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Maps characters of GPT-2's byte alphabet to bytes; a token with any other character (an added one)
-/// is plain text.
+/// Maps characters of GPT-2's byte alphabet to bytes; a token with any other character (an added
+/// one) is plain text.
 fn append_byte_level(token: &str, bytes: &mut Vec<u8>) {
     let alphabet = byte_alphabet();
     match token.chars().map(|c| alphabet.get(&c).copied()).collect::<Option<Vec<u8>>>() {
@@ -85,8 +96,8 @@ fn append_byte_level(token: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// GPT-2's alphabet (`bytes_to_unicode` in its encoder.py): printable Latin-1 stands for itself, the
-/// other bytes for characters from U+0100 on.
+/// GPT-2's alphabet (`bytes_to_unicode` in its encoder.py): printable Latin-1 stands for itself,
+/// the other bytes for characters from U+0100 on.
 fn byte_alphabet() -> &'static HashMap<char, u8> {
     static ALPHABET: std::sync::OnceLock<HashMap<char, u8>> = std::sync::OnceLock::new();
     ALPHABET.get_or_init(|| {
@@ -137,8 +148,12 @@ mod tests {
 
     #[test]
     fn unknown_decoder_is_refused_by_name() {
-        let error = Pieces::from_decoder(&json!({"type": "WordPiece", "prefix": "##"})).unwrap_err();
-        assert_eq!(error.to_string(), "unsupported: tokenizer.json decoder WordPiece in this place");
+        let error =
+            Pieces::from_decoder(&json!({"type": "WordPiece", "prefix": "##"})).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unsupported: tokenizer.json decoder WordPiece in this place"
+        );
         let regex = json!({"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"});
         assert!(Pieces::from_decoder(&regex).is_err());
     }

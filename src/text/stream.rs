@@ -24,8 +24,8 @@ impl<'a> TextStream<'a> {
         self
     }
 
-    /// Takes the next token and gives the text that it completes, which may be empty. Bytes that can
-    /// never become a character give U+FFFD; an id outside the vocabulary gives nothing.
+    /// Takes the next token and gives the text that it completes, which may be empty. Bytes that
+    /// can never become a character give U+FFFD; an id outside the vocabulary gives nothing.
     pub fn push(&mut self, id: u32) -> String {
         if !self.show_special && self.tokenizer.is_special(id) {
             return String::new();
@@ -54,7 +54,8 @@ impl<'a> TextStream<'a> {
         self.tokenizer.token(id).unwrap_or_default()
     }
 
-    /// Moves everything out of `pending` except the beginning of a character that may still be completed.
+    /// Moves everything out of `pending` except the beginning of a character that may still be
+    /// completed.
     fn take_complete(&mut self) -> String {
         let mut text = String::new();
         let mut chunks = self.pending.utf8_chunks().peekable();

@@ -123,12 +123,13 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The checkpoint's template, or where it brings none the built-in one of the model family whose
-    /// turn tokens the vocabulary has.
+    /// The checkpoint's template, or where it brings none the built-in one of the model family
+    /// whose turn tokens the vocabulary has.
     ///
     /// Errors: [`Error::Template`] for a syntax error, or where neither template exists.
     pub fn new(assets: &TextAssets, tokenizer: &Tokenizer) -> Result<Self> {
-        let has_token = |token: &&str| tokenizer.id_of(token).is_some_and(|id| tokenizer.is_special(id));
+        let has_token =
+            |token: &&str| tokenizer.id_of(token).is_some_and(|id| tokenizer.is_special(id));
         let built_in = || BUILT_IN.iter().find(|(tokens, _)| tokens.iter().all(has_token));
         let source = match &assets.chat_template {
             Some(source) => source.clone(),
@@ -146,7 +147,13 @@ impl ChatTemplate {
         let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
         let eos_token = spelling(assets.eos_ids.first().copied());
         let bos_token = spelling(tokenizer.bos_id());
-        Ok(ChatTemplate { environment, source, marks: tokenizer.control_marks()?, bos_token, eos_token })
+        Ok(ChatTemplate {
+            environment,
+            source,
+            marks: tokenizer.control_marks()?,
+            bos_token,
+            eos_token,
+        })
     }
 
     /// Whether the template's source has `text` in it.
@@ -161,8 +168,8 @@ impl ChatTemplate {
         self.prompt(messages, options).map(|prompt| prompt.text().into_owned())
     }
 
-    /// The prompt for a conversation, for [`Tokenizer::encode_rendered`]. It knows what the template
-    /// wrote and what messages brought: only the template writes control tokens, unless
+    /// The prompt for a conversation, for [`Tokenizer::encode_rendered`]. It knows what the
+    /// template wrote and what messages brought: only the template writes control tokens, unless
     /// [`RenderOptions::parse_special`] is set.
     ///
     /// Errors: [`Error::Template`] with what the template raised or where it failed.
@@ -179,7 +186,12 @@ impl ChatTemplate {
         }
     }
 
-    fn masked_prompt(&self, messages: &[Message], options: &RenderOptions, middles: Middles) -> Result<RenderedPrompt> {
+    fn masked_prompt(
+        &self,
+        messages: &[Message],
+        options: &RenderOptions,
+        middles: Middles,
+    ) -> Result<RenderedPrompt> {
         let texts = messages.iter().flat_map(Message::texts);
         let mut guard = Guard::new(&self.marks, middles, texts.chain([self.source.as_str()]));
         let mut mask = |text: &str, kept: &[&str]| match options.parse_special {

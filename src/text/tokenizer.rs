@@ -34,8 +34,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Builds the tokenizer that a checkpoint describes.
     ///
-    /// Errors: [`Error::Tokenizer`] without a vocabulary or with a broken one; [`Error::Unsupported`]
-    /// naming a kind of tokenizer that is not known here.
+    /// Errors: [`Error::Tokenizer`] without a vocabulary or with a broken one;
+    /// [`Error::Unsupported`] naming a kind of tokenizer that is not known here.
     pub fn new(assets: &TextAssets) -> Result<Self> {
         let (inner, pieces) = match &assets.vocabulary {
             Some(Vocabulary::TokenizerJson(bytes)) => tokenizer_json::load(bytes)?,
@@ -55,15 +55,24 @@ impl Tokenizer {
         };
         // Gemma needs it, whether the file names it or not.
         let spelled = || {
-            let id = inner.token_to_id("<bos>").filter(|_| is_gemma(|token| inner.token_to_id(token)))?;
+            let id = inner
+                .token_to_id("<bos>")
+                .filter(|_| is_gemma(|token| inner.token_to_id(token)))?;
             log::info!("<bos> (id {id}) begins prompts, though the checkpoint names no such token");
             Some(id)
         };
         let bos_id = assets.bos_id.or_else(spelled);
         let mut literal = inner.get_added_vocabulary().clone();
         literal.set_encode_special_tokens(true);
-        let tokenizer =
-            Tokenizer { inner, literal, pieces, shadowed, bos_id, add_bos: assets.add_bos, marks: OnceLock::new() };
+        let tokenizer = Tokenizer {
+            inner,
+            literal,
+            pieces,
+            shadowed,
+            bos_id,
+            add_bos: assets.add_bos,
+            marks: OnceLock::new(),
+        };
         match assets.bos_id {
             Some(id) if tokenizer.token(id).is_none() => {
                 Err(Error::Tokenizer(format!("BOS id {id} is not in the vocabulary")))
@@ -89,8 +98,8 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Ids of a whole prompt: [`Tokenizer::encode`] with BOS in front if the checkpoint wants one and the
-    /// text (a template's, say) does not bring it already.
+    /// Ids of a whole prompt: [`Tokenizer::encode`] with BOS in front if the checkpoint wants one
+    /// and the text (a template's, say) does not bring it already.
     pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         Ok(self.with_bos(self.encode(text, special)?))
     }
@@ -103,8 +112,8 @@ impl Tokenizer {
         ids
     }
 
-    /// Ids of a rendered chat template, as [`Tokenizer::encode_prompt`] gives them. Control tokens that
-    /// messages spell are plain text; ordinary text is merged across a message's borders.
+    /// Ids of a rendered chat template, as [`Tokenizer::encode_prompt`] gives them. Control tokens
+    /// that messages spell are plain text; ordinary text is merged across a message's borders.
     pub fn encode_rendered(&self, prompt: &RenderedPrompt) -> Result<Vec<u32>> {
         if !prompt.has_stand_ins() {
             return self.encode_prompt(&prompt.text(), true);
@@ -157,7 +166,11 @@ impl Tokenizer {
     /// Whether `id` is a control token, which is not part of the text.
     pub fn is_special(&self, id: u32) -> bool {
         let id = self.shadowed.get(&id).and_then(|token| self.id_of(token)).unwrap_or(id);
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+        self.inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .get(&id)
+            .is_some_and(|token| token.special)
     }
 
     /// The token that starts a prompt, if the vocabulary has one.

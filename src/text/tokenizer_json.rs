@@ -44,13 +44,15 @@ struct AddedOutline {
 
 /// Reads the bytes of a tokenizer.json.
 ///
-/// Errors: [`Error::Tokenizer`] for broken JSON, merges outside the vocabulary or added tokens whose
-/// ids the `tokenizers` crate would silently change; [`Error::Unsupported`] naming a model or decoder.
+/// Errors: [`Error::Tokenizer`] for broken JSON, merges outside the vocabulary or added tokens
+/// whose ids the `tokenizers` crate would silently change; [`Error::Unsupported`] naming a model or
+/// decoder.
 pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
     let outline: Outline = serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
     check_model(&outline.model)?;
     let pieces = Pieces::from_decoder(&outline.decoder)?;
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| in_file(&error))?;
+    let mut tokenizer =
+        tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| in_file(&error))?;
     for AddedOutline { id, content } in &outline.added_tokens {
         if tokenizer.token_to_id(content) != Some(*id) {
             return Err(in_file(&format!(
@@ -60,7 +62,10 @@ pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
     }
     let marks = unmarked(&tokenizer);
     if !marks.is_empty() {
-        log::warn!("taken as control tokens, which tokenizer.json has as text: {}", marks.join(" "));
+        log::warn!(
+            "taken as control tokens, which tokenizer.json has as text: {}",
+            marks.join(" ")
+        );
         tokenizer = with_marks(tokenizer, bytes, &marks)?;
     }
     Ok((tokenizer, pieces))
@@ -79,36 +84,49 @@ fn unmarked(tokenizer: &tokenizers::Tokenizer) -> Vec<&'static str> {
     MARKS.into_iter().filter(is_text).collect()
 }
 
-/// The tokenizer with `marks` as control tokens. Those among the added tokens cannot be changed once they are read.
-fn with_marks(tokenizer: tokenizers::Tokenizer, bytes: &[u8], marks: &[&str]) -> Result<tokenizers::Tokenizer> {
+/// The tokenizer with `marks` as control tokens. Those among the added tokens cannot be changed
+/// once they are read.
+fn with_marks(
+    tokenizer: tokenizers::Tokenizer,
+    bytes: &[u8],
+    marks: &[&str],
+) -> Result<tokenizers::Tokenizer> {
     let known = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
     let mut marked = tokenizer.clone();
     if known.values().any(|token| marks.contains(&token.content.as_str())) {
-        let mut file: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
+        let mut file: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
         for added in file["added_tokens"].as_array_mut().into_iter().flatten() {
             if added["content"].as_str().is_some_and(|content| marks.contains(&content)) {
                 added["special"] = true.into();
             }
         }
-        marked = tokenizers::Tokenizer::from_bytes(file.to_string()).map_err(|error| in_file(&error))?;
+        marked =
+            tokenizers::Tokenizer::from_bytes(file.to_string()).map_err(|error| in_file(&error))?;
     }
-    let tokens: Vec<AddedToken> = marks.iter().map(|mark| AddedToken::from(*mark, true).normalized(false)).collect();
+    let tokens: Vec<AddedToken> =
+        marks.iter().map(|mark| AddedToken::from(*mark, true).normalized(false)).collect();
     marked.add_tokens(tokens).map_err(one_line)?;
     Ok(marked)
 }
 
-/// Refuses what is not known here, and what makes the `tokenizers` crate panic: merges into tokens longer
-/// than any, or shorter than their prefix.
+/// Refuses what is not known here, and what makes the `tokenizers` crate panic: merges into tokens
+/// longer than any, or shorter than their prefix.
 fn check_model(model: &ModelOutline) -> Result<()> {
     if !matches!(model.kind.as_str(), "BPE" | "WordLevel") {
         let kind = &model.kind;
-        return Err(Error::Unsupported(format!("tokenizer.json model \"{kind}\" (known: BPE, WordLevel)")));
+        return Err(Error::Unsupported(format!(
+            "tokenizer.json model \"{kind}\" (known: BPE, WordLevel)"
+        )));
     }
     if model.continuing_subword_prefix.as_ref().is_some_and(|prefix| !prefix.is_empty()) {
         return Err(Error::Unsupported("tokenizer.json with a continuing_subword_prefix".into()));
     }
     if model.merges.0 > model.vocab.0 {
-        return Err(in_file(&format!("a merge makes {} bytes, more than any token has", model.merges.0)));
+        return Err(in_file(&format!(
+            "a merge makes {} bytes, more than any token has",
+            model.merges.0
+        )));
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use super::{ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer};
 const ANSWER: &str = "answer4e1f";
 
 impl ChatTemplate {
-    /// The control token that the template writes after an assistant's answer; `None` where it writes something else,
-    /// or cannot be rendered.
+    /// The control token that the template writes after an assistant's answer; `None` where it
+    /// writes something else, or cannot be rendered.
     pub fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
-        let messages = [Message::new(Role::User, "question"), Message::new(Role::Assistant, ANSWER)];
+        let messages =
+            [Message::new(Role::User, "question"), Message::new(Role::Assistant, ANSWER)];
         let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
         let text = match self.render(&messages, &options) {
             Ok(text) => text,
@@ -25,12 +26,18 @@ impl ChatTemplate {
 }
 
 /// Every id that ends an answer: the checkpoint's, and the turn's end that the template writes.
-pub fn stop_ids(assets: &TextAssets, tokenizer: &Tokenizer, template: Option<&ChatTemplate>) -> Vec<u32> {
+pub fn stop_ids(
+    assets: &TextAssets,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+) -> Vec<u32> {
     let mut ids = assets.eos_ids.clone();
     let turn_end = template.and_then(|template| template.turn_end(tokenizer));
     if let Some(id) = turn_end.filter(|id| !ids.contains(id)) {
         let token = tokenizer.token(id).unwrap_or_default();
-        log::info!("{token} (id {id}) ends an answer: the template writes it there, the checkpoint does not name it");
+        log::info!(
+            "{token} (id {id}) ends an answer: the template writes it there, the checkpoint does not name it"
+        );
         ids.push(id);
     }
     ids

@@ -36,7 +36,11 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 impl Meta {
     /// Type number and bytes.
     fn write(&self, out: &mut Vec<u8>) {
-        fn array<const N: usize>(out: &mut Vec<u8>, kind: u32, items: impl ExactSizeIterator<Item = [u8; N]>) {
+        fn array<const N: usize>(
+            out: &mut Vec<u8>,
+            kind: u32,
+            items: impl ExactSizeIterator<Item = [u8; N]>,
+        ) {
             [9, kind].iter().for_each(|number| out.extend(number.to_le_bytes()));
             out.extend((items.len() as u64).to_le_bytes());
             items.for_each(|item| out.extend(item));
@@ -177,7 +181,12 @@ pub fn gemma4() -> GgufFile {
         .set("gemma4.rope.freq_base_swa", Meta::F32(1e4));
     file.f32("token_embd.weight", &[VOCAB, HIDDEN]).f32("output_norm.weight", &[HIDDEN]);
     let factors = [1.0f32, 1.0, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30];
-    file.tensor("rope_freqs.weight", &[8], 0, factors.iter().flat_map(|factor| factor.to_le_bytes()).collect());
+    file.tensor(
+        "rope_freqs.weight",
+        &[8],
+        0,
+        factors.iter().flat_map(|factor| factor.to_le_bytes()).collect(),
+    );
     for (layer, head_dim, kv_heads, ffn) in [(0, 8, 2, 64), (1, 16, 1, 96)] {
         let name = |tensor: &str| format!("blk.{layer}.{tensor}.weight");
         for norm in ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"] {
@@ -199,7 +208,8 @@ pub fn gemma4() -> GgufFile {
     file
 }
 
-/// A safetensors file of tensors (name, dtype, shape, bytes), written by hand so that it can be wrong.
+/// A safetensors file of tensors (name, dtype, shape, bytes), written by hand so that it can be
+/// wrong.
 pub fn safetensors(tensors: &[(&str, &str, &[i64], &[u8])]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();

@@ -1,5 +1,5 @@
-//! A small Hub: an endpoint with one repository, and a second host where its large files lie. It keeps what it was asked
-//! and fails as it is told to.
+//! A small Hub: an endpoint with one repository, and a second host where its large files lie. It
+//! keeps what it was asked and fails as it is told to.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -139,7 +139,10 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream, elsewhere: bool) -> std::
     let Some(request) = read_request(&stream, elsewhere)? else { return Ok(()) };
     let (mut reply, fault, number) = {
         let mut state = state.lock().unwrap();
-        let queue = state.faults.iter_mut().find(|(part, queue)| request.path.contains(part) && !queue.is_empty());
+        let queue = state
+            .faults
+            .iter_mut()
+            .find(|(part, queue)| request.path.contains(part) && !queue.is_empty());
         let fault = queue.and_then(|(_, queue)| queue.pop_front());
         let reply = state.reply(&request);
         state.requests.push(request.clone());
@@ -148,14 +151,17 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream, elsewhere: bool) -> std::
     if let Some(Fault::Status(status, headers)) = fault {
         reply = Reply { status, headers: headers.into(), body: b"no".to_vec() };
     }
-    if request.method == "GET" && reply.status == 200 && !matches!(fault, Some(Fault::NoRanges(_))) {
+    if request.method == "GET" && reply.status == 200 && !matches!(fault, Some(Fault::NoRanges(_)))
+    {
         reply.take_range(request.header("range"));
     }
     if let (Some(Fault::Damaged), Some(byte)) = (&fault, reply.body.last_mut()) {
         *byte ^= 1;
     }
     let length = match &fault {
-        Some(Fault::CutAfter(length) | Fault::SlowAfter(length) | Fault::NoRanges(length)) => *length,
+        Some(Fault::CutAfter(length) | Fault::SlowAfter(length) | Fault::NoRanges(length)) => {
+            *length
+        }
         _ if request.method == "HEAD" => 0,
         _ => reply.body.len(),
     };
@@ -203,7 +209,9 @@ struct Reply {
 
 impl Reply {
     fn take_range(&mut self, range: Option<&str>) {
-        let Some(from) = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()) else {
+        let Some(from) =
+            range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+        else {
             return;
         };
         let all = self.body.len();
@@ -226,16 +234,26 @@ impl State {
             });
         }
         if path.starts_with(&format!("/api/models/{repository}/revision/")) {
-            return Reply { status: 200, headers: String::new(), body: self.listing().to_string().into() };
+            return Reply {
+                status: 200,
+                headers: String::new(),
+                body: self.listing().to_string().into(),
+            };
         }
         // Small files lie behind a link within the host, as on huggingface.co.
-        let (linked, direct) =
-            (format!("/{repository}/resolve/{COMMIT}/"), format!("/api/resolve-cache/{repository}/"));
+        let (linked, direct) = (
+            format!("/{repository}/resolve/{COMMIT}/"),
+            format!("/api/resolve-cache/{repository}/"),
+        );
         let name = path.strip_prefix(&linked).or_else(|| path.strip_prefix(&direct));
-        let Some((name, body)) = name.and_then(|name| self.files.get_key_value(name)) else { return not_found() };
+        let Some((name, body)) = name.and_then(|name| self.files.get_key_value(name)) else {
+            return not_found();
+        };
         let (tag, bytes) = (etag(name, body), body.len());
         match path.starts_with(&direct) {
-            true => Reply { status: 200, headers: format!("ETag: \"{tag}\"\r\n"), body: body.clone() },
+            true => {
+                Reply { status: 200, headers: format!("ETag: \"{tag}\"\r\n"), body: body.clone() }
+            }
             false if is_large(name) => {
                 let location = format!("{}/data/{name}?signature=x", self.elsewhere);
                 let headers = format!(
@@ -243,7 +261,11 @@ impl State {
                 );
                 Reply { status: 302, headers, body: Vec::new() }
             }
-            false => Reply { status: 307, headers: format!("Location: {direct}{name}\r\n"), body: Vec::new() },
+            false => Reply {
+                status: 307,
+                headers: format!("Location: {direct}{name}\r\n"),
+                body: Vec::new(),
+            },
         }
     }
 

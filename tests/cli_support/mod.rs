@@ -54,7 +54,8 @@ impl TinyModel {
         add("embed_tokens.weight", &[VOCAB, HIDDEN]);
         add("norm.weight", &[HIDDEN]);
         for (layer, head_dim) in [HEAD_DIM, full_head_dim].into_iter().enumerate() {
-            let mut add = |name: &str, shape: &[usize]| add(&format!("layers.{layer}.{name}"), shape);
+            let mut add =
+                |name: &str, shape: &[usize]| add(&format!("layers.{layer}.{name}"), shape);
             for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
                 add(&format!("{norm}_layernorm.weight"), &[HIDDEN]);
             }
@@ -140,11 +141,13 @@ impl TinyModel {
         let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
             .tensors
             .iter()
-            .map(|(name, (shape, values))| (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            .map(|(name, (shape, values))| {
+                (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
             .collect();
-        let views = bytes
-            .iter()
-            .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes).unwrap()));
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            (name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes).unwrap())
+        });
         safetensors::serialize(views, None).unwrap()
     }
 }
@@ -199,10 +202,12 @@ fn config(full_head_dim: usize) -> Value {
 
 /// Special tokens, then one token a byte.
 fn tokenizer() -> Value {
-    let special = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|image>", "<|audio>"];
+    let special =
+        ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|image>", "<|audio>"];
     let bytes = (0..=255u8).map(|byte| format!("<0x{byte:02X}>"));
     let tokens = special.iter().map(|token| token.to_string()).chain(bytes);
-    let vocab: serde_json::Map<String, Value> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
+    let vocab: serde_json::Map<String, Value> =
+        tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
     let added: Vec<Value> = special
         .iter()
         .enumerate()
@@ -237,7 +242,11 @@ fn values(shape: &[usize], seed: u64) -> Vec<f32> {
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("gemma4-wgpu").unwrap();
     // Compiled pipelines are none of the user's.
-    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).env_remove("RUST_LOG").args(args).write_stdin("");
+    command
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .env_remove("RUST_LOG")
+        .args(args)
+        .write_stdin("");
     command
 }
 
@@ -251,7 +260,11 @@ pub fn on_model(subcommand: &str, model: &Path, args: &[&str]) -> Command {
 /// Runs the command, which must succeed, and gives what it printed.
 pub fn stdout(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -261,9 +274,16 @@ pub fn error_line(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{command:?}: {stderr}");
-    assert!(output.stdout.is_empty(), "{command:?} printed {}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.stdout.is_empty(),
+        "{command:?} printed {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     let line = stderr.strip_suffix('\n').unwrap_or(&stderr);
-    assert!(line.starts_with("error: ") && !line.contains('\n'), "{command:?} is not one line: {stderr}");
+    assert!(
+        line.starts_with("error: ") && !line.contains('\n'),
+        "{command:?} is not one line: {stderr}"
+    );
     line.to_owned()
 }
 

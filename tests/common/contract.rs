@@ -1,5 +1,5 @@
-//! What [`Backend`] promises, whatever computes it. `tolerance` bounds the difference of logits that
-//! are computed in two ways; `contract_tests!` makes a test of every function.
+//! What [`Backend`] promises, whatever computes it. `tolerance` bounds the difference of logits
+//! that are computed in two ways; `contract_tests!` makes a test of every function.
 
 use gemma4_wgpu::{
     Error, Result,
@@ -22,8 +22,12 @@ mod suppressed;
 #[allow(unused_imports)] // some test programs take another part
 pub use suppressed::suppressed_tokens_are_not_chosen;
 
-const F32: LoadOptions =
-    LoadOptions { quantize: Quantize::None, context_length: 64, max_sequences: 2, cache_type: CacheType::F32 };
+const F32: LoadOptions = LoadOptions {
+    quantize: Quantize::None,
+    context_length: 64,
+    max_sequences: 2,
+    cache_type: CacheType::F32,
+};
 
 const DRAW: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
 
@@ -59,12 +63,18 @@ fn fresh_logits(backend: &mut dyn Backend, tokens: &[u32], chunks: &[usize]) -> 
 pub fn chunks_equal_single_tokens(make: Make, tolerance: f32) {
     for quantize in [Quantize::None, Quantize::Int8, Quantize::Int4] {
         for cache_type in [CacheType::F32, CacheType::F16] {
-            let mut backend = make(&RandomModel::small(), &LoadOptions { quantize, cache_type, ..F32 }).unwrap();
+            let mut backend =
+                make(&RandomModel::small(), &LoadOptions { quantize, cache_type, ..F32 }).unwrap();
             let tokens = random_tokens(vocab(&*backend), 40, 1);
             let expected = fresh_logits(&mut *backend, &tokens, &[1]);
             for chunks in [&[usize::MAX][..], &[WINDOW], &[1, 9, 4], &[WINDOW - 1, WINDOW + 1]] {
                 let logits = fresh_logits(&mut *backend, &tokens, chunks);
-                assert_close(&logits, &expected, tolerance, &format!("{quantize}, {cache_type:?}, {chunks:?}"));
+                assert_close(
+                    &logits,
+                    &expected,
+                    tolerance,
+                    &format!("{quantize}, {cache_type:?}, {chunks:?}"),
+                );
             }
         }
     }
@@ -149,8 +159,11 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     assert_eq!(backend.sequence_len(sequence), 9 + 6);
 
     // Read from the last to the first.
-    let mut results: Vec<StepResult> =
-        tickets.into_iter().rev().map(|ticket| pollster::block_on(backend.read(ticket)).unwrap().remove(0)).collect();
+    let mut results: Vec<StepResult> = tickets
+        .into_iter()
+        .rev()
+        .map(|ticket| pollster::block_on(backend.read(ticket)).unwrap().remove(0))
+        .collect();
     let last = logits(results.remove(0));
     let mut tokens = prompt;
     for result in results.into_iter().rev() {
@@ -167,21 +180,29 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     assert_close(&last, &all[14 * vocab..], tolerance, "last step");
 }
 
-/// Tokens drawn on the device are those that the host would draw from the same logits, each sequence by its own values,
-/// even where steps are submitted before tokens are read.
+/// Tokens drawn on the device are those that the host would draw from the same logits, each
+/// sequence by its own values, even where steps are submitted before tokens are read.
 pub fn draws_like_the_host(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let vocab = vocab(&*backend);
     let prompts = [random_tokens(vocab, 9, 5), random_tokens(vocab, 6, 6)];
     let values = [
         SamplingParams { temperature: 0.9, top_k: 20, seed: Some(1), ..SamplingParams::default() },
-        SamplingParams { temperature: 2.0, top_k: 128, top_p: 1.0, min_p: 0.01, seed: Some(2), ..Default::default() },
+        SamplingParams {
+            temperature: 2.0,
+            top_k: 128,
+            top_p: 1.0,
+            min_p: 0.01,
+            seed: Some(2),
+            ..Default::default()
+        },
     ];
     const STEPS: usize = 12;
     // The first of the two now and then takes the likeliest token.
     let mut samplers = values.map(|values| Sampler::new(values).unwrap());
-    let draws: Vec<[Option<Draw>; 2]> =
-        (0..STEPS).map(|i| [(i % 4 != 3).then(|| samplers[0].draw()), Some(samplers[1].draw())]).collect();
+    let draws: Vec<[Option<Draw>; 2]> = (0..STEPS)
+        .map(|i| [(i % 4 != 3).then(|| samplers[0].draw()), Some(samplers[1].draw())])
+        .collect();
 
     let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
     let mut tickets = Vec::new();
@@ -193,7 +214,10 @@ pub fn draws_like_the_host(make: Make) {
         };
         tickets.push(backend.submit(&[part(0), part(1)]).unwrap());
     }
-    let results: Vec<_> = tickets.into_iter().map(|ticket| pollster::block_on(backend.read(ticket)).unwrap()).collect();
+    let results: Vec<_> = tickets
+        .into_iter()
+        .map(|ticket| pollster::block_on(backend.read(ticket)).unwrap())
+        .collect();
     sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
 
     let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
@@ -210,13 +234,21 @@ pub fn draws_like_the_host(make: Make) {
             .zip(draws)
             .map(|(row, draw)| draw.map_or_else(|| argmax(&row), |draw| draw.choose(&row).unwrap()))
             .collect();
-        assert_eq!(results, [StepResult::Token(chosen[0]), StepResult::Token(chosen[1])], "step {i}");
+        assert_eq!(
+            results,
+            [StepResult::Token(chosen[0]), StepResult::Token(chosen[1])],
+            "step {i}"
+        );
         tokens = [vec![chosen[0]], vec![chosen[1]]];
     }
 }
 
 /// What one step of two new sequences gives.
-fn run_both(backend: &mut dyn Backend, prompts: &[Vec<u32>; 2], outputs: [StepOutput; 2]) -> Vec<StepResult> {
+fn run_both(
+    backend: &mut dyn Backend,
+    prompts: &[Vec<u32>; 2],
+    outputs: [StepOutput; 2],
+) -> Vec<StepResult> {
     let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
     let part = |s: usize| {
         let tokens = StepTokens::Host(&prompts[s]);
@@ -232,7 +264,8 @@ fn run_both(backend: &mut dyn Backend, prompts: &[Vec<u32>; 2], outputs: [StepOu
 pub fn draws_beside_logits(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];
-    let draw = Sampler::new(SamplingParams { seed: Some(5), ..SamplingParams::default() }).unwrap().draw();
+    let draw =
+        Sampler::new(SamplingParams { seed: Some(5), ..SamplingParams::default() }).unwrap().draw();
     let mut run = |outputs| run_both(&mut *backend, &prompts, outputs);
     let logits_of_both = run([StepOutput::LastLogits, StepOutput::LastLogits]);
     let [first, second] = [0, 1].map(|s| logits(logits_of_both[s].clone()));
@@ -338,7 +371,12 @@ pub fn closed_sequences_make_room(make: Make, tolerance: f32) {
     backend.close_sequence(a);
     let c = backend.open_sequence().unwrap();
     assert_eq!(backend.sequence_len(c), 0);
-    assert_close(&all_logits(&mut *backend, c, &tokens, &[usize::MAX]), &expected, tolerance, "reopened");
+    assert_close(
+        &all_logits(&mut *backend, c, &tokens, &[usize::MAX]),
+        &expected,
+        tolerance,
+        "reopened",
+    );
 }
 
 /// Every step that cannot be done is refused with an error and leaves the sequence as it was.
@@ -378,7 +416,10 @@ pub fn bad_steps_are_refused(make: Make) {
     for (draw, named) in bad_draws {
         let step = SequenceStep { output: StepOutput::Sample(draw), ..good };
         let error = backend.submit(&[step]).expect_err(named);
-        assert!(matches!(error, Error::Input(_)) && error.to_string().contains(named), "{named}: {error}");
+        assert!(
+            matches!(error, Error::Input(_)) && error.to_string().contains(named),
+            "{named}: {error}"
+        );
         assert_eq!(backend.sequence_len(sequence), 3, "{named}");
     }
     backend.close_sequence(sequence);
@@ -387,7 +428,8 @@ pub fn bad_steps_are_refused(make: Make) {
 
 /// A step with more tokens than fit is refused.
 pub fn large_steps_are_refused(make: Make) {
-    let mut backend = make(&RandomModel::small(), &LoadOptions { context_length: 100_000, ..F32 }).unwrap();
+    let mut backend =
+        make(&RandomModel::small(), &LoadOptions { context_length: 100_000, ..F32 }).unwrap();
     let tokens = vec![1; backend.info().max_step_tokens + 1];
     let sequence = backend.open_sequence().unwrap();
     let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), StepOutput::None);
@@ -399,7 +441,8 @@ pub fn large_steps_are_refused(make: Make) {
 pub fn impossible_options_are_refused(make: Make) {
     for context_length in [0, 1 << 50, usize::MAX] {
         let result = make(&RandomModel::small(), &LoadOptions { context_length, ..F32 });
-        let error = result.err().unwrap_or_else(|| panic!("a context of {context_length} was accepted"));
+        let error =
+            result.err().unwrap_or_else(|| panic!("a context of {context_length} was accepted"));
         assert!(matches!(error, Error::Input(_) | Error::Device(_)), "{error}");
     }
     assert!(make(&RandomModel::small(), &LoadOptions { max_sequences: 0, ..F32 }).is_err());
@@ -409,9 +452,13 @@ pub fn impossible_options_are_refused(make: Make) {
 pub fn info_is_plausible(make: Make, backend_name: &str) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let before = backend.info();
-    assert_eq!((before.backend, before.context_length, before.max_sequences), (backend_name, 64, 2));
+    assert_eq!(
+        (before.backend, before.context_length, before.max_sequences),
+        (backend_name, 64, 2)
+    );
     assert!(!before.device.is_empty() && before.max_step_tokens > 0);
-    // Two sequences of 64 positions; a full layer takes 2·20 values each, the sliding ones at least a window's.
+    // Two sequences of 64 positions; a full layer takes 2·20 values each, the sliding ones at least
+    // a window's.
     assert!(before.kv_bytes >= 2 * 4 * (64 * 2 * 20 + 2 * WINDOW as u64 * 2 * 20));
     assert!(before.weight_bytes > 0);
     assert!(before.peak_bytes >= before.weight_bytes + before.kv_bytes);
@@ -423,8 +470,13 @@ pub fn info_is_plausible(make: Make, backend_name: &str) {
 pub fn tickets_are_read_once(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let sequence = backend.open_sequence().unwrap();
-    let ticket =
-        backend.submit(&[SequenceStep { sequence, tokens: StepTokens::Host(&[1]), output: StepOutput::None }]).unwrap();
+    let ticket = backend
+        .submit(&[SequenceStep {
+            sequence,
+            tokens: StepTokens::Host(&[1]),
+            output: StepOutput::None,
+        }])
+        .unwrap();
     let number = ticket.0;
     pollster::block_on(backend.read(ticket)).unwrap();
     for number in [number, number + 1] {

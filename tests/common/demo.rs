@@ -9,7 +9,8 @@ use gemma4_wgpu::{
 
 use super::{Make, all_logits};
 
-/// Of the excerpt, by transformers in float32 from the weights before rounding (tools/train_demo, report.json).
+/// Of the excerpt, by transformers in float32 from the weights before rounding (tools/train_demo,
+/// report.json).
 pub const FLOAT32: f64 = 34.2644;
 /// Of the excerpt in int4, as `gemma4-wgpu eval` gives it on the CPU backend.
 pub const INT4: f64 = 34.5385;
@@ -21,7 +22,8 @@ fn tokens() -> Vec<u32> {
     tokenizer.encode_prompt(&text, false).unwrap()
 }
 
-/// Fails unless the whole excerpt's perplexity is the int4 figure within 0.5% and the float32 figure within 5%.
+/// Fails unless the whole excerpt's perplexity is the int4 figure within 0.5% and the float32
+/// figure within 5%.
 #[track_caller]
 pub fn assert_perplexity(make: Make<'_>) {
     let tokens = tokens();
@@ -34,7 +36,10 @@ pub fn assert_perplexity(make: Make<'_>) {
     let perplexity = score.perplexity().unwrap();
     assert_eq!(score.tokens(), 1971);
     assert!((perplexity / INT4 - 1.0).abs() < 0.005, "{perplexity} in int4, was {INT4}");
-    assert!((perplexity / FLOAT32 - 1.0).abs() < 0.05, "{perplexity} in int4, {FLOAT32} in float32");
+    assert!(
+        (perplexity / FLOAT32 - 1.0).abs() < 0.05,
+        "{perplexity} in int4, {FLOAT32} in float32"
+    );
 }
 
 /// Perplexity of the first `count` tokens, fed in steps of `chunk`.
@@ -45,8 +50,11 @@ pub fn perplexity(make: Make<'_>, count: usize, chunk: usize) -> f64 {
 /// The same with the logits, shape `[count, vocab]`.
 pub fn perplexity_and_logits(make: Make<'_>, count: usize, chunk: usize) -> (f64, Vec<f32>) {
     let tokens = &tokens()[..count];
-    let mut backend =
-        make(&Checkpoint::demo().unwrap(), &LoadOptions { context_length: count, ..Default::default() }).unwrap();
+    let mut backend = make(
+        &Checkpoint::demo().unwrap(),
+        &LoadOptions { context_length: count, ..Default::default() },
+    )
+    .unwrap();
     let sequence = backend.open_sequence().unwrap();
     let logits = all_logits(backend.as_mut(), sequence, tokens, &[chunk]);
     let mut score = Perplexity::default();

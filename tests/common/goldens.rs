@@ -27,7 +27,8 @@ pub fn directory(name: &str) -> PathBuf {
 pub fn cases(root: &Path) -> Vec<String> {
     let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
     let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
-    let mut names: Vec<String> = directories.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        directories.map(|entry| entry.file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -72,12 +73,15 @@ impl Golden {
             same += (argmax(row) == argmax(golden)) as usize;
         }
         let share = same as f32 / self.tokens.len() as f32;
-        assert!(share >= MIN_SAME_ARGMAX, "{what}: the largest logit is the same at {share} of the positions");
+        assert!(
+            share >= MIN_SAME_ARGMAX,
+            "{what}: the largest logit is the same at {share} of the positions"
+        );
     }
 }
 
-/// Runs the prompt of `golden.safetensors` in `case` on the checkpoint unquantized with an f32 cache: as
-/// one prefill, in chunks, and token by token past the window.
+/// Runs the prompt of `golden.safetensors` in `case` on the checkpoint unquantized with an f32
+/// cache: as one prefill, in chunks, and token by token past the window.
 pub fn check(case: &Path, checkpoint: &Path, tolerance: f32, make: Make) {
     let golden = Golden::read(&case.join("golden.safetensors"));
     let checkpoint = Checkpoint::open(checkpoint).unwrap();
@@ -88,7 +92,9 @@ pub fn check(case: &Path, checkpoint: &Path, tolerance: f32, make: Make) {
         cache_type: CacheType::F32,
     };
     let mut backend = make(&checkpoint, &options).unwrap();
-    for (chunks, what) in [(&[usize::MAX][..], "prefill"), (&[3, 1, 7, 5, 2], "chunks"), (&[1], "token by token")] {
+    for (chunks, what) in
+        [(&[usize::MAX][..], "prefill"), (&[3, 1, 7, 5, 2], "chunks"), (&[1], "token by token")]
+    {
         golden.check(&mut *backend, chunks, tolerance, &format!("{}, {what}", case.display()));
     }
 }

@@ -18,8 +18,8 @@ pub fn value<T: serde::de::DeserializeOwned>(object: &Value, key: &str) -> T {
     serde_json::from_value(object[key].clone()).unwrap_or_else(|error| panic!("{key}: {error}"))
 }
 
-/// Compares with the ids of every text, its control tokens taken as text (key `literal`) and recognized
-/// (key `special`).
+/// Compares with the ids of every text, its control tokens taken as text (key `literal`) and
+/// recognized (key `special`).
 pub fn assert_same_ids(tokenizer: &Tokenizer, texts: &Value, literal: &str) {
     let texts = texts.as_array().unwrap();
     assert!(!texts.is_empty());

@@ -1,4 +1,5 @@
-//! What the tests of every backend share: golden logits, the contract of [`Backend`], random models.
+//! What the tests of every backend share: golden logits, the contract of [`Backend`], random
+//! models.
 
 // A test program uses what it needs of this.
 #![allow(dead_code)]
@@ -43,11 +44,17 @@ pub fn cpu(source: &dyn TensorSource, options: &LoadOptions) -> Result<Box<dyn B
 }
 
 /// The model on the most capable adapter, with these kernels.
-pub fn gpu(kernels: KernelOptions) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+pub fn gpu(
+    kernels: KernelOptions,
+) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
     move |source, options| Ok(Box::new(load_gpu(source, options, kernels)?))
 }
 
-pub fn load_gpu(source: &dyn TensorSource, options: &LoadOptions, kernels: KernelOptions) -> Result<GpuBackend> {
+pub fn load_gpu(
+    source: &dyn TensorSource,
+    options: &LoadOptions,
+    kernels: KernelOptions,
+) -> Result<GpuBackend> {
     let gpu = pollster::block_on(Gpu::open(&DeviceOptions { kernels, ..Default::default() }))?;
     pollster::block_on(GpuBackend::load(gpu, source, options, &mut |_| ()))
 }
@@ -84,7 +91,12 @@ pub fn step(
 
 /// Logits of every one of `tokens`, `[tokens, vocab]`, fed in chunks of `chunks` tokens (repeated
 /// for as long as there are tokens).
-pub fn all_logits(backend: &mut dyn Backend, sequence: SequenceId, tokens: &[u32], chunks: &[usize]) -> Vec<f32> {
+pub fn all_logits(
+    backend: &mut dyn Backend,
+    sequence: SequenceId,
+    tokens: &[u32],
+    chunks: &[usize],
+) -> Vec<f32> {
     let (mut rest, mut logits) = (tokens, Vec::new());
     for &chunk in chunks.iter().cycle() {
         let (now, later) = rest.split_at(chunk.min(rest.len()).min(backend.info().max_step_tokens));

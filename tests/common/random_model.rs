@@ -59,8 +59,8 @@ impl RandomModel {
         })
     }
 
-    /// As [`RandomModel::small`] what E2B is: per-layer embeddings, and two layers without keys of their own, whose MLP
-    /// is twice as wide.
+    /// As [`RandomModel::small`] what E2B is: per-layer embeddings, and two layers without keys of
+    /// their own, whose MLP is twice as wide.
     pub fn small_effective() -> Self {
         let mut config = RandomModel::small().config;
         config.layers.truncate(2);
@@ -68,7 +68,11 @@ impl RandomModel {
         for own in 0..2 {
             let layer = &config.layers[own];
             let intermediate_size = 2 * layer.intermediate_size;
-            config.layers.push(LayerConfig { kv_from: Some(own), intermediate_size, ..layer.clone() });
+            config.layers.push(LayerConfig {
+                kv_from: Some(own),
+                intermediate_size,
+                ..layer.clone()
+            });
         }
         config.per_layer_input = Some(PerLayerInput { size: 14, vocab_size: 90 });
         RandomModel::new(config)
@@ -90,9 +94,13 @@ impl RandomModel {
             model.add("per_layer_projection_norm.weight".into(), &[input.size]);
         }
         for (index, layer) in config.layers.iter().enumerate() {
-            let (q, kv, ffn) =
-                (layer.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim, layer.intermediate_size);
-            let mut add = |name: &str, shape: &[usize]| model.add(format!("layers.{index}.{name}"), shape);
+            let (q, kv, ffn) = (
+                layer.n_heads * layer.head_dim,
+                layer.n_kv_heads * layer.head_dim,
+                layer.intermediate_size,
+            );
+            let mut add =
+                |name: &str, shape: &[usize]| model.add(format!("layers.{index}.{name}"), shape);
             for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
                 add(&format!("{norm}_layernorm.weight"), &[hidden]);
             }
@@ -123,7 +131,8 @@ impl RandomModel {
         model
     }
 
-    /// Adds a tensor: matrices keep the size of what they multiply, norms and scalars lie in [0.5, 1.5].
+    /// Adds a tensor: matrices keep the size of what they multiply, norms and scalars lie in [0.5,
+    /// 1.5].
     fn add(&mut self, name: String, shape: &[usize]) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.tensors.len() as u64);
         let (center, spread) = match *shape {
@@ -142,12 +151,19 @@ impl TensorSource for RandomModel {
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.tensors.get(name).map(|(shape, _)| TensorInfo { dtype: Dtype::F32, shape: shape.clone() })
+        self.tensors
+            .get(name)
+            .map(|(shape, _)| TensorInfo { dtype: Dtype::F32, shape: shape.clone() })
     }
 
-    fn read<'a>(&'a self, name: &'a str, rows: Range<usize>) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        rows: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
         Box::pin(async move {
-            let (shape, values) = self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing"))?;
+            let (shape, values) =
+                self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing"))?;
             let row = match shape[..] {
                 [_, cols] => cols,
                 _ => values.len(),

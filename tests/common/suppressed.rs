@@ -17,13 +17,23 @@ pub fn suppressed_tokens_are_not_chosen(make: Make) {
         assert_eq!(run(&mut *backend, read), before);
         let left = |row: &[f32]| {
             let mut row = row.to_vec();
-            ids.iter().filter(|&&id| id != u32::MAX).for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
+            ids.iter()
+                .filter(|&&id| id != u32::MAX)
+                .for_each(|&id| row[id as usize] = f32::NEG_INFINITY);
             row
         };
         let greedy = run(&mut *backend, [StepOutput::Greedy; 2]);
-        assert_eq!(greedy, [&first, &second].map(|row| StepResult::Token(argmax(&left(row)))), "{ids:?}");
+        assert_eq!(
+            greedy,
+            [&first, &second].map(|row| StepResult::Token(argmax(&left(row)))),
+            "{ids:?}"
+        );
         let drawn = run(&mut *backend, [StepOutput::Sample(draw), StepOutput::LastLogits]);
-        assert_eq!(drawn, [StepResult::Token(draw.choose(&left(&first)).unwrap()), before[1].clone()], "{ids:?}");
+        assert_eq!(
+            drawn,
+            [StepResult::Token(draw.choose(&left(&first)).unwrap()), before[1].clone()],
+            "{ids:?}"
+        );
     }
     let all: Vec<u32> = (0..first.len() as u32).collect();
     assert!(matches!(backend.suppress(&all), Err(Error::Input(_))));

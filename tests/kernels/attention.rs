@@ -6,7 +6,8 @@ use gemma4_wgpu::{
     gpu::{
         Gpu, GpuBuffer, StepSize,
         kernels::{
-            Emit, Kernel, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, stride,
+            Emit, Kernel, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
+            SplitAttention, stride,
         },
     },
     weights::CacheType,
@@ -33,10 +34,25 @@ struct Case {
     seed: u64,
 }
 
-fn layer(attention: AttentionKind, n_heads: usize, n_kv_heads: usize, head_dim: usize, k_eq_v: bool) -> LayerConfig {
+fn layer(
+    attention: AttentionKind,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    k_eq_v: bool,
+) -> LayerConfig {
     let rotated_pairs = if k_eq_v { head_dim / 8 } else { head_dim / 2 };
     let rope = Rope { theta: 1e4, rotated_pairs, scale: 1.0 };
-    LayerConfig { attention, n_heads, n_kv_heads, head_dim, rope, k_eq_v, intermediate_size: 1, kv_from: None }
+    LayerConfig {
+        attention,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        rope,
+        k_eq_v,
+        intermediate_size: 1,
+        kv_from: None,
+    }
 }
 
 /// Device side: one layer's cache, of which slot 1 is used.
@@ -55,9 +71,11 @@ impl Attention<'_> {
         let (gpu, case) = (self.gpu, self.case);
         let width = RopeKvUpdate::qkv_stride(&case.layer);
         let count = qkv.len() / width;
-        let rows: Vec<[u32; 4]> = (0..count).map(|row| [0, (position + row) as u32, 1, 0]).collect();
+        let rows: Vec<[u32; 4]> =
+            (0..count).map(|row| [0, (position + row) as u32, 1, 0]).collect();
         let split = self.split_attention();
-        let raw = (split.can_run(gpu.variant()) && count <= 3).then(|| self.raw(&split, qkv, norms, position));
+        let raw = (split.can_run(gpu.variant()) && count <= 3)
+            .then(|| self.raw(&split, qkv, norms, position));
         let (qkv, rows) = (upload(gpu, qkv), upload(gpu, &rows));
         let turns = upload(gpu, &RopeKvUpdate::turns(&case.layer));
         let rope = RopeKvUpdate {
@@ -81,7 +99,13 @@ impl Attention<'_> {
             };
             let run = |kernel: &dyn Kernel| {
                 let out = zeros(gpu, count * stride(heads));
-                run(gpu, kernel, &[&qkv, &self.k_cache, &self.v_cache, &rows, &out, &step], count, 0);
+                run(
+                    gpu,
+                    kernel,
+                    &[&qkv, &self.k_cache, &self.v_cache, &rows, &out, &step],
+                    count,
+                    0,
+                );
                 download_rows(gpu, &out, count, heads)
             };
             let out = run(&sdpa);
@@ -92,7 +116,8 @@ impl Attention<'_> {
             if SdpaCoop::can_run(&variant, &sdpa) {
                 let own = || {
                     let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
-                    let read = [&qkv, &self.k_cache, &self.v_cache, &rows].map(|buffer| copy(gpu, buffer));
+                    let read =
+                        [&qkv, &self.k_cache, &self.v_cache, &rows].map(|buffer| copy(gpu, buffer));
                     read.into_iter().chain([step]).collect()
                 };
                 let kernel = |emit| {
@@ -134,11 +159,16 @@ impl Attention<'_> {
     fn split_attention(&self) -> SplitAttention {
         let case = self.case;
         let layer = case.layer.clone();
-        SplitAttention { layer, scale: case.scale, cache_type: case.cache_type, capacity: case.capacity }
+        SplitAttention {
+            layer,
+            scale: case.scale,
+            cache_type: case.cache_type,
+            capacity: case.capacity,
+        }
     }
 
-    /// Attention of one token after the other from what the product left, each beside one of another sequence; and the
-    /// caches that it leaves.
+    /// Attention of one token after the other from what the product left, each beside one of
+    /// another sequence; and the caches that it leaves.
     fn raw(
         &self,
         split: &SplitAttention,
@@ -150,29 +180,43 @@ impl Attention<'_> {
         let (k_cache, v_cache) = (copy(gpu, &self.k_cache), copy(gpu, &self.v_cache));
         let tables = [upload(gpu, norms), upload(gpu, &RopeKvUpdate::turns(&case.layer))];
         let width = RopeKvUpdate::qkv_stride(&case.layer);
-        let kernel = SdpaDecode { split: split.clone(), raw: Some(RawHeads { v_norm: case.v_norm, eps: EPS }) };
+        let kernel = SdpaDecode {
+            split: split.clone(),
+            raw: Some(RawHeads { v_norm: case.v_norm, eps: EPS }),
+        };
         let mut outs = Vec::new();
         for (position, own) in (position..).zip(qkv.chunks_exact(width)) {
             let other = random(width, position as u64);
             let both = upload(gpu, &[other, own.to_vec()].concat());
             let rows = upload(gpu, &[[0, position as u32, 0, 0], [0, position as u32, 1, 0]]);
             let step = StepSize { rows: 2, outputs: 0, keys: position + 1 };
-            let out = self.split(&kernel, &[&both, &k_cache, &v_cache, &rows], &[&tables[0], &tables[1]], step);
+            let out = self.split(
+                &kernel,
+                &[&both, &k_cache, &v_cache, &rows],
+                &[&tables[0], &tables[1]],
+                step,
+            );
             outs.extend_from_slice(&out[out.len() / 2..]);
         }
         (outs, k_cache, v_cache)
     }
 
     /// Slot 1 holds the same in two caches at these positions.
-    fn check_cached(&self, cache: &GpuBuffer, other: &GpuBuffer, positions: std::ops::Range<usize>) {
+    fn check_cached(
+        &self,
+        cache: &GpuBuffer,
+        other: &GpuBuffer,
+        positions: std::ops::Range<usize>,
+    ) {
         let (gpu, case) = (self.gpu, self.case);
         let (n_kv, dim) = (case.layer.n_kv_heads, case.layer.head_dim);
         let count = SLOTS * n_kv * case.capacity * dim;
         let values = |buffer| match case.cache_type {
             CacheType::F32 => download::<f32>(gpu, buffer, count),
-            CacheType::F16 => {
-                download::<half::f16>(gpu, buffer, count).into_iter().map(half::f16::to_f32).collect::<Vec<_>>()
-            }
+            CacheType::F16 => download::<half::f16>(gpu, buffer, count)
+                .into_iter()
+                .map(half::f16::to_f32)
+                .collect::<Vec<_>>(),
         };
         let (expected, found) = (values(cache), values(other));
         for head in 0..n_kv {
@@ -185,7 +229,13 @@ impl Attention<'_> {
     }
 
     /// Attention in parts, as decoding runs it. `buffers` are qkv, the caches and the rows.
-    fn split(&self, kernel: &SdpaDecode, buffers: &[&GpuBuffer; 4], tables: &[&GpuBuffer], step: StepSize) -> Vec<f32> {
+    fn split(
+        &self,
+        kernel: &SdpaDecode,
+        buffers: &[&GpuBuffer; 4],
+        tables: &[&GpuBuffer],
+        step: StepSize,
+    ) -> Vec<f32> {
         let (gpu, case, split) = (self.gpu, self.case, &kernel.split);
         let (count, rows) = (step.rows, buffers[3]);
         let heads = case.layer.n_heads * case.layer.head_dim;
@@ -220,7 +270,13 @@ fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
     let (dim, width) = (layer.head_dim, RopeKvUpdate::qkv_stride(layer));
     let (q_cols, kv_cols) = (layer.n_heads * dim, layer.n_kv_heads * dim);
     let cache_words = SLOTS * layer.n_kv_heads * case.capacity * dim;
-    let device = Attention { gpu, case, emulated, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
+    let device = Attention {
+        gpu,
+        case,
+        emulated,
+        k_cache: zeros(gpu, cache_words),
+        v_cache: zeros(gpu, cache_words),
+    };
     let norms = random(2 * dim, case.seed + 1);
     let frequencies = layer.rope.inverse_frequencies(dim);
     let mut twin = KvCache::new(case.cache_type, case.capacity, layer.n_kv_heads, dim);
@@ -231,8 +287,12 @@ fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
         ops::qk_norm_rope(&mut q, layer.n_heads, &norms[..dim], EPS, &frequencies, position);
         let k = columns(&qkv, width, RopeKvUpdate::k_offset(layer), kv_cols);
         let v = columns(&qkv, width, RopeKvUpdate::v_offset(layer), kv_cols);
-        let update =
-            ops::KvUpdate { k_norm: &norms[dim..], v_norm: case.v_norm, eps: EPS, inverse_frequencies: &frequencies };
+        let update = ops::KvUpdate {
+            k_norm: &norms[dim..],
+            v_norm: case.v_norm,
+            eps: EPS,
+            inverse_frequencies: &frequencies,
+        };
         ops::rope_kv_update(&k, &v, update, position, &mut twin);
         let window = match layer.attention {
             AttentionKind::Sliding { window } => Some(window),
@@ -254,7 +314,8 @@ fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
     }
 }
 
-/// A layer that attends to keys and values which `case`'s layer has cached: it has q alone, and leaves the caches be.
+/// A layer that attends to keys and values which `case`'s layer has cached: it has q alone, and
+/// leaves the caches be.
 fn check_sharing(gpu: &Gpu, case: &Case) {
     let (own, dim) = (&case.layer, case.layer.head_dim);
     let sharing = LayerConfig { kv_from: Some(0), ..own.clone() };
@@ -269,14 +330,23 @@ fn check_sharing(gpu: &Gpu, case: &Case) {
     let mut position = case.start;
     for (index, &count) in case.chunks.iter().enumerate() {
         let qkv = random(count * width, case.seed + 2 + index as u64);
-        let device =
-            Attention { gpu, case, k_cache: copy(gpu, &k_cache), v_cache: copy(gpu, &v_cache), emulated: false };
+        let device = Attention {
+            gpu,
+            case,
+            k_cache: copy(gpu, &k_cache),
+            v_cache: copy(gpu, &v_cache),
+            emulated: false,
+        };
         device.feed(&qkv, &norms, position, &[1]);
         let kv_cols = own.n_kv_heads * dim;
         let k = columns(&qkv, width, RopeKvUpdate::k_offset(own), kv_cols);
         let v = columns(&qkv, width, RopeKvUpdate::v_offset(own), kv_cols);
-        let update =
-            ops::KvUpdate { k_norm: &norms[dim..], v_norm: case.v_norm, eps: EPS, inverse_frequencies: &frequencies };
+        let update = ops::KvUpdate {
+            k_norm: &norms[dim..],
+            v_norm: case.v_norm,
+            eps: EPS,
+            inverse_frequencies: &frequencies,
+        };
         ops::rope_kv_update(&k, &v, update, position, &mut twin);
 
         let mut q = random(count * q_cols, case.seed + 50 + index as u64);
@@ -290,15 +360,19 @@ fn check_sharing(gpu: &Gpu, case: &Case) {
         let attention = ops::Attention { n_heads: own.n_heads, scale: case.scale, window };
         ops::sdpa(&q, &twin, position, attention, &mut expected);
 
-        let before = [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
+        let before =
+            [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
         let of_sharing = Case { layer: sharing.clone(), ..case.clone() };
         let device = Attention { gpu, case: &of_sharing, ..device };
         let rows: Vec<f32> = download(gpu, &rows, count * q_width);
         let tolerance = if case.cache_type == CacheType::F32 { 2e-4 } else { 3e-3 };
-        for (way, out) in device.feed(&rows, &q_norms, position, &[1, Sdpa::prefill_tile(own)]).iter().enumerate() {
+        for (way, out) in
+            device.feed(&rows, &q_norms, position, &[1, Sdpa::prefill_tile(own)]).iter().enumerate()
+        {
             assert_close(&format!("sharing, way {way}, {case:?}"), gpu, out, &expected, tolerance);
         }
-        let after = [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
+        let after =
+            [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
         assert!(before == after, "caches were written, {case:?}");
         position += count;
         // What the next chunk finds.
@@ -321,7 +395,16 @@ fn layers_that_share_keys() {
         for (layer, capacity, chunks) in &shapes {
             for cache_type in [CacheType::F16, CacheType::F32] {
                 let (layer, chunks, capacity) = (layer.clone(), chunks.clone(), *capacity);
-                let case = Case { layer, cache_type, v_norm: true, scale: 0.7, capacity, start: 0, chunks, seed: 21 };
+                let case = Case {
+                    layer,
+                    cache_type,
+                    v_norm: true,
+                    scale: 0.7,
+                    capacity,
+                    start: 0,
+                    chunks,
+                    seed: 21,
+                };
                 check_sharing(gpu, &case);
             }
         }
@@ -348,24 +431,32 @@ fn awkward_shapes() {
         (layer(AttentionKind::Full, 2, 1, 512, true), 160, 0, vec![131, 1, 3]),
         (layer(AttentionKind::Full, 8, 1, 64, true), 160, 0, vec![70, 1, 1]),
     ];
-    // For cooperative matrices: other groups of heads, and scores that make softmax's reference move.
+    // For cooperative matrices: other groups of heads, and scores that make softmax's reference
+    // move.
     let for_coop = [
         (layer(sliding(100), 3, 3, 256, false), 208, 0, vec![70, 90, 17]),
         (layer(AttentionKind::Full, 8, 1, 512, true), 176, 0, vec![75, 90]),
     ];
     for gpu in devices() {
-        let (more, steep): (&[_], f32) = if gpu.variant().coop.is_some() { (&for_coop, 4.0) } else { (&[], 0.7) };
+        let (more, steep): (&[_], f32) =
+            if gpu.variant().coop.is_some() { (&for_coop, 4.0) } else { (&[], 0.7) };
         for (layer, capacity, start, chunks) in shapes.iter().chain(more) {
-            for (cache_type, v_norm, scale) in [(CacheType::F16, true, steep), (CacheType::F32, false, 0.7)] {
-                let (layer, chunks, capacity, start) = (layer.clone(), chunks.clone(), *capacity, *start);
-                check(gpu, &Case { layer, cache_type, v_norm, scale, capacity, start, chunks, seed: 11 });
+            for (cache_type, v_norm, scale) in
+                [(CacheType::F16, true, steep), (CacheType::F32, false, 0.7)]
+            {
+                let (layer, chunks, capacity, start) =
+                    (layer.clone(), chunks.clone(), *capacity, *start);
+                check(
+                    gpu,
+                    &Case { layer, cache_type, v_norm, scale, capacity, start, chunks, seed: 11 },
+                );
             }
         }
     }
 }
 
-/// What Macs attend to prompts with, where no Mac is: rings that wrap within a tile, windows, groups of heads, and scores that
-/// make softmax's reference move.
+/// What Macs attend to prompts with, where no Mac is: rings that wrap within a tile, windows,
+/// groups of heads, and scores that make softmax's reference move.
 #[test]
 fn emulated_matrices() {
     let with_f16: Vec<&Gpu> =
@@ -380,7 +471,16 @@ fn emulated_matrices() {
     for gpu in with_f16.iter().rev().take(2) {
         for (layer, capacity, chunks) in shapes.clone() {
             let (cache_type, scale) = (CacheType::F16, 4.0);
-            let case = Case { layer, cache_type, v_norm: true, scale, capacity, start: 0, chunks, seed: 11 };
+            let case = Case {
+                layer,
+                cache_type,
+                v_norm: true,
+                scale,
+                capacity,
+                start: 0,
+                chunks,
+                seed: 11,
+            };
             check_all(gpu, &case, true);
         }
     }
@@ -395,11 +495,16 @@ fn far_positions() {
     let turns = RopeKvUpdate::turns(&layer);
     for (frequency, turn) in frequencies.iter().zip(turns) {
         let exact = (*frequency as f64 * position as f64).rem_euclid(std::f64::consts::TAU);
-        let fixed = turn.wrapping_mul(position as u32) as f64 / 2f64.powi(32) * std::f64::consts::TAU;
+        let fixed =
+            turn.wrapping_mul(position as u32) as f64 / 2f64.powi(32) * std::f64::consts::TAU;
         let error = (exact - fixed).abs();
-        assert!(error.min(std::f64::consts::TAU - error) < 3e-4, "{frequency}: {exact} and {fixed}");
+        assert!(
+            error.min(std::f64::consts::TAU - error) < 3e-4,
+            "{frequency}: {exact} and {fixed}"
+        );
     }
-    // The device agrees with an f64 rotation there: a single key attends to itself alone, so look at scores of two.
+    // The device agrees with an f64 rotation there: a single key attends to itself alone, so look
+    // at scores of two.
     for gpu in devices() {
         let case = Case {
             layer: layer.clone(),
@@ -421,8 +526,13 @@ fn check_far(gpu: &Gpu, case: &Case, frequencies: &[f32]) {
     let width = RopeKvUpdate::qkv_stride(layer);
     let count = case.chunks[0];
     let cache_words = SLOTS * layer.n_kv_heads * case.capacity * dim;
-    let device =
-        Attention { gpu, case, emulated: false, k_cache: zeros(gpu, cache_words), v_cache: zeros(gpu, cache_words) };
+    let device = Attention {
+        gpu,
+        case,
+        emulated: false,
+        k_cache: zeros(gpu, cache_words),
+        v_cache: zeros(gpu, cache_words),
+    };
     let qkv = random(count * width, case.seed);
     device.feed(&qkv, &vec![1.0; 2 * dim], case.start, &[1]);
     let cached: Vec<f32> = download(gpu, &device.k_cache, cache_words);
@@ -436,12 +546,17 @@ fn check_far(gpu: &Gpu, case: &Case, frequencies: &[f32]) {
                     let pair = i % (dim / 2);
                     let angle = frequencies[pair] as f64 * (case.start + row) as f64;
                     let (a, b) = (key[pair] as f64, key[pair + dim / 2] as f64);
-                    let turned =
-                        if i < dim / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
+                    let turned = if i < dim / 2 {
+                        a * angle.cos() - b * angle.sin()
+                    } else {
+                        b * angle.cos() + a * angle.sin()
+                    };
                     turned as f32
                 })
                 .collect();
-            let place = ((layer.n_kv_heads + head) * case.capacity + (case.start + row) % case.capacity) * dim;
+            let place = ((layer.n_kv_heads + head) * case.capacity
+                + (case.start + row) % case.capacity)
+                * dim;
             assert_close("far key", gpu, &cached[place..place + dim], &expected, 5e-4);
         }
     }

@@ -5,10 +5,11 @@ use gemma4_wgpu::{
     gpu::{
         Coop, Variant,
         kernels::{
-            Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel, Linear,
-            Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAdd, NormAddNorm, PerLayerGate,
-            PerLayerInputs, Prefetch, QuantizeHqq, RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine,
-            SdpaCoop, SdpaDecode, SplitAttention, Suppress, TopKParts, UpTail,
+            Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul,
+            Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
+            NormAdd, NormAddNorm, PerLayerGate, PerLayerInputs, Prefetch, QuantizeHqq, RawHeads,
+            Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
+            SplitAttention, Suppress, TopKParts, UpTail,
         },
     },
     quant::{
@@ -93,7 +94,11 @@ pub fn layer_31b(full: bool) -> LayerConfig {
         n_heads: 32,
         n_kv_heads: if full { 4 } else { 16 },
         head_dim,
-        rope: Rope { theta: if full { 1e6 } else { 1e4 }, rotated_pairs: if full { 64 } else { 128 }, scale: 1.0 },
+        rope: Rope {
+            theta: if full { 1e6 } else { 1e4 },
+            rotated_pairs: if full { 64 } else { 128 },
+            scale: 1.0,
+        },
         k_eq_v: full,
         intermediate_size: 21504,
         kv_from: None,
@@ -103,7 +108,16 @@ pub fn layer_31b(full: bool) -> LayerConfig {
 /// All layers' vectors of E4B.
 fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
     let (layers, size, projection_scale, eps) = (42, 256, 2560f32.powf(-0.5), 1e-6);
-    PerLayerInputs { format, first_row: 0, rows: 262144, layers, size, projection_scale, eps, tiled }
+    PerLayerInputs {
+        format,
+        first_row: 0,
+        rows: 262144,
+        layers,
+        size,
+        projection_scale,
+        eps,
+        tiled,
+    }
 }
 
 /// Kernels of a 31B model in every number format, those that a variant can run.
@@ -134,7 +148,13 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     }
     for &emit in &forms {
         for parts in [1, 3] {
-            all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts, part_stride: 512 * 5376, emit }));
+            all.push(Box::new(NormAddNorm {
+                n: 5376,
+                eps: 1e-6,
+                parts,
+                part_stride: 512 * 5376,
+                emit,
+            }));
         }
         all.push(Box::new(NormAdd { n: 2560, eps: 1e-6, parts: 2, part_stride: 512 * 2560, emit }));
         all.push(Box::new(PerLayerGate { n: 256, vectors_stride: 10752, emit }));
@@ -144,7 +164,14 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         all.push(Box::new(Convert { cols: 5376, emit, over_outputs: false }));
     }
     for format in FORMATS {
-        all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: false }));
+        all.push(Box::new(Embed {
+            format,
+            first_row: 0,
+            rows: 262144,
+            cols: 5376,
+            scale: 73.3,
+            tiled: false,
+        }));
         all.push(Box::new(per_layer_inputs(format, false)));
         for (softcap, over_outputs) in [(None, false), (Some(30.0), true)] {
             let linear = Linear {
@@ -174,13 +201,30 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
             let layer = layer_31b(full);
             for v_norm in [false, true] {
                 let layer = layer.clone();
-                all.push(Box::new(RopeKvUpdate { layer, v_norm, eps: 1e-6, cache_type, capacity: 1536 }));
+                all.push(Box::new(RopeKvUpdate {
+                    layer,
+                    v_norm,
+                    eps: 1e-6,
+                    cache_type,
+                    capacity: 1536,
+                }));
             }
             let sharing = LayerConfig { kv_from: Some(0), ..layer.clone() };
-            let decode = SplitAttention { layer: sharing.clone(), scale: 1.0, cache_type, capacity: 1536 };
-            all.push(Box::new(SdpaDecode { split: decode, raw: Some(RawHeads { v_norm: true, eps: 1e-6 }) }));
-            all.push(Box::new(RopeKvUpdate { layer: sharing, v_norm: true, eps: 1e-6, cache_type, capacity: 1536 }));
-            let split = SplitAttention { layer: layer.clone(), scale: 1.0, cache_type, capacity: 1536 };
+            let decode =
+                SplitAttention { layer: sharing.clone(), scale: 1.0, cache_type, capacity: 1536 };
+            all.push(Box::new(SdpaDecode {
+                split: decode,
+                raw: Some(RawHeads { v_norm: true, eps: 1e-6 }),
+            }));
+            all.push(Box::new(RopeKvUpdate {
+                layer: sharing,
+                v_norm: true,
+                eps: 1e-6,
+                cache_type,
+                capacity: 1536,
+            }));
+            let split =
+                SplitAttention { layer: layer.clone(), scale: 1.0, cache_type, capacity: 1536 };
             for &emit in &forms {
                 all.push(Box::new(SdpaCombine { split: split.clone(), emit }));
             }
@@ -221,7 +265,13 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         ahead_bytes: 8 << 20,
     }));
     for emit in [Emit::Floats, Emit::Q8, Emit::Halves { m_stride: 512 }] {
-        all.push(Box::new(NormAddNorm { n: 5376, eps: 1e-6, parts: 3, part_stride: 512 * 5376, emit }));
+        all.push(Box::new(NormAddNorm {
+            n: 5376,
+            eps: 1e-6,
+            parts: 3,
+            part_stride: 512 * 5376,
+            emit,
+        }));
     }
     for format in FORMATS.into_iter().filter(|format| format.group().is_some()) {
         let linear = Linear {
@@ -236,10 +286,23 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
         };
         for (splits, tiled) in [(1, false), (3, false), (3, true)] {
             let linear = Linear { tiled, ..linear };
-            all.push(Box::new(MatmulCoop { linear, first_row: 0, m_stride: 512, splits, split_stride: 512 * 5376 }));
+            all.push(Box::new(MatmulCoop {
+                linear,
+                first_row: 0,
+                m_stride: 512,
+                splits,
+                split_stride: 512 * 5376,
+            }));
         }
         let linear = Linear { tiled: true, ..linear };
-        all.push(Box::new(Embed { format, first_row: 0, rows: 262144, cols: 5376, scale: 73.3, tiled: true }));
+        all.push(Box::new(Embed {
+            format,
+            first_row: 0,
+            rows: 262144,
+            cols: 5376,
+            scale: 73.3,
+            tiled: true,
+        }));
         all.push(Box::new(per_layer_inputs(format, true)));
         all.push(Box::new(Matvec(linear)));
         all.push(Box::new(Matmul(linear)));
@@ -272,7 +335,13 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
     all.push(Box::new(Chain { qkv: None, ..chain.clone() }));
     all.push(Box::new(chain));
     for full in [false, true] {
-        let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
+        let sdpa = Sdpa {
+            layer: layer_31b(full),
+            scale: 1.0,
+            cache_type: CacheType::F16,
+            capacity: 1536,
+            q_tile: 4,
+        };
         assert!(SdpaCoop::can_run(&variant, &sdpa));
         for emit in [Emit::Floats, Emit::Halves { m_stride: 512 }] {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
@@ -281,7 +350,8 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
     (variant, all)
 }
 
-/// The variant for cooperative matrices of 8 × 8 as a Mac has it, checks off or on, and the kernels that others do not have.
+/// The variant for cooperative matrices of 8 × 8 as a Mac has it, checks off or on, and the kernels
+/// that others do not have.
 pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
     let variant = Variant {
         subgroups: Some(4),
@@ -312,12 +382,24 @@ pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
             };
             if MatmulCoop::can_run(&variant, &linear) {
                 let split_stride = 256 * 5376;
-                all.push(Box::new(MatmulCoop { linear, first_row: 0, m_stride: 256, splits, split_stride }));
+                all.push(Box::new(MatmulCoop {
+                    linear,
+                    first_row: 0,
+                    m_stride: 256,
+                    splits,
+                    split_stride,
+                }));
             }
         }
     }
     for full in [false, true] {
-        let sdpa = Sdpa { layer: layer_31b(full), scale: 1.0, cache_type: CacheType::F16, capacity: 1536, q_tile: 4 };
+        let sdpa = Sdpa {
+            layer: layer_31b(full),
+            scale: 1.0,
+            cache_type: CacheType::F16,
+            capacity: 1536,
+            q_tile: 4,
+        };
         assert!(SdpaCoop::can_run(&variant, &sdpa));
         for emit in [Emit::Floats, Emit::Halves { m_stride: 256 }] {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));

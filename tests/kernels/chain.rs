@@ -17,7 +17,8 @@ use crate::{harness::*, linear::weights};
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
 
-/// Widths: of the residual stream, of attention's output (heads, and dims of each), of the MLP, of q, k and v.
+/// Widths: of the residual stream, of attention's output (heads, and dims of each), of the MLP, of
+/// q, k and v.
 #[derive(Clone, Copy)]
 struct Sizes {
     n: usize,
@@ -35,7 +36,8 @@ struct Case {
     split: SplitAttention,
 }
 
-/// What `SdpaDecode` leaves of one row: for each head so many sums of values, with a maximum and the sum of weights of each.
+/// What `SdpaDecode` leaves of one row: for each head so many sums of values, with a maximum and
+/// the sum of weights of each.
 struct Parts {
     position: usize,
     sums: Vec<f32>,
@@ -46,7 +48,8 @@ struct Parts {
 
 impl Parts {
     fn new(gpu: &Gpu, split: &SplitAttention, position: usize) -> Parts {
-        let (heads, dim, most) = (split.layer.n_heads, split.layer.head_dim, split.parts(gpu.variant()));
+        let (heads, dim, most) =
+            (split.layer.n_heads, split.layer.head_dim, split.parts(gpu.variant()));
         let keys = position + 1;
         let count = keys.div_ceil(32.max(keys.div_ceil(most)));
         let mut sums = random(heads * most * dim, 10);
@@ -55,12 +58,13 @@ impl Parts {
         let mut attention = Vec::new();
         for head in 0..heads {
             let parts = head * most..head * most + count;
-            let largest = norms[parts.clone()].iter().fold(f32::MIN, |largest, norm| largest.max(norm[0]));
+            let largest =
+                norms[parts.clone()].iter().fold(f32::MIN, |largest, norm| largest.max(norm[0]));
             let weight = |part: usize| (norms[part][0] - largest).exp();
             let total: f32 = parts.clone().map(|part| weight(part) * norms[part][1]).sum();
-            attention.extend(
-                (0..dim).map(|i| parts.clone().map(|part| weight(part) * sums[part * dim + i]).sum::<f32>() / total),
-            );
+            attention.extend((0..dim).map(|i| {
+                parts.clone().map(|part| weight(part) * sums[part * dim + i]).sum::<f32>() / total
+            }));
             // Left by others: counts for nothing.
             for part in parts.end..(head + 1) * most {
                 norms[part] = [1e30, 1e30];
@@ -87,7 +91,12 @@ impl Case {
         let attention = n_heads * head_dim;
         let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
         Case {
-            matrices: [int4(n, attention, 1), int4(2 * ffn, n, 2), int4(n, ffn, 3), int4(qkv, n, 4)],
+            matrices: [
+                int4(n, attention, 1),
+                int4(2 * ffn, n, 2),
+                int4(n, ffn, 3),
+                int4(qkv, n, 4),
+            ],
             norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
             x: random(n, 9),
             split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 8192 },
@@ -120,10 +129,26 @@ impl Case {
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
         // Some more, as where other layers are wider.
         let set_words = Chain::set_words(n, attention, ffn) + 8;
-        Chain { split: self.split.clone(), o, gate_up, down, qkv: Some(qkv), eps: EPS, set_words, workgroups: 1 }
+        Chain {
+            split: self.split.clone(),
+            o,
+            gate_up,
+            down,
+            qkv: Some(qkv),
+            eps: EPS,
+            set_words,
+            workgroups: 1,
+        }
     }
 
-    fn run(&self, gpu: &Gpu, kernel: &dyn Kernel, set: usize, tiled: bool, parts: &Parts) -> Results {
+    fn run(
+        &self,
+        gpu: &Gpu,
+        kernel: &dyn Kernel,
+        set: usize,
+        tiled: bool,
+        parts: &Parts,
+    ) -> Results {
         let mut buffers: Vec<GpuBuffer> = Vec::new();
         for matrix in &self.matrices {
             let (packed, cols) = (matrix.packed(), matrix.in_features());
@@ -132,7 +157,11 @@ impl Case {
                 (&packed.scales, packed.format.scale_words(cols), 1),
             ];
             for (words, row, unit) in words {
-                buffers.push(if tiled { upload(gpu, &tile(words, row, unit)) } else { upload(gpu, words) });
+                buffers.push(if tiled {
+                    upload(gpu, &tile(words, row, unit))
+                } else {
+                    upload(gpu, words)
+                });
             }
         }
         let [.., qkv] = &self.matrices;
@@ -142,10 +171,16 @@ impl Case {
         buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
         let room = qkv.out_features().max(n);
         let (x, y, fault) = (upload(gpu, &self.x), zeros(gpu, room), zeros(gpu, 1));
-        // The second of three sets is used, which the others surround with words that are not empty.
-        let sets: Vec<u32> = [[7, Chain::EMPTY, 7]].as_flattened().iter().flat_map(|word| vec![*word; set]).collect();
+        // The second of three sets is used, which the others surround with words that are not
+        // empty.
+        let sets: Vec<u32> = [[7, Chain::EMPTY, 7]]
+            .as_flattened()
+            .iter()
+            .flat_map(|word| vec![*word; set])
+            .collect();
         let exchange = upload(gpu, &sets);
-        let layer = gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
+        let layer =
+            gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
         let results = [&x, &exchange, &y, &fault, &layer];
         let all: Vec<&GpuBuffer> = buffers.iter().chain(results).collect();
         run(gpu, kernel, &all, 1, 0);
@@ -174,7 +209,11 @@ impl Case {
         assert_eq!(found.fault, 0);
         let is_empty = |set: &Vec<u32>| set.iter().filter(|word| **word == Chain::EMPTY).count();
         let set = found.sets[0].len();
-        assert_eq!(found.sets.iter().map(is_empty).collect::<Vec<_>>(), [0, 8, set], "words that are empty");
+        assert_eq!(
+            found.sets.iter().map(is_empty).collect::<Vec<_>>(),
+            [0, 8, set],
+            "words that are empty"
+        );
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
         let end = if kernel.qkv.is_some() { "next" } else { "last" };
         let what = format!("chain of {} to the {end}, tiled {tiled}, position {position}", x.len());
@@ -215,12 +254,15 @@ fn with_neighbours() -> Vec<&'static Gpu> {
     };
     let found: Vec<&Gpu> = devices().iter().filter(can).collect();
     let facts = devices()[0].facts();
-    let fits = facts.coherent && facts.subgroup_min_size >= 8 && facts.subgroup_min_size == facts.subgroup_max_size;
+    let fits = facts.coherent
+        && facts.subgroup_min_size >= 8
+        && facts.subgroup_min_size == facts.subgroup_max_size;
     assert_eq!(!found.is_empty(), fits, "{facts}");
     found
 }
 
-/// A processor runs one workgroup after another where it has too few threads: only one is sure not to wait for ever.
+/// A processor runs one workgroup after another where it has too few threads: only one is sure not
+/// to wait for ever.
 #[test]
 fn equals_its_parts() {
     let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80 };
@@ -243,7 +285,11 @@ fn equals_its_parts() {
 #[test]
 fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
     for gpu in with_neighbours() {
-        for sizes in [Sizes { n: 32, ..SMALL }, Sizes { attention: [1, 32], ..SMALL }, Sizes { ffn: 32, ..SMALL }] {
+        for sizes in [
+            Sizes { n: 32, ..SMALL },
+            Sizes { attention: [1, 32], ..SMALL },
+            Sizes { ffn: 32, ..SMALL },
+        ] {
             assert!(!Case::new(sizes).kernel(false).can_run(gpu.variant(), gpu.facts()));
         }
         assert!(Case::new(SMALL).kernel(false).can_run(gpu.variant(), gpu.facts()));

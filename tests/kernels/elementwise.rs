@@ -34,7 +34,10 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     for row in main.chunks_exact_mut(2 * n) {
         for up in &mut row[2 * n - cols..] {
             let value = std::mem::replace(up, f32::NAN);
-            [0.25, 0.5, 0.25].iter().zip(&mut parts).for_each(|(share, part)| part.push(share * value));
+            [0.25, 0.5, 0.25]
+                .iter()
+                .zip(&mut parts)
+                .for_each(|(share, part)| part.push(share * value));
         }
     }
     let tail = UpTail { cols, parts: 3, part_stride: rows * cols };
@@ -46,12 +49,19 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
 fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
     let n = logits[0].len();
     // Output i is row i + 1 of the step, of slot i.
-    let rows: Vec<[u32; 4]> = (0..=logits.len() as u32).map(|row| [0, 0, row.wrapping_sub(1), 0]).collect();
+    let rows: Vec<[u32; 4]> =
+        (0..=logits.len() as u32).map(|row| [0, 0, row.wrapping_sub(1), 0]).collect();
     let outputs: Vec<u32> = (1..=logits.len() as u32).collect();
     let sampled = zeros(gpu, logits.len());
     let parts = zeros(gpu, 2 * Argmax::PARTS * logits.len());
     run(gpu, &ArgmaxParts { n }, &[&upload(gpu, &logits.concat()), &parts], 0, logits.len());
-    run(gpu, &Argmax { n }, &[&parts, &upload(gpu, &outputs), &upload(gpu, &rows), &sampled], 0, logits.len());
+    run(
+        gpu,
+        &Argmax { n },
+        &[&parts, &upload(gpu, &outputs), &upload(gpu, &rows), &sampled],
+        0,
+        logits.len(),
+    );
     let expected: Vec<u32> = logits.iter().map(|row| ops::argmax(row)).collect();
     assert_eq!(download::<u32>(gpu, &sampled, logits.len()), expected, "{:?}", gpu.variant());
 }
@@ -71,7 +81,13 @@ fn gelu_of_large_values() {
     for gpu in devices() {
         let gate_up = [3e4f32, -3e4, 1e10, -1e10, 1.0, 1.0, 1.0, 1.0];
         let out = zeros(gpu, stride(4));
-        run(gpu, &GeluMul { n: 4, emit: Emit::Floats, tail: None }, &[&upload_rows(gpu, &gate_up, 8), &out], 1, 0);
+        run(
+            gpu,
+            &GeluMul { n: 4, emit: Emit::Floats, tail: None },
+            &[&upload_rows(gpu, &gate_up, 8), &out],
+            1,
+            0,
+        );
         assert_eq!(download_rows(gpu, &out, 1, 4), [3e4, 0.0, 1e10, 0.0]);
     }
 }
@@ -102,8 +118,15 @@ fn gathers_rows() {
         let (rows, cols) = (5, 70);
         let x = random(rows * cols, 4);
         let out = zeros(gpu, 3 * stride(cols));
-        run(gpu, &GatherRows { cols }, &[&upload_rows(gpu, &x, cols), &upload(gpu, &[4u32, 0, 2]), &out], 0, 3);
-        let expected: Vec<f32> = [4, 0, 2].iter().flat_map(|&row| x[row * cols..][..cols].to_vec()).collect();
+        run(
+            gpu,
+            &GatherRows { cols },
+            &[&upload_rows(gpu, &x, cols), &upload(gpu, &[4u32, 0, 2]), &out],
+            0,
+            3,
+        );
+        let expected: Vec<f32> =
+            [4, 0, 2].iter().flat_map(|&row| x[row * cols..][..cols].to_vec()).collect();
         assert_eq!(download_rows(gpu, &out, 3, cols), expected);
     }
 }

@@ -20,8 +20,9 @@ fn forms(gpu: &Gpu, rows: usize) -> Vec<Emit> {
     forms
 }
 
-/// Runs a kernel in every form that it has (`kernel` gives `None` for others) and compares its results `[rows, cols]` with
-/// those expected. `own` makes the kernel's own buffers, which it may change.
+/// Runs a kernel in every form that it has (`kernel` gives `None` for others) and compares its
+/// results `[rows, cols]` with those expected. `own` makes the kernel's own buffers, which it may
+/// change.
 pub fn check_forms(
     gpu: &Gpu,
     what: &str,
@@ -44,7 +45,13 @@ pub fn check_forms(
         let buffers: Vec<&GpuBuffer> = own.iter().chain(&outputs).collect();
         run_step(gpu, &*kernel, &buffers, step);
         match form {
-            Emit::Floats => assert_close(&what, gpu, &download_rows(gpu, &outputs[0], rows, cols), expected, tolerance),
+            Emit::Floats => assert_close(
+                &what,
+                gpu,
+                &download_rows(gpu, &outputs[0], rows, cols),
+                expected,
+                tolerance,
+            ),
             Emit::Q8 => check_q8(gpu, &what, &outputs, (expected, cols), tolerance),
             Emit::Halves { m_stride } => {
                 let halves: Vec<f16> = download(gpu, &outputs[0], m_stride * width);
@@ -67,14 +74,22 @@ pub fn check_forms(
 }
 
 /// int8 values and their groups, against the twin's.
-fn check_q8(gpu: &Gpu, what: &str, outputs: &[GpuBuffer], (expected, cols): (&[f32], usize), tolerance: f32) {
+fn check_q8(
+    gpu: &Gpu,
+    what: &str,
+    outputs: &[GpuBuffer],
+    (expected, cols): (&[f32], usize),
+    tolerance: f32,
+) {
     let twin = ops::quantize_rows(expected, cols);
     let values: Vec<i8> = download(gpu, &outputs[0], twin.values.len());
-    // Rounding may fall either way where the values themselves differ in their last bits. Groups whose values are mere
-    // rounding errors of zero need not agree.
+    // Rounding may fall either way where the values themselves differ in their last bits. Groups
+    // whose values are mere rounding errors of zero need not agree.
     let largest = twin.scales.iter().fold(0f32, |largest, &scale| largest.max(scale));
     let groups = values.chunks_exact(32).zip(twin.values.chunks_exact(32)).zip(&twin.scales);
-    for ((found, expected), _) in groups.filter(|(_, scale)| **scale == 0.0 || **scale > tolerance * largest) {
+    for ((found, expected), _) in
+        groups.filter(|(_, scale)| **scale == 0.0 || **scale > tolerance * largest)
+    {
         assert!(
             found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 1),
             "{what}: {found:?}, expected {expected:?}"
@@ -85,21 +100,35 @@ fn check_q8(gpu: &Gpu, what: &str, outputs: &[GpuBuffer], (expected, cols): (&[f
     assert_close(&format!("{what}, scales"), gpu, &scales, &twin.scales, tolerance);
     for (group, pair) in values.chunks_exact(32).zip(&pairs) {
         let sum: i32 = group.iter().map(|&q| i32::from(q)).sum();
-        assert!((pair[1] - pair[0] * sum as f32).abs() <= 1e-5 * pair[1].abs(), "{what}: {pair:?}, sum {sum}");
+        assert!(
+            (pair[1] - pair[0] * sum as f32).abs() <= 1e-5 * pair[1].abs(),
+            "{what}: {pair:?}, sum {sum}"
+        );
     }
 }
 
 #[test]
 fn converts() {
     for gpu in devices() {
-        for (rows, cols, over_outputs) in [(1, 1, false), (3, 31, true), (2, 96, false), (5, 1056, true)] {
+        for (rows, cols, over_outputs) in
+            [(1, 1, false), (3, 31, true), (2, 96, false), (5, 1056, true)]
+        {
             let x = random(rows * cols, 11);
-            let kernel = |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
+            let kernel =
+                |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
             // Only the count that it goes by is right.
             let others = rows - 1;
             let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };
             let step = StepSize { rows, outputs, keys: 0 };
-            check_forms(gpu, "convert", &kernel, &|| vec![upload_rows(gpu, &x, cols)], step, (&x, cols), 1e-6);
+            check_forms(
+                gpu,
+                "convert",
+                &kernel,
+                &|| vec![upload_rows(gpu, &x, cols)],
+                step,
+                (&x, cols),
+                1e-6,
+            );
         }
     }
 }

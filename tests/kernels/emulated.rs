@@ -1,12 +1,14 @@
-//! Cooperative matrices of 8 × 8 in plain WGSL, for kernels that no adapter here can run as they are.
+//! Cooperative matrices of 8 × 8 in plain WGSL, for kernels that no adapter here can run as they
+//! are.
 //!
-//! A kernel's text stays what it is but for the matrices' types and functions. Each of 32 neighbours has two results of a
-//! block, as in Metal: invocation `i` those of row i / 4 and of columns 2 · (i % 4) and the next. It loads what these are
-//! made of, so that nothing is exchanged.
+//! A kernel's text stays what it is but for the matrices' types and functions. Each of 32
+//! neighbours has two results of a block, as in Metal: invocation `i` those of row i / 4 and of
+//! columns 2 · (i % 4) and the next. It loads what these are made of, so that nothing is exchanged.
 
 use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, Variant, kernels::Kernel};
 
-/// Types named after the matrices' roles, and the product. `row` is a row of the left factor; columns are of the right one.
+/// Types named after the matrices' roles, and the product. `row` is a row of the left factor;
+/// columns are of the right one.
 const MATRICES: &str = "
 struct EmulatedA {
     row: array<f32, 8>,
@@ -71,7 +73,10 @@ fn emulate(source: &KernelSource) -> KernelSource {
     for (role, scalar) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
         text = text.replace(&format!("coop_mat8x8<{scalar}, {role}>"), &format!("Emulated{role}"));
     }
-    assert!(!text.contains("coopLoad") && !text.contains("coopStore") && !text.contains("coop_mat"), "{text}");
+    assert!(
+        !text.contains("coopLoad") && !text.contains("coopStore") && !text.contains("coop_mat"),
+        "{text}"
+    );
     functions.sort();
     functions.dedup();
     KernelSource { wgsl: text + MATRICES + &functions.concat(), ..source.clone() }
@@ -80,7 +85,11 @@ fn emulate(source: &KernelSource) -> KernelSource {
 /// Subgroups are 32 neighbours, whatever the adapter's are.
 fn number_invocations(text: &str) -> String {
     let body = "\n) {\n";
-    assert_eq!(text.matches(body).count(), 1, "one entry point whose parameters have lines of their own");
+    assert_eq!(
+        text.matches(body).count(),
+        1,
+        "one entry point whose parameters have lines of their own"
+    );
     let text = text.replace("    @builtin(subgroup_id) subgroup: u32,\n", "");
     let text = text.replace("    @builtin(subgroup_invocation_id) lane: u32,\n", "");
     let numbers = "    let subgroup = local / 32u;\n    let lane = local % 32u;\n    emulated_lane = lane;\n    \
@@ -125,7 +134,11 @@ fn replace_accesses(text: &str, functions: &mut Vec<String>) -> String {
 fn load(role: char, array: &str, order: &str, element: impl Fn(&str, &str) -> String) -> String {
     let (field, count, value) = match role {
         'A' => ("row[k]", 8, format!("f32({})", element("i", "k"))),
-        'B' => ("columns[k]", 8, format!("vec2<f32>(f32({}), f32({}))", element("k", "j"), element("k", "(j + 1u)"))),
+        'B' => (
+            "columns[k]",
+            8,
+            format!("vec2<f32>(f32({}), f32({}))", element("k", "j"), element("k", "(j + 1u)")),
+        ),
         _ => ("pair", 1, format!("vec2<f32>({}, {})", element("i", "j"), element("i", "(j + 1u)"))),
     };
     format!(

@@ -37,7 +37,8 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
         let convert = Convert { cols: k, emit: Emit::Q8, over_outputs: false };
         run(gpu, &convert, &[&upload_rows(gpu, &x, k), &quants, &groups], 1, 0);
         let data = upload(gpu, &tile(&matrix.packed().data, format.data_words(k), 4));
-        let scales = upload(gpu, &tile(&matrix.packed().scales, format.scale_words(k), format.scale_unit()));
+        let scales =
+            upload(gpu, &tile(&matrix.packed().scales, format.scale_words(k), format.scale_unit()));
         vec![data, scales, quants, groups, gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform")]
     };
     let as_q8 = |emit| (emit == Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>);
@@ -48,7 +49,11 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
 #[test]
 fn gated_products() {
     for gpu in devices().iter().filter(|gpu| gpu.variant().wide) {
-        for format in [PackFormat::INT4, PackFormat::Int { bits: 4, group: 32, offset: true }, PackFormat::Q4K] {
+        for format in [
+            PackFormat::INT4,
+            PackFormat::Int { bits: 4, group: 32, offset: true },
+            PackFormat::Q4K,
+        ] {
             for (n, k) in [(32, 32), (96, 416), (64, 2112)] {
                 check_gated(gpu, format, n, k);
             }
@@ -62,9 +67,15 @@ fn prefetch_leaves_all_as_it_is() {
     for gpu in devices() {
         for (words, ahead_bytes) in [(64, 0), (40_000, 1 << 20), (1_600_000, 64 << 10)] {
             let values: Vec<u32> = (0..words as u32).collect();
-            let (data, scales, sink) = (upload(gpu, &values), upload(gpu, &values[..words / 8]), zeros(gpu, 1));
+            let (data, scales, sink) =
+                (upload(gpu, &values), upload(gpu, &values[..words / 8]), zeros(gpu, 1));
             let (data_bytes, scale_bytes) = (4 * words, words / 2);
-            let kernel = Prefetch { data_bytes, scale_bytes, later_bytes: [scale_bytes, data_bytes], ahead_bytes };
+            let kernel = Prefetch {
+                data_bytes,
+                scale_bytes,
+                later_bytes: [scale_bytes, data_bytes],
+                ahead_bytes,
+            };
             run(gpu, &kernel, &[&data, &scales, &scales, &data, &sink], 1, 0);
             assert_eq!(download::<u32>(gpu, &data, words), values);
             assert_eq!(download::<u32>(gpu, &sink, 1), [0]);

@@ -2,15 +2,18 @@
 
 use std::sync::OnceLock;
 
-use gemma4_wgpu::gpu::{DeviceOptions, Gpu, GpuBuffer, KernelOptions, StepSize, kernels::Kernel, kernels::stride};
+use gemma4_wgpu::gpu::{
+    DeviceOptions, Gpu, GpuBuffer, KernelOptions, StepSize, kernels::Kernel, kernels::stride,
+};
 use pollster::block_on;
 
-/// The adapter opened in every variant; in half of them where there are few for want of f16, as on SwiftShader, which takes
-/// minutes for each. A machine without an adapter fails.
+/// The adapter opened in every variant; in half of them where there are few for want of f16, as on
+/// SwiftShader, which takes minutes for each. A machine without an adapter fails.
 pub fn devices() -> &'static [Gpu] {
     static DEVICES: OnceLock<Vec<Gpu>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        let first = block_on(Gpu::open(&DeviceOptions::default())).expect("the kernel tests need an adapter");
+        let first = block_on(Gpu::open(&DeviceOptions::default()))
+            .expect("the kernel tests need an adapter");
         let facts = first.facts().clone();
         let sizes = [facts.subgroup_min_size, facts.subgroup_max_size];
         let has_lanes = sizes[0] == sizes[1] && sizes[0] >= 4;
@@ -26,9 +29,11 @@ pub fn devices() -> &'static [Gpu] {
                         coop: Some(false),
                         // Alternately: it goes with any other choice.
                         wide: Some(
-                            f16 && facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10,
+                            f16 && facts.max_workgroup_invocations >= 1024
+                                && facts.max_workgroup_bytes >= 32 << 10,
                         ),
-                        // Kernels are run whether the variant would choose them or not; it lets others use subgroups more.
+                        // Kernels are run whether the variant would choose them or not; it lets
+                        // others use subgroups more.
                         lanes: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
                         chain: None,
@@ -36,8 +41,11 @@ pub fn devices() -> &'static [Gpu] {
                         inplace: None,
                         checks: Some(checks),
                     };
-                    let options =
-                        DeviceOptions { adapter: Some(facts.index.to_string()), kernels, ..Default::default() };
+                    let options = DeviceOptions {
+                        adapter: Some(facts.index.to_string()),
+                        kernels,
+                        ..Default::default()
+                    };
                     all.push(block_on(Gpu::open(&options)).expect("the variant opens"));
                 }
             }
@@ -58,7 +66,8 @@ pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], rows: usize, 
 pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], step: StepSize) {
     let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
     let source = kernel.source(gpu.variant());
-    let dispatch = gpu.dispatch(&source, &buffers, kernel.grid(gpu.variant())).expect("the kernel compiles");
+    let dispatch =
+        gpu.dispatch(&source, &buffers, kernel.grid(gpu.variant())).expect("the kernel compiles");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     dispatch.encode(&mut pass, step);

@@ -5,8 +5,8 @@ use gemma4_wgpu::{
     gpu::{
         Gpu, GpuBuffer,
         kernels::{
-            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
-            stride,
+            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
+            MatvecQ8Split, ROW_TILE, stride,
         },
         tile,
     },
@@ -24,8 +24,12 @@ pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMa
     }
     let values = random(rows * cols, seed);
     let (dtype, bytes): (Dtype, Vec<u8>) = match format {
-        PackFormat::F16 => (Dtype::F16, values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
-        PackFormat::BF16 => (Dtype::BF16, values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),
+        PackFormat::F16 => {
+            (Dtype::F16, values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect())
+        }
+        PackFormat::BF16 => {
+            (Dtype::BF16, values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect())
+        }
         _ => (Dtype::F32, bytemuck::cast_slice(&values).to_vec()),
     };
     CpuMatrix::new(quant::pack_rows(dtype, &bytes, rows, cols, format).expect("the format packs"))
@@ -34,7 +38,8 @@ pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMa
 /// Random integers in a format that floats are not rounded to.
 fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
     let word = |x: f32| x.to_bits().wrapping_mul(0x9e37_79b9);
-    let data = random(rows * format.data_words(cols), seed).into_iter().map(|x| word(x) ^ word(x) >> 15);
+    let data =
+        random(rows * format.data_words(cols), seed).into_iter().map(|x| word(x) ^ word(x) >> 15);
     let steps = random(2 * rows * format.scale_words(cols), seed + 1);
     let step = |x: f32| f16::from_f32(x / 32.0).to_bits() as u32;
     let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16);
@@ -156,18 +161,36 @@ fn check(gpu: &Gpu, case: &Case) {
         let output = Output::new(gpu, case);
         let kernel = Matmul(output.linear(case, over_outputs));
         run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
-        assert_close(&format!("matmul {what}"), gpu, &output.results(gpu, case), &expected, f16_tolerance);
+        assert_close(
+            &format!("matmul {what}"),
+            gpu,
+            &output.results(gpu, case),
+            &expected,
+            f16_tolerance,
+        );
 
         // The same whatever else the variant chooses.
         if MatmulLanes::can_run(gpu.variant()) && !gpu.variant().f16 {
             let output = Output::new(gpu, case);
             let kernel = MatmulLanes(output.linear(case, over_outputs));
             run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
-            assert_close(&format!("matmul_lanes {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
+            assert_close(
+                &format!("matmul_lanes {what}"),
+                gpu,
+                &output.results(gpu, case),
+                &expected,
+                3e-5,
+            );
         }
     }
     if gpu.variant().coop.is_some() {
-        check_coop(gpu, case, &expected, [&data, &scales, &device_x], &[(1, 0), (3, 0), (3, tail(case))]);
+        check_coop(
+            gpu,
+            case,
+            &expected,
+            [&data, &scales, &device_x],
+            &[(1, 0), (3, 0), (3, tail(case))],
+        );
     }
     if Linear::supports_q8(case.format) {
         check_q8(gpu, case, &matrix, &x, [&data, &scales, &device_x]);
@@ -179,8 +202,8 @@ fn tail(case: &Case) -> usize {
     if case.n > 16 { 16 } else { 0 }
 }
 
-/// The product on cooperative matrices for each number of workgroups that share columns, of weights from a row on. On devices
-/// without such matrices those of 8 × 8 are emulated, which takes f16.
+/// The product on cooperative matrices for each number of workgroups that share columns, of weights
+/// from a row on. On devices without such matrices those of 8 × 8 are emulated, which takes f16.
 fn check_coop(
     gpu: &Gpu,
     case: &Case,
@@ -189,7 +212,8 @@ fn check_coop(
     splits_and_rows: &[(usize, usize)],
 ) {
     let emulated = gpu.variant().coop.is_none();
-    let variant = if emulated { Emulated::<MatmulCoop>::variant(gpu.variant()) } else { *gpu.variant() };
+    let variant =
+        if emulated { Emulated::<MatmulCoop>::variant(gpu.variant()) } else { *gpu.variant() };
     let (y_stride, y_offset) = ((case.n + 36).next_multiple_of(4), 16);
     let linear = case.linear(y_stride, y_offset);
     if !MatmulCoop::can_run(&variant, &linear) {
@@ -213,14 +237,22 @@ fn check_coop(
         }
         let rest = Case { n: linear.rows, ..*case };
         let found = sum_of_parts(gpu, &y, &rest, [splits, rows], [y_stride, y_offset]);
-        let of_rows: Vec<f32> = expected.chunks(case.n).flat_map(|row| &row[first_row..]).copied().collect();
-        let what = format!("matmul_coop {:?} {}×{}×{} in {splits}", case.format, case.m, case.n, case.k);
+        let of_rows: Vec<f32> =
+            expected.chunks(case.n).flat_map(|row| &row[first_row..]).copied().collect();
+        let what =
+            format!("matmul_coop {:?} {}×{}×{} in {splits}", case.format, case.m, case.n, case.k);
         assert_close(&format!("{what} from {first_row} on"), gpu, &found, &of_rows, 4e-3);
     }
 }
 
 /// The int8 activations and the product made with them.
-fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales, device_x]: [&GpuBuffer; 3]) {
+fn check_q8(
+    gpu: &Gpu,
+    case: &Case,
+    matrix: &CpuMatrix,
+    x: &[f32],
+    [data, scales, device_x]: [&GpuBuffer; 3],
+) {
     let twin = ops::quantize_rows(x, case.k);
     let mut expected = vec![0.0; case.m * case.n];
     ops::matmul_q8(matrix, &twin, &mut expected);
@@ -230,14 +262,21 @@ fn check_q8(gpu: &Gpu, case: &Case, matrix: &CpuMatrix, x: &[f32], [data, scales
     let cols = stride(case.k);
     // Rows past the end, which products may read, are no numbers.
     let room = case.m.next_power_of_two();
-    let (quants, groups) =
-        (upload(gpu, &vec![u32::MAX; room * cols / 4]), upload(gpu, &vec![u32::MAX; room * cols / 16]));
+    let (quants, groups) = (
+        upload(gpu, &vec![u32::MAX; room * cols / 4]),
+        upload(gpu, &vec![u32::MAX; room * cols / 16]),
+    );
     let convert = Convert { cols: case.k, emit: Emit::Q8, over_outputs: false };
     run(gpu, &convert, &[device_x, &quants, &groups], case.m, 0);
     let values: Vec<i8> = download(gpu, &quants, case.m * cols);
-    // Division is not exact on every device: a value on the border between two integers may fall either way.
+    // Division is not exact on every device: a value on the border between two integers may fall
+    // either way.
     let differing = values.iter().zip(&twin.values).filter(|(a, b)| a != b).count();
-    assert!(differing * 500 <= values.len(), "{differing} of {} int8 activations differ", values.len());
+    assert!(
+        differing * 500 <= values.len(),
+        "{differing} of {} int8 activations differ",
+        values.len()
+    );
     assert!(values.iter().zip(&twin.values).all(|(a, b)| a.abs_diff(*b) <= 1));
     let pairs: Vec<[f32; 2]> = download(gpu, &groups, twin.scales.len());
     let device_scales: Vec<f32> = pairs.iter().map(|pair| pair[0]).collect();
@@ -272,7 +311,8 @@ fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]
     sum_of_parts(gpu, &y, case, [splits, m], [y_stride, y_offset])
 }
 
-/// The sum of parts `[splits, rows, y_stride]`, of which what is not its `n` columns from `y_offset` on, or not of its rows, must be zero.
+/// The sum of parts `[splits, rows, y_stride]`, of which what is not its `n` columns from
+/// `y_offset` on, or not of its rows, must be zero.
 fn sum_of_parts(
     gpu: &Gpu,
     y: &GpuBuffer,
@@ -297,7 +337,8 @@ fn sum_of_parts(
 fn awkward_sizes() {
     for gpu in devices() {
         for format in FORMATS {
-            for (m, n, k, softcap) in [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)]
+            for (m, n, k, softcap) in
+                [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)]
             {
                 check(gpu, &Case { format, m, n, k, softcap, tiled: false, seed: 7 });
             }
@@ -311,7 +352,9 @@ fn tiles() {
     // The variant with cooperative matrices, where there is one.
     let gpu = devices().last().expect("a variant");
     for format in FORMATS {
-        for (m, n, k) in [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)] {
+        for (m, n, k) in
+            [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)]
+        {
             for tiled in [false, true] {
                 // Only ints with whole groups of 32 columns are tiled.
                 if !tiled || Linear::supports_q8(format) {
@@ -322,7 +365,8 @@ fn tiles() {
     }
 }
 
-/// What Macs multiply prompts with, where no Mac is: in every format, and in one in sizes with all kinds of edges.
+/// What Macs multiply prompts with, where no Mac is: in every format, and in one in sizes with all
+/// kinds of edges.
 #[test]
 fn emulated_matrices() {
     let with_f16: Vec<&Gpu> =
@@ -336,7 +380,8 @@ fn emulated_matrices() {
     // With runtime checks and without.
     for gpu in with_f16.iter().rev().take(2) {
         for (m, n, k) in [(1, 1, 1), (3, 5, 33), (9, 8, 64), (31, 144, 32), (70, 272, 416)] {
-            let case = Case { format: PackFormat::INT4, m, n, k, softcap: None, tiled: false, seed: 11 };
+            let case =
+                Case { format: PackFormat::INT4, m, n, k, softcap: None, tiled: false, seed: 11 };
             check(gpu, &case, &[(1, 0), (3, tail(&case))]);
         }
     }
@@ -355,7 +400,18 @@ fn emulated_matrices() {
 fn many_rows() {
     let gpu = &devices()[0];
     assert_eq!(gpu.variant().subgroups, None, "four rows a workgroup");
-    check(gpu, &Case { format: PackFormat::INT8, m: 1, n: 4 * 65535 + 9, k: 8, softcap: None, tiled: false, seed: 3 });
+    check(
+        gpu,
+        &Case {
+            format: PackFormat::INT8,
+            m: 1,
+            n: 4 * 65535 + 9,
+            k: 8,
+            softcap: None,
+            tiled: false,
+            seed: 3,
+        },
+    );
 }
 
 #[test]
@@ -380,17 +436,29 @@ fn embedding_in_parts() {
             };
             for &(tiled, parts) in ways {
                 for (first_row, part_rows) in parts {
-                    let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
-                    let scales = &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
+                    let data =
+                        &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
+                    let scales = &packed.scales
+                        [first_row * scale_words..(first_row + part_rows) * scale_words];
                     let (data, scales) = match tiled {
-                        true => (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit())),
+                        true => (
+                            tile(data, data_words, 4),
+                            tile(scales, scale_words, format.scale_unit()),
+                        ),
                         false => (data.to_vec(), scales.to_vec()),
                     };
-                    let kernel = Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
+                    let kernel =
+                        Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
                     let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &x];
                     run(gpu, &kernel, &buffers, tokens.len(), 0);
                 }
-                assert_close("embed", gpu, &download_rows(gpu, &x, tokens.len(), hidden), &expected, 1e-6);
+                assert_close(
+                    "embed",
+                    gpu,
+                    &download_rows(gpu, &x, tokens.len(), hidden),
+                    &expected,
+                    1e-6,
+                );
             }
         }
     }
@@ -400,17 +468,21 @@ fn embedding_in_parts() {
 #[test]
 fn q4_k_is_exact() {
     let (rows, cols) = (16, 512);
-    let mut blocks: Vec<u8> = random(rows * cols / 256 * 144, 11).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+    let mut blocks: Vec<u8> =
+        random(rows * cols / 256 * 144, 11).iter().map(|x| (x * 128.0) as i8 as u8).collect();
     for (index, block) in blocks.chunks_exact_mut(144).enumerate() {
-        let [d, dmin] = [1.5, 1.0].map(|x: f32| f16::from_f32(x * 2f32.powi(-(8 + index as i32 % 16))));
+        let [d, dmin] =
+            [1.5, 1.0].map(|x: f32| f16::from_f32(x * 2f32.powi(-(8 + index as i32 % 16))));
         block[..2].copy_from_slice(&d.to_le_bytes());
         block[2..4].copy_from_slice(&dmin.to_le_bytes());
     }
     let expected = quant::dequantize(Dtype::Q4_K, &blocks).expect("finite weights");
-    let packed = quant::pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).expect("whole blocks");
+    let packed =
+        quant::pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).expect("whole blocks");
     let tokens: Vec<[u32; 4]> = (0..rows as u32).map(|token| [token, 0, 0, 0]).collect();
     for gpu in devices() {
-        let kernel = Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
+        let kernel =
+            Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
         let x = zeros(gpu, rows * cols);
         let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
         let buffers = [&weights[0], &weights[1], &upload(gpu, &tokens), &upload(gpu, &[0u32]), &x];

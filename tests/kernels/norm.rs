@@ -18,7 +18,13 @@ fn check_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let mut expected = vec![0.0; rows * n];
     ops::rms_norm(&x, Some(&weight), n, EPS, &mut expected);
     let out = zeros(gpu, rows * stride(n));
-    run(gpu, &RmsNorm { n, eps: EPS }, &[&upload_rows(gpu, &x, n), &upload(gpu, &weight), &out], rows, 0);
+    run(
+        gpu,
+        &RmsNorm { n, eps: EPS },
+        &[&upload_rows(gpu, &x, n), &upload(gpu, &weight), &out],
+        rows,
+        0,
+    );
     assert_close("rms_norm", gpu, &download_rows(gpu, &out, rows, n), &expected, 1e-5);
 }
 
@@ -36,12 +42,16 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
         let own = || {
             let mut all = vec![0.0; parts * part_stride];
             for (row, values) in part.chunks_exact(n).enumerate() {
-                (0..parts).for_each(|p| all[p * part_stride + row * stride(n)..][..n].copy_from_slice(values));
+                (0..parts).for_each(|p| {
+                    all[p * part_stride + row * stride(n)..][..n].copy_from_slice(values)
+                });
             }
             let weights = [upload(gpu, &post), upload(gpu, &next), layer()];
             [upload_rows(gpu, &before, n), upload(gpu, &all)].into_iter().chain(weights).collect()
         };
-        let kernel = |emit| Some(Box::new(NormAddNorm { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>);
+        let kernel = |emit| {
+            Some(Box::new(NormAddNorm { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
+        };
         let step = StepSize { rows, ..Default::default() };
         check_forms(gpu, "norm_add_norm", &kernel, &own, step, (&expected, n), 1e-5);
 

@@ -16,16 +16,26 @@ const EPS: f32 = 1e-6;
 const SAMPLED: u32 = u32::MAX;
 
 /// Vectors of tokens in two parts of a table, of which some were chosen on the device.
-fn check_inputs(gpu: &Gpu, format: gemma4_wgpu::quant::PackFormat, layers: usize, size: usize, seed: u64) {
+fn check_inputs(
+    gpu: &Gpu,
+    format: gemma4_wgpu::quant::PackFormat,
+    layers: usize,
+    size: usize,
+    seed: u64,
+) {
     let (vocab, cols, projection_scale) = (48, layers * size, 0.31f32);
     let table = weights(format, vocab, cols, seed);
     let norm = random(size, seed + 1);
     let tokens = [0u32, 47, SAMPLED, 6, 15, SAMPLED, 16];
     let chosen = [31u32, 3];
-    let rows: Vec<[u32; 4]> = (0u32..).zip(tokens).map(|(slot, token)| [token, 0, slot / 4, 0]).collect();
-    let taken: Vec<u32> =
-        rows.iter().map(|row| if row[0] == SAMPLED { chosen[row[2] as usize] } else { row[0] }).collect();
-    let projected: Vec<f32> = random(tokens.len() * cols, seed + 2).iter().map(|x| 8.0 * x).collect();
+    let rows: Vec<[u32; 4]> =
+        (0u32..).zip(tokens).map(|(slot, token)| [token, 0, slot / 4, 0]).collect();
+    let taken: Vec<u32> = rows
+        .iter()
+        .map(|row| if row[0] == SAMPLED { chosen[row[2] as usize] } else { row[0] })
+        .collect();
+    let projected: Vec<f32> =
+        random(tokens.len() * cols, seed + 2).iter().map(|x| 8.0 * x).collect();
     let mut expected = projected.clone();
     ops::per_layer_inputs(&mut expected, &table, &taken, &norm, projection_scale, EPS);
 
@@ -37,18 +47,33 @@ fn check_inputs(gpu: &Gpu, format: gemma4_wgpu::quant::PackFormat, layers: usize
         let x = upload_rows(gpu, &projected, cols);
         for (first_row, part_rows) in [(0, 16), (16, 32)] {
             let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
-            let scales = &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
+            let scales =
+                &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
             let (data, scales) = match tiled {
                 true => (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit())),
                 false => (data.to_vec(), scales.to_vec()),
             };
-            let kernel =
-                PerLayerInputs { format, first_row, rows: part_rows, layers, size, projection_scale, eps: EPS, tiled };
+            let kernel = PerLayerInputs {
+                format,
+                first_row,
+                rows: part_rows,
+                layers,
+                size,
+                projection_scale,
+                eps: EPS,
+                tiled,
+            };
             let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &norm, &x];
             run(gpu, &kernel, &buffers, tokens.len(), 0);
         }
         let found = download_rows(gpu, &x, tokens.len(), cols);
-        assert_close(&format!("per_layer_inputs, {format}, {layers}x{size}"), gpu, &found, &expected, 1e-5);
+        assert_close(
+            &format!("per_layer_inputs, {format}, {layers}x{size}"),
+            gpu,
+            &found,
+            &expected,
+            1e-5,
+        );
     }
 }
 
@@ -59,7 +84,9 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
     for layer in [0, layers - 1] {
         let mut expected = gate.clone();
         ops::gelu_mul(&mut expected, &ops::per_layer_columns(&vectors, cols, n, layer));
-        let kernel = |emit| Some(Box::new(PerLayerGate { n, vectors_stride: stride(cols), emit }) as Box<dyn Kernel>);
+        let kernel = |emit| {
+            Some(Box::new(PerLayerGate { n, vectors_stride: stride(cols), emit }) as Box<dyn Kernel>)
+        };
         let scaled: Vec<f32> = gate.iter().map(|x| x * NormAdd::SCALE).collect();
         let own = || {
             let place = gpu.uniform("place", [(layer * n) as u32, 0, 0, 0]).expect("a uniform");
@@ -71,7 +98,8 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
 }
 
 fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
-    let (mut x, branch, post) = (random(rows * n, seed), random(rows * n, seed + 1), random(n, seed + 2));
+    let (mut x, branch, post) =
+        (random(rows * n, seed), random(rows * n, seed + 1), random(n, seed + 2));
     x.iter_mut().for_each(|value| *value *= magnitude);
     let mut expected = x.clone();
     ops::norm_add(&mut expected, &branch, &post, EPS);
@@ -84,19 +112,29 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
             let mut all = vec![0.0; parts * part_stride];
             for (row, values) in branch.chunks_exact(n).enumerate() {
                 for (at, value) in values.iter().enumerate() {
-                    (0..parts).for_each(|part| all[part * part_stride + row * stride(n) + at] = value * share);
+                    (0..parts).for_each(|part| {
+                        all[part * part_stride + row * stride(n) + at] = value * share
+                    });
                 }
             }
             vec![upload_rows(gpu, &x, n), upload(gpu, &all), upload(gpu, &post)]
         };
-        let kernel = |emit| Some(Box::new(NormAdd { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>);
+        let kernel = |emit| {
+            Some(Box::new(NormAdd { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
+        };
         let step = StepSize { rows, ..Default::default() };
         check_forms(gpu, "norm_add", &kernel, &own, step, (&scaled, n), 1e-5);
 
         let (own, out) = (own(), zeros(gpu, rows * stride(n)));
         let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
         run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
-        assert_close("norm_add, stream", gpu, &download_rows(gpu, &own[0], rows, n), &expected, 1e-5);
+        assert_close(
+            "norm_add, stream",
+            gpu,
+            &download_rows(gpu, &own[0], rows, n),
+            &expected,
+            1e-5,
+        );
     }
 }
 

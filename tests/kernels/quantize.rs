@@ -17,8 +17,16 @@ const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 /// Values as they are stored, and as f32.
 fn stored(dtype: Dtype, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     match dtype {
-        Dtype::F16 => values.iter().map(|&x| f16::from_f32(x)).map(|x| (x.to_le_bytes(), x.to_f32())).unzip_bytes(),
-        Dtype::BF16 => values.iter().map(|&x| bf16::from_f32(x)).map(|x| (x.to_le_bytes(), x.to_f32())).unzip_bytes(),
+        Dtype::F16 => values
+            .iter()
+            .map(|&x| f16::from_f32(x))
+            .map(|x| (x.to_le_bytes(), x.to_f32()))
+            .unzip_bytes(),
+        Dtype::BF16 => values
+            .iter()
+            .map(|&x| bf16::from_f32(x))
+            .map(|x| (x.to_le_bytes(), x.to_f32()))
+            .unzip_bytes(),
         _ => values.iter().map(|&x| (x.to_le_bytes(), x)).unzip_bytes(),
     }
 }
@@ -41,7 +49,8 @@ fn weights(len: usize, seed: u64) -> Vec<f32> {
     bell.enumerate().map(|(i, x)| if i % 67 == 3 { 5.0 * x } else { x + 0.004 }).collect()
 }
 
-/// What each group's search made as small as it could: squared errors, each times mean square + weight².
+/// What each group's search made as small as it could: squared errors, each times mean square +
+/// weight².
 fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
     let mut errors = Vec::new();
     for (row, values) in values.chunks_exact(packed.cols).enumerate() {
@@ -51,15 +60,18 @@ fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
         for (values, rounded) in values.chunks(group).zip(rounded.chunks(group)) {
             let square = |x: f32| x as f64 * x as f64;
             let mean = values.iter().map(|x| square(*x)).sum::<f64>() / values.len() as f64;
-            errors.push(values.iter().zip(rounded).map(|(x, r)| square(x - r) * (mean + square(*x))).sum());
+            errors.push(
+                values.iter().zip(rounded).map(|(x, r)| square(x - r) * (mean + square(*x))).sum(),
+            );
         }
     }
     errors
 }
 
-/// By what share a group's error may exceed its twin's. An offset moves in steps of f16, some hundredths of a level: where a
-/// device's rounding decides which of two it moves to, the rest of the search takes another way, for better or worse. A scale's
-/// step moves the outermost level of 8 bits as far (127 · 2⁻¹¹ of a level), that of 4 bits a twentieth of it.
+/// By what share a group's error may exceed its twin's. An offset moves in steps of f16, some
+/// hundredths of a level: where a device's rounding decides which of two it moves to, the rest of
+/// the search takes another way, for better or worse. A scale's step moves the outermost level of 8
+/// bits as far (127 · 2⁻¹¹ of a level), that of 4 bits a twentieth of it.
 fn allowed(spec: &Spec) -> f64 {
     match (spec.symmetric, spec.bits) {
         (true, 4) => 1e-4,
@@ -68,17 +80,24 @@ fn allowed(spec: &Spec) -> f64 {
     }
 }
 
-/// Quantizes on both sides. Returns groups, and how many of them have another error than the twin's.
+/// Quantizes on both sides. Returns groups, and how many of them have another error than the
+/// twin's.
 fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (usize, usize) {
     let (bytes, values) = stored(dtype, values);
     let rows = values.len() / cols;
     let chosen = block_on(gpu.choose_steps(&spec, dtype, &bytes, rows, cols)).unwrap();
     // An infinite scale would be chosen by the twin.
-    assert!(chosen.iter().all(|word| f16::from_bits(*word as u16).is_finite()), "{spec:?}: {chosen:x?}");
+    assert!(
+        chosen.iter().all(|word| f16::from_bits(*word as u16).is_finite()),
+        "{spec:?}: {chosen:x?}"
+    );
     let (actual, squares) = spec.quantize_chosen(dtype, &bytes, rows, cols, &chosen).unwrap();
     let (expected, expected_squares) = spec.quantize(dtype, &bytes, rows, cols).unwrap();
     let what = format!("{spec:?}, {dtype:?}, {cols} columns on {:?}", gpu.variant());
-    assert!((squares.error / expected_squares.error - 1.0).abs() < 1e-3, "{what}: {squares:?} {expected_squares:?}");
+    assert!(
+        (squares.error / expected_squares.error - 1.0).abs() < 1e-3,
+        "{what}: {squares:?} {expected_squares:?}"
+    );
     let all = errors(&spec, &values, &actual).into_iter().zip(errors(&spec, &values, &expected));
     let (mut groups, mut others) = (0, 0);
     for (group, (actual, expected)) in all.enumerate() {
@@ -128,13 +147,15 @@ fn hqq_of_extremes() {
                 let (bytes, values) = stored(Dtype::F32, &values);
                 for cols in [1, 96] {
                     let rows = 96 / cols;
-                    let chosen = block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, rows, cols)).unwrap();
+                    let chosen =
+                        block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, rows, cols)).unwrap();
                     let actual = spec.quantize_chosen(Dtype::F32, &bytes, rows, cols, &chosen);
                     let expected = spec.quantize(Dtype::F32, &bytes, rows, cols);
                     let what = format!("{spec:?}, {factor}, {cols} columns on {:?}", gpu.variant());
                     match (actual, expected) {
                         (Ok((actual, _)), Ok((expected, _))) => {
-                            let [actual, expected] = [actual, expected].map(|packed| errors(&spec, &values, &packed));
+                            let [actual, expected] =
+                                [actual, expected].map(|packed| errors(&spec, &values, &packed));
                             for (actual, expected) in actual.iter().zip(expected) {
                                 assert!(
                                     *actual <= expected * (1.0 + allowed(&spec)),
@@ -155,14 +176,18 @@ fn hqq_in_long_groups_and_other_methods_are_not_for_the_gpu() {
     let spec = Spec { bits: 4, group: None, symmetric: true, method: Method::Hqq };
     assert!(Gpu::chooses(&spec, 1024) && !Gpu::chooses(&spec, 1025));
     let spec = Spec { group: Some(32), ..spec };
-    assert!(Gpu::chooses(&spec, 1025) && !Gpu::chooses(&Spec { method: Method::MseClip, ..spec }, 1025));
+    assert!(
+        Gpu::chooses(&spec, 1025) && !Gpu::chooses(&Spec { method: Method::MseClip, ..spec }, 1025)
+    );
 }
 
 /// What has no scale is named as the twin names it.
 #[test]
 fn hqq_of_what_has_no_scale() {
     let gpu = &devices()[0];
-    for (symmetric, value) in [(true, 3e6), (false, 3e6), (true, f32::NAN), (false, f32::INFINITY), (true, 3e38)] {
+    for (symmetric, value) in
+        [(true, 3e6), (false, 3e6), (true, f32::NAN), (false, f32::INFINITY), (true, 3e38)]
+    {
         let spec = Spec { bits: 4, group: Some(32), symmetric, method: Method::Hqq };
         let mut values = random(3 * 64, 6);
         values[64 + 40] = value;

@@ -34,12 +34,16 @@ fn stored(dtype: Dtype, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
         Dtype::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
         Dtype::Packed(format) => {
-            pack_rows(Dtype::F32, bytemuck::cast_slice(&values), rows, cols, format).unwrap().to_bytes()
+            pack_rows(Dtype::F32, bytemuck::cast_slice(&values), rows, cols, format)
+                .unwrap()
+                .to_bytes()
         }
         _ => {
             let blocks = rows * cols / dtype.block_len();
-            let mut bytes: Vec<u8> =
-                random(blocks * dtype.block_bytes(), seed).iter().map(|x| (x * 128.0) as i8 as u8).collect();
+            let mut bytes: Vec<u8> = random(blocks * dtype.block_bytes(), seed)
+                .iter()
+                .map(|x| (x * 128.0) as i8 as u8)
+                .collect();
             let steps = random(2 * blocks, seed + 1);
             for (index, (block, steps)) in
                 bytes.chunks_exact_mut(dtype.block_bytes()).zip(steps.chunks_exact(2)).enumerate()
@@ -56,8 +60,16 @@ fn stored(dtype: Dtype, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
     }
 }
 
-/// Runs the kernel for rows in slices, each where it belongs. Returns data, scales and the slots of faults.
-fn repack(gpu: &Gpu, dtype: Dtype, bytes: &[u8], cols: usize, tiled: bool, slice: usize) -> [Vec<u32>; 3] {
+/// Runs the kernel for rows in slices, each where it belongs. Returns data, scales and the slots of
+/// faults.
+fn repack(
+    gpu: &Gpu,
+    dtype: Dtype,
+    bytes: &[u8],
+    cols: usize,
+    tiled: bool,
+    slice: usize,
+) -> [Vec<u32>; 3] {
     let row_bytes = dtype.bytes_of(cols).unwrap();
     let (rows, format) = (bytes.len() / row_bytes, native_format(dtype));
     let lens = [rows * format.data_words(cols), rows * format.scale_words(cols)];
@@ -67,7 +79,8 @@ fn repack(gpu: &Gpu, dtype: Dtype, bytes: &[u8], cols: usize, tiled: bool, slice
         let rows = bytes.len() / row_bytes;
         let header = Repack::header(rows, index * slice, 1000 + index * slice, 2);
         // What lies after the rows must not matter.
-        let mut source = [bytemuck::cast_slice(&header), bytes, &[0xff; Repack::SLACK_BYTES]].concat();
+        let mut source =
+            [bytemuck::cast_slice(&header), bytes, &[0xff; Repack::SLACK_BYTES]].concat();
         source.resize(source.len().next_multiple_of(4), 0xff);
         let source: Vec<u32> = bytemuck::pod_collect_to_vec(&source);
         let source = upload(gpu, &source);
@@ -78,7 +91,8 @@ fn repack(gpu: &Gpu, dtype: Dtype, bytes: &[u8], cols: usize, tiled: bool, slice
 
 /// The twin's data and scales.
 fn expected(packed: &PackedRows, tiled: bool) -> [Vec<u32>; 2] {
-    let (data_words, scale_words) = (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
+    let (data_words, scale_words) =
+        (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
     match tiled {
         true => {
             let unit = packed.format.scale_unit();
@@ -97,14 +111,19 @@ fn stored_rows_are_laid_out_as_the_host_does() {
             for cols in columns(dtype) {
                 let has_scales = format.scale_words(cols) > 0;
                 // In one slice, and in several of which the last is shorter.
-                for (rows, slice, tiled) in [(1, 1, false), (37, 37, false), (37, 16, false), (80, 32, true)] {
+                for (rows, slice, tiled) in
+                    [(1, 1, false), (37, 37, false), (37, 16, false), (80, 32, true)]
+                {
                     if tiled && !has_scales {
                         continue;
                     }
                     let bytes = stored(dtype, rows, cols, (7 * cols + rows + index) as u64);
                     let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
                     let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, tiled, slice);
-                    let what = format!("{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}", gpu.variant());
+                    let what = format!(
+                        "{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}",
+                        gpu.variant()
+                    );
                     let [expected_data, expected_scales] = expected(&packed, tiled);
                     assert!(data == expected_data, "data of {what}");
                     assert!(scales == expected_scales, "scales of {what}");
@@ -115,7 +134,8 @@ fn stored_rows_are_laid_out_as_the_host_does() {
     }
 }
 
-/// The first row with what no format can hold is noted, wherever in the row that is, and no other slot is touched.
+/// The first row with what no format can hold is noted, wherever in the row that is, and no other
+/// slot is touched.
 #[test]
 fn what_cannot_be_held_is_noted() {
     let gpu = &devices()[0];
@@ -126,7 +146,11 @@ fn what_cannot_be_held_is_noted() {
             Dtype::Packed(format) => (4 * format.data_words(cols), 1),
             _ => (
                 step_byte(dtype),
-                if matches!(dtype, Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4_K | Dtype::Q5_K) { 2 } else { 1 },
+                if matches!(dtype, Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4_K | Dtype::Q5_K) {
+                    2
+                } else {
+                    1
+                },
             ),
         };
         let size = if dtype == Dtype::F32 { 4 } else { 2 };
@@ -135,19 +159,27 @@ fn what_cannot_be_held_is_noted() {
             (_, 1) => row_bytes - size,
             _ => row_bytes - dtype.block_bytes() + step_byte(dtype),
         };
-        for (at, bad) in [first_step, last].into_iter().flat_map(|at| [f32::NAN, f32::INFINITY].map(|bad| (at, bad))) {
+        for (at, bad) in [first_step, last]
+            .into_iter()
+            .flat_map(|at| [f32::NAN, f32::INFINITY].map(|bad| (at, bad)))
+        {
             for step in 0..step_count {
                 let mut bytes = stored(dtype, rows, cols, 3);
                 for row in [21, 30] {
                     let place = &mut bytes[row * row_bytes + at + 2 * step..];
                     match dtype {
                         Dtype::F32 => place[..4].copy_from_slice(&bad.to_le_bytes()),
-                        Dtype::BF16 => place[..2].copy_from_slice(&bf16::from_f32(bad).to_le_bytes()),
+                        Dtype::BF16 => {
+                            place[..2].copy_from_slice(&bf16::from_f32(bad).to_le_bytes())
+                        }
                         _ => place[..2].copy_from_slice(&f16::from_f32(bad).to_le_bytes()),
                     }
                 }
                 let what = format!("{dtype}, byte {at}, step {step}, {bad}");
-                assert!(pack_rows(dtype, &bytes, rows, cols, native_format(dtype)).is_err(), "{what}");
+                assert!(
+                    pack_rows(dtype, &bytes, rows, cols, native_format(dtype)).is_err(),
+                    "{what}"
+                );
                 let [.., faults] = repack(gpu, dtype, &bytes, cols, false, TILE_ROWS);
                 assert_eq!(faults, [u32::MAX, u32::MAX, 1021, u32::MAX], "{what}");
             }
@@ -163,7 +195,8 @@ fn a_scale_beyond_f16_is_noted() {
         let mut bytes = stored(dtype, 3, 512, 9);
         let at = dtype.bytes_of(512).unwrap();
         bytes[at..at + 2].copy_from_slice(&f16::MAX.to_le_bytes());
-        // The next bytes: a minimum's factor or upper bits of scales, 0; a scale of 2, or 30 below 0.
+        // The next bytes: a minimum's factor or upper bits of scales, 0; a scale of 2, or 30 below
+        // 0.
         bytes[at + 2..at + 5].copy_from_slice(&[0, 0, 2]);
         assert!(pack_rows(dtype, &bytes, 3, 512, native_format(dtype)).is_err(), "{dtype}");
         let [.., faults] = repack(gpu, dtype, &bytes, 512, false, 3);

@@ -25,7 +25,9 @@ const ROUNDING: f64 = 4e-6;
 fn two_devices() -> &'static [&'static Gpu] {
     static DEVICES: OnceLock<Vec<&'static Gpu>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        let with = |checks| devices().iter().find(|gpu| gpu.variant().checks == checks).expect("a variant of each");
+        let with = |checks| {
+            devices().iter().find(|gpu| gpu.variant().checks == checks).expect("a variant of each")
+        };
         vec![with(false), with(true)]
     })
 }
@@ -34,7 +36,8 @@ fn two_devices() -> &'static [&'static Gpu] {
 fn drawn(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> Vec<u32> {
     let (n, count) = (logits[0].len(), logits.len());
     // Output i is row i + 1 of the step, whose slots go down.
-    let rows: Vec<[u32; 4]> = (0..=count as u32).map(|row| [0, 0, (count as u32).wrapping_sub(row), 0]).collect();
+    let rows: Vec<[u32; 4]> =
+        (0..=count as u32).map(|row| [0, 0, (count as u32).wrapping_sub(row), 0]).collect();
     let outputs: Vec<u32> = (1..=count as u32).collect();
     let words: Vec<DrawWords> = draws.iter().map(|&draw| draw.into()).collect();
     let (logits, words) = (upload(gpu, &logits.concat()), upload(gpu, &words));
@@ -43,7 +46,10 @@ fn drawn(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> Vec<u32> {
     run(gpu, &TopKParts { n }, &[&logits, &words, &parts], 0, count);
     let buffers = [&parts, &words, &upload(gpu, &outputs), &upload(gpu, &rows), &sampled];
     run(gpu, &Sample { n }, &buffers, 0, count);
-    assert_eq!(download::<u32>(gpu, &logits, usize::MAX), download::<u32>(gpu, &before, usize::MAX));
+    assert_eq!(
+        download::<u32>(gpu, &logits, usize::MAX),
+        download::<u32>(gpu, &before, usize::MAX)
+    );
     let mut tokens = download(gpu, &sampled, count);
     tokens.reverse();
     tokens
@@ -52,7 +58,9 @@ fn drawn(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> Vec<u32> {
 /// What the host may choose where sums are off by [`ROUNDING`].
 fn possible(logits: &[f32], draw: &Draw) -> Vec<u32> {
     let mut possible = vec![ops::sample(logits, draw).unwrap()];
-    for (by_point, by_top_p) in [(-1.0, 0.0), (1.0, 0.0), (-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0)] {
+    for (by_point, by_top_p) in
+        [(-1.0, 0.0), (1.0, 0.0), (-1.0, -1.0), (1.0, -1.0), (-1.0, 1.0), (1.0, 1.0)]
+    {
         let point = (draw.point + by_point * ROUNDING).clamp(0.0, 1.0 - f64::EPSILON);
         let top_p = match draw.top_p < 1.0 {
             true => (draw.top_p + (by_top_p * ROUNDING) as f32).clamp(0.0, 1.0),
@@ -69,7 +77,11 @@ fn check(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> usize {
     let mut off = 0;
     for ((row, draw), token) in logits.iter().zip(draws).zip(drawn(gpu, logits, draws)) {
         let possible = possible(row, draw);
-        assert!(possible.contains(&token), "{token} of {possible:?}, {draw:?}, {:?}", gpu.variant());
+        assert!(
+            possible.contains(&token),
+            "{token} of {possible:?}, {draw:?}, {:?}",
+            gpu.variant()
+        );
         off += usize::from(token != possible[0]);
     }
     off
@@ -107,8 +119,9 @@ fn each_value_at_awkward_sizes() {
                 .zip(values.iter().cycle())
                 .map(|(at, values)| Draw { point: at.point, ..*values })
                 .collect();
-            let logits: Vec<Vec<f32>> =
-                (0..draws.len()).map(|row| random(n, row as u64).iter().map(|x| 12.0 * x).collect()).collect();
+            let logits: Vec<Vec<f32>> = (0..draws.len())
+                .map(|row| random(n, row as u64).iter().map(|x| 12.0 * x).collect())
+                .collect();
             off += check(gpu, &logits, &draws);
             all += draws.len();
         }
@@ -123,7 +136,8 @@ fn a_vocabulary_of_full_size() {
     let rising: Vec<f32> = (0..n).map(|id| id as f32 / 8192.0).collect();
     let falling: Vec<f32> = rising.iter().rev().copied().collect();
     // As large as a model's are, many of them equal.
-    let scattered: Vec<f32> = random(n, 5).iter().map(|x| (30.0 * x * x * x * 64.0).round() / 64.0).collect();
+    let scattered: Vec<f32> =
+        random(n, 5).iter().map(|x| (30.0 * x * x * x * 64.0).round() / 64.0).collect();
     let draws = points(GEMMA, 2, 1);
     for gpu in two_devices() {
         for row in [&rising, &falling, &scattered] {
@@ -147,7 +161,8 @@ fn equal_logits_go_by_id() {
             }
         }
         // Every one of the first 100 can come, and no other.
-        let draws: Vec<Draw> = (0..100).map(|i| Draw { top_k: 100, point: (i as f64 + 0.5) / 100.0, ..ALL }).collect();
+        let draws: Vec<Draw> =
+            (0..100).map(|i| Draw { top_k: 100, point: (i as f64 + 0.5) / 100.0, ..ALL }).collect();
         assert_eq!(drawn(gpu, &vec![equal.clone(); 100], &draws), (0..100).collect::<Vec<u32>>());
     }
 }
@@ -229,7 +244,9 @@ fn draws_follow_the_distribution() {
     for gpu in &two_devices()[..1] {
         let mut counts = vec![0.0; logits.len()];
         for batch in points(draw, 2000, 11).chunks(100) {
-            drawn(gpu, &vec![logits.clone(); batch.len()], batch).iter().for_each(|&id| counts[id as usize] += 1.0);
+            drawn(gpu, &vec![logits.clone(); batch.len()], batch)
+                .iter()
+                .for_each(|&id| counts[id as usize] += 1.0);
         }
         let terms = kept.iter().zip(weights).map(|(&id, weight)| {
             let expected = 2000.0 * weight / all;

@@ -36,7 +36,8 @@ fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
         let word = |x: &f32| x.to_bits().wrapping_mul(0x9e37_79b9).reverse_bits();
         let step = |x: &f32| 0x0001_0001 * f16::from_f32(x / 64.0).to_bits() as u32;
         let data = source.iter().cycle().map(word).take(rows * format.data_words(cols)).collect();
-        // Q4_K's scales and offsets are rounded to f16 for MLX: a power of two times a small integer is one already.
+        // Q4_K's scales and offsets are rounded to f16 for MLX: a power of two times a small
+        // integer is one already.
         let factors = 0x0001_0001 * f16::from_f32(1.0 / 512.0).to_bits() as u32;
         let scales = source.iter().cycle().enumerate().map(|(at, x)| match format {
             PackFormat::Q4K if at % 4 == 0 => factors,
@@ -47,8 +48,12 @@ fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
         return PackedRows { format, rows, cols, data, scales };
     }
     let (stored, bytes): (Stored, Vec<u8>) = match format {
-        PackFormat::F16 => (Stored::F16, source.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
-        PackFormat::BF16 => (Stored::BF16, source.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),
+        PackFormat::F16 => {
+            (Stored::F16, source.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect())
+        }
+        PackFormat::BF16 => {
+            (Stored::BF16, source.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect())
+        }
         _ => (Stored::F32, bytemuck::cast_slice(&source).to_vec()),
     };
     pack_rows(stored, &bytes, rows, cols, format).unwrap()
@@ -100,7 +105,8 @@ fn embeddings() {
     }
 }
 
-/// Near, as scales and activations are rounded to bf16, and MLX rounds its sums too on a CPU; what comes out is bf16.
+/// Near, as scales and activations are rounded to bf16, and MLX rounds its sums too on a CPU; what
+/// comes out is bf16.
 #[test]
 fn bf16_products_are_near() {
     for format in FORMATS {
@@ -110,11 +116,17 @@ fn bf16_products_are_near() {
         let x = array(&x, &[3, 64]).astype(Dtype::Bf16).unwrap();
         let found = matrix(&packed, Dtype::Bf16).linear(&x).unwrap();
         assert_eq!(found.dtype(), Some(Dtype::Bf16), "{format}");
-        assert_close(&values(&found.astype(Dtype::F32).unwrap()), &expected, 0.3, &format.to_string());
+        assert_close(
+            &values(&found.astype(Dtype::F32).unwrap()),
+            &expected,
+            0.3,
+            &format.to_string(),
+        );
     }
 }
 
-/// Quantized weights stay quantized: bits of weights, and 16 or 32 more for scale and bias of each group.
+/// Quantized weights stay quantized: bits of weights, and 16 or 32 more for scale and bias of each
+/// group.
 #[test]
 fn bytes() {
     let bytes = |format, compute| matrix(&packed(format, 6, 64), compute).bytes();

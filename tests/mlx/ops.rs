@@ -43,9 +43,18 @@ fn rope_with_periods() {
             let mut expected = x.clone();
             ops::qk_norm_rope(&mut expected, heads, &norm, eps, &turns, position);
             let periods: Vec<f32> = turns.iter().map(|turn| 1.0 / turn).collect();
-            assert_eq!(periods.iter().filter(|period| period.is_finite()).count(), rope.rotated_pairs);
-            let normed = heads_first(&x, rows, heads, dim).rms_norm(Some(&array(&norm, &[dim])), eps).unwrap();
-            let found = normed.rope(&array(&periods, &[dim / 2]), dim, position).unwrap().swap_heads().unwrap();
+            assert_eq!(
+                periods.iter().filter(|period| period.is_finite()).count(),
+                rope.rotated_pairs
+            );
+            let normed = heads_first(&x, rows, heads, dim)
+                .rms_norm(Some(&array(&norm, &[dim])), eps)
+                .unwrap();
+            let found = normed
+                .rope(&array(&periods, &[dim / 2]), dim, position)
+                .unwrap()
+                .swap_heads()
+                .unwrap();
             assert_close(&values(&found), &expected, 1e-4, &format!("{rope:?} at {position}"));
         }
     }
@@ -65,17 +74,31 @@ fn sdpa() {
     for (rows, window) in [(1, None), (4, None), (4, Some(3))] {
         let (q, first) = (random(rows * heads * dim, 3), keys - rows);
         let mut expected = vec![0.0; q.len()];
-        ops::sdpa(&q, &cache, first, Attention { n_heads: heads, scale: 0.8, window }, &mut expected);
-        let sees = |query: usize, key: usize| key <= query && window.is_none_or(|window| key + window > query);
+        ops::sdpa(
+            &q,
+            &cache,
+            first,
+            Attention { n_heads: heads, scale: 0.8, window },
+            &mut expected,
+        );
+        let sees = |query: usize, key: usize| {
+            key <= query && window.is_none_or(|window| key + window > query)
+        };
         let mask = match (rows, window) {
             (1, None) => Mask::None,
             (_, None) => Mask::Causal,
             _ => {
-                let bytes: Vec<u8> = (first..keys).flat_map(|q| (0..keys).map(move |key| sees(q, key) as u8)).collect();
+                let bytes: Vec<u8> = (first..keys)
+                    .flat_map(|q| (0..keys).map(move |key| sees(q, key) as u8))
+                    .collect();
                 Mask::Bool(Array::new(&bytes, &[rows, keys], Dtype::Bool).unwrap())
             }
         };
-        let found = heads_first(&q, rows, heads, dim).sdpa(&k, &v, 0.8, &mask).unwrap().swap_heads().unwrap();
+        let found = heads_first(&q, rows, heads, dim)
+            .sdpa(&k, &v, 0.8, &mask)
+            .unwrap()
+            .swap_heads()
+            .unwrap();
         assert_close(&values(&found), &expected, 1e-5, &format!("{rows} rows, window {window:?}"));
     }
 }
@@ -101,7 +124,8 @@ fn kv_cache() {
         let mut twin = CpuCache::new(cache_type, window + most, heads, dim);
         let mut position = 0;
         for rows in [3, 1, 2, 3, 3, 1, 3] {
-            let (k, v) = (random(rows * heads * dim, position as u64), random(rows * heads * dim, 99));
+            let (k, v) =
+                (random(rows * heads * dim, position as u64), random(rows * heads * dim, 99));
             ops::rope_kv_update(&k, &v, update, position, &mut twin);
             let k = heads_first(&k, rows, heads, dim).rms_norm(None, 1e-6).unwrap();
             cache.update(&k, &heads_first(&v, rows, heads, dim), position).unwrap();
@@ -131,7 +155,12 @@ fn gelu_mul() {
     ops::gelu_mul(&mut expected, &up);
     for fused in [false, true] {
         let (gate, up) = (array(&gate, &[2, 100]), array(&up, &[2, 100]));
-        assert_close(&values(&gate.gelu_mul(&up, fused).unwrap()), &expected, 1e-5, &format!("fused {fused}"));
+        assert_close(
+            &values(&gate.gelu_mul(&up, fused).unwrap()),
+            &expected,
+            1e-5,
+            &format!("fused {fused}"),
+        );
         let [gate, up] = [gate, up].map(|x| x.astype(Dtype::Bf16).unwrap());
         assert_eq!(gate.gelu_mul(&up, fused).unwrap().dtype(), Some(Dtype::Bf16));
     }
@@ -145,7 +174,11 @@ fn softcap_and_argmax() {
     assert_close(&values(&array(&x, &[1, 6]).softcap(5.0).unwrap()), &expected, 1e-5, "softcap");
     for x in [[1.0, 3.0, 2.0, 3.0], [-5.0, -4.0, -7.0, -4.0], [0.0, -0.0, 0.0, 0.0]] {
         let found = array(&x, &[1, 4]).argmax().unwrap();
-        assert_eq!((found.shape(), found.read::<u32>().unwrap()), (vec![1], vec![ops::argmax(&x)]), "{x:?}");
+        assert_eq!(
+            (found.shape(), found.read::<u32>().unwrap()),
+            (vec![1], vec![ops::argmax(&x)]),
+            "{x:?}"
+        );
     }
 }
 
@@ -158,11 +191,16 @@ fn moving_and_adding() {
     assert_eq!(values(&a.scale(0.5).unwrap()), [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]);
     assert_eq!(values(&a.add(&a).unwrap()), [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
     let swapped = a.reshape(&[1, 2, 3, 1]).unwrap().swap_heads().unwrap();
-    assert_eq!((swapped.shape(), values(&swapped)), (vec![1, 3, 2, 1], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
-    let both = Array::concatenate(&[a.slice(&[1, 0], &[2, 3]).unwrap(), a.try_clone().unwrap()]).unwrap();
+    assert_eq!(
+        (swapped.shape(), values(&swapped)),
+        (vec![1, 3, 2, 1], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0])
+    );
+    let both =
+        Array::concatenate(&[a.slice(&[1, 0], &[2, 3]).unwrap(), a.try_clone().unwrap()]).unwrap();
     assert_eq!((both.shape(), values(&both)[..3].to_vec()), (vec![3, 3], vec![4.0, 5.0, 6.0]));
     let updated = a.slice_update(&array(&[9.0], &[1, 1]), &[1, 2], &[2, 3]).unwrap();
     assert_eq!(values(&updated), [1.0, 2.0, 3.0, 4.0, 5.0, 9.0]);
-    let (one, two) = (Array::random_words(&[2, 8], 1).unwrap(), Array::random_words(&[2, 8], 2).unwrap());
+    let (one, two) =
+        (Array::random_words(&[2, 8], 1).unwrap(), Array::random_words(&[2, 8], 2).unwrap());
     assert_ne!(one.read::<u32>().unwrap(), two.read::<u32>().unwrap());
 }

@@ -35,7 +35,8 @@ fn reference() -> Reference {
 fn render(source: &str) -> Result<String, String> {
     let template = template(&assets_with(GEMMA4, Some(source)));
     let messages = conversation(&[(Role::System, "S"), (Role::User, "U")]);
-    let rendered = template.and_then(|template| template.render(&messages, &RenderOptions::default()));
+    let rendered =
+        template.and_then(|template| template.render(&messages, &RenderOptions::default()));
     rendered.map_err(|error| error.to_string())
 }
 
@@ -61,9 +62,13 @@ fn snippets_render_as_transformers_renders_them() {
 fn built_in_templates_render_as_transformers_renders_them() {
     for case in reference().conversations {
         let turns = if case.template == "gemma3.jinja" { GEMMA3 } else { GEMMA4 };
-        let options =
-            RenderOptions { add_generation_prompt: !case.closed, enable_thinking: case.closed, parse_special: false };
-        let rendered = template(&assets_with(turns, None)).unwrap().render(&case.messages, &options);
+        let options = RenderOptions {
+            add_generation_prompt: !case.closed,
+            enable_thinking: case.closed,
+            parse_special: false,
+        };
+        let rendered =
+            template(&assets_with(turns, None)).unwrap().render(&case.messages, &options);
         assert_eq!(rendered.ok(), case.expected, "{}: {:?}", case.template, case.messages);
     }
 }

@@ -1,4 +1,5 @@
-//! Vocabularies and reference ids that the text tests share. tests/fixtures/text/ says how they were made.
+//! Vocabularies and reference ids that the text tests share. tests/fixtures/text/ says how they
+//! were made.
 
 use std::path::Path;
 
@@ -28,7 +29,13 @@ pub fn small_vocabulary(model: &str) -> GgufVocabulary {
 
 /// What a checkpoint with this vocabulary says about text: BOS 2, EOS 1.
 pub fn assets(vocabulary: Vocabulary) -> TextAssets {
-    TextAssets { vocabulary: Some(vocabulary), bos_id: Some(2), eos_ids: vec![1], add_bos: true, ..Default::default() }
+    TextAssets {
+        vocabulary: Some(vocabulary),
+        bos_id: Some(2),
+        eos_ids: vec![1],
+        add_bos: true,
+        ..Default::default()
+    }
 }
 
 pub fn small_tokenizer(model: &str) -> Tokenizer {

@@ -137,8 +137,8 @@ fn private_characters_of_messages_stay() {
 
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "<", "|", ">", "turn", "<|turn>", "<turn|>", "<bos>", "the", " ", "\n", "\n\n", "<tag>", "é", "\u{fdd0}",
-        "bos", "<eos", "/",
+        "<", "|", ">", "turn", "<|turn>", "<turn|>", "<bos>", "the", " ", "\n", "\n\n", "<tag>",
+        "é", "\u{fdd0}", "bos", "<eos", "/",
     ]);
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }

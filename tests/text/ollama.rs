@@ -51,15 +51,19 @@ fn gemma4_assets() {
     assert!(!vocabulary(&assets).add_space_prefix);
 }
 
-/// Gemma's pieces by score have no space in front where the file does not say; pieces of others have.
+/// Gemma's pieces by score have no space in front where the file does not say; pieces of others
+/// have.
 #[test]
 fn a_space_in_front() {
     for (first, add) in [("<pad>", false), ("[PAD]", true)] {
         let mut file = file();
-        file.set("tokenizer.ggml.tokens", texts(&[first, "<eos>", "<bos>", "<unk>", "a", "b", "c", "d"]))
-            .set("tokenizer.ggml.add_bos_token", Meta::Bool(false))
-            .remove("tokenizer.ggml.merges")
-            .remove("tokenizer.ggml.pre");
+        file.set(
+            "tokenizer.ggml.tokens",
+            texts(&[first, "<eos>", "<bos>", "<unk>", "a", "b", "c", "d"]),
+        )
+        .set("tokenizer.ggml.add_bos_token", Meta::Bool(false))
+        .remove("tokenizer.ggml.merges")
+        .remove("tokenizer.ggml.pre");
         let assets = assets_of(&file);
         assert_eq!((vocabulary(&assets).add_space_prefix, assets.add_bos), (add, false), "{first}");
         file.set("tokenizer.ggml.add_space_prefix", Meta::Bool(!add));
@@ -78,7 +82,10 @@ fn sampling_and_suppressed_tokens() {
     let assets = assets_of(&file);
     let sampling = assets.sampling;
     assert_eq!(assets.suppressed_ids, [5, 0]);
-    assert_eq!((sampling.top_k, sampling.min_p, sampling.repetition_penalty), (Some(0), Some(0.25), Some(1.5)));
+    assert_eq!(
+        (sampling.top_k, sampling.min_p, sampling.repetition_penalty),
+        (Some(0), Some(0.25), Some(1.5))
+    );
     file.set("general.sampling.penalty_last_n", Meta::I32(0));
     assert_eq!(assets_of(&file).sampling.repetition_penalty, None);
 }
@@ -110,10 +117,17 @@ fn gemma3_keys() {
     let plain = config(&gemma3(12));
     assert_eq!((plain.rms_norm_eps, plain.final_logit_softcap), (1e-6, Some(30.0)));
     assert_eq!((plain.layers[0].rope, plain.layers[5].rope), (rope(1e4, 1.0), rope(1e6, 1.0)));
-    // The sizes whose full layers scale positions, which the files do not say, and the one that has no cap.
-    for (layers, scale, cap) in [(26, 1.0, None), (34, 8.0, Some(30.0)), (48, 8.0, Some(30.0)), (62, 8.0, Some(30.0))] {
+    // The sizes whose full layers scale positions, which the files do not say, and the one that has
+    // no cap.
+    for (layers, scale, cap) in
+        [(26, 1.0, None), (34, 8.0, Some(30.0)), (48, 8.0, Some(30.0)), (62, 8.0, Some(30.0))]
+    {
         let config = config(&gemma3(layers));
-        assert_eq!((config.layers[5].rope, config.final_logit_softcap), (rope(1e6, scale), cap), "{layers}");
+        assert_eq!(
+            (config.layers[5].rope, config.final_logit_softcap),
+            (rope(1e6, scale), cap),
+            "{layers}"
+        );
         assert_eq!(config.layers[0].rope, rope(1e4, 1.0));
     }
     let mut named = gemma3(34);

@@ -27,7 +27,10 @@ fn characters_come_whole() {
 fn broken_characters_are_marked_once_they_are_certain() {
     let tokenizer = small_tokenizer("gemma4");
     assert_eq!(streamed(&tokenizer, &byte_ids(b"\xF0\x9F\x99")), ["", "", "", "\u{FFFD}"]);
-    assert_eq!(streamed(&tokenizer, &byte_ids(b"\xF0\x9Fa\xFFb")), ["", "", "\u{FFFD}a", "\u{FFFD}", "b", ""]);
+    assert_eq!(
+        streamed(&tokenizer, &byte_ids(b"\xF0\x9Fa\xFFb")),
+        ["", "", "\u{FFFD}a", "\u{FFFD}", "b", ""]
+    );
 }
 
 #[test]

@@ -3,14 +3,19 @@
 use crate::fixtures::{assets, small_vocabulary};
 use gemma4_wgpu::{
     Result,
-    text::{ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer, Vocabulary, stop_ids},
+    text::{
+        ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer, Vocabulary, stop_ids,
+    },
 };
 
 /// Assets whose turn tokens (ids 4 and 5) are `turn`.
 pub fn assets_with(turn: [&str; 2], chat_template: Option<&str>) -> TextAssets {
     let mut vocabulary = small_vocabulary("gemma4");
     vocabulary.tokens[4..6].clone_from_slice(&turn.map(String::from));
-    TextAssets { chat_template: chat_template.map(String::from), ..assets(Vocabulary::Gguf(vocabulary)) }
+    TextAssets {
+        chat_template: chat_template.map(String::from),
+        ..assets(Vocabulary::Gguf(vocabulary))
+    }
 }
 
 pub const GEMMA3: [&str; 2] = ["<start_of_turn>", "<end_of_turn>"];
@@ -34,8 +39,12 @@ fn error(source: &str) -> String {
     render(source, "hi").unwrap_err().to_string()
 }
 
-const THREE_TURNS: [(Role, &str); 4] =
-    [(Role::System, " Be brief. "), (Role::User, "Hello\n"), (Role::Assistant, "Hi!"), (Role::User, "Bye?")];
+const THREE_TURNS: [(Role, &str); 4] = [
+    (Role::System, " Be brief. "),
+    (Role::User, "Hello\n"),
+    (Role::Assistant, "Hi!"),
+    (Role::User, "Bye?"),
+];
 
 #[test]
 fn gemma3_built_in() {
@@ -46,7 +55,11 @@ fn gemma3_built_in() {
                     <start_of_turn>user\nBye?<end_of_turn>\n\
                     <start_of_turn>model\n";
     assert_eq!(prompt, expected);
-    let closed = RenderOptions { add_generation_prompt: false, enable_thinking: true, ..RenderOptions::default() };
+    let closed = RenderOptions {
+        add_generation_prompt: false,
+        enable_thinking: true,
+        ..RenderOptions::default()
+    };
     let prompt = template.render(&conversation(&[(Role::User, "a")]), &closed).unwrap();
     assert_eq!(prompt, "<bos><start_of_turn>user\na<end_of_turn>\n");
 }
@@ -58,7 +71,10 @@ fn gemma3_turns_alternate() {
         template.render(&conversation(messages), &RenderOptions::default()).unwrap_err().to_string()
     };
     let message = fails(&[(Role::User, "a"), (Role::User, "b")]);
-    assert!(message.starts_with("chat template: user and assistant messages must alternate"), "{message}");
+    assert!(
+        message.starts_with("chat template: user and assistant messages must alternate"),
+        "{message}"
+    );
     assert!(fails(&[(Role::User, "a"), (Role::System, "b")]).contains("alternate"));
     assert!(fails(&[(Role::System, "a")]).contains("no user message"));
     assert!(fails(&[]).contains("no user message"));
@@ -72,11 +88,18 @@ fn gemma4_built_in() {
         template.render(&conversation(messages), &options).unwrap()
     };
     let turns = "<|turn>user\nHello<turn|>\n<|turn>model\nHi!<turn|>\n<|turn>user\nBye?<turn|>\n<|turn>model\n";
-    let quiet = format!("<bos><|turn>system\nBe brief.<turn|>\n{turns}<|channel>thought\n<channel|>");
+    let quiet =
+        format!("<bos><|turn>system\nBe brief.<turn|>\n{turns}<|channel>thought\n<channel|>");
     assert_eq!(render(&THREE_TURNS, false), quiet);
-    assert_eq!(render(&THREE_TURNS, true), format!("<bos><|turn>system\n<|think|>\nBe brief.<turn|>\n{turns}"));
+    assert_eq!(
+        render(&THREE_TURNS, true),
+        format!("<bos><|turn>system\n<|think|>\nBe brief.<turn|>\n{turns}")
+    );
     let alone = [(Role::User, "a")];
-    assert_eq!(render(&alone, true), "<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>user\na<turn|>\n<|turn>model\n");
+    assert_eq!(
+        render(&alone, true),
+        "<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>user\na<turn|>\n<|turn>model\n"
+    );
 
     let with_thoughts = [
         (Role::User, "a"),
@@ -91,7 +114,8 @@ fn rendered_prompts_have_one_bos() {
     let assets = assets_with(GEMMA4, None);
     let tokenizer = Tokenizer::new(&assets).unwrap();
     let template = ChatTemplate::new(&assets, &tokenizer).unwrap();
-    let prompt = template.render(&conversation(&[(Role::User, "the")]), &RenderOptions::default()).unwrap();
+    let prompt =
+        template.render(&conversation(&[(Role::User, "the")]), &RenderOptions::default()).unwrap();
     let ids = tokenizer.encode_prompt(&prompt, true).unwrap();
     assert_eq!(ids[..2], [2, 4]);
     assert_eq!(ids.iter().filter(|&&id| id == 2).count(), 1);
@@ -135,12 +159,13 @@ const PYTHONIC: &str = r#"{%- macro shout(text) -%}
 
 #[test]
 fn checkpoint_template_may_use_python_methods() {
-    let expected = "<bos>\ncontent=HI YOU;\nanonymous|hi|1|plain|0|a+b|True|<eos>|[1, {\"k\": \"<é>\"}]|True";
+    let expected =
+        "<bos>\ncontent=HI YOU;\nanonymous|hi|1|plain|0|a+b|True|<eos>|[1, {\"k\": \"<é>\"}]|True";
     assert_eq!(render(PYTHONIC, "hi you ").unwrap(), expected);
 }
 
-/// What Gemma 4's template does for tools, on data of its own: macros that call each other before they
-/// are defined, default arguments, Python's constants, tests of types.
+/// What Gemma 4's template does for tools, on data of its own: macros that call each other before
+/// they are defined, default arguments, Python's constants, tests of types.
 const TOOLS: &str = r#"{%- macro object(value) -%}
     {%- set ns = namespace(more=False) -%}
     {%- for key, item in value | dictsort -%}
@@ -181,7 +206,8 @@ fn template_failures_are_one_line() {
     assert_eq!(message, "chat template: roles must alternate (template line 2)");
     let message = error("{% for x in %}");
     assert!(
-        message.starts_with("chat template: syntax error: ") && message.ends_with("(template line 1)"),
+        message.starts_with("chat template: syntax error: ")
+            && message.ends_with("(template line 1)"),
         "{message}"
     );
     assert!(error("{{ nothing.at.all }}").contains("undefined"));
@@ -193,7 +219,11 @@ fn template_failures_are_one_line() {
 #[test]
 fn endless_templates_are_stopped() {
     let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(error(loops).starts_with("chat template: the template does not come to an end"), "{}", error(loops));
+    assert!(
+        error(loops).starts_with("chat template: the template does not come to an end"),
+        "{}",
+        error(loops)
+    );
     let recursion = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
     assert!(error(recursion).starts_with("chat template: "), "{}", error(recursion));
     // Values that grow with each step, brackets and operators without an end.
@@ -213,7 +243,10 @@ fn endless_templates_are_stopped() {
 fn long_chains_are_refused() {
     for link in ["+1", " and 1", ".a", "|abs", " if 1 else 1", "[0]", "()", " is defined"] {
         let message = error(&format!("{{{{ 1{} }}}}", link.repeat(20_000)));
-        assert_eq!(message, "chat template: syntax error: an expression is too long (template line 1)");
+        assert_eq!(
+            message,
+            "chat template: syntax error: an expression is too long (template line 1)"
+        );
     }
     let branches = "{% if a %}".to_owned() + &"{% elif a %}".repeat(10_000) + "{% endif %}";
     assert!(error(&branches).contains("too many elif"), "{}", error(&branches));
@@ -224,12 +257,14 @@ fn long_chains_are_refused() {
 
 #[test]
 fn messages_read_like_the_usual_json() {
-    let text =
-        r#"[{"role": "system", "content": "a"}, {"role": "model", "content": "b"}, {"role": "user", "content": "c"}]"#;
+    let text = r#"[{"role": "system", "content": "a"}, {"role": "model", "content": "b"}, {"role": "user", "content": "c"}]"#;
     let messages: Vec<Message> = serde_json::from_str(text).unwrap();
     let expected = conversation(&[(Role::System, "a"), (Role::Assistant, "b"), (Role::User, "c")]);
     assert_eq!(messages, expected);
-    assert_eq!(serde_json::to_string(&messages[1]).unwrap(), r#"{"role":"assistant","content":"b"}"#);
+    assert_eq!(
+        serde_json::to_string(&messages[1]).unwrap(),
+        r#"{"role":"assistant","content":"b"}"#
+    );
     assert!(serde_json::from_str::<Message>(r#"{"role": "robot", "content": ""}"#).is_err());
 }
 
@@ -244,8 +279,11 @@ fn the_turns_end_is_a_stop_token() {
     };
     assert_eq!(ids(GEMMA3, None), [1, 5]);
     assert_eq!(ids(GEMMA4, None), [1, 5]);
-    let each =
-        |end: &str| format!("{{% for m in messages %}}<|turn>{{{{ m.role }}}}\n{{{{ m.content }}}}{end}{{% endfor %}}");
+    let each = |end: &str| {
+        format!(
+            "{{% for m in messages %}}<|turn>{{{{ m.role }}}}\n{{{{ m.content }}}}{end}{{% endfor %}}"
+        )
+    };
     assert_eq!(ids(GEMMA4, Some(&each(" \n<turn|>"))), [1, 5]);
     assert_eq!(ids(GEMMA4, Some(&each("<eos>"))), [1]);
     assert_eq!(ids(GEMMA4, Some(&each("<bos>"))), [1]);

@@ -25,18 +25,27 @@ fn gguf_error(change: impl FnOnce(&mut GgufVocabulary)) -> String {
 /// The small gemma4 vocabulary as the tokenizer.json that Google publishes for Gemma.
 fn gemma_json() -> Value {
     let vocabulary = small_vocabulary("gemma4");
-    let ids: serde_json::Map<String, Value> =
-        vocabulary.tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
+    let ids: serde_json::Map<String, Value> = vocabulary
+        .tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| (token.clone(), json!(id)))
+        .collect();
     let is_added = |kind: i32| kind == 3 || kind == 4;
-    let added =
-        vocabulary.tokens.iter().zip(&vocabulary.token_types).enumerate().filter(|(_, (_, kind))| is_added(**kind));
+    let added = vocabulary
+        .tokens
+        .iter()
+        .zip(&vocabulary.token_types)
+        .enumerate()
+        .filter(|(_, (_, kind))| is_added(**kind));
     let added: Vec<Value> = added
         .map(|(id, (token, kind))| {
             json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                    "normalized": false, "special": *kind == 3})
         })
         .collect();
-    let merges: Vec<Vec<&str>> = vocabulary.merges.iter().map(|merge| merge.split(' ').collect()).collect();
+    let merges: Vec<Vec<&str>> =
+        vocabulary.merges.iter().map(|merge| merge.split(' ').collect()).collect();
     json!({
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
@@ -80,11 +89,15 @@ fn real_vocabulary_gives_llama_cpp_ids() {
         let ids = ids(false);
         assert!(!ids.contains(&255_999) && !ids.contains(&256_000));
     }
-    // llama.cpp takes `</s>` for an end of generation by its name; in Gemma's vocabulary it is HTML.
+    // llama.cpp takes `</s>` for an end of generation by its name; in Gemma's vocabulary it is
+    // HTML.
     assert_eq!(tokenizer.encode("</s>", false).unwrap(), [212]);
     for row in fixture("gemma3_270m.json").as_array().unwrap() {
         let text = row["text"].as_str().unwrap();
-        assert_eq!(tokenizer.decode(&tokenizer.encode(text, false).unwrap()), text.replace('▁', " "));
+        assert_eq!(
+            tokenizer.decode(&tokenizer.encode(text, false).unwrap()),
+            text.replace('▁', " ")
+        );
     }
 }
 
@@ -112,9 +125,13 @@ fn added_tokens_may_follow_the_vocabulary() {
     let mut json = gemma_json();
     let count = small_vocabulary("gemma4").tokens.len();
     let added = json["added_tokens"].as_array_mut().unwrap();
-    for (offset, (content, special)) in [("<control>", true), ("<plain>", false)].into_iter().enumerate() {
-        added.push(json!({"id": count + offset, "content": content, "single_word": false, "lstrip": false,
-                          "rstrip": false, "normalized": false, "special": special}));
+    for (offset, (content, special)) in
+        [("<control>", true), ("<plain>", false)].into_iter().enumerate()
+    {
+        added.push(
+            json!({"id": count + offset, "content": content, "single_word": false, "lstrip": false,
+                          "rstrip": false, "normalized": false, "special": special}),
+        );
     }
     let tokenizer = from_json(&json).unwrap();
     let (control, plain) = (count as u32, count as u32 + 1);
@@ -167,16 +184,21 @@ fn tokens_are_found_by_name() {
     assert_eq!(tokenizer.id_of("no such token"), None);
     assert_eq!(tokenizer.token(2).as_deref(), Some("<bos>"));
     assert_eq!(tokenizer.token(1_000_000), None);
-    assert!(tokenizer.is_special(4) && !tokenizer.is_special(6) && !tokenizer.is_special(1_000_000));
+    assert!(
+        tokenizer.is_special(4) && !tokenizer.is_special(6) && !tokenizer.is_special(1_000_000)
+    );
 }
 
 #[test]
 fn unknown_kinds_are_refused_by_name() {
     let message = gguf_error(|vocabulary| vocabulary.model = "bert".into());
     assert_eq!(message, "unsupported: GGUF tokenizer model \"bert\" (known: llama, gemma4, gpt2)");
-    let message = gguf_error(|vocabulary| (vocabulary.model, vocabulary.pre) = ("gpt2".into(), "qwen2".into()));
+    let message = gguf_error(|vocabulary| {
+        (vocabulary.model, vocabulary.pre) = ("gpt2".into(), "qwen2".into())
+    });
     assert_eq!(message, "unsupported: GGUF pre-tokenizer \"qwen2\" (known: gpt-2, gemma4)");
-    let unigram = json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]]}});
+    let unigram =
+        json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.5]]}});
     let message = from_json(&unigram).err().unwrap().to_string();
     assert_eq!(message, "unsupported: tokenizer.json model \"Unigram\" (known: BPE, WordLevel)");
 }
@@ -192,7 +214,8 @@ fn broken_gguf_vocabularies_are_refused() {
     assert!(gguf_error(|vocabulary| vocabulary.unknown_id = Some(9999)).contains("9999"));
     assert!(gguf_error(|vocabulary| vocabulary.merges[7] = "a".into()).contains("merge 7"));
     assert!(
-        gguf_error(|vocabulary| vocabulary.merges.push("<|turn> <turn|>".into())).contains("not in the vocabulary")
+        gguf_error(|vocabulary| vocabulary.merges.push("<|turn> <turn|>".into()))
+            .contains("not in the vocabulary")
     );
 }
 
@@ -209,10 +232,18 @@ fn broken_tokenizer_json_is_refused() {
     let longest = tokens.iter().max_by_key(|token| token.len()).unwrap();
     for longer in [json!([longest, longest]), json!(format!("{longest} {longest}"))] {
         let message = merge(longer);
-        assert!(message.contains(&format!("a merge makes {} bytes", 2 * longest.len())), "{message}");
+        assert!(
+            message.contains(&format!("a merge makes {} bytes", 2 * longest.len())),
+            "{message}"
+        );
     }
-    for unknown in [json!(["<tag></tag>", "\u{2581}the"]), json!(["no", "such"]), json!("one"), json!([]), json!([1.5])]
-    {
+    for unknown in [
+        json!(["<tag></tag>", "\u{2581}the"]),
+        json!(["no", "such"]),
+        json!("one"),
+        json!([]),
+        json!([1.5]),
+    ] {
         assert!(!merge(unknown).contains('\n'));
     }
     let prefix = message(&|json| json["model"]["continuing_subword_prefix"] = "##".into());
@@ -224,8 +255,12 @@ fn broken_tokenizer_json_is_refused() {
     assert!(added.contains("\"<new>\" cannot have id 700"), "{added}");
     assert!(message(&|json| json["decoder"] = json!({"type": "CTC"})).contains("decoder CTC"));
     for bytes in [&b""[..], b"{", b"[]", b"\xFF", b"{\"model\": {\"type\": \"BPE\"}}"] {
-        let error = Tokenizer::new(&assets(Vocabulary::TokenizerJson(bytes.to_vec()))).err().unwrap();
-        assert!(matches!(error, Error::Tokenizer(_)) && !error.to_string().contains('\n'), "{error}");
+        let error =
+            Tokenizer::new(&assets(Vocabulary::TokenizerJson(bytes.to_vec()))).err().unwrap();
+        assert!(
+            matches!(error, Error::Tokenizer(_)) && !error.to_string().contains('\n'),
+            "{error}"
+        );
     }
 }
 
@@ -233,7 +268,10 @@ fn broken_tokenizer_json_is_refused() {
 fn ids_outside_the_vocabulary_are_refused() {
     let mut wrong = assets(Vocabulary::Gguf(small_vocabulary("gemma4")));
     wrong.bos_id = Some(5000);
-    assert_eq!(Tokenizer::new(&wrong).err().unwrap().to_string(), "tokenizer: BOS id 5000 is not in the vocabulary");
+    assert_eq!(
+        Tokenizer::new(&wrong).err().unwrap().to_string(),
+        "tokenizer: BOS id 5000 is not in the vocabulary"
+    );
     let none = TextAssets::default();
     assert_eq!(
         Tokenizer::new(&none).err().unwrap().to_string(),
@@ -314,7 +352,11 @@ fn marks_of_tokenizer_json_are_control_tokens() {
     let original = gemma_json();
     let expected = from_json(&original).unwrap().encode(text, true).unwrap();
     let mut unmarked = original.clone();
-    unmarked["added_tokens"].as_array_mut().unwrap().iter_mut().for_each(|token| token["special"] = false.into());
+    unmarked["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .for_each(|token| token["special"] = false.into());
     let mut missing = original.clone();
     missing["added_tokens"].as_array_mut().unwrap().retain(|token| token["id"].as_u64() < Some(4));
     for json in [unmarked, missing] {
@@ -344,10 +386,14 @@ fn equal_spellings() {
             }
         }
         let tokenizer = from_gguf(vocabulary);
-        let moved =
-            |ids: Vec<u32>| -> Vec<u32> { ids.into_iter().map(|of| if of == id { last } else { of }).collect() };
+        let moved = |ids: Vec<u32>| -> Vec<u32> {
+            ids.into_iter().map(|of| if of == id { last } else { of }).collect()
+        };
         for text in ["the", "the cat sat on the mat", "other  mother"] {
-            assert_eq!(tokenizer.encode(text, false).unwrap(), moved(plain.encode(text, false).unwrap()));
+            assert_eq!(
+                tokenizer.encode(text, false).unwrap(),
+                moved(plain.encode(text, false).unwrap())
+            );
         }
         assert_eq!(tokenizer.encode("<turn|>", true).unwrap().last(), Some(&(last + 1)));
         assert_eq!(tokenizer.decode(&[id]), tokenizer.decode(&[last]));

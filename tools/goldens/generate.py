@@ -93,7 +93,8 @@ CASES = [
         vocab_size=90, hidden_size=40, intermediate_size=72, num_hidden_layers=2, num_attention_heads=5,
         num_key_value_heads=5, head_dim=16, global_head_dim=32, sliding_window=11, layer_types=[SLIDING, FULL],
         final_logit_softcapping=4.0, tie_word_embeddings=False)),
-    # The shape in which Google publishes Gemma 4: everything under text_config, vision tensors beside.
+    # The shape in which Google publishes Gemma 4: everything under text_config, vision tensors
+    # beside.
     Case("gemma4-published", "gemma4", torch.bfloat16, 30, published=True, config=gemma4(
         vocab_size=88, hidden_size=32, intermediate_size=56, num_hidden_layers=6, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True,
@@ -105,7 +106,8 @@ CASES = [
         num_key_value_heads=2, head_dim=10, query_pre_attn_scalar=16, sliding_window=6,
         layer_types=[SLIDING, SLIDING, FULL, SLIDING],
         rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}))),
-    # Gemma 3 as published: nested, rope_theta beside rope_local_base_freq, a window pattern instead of layer_types.
+    # Gemma 3 as published: nested, rope_theta beside rope_local_base_freq, a window pattern instead
+    # of layer_types.
     Case("gemma3-published", "gemma3", torch.bfloat16, 29, published=True, config=gemma3(
         vocab_size=75, hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=4,
         num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=7,
@@ -113,16 +115,17 @@ CASES = [
         rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6})),
         extra={"sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 10_000.0,
                "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}),
-    # What E4B has: a vector for each layer from a table by token, and the last layers without keys of their own. The
-    # prompt is several windows long.
+    # What E4B has: a vector for each layer from a table by token, and the last layers without keys
+    # of their own. The prompt is several windows long.
     Case("gemma4-per-layer", "gemma4", torch.bfloat16, 34, published=True, config=gemma4(
         vocab_size=85, hidden_size=32, intermediate_size=40, num_hidden_layers=7, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, global_head_dim=16, sliding_window=6,
         layer_types=[SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
         hidden_size_per_layer_input=16, vocab_size_per_layer_input=85, num_kv_shared_layers=3,
         eos_token_id=[1, 50])),
-    # What E2B has beside that: an MLP twice as wide in the layers that share, here the keys of the last two layers
-    # before them, the full one first. One KV head, no size a multiple of 4, more vectors than tokens.
+    # What E2B has beside that: an MLP twice as wide in the layers that share, here the keys of the
+    # last two layers before them, the full one first. One KV head, no size a multiple of 4, more
+    # vectors than tokens.
     Case("gemma4-double-wide", "gemma4", torch.float16, 31, config=gemma4(
         vocab_size=70, hidden_size=30, intermediate_size=38, num_hidden_layers=5, num_attention_heads=3,
         num_key_value_heads=1, head_dim=10, global_head_dim=18, sliding_window=7,

@@ -28,13 +28,15 @@ OUT = HERE.parents[1] / "tests/goldens_gguf"
 
 HIDDEN, FFN, HEADS, WINDOW, EPS, SOFTCAP = 64, 96, 4, 8, 1e-6, 30.0
 CONTEXT_LENGTH = 4096
-# True: sliding. Full layers have their own head size and KV heads, no attn_v (K is V), and proportional RoPE.
+# True: sliding. Full layers have their own head size and KV heads, no attn_v (K is V), and
+# proportional RoPE.
 SLIDING = [True, True, False, True, True, False]
 HEAD_DIM = {True: 16, False: 32}
 KV_HEADS = {True: 2, False: 1}
 ROPE_BASE = {True: 10_000.0, False: 1_000_000.0}
 PARTIAL_ROTARY = 0.25
-# Of E2B's kind: elements of a layer's vector, and layers that use others' keys and have an MLP twice as wide.
+# Of E2B's kind: elements of a layer's vector, and layers that use others' keys and have an MLP
+# twice as wide.
 PER_LAYER, SHARED = 32, 3
 TOKENS = 48  # six windows
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets llama.cpp (prebuilt, x86-64 Linux, from npm; without and with its Vulkan backend) and the Python packages into
-# tools/llama_reference/.work.
+# Gets llama.cpp (prebuilt, x86-64 Linux, from npm; without and with its Vulkan backend) and the
+# Python packages into tools/llama_reference/.work.
 set -euo pipefail
 cd "$(dirname "$0")"
 version=$(sed -n 's/^PACKAGE_VERSION = "\(.*\)"/\1/p' llama_cpp.py)

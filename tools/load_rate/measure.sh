@@ -1,9 +1,10 @@
 #!/bin/bash
-# Times a plain read of a checkpoint's file and the loading of it, with the file out of and in the page cache.
-# measure.sh PROGRAM FILE [OPTION OF BENCH ...]
+# Times a plain read of a checkpoint's file and the loading of it, with the file out of and in the
+# page cache. measure.sh PROGRAM FILE [OPTION OF BENCH ...]
 #
-# Both are rates of bytes of a file; loading ends when all weights lie on the device, checked, and the kernels of generation
-# are ready. A load that is not timed comes first, so that kernels come from the cache of compiled pipelines.
+# Both are rates of bytes of a file; loading ends when all weights lie on the device, checked, and
+# the kernels of generation are ready. A load that is not timed comes first, so that kernels come
+# from the cache of compiled pipelines.
 set -euo pipefail
 program=$1 file=$2
 shift 2

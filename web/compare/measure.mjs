@@ -1,5 +1,6 @@
-// The demo model against one of its sizes in transformers.js (WebGPU and WebAssembly), in one Chromium on its software adapter.
-// Rounds take turns, so that other work on the machine meets all alike. See README.md.
+// The demo model against one of its sizes in transformers.js (WebGPU and WebAssembly), in one
+// Chromium on its software adapter. Rounds take turns, so that other work on the machine meets all
+// alike. See README.md.
 
 import { readFile } from "node:fs/promises";
 import http from "node:http";

@@ -1,4 +1,5 @@
-// Models in the browser's own storage (OPFS): `<key>.data` with the bytes, `<key>.json` with what is known of them.
+// Models in the browser's own storage (OPFS): `<key>.data` with the bytes, `<key>.json` with what
+// is known of them.
 
 import { describe, gigabytes } from "./files.js";
 

@@ -1,4 +1,5 @@
-// From a URL to files that can be read in ranges: through the browser's storage, resumed where a download was cut.
+// From a URL to files that can be read in ranges: through the browser's storage, resumed where a
+// download was cut.
 
 import {
   type CachedModel,

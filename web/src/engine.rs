@@ -49,9 +49,13 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Loads the model that `files` make, or the embedded one if there are none. `options` is JSON; `progress` is called with
-    /// bytes read and bytes in all.
-    pub async fn load(files: Array, options: String, progress: Function) -> Result<Engine, JsError> {
+    /// Loads the model that `files` make, or the embedded one if there are none. `options` is JSON;
+    /// `progress` is called with bytes read and bytes in all.
+    pub async fn load(
+        files: Array,
+        options: String,
+        progress: Function,
+    ) -> Result<Engine, JsError> {
         Ok(load(&files, &options, &progress).await?)
     }
 
@@ -63,10 +67,16 @@ impl Engine {
     /// Answers a conversation, or continues a text: `prompt` and `options` are JSON. `on_token` is
     /// called with each piece of the answer's text, and with each of its thoughts. Gives figures as
     /// JSON.
-    pub async fn chat(&self, prompt: String, options: String, on_token: Function) -> Result<String, JsError> {
+    pub async fn chat(
+        &self,
+        prompt: String,
+        options: String,
+        on_token: Function,
+    ) -> Result<String, JsError> {
         self.stopped.set(false);
         let (reply, answered) = oneshot::channel();
-        let (prompt, options) = (options::parse("messages", &prompt)?, options::parse("options", &options)?);
+        let (prompt, options) =
+            (options::parse("messages", &prompt)?, options::parse("options", &options)?);
         let order = Order { prompt, options, on_token, reply };
         let gone = || Error::Device("the model was disposed".into());
         self.orders.unbounded_send(order).map_err(|_| gone())?;
@@ -115,7 +125,9 @@ async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engin
 /// A device's refusal with what was asked of it.
 fn with_sizes(error: Error, total: u64, options: &LoadOptions) -> Error {
     match error {
-        Error::Device(reason) if reason.contains("out of memory") || reason.contains("in one buffer") => {
+        Error::Device(reason)
+            if reason.contains("out of memory") || reason.contains("in one buffer") =>
+        {
             let (size, context) = (total as f64 / 1e9, options.context_length);
             Error::Device(format!(
                 "{reason}: the file's weights have {size:.1} GB and the context {context} positions; a smaller model, \

@@ -32,9 +32,11 @@ impl RangeRead for ModelFile {
 
     fn read(&self, range: Range<u64>) -> LocalBoxFuture<'_, Result<Vec<u8>, String>> {
         Box::pin(async move {
-            let bytes = ModelFile::read(self, range.start as f64, (range.end - range.start) as f64).await;
+            let bytes =
+                ModelFile::read(self, range.start as f64, (range.end - range.start) as f64).await;
             let bytes = bytes.map_err(|error| reason(&error))?;
-            let bytes: Uint8Array = bytes.dyn_into().map_err(|_| "read gave no Uint8Array".to_owned())?;
+            let bytes: Uint8Array =
+                bytes.dyn_into().map_err(|_| "read gave no Uint8Array".to_owned())?;
             Ok(bytes.to_vec())
         })
     }

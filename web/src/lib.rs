@@ -1,4 +1,5 @@
-//! The library for browsers: what a page's worker calls. `web/js` is the interface that programs use.
+//! The library for browsers: what a page's worker calls. `web/js` is the interface that programs
+//! use.
 #![cfg(target_arch = "wasm32")]
 
 mod checksum;

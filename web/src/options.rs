@@ -22,7 +22,8 @@ pub struct Load {
     context_length: Option<NonZeroUsize>,
     quantize: Option<QuantizeName>,
     cache_type: Option<CacheName>,
-    /// The smallest and the largest subgroup of devices that the worker opens; none if they come without.
+    /// The smallest and the largest subgroup of devices that the worker opens; none if they come
+    /// without.
     #[serde(default)]
     pub subgroups: Option<[u32; 2]>,
 }
@@ -50,7 +51,9 @@ impl Load {
             None => DEFAULT_CONTEXT.min(most),
             Some(length) if length <= most => length,
             Some(length) => {
-                return Err(Error::Input(format!("contextLength {length} exceeds the model's {most} positions")));
+                return Err(Error::Input(format!(
+                    "contextLength {length} exceeds the model's {most} positions"
+                )));
             }
         };
         Ok(LoadOptions {
@@ -94,7 +97,8 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// What is not given comes from the checkpoint, or else is Gemma's default. Errors: a value that cannot be used.
+    /// What is not given comes from the checkpoint, or else is Gemma's default. Errors: a value
+    /// that cannot be used.
     pub fn sampling(&self, checkpoint: &SamplingDefaults) -> Result<SamplingParams> {
         let gemma = SamplingParams::default();
         let params = SamplingParams {

@@ -7,7 +7,10 @@ use gemma4_wgpu::{
     Error, Result,
     generate::{Generator, Request},
     gpu::{Gpu, GpuBackend},
-    text::{AnswerEvent, AnswerParts, Channels, ChatTemplate, RenderOptions, TextAssets, Tokenizer, stop_ids},
+    text::{
+        AnswerEvent, AnswerParts, Channels, ChatTemplate, RenderOptions, TextAssets, Tokenizer,
+        stop_ids,
+    },
 };
 use js_sys::Function;
 use wasm_bindgen::JsValue;
@@ -41,7 +44,9 @@ impl Text {
     pub fn new(mut assets: TextAssets) -> Result<Text> {
         let tokenizer = Tokenizer::new(&assets)?;
         let template = match ChatTemplate::new(&assets, &tokenizer) {
-            Err(Error::Template(reason)) => Err(reason.replace("use --raw-prompt", "it only completes texts")),
+            Err(Error::Template(reason)) => {
+                Err(reason.replace("use --raw-prompt", "it only completes texts"))
+            }
             template => Ok(template?),
         };
         let channels = match &template {
@@ -59,8 +64,10 @@ impl Text {
         match prompt {
             Prompt::Text(text) => self.tokenizer.encode_prompt(text, true),
             Prompt::Messages(messages) => {
-                let options = RenderOptions { enable_thinking: thinking, ..RenderOptions::default() };
-                let template = self.template.as_ref().map_err(|reason| Error::Template(reason.clone()))?;
+                let options =
+                    RenderOptions { enable_thinking: thinking, ..RenderOptions::default() };
+                let template =
+                    self.template.as_ref().map_err(|reason| Error::Template(reason.clone()))?;
                 self.tokenizer.encode_rendered(&template.prompt(messages, &options)?)
             }
         }
@@ -86,7 +93,12 @@ pub async fn serve(
     gpu.device().destroy();
 }
 
-async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopped: &Cell<bool>) -> Result<String> {
+async fn answer(
+    generator: &mut Generator<'_>,
+    text: &Text,
+    order: &Order,
+    stopped: &Cell<bool>,
+) -> Result<String> {
     let prompt = text.tokens(&order.prompt, order.options.thinking)?;
     let (prompt, channels, eos_ids) = match &order.prompt {
         Prompt::Text(_) => (prompt, &text.no_channels, &text.assets.eos_ids),
@@ -120,7 +132,8 @@ async fn answer(generator: &mut Generator<'_>, text: &Text, order: &Order, stopp
     let generation = generator.generate(&request, &mut |token| tell(parser.push(token))).await?;
     tell(parser.finish());
     let answer = Answer::new(&generation, &parts, generator.backend().info().peak_bytes);
-    serde_json::to_string(&answer).map_err(|error| Error::Input(format!("the answer as JSON: {error}")))
+    serde_json::to_string(&answer)
+        .map_err(|error| Error::Input(format!("the answer as JSON: {error}")))
 }
 
 /// What an event adds to the text and to the thoughts. A call that is none is text; a channel that

@@ -1,4 +1,5 @@
-// The package in Chromium: the same tokens as the native program, sources of all kinds, and what goes wrong.
+// The package in Chromium: the same tokens as the native program, sources of all kinds, and what
+// goes wrong.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -1,4 +1,5 @@
-// The package's worker with a storage that takes at most `most` bytes at once, and at most `room` in all.
+// The package's worker with a storage that takes at most `most` bytes at once, and at most `room`
+// in all.
 
 const of = (name) => Number(new URL(self.location.href).searchParams.get(name) ?? Infinity);
 const [most, entries] = [of("most"), of("entries")];

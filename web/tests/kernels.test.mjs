@@ -1,4 +1,5 @@
-// Every kernel in the browser's own compiler, Tint. `cargo test --test kernel_translation` writes the kernels.
+// Every kernel in the browser's own compiler, Tint. `cargo test --test kernel_translation` writes
+// the kernels.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";

@@ -1,4 +1,5 @@
-// A server for the tests: the built page and package, files for models, and the faults that servers have.
+// A server for the tests: the built page and package, files for models, and the faults that servers
+// have.
 
 import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";

@@ -1,4 +1,5 @@
-// Models that are split, long, or in other programs' forms answer in Chromium as the native program does.
+// Models that are split, long, or in other programs' forms answer in Chromium as the native program
+// does.
 
 import assert from "node:assert/strict";
 import { copyFile, mkdtemp, rm, stat, writeFile } from "node:fs/promises";

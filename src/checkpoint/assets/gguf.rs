@@ -8,7 +8,8 @@ use crate::{
     text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind},
 };
 
-/// Tokens that end an answer whatever the metadata says (llama.cpp's list, as far as Gemma has them).
+/// Tokens that end an answer whatever the metadata says (llama.cpp's list, as far as Gemma has
+/// them).
 const END_TOKENS: [&str; 4] = ["<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>"];
 
 /// Collects the assets. A tokenizer.json that lies beside the file takes the place of the
@@ -20,28 +21,38 @@ pub fn read(file: &Gguf, tokenizer_json: Option<Vec<u8>>) -> Result<TextAssets> 
     let vocabulary = match (tokenizer_json, model) {
         (Some(json), _) => Some(Vocabulary::TokenizerJson(json)),
         (None, None | Some("none" | "no_vocab")) => None,
-        (None, Some(model)) => Some(Vocabulary::Gguf(vocabulary(file, model).map_err(Error::Tokenizer)?)),
+        (None, Some(model)) => {
+            Some(Vocabulary::Gguf(vocabulary(file, model).map_err(Error::Tokenizer)?))
+        }
     };
-    let add_bos = file.flag("tokenizer.ggml.add_bos_token").map_err(Error::Tokenizer)?.unwrap_or(true);
+    let add_bos =
+        file.flag("tokenizer.ggml.add_bos_token").map_err(Error::Tokenizer)?.unwrap_or(true);
     Ok(TextAssets {
-        chat_template: file.text("tokenizer.chat_template").map_err(Error::Template)?.map(String::from),
+        chat_template: file
+            .text("tokenizer.chat_template")
+            .map_err(Error::Template)?
+            .map(String::from),
         bos_id: id(file, "tokenizer.ggml.bos_token_id").map_err(Error::Tokenizer)?,
         eos_ids: eos_ids(file).map_err(Error::Tokenizer)?,
         add_bos: add_bos || needs_bos(vocabulary.as_ref())?,
-        suppressed_ids: id_list(file, "tokenizer.ggml.suppress_tokens").map_err(Error::Tokenizer)?,
+        suppressed_ids: id_list(file, "tokenizer.ggml.suppress_tokens")
+            .map_err(Error::Tokenizer)?,
         sampling: sampling_defaults(file)?,
         vocabulary,
     })
 }
 
-/// Whether the model needs BOS though its file says that none is added: llama.cpp's converter wrote so for Gemma 4.
+/// Whether the model needs BOS though its file says that none is added: llama.cpp's converter wrote
+/// so for Gemma 4.
 fn needs_bos(vocabulary: Option<&Vocabulary>) -> Result<bool> {
     let needed = match vocabulary {
         Some(Vocabulary::Gguf(vocabulary)) => vocabulary.kind()? == VocabularyKind::Merges,
         Some(Vocabulary::TokenizerJson(_)) | None => false,
     };
     if needed {
-        log::warn!("prompts begin with BOS, as Gemma 4 needs it: tokenizer.ggml.add_bos_token = false is overridden");
+        log::warn!(
+            "prompts begin with BOS, as Gemma 4 needs it: tokenizer.ggml.add_bos_token = false is overridden"
+        );
     }
     Ok(needed)
 }
@@ -53,7 +64,11 @@ fn id(file: &Gguf, key: &str) -> Result<Option<u32>, String> {
 
 fn eos_ids(file: &Gguf) -> Result<Vec<u32>, String> {
     let mut ids = Vec::new();
-    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+    for key in [
+        "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",
+        "tokenizer.ggml.eom_token_id",
+    ] {
         if let Some(id) = id(file, key)? {
             add_id(&mut ids, id);
         }
@@ -63,7 +78,8 @@ fn eos_ids(file: &Gguf) -> Result<Vec<u32>, String> {
     }
     let Some(tokens) = file.array("tokenizer.ggml.tokens")? else { return Ok(ids) };
     for (id, token) in (0u32..).zip(tokens.iter()) {
-        if matches!(token, Value::String(text) if END_TOKENS.iter().any(|end| end.as_bytes() == text)) {
+        if matches!(token, Value::String(text) if END_TOKENS.iter().any(|end| end.as_bytes() == text))
+        {
             add_id(&mut ids, id);
         }
     }
@@ -85,14 +101,18 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
     if tokens.is_empty() {
         return Err(format!("{key} is missing or empty"));
     }
-    let scores = decode(file, "tokenizer.ggml.scores", |value| value.float().map(|score| score as f32))?;
+    let scores =
+        decode(file, "tokenizer.ggml.scores", |value| value.float().map(|score| score as f32))?;
     let token_types = decode(file, "tokenizer.ggml.token_type", |value| match value {
         Value::Signed(value) => value.try_into().ok(),
         value => value.unsigned().and_then(|value| value.try_into().ok()),
     })?;
     for (what, len) in [("scores", scores.len()), ("token_type", token_types.len())] {
         if len != 0 && len != tokens.len() {
-            return Err(format!("tokenizer.ggml.{what} has {len} entries for {} tokens", tokens.len()));
+            return Err(format!(
+                "tokenizer.ggml.{what} has {len} entries for {} tokens",
+                tokens.len()
+            ));
         }
     }
     let mut vocabulary = GgufVocabulary {
@@ -109,7 +129,8 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
         Some(add) => add,
         None => prefixes_spaces(&vocabulary),
     };
-    let is_renamed = model != "gemma4" && vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Merges);
+    let is_renamed =
+        model != "gemma4" && vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Merges);
     if is_renamed {
         let pre = quoted(&vocabulary.pre);
         log::info!(
@@ -120,21 +141,30 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
     Ok(vocabulary)
 }
 
-/// Whether text gets a space in front where the file does not say: llama.cpp's default for SentencePiece's vocabularies.
-/// Gemma's have none; who leaves the key out for them (Ollama) adds none either.
+/// Whether text gets a space in front where the file does not say: llama.cpp's default for
+/// SentencePiece's vocabularies. Gemma's have none; who leaves the key out for them (Ollama) adds
+/// none either.
 fn prefixes_spaces(vocabulary: &GgufVocabulary) -> bool {
     let is_scored = vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Scores);
     if is_scored && vocabulary.is_gemma() {
-        log::info!("no space is put in front of text, as Gemma's tokenizer does: add_space_prefix is not in the file");
+        log::info!(
+            "no space is put in front of text, as Gemma's tokenizer does: add_space_prefix is not in the file"
+        );
         return false;
     }
     is_scored
 }
 
 /// All elements of the array at `key`; none if it is not there.
-fn decode<T>(file: &Gguf, key: &str, convert: impl Fn(Value) -> Option<T>) -> Result<Vec<T>, String> {
+fn decode<T>(
+    file: &Gguf,
+    key: &str,
+    convert: impl Fn(Value) -> Option<T>,
+) -> Result<Vec<T>, String> {
     let Some(array) = file.array(key)? else { return Ok(Vec::new()) };
-    let element = |(index, value)| convert(value).ok_or_else(|| format!("{key}: entry {index} cannot be used"));
+    let element = |(index, value)| {
+        convert(value).ok_or_else(|| format!("{key}: entry {index} cannot be used"))
+    };
     array.iter().enumerate().map(element).collect()
 }
 

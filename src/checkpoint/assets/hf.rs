@@ -12,7 +12,8 @@ use crate::{
     text::{SamplingDefaults, TextAssets, Vocabulary},
 };
 
-/// Collects the assets; `read` gives the bytes of a file of the checkpoint, `None` if there is none.
+/// Collects the assets; `read` gives the bytes of a file of the checkpoint, `None` if there is
+/// none.
 ///
 /// Errors: what `read` fails with, [`Error::Config`], [`Error::Tokenizer`], [`Error::Template`].
 pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<TextAssets> {
@@ -44,8 +45,8 @@ pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<TextAssets
     })
 }
 
-/// Whether a prompt begins with BOS. Gemma's tokenizer classes add it unless they are told not to; transformers goes by
-/// tokenizer.json alone.
+/// Whether a prompt begins with BOS. Gemma's tokenizer classes add it unless they are told not to;
+/// transformers goes by tokenizer.json alone.
 fn add_bos(flag: Option<bool>, bos: Option<u32>, tokenizer_json: Option<&[u8]>) -> Result<bool> {
     if flag != Some(false) {
         return Ok(true);
@@ -53,7 +54,9 @@ fn add_bos(flag: Option<bool>, bos: Option<u32>, tokenizer_json: Option<&[u8]>) 
     let file: TokenizerFile = tokenizer_json.map(tokenizer_file).transpose()?.unwrap_or_default();
     let adds = file.post_processor.adds(bos);
     if adds {
-        log::warn!("prompts begin with BOS, as tokenizer.json says: add_bos_token = false is overridden");
+        log::warn!(
+            "prompts begin with BOS, as tokenizer.json says: add_bos_token = false is overridden"
+        );
     }
     Ok(adds)
 }
@@ -117,7 +120,8 @@ fn chat_template(tokenizer: Fields) -> Result<Option<String>> {
     }
 }
 
-/// bos and every eos id: those that the configs give by number and those that the tokenizer gives by name.
+/// bos and every eos id: those that the configs give by number and those that the tokenizer gives
+/// by name.
 fn special_ids(configs: &[Option<Fields>], named: NamedTokens) -> Result<(Option<u32>, Vec<u32>)> {
     let (mut bos, mut eos) = (None, Vec::new());
     for config in configs.iter().flatten() {
@@ -268,8 +272,7 @@ mod tests {
 
     #[test]
     fn the_tokenizers_ends_join_the_configs() {
-        let tokenizer =
-            r#"{"added_tokens": [{"id": 1, "content": "<eos>"}], "model": {"vocab": {"<eos>": 1, "<end>": 5}}}"#;
+        let tokenizer = r#"{"added_tokens": [{"id": 1, "content": "<eos>"}], "model": {"vocab": {"<eos>": 1, "<end>": 5}}}"#;
         for (named, expected) in [("<end>", vec![1, 5]), ("<eos>", vec![1]), ("<none>", vec![1])] {
             let config = format!(r#"{{"eos_token": "{named}"}}"#);
             let files = [
@@ -286,7 +289,8 @@ mod tests {
     fn bos_by_the_post_processor() {
         let single = r#"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<bos>"}}],
             "special_tokens": {"<bos>": {"ids": [2]}}}"#;
-        let sequence = format!(r#"{{"type": "Sequence", "processors": [{{"type": "ByteLevel"}}, {single}]}}"#);
+        let sequence =
+            format!(r#"{{"type": "Sequence", "processors": [{{"type": "ByteLevel"}}, {single}]}}"#);
         let with = |flag: &str, processor: &str| {
             let config = format!(r#"{{"add_bos_token": {flag}}}"#);
             let tokenizer = format!(r#"{{"added_tokens": [], "post_processor": {processor}}}"#);
@@ -297,7 +301,12 @@ mod tests {
             ];
             assets(&files).unwrap().add_bos
         };
-        assert!(with("false", single) && with("false", &sequence) && with("true", "null") && with("null", "null"));
+        assert!(
+            with("false", single)
+                && with("false", &sequence)
+                && with("true", "null")
+                && with("null", "null")
+        );
         assert!(!with("false", "null"));
     }
 
@@ -308,12 +317,16 @@ mod tests {
         assert_eq!(sampling(r#"{"do_sample": false, "temperature": 0.7}"#).temperature, Some(0.0));
         assert_eq!(sampling(r#"{"do_sample": true, "temperature": 0.0}"#).temperature, Some(0.0));
         assert_eq!(sampling(r#"{"do_sample": null, "temperature": 0.5}"#).temperature, Some(0.5));
-        for (top_k, expected) in [("-1", Some(0)), ("0", Some(0)), ("64.0", Some(64)), ("null", None), ("\"9\"", None)]
+        for (top_k, expected) in
+            [("-1", Some(0)), ("0", Some(0)), ("64.0", Some(64)), ("null", None), ("\"9\"", None)]
         {
             assert_eq!(sampling(&format!(r#"{{"top_k": {top_k}}}"#)).top_k, expected, "{top_k}");
         }
         let all = sampling(r#"{"top_p": 1.0, "min_p": 0.05, "repetition_penalty": 1.1}"#);
-        assert_eq!((all.top_p, all.min_p, all.repetition_penalty), (Some(1.0), Some(0.05), Some(1.1)));
+        assert_eq!(
+            (all.top_p, all.min_p, all.repetition_penalty),
+            (Some(1.0), Some(0.05), Some(1.1))
+        );
         assert_eq!(generation(r#"{"suppress_tokens": [7, -1, 3]}"#).suppressed_ids, [7, 3]);
         for none in ["null", "[]", "\"x\"", "[1, \"x\"]"] {
             let text = format!(r#"{{"suppress_tokens": {none}}}"#);
@@ -323,13 +336,15 @@ mod tests {
 
     #[test]
     fn templates_in_order_of_preference() {
-        let list =
-            r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+        let list = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
         let text = r#"{"chat_template": "S"}"#;
         let template = |files: &[(&str, &str)]| assets(files).unwrap().chat_template;
         assert_eq!(template(&[("tokenizer_config.json", list)]).as_deref(), Some("D"));
         assert_eq!(template(&[("tokenizer_config.json", text)]).as_deref(), Some("S"));
-        assert_eq!(template(&[("tokenizer_config.json", text), ("chat_template.jinja", "J")]).as_deref(), Some("J"));
+        assert_eq!(
+            template(&[("tokenizer_config.json", text), ("chat_template.jinja", "J")]).as_deref(),
+            Some("J")
+        );
         assert_eq!(template(&[]), None);
     }
 

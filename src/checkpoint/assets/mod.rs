@@ -22,10 +22,14 @@ impl Recommended {
     fn check(self) -> Result<SamplingDefaults> {
         let Recommended { temperature, top_k, top_p, min_p, repetition_penalty } = self;
         let fraction = |value: f64| (0.0..=1.0).contains(&value);
-        let sound = |value: Option<f64>, name: &str, legal: &dyn Fn(f64) -> bool, wanted: &str| match value {
-            Some(value) if !legal(value) => Err(Error::Config(format!("the checkpoint's {name} = {value} {wanted}"))),
-            value => Ok(value.map(|value| value as f32)),
-        };
+        let sound =
+            |value: Option<f64>, name: &str, legal: &dyn Fn(f64) -> bool, wanted: &str| match value
+            {
+                Some(value) if !legal(value) => {
+                    Err(Error::Config(format!("the checkpoint's {name} = {value} {wanted}")))
+                }
+                value => Ok(value.map(|value| value as f32)),
+            };
         let unusable = "cannot be used";
         let not_fraction = "is not between 0 and 1";
         sound(top_k, "top_k", &|value| !value.is_nan(), unusable)?;

@@ -1,5 +1,6 @@
-//! compressed-tensors, `pack-quantized`: `weight_packed` of I32 words, `weight_scale`, `weight_shape` and, where the
-//! integers have zero points, `weight_zero_point`. Sizes follow from the tensors' shapes.
+//! compressed-tensors, `pack-quantized`: `weight_packed` of I32 words, `weight_scale`,
+//! `weight_shape` and, where the integers have zero points, `weight_zero_point`. Sizes follow from
+//! the tensors' shapes.
 
 use regex::Regex;
 
@@ -25,8 +26,8 @@ struct Group {
     targets: Vec<Target>,
 }
 
-/// Which modules: the library prefers a group that names one to a group with a pattern, and that to one for a class
-/// (`match_targets`; patterns in the order of their text).
+/// Which modules: the library prefers a group that names one to a group with a pattern, and that to
+/// one for a class (`match_targets`; patterns in the order of their text).
 struct Target {
     /// A module's name, a class, or `re:` and a pattern.
     text: String,
@@ -36,9 +37,13 @@ struct Target {
 
 impl Target {
     fn of(value: &serde_json::Value) -> Result<Target> {
-        let text = value.as_str().ok_or_else(|| Error::Config("targets of compressed-tensors are not names".into()))?;
-        let pattern = text.strip_prefix("re:").map(|pattern| Regex::new(&format!("^(?:{pattern})")));
-        let unknown = |_| refuse(format!("the target {}, no regular expression known here", quoted(text)));
+        let text = value
+            .as_str()
+            .ok_or_else(|| Error::Config("targets of compressed-tensors are not names".into()))?;
+        let pattern =
+            text.strip_prefix("re:").map(|pattern| Regex::new(&format!("^(?:{pattern})")));
+        let unknown =
+            |_| refuse(format!("the target {}, no regular expression known here", quoted(text)));
         Ok(Target { text: text.to_owned(), pattern: pattern.transpose().map_err(unknown)? })
     }
 
@@ -64,27 +69,43 @@ impl Settings {
         if quantization.object("kv_cache_scheme")?.is_some() {
             return Err(refuse("a quantized KV cache (kv_cache_scheme)".into()));
         }
-        let groups = quantization
-            .object("config_groups")?
-            .ok_or_else(|| Error::Config("quantization_config of compressed-tensors has no config_groups".into()))?;
+        let groups = quantization.object("config_groups")?.ok_or_else(|| {
+            Error::Config("quantization_config of compressed-tensors has no config_groups".into())
+        })?;
         let mut found = Vec::new();
         for (name, value) in groups.iter() {
             let group = Fields::of(value, name)?;
             check_format(group)?;
-            if group.object("input_activations")?.is_some() || group.object("output_activations")?.is_some() {
+            if group.object("input_activations")?.is_some()
+                || group.object("output_activations")?.is_some()
+            {
                 return Err(refuse(format!("quantized activations ({})", quoted(name))));
             }
             let Some(weights) = group.object("weights")? else { continue };
             match weights.text("type")? {
                 None | Some("int") => {}
-                Some(kind) => return Err(refuse(format!("weights of type {} (only int)", quoted(kind)))),
+                Some(kind) => {
+                    return Err(refuse(format!("weights of type {} (only int)", quoted(kind))));
+                }
             }
             let bits = match weights.size("num_bits")? {
                 Some(width @ (4 | 8)) => width,
-                Some(width) => return Err(refuse(format!("weights of {width} bits (4 and 8 are supported)"))),
-                None => return Err(Error::Config(format!("{} of compressed-tensors lacks num_bits", quoted(name)))),
+                Some(width) => {
+                    return Err(refuse(format!("weights of {width} bits (4 and 8 are supported)")));
+                }
+                None => {
+                    return Err(Error::Config(format!(
+                        "{} of compressed-tensors lacks num_bits",
+                        quoted(name)
+                    )));
+                }
             };
-            let targets = group.list("targets")?.into_iter().flatten().map(Target::of).collect::<Result<_>>()?;
+            let targets = group
+                .list("targets")?
+                .into_iter()
+                .flatten()
+                .map(Target::of)
+                .collect::<Result<_>>()?;
             found.push(Group { bits, targets });
         }
         Ok(Settings { groups: found })
@@ -102,7 +123,8 @@ impl Settings {
             Some((group.targets.iter().filter_map(|target| target.rank(module)).min()?, group.bits))
         });
         let best = ranks.min_by_key(|(rank, _)| *rank);
-        best.map(|(_, bits)| bits).ok_or_else(|| "no group of config_groups has it among its targets".into())
+        best.map(|(_, bits)| bits)
+            .ok_or_else(|| "no group of config_groups has it among its targets".into())
     }
 
     pub fn matrix(&self, module: &str, parts: &Parts) -> Result<Imported, String> {
@@ -111,7 +133,8 @@ impl Settings {
         }
         let packed = part(parts, "weight_packed", &["I32"], 2)?;
         let scales = part(parts, "weight_scale", FLOATS, 2)?;
-        let (rows, words, groups) = (packed.tensor.shape[0], packed.tensor.shape[1], scales.tensor.shape[1]);
+        let (rows, words, groups) =
+            (packed.tensor.shape[0], packed.tensor.shape[1], scales.tensor.shape[1]);
         // weight_shape repeats what the other shapes tell, but where the last word is not full.
         part(parts, "weight_shape", &["I64", "I32"], 1)?;
         let bits = self.bits(module)?;

@@ -1,5 +1,5 @@
-//! MLX: `weight` of U32 words, `scales` and `biases`; config.json's `quantization` tells bits and group size, for
-//! single modules too.
+//! MLX: `weight` of U32 words, `scales` and `biases`; config.json's `quantization` tells bits and
+//! group size, for single modules too.
 
 use std::collections::HashMap;
 
@@ -56,7 +56,10 @@ impl Settings {
     pub fn matrix(&self, module: &str, parts: &Parts) -> Result<Imported, String> {
         let &Scheme { bits, group, ref other_mode } = self.modules.get(module).unwrap_or(&self.all);
         if let Some(mode) = other_mode {
-            return Err(format!("MLX quantization mode {} is not supported (only affine)", quoted(mode)));
+            return Err(format!(
+                "MLX quantization mode {} is not supported (only affine)",
+                quoted(mode)
+            ));
         }
         let integers = match bits {
             4 => Integers::Nibbles,
@@ -64,9 +67,12 @@ impl Settings {
             _ => return Err(format!("MLX quantization to {bits} bits (4 and 8 are supported)")),
         };
         let weight = part(parts, WEIGHT, &["U32"], 2)?;
-        let (scales, biases) = (part(parts, "scales", FLOATS, 2)?, part(parts, "biases", FLOATS, 2)?);
-        let (rows, words, groups) = (weight.tensor.shape[0], weight.tensor.shape[1], scales.tensor.shape[1]);
-        let cols = words.checked_mul(32 / bits).filter(|cols| groups.checked_mul(group) == Some(*cols));
+        let (scales, biases) =
+            (part(parts, "scales", FLOATS, 2)?, part(parts, "biases", FLOATS, 2)?);
+        let (rows, words, groups) =
+            (weight.tensor.shape[0], weight.tensor.shape[1], scales.tensor.shape[1]);
+        let cols =
+            words.checked_mul(32 / bits).filter(|cols| groups.checked_mul(group) == Some(*cols));
         let cols = cols.ok_or_else(|| {
             format!(
                 "weight {:?} of {bits} bits and scales {:?} are not in groups of {group}, as the config says",
@@ -81,6 +87,11 @@ impl Settings {
             scales: table(scales, [rows, groups], false)?,
             zeros: Zeros::Biases(table(biases, [rows, groups], false)?),
         };
-        Ok(Imported { grouped, integers: weight.place(), scales: scales.place(), zeros: Some(biases.place()) })
+        Ok(Imported {
+            grouped,
+            integers: weight.place(),
+            scales: scales.place(),
+            zeros: Some(biases.place()),
+        })
     }
 }

@@ -1,5 +1,5 @@
-//! Safetensors of other programs whose matrices are integers with tensors of scales beside them: MLX,
-//! compressed-tensors, torchao. Their matrices appear as packed rows, made when they are read.
+//! Safetensors of other programs whose matrices are integers with tensors of scales beside them:
+//! MLX, compressed-tensors, torchao. Their matrices appear as packed rows, made when they are read.
 
 mod compressed_tensors;
 mod mlx;
@@ -48,8 +48,8 @@ pub(super) struct Imported {
 }
 
 impl Scheme {
-    /// The scheme of a checkpoint with this config.json and these safetensors metadata of all files; `None` for one of
-    /// plain tensors.
+    /// The scheme of a checkpoint with this config.json and these safetensors metadata of all
+    /// files; `None` for one of plain tensors.
     ///
     /// Errors: [`Error::Unsupported`], [`Error::Config`].
     pub fn of(config: &Value, metadata: &HashMap<String, String>) -> Result<Option<Scheme>> {
@@ -99,7 +99,8 @@ impl Scheme {
         let module = tensor.name.strip_suffix(suffix)?.strip_suffix('.')?;
         // In MLX's files plain matrices have the same names.
         let plain = *suffix == mlx::WEIGHT && tensor.dtype_name != "U32";
-        (!plain && names::from_hf(&format!("{module}.weight")).is_some()).then_some((module, *suffix))
+        (!plain && names::from_hf(&format!("{module}.weight")).is_some())
+            .then_some((module, *suffix))
     }
 
     /// The matrix that the parts of `module` make.
@@ -123,11 +124,20 @@ impl Scheme {
 }
 
 /// A part that must be there, of one of these dtypes and as many dimensions.
-fn part<'a>(parts: &'a Parts, name: &str, dtypes: &[&str], dimensions: usize) -> Result<&'a Part, String> {
+fn part<'a>(
+    parts: &'a Parts,
+    name: &str,
+    dtypes: &[&str],
+    dimensions: usize,
+) -> Result<&'a Part, String> {
     let part = parts.get(name).ok_or_else(|| format!("{name} is missing"))?;
     let tensor = &part.tensor;
     if !dtypes.contains(&tensor.dtype_name.as_str()) {
-        return Err(format!("{name} has dtype {}, not {}", quoted(&tensor.dtype_name), dtypes.join(" or ")));
+        return Err(format!(
+            "{name} has dtype {}, not {}",
+            quoted(&tensor.dtype_name),
+            dtypes.join(" or ")
+        ));
     }
     if tensor.shape.len() != dimensions {
         return Err(format!("{name} has shape {:?}, not {dimensions} dimensions", tensor.shape));

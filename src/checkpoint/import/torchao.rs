@@ -1,5 +1,5 @@
-//! torchao: the file's metadata lists `tensor_names` and describes each; a matrix `m.weight` of a tensor subclass
-//! lies in `m._weight_qdata`, `m._weight_scale`, `m._weight_zero_point`.
+//! torchao: the file's metadata lists `tensor_names` and describes each; a matrix `m.weight` of a
+//! tensor subclass lies in `m._weight_qdata`, `m._weight_scale`, `m._weight_zero_point`.
 
 use std::collections::HashMap;
 
@@ -26,21 +26,27 @@ pub(in super::super) struct Settings {
 }
 
 impl Settings {
-    /// `None` if the metadata are not torchao's. Errors: a subclass that is not supported, broken metadata.
+    /// `None` if the metadata are not torchao's. Errors: a subclass that is not supported, broken
+    /// metadata.
     pub fn of(metadata: &HashMap<String, String>) -> Result<Option<Settings>> {
         let Some(names) = metadata.get("tensor_names") else { return Ok(None) };
         let broken = |error: String| Error::Config(format!("torchao's metadata: {error}"));
         let names: Vec<String> = json::parse(names.as_bytes()).map_err(broken)?;
         let mut modules = HashMap::new();
         for name in names {
-            let text = metadata.get(&name).ok_or_else(|| broken(format!("{} is not described", quoted(&name))))?;
+            let text = metadata
+                .get(&name)
+                .ok_or_else(|| broken(format!("{} is not described", quoted(&name))))?;
             let value: Value = json::parse(text.as_bytes()).map_err(broken)?;
             let fields = Fields::of(&value, &name)?;
             match fields.text("_type")? {
                 Some("Tensor") => {}
                 Some(class @ ("Int4Tensor" | "IntxUnpackedToInt8Tensor")) => {
                     let Some(module) = name.strip_suffix(".weight") else {
-                        return Err(Error::Unsupported(format!("torchao's {class} {}, not a weight", quoted(&name))));
+                        return Err(Error::Unsupported(format!(
+                            "torchao's {class} {}, not a weight",
+                            quoted(&name)
+                        )));
                     };
                     let data = fields.get("_data").cloned().unwrap_or(Value::Null);
                     modules.insert(module.to_owned(), (class.to_owned(), data));
@@ -86,20 +92,32 @@ impl Settings {
             scales: table(scale, [rows, groups], int4)?,
             zeros: Zeros::Points(table(zero_point, [rows, groups], int4)?),
         };
-        Ok(Imported { grouped, integers: qdata.place(), scales: scale.place(), zeros: Some(zero_point.place()) })
+        Ok(Imported {
+            grouped,
+            integers: qdata.place(),
+            scales: scale.place(),
+            zeros: Some(zero_point.place()),
+        })
     }
 }
 
 /// Columns of a block, which must have one row.
 fn group_size(fields: Fields<'_>) -> Result<usize, String> {
-    let sizes = fields.list("block_size").map_err(|error| error.to_string())?.ok_or("block_size is missing")?;
+    let sizes = fields
+        .list("block_size")
+        .map_err(|error| error.to_string())?
+        .ok_or("block_size is missing")?;
     match sizes.iter().map(Value::as_u64).collect::<Vec<_>>().as_slice() {
         [Some(1), Some(group)] => usize::try_from(*group).map_err(|_| format!("groups of {group}")),
-        _ => Err(format!("block_size {}, not one row by a group of columns", Value::from(sizes.clone()))),
+        _ => Err(format!(
+            "block_size {}, not one row by a group of columns",
+            Value::from(sizes.clone())
+        )),
     }
 }
 
-/// Whether the integers are of 4 bits. Errors for types that are not up to 8 bits, and for quantized activations.
+/// Whether the integers are of 4 bits. Errors for types that are not up to 8 bits, and for
+/// quantized activations.
 fn is_narrow(fields: Fields<'_>) -> Result<bool, String> {
     if let Some(activations) = fields.get("activation_quantization") {
         return Err(format!("quantized activations ({activations}) are not supported"));
@@ -109,6 +127,9 @@ fn is_narrow(fields: Fields<'_>) -> Result<bool, String> {
     match name {
         Some("int4") => Ok(true),
         Some("int5" | "int6" | "int7" | "int8") => Ok(false),
-        other => Err(format!("target_dtype {} (int4 to int8 are supported)", quoted(other.unwrap_or("none")))),
+        other => Err(format!(
+            "target_dtype {} (int4 to int8 are supported)",
+            quoted(other.unwrap_or("none"))
+        )),
     }
 }

@@ -65,7 +65,8 @@ impl Test {
 
     /// Runs the test once from empty sequences; how long the timed part took.
     pub fn run(&self, backend: &mut dyn Backend, seed: &mut u64) -> Result<Duration> {
-        let sequences: Vec<SequenceId> = (0..self.parallel).map(|_| backend.open_sequence()).collect::<Result<_>>()?;
+        let sequences: Vec<SequenceId> =
+            (0..self.parallel).map(|_| backend.open_sequence()).collect::<Result<_>>()?;
         let outcome = pollster::block_on(self.run_in(backend, &sequences, seed));
         sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
         outcome
@@ -77,7 +78,12 @@ impl Test {
         self.sampled.then(|| Sampler::new(params)).transpose().map(Choice)
     }
 
-    async fn run_in(&self, backend: &mut dyn Backend, sequences: &[SequenceId], seed: &mut u64) -> Result<Duration> {
+    async fn run_in(
+        &self,
+        backend: &mut dyn Backend,
+        sequences: &[SequenceId],
+        seed: &mut u64,
+    ) -> Result<Duration> {
         for &sequence in sequences {
             prompt(backend, sequence, self.depth, seed).await?;
         }
@@ -121,7 +127,8 @@ pub(super) async fn prompt(
     let mut last = None;
     for chunk in tokens.chunks(backend.info().max_step_tokens) {
         // Two steps in flight: the device never waits for the host, and work does not pile up.
-        let step = SequenceStep { sequence, tokens: StepTokens::Host(chunk), output: StepOutput::Greedy };
+        let step =
+            SequenceStep { sequence, tokens: StepTokens::Host(chunk), output: StepOutput::Greedy };
         let ticket = backend.submit(&[step])?;
         if let Some(earlier) = last.replace(ticket) {
             backend.read(earlier).await?;
@@ -134,10 +141,19 @@ pub(super) async fn prompt(
 }
 
 /// Generates `count` tokens in every sequence, one step ahead of reading them.
-async fn generate(backend: &mut dyn Backend, sequences: &[SequenceId], count: usize, mut choice: Choice) -> Result<()> {
+async fn generate(
+    backend: &mut dyn Backend,
+    sequences: &[SequenceId],
+    count: usize,
+    mut choice: Choice,
+) -> Result<()> {
     let mut in_flight: Option<Ticket> = None;
     for _ in 0..count {
-        let part = |&sequence| SequenceStep { sequence, tokens: StepTokens::Previous, output: choice.next() };
+        let part = |&sequence| SequenceStep {
+            sequence,
+            tokens: StepTokens::Previous,
+            output: choice.next(),
+        };
         let step: Vec<SequenceStep<'_>> = sequences.iter().map(part).collect();
         let ticket = backend.submit(&step)?;
         if let Some(earlier) = in_flight.replace(ticket) {

@@ -43,7 +43,8 @@ pub struct BenchArgs {
     /// Sequences that generate together
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNT")]
     parallel: Vec<NonZeroUsize>,
-    /// Generate with tokens drawn at temperature 1, top-k 64 and top-p 0.95 too, after the likeliest ones
+    /// Generate with tokens drawn at temperature 1, top-k 64 and top-p 0.95 too, after the
+    /// likeliest ones
     #[arg(long)]
     sample: bool,
     /// How often each test runs, after a warm-up
@@ -90,7 +91,9 @@ impl BenchArgs {
             _ => self.output,
         };
         match self.profile && output != Output::Md {
-            true => Err(Error::Input("--profile prints tables: use --trace with JSON or CSV".into())),
+            true => {
+                Err(Error::Input("--profile prints tables: use --trace with JSON or CSV".into()))
+            }
             false => Ok(output),
         }
     }
@@ -104,7 +107,9 @@ impl BenchArgs {
             for &count in self.generate.iter().filter(|&&count| count > 0) {
                 for parallel in &self.parallel {
                     let choices = if self.sample { &[false, true][..] } else { &[false] };
-                    tests.extend(choices.iter().map(|&s| test(Work::Generate(count), parallel.get(), s)));
+                    tests.extend(
+                        choices.iter().map(|&s| test(Work::Generate(count), parallel.get(), s)),
+                    );
                 }
             }
         }
@@ -119,14 +124,18 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     let tests = args.tests()?;
     let output = args.output()?;
     if (args.profile || args.trace.is_some()) && tests.iter().all(|test| test.parallel > 1) {
-        return Err(Error::Input("--profile and --trace take tests of one sequence: add --parallel 1".into()).into());
+        return Err(Error::Input(
+            "--profile and --trace take tests of one sequence: add --parallel 1".into(),
+        )
+        .into());
     }
     let positions = tests.iter().map(Test::positions).max().unwrap_or(1);
     let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
     let mut seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
     let (name, mut backend, ceiling) = match &args.synthetic {
         Some(name) => {
-            let (backend, ceiling) = args.model.load_synthetic(name, positions, sequences, seed as u32)?;
+            let (backend, ceiling) =
+                args.model.load_synthetic(name, positions, sequences, seed as u32)?;
             (format!("{name} synthetic"), backend, ceiling)
         }
         None => args.model.load_for_bench(positions, sequences)?,
@@ -167,7 +176,8 @@ fn measure(
     seed: &mut u64,
 ) -> Result<Row> {
     test.run(backend, seed)?;
-    let mut times = (0..repetitions).map(|_| test.run(backend, seed)).collect::<Result<Vec<Duration>>>()?;
+    let mut times =
+        (0..repetitions).map(|_| test.run(backend, seed)).collect::<Result<Vec<Duration>>>()?;
     times.sort();
     let rate = |time: Duration| test.tokens() as f64 / time.as_secs_f64();
     let median = (rate(times[(repetitions - 1) / 2]) + rate(times[repetitions / 2])) / 2.0;
@@ -199,7 +209,10 @@ fn render(rows: &[Row], facts: &Facts, output: Output) -> Result<String, serde_j
         Output::Csv => table::csv(rows)?,
         Output::Md => {
             let device = rows.first().map_or("", |row| &row.device);
-            let ceiling = facts.read_ceiling_gb_per_s.map(|rate| format!(", reads {rate:.0} GB/s")).unwrap_or_default();
+            let ceiling = facts
+                .read_ceiling_gb_per_s
+                .map(|rate| format!(", reads {rate:.0} GB/s"))
+                .unwrap_or_default();
             let peak = facts.peak_bytes as f64 / 1e9;
             format!("{device}{ceiling}, {peak:.2} GB held at most\n\n{}", table::markdown(rows))
         }

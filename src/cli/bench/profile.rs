@@ -67,7 +67,8 @@ pub fn table(test: &str, times: &[KernelTime]) -> String {
     text
 }
 
-/// Writes the kernels of all tests as a Chrome trace (chrome://tracing, Perfetto), a thread for each test.
+/// Writes the kernels of all tests as a Chrome trace (chrome://tracing, Perfetto), a thread for
+/// each test.
 pub fn write_trace(path: &Path, profiles: &[(String, Vec<KernelTime>)]) -> Result<()> {
     let mut events = Vec::new();
     for (thread, (test, times)) in profiles.iter().enumerate() {

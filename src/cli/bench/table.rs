@@ -32,7 +32,8 @@ pub struct Facts {
     pub peak_bytes: u64,
 }
 
-const HEADERS: [&str; 8] = ["model", "size", "backend", "test", "t/s", "min … max", "GB/s (of ceiling)", "TFLOP/s"];
+const HEADERS: [&str; 8] =
+    ["model", "size", "backend", "test", "t/s", "min … max", "GB/s (of ceiling)", "TFLOP/s"];
 
 fn cells(row: &Row) -> [String; 8] {
     let bandwidth = match (row.weight_gb_per_s, row.of_read_ceiling) {
@@ -60,7 +61,8 @@ pub fn markdown(rows: &[Row]) -> String {
         cells.chain([HEADERS[column].chars().count()]).max().unwrap_or(0)
     };
     let line = |cells: &[String]| {
-        let padded: Vec<String> = cells.iter().enumerate().map(|(i, cell)| format!("{cell:>0$}", width(i))).collect();
+        let padded: Vec<String> =
+            cells.iter().enumerate().map(|(i, cell)| format!("{cell:>0$}", width(i))).collect();
         format!("| {} |\n", padded.join(" | "))
     };
     let rule: Vec<String> = (0..HEADERS.len()).map(|i| "-".repeat(width(i) - 1) + ":").collect();

@@ -1,5 +1,5 @@
-//! The Hugging Face cache, laid out as huggingface_hub does: contents by checksum in `blobs`, trees of relative links to
-//! them in `snapshots`, commits of branches in `refs`.
+//! The Hugging Face cache, laid out as huggingface_hub does: contents by checksum in `blobs`, trees
+//! of relative links to them in `snapshots`, commits of branches in `refs`.
 
 use std::{
     env, fs,
@@ -74,12 +74,16 @@ impl Repository {
         let mut commits = self.commits();
         match commits.contains(&revision) {
             true => return Ok(Some(revision)),
-            false => commits.retain(|commit| is_short_hash(&revision) && commit.starts_with(&revision)),
+            false => {
+                commits.retain(|commit| is_short_hash(&revision) && commit.starts_with(&revision))
+            }
         }
         match commits.as_slice() {
             [] => Ok(None),
             [only] => Ok(Some(only.clone())),
-            several => Err(format!("{revision} may be any of {}: give more digits", several.join(", "))),
+            several => {
+                Err(format!("{revision} may be any of {}: give more digits", several.join(", ")))
+            }
         }
     }
 
@@ -103,7 +107,8 @@ impl Repository {
     fn commits(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.join("snapshots")).into_iter().flatten().flatten();
         let directories = entries.filter(|entry| entry.path().is_dir());
-        let mut commits: Vec<_> = directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut commits: Vec<_> =
+            directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         commits.retain(|commit| is_plain(commit));
         commits.sort();
         commits
@@ -132,7 +137,9 @@ impl Repository {
 
     /// Whether a file of a snapshot is there, as a blob or (where there are no links) in its place.
     pub fn has(&self, commit: &str, name: &str, etag: &str, bytes: u64) -> bool {
-        let is_whole = |path: PathBuf| fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == bytes);
+        let is_whole = |path: PathBuf| {
+            fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == bytes)
+        };
         is_whole(self.blob(etag)) || is_whole(self.snapshot(commit).join(name))
     }
 
@@ -161,17 +168,20 @@ impl Repository {
         placed.map_err(|source| Error::Io { path, source })
     }
 
-    /// The lock that huggingface_hub takes while it downloads a blob; gone when the file is closed. `None` if another
-    /// process has it.
+    /// The lock that huggingface_hub takes while it downloads a blob; gone when the file is closed.
+    /// `None` if another process has it.
     pub fn lock(&self, etag: &str) -> Result<Option<File>> {
         let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
         let io = |source| Error::Io { path: path.clone(), source };
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(file)),
+            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                Ok(Some(file))
+            }
             Err(fs::TryLockError::Error(error)) => Err(io(error)),
         }
     }
@@ -244,14 +254,22 @@ mod tests {
         for _ in 0..2 {
             assert!(repository.has("c0", "sub/a.gguf", "e7a6", 7));
             repository
-                .place_by(|_, _| Err(io::ErrorKind::PermissionDenied.into()), "c0", "sub/a.gguf", "e7a6")
+                .place_by(
+                    |_, _| Err(io::ErrorKind::PermissionDenied.into()),
+                    "c0",
+                    "sub/a.gguf",
+                    "e7a6",
+                )
                 .unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
             assert!(fs::symlink_metadata(&path).unwrap().is_file());
         }
         // As huggingface_hub leaves it there.
         fs::remove_file(repository.blob("e7a6")).unwrap();
-        assert!(repository.has("c0", "sub/a.gguf", "e7a6", 7) && !repository.has("c0", "sub/a.gguf", "e7a6", 8));
+        assert!(
+            repository.has("c0", "sub/a.gguf", "e7a6", 7)
+                && !repository.has("c0", "sub/a.gguf", "e7a6", 8)
+        );
         repository.place("c0", "sub/a.gguf", "e7a6").unwrap();
         assert_eq!(files_in(&repository.snapshot("c0")).unwrap(), ["sub/a.gguf"]);
         assert!(repository.place("c0", "b.gguf", "e7a7").is_err());
@@ -261,7 +279,9 @@ mod tests {
     #[test]
     fn links_are_relative() {
         let (_root, repository) = cache();
-        for (name, target) in [("a.gguf", "../../blobs/e7a6"), ("sub/a.gguf", "../../../blobs/e7a6")] {
+        for (name, target) in
+            [("a.gguf", "../../blobs/e7a6"), ("sub/a.gguf", "../../../blobs/e7a6")]
+        {
             for _ in 0..2 {
                 repository.place("c0", name, "e7a6").unwrap();
             }
@@ -277,7 +297,10 @@ mod tests {
     #[test]
     fn revisions_by_branch_tag_and_commit() {
         let (_root, repository) = cache();
-        let [first, second] = ["a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0", "a1b2ffff00000000000000000000000000000000"];
+        let [first, second] = [
+            "a1b2c3d4e5f6a7b8c9d0a1b2c3d4e5f6a7b8c9d0",
+            "a1b2ffff00000000000000000000000000000000",
+        ];
         for commit in [first, second] {
             fs::create_dir_all(repository.snapshot(commit)).unwrap();
         }

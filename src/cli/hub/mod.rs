@@ -32,8 +32,10 @@ impl Name {
     pub fn parse(text: &str) -> Result<Name, String> {
         let text = text.strip_prefix(PREFIX).unwrap_or(text);
         // Git has no colons in the names of branches and tags, but slashes.
-        let (at, file) = text.split_once(':').map_or((text, None), |(name, file)| (name, Some(file)));
-        let (repository, revision) = at.split_once('@').map_or((at, None), |(name, at)| (name, Some(at)));
+        let (at, file) =
+            text.split_once(':').map_or((text, None), |(name, file)| (name, Some(file)));
+        let (repository, revision) =
+            at.split_once('@').map_or((at, None), |(name, at)| (name, Some(at)));
         match repository.split_once('/') {
             Some((owner, name)) if is_plain(owner) && is_plain(name) && file != Some("") => {}
             _ => return Err(format!("want {FORM}")),
@@ -62,7 +64,9 @@ impl fmt::Display for Name {
 
 /// Whether a name from outside is safe as one part of a path.
 pub fn is_plain(part: &str) -> bool {
-    !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
 /// The path that `--model` means: of `hf:REPO` the snapshot in the cache (or the one GGUF model in
@@ -71,9 +75,12 @@ pub fn is_plain(part: &str) -> bool {
 ///
 /// Errors: no such name, or a repository, revision or file that is not in the cache.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
-    let Some(text) = model.to_str().and_then(|text| text.strip_prefix(PREFIX)) else { return Ok(model.to_owned()) };
+    let Some(text) = model.to_str().and_then(|text| text.strip_prefix(PREFIX)) else {
+        return Ok(model.to_owned());
+    };
     let fault = |reason: String| Error::Input(format!("--model {PREFIX}{text}: {reason}"));
-    let name = Name::parse(text).map_err(|reason| fault(reason.replace(FORM, &format!("{PREFIX}{FORM}"))))?;
+    let name = Name::parse(text)
+        .map_err(|reason| fault(reason.replace(FORM, &format!("{PREFIX}{FORM}"))))?;
     let cache = Cache::find().map_err(&fault)?;
     let missing = |what: &str| {
         let cache = cache.root().display();
@@ -81,13 +88,16 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     };
     let repository = cache.repository(&name.repository);
     let commit = repository.commit(name.revision()).map_err(&fault)?;
-    let Some(snapshot) = commit.map(|commit| repository.snapshot(&commit)).filter(|path| path.is_dir()) else {
+    let Some(snapshot) =
+        commit.map(|commit| repository.snapshot(&commit)).filter(|path| path.is_dir())
+    else {
         return Err(missing(&what_is_missing(&name, &repository)));
     };
     let files = cache::files_in(&snapshot)?;
     let names = || files.iter().map(String::as_str);
     let Some(file) = &name.file else {
-        // In a folder of the repository, or beside projectors, it is not found by the directory alone.
+        // In a folder of the repository, or beside projectors, it is not found by the directory
+        // alone.
         return Ok(match select::gguf_models(names()).as_slice() {
             [only] if !files.iter().any(|file| file == "config.json") => snapshot.join(only),
             _ => snapshot,
@@ -99,7 +109,9 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     match select::tagged(names(), file).as_slice() {
         [] => Err(missing(&format!("file {file}"))),
         [only] => Ok(snapshot.join(only)),
-        several => Err(fault(format!("{file} may be any of {}: name the file", several.join(", ")))),
+        several => {
+            Err(fault(format!("{file} may be any of {}: name the file", several.join(", "))))
+        }
     }
 }
 
@@ -111,7 +123,9 @@ fn what_is_missing(name: &Name, repository: &Repository) -> String {
     if there.is_empty() {
         return "the repository".into();
     }
-    let named = |revision: &String| format!("{PREFIX}{}", Name { revision: Some(revision.clone()), ..name.clone() });
+    let named = |revision: &String| {
+        format!("{PREFIX}{}", Name { revision: Some(revision.clone()), ..name.clone() })
+    };
     let shown: Vec<String> = there.iter().take(MOST).map(named).collect();
     let more = if there.len() > MOST { " and others" } else { "" };
     format!("revision {} (there is {}{more})", name.revision(), shown.join(", "))
@@ -132,12 +146,24 @@ mod tests {
             ("o/n@a@b", "o/n", Some("a@b"), None),
         ] {
             let name = Name::parse(text).unwrap();
-            assert_eq!((name.repository.as_str(), name.revision.as_deref(), name.file.as_deref()), {
-                (repository, revision, file)
-            });
+            assert_eq!(
+                (name.repository.as_str(), name.revision.as_deref(), name.file.as_deref()),
+                { (repository, revision, file) }
+            );
             assert_eq!(name.to_string(), text.trim_start_matches(PREFIX));
         }
-        for text in ["", "o", "o/n:", "@main", "o@v/n", "o/n@", "o/n@:Q4_0", "o/n@../x", "o/n@/x", "o/n@a//"] {
+        for text in [
+            "",
+            "o",
+            "o/n:",
+            "@main",
+            "o@v/n",
+            "o/n@",
+            "o/n@:Q4_0",
+            "o/n@../x",
+            "o/n@/x",
+            "o/n@a//",
+        ] {
             assert!(Name::parse(text).is_err(), "{text}");
         }
     }

@@ -29,20 +29,24 @@ pub enum Wanted {
     },
 }
 
-/// GGUF models among files, each by its first part. Projectors and importance matrices are not models.
+/// GGUF models among files, each by its first part. Projectors and importance matrices are not
+/// models.
 pub fn gguf_models<'a>(files: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_model = |path: &&str| {
         let name = file_name(path);
         let later_part = PartName::parse(name, "gguf").is_some_and(|part| part.number != 1);
-        name.ends_with(".gguf") && !name.contains("mmproj") && !name.contains("imatrix") && !later_part
+        name.ends_with(".gguf")
+            && !name.contains("mmproj")
+            && !name.contains("imatrix")
+            && !later_part
     };
     let mut models: Vec<&str> = files.filter(is_model).collect();
     models.sort();
     models
 }
 
-/// The GGUF models that a quantization tag means, as llama.cpp's `-hf REPO:Q4_K_M`: the tag is a whole part of the path,
-/// in either case.
+/// The GGUF models that a quantization tag means, as llama.cpp's `-hf REPO:Q4_K_M`: the tag is a
+/// whole part of the path, in either case.
 pub fn tagged<'a>(files: impl Iterator<Item = &'a str>, tag: &str) -> Vec<&'a str> {
     let tag = tag.to_ascii_lowercase();
     let has_tag = |path: &&str| {
@@ -65,17 +69,25 @@ pub fn tagged<'a>(files: impl Iterator<Item = &'a str>, tag: &str) -> Vec<&'a st
 pub fn wanted(repository: &str, files: &[String], file: Option<&str>) -> Result<Wanted> {
     match file {
         None => whole_model(repository, files),
-        Some(file) if files.iter().any(|name| name == file) => with_companions(repository, files, file),
+        Some(file) if files.iter().any(|name| name == file) => {
+            with_companions(repository, files, file)
+        }
         Some(tag) => match tagged(names(files), tag).as_slice() {
             [only] => with_companions(repository, files, only),
             [] => {
                 let models = gguf_models(names(files));
-                let has = if models.is_empty() { shown(&names(files).collect::<Vec<_>>()) } else { shown(&models) };
+                let has = if models.is_empty() {
+                    shown(&names(files).collect::<Vec<_>>())
+                } else {
+                    shown(&models)
+                };
                 Err(Error::Input(format!("{repository} has no file {tag}; it has {has}")))
             }
             several => {
                 let shown = shown(several);
-                Err(Error::Input(format!("{repository}:{tag} may be any of {shown}; take one with {repository}:FILE")))
+                Err(Error::Input(format!(
+                    "{repository}:{tag} may be any of {shown}; take one with {repository}:FILE"
+                )))
             }
         },
     }
@@ -114,7 +126,9 @@ fn with_companions(repository: &str, files: &[String], file: &str) -> Result<Wan
     }
     for part in parts(file) {
         if !files.contains(&part) {
-            return Err(Error::Unsupported(format!("{repository}: {file} is split, and part {part} is not there")));
+            return Err(Error::Unsupported(format!(
+                "{repository}: {file} is split, and part {part} is not there"
+            )));
         }
         wanted.push(part);
     }
@@ -126,7 +140,9 @@ fn parts(path: &str) -> Vec<String> {
     let folder = &path[..path.len() - file_name(path).len()];
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
     match PartName::parse(file_name(path), extension) {
-        Some(part) => (1..=part.count).map(|number| format!("{folder}{}", part.sibling(number))).collect(),
+        Some(part) => {
+            (1..=part.count).map(|number| format!("{folder}{}", part.sibling(number))).collect()
+        }
         None => vec![path.into()],
     }
 }
@@ -146,7 +162,11 @@ fn file_name(path: &str) -> &str {
 /// The names, or as many of them as a line of a message takes.
 fn shown(names: &[&str]) -> String {
     const MOST: usize = 30;
-    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    let more = if names.len() > MOST {
+        format!(" and {} more", names.len() - MOST)
+    } else {
+        String::new()
+    };
     format!("{}{more}", names[..names.len().min(MOST)].join(", "))
 }
 
@@ -193,9 +213,18 @@ mod tests {
         let wanted = wanted("o/n", &list(&SHARDED), None).unwrap();
         let files = list(&["config.json", "tokenizer.json", "model.safetensors.index.json"]);
         assert_eq!(wanted, Wanted::Sharded { files, index: "model.safetensors.index.json".into() });
-        let single = ["config.json", "model.gguf", "model.safetensors", "model.safetensors.index.json", "x.bin"];
+        let single = [
+            "config.json",
+            "model.gguf",
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "x.bin",
+        ];
         assert_eq!(super::tests::files(&single, None), ["config.json", "model.safetensors"]);
-        assert_eq!(super::tests::files(&["README.md", "only.gguf", "mmproj-F16.gguf"], None), ["only.gguf"]);
+        assert_eq!(
+            super::tests::files(&["README.md", "only.gguf", "mmproj-F16.gguf"], None),
+            ["only.gguf"]
+        );
         let message = fault(&["pytorch_model.bin", "config.json"], None);
         assert!(message.contains("neither") && message.contains("o/n"), "{message}");
     }
@@ -203,10 +232,16 @@ mod tests {
     #[test]
     fn several_gguf_models_are_listed() {
         let message = fault(&GGUF, None);
-        for name in ["BF16/m-BF16-00001-of-00002.gguf", "m-Q4_K_M.gguf", "m-UD-Q4_K_XL.gguf", "o/n:FILE"] {
+        for name in
+            ["BF16/m-BF16-00001-of-00002.gguf", "m-Q4_K_M.gguf", "m-UD-Q4_K_XL.gguf", "o/n:FILE"]
+        {
             assert!(message.contains(name), "{name}: {message}");
         }
-        assert!(!message.contains("mmproj") && !message.contains("imatrix") && !message.contains("00002-of"));
+        assert!(
+            !message.contains("mmproj")
+                && !message.contains("imatrix")
+                && !message.contains("00002-of")
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One file into the cache: after what is there of it already, and under its own name when its checksum fits.
+//! One file into the cache: after what is there of it already, and under its own name when its
+//! checksum fits.
 
 use std::{
     fs,
@@ -43,7 +44,8 @@ pub struct Downloads<'a> {
 impl Downloads<'_> {
     /// Gets the content of a file, unless the cache has it.
     ///
-    /// Errors: what the endpoint refuses, a checksum that differs (nothing of the content is kept then), a full disk.
+    /// Errors: what the endpoint refuses, a checksum that differs (nothing of the content is kept
+    /// then), a full disk.
     pub fn get(&self, file: &RemoteFile) -> Result<(), Exit> {
         let _lock = self.lock(file)?;
         if self.cache.has(&self.listing.commit, &file.name, &file.etag, file.bytes) {
@@ -59,7 +61,10 @@ impl Downloads<'_> {
                 Ok(()) => break,
                 // Other programs may have left anything; from the beginning it has one more chance.
                 Err(_) if resumed => {
-                    self.progress.note(&format!("{}: what was there of it is damaged; fetching all of it", file.name));
+                    self.progress.note(&format!(
+                        "{}: what was there of it is damaged; fetching all of it",
+                        file.name
+                    ));
                     self.restart(&mut partial)?;
                     resumed = false;
                 }
@@ -87,7 +92,8 @@ impl Downloads<'_> {
                 return Err(Exit::Interrupted);
             }
             if !told {
-                self.progress.note(&format!("{}: another process downloads it; waiting", file.name));
+                self.progress
+                    .note(&format!("{}: another process downloads it; waiting", file.name));
                 told = true;
             }
             thread::sleep(Duration::from_millis(200));
@@ -99,12 +105,28 @@ impl Downloads<'_> {
         let path = self.cache.partial(&file.etag);
         cache::make_parent(&path)?;
         let io = |source| Error::Io { path: path.clone(), source };
-        let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io)?;
         let empty = Digest::of(&file.etag, file.bytes);
         if empty.is_none() {
-            self.progress.note(&format!("{}: the endpoint tells no checksum; only its size is compared", file.name));
+            self.progress.note(&format!(
+                "{}: the endpoint tells no checksum; only its size is compared",
+                file.name
+            ));
         }
-        let mut partial = Partial { path: path.clone(), file: opened, bytes: 0, most: 0, digest: empty.clone(), empty };
+        let mut partial = Partial {
+            path: path.clone(),
+            file: opened,
+            bytes: 0,
+            most: 0,
+            digest: empty.clone(),
+            empty,
+        };
         if partial.file.metadata().map_err(io)?.len() > file.bytes {
             self.restart(&mut partial)?;
         }
@@ -152,7 +174,10 @@ impl Downloads<'_> {
             if partial.bytes + count as u64 > file.bytes {
                 let _ = fs::remove_file(&partial.path);
                 let (name, bytes) = (&file.name, file.bytes);
-                return Err(Error::Download(format!("{name}: the server sends more than its {bytes} bytes")).into());
+                return Err(Error::Download(format!(
+                    "{name}: the server sends more than its {bytes} bytes"
+                ))
+                .into());
             }
             if count > 0 {
                 partial.append(&buffer[..count])?;
@@ -187,7 +212,9 @@ struct Partial {
 
 impl Partial {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        self.file
+            .write_all(bytes)
+            .map_err(|source| Error::Io { path: self.path.clone(), source })?;
         self.count(bytes);
         Ok(())
     }
@@ -211,7 +238,9 @@ impl Partial {
         match self.digest.clone().map(Digest::finish) {
             Some(found) if !found.eq_ignore_ascii_case(&file.etag) => {
                 let (name, wanted) = (&file.name, &file.etag);
-                let reason = format!("what came has the checksum {found}, not {wanted}; it was removed, pull it again");
+                let reason = format!(
+                    "what came has the checksum {found}, not {wanted}; it was removed, pull it again"
+                );
                 Err(Error::Download(format!("{name}: {reason}")))
             }
             _ => Ok(()),

@@ -55,10 +55,17 @@ impl Listing {
     /// Asks the endpoint.
     pub fn get(client: &Client<'_>, repository: &str, revision: &str) -> Result<Listing, Exit> {
         let bytes = client.revision(repository, revision)?;
-        let odd = |reason: &str| Error::Download(format!("listing of {repository}: {reason}; is HF_ENDPOINT right?"));
-        let found: Revision = serde_json::from_slice(&bytes).map_err(|error| odd(&error.to_string()))?;
+        let odd = |reason: &str| {
+            Error::Download(format!("listing of {repository}: {reason}; is HF_ENDPOINT right?"))
+        };
+        let found: Revision =
+            serde_json::from_slice(&bytes).map_err(|error| odd(&error.to_string()))?;
         match is_plain(&found.sha) {
-            true => Ok(Listing { repository: repository.into(), commit: found.sha, files: found.siblings }),
+            true => Ok(Listing {
+                repository: repository.into(),
+                commit: found.sha,
+                files: found.siblings,
+            }),
             false => Err(odd("it names no commit").into()),
         }
     }
@@ -67,17 +74,23 @@ impl Listing {
         self.files.iter().map(|file| file.rfilename.clone()).collect()
     }
 
-    /// A file of these. Where the listing lacks its size or checksum, as on mirrors, the file's headers are asked for.
+    /// A file of these. Where the listing lacks its size or checksum, as on mirrors, the file's
+    /// headers are asked for.
     pub fn file(&self, client: &Client<'_>, name: &str) -> Result<RemoteFile, Exit> {
         let odd = |reason: &str| Error::Download(format!("{}, {name}: {reason}", self.repository));
-        let found = self.files.iter().find(|file| file.rfilename == name).filter(|_| cache::is_inside(name));
+        let found = self
+            .files
+            .iter()
+            .find(|file| file.rfilename == name)
+            .filter(|_| cache::is_inside(name));
         let found = found.ok_or_else(|| odd("the repository has no such file"))?;
         let etag = found.lfs.as_ref().map(|lfs| &lfs.sha256).or(found.blob_id.as_ref());
         let (bytes, etag) = match (found.size, etag) {
             (Some(bytes), Some(etag)) => (bytes, etag.clone()),
             _ => {
                 let headers = client.head(&self.repository, &self.commit, name)?;
-                of_headers(&headers).ok_or_else(|| odd("the endpoint tells neither its size nor its checksum"))?
+                of_headers(&headers)
+                    .ok_or_else(|| odd("the endpoint tells neither its size nor its checksum"))?
             }
         };
         match is_plain(&etag) {
@@ -90,7 +103,8 @@ impl Listing {
 /// Size and checksum; headers of a link to another host tell them of the file that it leads to.
 fn of_headers(headers: &HeaderMap) -> Option<(u64, String)> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let bytes = text("x-linked-size").or_else(|| text(header::CONTENT_LENGTH.as_str()))?.parse().ok()?;
+    let bytes =
+        text("x-linked-size").or_else(|| text(header::CONTENT_LENGTH.as_str()))?.parse().ok()?;
     let etag = text("x-linked-etag").or_else(|| text(header::ETAG.as_str()))?;
     Some((bytes, etag.trim_start_matches("W/").trim_matches('"').to_owned()))
 }

@@ -35,9 +35,10 @@ use crate::{Error, Result, checkpoint};
 
 /// Download a model into the Hugging Face cache
 ///
-/// Of a repository: config, tokenizer, chat template and safetensors, or its GGUF model if it has one alone. The cache is the one
-/// of Hugging Face's programs; what they have downloaded is not fetched again. Each file is checked by its checksum. After an
-/// interruption the same command goes on where it stopped. Prints the path of the model.
+/// Of a repository: config, tokenizer, chat template and safetensors, or its GGUF model if it has
+/// one alone. The cache is the one of Hugging Face's programs; what they have downloaded is not
+/// fetched again. Each file is checked by its checksum. After an interruption the same command goes
+/// on where it stopped. Prints the path of the model.
 #[derive(Args)]
 #[command(
     after_help = "Environment: HF_TOKEN (or the file that `hf auth login` writes), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE; \
@@ -96,7 +97,9 @@ impl PullArgs {
         let mut name = Name::parse(&self.model).map_err(fault)?;
         let Some(revision) = &self.revision else { return Ok(name) };
         if !cache::is_inside(revision) {
-            return Err(Error::Input(format!("--revision {revision}: want a branch, a tag or a commit")));
+            return Err(Error::Input(format!(
+                "--revision {revision}: want a branch, a tag or a commit"
+            )));
         }
         if name.revision.as_ref().is_some_and(|other| other != revision) {
             return Err(fault(format!("--revision {revision} is another one: leave out either")));
@@ -110,14 +113,21 @@ impl Pull<'_> {
     /// Gets the model; its path in the cache.
     fn run(&self, root: &Path) -> Result<PathBuf, Exit> {
         let listing = Listing::get(&self.client, &self.name.repository, self.name.revision())?;
-        let names = match select::wanted(&self.name.repository, &listing.names(), self.name.file.as_deref())? {
+        let names = match select::wanted(
+            &self.name.repository,
+            &listing.names(),
+            self.name.file.as_deref(),
+        )? {
             Wanted::Files(names) => names,
             Wanted::Sharded { mut files, index } => {
                 files.extend(self.shards(&listing, &index)?);
                 files
             }
         };
-        let files = names.iter().map(|name| listing.file(&self.client, name)).collect::<Result<Vec<_>, Exit>>()?;
+        let files = names
+            .iter()
+            .map(|name| listing.file(&self.client, name))
+            .collect::<Result<Vec<_>, Exit>>()?;
         self.check_space(root, &listing, &files)?;
         self.download(&listing, &files)?;
         // All at once, and then the branch: a model that is not whole is not found.
@@ -142,7 +152,10 @@ impl Pull<'_> {
         let blob = Some(self.cache.blob(&file.etag)).filter(|path| path.is_file());
         let path = blob.unwrap_or_else(|| self.cache.snapshot(&listing.commit).join(index));
         let bytes = fs::read(&path).map_err(|source| Error::Io { path, source })?;
-        Ok(checkpoint::shard_names(Path::new(&format!("{}/{index}", self.name.repository)), &bytes)?)
+        Ok(checkpoint::shard_names(
+            Path::new(&format!("{}/{index}", self.name.repository)),
+            &bytes,
+        )?)
     }
 
     fn download(&self, listing: &Listing, files: &[RemoteFile]) -> Result<(), Exit> {
@@ -161,7 +174,8 @@ impl Pull<'_> {
         let mut missing = 0u64;
         for file in files {
             if !self.cache.has(&listing.commit, &file.name, &file.etag, file.bytes) {
-                let there = fs::metadata(self.cache.partial(&file.etag)).map_or(0, |found| found.len());
+                let there =
+                    fs::metadata(self.cache.partial(&file.etag)).map_or(0, |found| found.len());
                 missing = missing.saturating_add(file.bytes.saturating_sub(there));
             }
         }
@@ -178,7 +192,8 @@ impl Pull<'_> {
         }
         let (repository, commit, count) = (&self.name.repository, &listing.commit, files.len());
         let missing = BinaryBytes(missing);
-        self.progress.note(&format!("{repository} at {commit}: {count} files, {missing} to download"));
+        self.progress
+            .note(&format!("{repository} at {commit}: {count} files, {missing} to download"));
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! A config as the keys that llama.cpp reads (`conversion/gemma.py`, `src/models/gemma3.cpp`, `gemma4.cpp`).
+//! A config as the keys that llama.cpp reads (`conversion/gemma.py`, `src/models/gemma3.cpp`,
+//! `gemma4.cpp`).
 
 use std::collections::HashMap;
 
@@ -17,14 +18,20 @@ const USUAL_PERIOD: usize = 6;
 /// `rope_freqs.weight` of Gemma 4: what the angles of full layers are divided by.
 pub fn rotation_factors(config: &ModelConfig) -> Option<Vec<f32>> {
     let layer = full_layer(config)?;
-    let of_pair = |pair| if pair < layer.rope.rotated_pairs { layer.rope.scale } else { NO_ROTATION };
-    (config.architecture == Architecture::Gemma4).then(|| (0..layer.head_dim / 2).map(of_pair).collect())
+    let of_pair =
+        |pair| if pair < layer.rope.rotated_pairs { layer.rope.scale } else { NO_ROTATION };
+    (config.architecture == Architecture::Gemma4)
+        .then(|| (0..layer.head_dim / 2).map(of_pair).collect())
 }
 
 /// `general.*` and the architecture's keys.
 ///
 /// Errors: a number beyond u32.
-pub fn of_config(config: &ModelConfig, name: &str, tensors: &[NewGgufTensor]) -> Result<Vec<(String, NewValue)>> {
+pub fn of_config(
+    config: &ModelConfig,
+    name: &str,
+    tensors: &[NewGgufTensor],
+) -> Result<Vec<(String, NewValue)>> {
     let architecture = architecture_name(config);
     let mut keys = Keys { prefix: architecture, keys: Vec::new(), fault: None };
     let general = |key: &str, value: NewValue| (format!("general.{key}"), value);
@@ -39,9 +46,15 @@ pub fn of_config(config: &ModelConfig, name: &str, tensors: &[NewGgufTensor]) ->
     keys.size("context_length", config.max_position_embeddings);
     keys.size("embedding_length", config.hidden_size);
     keys.size("vocab_size", config.vocab_size);
-    keys.sizes("feed_forward_length", config.layers.iter().map(|layer| layer.intermediate_size).collect());
+    keys.sizes(
+        "feed_forward_length",
+        config.layers.iter().map(|layer| layer.intermediate_size).collect(),
+    );
     keys.sizes("attention.head_count", config.layers.iter().map(|layer| layer.n_heads).collect());
-    keys.sizes("attention.head_count_kv", config.layers.iter().map(|layer| layer.n_kv_heads).collect());
+    keys.sizes(
+        "attention.head_count_kv",
+        config.layers.iter().map(|layer| layer.n_kv_heads).collect(),
+    );
     keys.float("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
     // Without the key llama.cpp caps Gemma 4's logits at 30.
     keys.float("final_logit_softcapping", config.final_logit_softcap.unwrap_or(0.0));
@@ -72,8 +85,9 @@ fn gemma3(config: &ModelConfig, keys: &mut Keys) {
     keys.float("rope.freq_base_swa", sliding.rope.theta);
     keys.size("attention.sliding_window", window);
     let pattern = sliding_pattern(config);
-    let has_period =
-        |period: usize| pattern.iter().enumerate().all(|(index, sliding)| *sliding == ((index + 1) % period != 0));
+    let has_period = |period: usize| {
+        pattern.iter().enumerate().all(|(index, sliding)| *sliding == ((index + 1) % period != 0))
+    };
     if !has_period(USUAL_PERIOD) {
         match (2..=pattern.len()).find(|period| has_period(*period)) {
             Some(period) => keys.size("attention.sliding_window_pattern", period),
@@ -89,7 +103,9 @@ fn gemma4(config: &ModelConfig, keys: &mut Keys) {
         keys.float("rope.freq_base", layer.rope.theta);
         keys.size("rope.dimension_count", layer.head_dim);
     }
-    if let Some((layer, window)) = sliding_layer(config).or(full_layer(config).map(|layer| (layer, 0))) {
+    if let Some((layer, window)) =
+        sliding_layer(config).or(full_layer(config).map(|layer| (layer, 0)))
+    {
         heads(keys, "_swa", layer);
         keys.float("rope.freq_base_swa", layer.rope.theta);
         keys.size("rope.dimension_count_swa", layer.head_dim);
@@ -97,7 +113,10 @@ fn gemma4(config: &ModelConfig, keys: &mut Keys) {
     }
     keys.put("attention.sliding_window_pattern", NewValue::Bools(sliding_pattern(config)));
     keys.size("attention.shared_kv_layers", config.layers.len() - config.cached_layers().len());
-    keys.size("embedding_length_per_layer_input", config.per_layer_input.map_or(0, |input| input.size));
+    keys.size(
+        "embedding_length_per_layer_input",
+        config.per_layer_input.map_or(0, |input| input.size),
+    );
 }
 
 fn heads(keys: &mut Keys, kind: &str, layer: &LayerConfig) {
@@ -157,7 +176,9 @@ impl Keys {
     fn size(&mut self, key: &str, value: usize) {
         match u32::try_from(value) {
             Ok(value) => self.put(key, NewValue::U32(value)),
-            Err(_) => self.fault = Some(Error::Config(format!("{key} = {value} is too large for GGUF"))),
+            Err(_) => {
+                self.fault = Some(Error::Config(format!("{key} = {value} is too large for GGUF")))
+            }
         }
     }
 

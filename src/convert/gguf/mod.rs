@@ -21,14 +21,16 @@ use crate::{
     weights::{self, PlannedTensor},
 };
 
-/// Writes `source` as a GGUF file `output`, slice by slice, with what `text` says. `progress` is told bytes of the source
-/// consumed since it was last called, and asked whether to go on. Returns the bytes of the weights.
+/// Writes `source` as a GGUF file `output`, slice by slice, with what `text` says. `progress` is
+/// told bytes of the source consumed since it was last called, and asked whether to go on. Returns
+/// the bytes of the weights.
 ///
-/// Everything is exact: int4 becomes Q4_0 (Q4_1 with offsets), int8 Q8_0, plain matrices stay as they are, vectors
-/// become f32. Before the weights are written, config and tokenizer are read back and compared, this on sample texts.
+/// Everything is exact: int4 becomes Q4_0 (Q4_1 with offsets), int8 Q8_0, plain matrices stay as
+/// they are, vectors become f32. Before the weights are written, config and tokenizer are read back
+/// and compared, this on sample texts.
 ///
-/// Errors: `output` exists; a matrix, a config or a tokenizer that GGUF cannot hold exactly; a failed read or write;
-/// `progress` says no. Nothing is left then.
+/// Errors: `output` exists; a matrix, a config or a tokenizer that GGUF cannot hold exactly; a
+/// failed read or write; `progress` says no. Nothing is left then.
 pub async fn to_gguf(
     source: &dyn TensorSource,
     text: &TextAssets,
@@ -56,7 +58,8 @@ pub async fn to_gguf(
     keys.extend(vocabulary::keys(config, text)?);
     let head = gguf_writer::head(&keys, &tensors)?;
     drop(keys);
-    let factors: Vec<u8> = rotation.iter().flatten().flat_map(|factor| factor.to_le_bytes()).collect();
+    let factors: Vec<u8> =
+        rotation.iter().flatten().flat_map(|factor| factor.to_le_bytes()).collect();
     check_config(config, &[head.as_slice(), &factors].concat(), &tensors)?;
 
     let mut writer = GgufWriter::create(output, &head, &tensors)?;
@@ -74,12 +77,17 @@ pub async fn to_gguf(
 
 /// Errors if llama.cpp would read another table of per-layer embeddings, or keys of other layers.
 fn check_effective(config: &ModelConfig) -> Result<()> {
-    if let Some(input) = config.per_layer_input.filter(|input| input.vocab_size != config.vocab_size) {
+    if let Some(input) =
+        config.per_layer_input.filter(|input| input.vocab_size != config.vocab_size)
+    {
         let (rows, tokens) = (input.vocab_size, config.vocab_size);
-        let reason = format!("{rows} rows of per-layer embeddings for {tokens} tokens: llama.cpp wants as many");
+        let reason = format!(
+            "{rows} rows of per-layer embeddings for {tokens} tokens: llama.cpp wants as many"
+        );
         return Err(Error::Unsupported(reason));
     }
-    // The last but one of the layers with keys of their own for sliding layers, the last for full ones.
+    // The last but one of the layers with keys of their own for sliding layers, the last for full
+    // ones.
     let own = config.cached_layers().len();
     for (index, layer) in config.layers.iter().enumerate() {
         let back = if layer.attention == AttentionKind::Full { 1 } else { 2 };
@@ -106,18 +114,21 @@ fn target(PlannedTensor { name, info, .. }: &PlannedTensor) -> Result<NewGgufTen
     }
 }
 
-/// Errors if the config that llama.cpp's keys give is another one. `head` goes as far as the frequency factors.
+/// Errors if the config that llama.cpp's keys give is another one. `head` goes as far as the
+/// frequency factors.
 fn check_config(config: &ModelConfig, head: &[u8], tensors: &[NewGgufTensor]) -> Result<()> {
     let bytes = tensors.iter().map(|tensor| Ok(tensor.bytes()? + 32)).sum::<Result<u64>>()?;
     let parsed = Gguf::parse_head(head, head.len() as u64 + bytes);
     let parsed = parsed.map_err(|error| Error::Config(format!("as GGUF: {error:?}")))?;
     let mut found = ModelConfig::from_gguf(&[parsed])?;
-    // The 1 is in the norms' weights there. The scale is computed from the same numbers in another way.
+    // The 1 is in the norms' weights there. The scale is computed from the same numbers in another
+    // way.
     found.norm_weight_offset = config.norm_weight_offset;
     if (found.attention_scale / config.attention_scale - 1.0).abs() > 1e-6 {
         let (wanted, found) = (config.attention_scale, found.attention_scale);
-        let reason =
-            format!("an attention scale of {wanted}: GGUF has no key for it, and llama.cpp would take {found}");
+        let reason = format!(
+            "an attention scale of {wanted}: GGUF has no key for it, and llama.cpp would take {found}"
+        );
         return Err(Error::Unsupported(reason));
     }
     found.attention_scale = config.attention_scale;

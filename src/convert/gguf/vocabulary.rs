@@ -23,8 +23,15 @@ const BYTE: i32 = 6;
 
 const SPACE_MARK: &str = "\u{2581}";
 /// Control tokens that llama.cpp shows, so that a chat's parser sees them.
-const VISIBLE: [&str; 7] =
-    ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>"];
+const VISIBLE: [&str; 7] = [
+    "<|channel>",
+    "<channel|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|tool_response>",
+    "<tool_response|>",
+    "<|\"|>",
+];
 /// Scores in vocabularies that have merges.
 const NO_SCORE: f32 = -1000.0;
 
@@ -44,7 +51,8 @@ const SAMPLES: [&str; 10] = [
 
 /// All keys about text: vocabulary, special tokens, chat template, sampling.
 ///
-/// Errors: [`Error::Unsupported`] for a tokenizer that these keys cannot describe, [`Error::Tokenizer`] for a broken one.
+/// Errors: [`Error::Unsupported`] for a tokenizer that these keys cannot describe,
+/// [`Error::Tokenizer`] for a broken one.
 pub fn keys(config: &ModelConfig, text: &TextAssets) -> Result<Vec<(String, NewValue)>> {
     let mut keys = sampling(&text.sampling);
     let mut put = |key: &str, value: NewValue| keys.push((format!("tokenizer.{key}"), value));
@@ -57,11 +65,22 @@ pub fn keys(config: &ModelConfig, text: &TextAssets) -> Result<Vec<(String, NewV
             return Ok(keys);
         }
         Some(Vocabulary::TokenizerJson(json)) => json,
-        Some(Vocabulary::Gguf(_)) => return Err(Error::Unsupported("a vocabulary of GGUF, to be written anew".into())),
+        Some(Vocabulary::Gguf(_)) => {
+            return Err(Error::Unsupported("a vocabulary of GGUF, to be written anew".into()));
+        }
     };
     let vocabulary = vocabulary(config, json)?;
     check(text, &vocabulary)?;
-    let GgufVocabulary { model, pre, tokens, scores, token_types, merges, unknown_id, add_space_prefix } = vocabulary;
+    let GgufVocabulary {
+        model,
+        pre,
+        tokens,
+        scores,
+        token_types,
+        merges,
+        unknown_id,
+        add_space_prefix,
+    } = vocabulary;
     let pad_id = tokens.iter().position(|token| token == "<pad>").map(|id| id as u32);
     put("ggml.model", NewValue::Text(model));
     if !pre.is_empty() {
@@ -96,7 +115,9 @@ pub fn keys(config: &ModelConfig, text: &TextAssets) -> Result<Vec<(String, NewV
     put("ggml.add_bos_token", NewValue::Bool(text.add_bos));
     put("ggml.add_space_prefix", NewValue::Bool(add_space_prefix));
     match ends.next() {
-        Some(id) => Err(Error::Unsupported(format!("GGUF has names for three ending tokens; {id} is another"))),
+        Some(id) => Err(Error::Unsupported(format!(
+            "GGUF has names for three ending tokens; {id} is another"
+        ))),
         None => Ok(keys),
     }
 }
@@ -110,37 +131,48 @@ fn sampling(defaults: &SamplingDefaults) -> Vec<(String, NewValue)> {
         ("min_p", min_p.map(NewValue::F32)),
         ("penalty_repeat", repetition_penalty.map(NewValue::F32)),
     ];
-    values.into_iter().filter_map(|(key, value)| Some((format!("general.sampling.{key}"), value?))).collect()
+    values
+        .into_iter()
+        .filter_map(|(key, value)| Some((format!("general.sampling.{key}"), value?)))
+        .collect()
 }
 
 /// Errors unless sample texts, and the template with its control tokens, have the same ids in both.
 fn check(text: &TextAssets, vocabulary: &GgufVocabulary) -> Result<()> {
     let original = Tokenizer::new(text)?;
-    let written = TextAssets { vocabulary: Some(Vocabulary::Gguf(vocabulary.clone())), ..text.clone() };
+    let written =
+        TextAssets { vocabulary: Some(Vocabulary::Gguf(vocabulary.clone())), ..text.clone() };
     let written = Tokenizer::new(&written)?;
     let samples = SAMPLES.map(|sample| (sample, false));
-    for (sample, special) in samples.into_iter().chain(text.chat_template.as_deref().map(|text| (text, true))) {
+    for (sample, special) in
+        samples.into_iter().chain(text.chat_template.as_deref().map(|text| (text, true)))
+    {
         if original.encode(sample, special)? != written.encode(sample, special)? {
-            let reason = format!("a tokenizer that GGUF cannot describe: {} has other ids there", quoted(sample));
+            let reason = format!(
+                "a tokenizer that GGUF cannot describe: {} has other ids there",
+                quoted(sample)
+            );
             return Err(Error::Unsupported(reason));
         }
     }
     Ok(())
 }
 
-/// The vocabulary in llama.cpp's terms: byte-level BPE, or SentencePiece's with scores (Gemma 3) or merges (Gemma 4).
+/// The vocabulary in llama.cpp's terms: byte-level BPE, or SentencePiece's with scores (Gemma 3) or
+/// merges (Gemma 4).
 fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
     let fault = |reason: &str| Error::Tokenizer(format!("tokenizer.json: {reason}"));
     let json: Value = json::parse(bytes).map_err(|error| fault(&error))?;
-    let pieces = json["model"]["vocab"].as_object().ok_or_else(|| fault("its model has no vocab"))?;
+    let pieces =
+        json["model"]["vocab"].as_object().ok_or_else(|| fault("its model has no vocab"))?;
     let merges = merges(&json["model"]["merges"])?;
     let kind = Kind::of(config, &json)?;
     // What no text becomes.
     let mut tokens: Vec<String> = (0..config.vocab_size).map(|id| format!("[PAD{id}]")).collect();
     let mut token_types = vec![UNUSED; config.vocab_size];
     let mut set = |id: u64, token: &str, kind: i32| {
-        // Ids beyond the embedding are of tokens that the text model does not have, such as images. Gemma's tab has the id
-        // of its byte.
+        // Ids beyond the embedding are of tokens that the text model does not have, such as images.
+        // Gemma's tab has the id of its byte.
         let place = usize::try_from(id).ok().filter(|id| *id < config.vocab_size);
         if let Some(place) = place.filter(|place| token_types[*place] != BYTE) {
             tokens[place] = token.into();
@@ -166,7 +198,9 @@ fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
         };
         set(id, content, kind);
     }
-    let unknown_id = unknown.or(Some("<unk>")).and_then(|unknown| tokens.iter().position(|token| token == unknown));
+    let unknown_id = unknown
+        .or(Some("<unk>"))
+        .and_then(|unknown| tokens.iter().position(|token| token == unknown));
     let scores = match kind {
         Kind::ByteLevel => Vec::new(),
         Kind::Merges => vec![NO_SCORE; tokens.len()],
@@ -213,16 +247,15 @@ impl Kind {
             && normalizer["pattern"]["String"] == " "
             && normalizer["content"] == SPACE_MARK;
         // After the spaces are marks, splitting at them does nothing.
-        let splits_nothing =
-            splitter.is_null() || (splitter["type"] == "Split" && splitter["pattern"]["String"] == " ");
+        let splits_nothing = splitter.is_null()
+            || (splitter["type"] == "Split" && splitter["pattern"]["String"] == " ");
         match config.architecture {
             _ if normalizer.is_null() && is_byte_level => Ok(Kind::ByteLevel),
             Architecture::Gemma3 if marks_spaces && splits_nothing => Ok(Kind::Scores),
             Architecture::Gemma4 if marks_spaces && splits_nothing => Ok(Kind::Merges),
             _ => {
                 let name = architecture_name(config);
-                let reason =
-                    "tokenizer.json is neither byte-level BPE as GPT-2's nor SentencePiece's with spaces as marks";
+                let reason = "tokenizer.json is neither byte-level BPE as GPT-2's nor SentencePiece's with spaces as marks";
                 Err(Error::Unsupported(format!("{reason}, which {name} files have")))
             }
         }
@@ -232,25 +265,33 @@ impl Kind {
 /// Pairs, best first: lists of two, or texts with a space between.
 fn merges(json: &Value) -> Result<Vec<(String, String)>> {
     let pair = |merge: &Value| match merge {
-        Value::String(text) => text.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
+        Value::String(text) => {
+            text.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned()))
+        }
         pair => Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())),
     };
     let readable = |(left, right): &(String, String)| !left.contains(' ') && !right.contains(' ');
     let list = json.as_array().map(Vec::as_slice).unwrap_or_default();
     let read = |merge: &Value| {
         let merged = pair(merge).filter(readable);
-        merged.ok_or_else(|| Error::Unsupported(format!("the merge {} in GGUF", quoted(&merge.to_string()))))
+        merged.ok_or_else(|| {
+            Error::Unsupported(format!("the merge {} in GGUF", quoted(&merge.to_string())))
+        })
     };
     list.iter().map(read).collect()
 }
 
-/// Scores that put pieces in the order of the merges that make them; SentencePiece's own are of this kind.
+/// Scores that put pieces in the order of the merges that make them; SentencePiece's own are of
+/// this kind.
 fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
     let mut ranks = HashMap::new();
     for (rank, (left, right)) in merges.iter().enumerate() {
         ranks.entry(format!("{left}{right}")).or_insert(rank);
     }
-    tokens.iter().map(|token| ranks.get(token.as_str()).map_or(0.0, |rank| -(*rank as f32))).collect()
+    tokens
+        .iter()
+        .map(|token| ranks.get(token.as_str()).map_or(0.0, |rank| -(*rank as f32)))
+        .collect()
 }
 
 /// `<0x41>`
@@ -269,10 +310,14 @@ mod tests {
     /// A small vocabulary as Gemma's: marks for spaces, all bytes, a few merges.
     fn tokenizer() -> Value {
         let special = ["<pad>", "<eos>", "<bos>", "<unk>", "<|channel>"];
-        let pieces = ["\n", "\n\n", SPACE_MARK, "▁▁", "h", "e", "l", "o", "he", "ll", "hell", "hello", "▁hello"];
+        let pieces = [
+            "\n", "\n\n", SPACE_MARK, "▁▁", "h", "e", "l", "o", "he", "ll", "hell", "hello",
+            "▁hello",
+        ];
         let bytes: Vec<String> = (0..=255u8).map(|byte| format!("<0x{byte:02X}>")).collect();
         let all = special.iter().copied().chain(bytes.iter().map(String::as_str)).chain(pieces);
-        let vocab: serde_json::Map<_, _> = all.enumerate().map(|(id, token)| (token.to_owned(), id.into())).collect();
+        let vocab: serde_json::Map<_, _> =
+            all.enumerate().map(|(id, token)| (token.to_owned(), id.into())).collect();
         let added = |content: &str, special: bool| {
             json!({ "id": vocab[content], "content": content, "special": special,
             "single_word": false, "lstrip": false, "rstrip": false, "normalized": false })
@@ -298,29 +343,45 @@ mod tests {
 
     fn text(tokenizer: &Value) -> TextAssets {
         let vocabulary = Some(Vocabulary::TokenizerJson(tokenizer.to_string().into_bytes()));
-        TextAssets { vocabulary, bos_id: Some(2), eos_ids: vec![1], add_bos: true, ..Default::default() }
+        TextAssets {
+            vocabulary,
+            bos_id: Some(2),
+            eos_ids: vec![1],
+            add_bos: true,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn scores_for_gemma_3_and_merges_for_gemma_4() {
         let json = tokenizer();
-        for (architecture, model, channel) in
-            [(Architecture::Gemma3, "llama", CONTROL), (Architecture::Gemma4, "gemma4", USER_DEFINED)]
-        {
+        for (architecture, model, channel) in [
+            (Architecture::Gemma3, "llama", CONTROL),
+            (Architecture::Gemma4, "gemma4", USER_DEFINED),
+        ] {
             let config = config(architecture, 280);
             let found = vocabulary(&config, json.to_string().as_bytes()).unwrap();
-            assert_eq!((found.model.as_str(), found.tokens.len(), found.unknown_id), (model, 280, Some(3)));
-            let kind = |token: &str| found.token_types[found.tokens.iter().position(|other| other == token).unwrap()];
-            let types = ["<bos>", "<|channel>", "<0x41>", "\n\n", "▁▁", "hello", "[PAD279]"].map(kind);
+            assert_eq!(
+                (found.model.as_str(), found.tokens.len(), found.unknown_id),
+                (model, 280, Some(3))
+            );
+            let kind = |token: &str| {
+                found.token_types[found.tokens.iter().position(|other| other == token).unwrap()]
+            };
+            let types =
+                ["<bos>", "<|channel>", "<0x41>", "\n\n", "▁▁", "hello", "[PAD279]"].map(kind);
             assert_eq!(types, [CONTROL, channel, BYTE, USER_DEFINED, NORMAL, NORMAL, UNUSED]);
             assert_eq!(found.merges.len(), if model == "llama" { 0 } else { 7 });
             let keys = keys(&config, &text(&json)).unwrap();
-            let value = |key: &str| &keys.iter().find(|(name, _)| *name == format!("tokenizer.ggml.{key}")).unwrap().1;
+            let value = |key: &str| {
+                &keys.iter().find(|(name, _)| *name == format!("tokenizer.ggml.{key}")).unwrap().1
+            };
             assert_eq!(value("padding_token_id"), &NewValue::U32(0));
             assert_eq!(value("add_space_prefix"), &NewValue::Bool(false));
         }
         // Tokens beyond the embedding are not of this model.
-        let cut = vocabulary(&config(Architecture::Gemma3, 270), json.to_string().as_bytes()).unwrap();
+        let cut =
+            vocabulary(&config(Architecture::Gemma3, 270), json.to_string().as_bytes()).unwrap();
         assert_eq!(cut.tokens.len(), 270);
     }
 
@@ -336,9 +397,15 @@ mod tests {
         keys(&config(Architecture::Gemma4, 280), &text(&json)).unwrap();
         let mut prefixed = tokenizer();
         prefixed["normalizer"] = json!({ "type": "Prepend", "prepend": SPACE_MARK });
-        let error = keys(&config(Architecture::Gemma4, 280), &text(&prefixed)).unwrap_err().to_string();
+        let error =
+            keys(&config(Architecture::Gemma4, 280), &text(&prefixed)).unwrap_err().to_string();
         assert!(error.contains("neither byte-level BPE"), "{error}");
         let ends = TextAssets { eos_ids: vec![1, 5, 6, 7], ..text(&tokenizer()) };
-        assert!(keys(&config(Architecture::Gemma4, 280), &ends).unwrap_err().to_string().contains("7 is another"));
+        assert!(
+            keys(&config(Architecture::Gemma4, 280), &ends)
+                .unwrap_err()
+                .to_string()
+                .contains("7 is another")
+        );
     }
 }

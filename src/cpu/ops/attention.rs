@@ -17,7 +17,13 @@ pub struct Attention {
 /// Scaled dot-product attention of `q` `[rows, n_heads, head_dim]`, row r at position
 /// `first_position + r`, over the keys and values in `cache` (which holds these positions already),
 /// into `out` `[rows, n_heads, head_dim]`.
-pub fn sdpa(q: &[f32], cache: &KvCache, first_position: usize, attention: Attention, out: &mut [f32]) {
+pub fn sdpa(
+    q: &[f32],
+    cache: &KvCache,
+    first_position: usize,
+    attention: Attention,
+    out: &mut [f32],
+) {
     let (n_heads, head_dim) = (attention.n_heads, cache.head_dim());
     let heads_per_kv = n_heads / cache.n_kv_heads();
     assert_eq!(q.len(), out.len());
@@ -62,10 +68,15 @@ mod tests {
 
     /// Keys and values of all positions, as they went into the cache: `[positions, KV_HEADS, DIM]`.
     fn fill(cache: &mut KvCache, positions: usize) -> (Vec<f32>, Vec<f32>) {
-        let (keys, values) = (random(positions * KV_HEADS * DIM, 1), random(positions * KV_HEADS * DIM, 2));
+        let (keys, values) =
+            (random(positions * KV_HEADS * DIM, 1), random(positions * KV_HEADS * DIM, 2));
         let width = KV_HEADS * DIM;
         for position in 0..positions {
-            cache.store(position, &keys[position * width..][..width], &values[position * width..][..width]);
+            cache.store(
+                position,
+                &keys[position * width..][..width],
+                &values[position * width..][..width],
+            );
         }
         (keys, values)
     }
@@ -77,18 +88,27 @@ mod tests {
         visible: std::ops::RangeInclusive<usize>,
         kv: usize,
     ) -> Vec<f64> {
-        let at = |x: &[f32], position: usize, i: usize| x[(position * KV_HEADS + kv) * DIM + i] as f64;
-        let scores: Vec<f64> =
-            visible.clone().map(|p| (0..DIM).map(|i| q[i] as f64 * at(keys, p, i)).sum::<f64>() * 0.8).collect();
+        let at =
+            |x: &[f32], position: usize, i: usize| x[(position * KV_HEADS + kv) * DIM + i] as f64;
+        let scores: Vec<f64> = visible
+            .clone()
+            .map(|p| (0..DIM).map(|i| q[i] as f64 * at(keys, p, i)).sum::<f64>() * 0.8)
+            .collect();
         let sum: f64 = scores.iter().map(|s| s.exp()).sum();
-        (0..DIM).map(|i| visible.clone().zip(&scores).map(|(p, s)| s.exp() / sum * at(values, p, i)).sum()).collect()
+        (0..DIM)
+            .map(|i| {
+                visible.clone().zip(&scores).map(|(p, s)| s.exp() / sum * at(values, p, i)).sum()
+            })
+            .collect()
     }
 
     #[test]
     fn sdpa_follows_the_formula() {
         let (n_heads, positions, rows) = (4, 23, 3);
         let first = positions - rows;
-        for (window, capacity) in [(None, positions), (Some(4), 4 + rows), (Some(1), 5), (Some(100), positions)] {
+        for (window, capacity) in
+            [(None, positions), (Some(4), 4 + rows), (Some(1), 5), (Some(100), positions)]
+        {
             let mut cache = KvCache::new(CacheType::F32, capacity, KV_HEADS, DIM);
             let (keys, values) = fill(&mut cache, positions);
             let q = random(rows * n_heads * DIM, 3);

@@ -22,7 +22,13 @@ mod tests {
     fn picks_and_scales_rows() {
         let (vocab, hidden) = (5, 3);
         let values = random(vocab * hidden, 1);
-        let packed = quant::pack_rows(Dtype::F32, bytemuck::cast_slice(&values), vocab, hidden, PackFormat::F32);
+        let packed = quant::pack_rows(
+            Dtype::F32,
+            bytemuck::cast_slice(&values),
+            vocab,
+            hidden,
+            PackFormat::F32,
+        );
         let table = CpuMatrix::new(packed.unwrap());
         let mut out = vec![0.0; 3 * hidden];
         embed(&table, &[4, 0, 4], 1.5, &mut out);

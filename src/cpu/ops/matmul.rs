@@ -40,9 +40,11 @@ pub fn matmul_q8(weights: &CpuMatrix, x: &QuantizedRows, out: &mut [f32]) {
                 // Activations have a scale for every 32, or a part of them.
                 for (at, q) in (first..).step_by(QUANTIZE_GROUP).zip(q.chunks(QUANTIZE_GROUP)) {
                     let values = &x.values[at..][..q.len()];
-                    let product: i32 = q.iter().zip(values).map(|(&q, &x)| q as i32 * x as i32).sum();
+                    let product: i32 =
+                        q.iter().zip(values).map(|(&q, &x)| q as i32 * x as i32).sum();
                     let sum: i32 = values.iter().map(|&x| x as i32).sum();
-                    *out += x.scales[at / QUANTIZE_GROUP] * (scale * product as f32 + offset * sum as f32);
+                    *out += x.scales[at / QUANTIZE_GROUP]
+                        * (scale * product as f32 + offset * sum as f32);
                 }
             }
         });
@@ -98,7 +100,10 @@ mod tests {
 
     fn matrix(format: PackFormat, rows: usize, cols: usize) -> CpuMatrix {
         let values = random(rows * cols, 7);
-        CpuMatrix::new(quant::pack_rows(Dtype::F32, bytemuck::cast_slice(&values), rows, cols, format).unwrap())
+        CpuMatrix::new(
+            quant::pack_rows(Dtype::F32, bytemuck::cast_slice(&values), rows, cols, format)
+                .unwrap(),
+        )
     }
 
     fn formula(weights: &CpuMatrix, x: &[f64]) -> Vec<f64> {

@@ -97,7 +97,8 @@ mod tests {
         for row in 0..2 {
             let row = row * n..(row + 1) * n;
             let normed = formula(&to_f64(&branch[row.clone()]), &post, eps as f64);
-            let expected: Vec<f64> = x[row.clone()].iter().zip(&normed).map(|(&x, b)| x as f64 + b).collect();
+            let expected: Vec<f64> =
+                x[row.clone()].iter().zip(&normed).map(|(&x, b)| x as f64 + b).collect();
             assert_close(&found[row], &expected, 1e-6);
         }
     }
@@ -112,8 +113,11 @@ mod tests {
         for row in 0..2 {
             let row = row * n..(row + 1) * n;
             let normed = formula(&to_f64(&branch[row.clone()]), &post, eps as f64);
-            let expected_x: Vec<f64> =
-                x[row.clone()].iter().zip(&normed).map(|(&x, b)| (x as f64 + b) * scalar as f64).collect();
+            let expected_x: Vec<f64> = x[row.clone()]
+                .iter()
+                .zip(&normed)
+                .map(|(&x, b)| (x as f64 + b) * scalar as f64)
+                .collect();
             assert_close(&new_x[row.clone()], &expected_x, 1e-6);
             assert_close(&out[row], &formula(&expected_x, &next, eps as f64), 1e-5);
         }

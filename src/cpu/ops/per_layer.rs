@@ -1,8 +1,9 @@
 use super::norm::norm_row;
 use crate::cpu::CpuMatrix;
 
-/// All layers' vectors of each token, made of the embedding's projections `x` `[tokens, layers · size]` in place: for each
-/// layer `(rms_norm(x · projection_scale) · norm + table[token] · sqrt(size)) / sqrt(2)`.
+/// All layers' vectors of each token, made of the embedding's projections `x` `[tokens, layers ·
+/// size]` in place: for each layer `(rms_norm(x · projection_scale) · norm + table[token] ·
+/// sqrt(size)) / sqrt(2)`.
 ///
 /// `norm`: `[size]`; `table`: `[vocab, layers · size]`.
 pub fn per_layer_inputs(
@@ -47,7 +48,13 @@ mod tests {
         let (layers, size, vocab, scale, eps) = (3, 5, 4, 0.3f32, 0.01f32);
         let columns = layers * size;
         let values = random(vocab * columns, 1);
-        let packed = quant::pack_rows(Dtype::F32, bytemuck::cast_slice(&values), vocab, columns, PackFormat::F32);
+        let packed = quant::pack_rows(
+            Dtype::F32,
+            bytemuck::cast_slice(&values),
+            vocab,
+            columns,
+            PackFormat::F32,
+        );
         let table = CpuMatrix::new(packed.unwrap());
         let (projected, norm) = (random(2 * columns, 2), random(size, 3));
         let mut found = projected.clone();
@@ -55,7 +62,8 @@ mod tests {
         per_layer_inputs(&mut found, &table, &tokens, &norm, scale, eps);
         for (row, token) in tokens.into_iter().enumerate() {
             for layer in 0..layers {
-                let at = |i: usize| projected[row * columns + layer * size + i] as f64 * scale as f64;
+                let at =
+                    |i: usize| projected[row * columns + layer * size + i] as f64 * scale as f64;
                 let mean_square = (0..size).map(|i| at(i) * at(i)).sum::<f64>() / size as f64;
                 let expected: Vec<f64> = (0..size)
                     .map(|i| {

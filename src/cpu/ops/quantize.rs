@@ -13,7 +13,8 @@ pub struct QuantizedRows {
     pub values: Vec<i8>,
     /// `[rows, groups]`
     pub scales: Vec<f32>,
-    /// Sum of each group's values, `[rows, groups]`: what a weight's zero point or offset multiplies.
+    /// Sum of each group's values, `[rows, groups]`: what a weight's zero point or offset
+    /// multiplies.
     pub sums: Vec<i32>,
 }
 
@@ -70,7 +71,10 @@ mod tests {
                     assert!((x - scale * value as f32).abs() <= 0.501 * scale);
                 }
                 assert!(values[x.len()..].iter().all(|&value| value == 0));
-                assert_eq!(quantized.sums[at], values.iter().map(|&value| value as i32).sum::<i32>());
+                assert_eq!(
+                    quantized.sums[at],
+                    values.iter().map(|&value| value as i32).sum::<i32>()
+                );
             }
         }
     }

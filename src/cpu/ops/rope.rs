@@ -16,8 +16,10 @@ pub fn qk_norm_rope(
 ) {
     let head_dim = norm_weight.len();
     for (row, x) in x.chunks_exact_mut(heads * head_dim).enumerate() {
-        let rotation: Vec<(f32, f32)> =
-            inverse_frequencies.iter().map(|frequency| ((first_position + row) as f32 * frequency).sin_cos()).collect();
+        let rotation: Vec<(f32, f32)> = inverse_frequencies
+            .iter()
+            .map(|frequency| ((first_position + row) as f32 * frequency).sin_cos())
+            .collect();
         for head in x.chunks_exact_mut(head_dim) {
             norm_row(head, Some(norm_weight), eps);
             rotate(head, &rotation);
@@ -50,10 +52,23 @@ pub struct KvUpdate<'a> {
 ///
 /// Keys are normed and rotated as in [`qk_norm_rope`], values normed if the update says so. Where V
 /// is K, give the k projection as both.
-pub fn rope_kv_update(k: &[f32], v: &[f32], update: KvUpdate<'_>, first_position: usize, cache: &mut KvCache) {
+pub fn rope_kv_update(
+    k: &[f32],
+    v: &[f32],
+    update: KvUpdate<'_>,
+    first_position: usize,
+    cache: &mut KvCache,
+) {
     let (heads, head_dim) = (cache.n_kv_heads(), cache.head_dim());
     let (mut keys, mut values) = (k.to_vec(), v.to_vec());
-    qk_norm_rope(&mut keys, heads, update.k_norm, update.eps, update.inverse_frequencies, first_position);
+    qk_norm_rope(
+        &mut keys,
+        heads,
+        update.k_norm,
+        update.eps,
+        update.inverse_frequencies,
+        first_position,
+    );
     if update.v_norm {
         values.chunks_exact_mut(head_dim).for_each(|head| norm_row(head, None, update.eps));
     }
@@ -75,9 +90,11 @@ mod tests {
 
     /// A normed and rotated head in f64.
     fn formula(head: &[f32], weight: &[f32], frequencies: &[f32], position: usize) -> Vec<f64> {
-        let mean_square = head.iter().map(|&x| x as f64 * x as f64).sum::<f64>() / head.len() as f64;
+        let mean_square =
+            head.iter().map(|&x| x as f64 * x as f64).sum::<f64>() / head.len() as f64;
         let norm = (mean_square + EPS as f64).sqrt();
-        let x: Vec<f64> = head.iter().zip(weight).map(|(&x, &w)| x as f64 / norm * w as f64).collect();
+        let x: Vec<f64> =
+            head.iter().zip(weight).map(|(&x, &w)| x as f64 / norm * w as f64).collect();
         let half = head.len() / 2;
         (0..head.len())
             .map(|i| {
@@ -104,17 +121,23 @@ mod tests {
     #[test]
     fn rope_kv_update_stores_keys_and_values() {
         let (rows, heads, dim, first) = (4, 2, 4, 9);
-        let (k, v, weight) = (random(rows * heads * dim, 1), random(rows * heads * dim, 2), random(dim, 3));
+        let (k, v, weight) =
+            (random(rows * heads * dim, 1), random(rows * heads * dim, 2), random(dim, 3));
         let frequencies = [1.0, 0.1];
         for v_norm in [false, true] {
             let mut cache = KvCache::new(CacheType::F32, 6, heads, dim);
-            let update = KvUpdate { k_norm: &weight, v_norm, eps: EPS, inverse_frequencies: &frequencies };
+            let update =
+                KvUpdate { k_norm: &weight, v_norm, eps: EPS, inverse_frequencies: &frequencies };
             rope_kv_update(&k, &v, update, first, &mut cache);
             for i in 0..rows * heads {
                 let (position, head) = (first + i / heads, i % heads);
                 let mut stored = vec![0.0; dim];
                 cache.key(position, head, &mut stored);
-                assert_close(&stored, &formula(&k[i * dim..][..dim], &weight, &frequencies, position), 1e-5);
+                assert_close(
+                    &stored,
+                    &formula(&k[i * dim..][..dim], &weight, &frequencies, position),
+                    1e-5,
+                );
                 cache.value(position, head, &mut stored);
                 let v = &v[i * dim..][..dim];
                 let expected = match v_norm {

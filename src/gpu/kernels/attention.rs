@@ -8,7 +8,11 @@ use crate::{
 };
 
 /// Numbers of a layer's attention, and how to use its cache.
-pub(super) fn attention_constants(layer: &LayerConfig, cache_type: CacheType, capacity: usize) -> Wgsl {
+pub(super) fn attention_constants(
+    layer: &LayerConfig,
+    cache_type: CacheType,
+    capacity: usize,
+) -> Wgsl {
     cache_fragment(head_constants(Wgsl::new(), layer, capacity), cache_type)
 }
 
@@ -77,7 +81,9 @@ impl RopeKvUpdate {
     /// position wraps at whole turns, so that angles are exact at any position.
     pub fn turns(layer: &LayerConfig) -> Vec<u32> {
         let frequencies = layer.rope.inverse_frequencies(layer.head_dim);
-        let turns = |frequency: &f32| (*frequency as f64 / std::f64::consts::TAU * 2f64.powi(32)).round() as u64 as u32;
+        let turns = |frequency: &f32| {
+            (*frequency as f64 / std::f64::consts::TAU * 2f64.powi(32)).round() as u64 as u32
+        };
         frequencies.iter().map(turns).collect()
     }
 }
@@ -86,12 +92,15 @@ impl Kernel for RopeKvUpdate {
     fn source(&self, variant: &Variant) -> KernelSource {
         KernelSource {
             name: "rope_kv_update",
-            wgsl: Self::sources(attention_constants(&self.layer, self.cache_type, self.capacity), &self.layer)
-                .bool("V_NORM", self.v_norm)
-                .float("EPS", self.eps)
-                .reductions(variant, 64)
-                .part(include_str!("../../../shaders/rope_kv_update.wgsl"))
-                .finish(),
+            wgsl: Self::sources(
+                attention_constants(&self.layer, self.cache_type, self.capacity),
+                &self.layer,
+            )
+            .bool("V_NORM", self.v_norm)
+            .float("EPS", self.eps)
+            .reductions(variant, 64)
+            .part(include_str!("../../../shaders/rope_kv_update.wgsl"))
+            .finish(),
             bindings: vec![
                 Binding::ReadWrite,
                 Binding::Read,
@@ -110,7 +119,8 @@ impl Kernel for RopeKvUpdate {
     }
 }
 
-/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, out `[rows, stride(n_heads · head_dim)]`, step.
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, out `[rows, stride(n_heads ·
+/// head_dim)]`, step.
 #[derive(Debug, Clone)]
 pub struct Sdpa {
     pub layer: LayerConfig,
@@ -124,8 +134,14 @@ pub struct Sdpa {
 }
 
 impl Sdpa {
-    pub(super) const BINDINGS: &'static [Binding] =
-        &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform];
+    pub(super) const BINDINGS: &'static [Binding] = &[
+        Binding::Read,
+        Binding::Read,
+        Binding::Read,
+        Binding::Read,
+        Binding::ReadWrite,
+        Binding::Uniform,
+    ];
 
     /// The constants that every way of computing it needs, after `wgsl`.
     pub(super) fn constants(&self, wgsl: Wgsl) -> Wgsl {
@@ -168,6 +184,10 @@ impl Kernel for Sdpa {
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Rows(self.q_tile as u32), Extent::Fixed(self.layer.n_heads as u32), Extent::Fixed(1)])
+        Grid([
+            Extent::Rows(self.q_tile as u32),
+            Extent::Fixed(self.layer.n_heads as u32),
+            Extent::Fixed(1),
+        ])
     }
 }

@@ -6,14 +6,18 @@ use crate::{
     quant::PackFormat,
 };
 
-/// From the parts of attention in one layer to q, k and v of the next one, or after the last layer to the normed hidden state: joins them, o_proj,
-/// [`NormAddNorm`](super::NormAddNorm), gate and up with GELU, down_proj, [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8 activations.
-/// The workgroups must all run at once: where they do not, a fault is kept and the results are wrong.
+/// From the parts of attention in one layer to q, k and v of the next one, or after the last layer
+/// to the normed hidden state: joins them, o_proj, [`NormAddNorm`](super::NormAddNorm), gate and up
+/// with GELU, down_proj, [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8
+/// activations. The workgroups must all run at once: where they do not, a fault is kept and the
+/// results are wrong.
 ///
-/// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and
-/// before o_proj and the MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the final one; x `[n]` (updated);
-/// [`Chain::SETS`] sets of `set_words`; q, k and v, or the normed hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another that is
-/// emptied for the next dispatch, 0. A set must be empty before it is used.
+/// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms
+/// of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and before o_proj and the
+/// MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the
+/// final one; x `[n]` (updated); [`Chain::SETS`] sets of `set_words`; q, k and v, or the normed
+/// hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another
+/// that is emptied for the next dispatch, 0. A set must be empty before it is used.
 #[derive(Debug, Clone)]
 pub struct Chain {
     /// Of heads of a multiple of 32 dims.
@@ -25,29 +29,32 @@ pub struct Chain {
     /// `None` after the last layer.
     pub qkv: Option<Linear>,
     pub eps: f32,
-    /// Words of a set: by which the workgroups of a dispatch exchange results. At least [`Chain::set_words`], and the same for
-    /// all dispatches that share sets.
+    /// Words of a set: by which the workgroups of a dispatch exchange results. At least
+    /// [`Chain::set_words`], and the same for all dispatches that share sets.
     pub set_words: usize,
     /// Workgroups, which wait for one another.
     pub workgroups: usize,
 }
 
 impl Chain {
-    /// Invocations of a workgroup: two of them would find no room on a processor, and more are not to be had.
+    /// Invocations of a workgroup: two of them would find no room on a processor, and more are not
+    /// to be had.
     const WORKGROUP: usize = 1024;
     /// Tiles of 16 rows in a unit of work: of o, gate and up (32 rows of each), down, qkv.
     const UNITS: [usize; 4] = [1, 4, 1, 1];
     /// Groups of weights that are on their way to an invocation at once.
     const DEPTH: usize = 2;
-    /// Sets of words, so that the one that is used and the next one differ for each two dispatches in a ring of any number but one.
+    /// Sets of words, so that the one that is used and the next one differ for each two dispatches
+    /// in a ring of any number but one.
     pub const SETS: usize = 3;
     /// What a word says that nobody has written.
     pub const EMPTY: u32 = 0x8080_8080;
-    /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a second. llvmpipe leaves any
-    /// loop after 65535.
+    /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a
+    /// second. llvmpipe leaves any loop after 65535.
     const MOST_SPINS: usize = 60_000;
 
-    /// Words of a set for rows of `n`, of `attention` and of `ffn`: two branches; int8 and two f32 of each 32.
+    /// Words of a set for rows of `n`, of `attention` and of `ffn`: two branches; int8 and two f32
+    /// of each 32.
     pub fn set_words(n: usize, attention: usize, ffn: usize) -> usize {
         (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16).next_multiple_of(4)
     }
@@ -68,7 +75,8 @@ impl Chain {
 
     /// Whether the kernel is made for matrices of these shapes.
     fn fits(&self) -> bool {
-        let is_int4 = |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
+        let is_int4 =
+            |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
         let n = self.o.rows;
         self.matrices().iter().all(|(_, linear)| is_int4(linear) && linear.cols.is_multiple_of(64))
             && self.split.layer.head_dim.is_multiple_of(32)
@@ -92,7 +100,9 @@ impl Chain {
                 "*before = stream_ready(local); *ready = attention_ready(local); gate_up_begin(next, group, 0u, local);",
             ),
             "gate_up" => ("next: ptr<function, down_Held>,", "down_begin(next, group, 0u, local);"),
-            "down" if self.qkv.is_none() => ("ready: ptr<function, Ready>,", "*ready = feedforward_ready(local);"),
+            "down" if self.qkv.is_none() => {
+                ("ready: ptr<function, Ready>,", "*ready = feedforward_ready(local);")
+            }
             "down" => (
                 "ready: ptr<function, Ready>, next: ptr<function, qkv_Held>,",
                 "*ready = feedforward_ready(local); qkv_begin(next, group, 0u, local);",
@@ -115,7 +125,8 @@ impl Chain {
 
     /// Teams that read side by side: not more than a tile has pairs of groups.
     fn squad(&self) -> usize {
-        let fits = |squad: &usize| self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *squad);
+        let fits =
+            |squad: &usize| self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *squad);
         [4, 1].into_iter().find(fits).unwrap_or(1)
     }
 
@@ -125,7 +136,11 @@ impl Chain {
             let pairs = linear.cols / 64;
             let share = (self.rounds(linear, unit).0 * unit * pairs).div_ceil(Self::WORKGROUP / 32);
             let stretch = share * self.squad();
-            if stretch.is_multiple_of(pairs) { stretch / pairs } else { stretch.div_ceil(pairs) + 1 }
+            if stretch.is_multiple_of(pairs) {
+                stretch / pairs
+            } else {
+                stretch.div_ceil(pairs) + 1
+            }
         });
         slots.max().unwrap_or(1)
     }
@@ -164,7 +179,10 @@ impl Kernel for Chain {
                 .uint(&format!("{name}_UNIT"), unit)
                 .uint(&format!("{name}_MOST_UNITS"), most_units)
                 .uint(&format!("{name}_ROUNDS"), rounds)
-                .uint(&format!("{name}_LANES"), 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2())
+                .uint(
+                    &format!("{name}_LANES"),
+                    1 << (workgroup / (most_units * unit * 16)).min(8).ilog2(),
+                )
                 .uint(&format!("{name}_DEPTH"), Self::DEPTH)
                 .bool(&format!("{name}_TILED"), linear.tiled)
                 .bool(&format!("{name}_GATED"), name == "gate_up")
@@ -211,7 +229,8 @@ impl Kernel for Chain {
         KernelSource {
             name: "chain",
             wgsl: wgsl.finish(),
-            bindings: [&[Binding::Read; 15][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]].concat(),
+            bindings: [&[Binding::Read; 15][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]]
+                .concat(),
         }
     }
 

@@ -6,8 +6,8 @@ use crate::{
     weights::CacheType,
 };
 
-/// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows, y_stride]`, step. Rows of y up to the next
-/// multiple of the matrices' size are written.
+/// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows,
+/// y_stride]`, step. Rows of y up to the next multiple of the matrices' size are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {
     pub linear: Linear,
@@ -22,8 +22,9 @@ pub struct MatmulCoop {
 }
 
 impl MatmulCoop {
-    /// Whether the kernel can make this product: int weights in groups of 32 or more (or of 16 in 5 to 8 bits
-    /// without offsets), results aligned for 16 bytes, in whole blocks of 16 where matrices are of 16 × 16.
+    /// Whether the kernel can make this product: int weights in groups of 32 or more (or of 16 in 5
+    /// to 8 bits without offsets), results aligned for 16 bytes, in whole blocks of 16 where
+    /// matrices are of 16 × 16.
     pub fn can_run(variant: &Variant, linear: &Linear) -> bool {
         let whole = match variant.coop {
             None => return false,
@@ -41,19 +42,23 @@ impl MatmulCoop {
     /// Most that [`MatmulCoop::splits`] gives.
     pub const MOST_SPLITS: usize = 3;
 
-    /// Workgroups that run on a large device at the same time: two on each of an H100's multiprocessors.
+    /// Workgroups that run on a large device at the same time: two on each of an H100's
+    /// multiprocessors.
     const AT_ONCE: usize = 264;
 
-    /// The last rows of a matrix, and splits for them, where with a step of so many rows of activations the others are products for
-    /// whole rounds of workgroups and the last ones would keep few of them busy for another round. With fewer rows of activations,
-    /// or other numbers of multiprocessors, that is no loss. Devices with matrices of 8 × 8 are smaller, and their rounds unknown.
+    /// The last rows of a matrix, and splits for them, where with a step of so many rows of
+    /// activations the others are products for whole rounds of workgroups and the last ones would
+    /// keep few of them busy for another round. With fewer rows of activations, or other numbers of
+    /// multiprocessors, that is no loss. Devices with matrices of 8 × 8 are smaller, and their
+    /// rounds unknown.
     pub fn tail(variant: &Variant, rows: usize, m: usize) -> Option<(usize, usize)> {
         if variant.coop != Some(Coop::Sixteen) {
             return None;
         }
         let (tiles, m_tiles) = (rows.div_ceil(ROW_TILE), m.div_ceil(ROW_TILE));
         let left = (tiles * m_tiles % Self::AT_ONCE).div_ceil(m_tiles);
-        let is_small = left > 0 && left * m_tiles * 4 <= Self::AT_ONCE && tiles * m_tiles > Self::AT_ONCE;
+        let is_small =
+            left > 0 && left * m_tiles * 4 <= Self::AT_ONCE && tiles * m_tiles > Self::AT_ONCE;
         is_small.then(|| (rows - (tiles - left) * ROW_TILE, Self::AT_ONCE / (left * m_tiles)))
     }
 
@@ -76,8 +81,14 @@ impl Kernel for MatmulCoop {
         let linear = &self.linear;
         // Why those of 16 × 16 say that they write what they read is told in the shader.
         let (name, text, read) = match variant.coop {
-            Some(Coop::Eight) => ("matmul_coop8", include_str!("../../../shaders/matmul_coop8.wgsl"), Binding::Read),
-            _ => ("matmul_coop", include_str!("../../../shaders/matmul_coop.wgsl"), Binding::ReadWrite),
+            Some(Coop::Eight) => {
+                ("matmul_coop8", include_str!("../../../shaders/matmul_coop8.wgsl"), Binding::Read)
+            }
+            _ => (
+                "matmul_coop",
+                include_str!("../../../shaders/matmul_coop.wgsl"),
+                Binding::ReadWrite,
+            ),
         };
         KernelSource {
             name,
@@ -111,8 +122,8 @@ impl Kernel for MatmulCoop {
     }
 }
 
-/// [`Sdpa`] for consecutive tokens of one sequence; `q_tile` does not matter. Bindings: qkv, K cache, V cache, rows, step,
-/// then those of `emit` for `n_heads · head_dim` columns.
+/// [`Sdpa`] for consecutive tokens of one sequence; `q_tile` does not matter. Bindings: qkv, K
+/// cache, V cache, rows, step, then those of `emit` for `n_heads · head_dim` columns.
 #[derive(Debug, Clone)]
 pub struct SdpaCoop {
     pub sdpa: Sdpa,
@@ -132,7 +143,8 @@ impl SdpaCoop {
             && sdpa.capacity.is_multiple_of(Self::KEYS)
     }
 
-    /// Query heads of a workgroup: as many as share a KV head, to read little of what causality hides.
+    /// Query heads of a workgroup: as many as share a KV head, to read little of what causality
+    /// hides.
     fn heads(&self) -> usize {
         let shared = self.sdpa.layer.n_heads / self.sdpa.layer.n_kv_heads;
         [8, 4, 2].into_iter().find(|heads| shared.is_multiple_of(*heads)).unwrap_or(1)
@@ -145,7 +157,9 @@ impl Kernel for SdpaCoop {
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
         let (name, text, read) = match variant.coop {
-            Some(Coop::Eight) => ("sdpa_coop8", include_str!("../../../shaders/sdpa_coop8.wgsl"), Binding::Read),
+            Some(Coop::Eight) => {
+                ("sdpa_coop8", include_str!("../../../shaders/sdpa_coop8.wgsl"), Binding::Read)
+            }
             _ => ("sdpa_coop", include_str!("../../../shaders/sdpa_coop.wgsl"), Binding::ReadWrite),
         };
         let own = [read, read, read, read, Binding::Uniform];

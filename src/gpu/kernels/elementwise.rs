@@ -36,7 +36,13 @@ impl Kernel for Embed {
                 .part(include_str!("../../../shaders/common/token.wgsl"))
                 .part(include_str!("../../../shaders/embed.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+            ],
         }
     }
 
@@ -91,7 +97,10 @@ impl Kernel for ArgmaxParts {
         KernelSource {
             name: "argmax_parts",
             wgsl: Wgsl::new()
-                .uint("WORKGROUP", self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256))
+                .uint(
+                    "WORKGROUP",
+                    self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256),
+                )
                 .uint("N", self.n)
                 .uint("PARTS", Argmax::PARTS)
                 .part(include_str!("../../../shaders/common/argmax_tree.wgsl"))

@@ -11,10 +11,11 @@ pub const ROW_TILE: usize = 128;
 pub enum Emit {
     /// f32 `[rows, stride(cols)]`.
     Floats,
-    /// int8 `[rows, stride(cols)]`, four a word; f32 `[rows, stride(cols) / 32, 2]`: scale, scale · sum.
+    /// int8 `[rows, stride(cols)]`, four a word; f32 `[rows, stride(cols) / 32, 2]`: scale, scale ·
+    /// sum.
     Q8,
-    /// f16 `[stride(cols) / 32, m_stride, 32]`, see `emit_halves.wgsl` for the order of the columns. `m_stride` is how
-    /// many rows the buffer has room for, a multiple of [`ROW_TILE`].
+    /// f16 `[stride(cols) / 32, m_stride, 32]`, see `emit_halves.wgsl` for the order of the
+    /// columns. `m_stride` is how many rows the buffer has room for, a multiple of [`ROW_TILE`].
     Halves { m_stride: usize },
 }
 
@@ -25,14 +26,18 @@ impl Emit {
         match self {
             Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
             // Where other kernels rely on it too that subgroups are neighbours.
-            Emit::Q8 if (variant.coop == Some(Coop::Sixteen) || variant.lanes) && variant.subgroup_size >= Some(8) => {
+            Emit::Q8
+                if (variant.coop == Some(Coop::Sixteen) || variant.lanes)
+                    && variant.subgroup_size >= Some(8) =>
+            {
                 wgsl.part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
                     .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
             }
             Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
-            Emit::Halves { m_stride } => {
-                wgsl.f16().uint("M_STRIDE", m_stride).part(include_str!("../../../shaders/common/emit_halves.wgsl"))
-            }
+            Emit::Halves { m_stride } => wgsl
+                .f16()
+                .uint("M_STRIDE", m_stride)
+                .part(include_str!("../../../shaders/common/emit_halves.wgsl")),
         }
     }
 

@@ -11,7 +11,8 @@ pub struct GeluMul {
     pub tail: Option<UpTail>,
 }
 
-/// The last columns of up, which a product of their own made as a sum of parts `[parts, rows, cols]`: another binding after the first.
+/// The last columns of up, which a product of their own made as a sum of parts `[parts, rows,
+/// cols]`: another binding after the first.
 #[derive(Debug, Clone, Copy)]
 pub struct UpTail {
     pub cols: usize,
@@ -51,12 +52,17 @@ impl Kernel for GeluMul {
 
     fn grid(&self, _: &Variant) -> Grid {
         let fours = stride(self.n) / 4;
-        Grid([Extent::Rows(1), Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
+        Grid([
+            Extent::Rows(1),
+            Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32),
+            Extent::Fixed(1),
+        ])
     }
 }
 
-/// Products of gate and up, one matrix `[2 · n, cols]`, with one row of int8 activations, and their activation as int8, in
-/// one. Bindings: data, scales, x, its groups, step, then those of [`Emit::Q8`] for `n` columns, which must be others than x's.
+/// Products of gate and up, one matrix `[2 · n, cols]`, with one row of int8 activations, and their
+/// activation as int8, in one. Bindings: data, scales, x, its groups, step, then those of
+/// [`Emit::Q8`] for `n` columns, which must be others than x's.
 #[derive(Debug, Clone, Copy)]
 pub struct GatedMatvecQ8(pub Linear);
 
@@ -65,8 +71,8 @@ impl GatedMatvecQ8 {
     /// Two of gate, two of up: what a group of 32 results is made of.
     const TILES: usize = 4;
 
-    /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product takes longer than the
-    /// activation on its own.
+    /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product
+    /// takes longer than the activation on its own.
     pub fn can_run(&self, variant: &Variant) -> bool {
         variant.wide && self.0.tiled && self.0.rows.is_multiple_of(16 * Self::TILES)
     }

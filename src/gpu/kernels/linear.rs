@@ -21,7 +21,8 @@ pub struct Linear {
     pub softcap: Option<f32>,
     /// One workgroup row for each of so many tokens, or for each output row.
     pub over_outputs: bool,
-    /// Weights in the order of `weight_place.wgsl`: for int formats of whole runs of [`TILE_ROWS`] rows.
+    /// Weights in the order of `weight_place.wgsl`: for int formats of whole runs of [`TILE_ROWS`]
+    /// rows.
     pub tiled: bool,
 }
 
@@ -29,8 +30,8 @@ pub struct Linear {
 pub const TILE_ROWS: usize = 16;
 
 impl Linear {
-    /// Whether [`MatvecQ8`] can run this format: offsets and int4's zero point need the activations' sums, which are kept for
-    /// groups of 32.
+    /// Whether [`MatvecQ8`] can run this format: offsets and int4's zero point need the
+    /// activations' sums, which are kept for groups of 32.
     pub fn supports_q8(format: PackFormat) -> bool {
         format.layout().is_some_and(|(bits, group, offset)| group >= 32 || (bits > 4 && !offset))
     }
@@ -71,7 +72,9 @@ impl Linear {
 
 /// Workgroup of the matrix-vector kernels, and the matrix rows it makes.
 fn matvec_grid(linear: &Linear, variant: &Variant) -> Grid {
-    let teams = variant.subgroups.map_or(1, |size| MATVEC_WORKGROUP / (size as usize).min(MATVEC_WORKGROUP));
+    let teams = variant
+        .subgroups
+        .map_or(1, |size| MATVEC_WORKGROUP / (size as usize).min(MATVEC_WORKGROUP));
     Grid::folded(linear.rows.div_ceil(4 * teams), linear.extent(1))
 }
 
@@ -119,7 +122,13 @@ impl Kernel for MatvecQ8 {
                 .reductions(variant, MATVEC_WORKGROUP)
                 .part(include_str!("../../../shaders/matvec_q8.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+            ],
         }
     }
 
@@ -143,13 +152,20 @@ impl Kernel for Matmul {
             wgsl: self
                 .0
                 .constants()
-                // Unquantized weights are for exactness; int weights lose nothing that f16 would keep.
+                // Unquantized weights are for exactness; int weights lose nothing that f16 would
+                // keep.
                 .real(variant.f16 && self.0.format.group().is_some())
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .bool("OVER_OUTPUTS", self.0.over_outputs)
                 .part(include_str!("../../../shaders/matmul.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+            bindings: vec![
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+                Binding::Uniform,
+            ],
         }
     }
 
@@ -185,7 +201,13 @@ impl Kernel for MatmulLanes {
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .part(include_str!("../../../shaders/matmul_lanes.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::Uniform],
+            bindings: vec![
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+                Binding::Uniform,
+            ],
         }
     }
 
@@ -196,19 +218,24 @@ impl Kernel for MatmulLanes {
     fn grid(&self, variant: &Variant) -> Grid {
         let subgroup = variant.subgroup_size.unwrap_or(4);
         let rows = 4 * subgroup.min(8) as usize;
-        Grid([Extent::Fixed(self.0.rows.div_ceil(rows) as u32), self.0.extent(subgroup), Extent::Fixed(1)])
+        Grid([
+            Extent::Fixed(self.0.rows.div_ceil(rows) as u32),
+            self.0.extent(subgroup),
+            Extent::Fixed(1),
+        ])
     }
 }
 
 /// [`MatvecQ8`] for devices whose subgroups all have one size, with K split over a workgroup's
-/// subgroups, for up to `m` activation rows at once. Bindings: data, scales, x, its groups, both with room for `m` rows, step, y.
+/// subgroups, for up to `m` activation rows at once. Bindings: data, scales, x, its groups, both
+/// with room for `m` rows, step, y.
 #[derive(Debug, Clone, Copy)]
 pub struct MatvecQ8Split {
     pub linear: Linear,
     /// Activation rows that the weights are read for; fewer may be given.
     pub m: usize,
-    /// Workgroups that share a row's columns. Where there are several, the weights are tiled and results are sums
-    /// `[splits, rows, y_stride]`, to be added.
+    /// Workgroups that share a row's columns. Where there are several, the weights are tiled and
+    /// results are sums `[splits, rows, y_stride]`, to be added.
     pub splits: usize,
     /// From one split's results to the next one's, in elements.
     pub split_stride: usize,
@@ -221,14 +248,18 @@ impl MatvecQ8Split {
     /// Most activation rows that one read of the weights serves well.
     pub const MOST_ROWS: usize = 8;
 
-    /// How many rows the kernel has room for that suits `rows` best: the loads for rows that are not there take as long.
+    /// How many rows the kernel has room for that suits `rows` best: the loads for rows that are
+    /// not there take as long.
     pub fn room(rows: usize) -> usize {
         rows.next_power_of_two().min(Self::MOST_ROWS)
     }
 
     /// Whether a device's subgroups allow the kernel.
     pub fn runs_on(variant: &Variant) -> bool {
-        variant.dp4a && variant.subgroup_size.is_some_and(|size| (4..=64).contains(&size) && size.is_power_of_two())
+        variant.dp4a
+            && variant
+                .subgroup_size
+                .is_some_and(|size| (4..=64).contains(&size) && size.is_power_of_two())
     }
 
     /// Weight rows that a team of lanes shares, and subgroups that share the columns.
@@ -239,8 +270,9 @@ impl MatvecQ8Split {
         (shared, split)
     }
 
-    /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation rows: few rows of weights make few
-    /// workgroups, which a large device's multiprocessors cannot share evenly.
+    /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation
+    /// rows: few rows of weights make few workgroups, which a large device's multiprocessors cannot
+    /// share evenly.
     pub fn splits(rows: usize, m: usize, is_tiled: bool, variant: &Variant) -> usize {
         match m {
             _ if variant.coop != Some(Coop::Sixteen) || !is_tiled || rows >= FEW_ROWS => 1,
@@ -250,8 +282,9 @@ impl MatvecQ8Split {
         }
     }
 
-    /// Of tiled weights: the workgroup, and how many tiles share the loading of activations, which takes longer than that of
-    /// the weights where there are several rows. Few rows make few workgroups: larger ones then, of one activation row.
+    /// Of tiled weights: the workgroup, and how many tiles share the loading of activations, which
+    /// takes longer than that of the weights where there are several rows. Few rows make few
+    /// workgroups: larger ones then, of one activation row.
     fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
         let few = self.linear.rows < FEW_ROWS;
         match (variant.coop == Some(Coop::Sixteen), self.m, few) {
@@ -266,9 +299,20 @@ impl MatvecQ8Split {
     }
 }
 
-/// What `matvec_q8_tiled.wgsl` needs to know: a workgroup of `tiles` times `stack` tiles, and activation rows.
-pub(super) fn tiled_sizes(wgsl: Wgsl, workgroup: usize, tiles: usize, stack: usize, m: usize) -> Wgsl {
-    wgsl.uint("WORKGROUP", workgroup).uint("TILES", tiles).uint("STACK", stack).uint("M", m).uint("SUMS", m * stack)
+/// What `matvec_q8_tiled.wgsl` needs to know: a workgroup of `tiles` times `stack` tiles, and
+/// activation rows.
+pub(super) fn tiled_sizes(
+    wgsl: Wgsl,
+    workgroup: usize,
+    tiles: usize,
+    stack: usize,
+    m: usize,
+) -> Wgsl {
+    wgsl.uint("WORKGROUP", workgroup)
+        .uint("TILES", tiles)
+        .uint("STACK", stack)
+        .uint("M", m)
+        .uint("SUMS", m * stack)
 }
 
 impl Kernel for MatvecQ8Split {
@@ -289,7 +333,10 @@ impl Kernel for MatvecQ8Split {
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
                     .part(include_str!("../../../shaders/common/products_plain.wgsl"));
-                ("matvec_q8_tiled", wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")))
+                (
+                    "matvec_q8_tiled",
+                    wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")),
+                )
             }
             false => {
                 let wgsl = wgsl
@@ -299,7 +346,10 @@ impl Kernel for MatvecQ8Split {
                     .uint("K_SPLIT", split)
                     .uint("WORKGROUP", subgroup * split)
                     .uint("R", shared);
-                ("matvec_q8_split", wgsl.part(include_str!("../../../shaders/matvec_q8_split.wgsl")))
+                (
+                    "matvec_q8_split",
+                    wgsl.part(include_str!("../../../shaders/matvec_q8_split.wgsl")),
+                )
             }
         };
         let reads = [Binding::Read; 4];

@@ -60,13 +60,18 @@ impl Kernel for ReadAll {
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Fixed((self.blocks * self.passes) as u32), Extent::Fixed(1), Extent::Fixed(1)])
+        Grid([
+            Extent::Fixed((self.blocks * self.passes) as u32),
+            Extent::Fixed(1),
+            Extent::Fixed(1),
+        ])
     }
 }
 
-/// Reads the beginning of a matrix beside a kernel that leaves the memory idle, so that the product after it finds that in the
-/// last-level cache; of this matrix and a later one, an address of each page. Bindings: data, scales, the later one's data
-/// and scales, a word of its own that nothing else uses (so that nothing waits for it).
+/// Reads the beginning of a matrix beside a kernel that leaves the memory idle, so that the product
+/// after it finds that in the last-level cache; of this matrix and a later one, an address of each
+/// page. Bindings: data, scales, the later one's data and scales, a word of its own that nothing
+/// else uses (so that nothing waits for it).
 #[derive(Debug, Clone, Copy)]
 pub struct Prefetch {
     pub data_bytes: usize,
@@ -82,7 +87,8 @@ impl Prefetch {
     const GROUP_BYTES: usize = WORKGROUP * 64;
     /// Of the address space: what large buffers lie in.
     const PAGE: usize = 2 << 20;
-    /// Workgroups that each touch all pages, so that the tables of every part of the device learn of them.
+    /// Workgroups that each touch all pages, so that the tables of every part of the device learn
+    /// of them.
     const TOUCHES: u32 = 32;
 
     fn groups(&self) -> usize {
@@ -106,11 +112,21 @@ impl Kernel for Prefetch {
                 .uint("LATER_SCALE_PAGES", self.later_bytes[1].div_ceil(Self::PAGE))
                 .part(include_str!("../../../shaders/prefetch.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+            ],
         }
     }
 
     fn grid(&self, _: &Variant) -> Grid {
-        Grid([Extent::Fixed(self.groups() as u32 + Self::TOUCHES), Extent::Fixed(1), Extent::Fixed(1)])
+        Grid([
+            Extent::Fixed(self.groups() as u32 + Self::TOUCHES),
+            Extent::Fixed(1),
+            Extent::Fixed(1),
+        ])
     }
 }

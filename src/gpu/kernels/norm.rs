@@ -33,8 +33,9 @@ impl Kernel for RmsNorm {
     }
 }
 
-/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over parts, post weight
-/// `[n]`, next weight `[n]`, uniform whose first f32 is the layer's scalar, then those of `emit` for `n` columns.
+/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
+/// parts, post weight `[n]`, next weight `[n]`, uniform whose first f32 is the layer's scalar, then
+/// those of `emit` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct NormAddNorm {
     pub n: usize,
@@ -54,15 +55,16 @@ impl Kernel for NormAddNorm {
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride);
         let wgsl = match variant.wide && stride(self.n) <= 8 * WIDE_WORKGROUP {
-            true => {
-                wgsl.reductions(variant, WIDE_WORKGROUP).part(include_str!("../../../shaders/norm_add_norm_wide.wgsl"))
-            }
+            true => wgsl
+                .reductions(variant, WIDE_WORKGROUP)
+                .part(include_str!("../../../shaders/norm_add_norm_wide.wgsl")),
             false => wgsl
                 .reductions(variant, WORKGROUP)
                 .part(include_str!("../../../shaders/common/branch.wgsl"))
                 .part(include_str!("../../../shaders/norm_add_norm.wgsl")),
         };
-        let own = [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
+        let own =
+            [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "norm_add_norm",
             wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
@@ -75,8 +77,9 @@ impl Kernel for NormAddNorm {
     }
 }
 
-/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over parts, post weight
-/// `[n]`, then those of `emit`, in which x times [`NormAdd::SCALE`] is left, for `n` columns.
+/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
+/// parts, post weight `[n]`, then those of `emit`, in which x times [`NormAdd::SCALE`] is left, for
+/// `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct NormAdd {
     pub n: usize,
@@ -88,8 +91,8 @@ pub struct NormAdd {
 }
 
 impl NormAdd {
-    /// The stream is not normed: sums of many layers, which may grow beyond what f16 holds. Small values lose nothing by it
-    /// that counts.
+    /// The stream is not normed: sums of many layers, which may grow beyond what f16 holds. Small
+    /// values lose nothing by it that counts.
     pub const SCALE: f32 = 1.0 / 64.0;
 }
 

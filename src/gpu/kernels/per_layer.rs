@@ -6,9 +6,9 @@ use crate::{
     quant::PackFormat,
 };
 
-/// Bindings: data and scales of the table `[vocab, layers · size]`, rows, sampled `[slots]`, norm `[size]`, x
-/// `[rows, stride(layers · size)]`: projections of the embedding, of which it makes the vectors. Leaves alone the rows
-/// whose token is not in `first_row..first_row + rows`.
+/// Bindings: data and scales of the table `[vocab, layers · size]`, rows, sampled `[slots]`, norm
+/// `[size]`, x `[rows, stride(layers · size)]`: projections of the embedding, of which it makes the
+/// vectors. Leaves alone the rows whose token is not in `first_row..first_row + rows`.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerInputs {
     pub format: PackFormat,
@@ -52,8 +52,9 @@ impl Kernel for PerLayerInputs {
     }
 }
 
-/// Bindings: gate `[rows, stride(n)]`, a product of what [`NormAdd`] leaves, all layers' vectors `[rows, vectors_stride]`, a uniform whose first u32 is the
-/// layer's first column of these, then those of `emit` for `n` columns.
+/// Bindings: gate `[rows, stride(n)]`, a product of what [`NormAdd`] leaves, all layers' vectors
+/// `[rows, vectors_stride]`, a uniform whose first u32 is the layer's first column of these, then
+/// those of `emit` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerGate {
     pub n: usize,
@@ -85,6 +86,10 @@ impl Kernel for PerLayerGate {
 
     fn grid(&self, _: &Variant) -> Grid {
         let fours = stride(self.n) / 4;
-        Grid([Extent::Rows(1), Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32), Extent::Fixed(1)])
+        Grid([
+            Extent::Rows(1),
+            Extent::Fixed(fours.div_ceil(Self::WORKGROUP) as u32),
+            Extent::Fixed(1),
+        ])
     }
 }

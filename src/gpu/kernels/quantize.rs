@@ -9,11 +9,12 @@ use crate::{
     },
 };
 
-/// [`Method::Hqq`](crate::quant::methods::Method) for every group of a matrix, one invocation a group; its twin is
-/// [`Spec::quantize`].
+/// [`Method::Hqq`](crate::quant::methods::Method) for every group of a matrix, one invocation a
+/// group; its twin is [`Spec::quantize`].
 ///
-/// Bindings: the stored `[rows, cols]` (f32, f16 or bf16; the last word may be padded), chosen `[rows, groups]`: the bits of
-/// the f16 scale and, in the high half, of the offset. A group with a scale or offset beyond f16 gets an infinite scale.
+/// Bindings: the stored `[rows, cols]` (f32, f16 or bf16; the last word may be padded), chosen
+/// `[rows, groups]`: the bits of the f16 scale and, in the high half, of the offset. A group with a
+/// scale or offset beyond f16 gets an infinite scale.
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizeHqq {
     pub spec: Spec,

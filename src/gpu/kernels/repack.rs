@@ -9,9 +9,10 @@ use crate::{
 /// Rows of a matrix from the bytes of a file to the words of its [`native_format`]; its twin is
 /// [`pack_rows`](crate::quant::pack_rows) and, if `tiled`, [`tile`](crate::gpu::tile).
 ///
-/// Bindings: the rows' bytes behind [`Repack::header`], with [`Repack::SLACK_BYTES`] after them that are read and not used; data and
-/// scales of consecutive rows; slots, of which the matrix's gets the least number of a row with a value, scale or offset
-/// that is NaN, infinite or beyond f16.
+/// Bindings: the rows' bytes behind [`Repack::header`], with [`Repack::SLACK_BYTES`] after them
+/// that are read and not used; data and scales of consecutive rows; slots, of which the matrix's
+/// gets the least number of a row with a value, scale or offset that is NaN, infinite or beyond
+/// f16.
 #[derive(Debug, Clone, Copy)]
 pub struct Repack {
     pub dtype: Dtype,
@@ -36,8 +37,8 @@ impl Repack {
         is_known && format == native_format(dtype)
     }
 
-    /// What comes before the rows: `rows` of them begin at `first` of the buffers and are rows from `number` on in the count
-    /// of faults, which `slot` keeps.
+    /// What comes before the rows: `rows` of them begin at `first` of the buffers and are rows from
+    /// `number` on in the count of faults, which `slot` keeps.
     pub fn header(rows: usize, first: usize, number: usize, slot: usize) -> [u32; 4] {
         [rows, first, number, slot].map(|number| number as u32)
     }
@@ -46,7 +47,8 @@ impl Repack {
         native_format(self.dtype)
     }
 
-    /// Pieces of a row, one an invocation: two groups of a block type, else four words of data or one of scales.
+    /// Pieces of a row, one an invocation: two groups of a block type, else four words of data or
+    /// one of scales.
     fn row_units(&self) -> usize {
         let format = self.format();
         match self.dtype.block_len() {
@@ -58,7 +60,9 @@ impl Repack {
     fn blocks(&self, wgsl: Wgsl) -> Wgsl {
         let halves = include_str!("../../../shaders/common/half_bits.wgsl");
         match self.dtype {
-            Dtype::Q4_K => return wgsl.part(halves).part(include_str!("../../../shaders/repack_q4_k.wgsl")),
+            Dtype::Q4_K => {
+                return wgsl.part(halves).part(include_str!("../../../shaders/repack_q4_k.wgsl"));
+            }
             Dtype::Q6_K => {
                 let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
                 return wgsl.part(include_str!("../../../shaders/repack_q6_k.wgsl"));
@@ -74,18 +78,23 @@ impl Repack {
         let step = include_str!("../../../shaders/common/plain_step.wgsl");
         let wgsl = match self.dtype {
             Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/common/blocks_bytes.wgsl")),
-            Dtype::IQ4_XS => {
-                wgsl.part(halves).part(nibbles).part(include_str!("../../../shaders/common/blocks_iq4_xs.wgsl"))
-            }
+            Dtype::IQ4_XS => wgsl
+                .part(halves)
+                .part(nibbles)
+                .part(include_str!("../../../shaders/common/blocks_iq4_xs.wgsl")),
             Dtype::Q5_0 | Dtype::Q5_1 => wgsl
                 .part(step)
                 .part(nibbles)
                 .part(fifths)
                 .part(include_str!("../../../shaders/common/blocks_fifths.wgsl")),
-            Dtype::Q5_K => {
-                wgsl.part(halves).part(fifths).part(include_str!("../../../shaders/common/blocks_q5_k.wgsl"))
-            }
-            _ => wgsl.part(step).part(nibbles).part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
+            Dtype::Q5_K => wgsl
+                .part(halves)
+                .part(fifths)
+                .part(include_str!("../../../shaders/common/blocks_q5_k.wgsl")),
+            _ => wgsl
+                .part(step)
+                .part(nibbles)
+                .part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
         };
         wgsl.part(include_str!("../../../shaders/repack_blocks.wgsl"))
     }
@@ -121,7 +130,8 @@ impl Kernel for Repack {
             1 => self.words(wgsl),
             _ => self.blocks(wgsl),
         };
-        let bindings = vec![Binding::Read, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite];
+        let bindings =
+            vec![Binding::Read, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite];
         KernelSource { name: "repack", wgsl: wgsl.finish(), bindings }
     }
 

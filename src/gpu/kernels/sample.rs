@@ -8,7 +8,8 @@ use crate::{
 
 /// The first half of [`Sample`]: the best candidates of each part of a row.
 ///
-/// Bindings: logits `[outputs, n]`, draws `[outputs]` ([`DrawWords`]), parts `[outputs, CANDIDATES, 2]`.
+/// Bindings: logits `[outputs, n]`, draws `[outputs]` ([`DrawWords`]), parts `[outputs, CANDIDATES,
+/// 2]`.
 #[derive(Debug, Clone, Copy)]
 pub struct TopKParts {
     pub n: usize,
@@ -16,8 +17,8 @@ pub struct TopKParts {
 
 /// The best of all, and of them the one that was drawn.
 ///
-/// Bindings: parts, draws, outputs (row indexes), rows, sampled `[slots]`: an id, or `u32::MAX` if a logit is NaN or +∞,
-/// or none is finite.
+/// Bindings: parts, draws, outputs (row indexes), rows, sampled `[slots]`: an id, or `u32::MAX` if
+/// a logit is NaN or +∞, or none is finite.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
     pub n: usize,
@@ -62,9 +63,16 @@ impl From<Draw> for DrawWords {
     fn from(draw: Draw) -> Self {
         // Rounded down: 1 would lie past the last token.
         let point = ((draw.point * (1 << 24) as f64).floor() / (1 << 24) as f64) as f32;
-        // Denormal temperatures would be zero to some devices, and WGSL promises nothing of divisors above 2^126.
+        // Denormal temperatures would be zero to some devices, and WGSL promises nothing of
+        // divisors above 2^126.
         let quarter_temperature = 0.25 * draw.temperature.max(1e-30);
-        DrawWords { quarter_temperature, top_p: draw.top_p, min_p: draw.min_p, point, top_k: draw.top_k as u32 }
+        DrawWords {
+            quarter_temperature,
+            top_p: draw.top_p,
+            min_p: draw.min_p,
+            point,
+            top_k: draw.top_k as u32,
+        }
     }
 }
 
@@ -87,7 +95,9 @@ impl Kernel for TopKParts {
     fn source(&self, _: &Variant) -> KernelSource {
         KernelSource {
             name: "top_k_parts",
-            wgsl: selection(self.n).part(include_str!("../../../shaders/top_k_parts.wgsl")).finish(),
+            wgsl: selection(self.n)
+                .part(include_str!("../../../shaders/top_k_parts.wgsl"))
+                .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
@@ -105,7 +115,13 @@ impl Kernel for Sample {
                 .part(include_str!("../../../shaders/common/step.wgsl"))
                 .part(include_str!("../../../shaders/sample.wgsl"))
                 .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
+            bindings: vec![
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::Read,
+                Binding::ReadWrite,
+            ],
         }
     }
 

@@ -10,8 +10,8 @@ use crate::{
     weights::CacheType,
 };
 
-/// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys, [`SdpaCombine`]
-/// joins them. For heads of a multiple of 8 dims.
+/// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys,
+/// [`SdpaCombine`] joins them. For heads of a multiple of 8 dims.
 #[derive(Debug, Clone)]
 pub struct SplitAttention {
     pub layer: LayerConfig,
@@ -34,10 +34,12 @@ struct Share {
 impl Share {
     /// Bytes of workgroup memory, somewhat rounded up.
     fn bytes(&self, head_dim: usize) -> usize {
-        let scores = (KEY_LANES * (self.heads * self.tile + 4)).max((self.heads + 2) * head_dim / 8);
+        let scores =
+            (KEY_LANES * (self.heads * self.tile + 4)).max((self.heads + 2) * head_dim / 8);
         let squares = (self.heads + 2) * head_dim.div_ceil(64);
         let tiles = self.heads * (self.tile + self.workgroup / self.heads);
-        self.own_sums(head_dim) + 4 * ((self.heads + 2) * head_dim + scores + squares + tiles + self.heads)
+        self.own_sums(head_dim)
+            + 4 * ((self.heads + 2) * head_dim + scores + squares + tiles + self.heads)
     }
 
     /// Bytes in which invocations that have the same dims add their sums of values.
@@ -45,7 +47,8 @@ impl Share {
         self.workgroup / (head_dim / 8).max(1) * self.heads_at_once() * head_dim * 4
     }
 
-    /// Heads whose sums are added at once: two, if these are all. Two of four make the kernel need more registers (NVIDIA).
+    /// Heads whose sums are added at once: two, if these are all. Two of four make the kernel need
+    /// more registers (NVIDIA).
     fn heads_at_once(&self) -> usize {
         if self.workgroup >= 256 && self.heads == 2 { 2 } else { 1 }
     }
@@ -58,7 +61,12 @@ impl SplitAttention {
     const WORKGROUPS: usize = 256;
 
     /// Of a model's layer.
-    pub fn of(layer: &LayerConfig, config: &ModelConfig, cache_type: CacheType, capacity: usize) -> Self {
+    pub fn of(
+        layer: &LayerConfig,
+        config: &ModelConfig,
+        cache_type: CacheType,
+        capacity: usize,
+    ) -> Self {
         SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
     }
 
@@ -71,18 +79,24 @@ impl SplitAttention {
         }
     }
 
-    /// As many heads as there is memory for, of those that share a KV head, or one: not more than four, because more need
-    /// more registers than an invocation has.
+    /// As many heads as there is memory for, of those that share a KV head, or one: not more than
+    /// four, because more need more registers than an invocation has.
     fn share(&self, variant: &Variant) -> Share {
         let workgroup = Self::workgroup(variant);
         let shared = self.layer.n_heads / self.layer.n_kv_heads;
         let share = |heads| Share { workgroup, heads, tile: workgroup / 4 };
         let fits = |share: &Share| share.bytes(self.layer.head_dim) <= Self::memory(variant);
-        (2..=4).rev().filter(|heads| shared.is_multiple_of(*heads)).map(share).find(fits).unwrap_or(share(1))
+        (2..=4)
+            .rev()
+            .filter(|heads| shared.is_multiple_of(*heads))
+            .map(share)
+            .find(fits)
+            .unwrap_or(share(1))
     }
 
-    /// Invocations of a workgroup. Subgroups of four are a processor's (SwiftShader): browsers zero workgroup memory before a
-    /// kernel runs, which takes longer there than the kernel unless both are small.
+    /// Invocations of a workgroup. Subgroups of four are a processor's (SwiftShader): browsers zero
+    /// workgroup memory before a kernel runs, which takes longer there than the kernel unless both
+    /// are small.
     fn workgroup(variant: &Variant) -> usize {
         match variant {
             Variant { coop: Some(Coop::Sixteen), .. } | Variant { wide: true, .. } => 256,
@@ -99,7 +113,9 @@ impl SplitAttention {
     /// Whether the kernels are made for the layer's heads, and have memory for them.
     pub fn can_run(&self, variant: &Variant) -> bool {
         let (share, dim) = (self.share(variant), self.layer.head_dim);
-        dim.is_multiple_of(8) && dim <= 8 * share.workgroup && share.bytes(dim) <= Self::memory(variant)
+        dim.is_multiple_of(8)
+            && dim <= 8 * share.workgroup
+            && share.bytes(dim) <= Self::memory(variant)
     }
 
     /// Parts of the keys, at most.
@@ -133,8 +149,8 @@ impl SplitAttention {
     }
 }
 
-/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends: with q alone where another layer's keys and
-/// values are used.
+/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends: with q alone where
+/// another layer's keys and values are used.
 #[derive(Debug, Clone, Copy)]
 pub struct RawHeads {
     pub v_norm: bool,
@@ -142,8 +158,8 @@ pub struct RawHeads {
 }
 
 /// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
-/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may be of one sequence
-/// unless the keys are another layer's.
+/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may
+/// be of one sequence unless the keys are another layer's.
 #[derive(Debug, Clone)]
 pub struct SdpaDecode {
     pub split: SplitAttention,
@@ -161,10 +177,17 @@ impl SdpaDecode {
         Binding::Read,
         Binding::Read,
     ];
-    const BINDINGS: [Binding; 6] =
-        [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite, Binding::ReadWrite];
+    const BINDINGS: [Binding; 6] = [
+        Binding::Read,
+        Binding::Read,
+        Binding::Read,
+        Binding::Read,
+        Binding::ReadWrite,
+        Binding::ReadWrite,
+    ];
 
-    /// The size of subgroups where their invocations are known to be neighbours, and enough for a key's scores.
+    /// The size of subgroups where their invocations are known to be neighbours, and enough for a
+    /// key's scores.
     fn teams(variant: &Variant) -> Option<usize> {
         let size = variant.subgroup_size? as usize;
         ((variant.coop == Some(Coop::Sixteen) || variant.lanes)
@@ -186,7 +209,8 @@ impl SdpaDecode {
 
 /// Invocations that share a key's scores.
 const KEY_LANES: usize = 8;
-/// Values that an invocation has on their way at once: eight need more registers than they save time.
+/// Values that an invocation has on their way at once: eight need more registers than they save
+/// time.
 const MOST_AHEAD: usize = 4;
 
 impl Kernel for SdpaDecode {
@@ -225,10 +249,14 @@ impl Kernel for SdpaDecode {
         };
         let (wgsl, bindings) = match self.raw {
             Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => (
-                Self::norm_heads(wgsl.part(include_str!("../../../shaders/common/rotation.wgsl")), variant, heads)
-                    .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
-                    .float("EPS", eps)
-                    .part(include_str!("../../../shaders/common/heads_query.wgsl")),
+                Self::norm_heads(
+                    wgsl.part(include_str!("../../../shaders/common/rotation.wgsl")),
+                    variant,
+                    heads,
+                )
+                .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
+                .float("EPS", eps)
+                .part(include_str!("../../../shaders/common/heads_query.wgsl")),
                 [Self::BINDINGS.as_slice(), &[Binding::Read; 2]].concat(),
             ),
             Some(RawHeads { v_norm, eps }) => (
@@ -240,7 +268,8 @@ impl Kernel for SdpaDecode {
                 Self::RAW_BINDINGS.to_vec(),
             ),
             None => (
-                wgsl.uint("HEAD_ROWS", heads).part(include_str!("../../../shaders/common/heads_ready.wgsl")),
+                wgsl.uint("HEAD_ROWS", heads)
+                    .part(include_str!("../../../shaders/common/heads_ready.wgsl")),
                 Self::BINDINGS.to_vec(),
             ),
         };
@@ -262,7 +291,11 @@ impl Kernel for SdpaDecode {
             most: split.parts(variant) as u32,
             window: split.window().map(|window| window as u32),
         };
-        Grid([parts, Extent::Fixed((split.layer.n_heads / split.share(variant).heads) as u32), Extent::Rows(1)])
+        Grid([
+            parts,
+            Extent::Fixed((split.layer.n_heads / split.share(variant).heads) as u32),
+            Extent::Rows(1),
+        ])
     }
 }
 
@@ -284,7 +317,8 @@ impl SdpaCombine {
 impl Kernel for SdpaCombine {
     fn source(&self, variant: &Variant) -> KernelSource {
         let layer = &self.split.layer;
-        let wgsl = self.split.constants(variant).uint("WORKGROUP", self.split.combine_workgroup(variant));
+        let wgsl =
+            self.split.constants(variant).uint("WORKGROUP", self.split.combine_workgroup(variant));
         KernelSource {
             name: "sdpa_combine",
             wgsl: self

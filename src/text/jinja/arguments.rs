@@ -5,7 +5,8 @@ use minijinja::{
     value::{Kwargs, Rest, from_args},
 };
 
-/// The arguments of `function` in the order of `names`. Errors: too many, twice the same, or unknown.
+/// The arguments of `function` in the order of `names`. Errors: too many, twice the same, or
+/// unknown.
 pub(super) fn arguments<const N: usize>(
     function: &str,
     names: [&str; N],
@@ -22,7 +23,8 @@ pub(super) fn both<const N: usize>(
     positional: &[Value],
     keywords: &Kwargs,
 ) -> Result<[Option<Value>; N], Error> {
-    let failed = |reason: String| Error::new(ErrorKind::InvalidOperation, format!("{function} {reason}"));
+    let failed =
+        |reason: String| Error::new(ErrorKind::InvalidOperation, format!("{function} {reason}"));
     if positional.len() > N {
         return Err(failed(format!("takes {N} arguments, not {}", positional.len())));
     }

@@ -68,7 +68,12 @@ fn trim(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<String, E
     Ok(strings::strip(&text, "strip", characters).to_owned())
 }
 
-fn join(state: &mut State, value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<String, Error> {
+fn join(
+    state: &mut State,
+    value: &Value,
+    given: Rest<Value>,
+    keywords: Kwargs,
+) -> Result<String, Error> {
     let [separator, attribute] = both("join", ["d", "attribute"], &given, &keywords)?;
     let separator = separator.map_or(Ok(String::new()), |separator| to_str(&separator))?;
     let value = match attribute.filter(|attribute| !attribute.is_none()) {
@@ -106,7 +111,9 @@ fn float(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<Value, E
 fn format(text: &str, given: Rest<Value>, keywords: Kwargs) -> Result<String, Error> {
     let has_keywords = keywords.args().next().is_some();
     let arguments = match (given.is_empty(), has_keywords) {
-        (false, true) => return Err(failed("format takes positional or keyword arguments, not both")),
+        (false, true) => {
+            return Err(failed("format takes positional or keyword arguments, not both"));
+        }
         (_, true) => {
             let pairs = keywords.args().map(|name| Ok((name, keywords.get::<Value>(name)?)));
             Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?)
@@ -129,7 +136,11 @@ fn indent(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<String,
         if index > 0 {
             indented.push('\n');
         }
-        if if index > 0 { !line.is_empty() || is_true(blank.as_ref()) } else { is_true(first.as_ref()) } {
+        if if index > 0 {
+            !line.is_empty() || is_true(blank.as_ref())
+        } else {
+            is_true(first.as_ref())
+        } {
             indented.push_str(&indentation);
         }
         indented.push_str(line);

@@ -69,7 +69,12 @@ impl Object for Dict {
         Ok(Value::from_pairs(pairs(first, &keywords)?))
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, given: &[Value]) -> Result<Value, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        given: &[Value],
+    ) -> Result<Value, Error> {
         if method != "fromkeys" {
             return Err(Error::from(ErrorKind::UnknownMethod));
         }

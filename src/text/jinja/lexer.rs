@@ -69,11 +69,13 @@ pub(super) fn pieces(source: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Length of a `{% raw %}` block at the beginning, its end tag left out: no tag is read before that.
+/// Length of a `{% raw %}` block at the beginning, its end tag left out: no tag is read before
+/// that.
 fn raw_block(text: &str) -> Option<usize> {
     let body = word_tag(text, "raw")?;
     let ends = text[body..].match_indices("{%").map(|(at, _)| body + at);
-    let end = ends.into_iter().find_map(|at| word_tag(&text[at..], "endraw").map(|length| at + length));
+    let end =
+        ends.into_iter().find_map(|at| word_tag(&text[at..], "endraw").map(|length| at + length));
     Some(end.unwrap_or(text.len()))
 }
 
@@ -100,7 +102,10 @@ fn tag(text: &str) -> (Tag<'_>, usize) {
         let end = end_length(rest, closing).filter(|_| depth == 0);
         if end.is_some() || rest.is_empty() {
             let close = &rest[..end.unwrap_or(0)];
-            return (Tag { open, tokens, end_space: space, depth: deepest, close }, at + close.len());
+            return (
+                Tag { open, tokens, end_space: space, depth: deepest, close },
+                at + close.len(),
+            );
         }
         let (kind, length) = token(rest);
         match &rest[..length] {
@@ -127,7 +132,8 @@ fn token(text: &str) -> (Kind, usize) {
         '0'..='9' => (Kind::Number, number_length(text)),
         _ if first == '_' || first.is_alphanumeric() => (Kind::Name, name_length(text)),
         _ => {
-            let long = ["**", "//", "==", "!=", "<=", ">="].iter().find(|long| text.starts_with(**long));
+            let long =
+                ["**", "//", "==", "!=", "<=", ">="].iter().find(|long| text.starts_with(**long));
             (Kind::Operator, long.map_or(first.len_utf8(), |long| long.len()))
         }
     }
@@ -150,7 +156,8 @@ fn string_length(text: &str, quote: char) -> usize {
 /// Digits, with a fraction only where digits follow the dot (`messages.0.content` has none).
 fn number_length(text: &str) -> usize {
     let bytes = text.as_bytes();
-    let is_word = |at: usize| bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let is_word =
+        |at: usize| bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let mut at = 0;
     loop {
         let exponent = at > 0 && matches!(bytes[at - 1], b'e' | b'E') && !text.starts_with("0x");
@@ -164,5 +171,6 @@ fn number_length(text: &str) -> usize {
 }
 
 fn name_length(text: &str) -> usize {
-    text.find(|character: char| character != '_' && !character.is_alphanumeric()).unwrap_or(text.len())
+    text.find(|character: char| character != '_' && !character.is_alphanumeric())
+        .unwrap_or(text.len())
 }

@@ -31,7 +31,12 @@ const CHANGING: [&str; 12] = [
 ];
 
 /// Called for a method that the value itself does not have.
-pub(super) fn call(state: &mut State, value: &Value, method: &str, given: &[Value]) -> Result<Value, Error> {
+pub(super) fn call(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    given: &[Value],
+) -> Result<Value, Error> {
     let is_list = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
     let own = match value.as_str() {
         Some(text) => strings::call(text, method, given)?,
@@ -43,7 +48,10 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, given: &[Valu
         return Ok(result);
     }
     if CHANGING.contains(&method) && (is_list || value.kind() == ValueKind::Map) {
-        let reason = format!("{}.{method} would change its value, which templates may not", kind_name(value));
+        let reason = format!(
+            "{}.{method} would change its value, which templates may not",
+            kind_name(value)
+        );
         return Err(Error::new(ErrorKind::InvalidOperation, reason));
     }
     pycompat::unknown_method_callback(state, value, method, given)
@@ -105,7 +113,10 @@ fn list_method(list: &Value, method: &str, given: &[Value]) -> Result<Option<Val
             let mut range = items.iter().enumerate().take(end).skip(start);
             match range.find(|(_, item)| **item == wanted) {
                 Some((index, _)) => Ok(Some(Value::from(index))),
-                None => Err(Error::new(ErrorKind::InvalidOperation, "index: the value is not in the list")),
+                None => Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    "index: the value is not in the list",
+                )),
             }
         }
         "copy" => {

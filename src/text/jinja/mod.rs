@@ -1,4 +1,5 @@
-//! The Jinja dialect of chat templates: what `apply_chat_template` of transformers offers, in minijinja.
+//! The Jinja dialect of chat templates: what `apply_chat_template` of transformers offers, in
+//! minijinja.
 
 mod arguments;
 mod filters;
@@ -16,7 +17,8 @@ use minijinja::{Environment, Error, ErrorKind, syntax::SyntaxConfig};
 
 pub(super) use source::rewrite;
 
-/// Instructions that one rendering may execute: a conversation of some thousand messages, not an endless loop.
+/// Instructions that one rendering may execute: a conversation of some thousand messages, not an
+/// endless loop.
 const FUEL: u64 = 20_000_000;
 
 /// An environment with the settings and functions that chat templates expect. Its templates are

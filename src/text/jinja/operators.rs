@@ -33,7 +33,11 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
     let zero = || failed("% by zero");
     if float_of(left).is_some() || float_of(right).is_some() {
         let (left, right) = (as_float(left)?, as_float(right)?);
-        return if right == 0.0 { Err(zero()) } else { Ok(Value::from(float_remainder(left, right))) };
+        return if right == 0.0 {
+            Err(zero())
+        } else {
+            Ok(Value::from(float_remainder(left, right)))
+        };
     }
     let (left, right) = (as_integer(left)?, as_integer(right)?);
     // The divisor gives the sign; `i128::MIN % -1` overflows and is zero.
@@ -77,8 +81,8 @@ struct Directive<'f> {
     letter: char,
 }
 
-/// Python's `text % arguments`. Errors: too many or few arguments, a directive Python does not know,
-/// an argument that does not fit its directive.
+/// Python's `text % arguments`. Errors: too many or few arguments, a directive Python does not
+/// know, an argument that does not fit its directive.
 pub(super) fn printf(text: &str, arguments: &Value) -> Result<String, Error> {
     let tuple = arguments.downcast_object_ref::<Tuple>().map(|tuple| tuple.to_vec());
     let is_tuple = tuple.is_some();
@@ -141,7 +145,9 @@ pub(super) fn printf(text: &str, arguments: &Value) -> Result<String, Error> {
 fn directive(text: &str) -> Result<(Directive<'_>, &str), Error> {
     let incomplete = || failed("% ends its format with an incomplete directive");
     let (key, rest) = match text.strip_prefix('(') {
-        Some(rest) => rest.split_once(')').map(|(key, rest)| (Some(key), rest)).ok_or_else(incomplete)?,
+        Some(rest) => {
+            rest.split_once(')').map(|(key, rest)| (Some(key), rest)).ok_or_else(incomplete)?
+        }
         None => (None, text),
     };
     let split = |rest: &'_ str, set: &[char]| rest.len() - rest.trim_start_matches(set).len();
@@ -164,7 +170,13 @@ fn directive(text: &str) -> Result<(Directive<'_>, &str), Error> {
     Ok((Directive { key, flags, width, precision, letter }, &rest[letter.len_utf8()..]))
 }
 
-fn converted(value: &Value, letter: char, flags: &str, width: i128, precision: Option<i128>) -> Result<String, Error> {
+fn converted(
+    value: &Value,
+    letter: char,
+    flags: &str,
+    width: i128,
+    precision: Option<i128>,
+) -> Result<String, Error> {
     let text = match letter {
         's' => to_str(value)?,
         'r' => to_repr(value)?,
@@ -172,7 +184,8 @@ fn converted(value: &Value, letter: char, flags: &str, width: i128, precision: O
         'c' => character(value)?,
         _ => return number(value, letter, flags, width, precision),
     };
-    let most = precision.filter(|_| letter != 'c').map_or(usize::MAX, |precision| precision as usize);
+    let most =
+        precision.filter(|_| letter != 'c').map_or(usize::MAX, |precision| precision as usize);
     let text: String = text.chars().take(most).collect();
     let missing = " ".repeat((width as usize).saturating_sub(text.chars().count()));
     Ok(if flags.contains('-') { text + &missing } else { missing + &text })
@@ -202,7 +215,13 @@ fn character(value: &Value) -> Result<String, Error> {
 }
 
 /// A number by minijinja's printf, once its argument is of the type that Python would turn it into.
-fn number(value: &Value, letter: char, flags: &str, width: i128, precision: Option<i128>) -> Result<String, Error> {
+fn number(
+    value: &Value,
+    letter: char,
+    flags: &str,
+    width: i128,
+    precision: Option<i128>,
+) -> Result<String, Error> {
     let is_number = matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
     let wanted = || failed(format!("%{letter} wants a number, not {}", value.kind()));
     let argument = match letter {

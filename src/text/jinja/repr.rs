@@ -10,7 +10,8 @@ use regex::Regex;
 
 use crate::text::marks::is_stand_in;
 
-/// Most bytes of one text, and most levels of nesting: a template can double a value with each step.
+/// Most bytes of one text, and most levels of nesting: a template can double a value with each
+/// step.
 pub(super) const MAX_BYTES: usize = 1 << 26;
 pub(super) const MAX_DEPTH: usize = 200;
 
@@ -66,7 +67,12 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
     Ok(())
 }
 
-fn write_items(out: &mut String, items: &Value, depth: usize, [open, close]: [&str; 2]) -> Result<(), Error> {
+fn write_items(
+    out: &mut String,
+    items: &Value,
+    depth: usize,
+    [open, close]: [&str; 2],
+) -> Result<(), Error> {
     out.push_str(open);
     for (index, item) in items.try_iter()?.enumerate() {
         out.push_str(if index > 0 { ", " } else { "" });
@@ -79,7 +85,9 @@ fn write_items(out: &mut String, items: &Value, depth: usize, [open, close]: [&s
 /// Errors: text or nesting beyond any honest template's.
 pub(super) fn check(out: &str, depth: usize) -> Result<(), Error> {
     match (out.len() > MAX_BYTES, depth > MAX_DEPTH) {
-        (true, _) => Err(Error::new(ErrorKind::InvalidOperation, "the text of a value is too long")),
+        (true, _) => {
+            Err(Error::new(ErrorKind::InvalidOperation, "the text of a value is too long"))
+        }
         (_, true) => Err(Error::new(ErrorKind::InvalidOperation, "a value is nested too deeply")),
         _ => Ok(()),
     }

@@ -90,7 +90,8 @@ fn track(tag: &Tag, blocks: &mut Vec<&'static str>) -> Result<Option<&'static st
             return Err("{% generation %} is not closed");
         }
         "break" | "continue" => {
-            let around = blocks.iter().rev().find(|&&block| block == "for" || block == "generation");
+            let around =
+                blocks.iter().rev().find(|&&block| block == "for" || block == "generation");
             if around == Some(&"generation") {
                 return Err("{% generation %} cannot be left by break or continue");
             }
@@ -140,7 +141,9 @@ impl<'t, 's> Rewriter<'t, 's> {
     }
 
     fn peek(&self) -> &'s str {
-        self.tokens.get(self.next).map_or("", |token| if token.kind == Kind::String { "" } else { token.text })
+        self.tokens
+            .get(self.next)
+            .map_or("", |token| if token.kind == Kind::String { "" } else { token.text })
     }
 
     fn kind(&self) -> Option<Kind> {

@@ -27,7 +27,8 @@ fn strftime(format: &str, time: &Zoned) -> Result<String, Error> {
         text.push_str(before);
         let flags = directive.len() - directive.trim_start_matches(['-', '_', '0', '^', '#']).len();
         let (flags, directive) = directive.split_at(flags);
-        let digits = directive.len() - directive.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let digits =
+            directive.len() - directive.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (width, directive) = directive.split_at(digits);
         // Locale modifiers change nothing in the C locale.
         let directive = directive.strip_prefix(['E', 'O']).unwrap_or(directive);

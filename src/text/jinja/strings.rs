@@ -54,7 +54,8 @@ pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Option<V
 fn plain(text: &str, method: &str) -> Option<Value> {
     let all = |test: fn(char) -> bool| !text.is_empty() && text.chars().all(test);
     // Digits of other scripts count; what has a numeric value without being one does not.
-    let superscript = |c: char| matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
+    let superscript =
+        |c: char| matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
     Some(match method {
         "casefold" => Value::from(text.to_lowercase().replace('ß', "ss").replace('ς', "σ")),
         "swapcase" => Value::from(text.chars().map(swap_case).collect::<String>()),
@@ -63,8 +64,12 @@ fn plain(text: &str, method: &str) -> Option<Value> {
         "isspace" => Value::from(all(is_space)),
         "isprintable" => Value::from(text.chars().all(is_printable)),
         "isdecimal" => Value::from(all(is_decimal)),
-        "isdigit" => Value::from(!text.is_empty() && text.chars().all(|c| is_decimal(c) || superscript(c))),
-        "isidentifier" => Value::from(all(|c| c == '_' || c.is_alphanumeric()) && !text.starts_with(char::is_numeric)),
+        "isdigit" => {
+            Value::from(!text.is_empty() && text.chars().all(|c| is_decimal(c) || superscript(c)))
+        }
+        "isidentifier" => Value::from(
+            all(|c| c == '_' || c.is_alphanumeric()) && !text.starts_with(char::is_numeric),
+        ),
         "istitle" => Value::from(title(text) == text && text.chars().any(char::is_alphabetic)),
         _ => return None,
     })
@@ -73,7 +78,9 @@ fn plain(text: &str, method: &str) -> Option<Value> {
 fn is_decimal(character: char) -> bool {
     // Blocks of ten decimal digits begin at a zero; those of common scripts suffice.
     const ZEROS: [char; 12] = ['0', '٠', '۰', '०', '০', '੦', '૦', '୦', '௦', '౦', '๐', '０'];
-    ZEROS.iter().any(|&zero| (0..10).contains(&(i64::from(u32::from(character)) - i64::from(u32::from(zero)))))
+    ZEROS.iter().any(|&zero| {
+        (0..10).contains(&(i64::from(u32::from(character)) - i64::from(u32::from(zero))))
+    })
 }
 
 /// Python's whitespace has four separators more than Unicode's White_Space.
@@ -129,11 +136,14 @@ fn required<'v>(method: &str, value: Option<&'v Value>) -> Result<&'v str, Error
 fn integer(method: &str, value: Option<&Value>) -> Result<Option<i64>, Error> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(None) };
     let number = i64::try_from(value.clone());
-    number.map(Some).map_err(|_| failed(method, &format!("wants a whole number, not {}", value.kind())))
+    number
+        .map(Some)
+        .map_err(|_| failed(method, &format!("wants a whole number, not {}", value.kind())))
 }
 
 fn width(method: &str, value: Option<&Value>, default: Option<i64>) -> Result<usize, Error> {
-    let wanted = integer(method, value)?.or(default).ok_or_else(|| failed(method, "wants a width"))?;
+    let wanted =
+        integer(method, value)?.or(default).ok_or_else(|| failed(method, "wants a width"))?;
     match usize::try_from(wanted.max(0)) {
         Ok(width) if width <= MAX_BYTES => Ok(width),
         _ => Err(failed(method, "the width is too large")),
@@ -161,7 +171,11 @@ fn partition(text: &str, method: &str, given: &[Value]) -> Result<Value, Error> 
 
 /// The part of `text` between two of Python's bounds, and how many characters are before it. None
 /// where the range begins behind the text's end, in which not even nothing is found.
-fn part<'t>(text: &'t str, method: &str, [start, end]: [Option<Value>; 2]) -> Result<Option<(&'t str, usize)>, Error> {
+fn part<'t>(
+    text: &'t str,
+    method: &str,
+    [start, end]: [Option<Value>; 2],
+) -> Result<Option<(&'t str, usize)>, Error> {
     let length = text.chars().count();
     let bound = |value: Option<Value>, default: usize| -> Result<usize, Error> {
         Ok(match integer(method, value.as_ref())? {
@@ -212,7 +226,10 @@ fn has_affix(text: &str, method: &str, given: &[Value]) -> Result<Value, Error> 
         return Ok(Value::from(has(affix)));
     }
     let Some(tuple) = affix.downcast_object_ref::<Tuple>() else {
-        return Err(failed(method, &format!("wants a text or a tuple of texts, not {}", affix.kind())));
+        return Err(failed(
+            method,
+            &format!("wants a text or a tuple of texts, not {}", affix.kind()),
+        ));
     };
     for affix in tuple.iter() {
         if has(required(method, Some(affix))?) {
@@ -239,7 +256,8 @@ fn split(text: &str, method: &str, given: &[Value]) -> Result<Value, Error> {
     Ok(words.into_iter().map(Value::from).collect())
 }
 
-/// Words between runs of whitespace, from the end where asked for; the last of `most` is what is left.
+/// Words between runs of whitespace, from the end where asked for; the last of `most` is what is
+/// left.
 fn words(text: &str, most: usize, from_end: bool) -> Vec<&str> {
     let near_side = |rest: &'_ str| match from_end {
         true => rest.trim_end_matches(is_space).len(),
@@ -268,7 +286,8 @@ fn words(text: &str, most: usize, from_end: bool) -> Vec<&str> {
 }
 
 pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<Value> {
-    const ENDS: [char; 10] = ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
+    const ENDS: [char; 10] =
+        ['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'];
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(ENDS) {
@@ -285,7 +304,8 @@ pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<Value> {
 
 /// `strip`, `lstrip` or `rstrip` of the given characters, or of whitespace.
 pub(super) fn strip<'t>(text: &'t str, method: &str, characters: Option<&str>) -> &'t str {
-    let stripped = |c: char| characters.map_or_else(|| is_space(c), |characters| characters.contains(c));
+    let stripped =
+        |c: char| characters.map_or_else(|| is_space(c), |characters| characters.contains(c));
     match method {
         "lstrip" => text.trim_start_matches(stripped),
         "rstrip" => text.trim_end_matches(stripped),

@@ -100,7 +100,9 @@ impl Writer {
             self.next_item(&mut empty, depth);
             match key.as_str().map(str::to_owned).or_else(|| scalar(&key)) {
                 Some(text) => self.string(&text),
-                None => return Err(failed(format!("a key of type {} cannot be written", key.kind()))),
+                None => {
+                    return Err(failed(format!("a key of type {} cannot be written", key.kind())));
+                }
             }
             self.out.push_str(&self.key);
             self.value(&object.get_item(&key)?, depth + 1)?;
@@ -155,7 +157,9 @@ impl Writer {
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
                 '\0'..='\u{1f}' => self.escape(character),
-                '\u{7f}'.. if self.ensure_ascii && !is_stand_in(character) => self.escape(character),
+                '\u{7f}'.. if self.ensure_ascii && !is_stand_in(character) => {
+                    self.escape(character)
+                }
                 _ => self.out.push(character),
             }
         }
@@ -176,7 +180,9 @@ fn scalar(value: &Value) -> Option<String> {
         ValueKind::Bool => Some(if value.is_true() { "true" } else { "false" }.into()),
         ValueKind::Number => Some(match float_of(value) {
             Some(float) if float.is_nan() => "NaN".into(),
-            Some(float) if float.is_infinite() => if float > 0.0 { "Infinity" } else { "-Infinity" }.into(),
+            Some(float) if float.is_infinite() => {
+                if float > 0.0 { "Infinity" } else { "-Infinity" }.into()
+            }
             Some(float) => float_repr(float),
             None => value.to_string(),
         }),
