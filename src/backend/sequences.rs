@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{SequenceId, SequenceStep, StepOutput, StepTokens};
 use crate::{
-    Error, Result,
+    backend::{SequenceId, SequenceStep, StepOutput, StepTokens},
     config::{AttentionKind, LayerConfig, ModelConfig},
+    error::{Error, Result},
     weights::LoadOptions,
 };
 

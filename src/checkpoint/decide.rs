@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::{files::Entry, names};
 use crate::{
-    Error, Result,
+    checkpoint::{files::Entry, names},
     config::{Architecture, LayerConfig, ModelConfig},
-    error::quoted,
+    error::{Error, Result, quoted},
 };
 
 const PER_LAYER_TABLE: &str = "embed_tokens_per_layer.weight";

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{
-    files::{Checkpoint, Format, ModelFile},
-    hf_files,
+use crate::{
+    checkpoint::{
+        files::{Checkpoint, Format, ModelFile},
+        hf_files,
+    },
+    error::{Error, Result},
 };
-use crate::{Error, Result};
 
 macro_rules! embedded {
     ($($name:literal),*) => { [$(($name, include_bytes!(concat!("../../assets/demo/", $name)).as_slice())),*] };

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use super::files::io_error;
-use crate::{Error, Result};
+use crate::{
+    checkpoint::files::io_error,
+    error::{Error, Result},
+};
 
 /// Errors if the bytes are what Git leaves of a large file without Git LFS.
 pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {

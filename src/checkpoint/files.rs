@@ -10,17 +10,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(super) use super::directory::{file_names, refuse_pointer};
-use super::{
-    LocalBoxFuture, RangeRead, TensorInfo, TensorSource, assets, demo, gguf,
-    gguf::Gguf,
-    gguf_files, grouped_ranges, hf_files,
-    import::{Imported, Place},
-};
+pub(super) use crate::checkpoint::directory::{file_names, refuse_pointer};
 use crate::{
-    Error, Result,
+    checkpoint::{
+        LocalBoxFuture, TensorInfo, TensorSource, assets, demo,
+        gguf::{self, Gguf},
+        gguf_files, grouped_ranges, hf_files,
+        import::{Imported, Place},
+        ranged::RangeRead,
+    },
     config::ModelConfig,
-    error::quoted,
+    error::{Error, Result, quoted},
     quant::{Dtype, PackFormat, grouped::GroupedBytes},
     text::TextAssets,
 };

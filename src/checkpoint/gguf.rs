@@ -6,8 +6,11 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{HeadError, gguf_types::dtype};
-use crate::{error::quoted, quant::Dtype};
+use crate::{
+    checkpoint::{HeadError, gguf_types::dtype},
+    error::quoted,
+    quant::Dtype,
+};
 
 /// First bytes of every GGUF file.
 pub const MAGIC: &[u8; 4] = b"GGUF";

@@ -5,16 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    TensorInfo, decide,
-    files::{Checkpoint, Format, ModelFile, file_names, insert},
-    gguf::Gguf,
-    gguf_types::type_name,
-    names,
-};
 use crate::{
-    Error, Result,
+    checkpoint::{
+        TensorInfo, decide,
+        files::{Checkpoint, Format, ModelFile, file_names, insert},
+        gguf::Gguf,
+        gguf_types::type_name,
+        names,
+    },
     config::{Architecture, FREQUENCY_FACTORS, ModelConfig},
+    error::{Error, Result},
 };
 
 const EXTENSION: &str = "gguf";

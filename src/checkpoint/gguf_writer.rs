@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use super::{
-    gguf::{DEFAULT_ALIGNMENT, MAGIC, stored_bytes},
-    gguf_types::type_id,
-    writer::NewFile,
+use crate::{
+    checkpoint::{
+        gguf::{DEFAULT_ALIGNMENT, MAGIC, stored_bytes},
+        gguf_types::type_id,
+        writer::NewFile,
+    },
+    error::{Error, Result},
+    quant::Dtype,
 };
-use crate::{Error, Result, quant::Dtype};
 
 const VERSION: u32 = 3;
 

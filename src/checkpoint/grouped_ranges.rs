@@ -3,12 +3,12 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use super::{
-    files::ModelFile,
-    import::{Imported, Place},
-};
 use crate::{
-    Error, Result,
+    checkpoint::{
+        files::ModelFile,
+        import::{Imported, Place},
+    },
+    error::{Error, Result},
     quant::{
         PackFormat, PackedRows,
         grouped::{Grouped, GroupedBytes, Table, Zeros},

@@ -2,13 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Checkpoint,
-    files::{Content, Entry, ModelFile},
-    import::Place,
-    names::LM_HEAD,
+use crate::{
+    checkpoint::{
+        files::{Checkpoint, Content, Entry, ModelFile},
+        import::Place,
+        names::LM_HEAD,
+    },
+    error::{Error, Result},
 };
-use crate::{Error, Result};
 
 const EMBEDDING: &str = "embed_tokens.weight";
 /// Bytes that are compared at first, doubled from then on: heads that differ do so at once.

@@ -9,20 +9,19 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    TensorInfo, decide,
-    files::{Checkpoint, Format, ModelFile, file_names, insert, insert_grouped, read_optional},
-    gguf_files::PartName,
-    import::{Part, Parts, Scheme},
-    names, safetensors,
-};
 use crate::{
-    Error, Result,
+    checkpoint::{
+        TensorInfo, decide,
+        files::{Checkpoint, Format, ModelFile, file_names, insert, insert_grouped, read_optional},
+        gguf_files::PartName,
+        import::{Part, Parts, Scheme},
+        names, safetensors,
+    },
     config::{
         Architecture, ModelConfig,
         json::{self, Fields},
     },
-    error::quoted,
+    error::{Error, Result, quoted},
 };
 
 pub(super) const CONFIG: &str = "config.json";

@@ -3,15 +3,18 @@
 
 use std::{collections::HashMap, ops::Range, path::Path};
 
-use super::{
-    Checkpoint, HeadError, LocalBoxFuture,
-    files::{Format, ModelFile, refuse_pointer},
-    gguf::Gguf,
-    gguf_files::{self, PartName},
-    hf_files::{self, CONFIG, INDEX},
-    safetensors,
+use crate::{
+    checkpoint::{
+        HeadError, LocalBoxFuture,
+        files::{Checkpoint, Format, ModelFile, refuse_pointer},
+        gguf::Gguf,
+        gguf_files::{self, PartName},
+        hf_files::{self, CONFIG, INDEX},
+        safetensors,
+    },
+    config::FREQUENCY_FACTORS,
+    error::{Error, Result},
 };
-use crate::{Error, Result, config::FREQUENCY_FACTORS};
 
 /// What is read of a file at first; doubled until it holds the header.
 const FIRST_BYTES: u64 = 1 << 20;

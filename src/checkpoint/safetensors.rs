@@ -25,7 +25,7 @@ use crate::{
     quant::{Dtype, PackFormat},
 };
 
-use super::{HeadError, gguf::stored_bytes};
+use crate::checkpoint::{HeadError, gguf::stored_bytes};
 
 /// Longer headers are corrupt (the reference implementation's limit).
 const MAX_HEADER_BYTES: u64 = 100_000_000;

@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Checkpoint, names::LM_HEAD};
-use crate::{Error, config::ModelConfig, error::quoted, weights};
+use crate::{
+    checkpoint::{files::Checkpoint, names::LM_HEAD},
+    config::ModelConfig,
+    error::{Error, quoted},
+    weights,
+};
 
 /// Parts of names that only lead to what a tensor is of.
 const CONTAINERS: [&str; 5] = ["model", "language_model", "base_model", "layers", "blk"];

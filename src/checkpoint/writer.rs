@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A tensor that is to be written.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,12 +11,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::bench::measure::{Test, Work};
 use crate::{
-    Error, Result,
     checkpoint::{Checkpoint, TensorSource},
+    cli::bench::measure::{Test, Work},
     config::{LayerConfig, ModelConfig},
     cpu::CpuBackend,
+    error::{Error, Result},
     generate::{Divergence, each_logits_in_steps},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, Variant},
     weights::{CacheType, LoadOptions},

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use rustyline::{DefaultEditor, error::ReadlineError};
 
-use super::{
-    Exit, one_line,
-    report::Output,
-    session::{Answer, Session},
-};
 use crate::{
-    Error,
+    cli::{
+        Exit, one_line,
+        report::Output,
+        session::{Answer, Session},
+    },
+    error::Error,
     text::{Message, Role},
 };
 

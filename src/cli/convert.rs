@@ -7,12 +7,17 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{
-    Exit, hub,
-    interrupt::{self, Work},
-    model::byte_bar,
+use crate::{
+    checkpoint::Checkpoint,
+    cli::{
+        Exit, hub,
+        interrupt::{self, Work},
+        model::byte_bar,
+    },
+    convert,
+    error::Error,
+    weights,
 };
-use crate::{Error, checkpoint::Checkpoint, convert, weights};
 
 /// Write a packed checkpoint in the form of another program
 ///

@@ -5,8 +5,11 @@ use std::io::{self, Write};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Exit, mlx};
-use crate::{Error, gpu};
+use crate::{
+    cli::{Exit, mlx},
+    error::Error,
+    gpu,
+};
 
 /// List the adapters with the facts that choose kernels, and MLX's device if it is built in
 #[derive(Args)]

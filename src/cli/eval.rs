@@ -10,16 +10,16 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    Exit,
-    interrupt::{self, Work},
-    logits_file::{BaseLogits, LogitsFile},
-    model::{ModelArgs, progress_bar},
-};
 use crate::{
-    Error, Result,
     backend::Backend,
     checkpoint::{Checkpoint, TensorSource},
+    cli::{
+        Exit,
+        interrupt::{self, Work},
+        logits_file::{BaseLogits, LogitsFile},
+        model::{ModelArgs, progress_bar},
+    },
+    error::{Error, Result},
     generate::{Divergence, Perplexity, check_prompt, each_logits_in_steps},
     text::Tokenizer,
 };

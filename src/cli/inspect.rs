@@ -11,11 +11,11 @@ use clap::Args;
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
-use super::{Exit, memory::MemoryReport, model::ModelArgs};
 use crate::{
-    Error, Result,
     checkpoint::{Checkpoint, TensorSource, UnusedTensors},
+    cli::{Exit, memory::MemoryReport, model::ModelArgs},
     config::{Architecture, AttentionKind, ModelConfig},
+    error::{Error, Result},
     quant::PackFormat,
     weights::{self, PlannedTensor, tensor_kind},
 };

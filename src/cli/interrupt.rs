@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Exit code after Ctrl-C: 128 + SIGINT.
 pub const EXIT_CODE: u8 = 130;

@@ -8,11 +8,11 @@ use std::{
 };
 
 use crate::{
-    Error, Result,
     checkpoint::{
         HeadError, safetensors,
         writer::{NewTensor, SafetensorsWriter},
     },
+    error::{Error, Result},
 };
 
 /// The tensor's name.

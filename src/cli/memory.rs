@@ -6,10 +6,10 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use crate::{
-    Error, Result,
     checkpoint::TensorSource,
     config::{ModelConfig, shapes},
     cpu::CpuBackend,
+    error::{Error, Result},
     gpu::{Gpu, GpuBackend, SyntheticSource},
     memory::{MemoryPlan, largest_context},
     quant::Quantize,

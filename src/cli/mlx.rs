@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    Result, backend::Backend, checkpoint::TensorSource, config::ModelConfig, weights::LoadOptions,
+    backend::Backend, checkpoint::TensorSource, config::ModelConfig, error::Result,
+    weights::LoadOptions,
 };
 
 #[cfg(feature = "mlx")]
@@ -71,7 +72,7 @@ mod built {
 #[cfg(not(feature = "mlx"))]
 mod built {
     use super::*;
-    use crate::Error;
+    use crate::error::Error;
 
     fn absent<T>() -> Result<T> {
         Err(Error::Input(

@@ -5,13 +5,13 @@ use std::{cell::OnceCell, num::NonZeroUsize, path::PathBuf, str::FromStr, time::
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{autotune, hub, memory::Memory, mlx};
 use crate::{
-    Error, Result,
     backend::Backend,
     checkpoint::{Checkpoint, TensorSource},
+    cli::{autotune, hub, memory::Memory, mlx},
     config::ModelConfig,
     cpu::CpuBackend,
+    error::{Error, Result},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
     quant::Quantize,
     weights::{self, CacheType, LoadOptions},

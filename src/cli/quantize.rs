@@ -10,14 +10,14 @@ use std::{
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
 
-use super::{
-    Exit, hub,
-    interrupt::{self, Work},
-    model::{byte_bar, own_cache},
-};
 use crate::{
-    Error, Result,
     checkpoint::Checkpoint,
+    cli::{
+        Exit, hub,
+        interrupt::{self, Work},
+        model::{byte_bar, own_cache},
+    },
+    error::{Error, Result},
     gpu::{self, DeviceOptions, Gpu},
     quant::{
         methods::Method,

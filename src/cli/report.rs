@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use super::session::{Answer, Session};
 use crate::{
+    cli::session::{Answer, Session},
     generate::FinishReason,
     text::{BrokenCall, ToolCall},
 };

@@ -8,16 +8,16 @@ use std::{
 
 use clap::Args;
 
-use super::{
-    Exit,
-    answer::Thoughts,
-    chat, interrupt,
-    model::ModelArgs,
-    report::Output,
-    session::{Prompter, Session},
-};
 use crate::{
-    Error, Result,
+    cli::{
+        Exit,
+        answer::Thoughts,
+        chat, interrupt,
+        model::ModelArgs,
+        report::Output,
+        session::{Prompter, Session},
+    },
+    error::{Error, Result},
     generate::{Generator, check_prompt},
     sampling::SamplingParams,
     text::{Message, RenderOptions, Role, SamplingDefaults},

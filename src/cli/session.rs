@@ -2,13 +2,13 @@
 
 use std::{cell::Cell, io::Write, num::NonZeroUsize};
 
-use super::{
-    Exit,
-    answer::{AnswerWriter, Thoughts},
-    interrupt::Work,
-};
 use crate::{
-    Result,
+    cli::{
+        Exit,
+        answer::{AnswerWriter, Thoughts},
+        interrupt::Work,
+    },
+    error::Result,
     generate::{FinishReason, Generation, Generator, Request},
     sampling::SamplingParams,
     text::{

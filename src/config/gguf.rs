@@ -1,14 +1,13 @@
 //! [`ModelConfig`] from GGUF metadata, architectures `gemma3` and `gemma4`, with the defaults of
 //! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
 
-use super::{
-    Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope,
-    share_kv,
-};
 use crate::{
-    Error, Result,
     checkpoint::gguf::{Gguf, GgufTensor, Value},
-    error::quoted,
+    config::{
+        Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope,
+        share_kv,
+    },
+    error::{Error, Result, quoted},
     quant::Dtype,
 };
 

@@ -3,11 +3,14 @@
 
 use serde_json::Value;
 
-use super::{
-    Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope, json,
-    json::Fields, share_kv,
+use crate::{
+    config::{
+        Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope,
+        json::{self, Fields},
+        share_kv,
+    },
+    error::{Error, Result, quoted},
 };
-use crate::{Error, Result, error::quoted};
 
 const TIED: &str = "tie_word_embeddings";
 

@@ -1,7 +1,9 @@
 //! Published architectures by name, for models without a checkpoint.
 
-use super::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope};
-use crate::{Error, Result};
+use crate::{
+    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+    error::{Error, Result},
+};
 
 /// Names that [`ModelConfig::named`] knows.
 pub const NAMES: [&str; 5] = ["31b", "e4b", "e2b", "270m", "demo"];

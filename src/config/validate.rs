@@ -1,7 +1,9 @@
 //! Bounds that every [`ModelConfig`] keeps, whatever file it came from.
 
-use super::{AttentionKind, LayerConfig, ModelConfig};
-use crate::{Error, Result};
+use crate::{
+    config::{AttentionKind, LayerConfig, ModelConfig},
+    error::{Error, Result},
+};
 
 /// More layers than any model of the family could have.
 pub(super) const MAX_LAYERS: usize = 1024;

@@ -6,11 +6,11 @@ use std::cmp::Reverse;
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-use super::{float_name, mlx_config, new_tensor};
 use crate::{
-    Error, Result,
     checkpoint::{TensorInfo, writer::NewTensor},
     config::ModelConfig,
+    convert::{float_name, mlx_config, new_tensor},
+    error::{Error, Result},
     quant::{Dtype, PackFormat, pack_rows},
     weights::PlannedTensor,
 };

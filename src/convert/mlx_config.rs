@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Error, Result,
     config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
+    error::{Error, Result},
 };
 
 type Fields = Map<String, Value>;

@@ -2,20 +2,20 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{
-    KvCache,
-    forward::{Model, Segment, scaled},
-    matrix::CpuStore,
-    ops, out_of_memory, try_with_capacity,
-};
 use crate::{
-    Error, Result,
     backend::{
         Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput,
         StepResult, StepTokens, Ticket, cache_capacity, suppressible,
     },
     checkpoint::TensorSource,
     config::{AttentionKind, LayerConfig, ModelConfig},
+    cpu::{
+        forward::{Model, Segment, scaled},
+        kv_cache::KvCache,
+        matrix::CpuStore,
+        ops, out_of_memory, try_with_capacity,
+    },
+    error::{Error, Result},
     memory::MemoryPlan,
     weights::{self, CacheType, LoadOptions, ModelWeights, PlannedTensor},
 };

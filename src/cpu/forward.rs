@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use super::{
-    CpuMatrix, KvCache,
-    ops::{self, Attention, KvUpdate},
-};
 use crate::{
     config::{AttentionKind, LayerConfig, ModelConfig},
+    cpu::{
+        kv_cache::KvCache,
+        matrix::CpuMatrix,
+        ops::{self, Attention, KvUpdate},
+    },
     weights::{LayerWeights, ModelWeights, PerLayerWeights},
 };
 

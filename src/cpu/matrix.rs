@@ -1,8 +1,8 @@
 //! Weight matrices in memory, packed as on a GPU.
 
-use super::try_with_capacity;
 use crate::{
-    Result,
+    cpu::try_with_capacity,
+    error::Result,
     quant::PackedRows,
     weights::{MatrixReader, WeightStore},
 };

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::check_prompt;
 use crate::{
-    Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    error::{Error, Result},
+    generate::check_prompt,
 };
 
 /// Logits held at once, in bytes: bounds the memory of an evaluation whatever the text's length.

@@ -3,28 +3,36 @@
 use std::collections::HashMap;
 
 #[cfg(not(target_arch = "wasm32"))]
-use super::warm_up::WarmUp;
-use super::{
-    Dispatch, Gpu, GpuBuffer, StepSize,
-    device::{Done, Mapping},
-    forward::{GpuWeights, Head, Model, StepShape, Trunk, logit_rows},
-    kernels::MatvecQ8Split,
-    layers::LayerCache,
-    profile,
-    scratch::Scratch,
-    store::GpuStore,
-    suppressed::Suppressed,
-    synthetic::{SyntheticSource, SyntheticStore},
-    wanted::{OutputBlock, ResultPlace, Use, Wanted},
-};
 use crate::{
-    Error, Result,
     backend::{
         Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences,
         StepResult, StepTokens, Ticket, suppressible,
     },
     checkpoint::TensorSource,
     config::ModelConfig,
+    error::{Error, Result},
+    gpu::{
+        device::{
+            buffers::GpuBuffer,
+            dispatch::Dispatch,
+            gpu::{Done, Gpu, Mapping},
+            grid::StepSize,
+            profile,
+        },
+        kernels::MatvecQ8Split,
+        model::{
+            forward::{GpuWeights, Head, Model, StepShape, Trunk, logit_rows},
+            layers::LayerCache,
+            outputs::{OutputBlock, ResultPlace, Use, Wanted},
+            suppressed::Suppressed,
+            warm_up::WarmUp,
+            workspace::Scratch,
+        },
+        weights::{
+            store::GpuStore,
+            synthetic::{SyntheticSource, SyntheticStore},
+        },
+    },
     weights::{self, LoadOptions, ModelWeights},
 };
 
@@ -41,7 +49,7 @@ fn few(gpu: &Gpu) -> usize {
 /// `token` of a [`StepRow`] that takes the sequence's last token chosen on the device.
 const TAKE_SAMPLED: u32 = u32::MAX;
 
-/// One token of a step, as kernels see it (`Row` in shaders/common/step.wgsl).
+/// One token of a step, as kernels see it (`Row` in shaders/shared/step.wgsl).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct StepRow {
@@ -498,7 +506,7 @@ mod tests {
     use crate::{
         backend::{StepOutput, StepTokens},
         checkpoint::Checkpoint,
-        gpu::{DeviceOptions, KernelOptions},
+        gpu::device::{kernel_options::KernelOptions, select::DeviceOptions},
     };
 
     fn demo(chain: bool) -> Result<GpuBackend> {

@@ -2,8 +2,10 @@
 
 use std::ptr;
 
-use super::ffi::{self, Pointer};
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    mlx::ffi::{self, Pointer},
+};
 
 /// Element types that the backend uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

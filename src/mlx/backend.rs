@@ -7,24 +7,24 @@ use std::{
 
 use futures_channel::oneshot;
 
-use super::{
-    device::{self, Facts},
-    engine::{Engine, Part, Slot},
-    forward::Model,
-    kv_cache::KvCache,
-    matrix::MlxStore,
-    ops::{self, Dtype},
-    worker,
-};
 use crate::{
-    Error, Result,
     backend::{
         Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult,
         StepTokens, Ticket, cache_capacity, suppressible,
     },
     checkpoint::TensorSource,
     config::{LayerConfig, ModelConfig},
+    error::{Error, Result},
     gpu::SyntheticSource,
+    mlx::{
+        device::{self, Facts},
+        engine::{Engine, Part, Slot},
+        forward::Model,
+        kv_cache::KvCache,
+        matrix::MlxStore,
+        ops::{self, Dtype},
+        worker,
+    },
     quant::Quantize,
     weights::{CacheType, LoadOptions, ModelWeights, plan},
 };

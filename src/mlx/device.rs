@@ -4,8 +4,10 @@ use std::ffi::{CStr, c_char};
 
 use serde::Serialize;
 
-use super::{ffi, worker};
-use crate::Result;
+use crate::{
+    error::Result,
+    mlx::{ffi, worker},
+};
 
 /// Bytes of freed arrays that MLX may keep to use again: enough for a step's, less than would crowd
 /// a model out.

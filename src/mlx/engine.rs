@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{
-    forward::{Model, Segment, rows_of},
-    kv_cache::KvCache,
-    ops::{Array, Dtype, async_eval},
-};
 use crate::{
-    Error, Result,
     backend::{StepOutput, StepResult},
+    error::{Error, Result},
+    mlx::{
+        forward::{Model, Segment, rows_of},
+        kv_cache::KvCache,
+        ops::{Array, Dtype, async_eval},
+    },
     sampling,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use libloading::Library;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The library that build.rs made of shim.cpp, as the program carries it.
 static SHIM: &[u8] = include_bytes!(env!("MLX_SHIM"));

@@ -5,15 +5,15 @@ use std::{
     ops::Range,
 };
 
-use super::{
-    kv_cache::KvCache,
-    mask::{Sight, Visible},
-    matrix::MlxMatrix,
-    ops::{Array, Dtype, Mask},
-};
 use crate::{
-    Result,
     config::{AttentionKind, LayerConfig, ModelConfig},
+    error::Result,
+    mlx::{
+        kv_cache::KvCache,
+        mask::{Sight, Visible},
+        matrix::MlxMatrix,
+        ops::{Array, Dtype, Mask},
+    },
     weights::{LayerWeights, ModelWeights, PerLayerWeights},
 };
 

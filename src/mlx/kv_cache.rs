@@ -1,13 +1,13 @@
 //! Keys and values of one layer of one sequence, updated in place.
 
-use super::{
-    mask::{Sight, sight},
-    ops::{Array, Dtype},
-};
 use crate::{
-    Error, Result,
     backend::cache_capacity,
     config::{AttentionKind, LayerConfig},
+    error::{Error, Result},
+    mlx::{
+        mask::{Sight, sight},
+        ops::{Array, Dtype},
+    },
 };
 
 /// Keys and values `[1, n_kv_heads, capacity, head_dim]`; position p lies in slot `p % capacity`.

@@ -3,12 +3,12 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{
-    ops::{Array, Dtype, Quantized},
-    worker,
-};
 use crate::{
-    Result,
+    error::Result,
+    mlx::{
+        ops::{Array, Dtype, Quantized},
+        worker,
+    },
     quant::{PackFormat, PackedRows},
     weights::{MatrixReader, WeightStore},
 };

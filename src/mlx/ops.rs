@@ -2,12 +2,12 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-pub use super::array::{Array, Dtype, async_eval};
-use super::{
+use crate::error::Result;
+pub use crate::mlx::array::{Array, Dtype, async_eval};
+use crate::mlx::{
     array::{dims, pointer_or_null},
     ffi::{self, Pointer},
 };
-use crate::Result;
 
 thread_local! {
     static CALLS: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };

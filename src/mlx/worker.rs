@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -1,6 +1,6 @@
 //! Block types whose integers move to words a word at a time, without being integers on the way.
 
-use super::{Dtype, q4_k};
+use crate::quant::{Dtype, q4_k};
 
 /// Moves a row to the words of its [`native_format`](super::native_format), all of which it writes.
 /// Returns whether it did: not for other types, nor where a scale or offset is not finite or beyond

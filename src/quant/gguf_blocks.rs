@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::{Dtype, PackFormat, q4_k};
+use crate::quant::{Dtype, PackFormat, q4_k};
 
 /// Weights of the longest block.
 const MAX_BLOCK: usize = 256;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{
+use crate::quant::{
     PackFormat, PackedRows, group_for,
     pack::RowWriter,
     round::{self, MAX_GROUP},

@@ -4,10 +4,9 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::quant::{
     COLUMN_ALIGN, Dtype, PackFormat, PackedRows, group_for,
-    pack::RowWriter,
-    pack_rows,
+    pack::{RowWriter, pack_rows},
     round::{self, MAX_GROUP},
     steps::{Levels, Steps, range},
     unpack::load_floats,

@@ -3,10 +3,10 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::{
+use crate::quant::{
     COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct,
-    gguf_blocks::Block,
-    native_format, padded_cols, q4_k,
+    gguf_blocks::{Block, native_format},
+    padded_cols, q4_k,
     round::{self, MAX_GROUP},
     unpack::load_floats,
 };

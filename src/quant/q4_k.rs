@@ -7,7 +7,7 @@
 
 use half::f16;
 
-use super::PackedRows;
+use crate::quant::PackedRows;
 
 /// Columns that share d and dmin.
 pub(super) const COLUMNS: usize = 256;

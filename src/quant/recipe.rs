@@ -5,8 +5,10 @@ use std::{collections::BTreeSet, fmt};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::methods::{Method, Spec};
-use crate::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    quant::methods::{Method, Spec},
+};
 
 /// Ordered rules; the first that fits a matrix decides.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::round;
+use crate::quant::round;
 
 /// The integers that a format has.
 #[derive(Clone, Copy)]

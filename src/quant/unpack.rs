@@ -2,10 +2,9 @@
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use super::{
-    Dtype, IQ4_LEVELS, PackFormat, PackedRows,
-    gguf_blocks::Block,
-    native_format,
+use crate::quant::{
+    Dtype, PackFormat, PackedRows,
+    gguf_blocks::{Block, IQ4_LEVELS, native_format},
     pack::high_bits,
     padded_cols, q4_k,
     round::{self, MAX_GROUP},

@@ -9,8 +9,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Job, Kinds, shard::Target};
-use crate::{Error, Result, checkpoint::safetensors::OWN_VERSION};
+use crate::{
+    checkpoint::safetensors::OWN_VERSION,
+    error::{Error, Result},
+    quantize::{Job, Kinds, shard::Target},
+};
 
 /// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does
 /// not load.

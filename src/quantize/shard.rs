@@ -2,19 +2,19 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Job, Kind, Kinds};
 use crate::{
-    Error, Result,
     checkpoint::{
         safetensors::{OWN_FORMAT, OWN_VERSION, describe_packed},
         writer::{NewTensor, SafetensorsWriter},
     },
+    error::{Error, Result},
     gpu::Gpu,
     quant::{
         Dtype, PackedRows,
         methods::{Spec, Squares},
         recipe::Recipe,
     },
+    quantize::{Job, Kind, Kinds},
     weights::{PlannedTensor, tensor_kind},
 };
 

@@ -8,16 +8,21 @@ use tokenizers::{
     AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
     models::bpe::{BPE, Merges, Vocab},
     normalizers::{Prepend, Replace, Sequence},
-    pre_tokenizers::{byte_level::ByteLevel, split::Split, split::SplitPattern},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        split::{Split, SplitPattern},
+    },
 };
 
-use super::{
-    GgufVocabulary,
-    control_tokens::{MARKS, is_gemma},
-    pieces::Pieces,
-    tokenizer_json::one_line,
+use crate::{
+    error::{Error, Result},
+    text::{
+        GgufVocabulary,
+        control_tokens::{MARKS, is_gemma},
+        pieces::Pieces,
+        tokenizer_json::one_line,
+    },
 };
-use crate::{Error, Result};
 
 /// U+2581, which stands for a space in SentencePiece vocabularies.
 pub(super) const SPACE_MARK: &str = "\u{2581}";

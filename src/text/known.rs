@@ -1,6 +1,6 @@
 //! Prompts in the tokens that are already known.
 
-use super::Tokenizer;
+use crate::text::tokenizer::Tokenizer;
 
 impl Tokenizer {
     /// `prompt` with the tokens of `known` where both begin with the same text. A model may write

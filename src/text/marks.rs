@@ -9,7 +9,7 @@ use std::{
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A rendered prompt that knows which of its characters messages brought.
 ///

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How the tokens of a vocabulary spell text.
 #[derive(Debug, Clone, PartialEq)]

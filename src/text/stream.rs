@@ -1,6 +1,6 @@
 //! Streaming decoder: tokens go in one by one, whole characters come out.
 
-use super::Tokenizer;
+use crate::text::tokenizer::Tokenizer;
 
 /// Turns token ids into text as they arrive. What `push` and `flush` give, joined, is
 /// [`Tokenizer::decode`] of all ids.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use minijinja::{Environment, Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    TextAssets, Tokenizer, ToolCall, jinja,
-    marks::{ControlMarks, Guard, Middles, RenderedPrompt},
+use crate::{
+    error::{Error, Result},
+    text::{
+        TextAssets,
+        channels::ToolCall,
+        jinja,
+        marks::{ControlMarks, Guard, Middles, RenderedPrompt},
+        tokenizer::Tokenizer,
+    },
 };
-use crate::{Error, Result};
 
 /// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

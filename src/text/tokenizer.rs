@@ -7,15 +7,18 @@ use std::{
 
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
-use super::{
-    TextAssets, TextStream, Vocabulary,
-    control_tokens::is_gemma,
-    gguf_vocabulary,
-    marks::{ControlMarks, Part, RenderedPrompt},
-    pieces::Pieces,
-    tokenizer_json,
+use crate::{
+    error::{Error, Result},
+    text::{
+        TextAssets, Vocabulary,
+        control_tokens::is_gemma,
+        gguf_vocabulary,
+        marks::{ControlMarks, Part, RenderedPrompt},
+        pieces::Pieces,
+        stream::TextStream,
+        tokenizer_json::{self, one_line},
+    },
 };
-use crate::{Error, Result, text::tokenizer_json::one_line};
 
 /// The tokenizer of a checkpoint.
 pub struct Tokenizer {

@@ -8,11 +8,13 @@ use serde::{
 };
 use tokenizers::AddedToken;
 
-use super::{
-    control_tokens::{MARKS, is_gemma},
-    pieces::Pieces,
+use crate::{
+    error::{Error, Result},
+    text::{
+        control_tokens::{MARKS, is_gemma},
+        pieces::Pieces,
+    },
 };
-use crate::{Error, Result};
 
 /// The parts of tokenizer.json that are checked here.
 #[derive(Deserialize)]

@@ -1,6 +1,10 @@
 //! The token that ends a turn, read off the template: configurations forget it.
 
-use super::{ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer};
+use crate::text::{
+    TextAssets,
+    template::{ChatTemplate, Message, RenderOptions, Role},
+    tokenizer::Tokenizer,
+};
 
 /// An answer that no template writes by itself.
 const ANSWER: &str = "answer4e1f";

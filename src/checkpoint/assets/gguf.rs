@@ -1,10 +1,11 @@
 //! Text assets inside a GGUF file: `tokenizer.ggml.*` and `general.sampling.*`.
 
-use super::{Recommended, add_id};
 use crate::{
-    Error, Result,
-    checkpoint::gguf::{Gguf, Value},
-    error::quoted,
+    checkpoint::{
+        assets::{Recommended, add_id},
+        gguf::{Gguf, Value},
+    },
+    error::{Error, Result, quoted},
     text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind},
 };
 

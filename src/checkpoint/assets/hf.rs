@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Recommended, add_id};
 use crate::{
-    Error, Result,
+    checkpoint::assets::{Recommended, add_id},
     config::json::{self, Fields},
+    error::{Error, Result},
     text::{SamplingDefaults, TextAssets, Vocabulary},
 };
 

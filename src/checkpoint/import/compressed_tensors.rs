@@ -4,11 +4,10 @@
 
 use regex::Regex;
 
-use super::{FLOATS, Imported, Parts, part, table};
 use crate::{
-    Error, Result,
+    checkpoint::import::{FLOATS, Imported, Parts, part, table},
     config::json::Fields,
-    error::quoted,
+    error::{Error, Result, quoted},
     quant::grouped::{Grouped, Integers, Zeros},
 };
 

@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::{FLOATS, Imported, Parts, part, table};
 use crate::{
-    Result,
+    checkpoint::import::{FLOATS, Imported, Parts, part, table},
     config::json::Fields,
-    error::quoted,
+    error::{Result, quoted},
     quant::grouped::{Grouped, Integers, Zeros},
 };
 

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{FLOATS, Imported, Parts, part, table};
 use crate::{
-    Error, Result,
+    checkpoint::import::{FLOATS, Imported, Parts, part, table},
     config::json::{self, Fields},
-    error::quoted,
+    error::{Error, Result, quoted},
     quant::grouped::{Grouped, Integers, Zeros},
 };
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    error::Result,
     sampling::{Sampler, SamplingParams},
 };
 

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::json;
 
-use super::measure::{Test, Work, prompt, random_tokens};
 use crate::{
-    Error, Result,
     backend::{Backend, KernelTime, SequenceStep, StepTokens},
+    cli::bench::measure::{Test, Work, prompt, random_tokens},
+    error::{Error, Result},
 };
 
 /// Times the kernels of one step of a test: a chunk of the prompt, or one generated token.

@@ -2,14 +2,16 @@
 //! of relative links to them in `snapshots`, commits of branches in `refs`.
 
 use std::{
-    env, fs,
-    fs::File,
+    env,
+    fs::{self, File},
     io,
     path::{Component, Path, PathBuf},
 };
 
-use super::is_plain;
-use crate::{Error, Result};
+use crate::{
+    cli::hub::is_plain,
+    error::{Error, Result},
+};
 
 /// Where Hugging Face's programs keep what they download.
 pub struct Cache {

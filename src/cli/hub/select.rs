@@ -1,6 +1,9 @@
 //! Which files of a repository make a model.
 
-use crate::{Error, Result, checkpoint::PartName};
+use crate::{
+    checkpoint::PartName,
+    error::{Error, Result},
+};
 
 /// What a model of safetensors needs beside its weights, as far as a repository has it.
 const ASSETS: [&str; 9] = [

@@ -17,10 +17,9 @@ use ureq::{
     tls::{PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
-use super::progress::Progress;
 use crate::{
-    Error, Result,
-    cli::{Exit, hub::cache, interrupt::Work},
+    cli::{Exit, hub::cache, interrupt::Work, pull::progress::Progress},
+    error::{Error, Result},
 };
 
 const HUB: &str = "https://huggingface.co";

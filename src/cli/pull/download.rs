@@ -2,8 +2,7 @@
 //! checksum fits.
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     io::{Read, Seek, Write},
     path::PathBuf,
     thread,
@@ -15,19 +14,19 @@ use ureq::{
     http::{Response, StatusCode, header},
 };
 
-use super::{
-    client::{Client, Fault, reader},
-    digest::Digest,
-    listing::{Listing, RemoteFile},
-    progress::Progress,
-};
 use crate::{
-    Error, Result,
     cli::{
         Exit,
         hub::cache::{self, Repository},
         interrupt::Work,
+        pull::{
+            client::{Client, Fault, reader},
+            digest::Digest,
+            listing::{Listing, RemoteFile},
+            progress::Progress,
+        },
     },
+    error::{Error, Result},
 };
 
 const BUFFER: usize = 256 << 10;

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
 
-use super::client::Client;
 use crate::{
-    Error,
     cli::{
         Exit,
         hub::{cache, is_plain},
+        pull::client::Client,
     },
+    error::Error,
 };
 
 /// The files of a repository at a commit.

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    Error, Result,
     checkpoint::gguf_writer::{NewGgufTensor, NewValue},
     config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
+    error::{Error, Result},
     quant::Dtype,
 };
 

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::metadata::architecture_name;
 use crate::{
-    Error, Result,
     checkpoint::gguf_writer::NewValue,
     config::{Architecture, ModelConfig, json},
-    error::quoted,
+    convert::gguf::metadata::architecture_name,
+    error::{Error, Result, quoted},
     text::{GgufVocabulary, SamplingDefaults, TextAssets, Tokenizer, Vocabulary},
 };
 

@@ -1,7 +1,6 @@
 use rayon::prelude::*;
 
-use super::dot;
-use crate::cpu::KvCache;
+use crate::cpu::{kv_cache::KvCache, ops::dot};
 
 /// The numbers of an attention layer that its cache does not know.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-use crate::cpu::CpuMatrix;
+use crate::cpu::matrix::CpuMatrix;
 
 /// Row `tokens[r]` of `table` (`[vocab, hidden]`) times `scale`, into `out` `[tokens, hidden]`.
 pub fn embed(table: &CpuMatrix, tokens: &[u32], scale: f32, out: &mut [f32]) {

@@ -1,5 +1,5 @@
 use crate::{
-    Result,
+    error::Result,
     sampling::{self, Draw},
 };
 

@@ -1,7 +1,12 @@
 use rayon::prelude::*;
 
-use super::{QUANTIZE_GROUP, QuantizedRows, dot};
-use crate::cpu::CpuMatrix;
+use crate::cpu::{
+    matrix::CpuMatrix,
+    ops::{
+        dot,
+        quantize::{QUANTIZE_GROUP, QuantizedRows},
+    },
+};
 
 /// Multiplications that make a task worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 15;
@@ -92,7 +97,7 @@ mod tests {
     use super::*;
     use crate::{
         cpu::ops::{
-            quantize_rows,
+            quantize::quantize_rows,
             testing::{assert_close, random},
         },
         quant::{self, Dtype, PackFormat},

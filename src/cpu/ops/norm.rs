@@ -1,4 +1,4 @@
-use super::dot;
+use crate::cpu::ops::dot;
 
 /// x / sqrt(mean(x²) + eps) · weight for each row of `x` `[rows, n]`, into `out` `[rows, n]`.
 ///

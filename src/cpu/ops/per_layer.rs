@@ -1,5 +1,4 @@
-use super::norm::norm_row;
-use crate::cpu::CpuMatrix;
+use crate::cpu::{matrix::CpuMatrix, ops::norm::norm_row};
 
 /// All layers' vectors of each token, made of the embedding's projections `x` `[tokens, layers ·
 /// size]` in place: for each layer `(rms_norm(x · projection_scale) · norm + table[token] ·

@@ -1,5 +1,4 @@
-use super::norm::norm_row;
-use crate::cpu::KvCache;
+use crate::cpu::{kv_cache::KvCache, ops::norm::norm_row};
 
 /// Norms and rotates heads in place: `x` `[rows, heads, head_dim]`, row r at position
 /// `first_position + r`.

@@ -1,9 +1,15 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
-use super::{Cost, Kernel, stride};
 use crate::{
     config::{AttentionKind, LayerConfig},
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::Variant,
+        },
+        kernels::{Cost, Kernel, stride, wgsl::Wgsl},
+    },
     weights::CacheType,
 };
 
@@ -24,9 +30,9 @@ pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
 
 /// How to read and write the KV cache.
 fn cache_fragment(wgsl: Wgsl, cache_type: CacheType) -> Wgsl {
-    wgsl.part(include_str!("../../../shaders/common/octet.wgsl")).part(match cache_type {
-        CacheType::F16 => include_str!("../../../shaders/common/cache_f16.wgsl"),
-        CacheType::F32 => include_str!("../../../shaders/common/cache_f32.wgsl"),
+    wgsl.part(include_str!("../../../shaders/shared/octet.wgsl")).part(match cache_type {
+        CacheType::F16 => include_str!("../../../shaders/shared/cache_f16.wgsl"),
+        CacheType::F32 => include_str!("../../../shaders/shared/cache_f32.wgsl"),
     })
 }
 
@@ -36,7 +42,7 @@ pub(super) fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -
         .uint("N_KV", layer.n_kv_heads)
         .uint("CAPACITY", capacity)
         .uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
-        .part(include_str!("../../../shaders/common/step.wgsl"))
+        .part(include_str!("../../../shaders/shared/step.wgsl"))
 }
 
 /// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, turns per
@@ -74,7 +80,7 @@ impl RopeKvUpdate {
     pub(super) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
         wgsl.uint("K_SOURCE", Self::k_offset(layer))
             .uint("V_SOURCE", Self::v_offset(layer))
-            .part(include_str!("../../../shaders/common/rotation.wgsl"))
+            .part(include_str!("../../../shaders/shared/rotation.wgsl"))
     }
 
     /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
@@ -99,7 +105,7 @@ impl Kernel for RopeKvUpdate {
             .bool("V_NORM", self.v_norm)
             .float("EPS", self.eps)
             .reductions(variant, 64)
-            .part(include_str!("../../../shaders/rope_kv_update.wgsl"))
+            .part(include_str!("../../../shaders/attention/rope_kv_update.wgsl"))
             .finish(),
             bindings: vec![
                 Binding::ReadWrite,
@@ -173,7 +179,7 @@ impl Kernel for Sdpa {
                 .uint("WORKGROUP", 128)
                 .uint("Q_TILE", self.q_tile)
                 .uint("K_TILE", 128 / self.q_tile)
-                .part(include_str!("../../../shaders/sdpa.wgsl"))
+                .part(include_str!("../../../shaders/attention/sdpa.wgsl"))
                 .finish(),
             bindings: Self::BINDINGS.to_vec(),
         }

@@ -1,8 +1,15 @@
 //! What lies between two layers' attention, for one row, in one dispatch.
 
-use super::{Cost, Kernel, Linear, SplitAttention};
 use crate::{
-    gpu::{AdapterFacts, Binding, Coop, Extent, Grid, KernelSource, Variant},
+    gpu::{
+        device::{
+            adapter::AdapterFacts,
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::{Coop, Variant},
+        },
+        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},
+    },
     quant::PackFormat,
 };
 
@@ -187,7 +194,7 @@ impl Kernel for Chain {
                 .bool(&format!("{name}_TILED"), linear.tiled)
                 .bool(&format!("{name}_GATED"), name == "gate_up")
                 .part(
-                    &include_str!("../../../shaders/common/chain_product.wgsl")
+                    &include_str!("../../../shaders/persistent/chain_product.wgsl")
                         .replace(
                             "NAME_KEEP",
                             match name {
@@ -207,7 +214,7 @@ impl Kernel for Chain {
             ("feedforward", "post_feedforward", "next_input", "layer.x"),
         ];
         for (name, post, next, scalar) in norms {
-            let text = include_str!("../../../shaders/common/chain_norm.wgsl")
+            let text = include_str!("../../../shaders/persistent/chain_norm.wgsl")
                 .replace("NAME", name)
                 .replace("POST", post)
                 .replace("NEXT", next)
@@ -215,16 +222,16 @@ impl Kernel for Chain {
             wgsl = wgsl.part(&text);
         }
         let wgsl = wgsl
-            .part(include_str!("../../../shaders/common/exchange.wgsl"))
-            .part(include_str!("../../../shaders/common/gelu.wgsl"))
-            .part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
-            .part(include_str!("../../../shaders/common/q8_eights.wgsl"))
-            .part(include_str!("../../../shaders/common/chain_join.wgsl"))
+            .part(include_str!("../../../shaders/persistent/exchange.wgsl"))
+            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
+            .part(include_str!("../../../shaders/shared/q8_lanes.wgsl"))
+            .part(include_str!("../../../shaders/shared/q8_eights.wgsl"))
+            .part(include_str!("../../../shaders/persistent/chain_join.wgsl"))
             .part(match self.qkv {
-                Some(_) => include_str!("../../../shaders/common/chain_next.wgsl"),
-                None => include_str!("../../../shaders/common/chain_last.wgsl"),
+                Some(_) => include_str!("../../../shaders/persistent/chain_next.wgsl"),
+                None => include_str!("../../../shaders/persistent/chain_last.wgsl"),
             })
-            .part(include_str!("../../../shaders/chain.wgsl"))
+            .part(include_str!("../../../shaders/persistent/chain.wgsl"))
             .reductions(variant, workgroup);
         KernelSource {
             name: "chain",

@@ -1,8 +1,21 @@
 //! Products and attention of many tokens on cooperative matrices.
 
-use super::{Cost, Emit, Kernel, Linear, ROW_TILE, Sdpa, stride};
 use crate::{
-    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::{Coop, Variant},
+        },
+        kernels::{
+            Cost, Kernel,
+            attention::Sdpa,
+            emit::{Emit, ROW_TILE},
+            linear::Linear,
+            stride,
+            wgsl::Wgsl,
+        },
+    },
     weights::CacheType,
 };
 
@@ -82,11 +95,11 @@ impl Kernel for MatmulCoop {
         // Why those of 16 × 16 say that they write what they read is told in the shader.
         let (name, text, read) = match variant.coop {
             Some(Coop::Eight) => {
-                ("matmul_coop8", include_str!("../../../shaders/matmul_coop8.wgsl"), Binding::Read)
+                ("matmul_coop8", include_str!("../../../shaders/linear/matmul_coop8.wgsl"), Binding::Read)
             }
             _ => (
                 "matmul_coop",
-                include_str!("../../../shaders/matmul_coop.wgsl"),
+                include_str!("../../../shaders/linear/matmul_coop.wgsl"),
                 Binding::ReadWrite,
             ),
         };
@@ -102,7 +115,7 @@ impl Kernel for MatmulCoop {
                 .uint("M_STRIDE", self.m_stride)
                 .uint("SPLITS", self.splits)
                 .uint("SPLIT_STRIDE", self.split_stride)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
                 .part(text)
                 .weight_halves(linear.format, linear.cols, linear.tiled)
                 .finish(),
@@ -158,9 +171,9 @@ impl Kernel for SdpaCoop {
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
         let (name, text, read) = match variant.coop {
             Some(Coop::Eight) => {
-                ("sdpa_coop8", include_str!("../../../shaders/sdpa_coop8.wgsl"), Binding::Read)
+                ("sdpa_coop8", include_str!("../../../shaders/attention/sdpa_coop8.wgsl"), Binding::Read)
             }
-            _ => ("sdpa_coop", include_str!("../../../shaders/sdpa_coop.wgsl"), Binding::ReadWrite),
+            _ => ("sdpa_coop", include_str!("../../../shaders/attention/sdpa_coop.wgsl"), Binding::ReadWrite),
         };
         let own = [read, read, read, read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());

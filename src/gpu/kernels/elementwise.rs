@@ -1,8 +1,14 @@
 //! Kernels without matrices or attention: embedding, activation, selection.
 
-use super::{Kernel, stride};
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::Variant,
+        },
+        kernels::{Kernel, stride, wgsl::Wgsl},
+    },
     quant::PackFormat,
 };
 
@@ -30,11 +36,11 @@ impl Kernel for Embed {
                 .uint("COLS", stride(self.cols))
                 .uint("TRUE_COLS", self.cols)
                 .float("SCALE", self.scale)
-                .part(include_str!("../../../shaders/common/octet.wgsl"))
+                .part(include_str!("../../../shaders/shared/octet.wgsl"))
                 .weights(self.format, self.cols, self.tiled)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
-                .part(include_str!("../../../shaders/common/token.wgsl"))
-                .part(include_str!("../../../shaders/embed.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
+                .part(include_str!("../../../shaders/shared/token.wgsl"))
+                .part(include_str!("../../../shaders/embed/embed.wgsl"))
                 .finish(),
             bindings: vec![
                 Binding::Read,
@@ -64,7 +70,7 @@ impl Kernel for GatherRows {
             wgsl: Wgsl::new()
                 .uint("WORKGROUP", 64)
                 .uint("COLS", stride(self.cols))
-                .part(include_str!("../../../shaders/gather_rows.wgsl"))
+                .part(include_str!("../../../shaders/embed/gather_rows.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
@@ -103,8 +109,8 @@ impl Kernel for ArgmaxParts {
                 )
                 .uint("N", self.n)
                 .uint("PARTS", Argmax::PARTS)
-                .part(include_str!("../../../shaders/common/argmax_tree.wgsl"))
-                .part(include_str!("../../../shaders/argmax_parts.wgsl"))
+                .part(include_str!("../../../shaders/shared/argmax_tree.wgsl"))
+                .part(include_str!("../../../shaders/sample/argmax_parts.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::ReadWrite],
         }
@@ -123,9 +129,9 @@ impl Kernel for Argmax {
                 .uint("WORKGROUP", Self::PARTS)
                 .uint("N", self.n)
                 .uint("PARTS", Self::PARTS)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
-                .part(include_str!("../../../shaders/common/argmax_tree.wgsl"))
-                .part(include_str!("../../../shaders/argmax.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
+                .part(include_str!("../../../shaders/shared/argmax_tree.wgsl"))
+                .part(include_str!("../../../shaders/sample/argmax.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }

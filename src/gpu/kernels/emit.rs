@@ -1,7 +1,13 @@
 //! The forms in which kernels leave activations for the next matrix product.
 
-use super::{Kernel, stride};
-use crate::gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
+use crate::gpu::{
+    device::{
+        dispatch::{Binding, KernelSource},
+        grid::{Extent, Grid},
+        variant::{Coop, Variant},
+    },
+    kernels::{Kernel, stride, wgsl::Wgsl},
+};
 
 /// Rows of [`Emit::Halves`] are padded to a multiple of this.
 pub const ROW_TILE: usize = 128;
@@ -24,20 +30,20 @@ impl Emit {
     pub(super) fn add(self, wgsl: Wgsl, variant: &Variant, at: usize, cols: usize) -> Wgsl {
         let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
         match self {
-            Emit::Floats => wgsl.part(include_str!("../../../shaders/common/emit_floats.wgsl")),
+            Emit::Floats => wgsl.part(include_str!("../../../shaders/shared/emit_floats.wgsl")),
             // Where other kernels rely on it too that subgroups are neighbours.
             Emit::Q8
                 if (variant.coop == Some(Coop::Sixteen) || variant.lanes)
                     && variant.subgroup_size >= Some(8) =>
             {
-                wgsl.part(include_str!("../../../shaders/common/q8_lanes.wgsl"))
-                    .part(include_str!("../../../shaders/common/emit_q8_subgroups.wgsl"))
+                wgsl.part(include_str!("../../../shaders/shared/q8_lanes.wgsl"))
+                    .part(include_str!("../../../shaders/shared/emit_q8_subgroups.wgsl"))
             }
-            Emit::Q8 => wgsl.part(include_str!("../../../shaders/common/emit_q8.wgsl")),
+            Emit::Q8 => wgsl.part(include_str!("../../../shaders/shared/emit_q8.wgsl")),
             Emit::Halves { m_stride } => wgsl
                 .f16()
                 .uint("M_STRIDE", m_stride)
-                .part(include_str!("../../../shaders/common/emit_halves.wgsl")),
+                .part(include_str!("../../../shaders/shared/emit_halves.wgsl")),
         }
     }
 
@@ -65,7 +71,7 @@ impl Kernel for Convert {
             wgsl: self
                 .emit
                 .add(wgsl, variant, 1, self.cols)
-                .part(include_str!("../../../shaders/convert.wgsl"))
+                .part(include_str!("../../../shaders/linear/convert.wgsl"))
                 .finish(),
             bindings: self.emit.bindings(&[Binding::Read]),
         }

@@ -1,7 +1,19 @@
 //! The MLP's activation: gelu(gate) · up.
 
-use super::{Cost, Emit, Kernel, Linear, linear::tiled_sizes, stride};
-use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
+use crate::gpu::{
+    device::{
+        dispatch::{Binding, KernelSource},
+        grid::{Extent, Grid},
+        variant::Variant,
+    },
+    kernels::{
+        Cost, Kernel,
+        emit::Emit,
+        linear::{Linear, tiled_sizes},
+        stride,
+        wgsl::Wgsl,
+    },
+};
 
 /// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `emit` for `n` columns.
 #[derive(Debug, Clone, Copy)]
@@ -31,15 +43,15 @@ impl Kernel for GeluMul {
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(2 * self.n))
-            .part(include_str!("../../../shaders/common/gelu.wgsl"))
-            .part(include_str!("../../../shaders/gelu_mul.wgsl"));
+            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
+            .part(include_str!("../../../shaders/linear/gelu_mul.wgsl"));
         let (wgsl, own) = match self.tail {
-            None => (wgsl.part(include_str!("../../../shaders/common/up_whole.wgsl")), 1),
+            None => (wgsl.part(include_str!("../../../shaders/shared/up_whole.wgsl")), 1),
             Some(UpTail { cols, parts, part_stride }) => (
                 wgsl.uint("TAIL_COLS", cols)
                     .uint("TAIL_PARTS", parts)
                     .uint("TAIL_STRIDE", part_stride)
-                    .part(include_str!("../../../shaders/common/up_tail.wgsl")),
+                    .part(include_str!("../../../shaders/shared/up_tail.wgsl")),
                 2,
             ),
         };
@@ -84,11 +96,11 @@ impl Kernel for GatedMatvecQ8 {
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
             .uint("SPLITS", 1)
-            .part(include_str!("../../../shaders/common/step.wgsl"))
+            .part(include_str!("../../../shaders/shared/step.wgsl"))
             .weight_groups(linear.format, linear.cols, linear.tiled)
-            .part(include_str!("../../../shaders/common/gelu.wgsl"))
-            .part(include_str!("../../../shaders/common/products_gated.wgsl"))
-            .part(include_str!("../../../shaders/matvec_q8_tiled.wgsl"));
+            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
+            .part(include_str!("../../../shaders/shared/products_gated.wgsl"))
+            .part(include_str!("../../../shaders/linear/matvec_q8_tiled.wgsl"));
         let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "matvec_q8_gated",

@@ -1,8 +1,14 @@
 //! Products of packed weights and activations.
 
-use super::{Cost, Kernel, stride};
 use crate::{
-    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::{Coop, Variant},
+        },
+        kernels::{Cost, Kernel, stride, wgsl::Wgsl},
+    },
     quant::PackFormat,
 };
 
@@ -46,9 +52,9 @@ impl Linear {
 
     fn constants(&self) -> Wgsl {
         self.sizes()
-            .part(include_str!("../../../shaders/common/octet.wgsl"))
+            .part(include_str!("../../../shaders/shared/octet.wgsl"))
             .weights(self.format, self.cols, self.tiled)
-            .part(include_str!("../../../shaders/common/write_results.wgsl"))
+            .part(include_str!("../../../shaders/shared/write_results.wgsl"))
     }
 
     pub(super) fn sizes(&self) -> Wgsl {
@@ -58,7 +64,7 @@ impl Linear {
             .uint("Y_STRIDE", self.y_stride)
             .uint("Y_OFFSET", self.y_offset)
             .float("SOFTCAP", self.softcap.unwrap_or(0.0))
-            .part(include_str!("../../../shaders/common/finish.wgsl"))
+            .part(include_str!("../../../shaders/shared/finish.wgsl"))
     }
 
     fn extent(&self, tile: u32) -> Extent {
@@ -92,7 +98,7 @@ impl Kernel for Matvec {
                 .0
                 .constants()
                 .reductions(variant, MATVEC_WORKGROUP)
-                .part(include_str!("../../../shaders/matvec.wgsl"))
+                .part(include_str!("../../../shaders/linear/matvec.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
         }
@@ -120,7 +126,7 @@ impl Kernel for MatvecQ8 {
                 .0
                 .constants()
                 .reductions(variant, MATVEC_WORKGROUP)
-                .part(include_str!("../../../shaders/matvec_q8.wgsl"))
+                .part(include_str!("../../../shaders/linear/matvec_q8.wgsl"))
                 .finish(),
             bindings: vec![
                 Binding::Read,
@@ -155,9 +161,9 @@ impl Kernel for Matmul {
                 // Unquantized weights are for exactness; int weights lose nothing that f16 would
                 // keep.
                 .real(variant.f16 && self.0.format.group().is_some())
-                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
                 .bool("OVER_OUTPUTS", self.0.over_outputs)
-                .part(include_str!("../../../shaders/matmul.wgsl"))
+                .part(include_str!("../../../shaders/linear/matmul.wgsl"))
                 .finish(),
             bindings: vec![
                 Binding::Read,
@@ -198,8 +204,8 @@ impl Kernel for MatmulLanes {
                 .constants()
                 .uint("SUBGROUP", variant.subgroup_size.unwrap_or(4) as usize)
                 .bool("OVER_OUTPUTS", self.0.over_outputs)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
-                .part(include_str!("../../../shaders/matmul_lanes.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
+                .part(include_str!("../../../shaders/linear/matmul_lanes.wgsl"))
                 .finish(),
             bindings: vec![
                 Binding::Read,
@@ -321,7 +327,7 @@ impl Kernel for MatvecQ8Split {
         let (shared, split) = self.shape();
         let linear = &self.linear;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = wgsl.part(include_str!("../../../shaders/common/step.wgsl")).weight_groups(
+        let wgsl = wgsl.part(include_str!("../../../shaders/shared/step.wgsl")).weight_groups(
             linear.format,
             linear.cols,
             linear.tiled,
@@ -332,10 +338,10 @@ impl Kernel for MatvecQ8Split {
                 let wgsl = tiled_sizes(wgsl, workgroup, 1, stack, self.m)
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
-                    .part(include_str!("../../../shaders/common/products_plain.wgsl"));
+                    .part(include_str!("../../../shaders/shared/products_plain.wgsl"));
                 (
                     "matvec_q8_tiled",
-                    wgsl.part(include_str!("../../../shaders/matvec_q8_tiled.wgsl")),
+                    wgsl.part(include_str!("../../../shaders/linear/matvec_q8_tiled.wgsl")),
                 )
             }
             false => {
@@ -348,7 +354,7 @@ impl Kernel for MatvecQ8Split {
                     .uint("R", shared);
                 (
                     "matvec_q8_split",
-                    wgsl.part(include_str!("../../../shaders/matvec_q8_split.wgsl")),
+                    wgsl.part(include_str!("../../../shaders/linear/matvec_q8_split.wgsl")),
                 )
             }
         };

@@ -1,7 +1,13 @@
 //! Kernels that only move memory: for synthetic models and for measuring.
 
-use super::Kernel;
-use crate::gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl};
+use crate::gpu::{
+    device::{
+        dispatch::{Binding, KernelSource},
+        grid::{Extent, Grid},
+        variant::Variant,
+    },
+    kernels::{Kernel, wgsl::Wgsl},
+};
 
 const WORKGROUP: usize = 256;
 
@@ -19,8 +25,8 @@ impl Kernel for Fill {
             wgsl: Wgsl::new()
                 .uint("WORKGROUP", WORKGROUP)
                 .part(match self.random {
-                    true => include_str!("../../../shaders/fill_random.wgsl"),
-                    false => include_str!("../../../shaders/fill_constant.wgsl"),
+                    true => include_str!("../../../shaders/load/fill_random.wgsl"),
+                    false => include_str!("../../../shaders/load/fill_constant.wgsl"),
                 })
                 .finish(),
             bindings: vec![Binding::ReadWrite, Binding::Uniform],
@@ -53,7 +59,7 @@ impl Kernel for ReadAll {
                 .uint("WORKGROUP", WORKGROUP)
                 .uint("BLOCK", Self::BLOCK_BYTES / 16)
                 .uint("BLOCKS", self.blocks)
-                .part(include_str!("../../../shaders/read_all.wgsl"))
+                .part(include_str!("../../../shaders/load/read_all.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::ReadWrite],
         }
@@ -110,7 +116,7 @@ impl Kernel for Prefetch {
                 .uint("SCALE_PAGES", self.scale_bytes.div_ceil(Self::PAGE))
                 .uint("LATER_DATA_PAGES", self.later_bytes[0].div_ceil(Self::PAGE))
                 .uint("LATER_SCALE_PAGES", self.later_bytes[1].div_ceil(Self::PAGE))
-                .part(include_str!("../../../shaders/prefetch.wgsl"))
+                .part(include_str!("../../../shaders/linear/prefetch.wgsl"))
                 .finish(),
             bindings: vec![
                 Binding::Read,

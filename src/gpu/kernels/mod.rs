@@ -15,6 +15,8 @@ mod quantize;
 mod repack;
 mod sample;
 mod split_attention;
+mod unroll;
+pub(in crate::gpu) mod wgsl;
 
 pub use attention::{RopeKvUpdate, Sdpa};
 pub use chain::Chain;

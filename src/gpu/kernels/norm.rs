@@ -1,7 +1,13 @@
 //! RMS norms of the residual stream.
 
-use super::{Emit, Kernel, stride};
-use crate::gpu::{Binding, Grid, KernelSource, Variant, wgsl::Wgsl};
+use crate::gpu::{
+    device::{
+        dispatch::{Binding, KernelSource},
+        grid::Grid,
+        variant::Variant,
+    },
+    kernels::{Kernel, emit::Emit, stride, wgsl::Wgsl},
+};
 
 const WORKGROUP: usize = 256;
 const WIDE_WORKGROUP: usize = 1024;
@@ -22,7 +28,7 @@ impl Kernel for RmsNorm {
                 .uint("STRIDE", stride(self.n))
                 .float("EPS", self.eps)
                 .reductions(variant, WORKGROUP)
-                .part(include_str!("../../../shaders/rms_norm.wgsl"))
+                .part(include_str!("../../../shaders/norm/rms_norm.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
@@ -57,11 +63,11 @@ impl Kernel for NormAddNorm {
         let wgsl = match variant.wide && stride(self.n) <= 8 * WIDE_WORKGROUP {
             true => wgsl
                 .reductions(variant, WIDE_WORKGROUP)
-                .part(include_str!("../../../shaders/norm_add_norm_wide.wgsl")),
+                .part(include_str!("../../../shaders/norm/norm_add_norm_wide.wgsl")),
             false => wgsl
                 .reductions(variant, WORKGROUP)
-                .part(include_str!("../../../shaders/common/branch.wgsl"))
-                .part(include_str!("../../../shaders/norm_add_norm.wgsl")),
+                .part(include_str!("../../../shaders/shared/branch.wgsl"))
+                .part(include_str!("../../../shaders/norm/norm_add_norm.wgsl")),
         };
         let own =
             [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
@@ -105,8 +111,8 @@ impl Kernel for NormAdd {
             .uint("PART_STRIDE", self.part_stride)
             .float("SCALE", Self::SCALE)
             .reductions(variant, if variant.wide { WIDE_WORKGROUP } else { WORKGROUP })
-            .part(include_str!("../../../shaders/common/branch.wgsl"))
-            .part(include_str!("../../../shaders/norm_add.wgsl"));
+            .part(include_str!("../../../shaders/shared/branch.wgsl"))
+            .part(include_str!("../../../shaders/norm/norm_add.wgsl"));
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read];
         KernelSource {
             name: "norm_add",

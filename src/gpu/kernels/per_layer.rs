@@ -1,8 +1,14 @@
 //! Per-layer embeddings: all layers' vectors of a token, and how a layer takes its own in.
 
-use super::{Emit, Kernel, NormAdd, stride};
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::Variant,
+        },
+        kernels::{Kernel, emit::Emit, norm::NormAdd, stride, wgsl::Wgsl},
+    },
     quant::PackFormat,
 };
 
@@ -36,12 +42,12 @@ impl Kernel for PerLayerInputs {
                 .float("PROJECTION_SCALE", self.projection_scale)
                 .float("TABLE_SCALE", (self.size as f32).sqrt())
                 .float("EPS", self.eps)
-                .part(include_str!("../../../shaders/common/octet.wgsl"))
+                .part(include_str!("../../../shaders/shared/octet.wgsl"))
                 .weights(self.format, cols, self.tiled)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
                 .reductions(variant, 64)
-                .part(include_str!("../../../shaders/common/token.wgsl"))
-                .part(include_str!("../../../shaders/per_layer_inputs.wgsl"))
+                .part(include_str!("../../../shaders/shared/token.wgsl"))
+                .part(include_str!("../../../shaders/embed/per_layer_inputs.wgsl"))
                 .finish(),
             bindings: [[Binding::Read; 5].as_slice(), &[Binding::ReadWrite]].concat(),
         }
@@ -74,8 +80,8 @@ impl Kernel for PerLayerGate {
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
             .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
-            .part(include_str!("../../../shaders/common/gelu.wgsl"))
-            .part(include_str!("../../../shaders/per_layer_gate.wgsl"));
+            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
+            .part(include_str!("../../../shaders/embed/per_layer_gate.wgsl"));
         let own = [Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "per_layer_gate",

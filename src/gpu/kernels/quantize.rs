@@ -1,8 +1,14 @@
 //! Choosing the scales of stored weights.
 
-use super::Kernel;
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::Variant,
+        },
+        kernels::{Kernel, wgsl::Wgsl},
+    },
     quant::{
         Dtype,
         methods::{HQQ_BETA, HQQ_BETA_GROWTH, HQQ_ITERATIONS, HQQ_P, Spec},
@@ -46,17 +52,17 @@ impl Kernel for QuantizeHqq {
                 .float("BETA", HQQ_BETA)
                 .float("BETA_GROWTH", HQQ_BETA_GROWTH)
                 .bool("EITHER_SIGN", lowest == -8)
-                .part(include_str!("../../../shaders/common/half_bits.wgsl"))
+                .part(include_str!("../../../shaders/shared/half_bits.wgsl"))
                 .part(match self.dtype {
-                    Dtype::F16 => include_str!("../../../shaders/common/source_f16.wgsl"),
-                    Dtype::BF16 => include_str!("../../../shaders/common/source_bf16.wgsl"),
-                    _ => include_str!("../../../shaders/common/source_f32.wgsl"),
+                    Dtype::F16 => include_str!("../../../shaders/shared/source_f16.wgsl"),
+                    Dtype::BF16 => include_str!("../../../shaders/shared/source_bf16.wgsl"),
+                    _ => include_str!("../../../shaders/shared/source_f32.wgsl"),
                 })
                 .part(match symmetric {
-                    true => include_str!("../../../shaders/common/hqq_scale.wgsl"),
-                    false => include_str!("../../../shaders/common/hqq_offset.wgsl"),
+                    true => include_str!("../../../shaders/shared/hqq_scale.wgsl"),
+                    false => include_str!("../../../shaders/shared/hqq_offset.wgsl"),
                 })
-                .part(include_str!("../../../shaders/quantize_hqq.wgsl"))
+                .part(include_str!("../../../shaders/load/quantize_hqq.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::ReadWrite],
         }

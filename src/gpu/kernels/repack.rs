@@ -1,8 +1,14 @@
 //! Laying weights out while a model is loaded.
 
-use super::Kernel;
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::Variant,
+        },
+        kernels::{Kernel, wgsl::Wgsl},
+    },
     quant::{Dtype, PackFormat, native_format},
 };
 
@@ -58,14 +64,14 @@ impl Repack {
     }
 
     fn blocks(&self, wgsl: Wgsl) -> Wgsl {
-        let halves = include_str!("../../../shaders/common/half_bits.wgsl");
+        let halves = include_str!("../../../shaders/shared/half_bits.wgsl");
         match self.dtype {
             Dtype::Q4_K => {
-                return wgsl.part(halves).part(include_str!("../../../shaders/repack_q4_k.wgsl"));
+                return wgsl.part(halves).part(include_str!("../../../shaders/load/repack_q4_k.wgsl"));
             }
             Dtype::Q6_K => {
                 let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
-                return wgsl.part(include_str!("../../../shaders/repack_q6_k.wgsl"));
+                return wgsl.part(include_str!("../../../shaders/load/repack_q6_k.wgsl"));
             }
             _ => {}
         }
@@ -73,30 +79,30 @@ impl Repack {
             .uint("BLOCK_BYTES", self.dtype.block_bytes())
             .uint("GROUPS", self.cols / 32)
             .bool("OFFSET", matches!(self.format(), PackFormat::Int { offset: true, .. }));
-        let nibbles = include_str!("../../../shaders/common/nibble_words.wgsl");
-        let fifths = include_str!("../../../shaders/common/fifth_words.wgsl");
-        let step = include_str!("../../../shaders/common/plain_step.wgsl");
+        let nibbles = include_str!("../../../shaders/shared/nibble_words.wgsl");
+        let fifths = include_str!("../../../shaders/shared/fifth_words.wgsl");
+        let step = include_str!("../../../shaders/shared/plain_step.wgsl");
         let wgsl = match self.dtype {
-            Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/common/blocks_bytes.wgsl")),
+            Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/shared/blocks_bytes.wgsl")),
             Dtype::IQ4_XS => wgsl
                 .part(halves)
                 .part(nibbles)
-                .part(include_str!("../../../shaders/common/blocks_iq4_xs.wgsl")),
+                .part(include_str!("../../../shaders/shared/blocks_iq4_xs.wgsl")),
             Dtype::Q5_0 | Dtype::Q5_1 => wgsl
                 .part(step)
                 .part(nibbles)
                 .part(fifths)
-                .part(include_str!("../../../shaders/common/blocks_fifths.wgsl")),
+                .part(include_str!("../../../shaders/shared/blocks_fifths.wgsl")),
             Dtype::Q5_K => wgsl
                 .part(halves)
                 .part(fifths)
-                .part(include_str!("../../../shaders/common/blocks_q5_k.wgsl")),
+                .part(include_str!("../../../shaders/shared/blocks_q5_k.wgsl")),
             _ => wgsl
                 .part(step)
                 .part(nibbles)
-                .part(include_str!("../../../shaders/common/blocks_nibbles.wgsl")),
+                .part(include_str!("../../../shaders/shared/blocks_nibbles.wgsl")),
         };
-        wgsl.part(include_str!("../../../shaders/repack_blocks.wgsl"))
+        wgsl.part(include_str!("../../../shaders/load/repack_blocks.wgsl"))
     }
 
     fn words(&self, wgsl: Wgsl) -> Wgsl {
@@ -113,7 +119,7 @@ impl Repack {
             .bool("FLOATS", self.dtype.is_float())
             .uint("LOW_EXPONENT", low)
             .uint("HIGH_EXPONENT", high)
-            .part(include_str!("../../../shaders/repack_words.wgsl"))
+            .part(include_str!("../../../shaders/load/repack_words.wgsl"))
     }
 }
 
@@ -125,7 +131,7 @@ impl Kernel for Repack {
             // Whoever reads rows has made sure that these can be counted.
             .uint("ROW_BYTES", self.dtype.bytes_of(self.cols).unwrap_or(0))
             .weight_place(self.format(), self.cols, self.tiled)
-            .part(include_str!("../../../shaders/common/stored_rows.wgsl"));
+            .part(include_str!("../../../shaders/shared/stored_rows.wgsl"));
         let wgsl = match self.dtype.block_len() {
             1 => self.words(wgsl),
             _ => self.blocks(wgsl),

@@ -1,8 +1,14 @@
 //! Choosing a token at random from the logits.
 
-use super::Kernel;
 use crate::{
-    gpu::{Binding, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::Variant,
+        },
+        kernels::{Kernel, wgsl::Wgsl},
+    },
     sampling::Draw,
 };
 
@@ -42,7 +48,7 @@ pub struct Suppress {
     pub count: usize,
 }
 
-/// A [`Draw`] as kernels see it (`Draw` in shaders/common/draw.wgsl).
+/// A [`Draw`] as kernels see it (`Draw` in shaders/shared/draw.wgsl).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct DrawWords {
@@ -87,8 +93,8 @@ fn selection(n: usize) -> Wgsl {
         .uint("MOST", Draw::MOST_TOP_K)
         .uint("ID_DIGITS", id_digits as usize)
         .uint("NO_ID", (u32::MAX >> (32 - 8 * id_digits)) as usize)
-        .part(include_str!("../../../shaders/common/draw.wgsl"))
-        .part(include_str!("../../../shaders/common/top_k.wgsl"))
+        .part(include_str!("../../../shaders/shared/draw.wgsl"))
+        .part(include_str!("../../../shaders/shared/top_k.wgsl"))
 }
 
 impl Kernel for TopKParts {
@@ -96,7 +102,7 @@ impl Kernel for TopKParts {
         KernelSource {
             name: "top_k_parts",
             wgsl: selection(self.n)
-                .part(include_str!("../../../shaders/top_k_parts.wgsl"))
+                .part(include_str!("../../../shaders/sample/top_k_parts.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
@@ -112,8 +118,8 @@ impl Kernel for Sample {
         KernelSource {
             name: "sample",
             wgsl: selection(self.n)
-                .part(include_str!("../../../shaders/common/step.wgsl"))
-                .part(include_str!("../../../shaders/sample.wgsl"))
+                .part(include_str!("../../../shaders/shared/step.wgsl"))
+                .part(include_str!("../../../shaders/sample/sample.wgsl"))
                 .finish(),
             bindings: vec![
                 Binding::Read,
@@ -138,7 +144,7 @@ impl Kernel for Suppress {
                 .uint("WORKGROUP", 64)
                 .uint("N", self.n)
                 .uint("COUNT", self.count)
-                .part(include_str!("../../../shaders/suppress.wgsl"))
+                .part(include_str!("../../../shaders/sample/suppress.wgsl"))
                 .finish(),
             bindings: vec![Binding::ReadWrite, Binding::Read],
         }

@@ -1,12 +1,20 @@
 //! Attention of single tokens, split over the keys.
 
-use super::{
-    Cost, Emit, Kernel, RopeKvUpdate,
-    attention::{attention_constants, layer_cost},
-};
 use crate::{
     config::{AttentionKind, LayerConfig, ModelConfig},
-    gpu::{Binding, Coop, Extent, Grid, KernelSource, Variant, wgsl::Wgsl},
+    gpu::{
+        device::{
+            dispatch::{Binding, KernelSource},
+            grid::{Extent, Grid},
+            variant::{Coop, Variant},
+        },
+        kernels::{
+            Cost, Kernel,
+            attention::{RopeKvUpdate, attention_constants, layer_cost},
+            emit::Emit,
+            wgsl::Wgsl,
+        },
+    },
     weights::CacheType,
 };
 
@@ -145,7 +153,7 @@ impl SplitAttention {
             .uint("WINDOW", self.window().unwrap_or(0))
             .uint("PARTS", self.parts(variant))
             .uint("SMALLEST_PART", Self::SMALLEST_PART)
-            .part(include_str!("../../../shaders/common/key_range.wgsl"))
+            .part(include_str!("../../../shaders/shared/key_range.wgsl"))
     }
 }
 
@@ -198,10 +206,10 @@ impl SdpaDecode {
 
     /// How `rows` heads, of q or of k and v too, are normed and turned.
     fn norm_heads(wgsl: Wgsl, variant: &Variant, rows: usize) -> Wgsl {
-        wgsl.uint("HEAD_ROWS", rows).part(include_str!("../../../shaders/common/turned.wgsl")).part(
+        wgsl.uint("HEAD_ROWS", rows).part(include_str!("../../../shaders/shared/turned.wgsl")).part(
             match Self::teams(variant) {
-                Some(_) => include_str!("../../../shaders/common/norm_heads_teams.wgsl"),
-                None => include_str!("../../../shaders/common/norm_heads_pool.wgsl"),
+                Some(_) => include_str!("../../../shaders/shared/norm_heads_teams.wgsl"),
+                None => include_str!("../../../shaders/shared/norm_heads_pool.wgsl"),
             },
         )
     }
@@ -244,19 +252,19 @@ impl Kernel for SdpaDecode {
                 .uint("SUBGROUP", subgroup)
                 .uint("LANE_ITEMS", octets.div_ceil(subgroup))
                 .uint("LANE_SCORES", tile.div_ceil(subgroup))
-                .part(include_str!("../../../shaders/common/decode_teams.wgsl")),
-            None => wgsl.part(include_str!("../../../shaders/common/decode_pool.wgsl")),
+                .part(include_str!("../../../shaders/shared/decode_teams.wgsl")),
+            None => wgsl.part(include_str!("../../../shaders/shared/decode_pool.wgsl")),
         };
         let (wgsl, bindings) = match self.raw {
             Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => (
                 Self::norm_heads(
-                    wgsl.part(include_str!("../../../shaders/common/rotation.wgsl")),
+                    wgsl.part(include_str!("../../../shaders/shared/rotation.wgsl")),
                     variant,
                     heads,
                 )
                 .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
                 .float("EPS", eps)
-                .part(include_str!("../../../shaders/common/heads_query.wgsl")),
+                .part(include_str!("../../../shaders/shared/heads_query.wgsl")),
                 [Self::BINDINGS.as_slice(), &[Binding::Read; 2]].concat(),
             ),
             Some(RawHeads { v_norm, eps }) => (
@@ -264,18 +272,18 @@ impl Kernel for SdpaDecode {
                     .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part(include_str!("../../../shaders/common/heads_raw.wgsl")),
+                    .part(include_str!("../../../shaders/shared/heads_raw.wgsl")),
                 Self::RAW_BINDINGS.to_vec(),
             ),
             None => (
                 wgsl.uint("HEAD_ROWS", heads)
-                    .part(include_str!("../../../shaders/common/heads_ready.wgsl")),
+                    .part(include_str!("../../../shaders/shared/heads_ready.wgsl")),
                 Self::BINDINGS.to_vec(),
             ),
         };
         KernelSource {
             name: "sdpa_decode",
-            wgsl: wgsl.part(include_str!("../../../shaders/sdpa_decode.wgsl")).finish(),
+            wgsl: wgsl.part(include_str!("../../../shaders/attention/sdpa_decode.wgsl")).finish(),
             bindings,
         }
     }
@@ -324,7 +332,7 @@ impl Kernel for SdpaCombine {
             wgsl: self
                 .emit
                 .add(wgsl, variant, 3, layer.n_heads * layer.head_dim)
-                .part(include_str!("../../../shaders/sdpa_combine.wgsl"))
+                .part(include_str!("../../../shaders/attention/sdpa_combine.wgsl"))
                 .finish(),
             bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
         }

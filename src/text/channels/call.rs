@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::spellings::QUOTE;
-use crate::Result;
+use crate::{error::Result, text::channels::spellings::QUOTE};
 
 /// Nested arrays and maps that are read; deeper ones are no sensible arguments.
 const DEEPEST: usize = 64;

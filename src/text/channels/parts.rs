@@ -1,6 +1,9 @@
 //! A whole answer by its parts.
 
-use super::{AnswerEvent, BrokenCall, ToolCall};
+use crate::text::channels::{
+    AnswerEvent,
+    call::{BrokenCall, ToolCall},
+};
 
 /// The events of an answer, joined.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use super::{
+use crate::text::channels::{
     AnswerEvent,
     call::{self, CallText},
     spellings::Mark,

@@ -6,7 +6,7 @@ use minijinja::{
 };
 use minijinja_contrib::filters::striptags;
 
-use super::{
+use crate::text::jinja::{
     arguments::both,
     operators,
     repr::{MAX_BYTES, to_str},

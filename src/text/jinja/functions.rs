@@ -8,7 +8,7 @@ use minijinja::{
 };
 use minijinja_contrib::globals;
 
-use super::{arguments::arguments, strftime::strftime_now};
+use crate::text::jinja::{arguments::arguments, strftime::strftime_now};
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("raise_exception", raise_exception);

@@ -8,7 +8,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat;
 
-use super::{
+use crate::text::jinja::{
     arguments::arguments,
     repr::to_repr,
     strings::{self, kind_name},

@@ -6,7 +6,7 @@ use minijinja::{
     value::{Rest, Tuple, ValueKind},
 };
 
-use super::repr::{MAX_BYTES, float_of, to_repr, to_str};
+use crate::text::jinja::repr::{MAX_BYTES, float_of, to_repr, to_str};
 
 fn failed(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason.into())

@@ -3,7 +3,7 @@
 
 use minijinja::{Error, ErrorKind};
 
-use super::lexer::{Kind, Piece, Tag, Token, pieces};
+use crate::text::jinja::lexer::{Kind, Piece, Tag, Token, pieces};
 
 /// Names of filters that stand for operators. A template cannot assign to a filter.
 pub(super) const REMAINDER: &str = "__remainder__";

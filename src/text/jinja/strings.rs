@@ -5,7 +5,7 @@ use minijinja::{
     value::{Tuple, ValueKind},
 };
 
-use super::{
+use crate::text::jinja::{
     arguments::arguments,
     repr::{MAX_BYTES, is_printable},
 };

@@ -5,11 +5,13 @@ use minijinja::{
     value::{Kwargs, Rest, ValueKind},
 };
 
-use super::{
-    arguments::both,
-    repr::{check, float_of, float_repr},
+use crate::text::{
+    jinja::{
+        arguments::both,
+        repr::{check, float_of, float_repr},
+    },
+    marks::is_stand_in,
 };
-use crate::text::marks::is_stand_in;
 
 pub(super) fn tojson(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<Value, Error> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];

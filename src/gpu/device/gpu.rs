@@ -1,0 +1,386 @@
+//! An open device: buffers, and errors turned into [`Error::Device`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    error::{Error, Result},
+    gpu::device::{
+        adapter::{self, AdapterFacts},
+        buffers::{GpuBuffer, MemoryTally, mapped_storage},
+        dispatch::KernelSource,
+        pipeline_cache::{PipelineCache, PipelineStats},
+        select::DeviceOptions,
+        variant::{Coop, Variant},
+    },
+};
+
+/// Bytes of cache without which fetching weights ahead would throw out what is needed sooner.
+const PREFETCH_CACHE: u64 = 16 << 20;
+
+/// Becomes ready when submitted work is done.
+pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;
+
+pub(in crate::gpu) struct Inner {
+    facts: AdapterFacts,
+    pub(in crate::gpu) variant: Variant,
+    /// The user's word on [`Variant::chain`].
+    asked_to_chain: bool,
+    pub(in crate::gpu) device: wgpu::Device,
+    queue: wgpu::Queue,
+    tally: Arc<MemoryTally>,
+    /// First error that the device reported by itself.
+    fault: Arc<Mutex<Option<String>>>,
+    pub(in crate::gpu) pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
+    pub(in crate::gpu) pipeline_stats: Mutex<PipelineStats>,
+    pub(in crate::gpu) pipeline_cache: Option<PipelineCache>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keep_pipelines();
+    }
+}
+
+impl Inner {
+    /// Keeps pipelines for the next start, unless something is wrong with the device.
+    fn keep_pipelines(&self) {
+        if let Some(cache) = self.pipeline_cache.as_ref().filter(|_| lock(&self.fault).is_none()) {
+            cache.save();
+        }
+    }
+}
+
+/// An open device with its queue, kernel variant and pipelines. Cheap to clone.
+#[derive(Clone)]
+pub struct Gpu(pub(in crate::gpu) Arc<Inner>);
+
+impl Gpu {
+    /// Opens an adapter with all the features and limits that kernels can use.
+    ///
+    /// Errors: no adapter, none that matches, an option that it cannot follow, a driver's refusal.
+    pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
+        let instance = adapter::instance();
+        let (mut facts, adapter) = adapter::find(&instance, options.adapter.as_deref()).await?;
+        if let Some([smallest, largest]) = options.browser_subgroups {
+            facts.subgroups = true;
+            (facts.subgroup_min_size, facts.subgroup_max_size) = (smallest, largest);
+        }
+        let mut variant = Variant::choose(&facts, &options.kernels)?;
+        let mut wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::MEMORY_DECORATION_COHERENT;
+        if variant.inplace {
+            wanted |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+        }
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if variant.coop.is_some() {
+            wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this
+            // crate's own, and the tests hold them against their twins.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gemma4-wgpu"),
+            required_features: adapter.features() & wanted,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            experimental_features,
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| Error::Device(one_line(&error)))?;
+        let fault = Arc::new(Mutex::new(None));
+        report_faults(&device, &fault);
+        let inner = |variant, pipeline_cache| Inner {
+            facts: facts.clone(),
+            variant,
+            asked_to_chain: options.kernels.chain == Some(true),
+            device: device.clone(),
+            queue: queue.clone(),
+            tally: Arc::default(),
+            fault: fault.clone(),
+            pipelines: Mutex::default(),
+            pipeline_stats: Mutex::default(),
+            pipeline_cache,
+        };
+        // Only where it was seen to help is the cache worth a measurement.
+        if options.kernels.prefetch.is_none() && variant.coop == Some(Coop::Sixteen) {
+            let probe = Gpu(Arc::new(inner(variant, None)));
+            variant.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
+        }
+        log::info!("{facts}, {variant:?}");
+        let pipeline_cache = match &options.pipeline_cache {
+            Some(directory) => PipelineCache::open(&device, &adapter.get_info(), directory).await,
+            None => None,
+        };
+        Ok(Gpu(Arc::new(inner(variant, pipeline_cache))))
+    }
+
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.0.facts
+    }
+
+    pub fn variant(&self) -> &Variant {
+        &self.0.variant
+    }
+
+    /// Whether chained kernels are the user's wish: then it is an error where they cannot be.
+    pub(in crate::gpu) fn asked_to_chain(&self) -> bool {
+        self.0.asked_to_chain
+    }
+
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// Most bytes held in buffers at once so far.
+    pub fn peak_bytes(&self) -> u64 {
+        self.0.tally.peak()
+    }
+
+    /// Pipelines made so far.
+    pub fn pipeline_stats(&self) -> PipelineStats {
+        *lock(&self.0.pipeline_stats)
+    }
+
+    /// Logs how many pipelines there are, and keeps them for the next start.
+    pub(in crate::gpu) fn keep_pipelines(&self) {
+        let PipelineStats { made, cached, time } = self.pipeline_stats();
+        log::info!("{made} pipelines in {time:.2?}, {cached} of them compiled before");
+        self.0.keep_pipelines();
+    }
+
+    /// The first error that the device reported since it was opened, if any.
+    pub fn check(&self) -> Result<()> {
+        match lock(&self.0.fault).as_ref() {
+            Some(fault) => Err(Error::Device(fault.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A zeroed storage buffer of at least `bytes`, which may be copied from and to.
+    ///
+    /// Errors: larger than one binding or buffer may be, or out of memory.
+    pub fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
+    }
+
+    /// A storage buffer that the host writes in place before it is used, mapped: where the variant
+    /// has `inplace`. All of it must be written, but for what lies beyond `bytes`.
+    pub(in crate::gpu) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
+        let size = self.size(label, bytes, self.0.facts.max_binding_bytes)?;
+        let buffer = mapped_storage(&self.0.device, label, size);
+        self.check()?;
+        // From a place that wgpu can map.
+        let beyond = bytes / 8 * 8;
+        if beyond < size {
+            let view = buffer.get_mapped_range_mut(beyond..);
+            view.map_err(|error| Error::Device(one_line(&error)))?.slice(..).fill(0);
+        }
+        Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
+    }
+
+    /// A uniform buffer holding `words`.
+    pub fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.allocate(label, 16, usage, 16)?;
+        self.0.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        Ok(buffer)
+    }
+
+    /// A storage buffer holding `words`.
+    pub fn buffer_of(&self, label: &str, words: &[u32]) -> Result<GpuBuffer> {
+        let buffer = self.buffer(label, 4 * words.len() as u64)?;
+        self.0.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+        Ok(buffer)
+    }
+
+    /// A buffer that the host reads.
+    pub(in crate::gpu) fn readback_buffer(&self, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.allocate("readback", bytes, usage, self.0.facts.max_buffer_bytes)
+    }
+
+    /// A buffer that the host writes, mapped.
+    pub(in crate::gpu) fn upload_buffer(&self, bytes: u64) -> Result<GpuBuffer> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        self.allocate("upload", bytes, usage, self.0.facts.max_buffer_bytes)
+    }
+
+    fn allocate(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        limit: u64,
+    ) -> Result<GpuBuffer> {
+        let size = self.size(label, bytes, limit)?;
+        let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
+        let buffer = self.0.device.create_buffer(&descriptor);
+        self.check()?;
+        Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
+    }
+
+    /// Bytes of a buffer that must have `bytes`.
+    fn size(&self, label: &str, bytes: u64, limit: u64) -> Result<u64> {
+        let limit = limit.min(self.0.facts.max_buffer_bytes);
+        if bytes > limit {
+            return Err(Error::Device(format!(
+                "{label} needs {bytes} bytes in one buffer; the adapter allows {limit}"
+            )));
+        }
+        Ok(buffer_size(bytes))
+    }
+
+    /// Completes when the device has done all that was submitted up to now, if something polls it
+    /// (a browser does).
+    pub(in crate::gpu) fn done(&self) -> Done {
+        let (done, waiting) = futures_channel::oneshot::channel();
+        self.0.queue.on_submitted_work_done(move || {
+            let _ = done.send(());
+        });
+        waiting
+    }
+
+    /// Waits until the device has done all that was submitted, wherever this runs.
+    pub async fn finished(&self) -> Result<()> {
+        let done = self.done();
+        self.wait()?;
+        // Dropped with a lost device, which the check reports.
+        let _ = done.await;
+        self.check()
+    }
+
+    /// Waits until the device has done all that was submitted (in a browser: returns at once).
+    pub fn wait(&self) -> Result<()> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        let polled = self.0.device.poll(how);
+        if polled.is_err() {
+            // A loss is told by the next poll, and tells more.
+            let _ = self.0.device.poll(wgpu::PollType::Poll);
+        }
+        self.check()?;
+        polled.map(|_| ()).map_err(|error| Error::Device(one_line(&error)))
+    }
+
+    /// Starts to map a buffer that the host reads or writes; the device must be done with
+    /// `submission` first.
+    pub(in crate::gpu) fn map(
+        &self,
+        buffer: GpuBuffer,
+        mode: wgpu::MapMode,
+        submission: wgpu::SubmissionIndex,
+    ) -> Mapping {
+        let (done, mapped) = futures_channel::oneshot::channel();
+        buffer.map_async(mode, .., move |result| {
+            let _ = done.send(result);
+        });
+        Mapping { buffer, mapped, submission }
+    }
+
+    /// Waits until the device has done a submission (in a browser: returns at once).
+    pub(in crate::gpu) fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        self.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission.clone()),
+            timeout: None,
+        })
+    }
+
+    /// Waits for a mapping.
+    pub(in crate::gpu) async fn mapped(&self, mapping: Mapping) -> Result<GpuBuffer> {
+        let Mapping { buffer, mapped, submission } = mapping;
+        self.wait_for(&submission)?;
+        let mapped = mapped.await.map_err(|_| "lost while mapping a buffer".to_owned());
+        if let Err(reason) = mapped.and_then(|mapped| mapped.map_err(|error| one_line(&error))) {
+            // What the device said by itself tells more.
+            return self.check().and(Err(Error::Device(reason)));
+        }
+        self.check().map(|()| buffer)
+    }
+
+    /// Waits for a mapping, copies the buffer out and gives it back unmapped.
+    pub(in crate::gpu) async fn read<T: bytemuck::Pod>(
+        &self,
+        mapping: Mapping,
+    ) -> Result<(Vec<T>, GpuBuffer)> {
+        let buffer = self.mapped(mapping).await?;
+        let view = buffer.get_mapped_range(..).map_err(|error| Error::Device(one_line(&error)))?;
+        let values = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        buffer.unmap();
+        Ok((values, buffer))
+    }
+
+    /// Copies a whole storage buffer to the host; for tests and small results.
+    pub async fn download<T: bytemuck::Pod>(&self, buffer: &GpuBuffer) -> Result<Vec<T>> {
+        let readback = self.readback_buffer(buffer.size())?;
+        let mut encoder = self.0.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &readback, 0, buffer.size());
+        let submission = self.0.queue.submit([encoder.finish()]);
+        Ok(self.read(self.map(readback, wgpu::MapMode::Read, submission)).await?.0)
+    }
+}
+
+/// A buffer on its way to the host.
+pub(in crate::gpu) struct Mapping {
+    buffer: GpuBuffer,
+    mapped: futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    submission: wgpu::SubmissionIndex,
+}
+
+/// What a buffer of so many bytes takes.
+pub(in crate::gpu) fn buffer_size(bytes: u64) -> u64 {
+    bytes.max(16).checked_next_multiple_of(16).unwrap_or(bytes)
+}
+
+/// Keeps the first error that the device reports outside a call's own result.
+fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
+    let store = |fault: &Mutex<Option<String>>, text: String| {
+        log::error!("{text}");
+        lock(fault).get_or_insert(text);
+    };
+    let of_errors = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error| {
+        let text = match &error {
+            wgpu::Error::OutOfMemory { .. } => "out of memory".to_string(),
+            error => one_line(error),
+        };
+        store(&of_errors, text);
+    }));
+    let of_loss = fault.clone();
+    device.set_device_lost_callback(move |reason, message| {
+        let why = match message.split_whitespace().collect::<Vec<_>>().join(" ") {
+            why if why.is_empty() => format!("{reason:?}").to_lowercase(),
+            why => why,
+        };
+        store(&of_loss, format!("lost: {why}: load the model again"));
+    });
+}
+
+/// An error and its causes on one line.
+pub(in crate::gpu) fn one_line(error: &dyn std::error::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+pub(in crate::gpu) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,128 @@
+//! What a model takes on a device, summed as it will be allocated, and what the device still gives.
+
+use std::cell::Cell;
+
+use crate::{
+    checkpoint::TensorSource,
+    config::{AttentionKind, ModelConfig},
+    error::Result,
+    gpu::{
+        backend::{GpuBackend, max_step_tokens},
+        device::gpu::{Gpu, buffer_size},
+        model::{
+            forward::logit_rows,
+            layers::LayerCache,
+            workspace::{Allocator, Scratch},
+        },
+        weights::upload::Uploads,
+    },
+    memory::MemoryPlan,
+    weights::{self, LoadOptions, PlannedTensor},
+};
+
+/// Sums what would be allocated.
+#[derive(Default)]
+struct Sum(Cell<u64>);
+
+impl Allocator for Sum {
+    type Buffer = ();
+
+    fn buffer(&self, _: &str, bytes: u64) -> Result<()> {
+        self.0.set(self.0.get().saturating_add(buffer_size(bytes)));
+        Ok(())
+    }
+
+    fn uniform(&self, label: &str, _: [u32; 4]) -> Result<()> {
+        self.buffer(label, 16)
+    }
+}
+
+impl GpuBackend {
+    /// What [`GpuBackend::load`] would allocate.
+    ///
+    /// Errors: a tensor that the model needs is missing.
+    pub fn plan(gpu: &Gpu, source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
+        let config = source.config();
+        let rows = max_step_tokens(gpu, options);
+        let tensors = weights::plan(source, options.quantize)?;
+        let mut plan = MemoryPlan {
+            context_length: options.context_length,
+            weight_bytes: tensors.iter().map(tensor_bytes).sum::<u64>() + table_bytes(config),
+            kv_sliding_bytes: 0,
+            kv_full_bytes: 0,
+            scratch_bytes: 0,
+            largest_buffer: 0,
+            buffer_limit: gpu.facts().max_binding_bytes.min(gpu.facts().max_buffer_bytes),
+        };
+        for layer in config.cached_layers() {
+            let (_, bytes) = LayerCache::size(layer, options, rows);
+            let kind = match layer.attention {
+                AttentionKind::Sliding { .. } => &mut plan.kv_sliding_bytes,
+                AttentionKind::Full => &mut plan.kv_full_bytes,
+            };
+            *kind = kind.saturating_add(buffer_size(bytes).saturating_mul(2));
+            plan.largest_buffer = plan.largest_buffer.max(bytes);
+        }
+        let scratch = Sum::default();
+        Scratch::new(
+            &scratch,
+            gpu.variant(),
+            config,
+            options,
+            rows,
+            logit_rows(config, options, rows),
+        )?;
+        plan.scratch_bytes = scratch.0.get().max(Uploads::bytes(gpu, &tensors));
+        Ok(plan)
+    }
+}
+
+fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
+    match (tensor.format, tensor.info.shape.as_slice()) {
+        (Some(format), &[rows, cols]) => {
+            let of_rows = |words: usize| buffer_size(4 * (words * rows) as u64);
+            of_rows(format.data_words(cols)) + of_rows(format.scale_words(cols))
+        }
+        _ => buffer_size(4 * tensor.info.elements() as u64),
+    }
+}
+
+/// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar,
+/// its vector's place.
+fn table_bytes(config: &ModelConfig) -> u64 {
+    let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
+    let of_layer =
+        |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + uniforms;
+    config.layers.iter().map(|layer| of_layer(layer.head_dim)).sum()
+}
+
+impl Gpu {
+    /// Bytes that the device gives in buffers now, of at most `wanted`: by asking for them and
+    /// giving them back.
+    ///
+    /// A driver that promises more than it has makes this too large, which unified memory invites:
+    /// compare with what the host has free there.
+    pub async fn free_bytes(&self, wanted: u64) -> u64 {
+        const SMALLEST: u64 = 16 << 20;
+        let mut chunk = self.facts().max_buffer_bytes.min(1 << 30);
+        let (mut held, mut bytes) = (Vec::new(), 0);
+        while bytes < wanted && chunk >= SMALLEST {
+            let scope = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let descriptor = wgpu::BufferDescriptor {
+                label: Some("probe"),
+                size: chunk,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            };
+            let buffer = self.device().create_buffer(&descriptor);
+            match scope.pop().await {
+                None => {
+                    held.push(buffer);
+                    bytes += chunk;
+                }
+                Some(_) => chunk = chunk / 2 / 16 * 16,
+            }
+        }
+        bytes.min(wanted)
+    }
+}

@@ -1,0 +1,11 @@
+//! The forward pass: dispatches of the kernels for a step, and the buffers that they work in.
+
+pub(in crate::gpu) mod forward;
+pub(in crate::gpu) mod layers;
+pub(in crate::gpu) mod outputs;
+pub(in crate::gpu) mod persistent;
+pub(in crate::gpu) mod recorder;
+pub(in crate::gpu) mod suppressed;
+#[cfg(not(target_arch = "wasm32"))]
+pub(in crate::gpu) mod warm_up;
+pub(in crate::gpu) mod workspace;

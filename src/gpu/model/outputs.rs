@@ -1,0 +1,142 @@
+//! What a step is to bring back: which rows go through the head, and where their results lie.
+
+use std::ops::Range;
+
+use crate::{
+    backend::{SequenceStep, StepOutput, StepResult},
+    error::{Error, Result},
+    gpu::{backend::StepRow, kernels::DrawWords},
+    sampling::Draw,
+};
+
+/// Where a sequence's results lie in the readback buffer, in words.
+pub(in crate::gpu) enum ResultPlace {
+    None,
+    Logits { first: usize, words: usize },
+    Token { word: usize },
+}
+
+impl ResultPlace {
+    /// The result. Errors if no token could be chosen.
+    pub fn result(&self, words: &[u32]) -> Result<StepResult> {
+        match *self {
+            ResultPlace::None => Ok(StepResult::None),
+            ResultPlace::Token { word } if words[word] == u32::MAX => Err(Error::Device(
+                "the model computed a logit of NaN or infinity, or none that is finite".into(),
+            )),
+            ResultPlace::Token { word } => Ok(StepResult::Token(words[word])),
+            ResultPlace::Logits { first, words: count } => {
+                Ok(StepResult::Logits(bytemuck::cast_slice(&words[first..first + count]).to_vec()))
+            }
+        }
+    }
+}
+
+/// Output rows that one pass of the head makes.
+pub(in crate::gpu) struct OutputBlock {
+    /// Rows of the step.
+    pub rows: Vec<u32>,
+    pub usage: Use,
+}
+
+/// What logits are for.
+pub(in crate::gpu) enum Use {
+    /// To be read back…
+    Logits,
+    /// …or for a token to be chosen from, the most likely one
+    Greedy,
+    /// or one drawn for each row.
+    Sample(Vec<DrawWords>),
+}
+
+/// The token of a sequence, chosen on the device.
+struct Chosen {
+    row: u32,
+    slot: u32,
+    /// `None`: the most likely one.
+    draw: Option<Draw>,
+}
+
+/// What a step is to bring back. The readback buffer holds all logits, then all tokens.
+#[derive(Default)]
+pub(in crate::gpu) struct Wanted {
+    outputs: Vec<StepOutput>,
+    /// Row ranges whose logits are read back, per sequence.
+    logit_ranges: Vec<Range<u32>>,
+    pub logit_rows: usize,
+    chosen: Vec<Chosen>,
+}
+
+impl Wanted {
+    pub fn new(step: &[SequenceStep<'_>], rows: &[StepRow]) -> Self {
+        let mut wanted = Wanted::default();
+        let mut first = 0u32;
+        for part in step {
+            let end = first + part.tokens.count() as u32;
+            let (row, slot) = (end - 1, rows[first as usize].slot);
+            let range = match part.output {
+                StepOutput::AllLogits => first..end,
+                StepOutput::LastLogits => end - 1..end,
+                StepOutput::None | StepOutput::Greedy | StepOutput::Sample(_) => end..end,
+            };
+            match part.output {
+                StepOutput::Greedy => wanted.chosen.push(Chosen { row, slot, draw: None }),
+                StepOutput::Sample(draw) => {
+                    wanted.chosen.push(Chosen { row, slot, draw: Some(draw) })
+                }
+                StepOutput::None | StepOutput::LastLogits | StepOutput::AllLogits => {}
+            }
+            wanted.logit_rows += range.len();
+            wanted.logit_ranges.push(range);
+            wanted.outputs.push(part.output);
+            first = end;
+        }
+        wanted
+    }
+
+    /// Output rows in passes of at most `most`: those read back first.
+    pub fn blocks(&self, most: usize) -> Vec<OutputBlock> {
+        let logit_rows: Vec<u32> = self.logit_ranges.iter().cloned().flatten().collect();
+        let logits = logit_rows
+            .chunks(most)
+            .map(|rows| OutputBlock { rows: rows.to_vec(), usage: Use::Logits });
+        let choice = |chosen: &[Chosen]| {
+            let rows = chosen.iter().map(|chosen| chosen.row).collect();
+            let words = |chosen: &Chosen| chosen.draw.map_or(DrawWords::LIKELIEST, DrawWords::from);
+            let usage = match chosen.iter().all(|chosen| chosen.draw.is_none()) {
+                true => Use::Greedy,
+                false => Use::Sample(chosen.iter().map(words).collect()),
+            };
+            OutputBlock { rows, usage }
+        };
+        logits.chain(self.chosen.chunks(most).map(choice)).collect()
+    }
+
+    /// Slots of the sequences whose token is chosen, in the order of their tokens in the readback
+    /// buffer.
+    pub fn chosen_slots(&self) -> impl Iterator<Item = u32> {
+        self.chosen.iter().map(|chosen| chosen.slot)
+    }
+
+    /// Words of the readback buffer.
+    pub fn words(&self, vocab: usize) -> usize {
+        self.logit_rows * vocab + self.chosen.len()
+    }
+
+    pub fn places(&self, vocab: usize) -> Vec<ResultPlace> {
+        let (mut first, mut word) = (0, self.logit_rows * vocab);
+        let place = |(output, range): (&StepOutput, &Range<u32>)| match output {
+            StepOutput::None => ResultPlace::None,
+            StepOutput::Greedy | StepOutput::Sample(_) => {
+                word += 1;
+                ResultPlace::Token { word: word - 1 }
+            }
+            StepOutput::LastLogits | StepOutput::AllLogits => {
+                let words = range.len() * vocab;
+                first += words;
+                ResultPlace::Logits { first: first - words, words }
+            }
+        };
+        self.outputs.iter().zip(&self.logit_ranges).map(place).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! Tokens that steps must not choose.
+
+use crate::{
+    error::Result,
+    gpu::{
+        device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu},
+        kernels::{Kernel, Suppress},
+    },
+};
+
+/// A list of such tokens, and what makes their logits −∞ before a token is chosen.
+#[derive(Default)]
+pub(in crate::gpu) struct Suppressed {
+    ids: Vec<u32>,
+    dispatch: Option<Dispatch>,
+}
+
+impl Suppressed {
+    /// For `ids` below `vocab` and the logits `[outputs, vocab]` of all steps to come.
+    ///
+    /// Errors: a kernel that the driver refuses, no memory.
+    pub fn set(
+        &mut self,
+        gpu: &Gpu,
+        logits: &GpuBuffer,
+        vocab: usize,
+        ids: Vec<u32>,
+    ) -> Result<()> {
+        if ids == self.ids {
+            return Ok(());
+        }
+        self.dispatch = match ids.is_empty() {
+            true => None,
+            false => {
+                let kernel = Suppress { n: vocab, count: ids.len() };
+                let buffer = gpu.buffer_of("suppressed tokens", &ids)?;
+                let source = kernel.source(gpu.variant());
+                let buffers: [&wgpu::Buffer; 2] = [logits, &buffer];
+                Some(gpu.dispatch(&source, &buffers, kernel.grid(gpu.variant()))?)
+            }
+        };
+        self.ids = ids;
+        Ok(())
+    }
+
+    /// To be run between logits and choice; none if every token may come.
+    pub fn dispatch(&self) -> Option<&Dispatch> {
+        self.dispatch.as_ref()
+    }
+}

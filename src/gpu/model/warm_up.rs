@@ -1,0 +1,222 @@
+//! Software drivers compile a kernel when it first runs (lavapipe) rather than when its pipeline is
+//! made. Kernels are therefore run without workgroups while weights are read, in the order in which
+//! an answer takes them.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{
+    checkpoint::TensorSource,
+    error::Result,
+    gpu::{
+        backend::max_step_tokens,
+        device::{buffers::GpuBuffer, dispatch::KernelSource, gpu::Gpu},
+        model::{
+            forward::{Model, StepShape, logit_rows},
+            layers::LayerCache,
+            workspace::{Allocator, Scratch},
+        },
+        weights::{
+            fused::Joints,
+            matrix::{GpuMatrix, Room},
+        },
+    },
+    weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+};
+
+/// Bytes that satisfy every binding.
+const BINDING_BYTES: u64 = 1 << 10;
+const POLL: Duration = Duration::from_millis(2);
+
+/// A thread that lets a driver compile; dropped, it ends after the kernel under way.
+pub(in crate::gpu) struct WarmUp {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for WarmUp {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It does nothing that the model needs.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl WarmUp {
+    /// Starts with the kernels of a prompt, then those of generation. `None` on hardware, which has
+    /// nothing to gain.
+    ///
+    /// Errors: a checkpoint that cannot be loaded either.
+    pub async fn start(
+        gpu: &Gpu,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+    ) -> Result<Option<WarmUp>> {
+        if !gpu.facts().compiles_at_first_run() {
+            return Ok(None);
+        }
+        let model = Shapes::new(gpu, &weights::plan(source, options.quantize)?)
+            .model(source, options)
+            .await?;
+        let head = StepShape::One;
+        let groups =
+            [model.sources(StepShape::ManyOfOne, head)?, model.sources(StepShape::One, head)?];
+        drop(model);
+        let (gpu, stop) = (gpu.clone(), Arc::new(AtomicBool::new(false)));
+        let asked_to_stop = stop.clone();
+        let thread = thread::spawn(move || run(&gpu, groups, &asked_to_stop));
+        Ok(Some(WarmUp { stop, thread: Some(thread) }))
+    }
+}
+
+/// Runs groups of kernels, unless it is asked to stop. What fails here will fail again when it is
+/// used, and is told then.
+fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
+    let most = groups.iter().flatten().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
+    let descriptor = wgpu::BufferDescriptor {
+        label: Some("warm-up"),
+        size: BINDING_BYTES,
+        usage,
+        mapped_at_creation: false,
+    };
+    let buffers: Vec<wgpu::Buffer> =
+        (0..most).map(|_| gpu.device().create_buffer(&descriptor)).collect();
+    // All of them whenever it is to stop: what is kept for the next start does not depend on that.
+    if !groups.iter().all(|group| gpu.compile_together(group.clone()).is_ok()) {
+        return;
+    }
+    for group in groups {
+        for kernel in group {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Err(error) = gpu.run_nothing(&kernel, &buffers) {
+                log::debug!("kernel {} is not compiled ahead: {error}", kernel.name);
+                continue;
+            }
+            let mut done = gpu.done();
+            // A wait of wgpu's would keep others from submitting.
+            while let Ok(None) = done.try_recv() {
+                if gpu.device().poll(wgpu::PollType::Poll).is_err() {
+                    return;
+                }
+                thread::sleep(POLL);
+            }
+        }
+    }
+}
+
+/// Makes matrices of the right shapes without their memory.
+struct Shapes {
+    gpu: Gpu,
+    joints: Joints,
+}
+
+impl Shapes {
+    fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Self {
+        Shapes { gpu: gpu.clone(), joints: Joints::new(gpu, tensors, Room::Token) }
+    }
+
+    /// A model that can name its kernels, and nothing else.
+    async fn model(mut self, source: &dyn TensorSource, options: &LoadOptions) -> Result<Model> {
+        let gpu = self.gpu.clone();
+        let (config, rows) = (source.config(), max_step_tokens(&gpu, options));
+        let weights = ModelWeights::load(source, options.quantize, &mut self, &mut |_| ()).await?;
+        let tokens = Tokens(&gpu);
+        let cache = |layer| {
+            let (capacity, _) = LayerCache::size(layer, options, rows);
+            Ok(LayerCache {
+                k: tokens.buffer("keys", 0)?,
+                v: tokens.buffer("values", 0)?,
+                capacity,
+            })
+        };
+        let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
+        let logit_rows = logit_rows(config, options, rows);
+        let scratch = Scratch::new(&tokens, gpu.variant(), config, options, rows, logit_rows)?;
+        Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)
+    }
+}
+
+impl WeightStore for Shapes {
+    type Matrix = GpuMatrix;
+    type Vector = GpuBuffer;
+
+    async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<GpuMatrix> {
+        let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
+        Ok(self.joints.end(matrix, first + reader.rows))
+    }
+
+    fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {
+        self.gpu.buffer_of(name, bytemuck::cast_slice(&values))
+    }
+}
+
+/// Gives a few bytes for each buffer.
+struct Tokens<'a>(&'a Gpu);
+
+impl Allocator for Tokens<'_> {
+    type Buffer = GpuBuffer;
+
+    fn buffer(&self, label: &str, _: u64) -> Result<GpuBuffer> {
+        self.0.buffer(label, 16)
+    }
+
+    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
+        self.0.uniform(label, words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+    use crate::{
+        checkpoint::Checkpoint,
+        gpu::{backend::GpuBackend, device::select::DeviceOptions},
+    };
+
+    #[test]
+    fn the_kernels_of_an_answer_are_known_before_its_weights() {
+        let gpu =
+            block_on(Gpu::open(&DeviceOptions::default())).expect("the test needs an adapter");
+        let (checkpoint, options) = (Checkpoint::demo().unwrap(), LoadOptions::default());
+        if !gpu.facts().compiles_at_first_run() {
+            assert!(block_on(WarmUp::start(&gpu, &checkpoint, &options)).unwrap().is_none());
+            return;
+        }
+        let tensors = weights::plan(&checkpoint, options.quantize).unwrap();
+        let model = block_on(Shapes::new(&gpu, &tensors).model(&checkpoint, &options)).unwrap();
+        let of = |shape| model.sources(shape, StepShape::One).unwrap();
+        let kernels = &of(StepShape::ManyOfOne) | &of(StepShape::One);
+        assert!(gpu.peak_bytes() < 4 << 20, "{} bytes", gpu.peak_bytes());
+        gpu.compile_together(kernels.clone()).unwrap();
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
+        let descriptor = wgpu::BufferDescriptor {
+            label: None,
+            size: BINDING_BYTES,
+            usage,
+            mapped_at_creation: false,
+        };
+        let buffers: Vec<wgpu::Buffer> =
+            (0..12).map(|_| gpu.device().create_buffer(&descriptor)).collect();
+        let kernel = kernels.iter().min_by_key(|kernel| kernel.wgsl.len()).unwrap();
+        gpu.run_nothing(kernel, &buffers).unwrap();
+        gpu.check().unwrap();
+        drop(model);
+
+        drop(block_on(GpuBackend::load(gpu.clone(), &checkpoint, &options, &mut |_| ())).unwrap());
+        assert_eq!(gpu.pipeline_stats().made, kernels.len(), "loading makes others");
+    }
+}

@@ -1,0 +1,110 @@
+//! Matrices with one input (q, k and v; gate and up), which lie in one from the beginning: nothing
+//! is copied to join them.
+
+use std::collections::HashMap;
+
+use crate::{
+    error::Result,
+    gpu::{
+        device::gpu::Gpu,
+        weights::matrix::{GpuMatrix, Room, Split},
+    },
+    weights::{MatrixReader, PlannedTensor},
+};
+
+/// Rows of a larger matrix.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    first_row: usize,
+    all_rows: usize,
+}
+
+/// Makes room for matrices in the order of the forward pass.
+pub(in crate::gpu) struct Joints {
+    shares: HashMap<String, Share>,
+    /// The joined matrix of which some rows have come.
+    open: Option<GpuMatrix>,
+    room: Room,
+}
+
+impl Joints {
+    /// Joins what can be: matrices of one format that one binding holds.
+    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], room: Room) -> Self {
+        let mut shares = HashMap::new();
+        let is_joined = |a: &PlannedTensor, b: &PlannedTensor| {
+            input(&a.name).is_some() && input(&a.name) == input(&b.name)
+        };
+        for group in tensors.chunk_by(is_joined).filter(|group| group.len() > 1) {
+            let Some(all_rows) = joined_rows(gpu, group) else { continue };
+            let mut first_row = 0;
+            for tensor in group {
+                shares.insert(tensor.name.clone(), Share { first_row, all_rows });
+                first_row += tensor.info.shape[0];
+            }
+        }
+        Joints { shares, open: None, room }
+    }
+
+    /// A matrix with room for the reader's rows, and the row of it with which they begin.
+    pub fn begin(&mut self, gpu: &Gpu, reader: &MatrixReader<'_>) -> Result<(GpuMatrix, usize)> {
+        let share = self.shares.get(reader.name).copied();
+        let Share { first_row, all_rows } =
+            share.unwrap_or(Share { first_row: 0, all_rows: reader.rows });
+        let matrix = match self.open.take().filter(|_| first_row > 0) {
+            Some(open) => open,
+            None => GpuMatrix::allocate(
+                gpu,
+                reader.name,
+                reader.format,
+                all_rows,
+                reader.cols,
+                self.room,
+            )?,
+        };
+        Ok((matrix, first_row))
+    }
+
+    /// The matrix, when its last rows have come; before that [`GpuMatrix::awaited`].
+    pub fn end(&mut self, matrix: GpuMatrix, rows_so_far: usize) -> GpuMatrix {
+        if rows_so_far == matrix.rows {
+            if self.room == Room::Mapped {
+                matrix.unmap();
+            }
+            return matrix;
+        }
+        let awaited = GpuMatrix::awaited(&matrix);
+        self.open = Some(matrix);
+        awaited
+    }
+}
+
+/// What is multiplied with a matrix that may be joined with others.
+fn input(name: &str) -> Option<&str> {
+    ["q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+}
+
+/// Rows of these matrices together; `None` if one cannot hold them as it would each.
+fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
+    let shape = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
+        (Some(format), &[rows, cols]) => Some((format, rows, cols)),
+        _ => None,
+    };
+    let (format, _, cols) = shape(&group[0])?;
+    let mut all_rows = 0;
+    let mut tiled = Vec::new();
+    for tensor in group {
+        let (_, rows, _) =
+            shape(tensor).filter(|&(of, _, columns)| (of, columns) == (format, cols))?;
+        // Rows that are written in place begin with an even one.
+        if all_rows % 2 == 1 {
+            return None;
+        }
+        tiled.push(Split::new(gpu, format, rows, cols).tiled);
+        all_rows += rows;
+    }
+    let joined = Split::new(gpu, format, all_rows, cols);
+    (joined.rows_per_part >= all_rows && tiled.iter().all(|&tiled| tiled == joined.tiled))
+        .then_some(all_rows)
+}

@@ -1,0 +1,196 @@
+//! Weights written to the device's memory by the host, where both have the same: no copy on the
+//! way, no kernel.
+
+use std::time::Duration;
+
+use rayon::prelude::*;
+use web_time::Instant;
+
+use crate::{
+    error::{Error, Result},
+    gpu::{
+        device::gpu::one_line,
+        kernels::TILE_ROWS,
+        weights::matrix::{GpuMatrix, MatrixPart, tile},
+    },
+    quant::{Dtype, PackFormat, pack_into},
+    weights::MatrixReader,
+};
+
+/// Bytes of a file that one thread lays out at a time: what they become stays in its core's cache
+/// until it is written.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// Writes matrices to mapped buffers.
+#[derive(Default)]
+pub(in crate::gpu) struct InPlace {
+    bytes: u64,
+    writing: Duration,
+}
+
+impl InPlace {
+    /// Writes all rows of a reader to a mapped matrix, from its row `first` on.
+    ///
+    /// Errors: a failed read; what packing finds wrong.
+    pub async fn write(
+        &mut self,
+        reader: &mut MatrixReader<'_>,
+        matrix: &GpuMatrix,
+        first: usize,
+    ) -> Result<()> {
+        let &GpuMatrix { format, cols, tiled, .. } = matrix;
+        let dtype = reader.dtype();
+        let rows = Rows {
+            dtype,
+            row_bytes: dtype.bytes_of(cols).map_err(Error::Input)?.max(1),
+            format,
+            cols,
+            tiled,
+        };
+        for (part, first, count) in matrix.stretches(first, reader.rows) {
+            let mut done = 0;
+            while done < count {
+                let Some((row, stored)) = reader.next_stored(count - done).await? else { break };
+                let begin = Instant::now();
+                let written = rows.write(&stored, first + done, part);
+                if let Err(reason) = written {
+                    // Packing the whole slice names the row as it does everywhere.
+                    let named = reader.pack(row, &stored).err();
+                    return Err(named.unwrap_or_else(|| Error::tensor(reader.name, reason)));
+                }
+                self.bytes += stored.len() as u64;
+                self.writing += begin.elapsed();
+                done += stored.len() / rows.row_bytes;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn report(&self) {
+        log::info!("{} bytes read and laid out in place in {:.2?}", self.bytes, self.writing);
+    }
+}
+
+/// How rows are stored and how they are to lie.
+struct Rows {
+    dtype: Dtype,
+    row_bytes: usize,
+    format: PackFormat,
+    cols: usize,
+    tiled: bool,
+}
+
+impl Rows {
+    /// Writes rows to a mapped part from its row `first` on. Threads map runs of [`TILE_ROWS`]
+    /// rows, which begin at a multiple of the 8 bytes that wgpu asks for if `first` is even.
+    fn write(&self, stored: &[u8], first: usize, part: &MatrixPart) -> Result<(), String> {
+        let rows = (PIECE_BYTES / self.row_bytes).max(1).next_multiple_of(TILE_ROWS);
+        let pieces = stored.par_chunks(rows * self.row_bytes).enumerate();
+        pieces.try_for_each_init(
+            Default::default,
+            |[data, scales]: &mut [Vec<u32>; 2], (index, stored)| {
+                let (first, rows) = (first + index * rows, stored.len() / self.row_bytes);
+                let (data_words, scale_words) =
+                    (self.format.data_words(self.cols), self.format.scale_words(self.cols));
+                data.resize(rows * data_words, 0);
+                scales.resize(rows * scale_words, 0);
+                pack_into(self.dtype, stored, self.cols, self.format, data, scales)?;
+                self.put(data, first * data_words, data_words, 4, &part.data)?;
+                self.put(
+                    scales,
+                    first * scale_words,
+                    scale_words,
+                    self.format.scale_unit(),
+                    &part.scales,
+                )
+            },
+        )
+    }
+
+    /// Writes words of rows to a buffer from word `at` on, tiled in units of so many if they are to
+    /// be.
+    fn put(
+        &self,
+        words: &[u32],
+        at: usize,
+        row_words: usize,
+        unit: usize,
+        buffer: &wgpu::Buffer,
+    ) -> Result<(), String> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        let range = 4 * at as u64..4 * (at + words.len()) as u64;
+        let mut view = buffer.get_mapped_range_mut(range).map_err(|error| one_line(&error))?;
+        match self.tiled {
+            true => view.copy_from_slice(bytemuck::cast_slice(&tile(words, row_words, unit))),
+            false => view.copy_from_slice(bytemuck::cast_slice(words)),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gpu::device::{gpu::Gpu, select::DeviceOptions},
+        quant::{native_format, pack_rows},
+    };
+
+    /// Bytes of any kind, but with scales that are finite.
+    fn stored(dtype: Dtype, rows: usize, cols: usize) -> Vec<u8> {
+        let len = rows * dtype.bytes_of(cols).unwrap();
+        let mut bytes: Vec<u8> = (0..len).map(|i| (i * i / 7 + i) as u8).collect();
+        match dtype {
+            // An exponent that is not all ones.
+            Dtype::BF16 => bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte &= 0xbf),
+            _ => {
+                for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+                    let at = if dtype == Dtype::Q6_K { 208 } else { 0 };
+                    block[at + 1] &= 0x9f;
+                    block[3] &= if dtype == Dtype::Q4_K { 0x9f } else { 0xff };
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Rows that begin within a buffer, in several pieces of which the last is shorter, as they are
+    /// or tiled.
+    #[test]
+    fn rows_lie_as_packing_and_tiling_lay_them() {
+        let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
+        for (dtype, tiled) in [
+            (Dtype::Q4_0, false),
+            (Dtype::Q4_0, true),
+            (Dtype::Q4_K, false),
+            (Dtype::Q4_K, true),
+            (Dtype::Q5_0, false),
+            (Dtype::Q6_K, false),
+            (Dtype::Q8_0, false),
+            (Dtype::BF16, false),
+        ] {
+            let (first, cols, format) = (32, 2560, native_format(dtype));
+            let row_bytes = dtype.bytes_of(cols).unwrap();
+            let rows = (5 * PIECE_BYTES / 2 / row_bytes).next_multiple_of(TILE_ROWS);
+            let bytes = stored(dtype, rows, cols);
+            let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
+            let [data, scales] = [format.data_words(cols), format.scale_words(cols)]
+                .map(|words| gpu.upload_buffer(4 * ((first + rows) * words) as u64).unwrap());
+            let part = MatrixPart { first_row: 0, rows: first + rows, data, scales };
+            Rows { dtype, row_bytes, format, cols, tiled }.write(&bytes, first, &part).unwrap();
+            for (buffer, words, unit) in
+                [(part.data, packed.data, 4), (part.scales, packed.scales, format.scale_unit())]
+            {
+                let row_words = words.len() / rows;
+                let expected = if tiled { tile(&words, row_words, unit) } else { words };
+                buffer.unmap();
+                let written: Vec<u32> = pollster::block_on(gpu.download(&buffer)).unwrap();
+                let (before, written) = written.split_at(first * row_words);
+                assert!(before.iter().all(|word| *word == 0), "{dtype}, tiled: {tiled}");
+                assert!(written[..expected.len()] == expected, "{dtype}, tiled: {tiled}");
+            }
+        }
+    }
+}

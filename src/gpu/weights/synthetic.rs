@@ -1,0 +1,218 @@
+//! Models of random weights, made on the device in seconds: for measuring shapes that nobody has to
+//! download.
+
+use std::{borrow::Cow, cell::Cell, ops::Range};
+
+use crate::{
+    checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
+    config::ModelConfig,
+    error::{Error, Result},
+    gpu::{
+        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
+        kernels::{Fill, Kernel},
+        weights::{
+            fused::Joints,
+            matrix::{GpuMatrix, Room},
+        },
+    },
+    quant::{Dtype, PackFormat},
+    weights::{MatrixReader, PlannedTensor, WeightStore},
+};
+
+/// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7,
+/// by layer: its norms' weights make it so. Weights of one would have 16 or more, with which hardly
+/// more than one key counts.
+const SCORE_DEVIATION: f32 = 4.0;
+
+/// A checkpoint without files: Q4_0 layers, Q6_K embedding as Google's GGUF files of Q4_0 have it,
+/// norm weights of one but for q and k.
+pub struct SyntheticSource {
+    config: ModelConfig,
+    embedding: Dtype,
+    /// Of the table of per-layer embeddings.
+    per_layer: Dtype,
+}
+
+impl SyntheticSource {
+    /// The embedding is Q8_0 where rows do not fill Q6_K's blocks.
+    pub fn new(config: ModelConfig) -> Self {
+        let dtype = |cols: usize| {
+            if cols.is_multiple_of(Dtype::Q6_K.block_len()) { Dtype::Q6_K } else { Dtype::Q8_0 }
+        };
+        let (embedding, per_layer) = (dtype(config.hidden_size), dtype(config.per_layer_columns()));
+        SyntheticSource { config, embedding, per_layer }
+    }
+
+    /// The same with an embedding in Q8_0, for backends that have no groups of 16.
+    pub fn with_int8_embedding(config: ModelConfig) -> Self {
+        SyntheticSource { config, embedding: Dtype::Q8_0, per_layer: Dtype::Q8_0 }
+    }
+
+    /// Type and shape of a tensor; `None` for what the model does not have.
+    fn shape(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
+        let config = &self.config;
+        let hidden = config.hidden_size;
+        let matrix = |rows, cols| Some((Dtype::Q4_0, vec![rows, cols]));
+        let columns = config.per_layer_columns();
+        let Some(rest) = name.strip_prefix("layers.") else {
+            return match name {
+                "embed_tokens.weight" | "lm_head.weight" => {
+                    Some((self.embedding, vec![config.vocab_size, hidden]))
+                }
+                "norm.weight" => Some((Dtype::F32, vec![hidden])),
+                "embed_tokens_per_layer.weight" => config
+                    .per_layer_input
+                    .map(|input| (self.per_layer, vec![input.vocab_size, columns])),
+                "per_layer_model_projection.weight" => {
+                    config.per_layer_input.and_then(|_| matrix(columns, hidden))
+                }
+                "per_layer_projection_norm.weight" => {
+                    config.per_layer_input.map(|input| (Dtype::F32, vec![input.size]))
+                }
+                _ => None,
+            };
+        };
+        let (index, tensor) = rest.split_once('.')?;
+        let layer = config.layers.get(index.parse::<usize>().ok()?)?;
+        let (q, kv, ffn) = (
+            layer.n_heads * layer.head_dim,
+            layer.n_kv_heads * layer.head_dim,
+            layer.intermediate_size,
+        );
+        let shares = layer.kv_from.is_some();
+        match tensor {
+            "self_attn.q_proj.weight" => matrix(q, hidden),
+            "self_attn.k_proj.weight" if !shares => matrix(kv, hidden),
+            "self_attn.v_proj.weight" if !shares && !layer.k_eq_v => matrix(kv, hidden),
+            "self_attn.o_proj.weight" => matrix(hidden, q),
+            "mlp.gate_proj.weight" | "mlp.up_proj.weight" => matrix(ffn, hidden),
+            "mlp.down_proj.weight" => matrix(hidden, ffn),
+            "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => {
+                Some((Dtype::F32, vec![layer.head_dim]))
+            }
+            "per_layer_input_gate.weight" => {
+                config.per_layer_input.and_then(|input| matrix(input.size, hidden))
+            }
+            "per_layer_projection.weight" => {
+                config.per_layer_input.and_then(|input| matrix(hidden, input.size))
+            }
+            "post_per_layer_input_norm.weight" => {
+                config.per_layer_input.map(|_| (Dtype::F32, vec![hidden]))
+            }
+            "layer_scalar" if config.layer_scalar => Some((Dtype::F32, vec![1])),
+            norm if norm.contains("layernorm") => Some((Dtype::F32, vec![hidden])),
+            _ => None,
+        }
+    }
+}
+
+impl SyntheticSource {
+    /// Weights of q's and k's norms with which scores spread by [`SCORE_DEVIATION`].
+    fn qk_norm(&self, head_dim: usize) -> f32 {
+        let of_ones = self.config.attention_scale * (head_dim as f32).sqrt();
+        (SCORE_DEVIATION / of_ones).sqrt()
+    }
+}
+
+impl TensorSource for SyntheticSource {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.shape(name).map(|(dtype, shape)| TensorInfo { dtype, shape })
+    }
+
+    /// Norm weights and scalars; matrices exist on the device alone.
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        _: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+        let values = match self.shape(name) {
+            Some((Dtype::F32, shape)) => {
+                let value = if name.contains("_attn.") { self.qk_norm(shape[0]) } else { 1.0 };
+                Ok(Cow::Owned(value.to_le_bytes().repeat(shape.iter().product())))
+            }
+            _ => Err(Error::tensor(name, "a synthetic matrix cannot be read")),
+        };
+        Box::pin(async { values })
+    }
+}
+
+/// Makes matrices on the device instead of reading them.
+pub(in crate::gpu) struct SyntheticStore {
+    pub gpu: Gpu,
+    pub bytes: u64,
+    joints: Joints,
+    seed: Cell<u32>,
+}
+
+impl SyntheticStore {
+    /// A store for these tensors.
+    pub fn new(gpu: Gpu, tensors: &[PlannedTensor], seed: u32) -> Self {
+        let joints = Joints::new(&gpu, tensors, Room::Device);
+        SyntheticStore { gpu, bytes: 0, joints, seed: Cell::new(seed) }
+    }
+
+    fn fill(&self, buffer: &GpuBuffer, random: bool, value: u32) -> Result<()> {
+        let kernel = Fill { random };
+        let words = self.gpu.uniform("fill", [(buffer.size() / 4) as u32, value, 0, 0])?;
+        let source = kernel.source(self.gpu.variant());
+        let dispatch =
+            self.gpu.dispatch(&source, &[buffer, &words], kernel.grid(self.gpu.variant()))?;
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
+        self.gpu.queue().submit([encoder.finish()]);
+        Ok(())
+    }
+}
+
+impl WeightStore for SyntheticStore {
+    type Matrix = GpuMatrix;
+    type Vector = GpuBuffer;
+
+    async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<GpuMatrix> {
+        let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
+        self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
+        let matrix = self.joints.end(matrix, first + reader.rows);
+        // Uniform quants times this scale give rows of length one, so that activations keep their
+        // size.
+        let deviation = match matrix.format {
+            PackFormat::Int { bits: 4, .. } => 4.6,
+            PackFormat::Int { bits: 6, .. } => 18.5,
+            _ => 73.9,
+        };
+        let scale =
+            half::f16::from_f32(1.0 / (deviation * (matrix.cols as f32).sqrt())).to_bits() as u32;
+        for part in &matrix.parts {
+            self.seed.set(self.seed.get().wrapping_add(1));
+            self.fill(&part.data, true, self.seed.get())?;
+            self.fill(&part.scales, false, scale | scale << 16)?;
+        }
+        self.gpu.wait()?;
+        Ok(matrix)
+    }
+
+    fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {
+        self.bytes += 4 * values.len() as u64;
+        self.gpu.buffer_of(name, bytemuck::cast_slice(&values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::native_format;
+
+    #[test]
+    fn embeddings_are_held_in_6_bits_where_rows_fill_blocks() {
+        let embedding = |source: SyntheticSource| {
+            native_format(source.info("embed_tokens.weight").unwrap().dtype)
+        };
+        let of = |name| ModelConfig::named(name).unwrap();
+        assert_eq!(embedding(SyntheticSource::new(of("31b"))).to_string(), "int6 g16");
+        assert_eq!(embedding(SyntheticSource::new(of("270m"))), PackFormat::INT8);
+        assert_eq!(embedding(SyntheticSource::with_int8_embedding(of("31b"))), PackFormat::INT8);
+    }
+}

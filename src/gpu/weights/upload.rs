@@ -1,0 +1,259 @@
+//! Weights on their way to the device as they lie in a checkpoint: the host copies bytes, the
+//! device lays them out.
+
+use std::{collections::VecDeque, time::Duration};
+
+use rayon::prelude::*;
+use web_time::Instant;
+
+use crate::{
+    checkpoint::TensorSource,
+    error::{Error, Result},
+    gpu::{
+        device::{
+            buffers::GpuBuffer,
+            gpu::{Gpu, Mapping, buffer_size, one_line},
+            grid::StepSize,
+        },
+        kernels::{Kernel, Repack},
+        weights::matrix::{GpuMatrix, MatrixPart},
+    },
+    quant::{Dtype, PackFormat},
+    weights::{self, MatrixReader, PlannedTensor},
+};
+
+/// Buffers that take turns: one is filled while those before it are on their way.
+const SLOTS: usize = 4;
+/// Bytes that one thread copies at a time.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A matrix that was sent, to tell what is wrong with it.
+struct Sent {
+    name: String,
+    dtype: Dtype,
+    format: PackFormat,
+    rows: usize,
+    cols: usize,
+    /// Rows of the parts that it was sent to.
+    part_rows: Vec<usize>,
+}
+
+/// Sends matrices. They must not be used before [`Uploads::finish`] has found nothing wrong with
+/// them.
+pub(in crate::gpu) struct Uploads {
+    gpu: Gpu,
+    slot_bytes: u64,
+    slots: usize,
+    /// Slots whose transfer was submitted, the oldest first.
+    under_way: VecDeque<Mapping>,
+    /// What a slot holds, on the device.
+    stored: GpuBuffer,
+    /// For each matrix the first row that its format cannot hold.
+    faults: GpuBuffer,
+    room: usize,
+    sent: Vec<Sent>,
+    times: Times,
+}
+
+/// Where the host's time goes.
+#[derive(Default)]
+struct Times {
+    bytes: u64,
+    /// Reading a file and writing to a slot.
+    copying: Duration,
+    /// Waiting for a slot, and at the end for the last ones.
+    waiting: Duration,
+}
+
+/// Bytes of a slot for these tensors, and how many of them are sent; `None` for none.
+fn sizes(tensors: &[PlannedTensor]) -> Option<(u64, usize)> {
+    let slices =
+        tensors.iter().filter_map(|tensor| match (tensor.format, tensor.info.shape.as_slice()) {
+            (Some(format), &[rows, cols]) => slice_bytes(tensor.info.dtype, format, rows, cols),
+            _ => None,
+        });
+    let (largest, count) =
+        slices.fold((0, 0), |(largest, count), bytes| (bytes.max(largest), count + 1));
+    let around = Repack::HEADER_BYTES + Repack::SLACK_BYTES;
+    (count > 0).then(|| (buffer_size(largest + around as u64), count))
+}
+
+/// Bytes of a matrix's largest slice; `None` if the device does not lay it out.
+fn slice_bytes(dtype: Dtype, format: PackFormat, rows: usize, cols: usize) -> Option<u64> {
+    weights::slice_bytes(dtype, rows, cols).filter(|_| Repack::supports(dtype, format))
+}
+
+impl Uploads {
+    /// Bytes of the buffers that sending these tensors takes at most.
+    pub fn bytes(gpu: &Gpu, tensors: &[PlannedTensor]) -> u64 {
+        match sizes(tensors) {
+            Some((slot, count)) if gpu.variant().repack => {
+                (SLOTS as u64 + 1) * slot + buffer_size(4 * count as u64)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Buffers for sending these tensors; `None` where none of them is laid out on the device.
+    ///
+    /// Errors: the buffers are larger than the device allows, or out of memory.
+    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Result<Option<Self>> {
+        let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.variant().repack) else {
+            return Ok(None);
+        };
+        Ok(Some(Uploads {
+            gpu: gpu.clone(),
+            slot_bytes,
+            slots: 0,
+            under_way: VecDeque::new(),
+            stored: gpu.buffer("stored weights", slot_bytes)?,
+            faults: gpu.buffer_of("faults of weights", &vec![u32::MAX; room])?,
+            room,
+            sent: Vec::new(),
+            times: Times::default(),
+        }))
+    }
+
+    /// Whether the device lays this matrix out.
+    pub fn takes(&self, reader: &MatrixReader<'_>) -> bool {
+        let bytes = slice_bytes(reader.dtype(), reader.format, reader.rows, reader.cols);
+        let around = (Repack::HEADER_BYTES + Repack::SLACK_BYTES) as u64;
+        self.sent.len() < self.room && bytes.is_some_and(|bytes| bytes + around <= self.slot_bytes)
+    }
+
+    /// Sends all rows of a reader that [`Uploads::takes`] takes to a matrix, from its row `first`
+    /// on.
+    ///
+    /// Errors: a failed read, a failed device.
+    pub async fn send(
+        &mut self,
+        reader: &mut MatrixReader<'_>,
+        matrix: &GpuMatrix,
+        first: usize,
+    ) -> Result<()> {
+        let (dtype, cols, tiled) = (reader.dtype(), matrix.cols, matrix.tiled);
+        let stretches: Vec<_> = matrix.stretches(first, reader.rows).collect();
+        for &(part, first, count) in &stretches {
+            let mut done = 0;
+            while done < count {
+                let Some((row, bytes)) = reader.next_stored(count - done).await? else { break };
+                let rows = bytes.len() / dtype.bytes_of(cols).map_err(Error::Input)?.max(1);
+                let header = Repack::header(rows, first + done, row, self.sent.len());
+                self.send_rows(header, &bytes, Repack { dtype, cols, rows, tiled }, part).await?;
+                done += rows;
+            }
+        }
+        self.sent.push(Sent {
+            name: reader.name.into(),
+            dtype,
+            format: matrix.format,
+            rows: reader.rows,
+            cols,
+            part_rows: stretches.iter().map(|(_, _, rows)| *rows).collect(),
+        });
+        Ok(())
+    }
+
+    async fn send_rows(
+        &mut self,
+        header: [u32; 4],
+        rows: &[u8],
+        kernel: Repack,
+        part: &MatrixPart,
+    ) -> Result<()> {
+        let begin = Instant::now();
+        let slot = self.slot().await?;
+        let filling = Instant::now();
+        fill(&slot, &header, rows)?;
+        self.times.bytes += rows.len() as u64;
+        self.times.waiting += filling - begin;
+        self.times.copying += filling.elapsed();
+        slot.unmap();
+        let gpu = &self.gpu;
+        let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
+        let dispatch =
+            gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let bytes = (Repack::HEADER_BYTES + rows.len()).next_multiple_of(4) as u64;
+        encoder.copy_buffer_to_buffer(&slot, 0, &self.stored, 0, bytes);
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        dispatch.encode(&mut pass, StepSize::default());
+        drop(pass);
+        let submission = gpu.queue().submit([encoder.finish()]);
+        // The map that was made with the buffer is zeroed once; later ones are as they were left.
+        self.under_way.push_back(gpu.map(slot, wgpu::MapMode::Write, submission));
+        gpu.check()
+    }
+
+    /// A mapped slot: a new one until there are enough, then the one that was sent first, when it
+    /// has arrived.
+    async fn slot(&mut self) -> Result<GpuBuffer> {
+        let oldest = if self.slots < SLOTS { None } else { self.under_way.pop_front() };
+        match oldest {
+            Some(oldest) => self.gpu.mapped(oldest).await,
+            None => {
+                self.slots += 1;
+                self.gpu.upload_buffer(self.slot_bytes)
+            }
+        }
+    }
+
+    /// Waits until all that was sent is laid out, and looks for what could not be.
+    ///
+    /// Errors: a value, scale or offset that is NaN, infinite, or beyond f16, as packing on the
+    /// host names it; a failed device.
+    pub async fn finish(self, source: &dyn TensorSource) -> Result<()> {
+        let begin = Instant::now();
+        let faults: Vec<u32> = self.gpu.download(&self.faults).await?;
+        let Times { bytes, copying, waiting } = self.times;
+        let waiting = waiting + begin.elapsed();
+        log::info!(
+            "{bytes} bytes copied in {copying:.2?}, {waiting:.2?} spent waiting for the device"
+        );
+        match self.sent.iter().zip(faults).find(|(_, row)| *row != u32::MAX) {
+            None => Ok(()),
+            Some((sent, row)) => Err(sent.explain(source, row).await),
+        }
+    }
+}
+
+impl Sent {
+    /// What packing on the host says.
+    async fn explain(&self, source: &dyn TensorSource, row: u32) -> Error {
+        let mut ignore = |_| ();
+        let shape = (self.rows, self.cols);
+        let mut reader =
+            MatrixReader::new(source, &self.name, self.dtype, shape, self.format, &mut ignore);
+        for part_rows in &self.part_rows {
+            let mut left = *part_rows;
+            while left > 0 {
+                match reader.next(left).await {
+                    Ok(Some((_, packed))) => left -= packed.rows,
+                    Ok(None) => break,
+                    Err(error) => return error,
+                }
+            }
+        }
+        Error::tensor(
+            &self.name,
+            format!("row {row}: the device found a value that is not finite, the host did not"),
+        )
+    }
+}
+
+/// Writes a header and rows to a mapped buffer.
+fn fill(slot: &wgpu::Buffer, header: &[u32; 4], rows: &[u8]) -> Result<()> {
+    let mut view =
+        slot.get_mapped_range_mut(..).map_err(|error| Error::Device(one_line(&error)))?;
+    let (mut head, rest) = view.slice(..).split_at(Repack::HEADER_BYTES);
+    head.copy_from_slice(bytemuck::bytes_of(header));
+    let (from, from_rest) = rows.as_chunks::<PIECE_BYTES>();
+    let (to, mut to_rest) = rest.into_slice(..rows.len()).into_chunks::<PIECE_BYTES>();
+    // Pages that are not in memory are read by whoever touches them first: several at once.
+    let pieces: Vec<_> = to.into_iter().zip(from).collect();
+    pieces
+        .into_par_iter()
+        .for_each(|(to, from)| wgpu::WriteOnly::<[u8]>::from(to).copy_from_slice(from));
+    to_rest.copy_from_slice(from_rest);
+    Ok(())
+}
