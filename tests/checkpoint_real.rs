@@ -4,8 +4,11 @@
 mod real_model;
 
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
-    config::{Architecture, AttentionKind, Rope},
+    checkpoint::Checkpoint,
+    model::{
+        config::{Architecture, AttentionKind, Rope},
+        source::TensorSource,
+    },
     quant::Dtype,
     text::Vocabulary,
 };

@@ -3,9 +3,9 @@
 mod common;
 
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
-    config::AttentionKind,
+    checkpoint::Checkpoint,
     gpu::KernelOptions,
+    model::{config::AttentionKind, source::TensorSource},
     quant::Dtype,
 };
 

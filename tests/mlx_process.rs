@@ -11,13 +11,16 @@ use std::{
 use common::{load_mlx, random_model::RandomModel, step};
 use gemma4_wgpu::{
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
     mlx::{
         Activations, MlxBackend, active_bytes,
         ops::{Array, Dtype},
         peak_bytes, reset_peak,
     },
-    weights::{CacheType, LoadOptions},
+    model::{
+        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+        kv::CacheType,
+        weights::LoadOptions,
+    },
 };
 
 /// One test at a time: the counters are the process's.

@@ -16,7 +16,7 @@ use crate::{
     },
     convert,
     error::Error,
-    weights,
+    model::weights,
 };
 
 /// Write a packed checkpoint in the form of another program

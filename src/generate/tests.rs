@@ -5,8 +5,11 @@ use std::{cell::Cell, collections::HashMap};
 
 use super::*;
 use crate::{
-    backend::{BackendInfo, LocalBoxFuture},
-    config::{Architecture, ModelConfig},
+    backend::BackendInfo,
+    model::{
+        config::{Architecture, ModelConfig},
+        source::LocalBoxFuture,
+    },
     sampling::{Draw, argmax},
 };
 

@@ -5,11 +5,9 @@ use std::collections::HashMap;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::{
     backend::{
-        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences,
-        StepResult, StepTokens, Ticket, suppressible,
+        Backend, BackendInfo, KernelTime, SequenceId, SequenceStep, Sequences, StepResult,
+        StepTokens, Ticket, suppressible,
     },
-    checkpoint::TensorSource,
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{
         device::{
@@ -33,7 +31,11 @@ use crate::{
             synthetic::{SyntheticSource, SyntheticStore},
         },
     },
-    weights::{self, LoadOptions, ModelWeights},
+    model::{
+        config::ModelConfig,
+        source::{LocalBoxFuture, TensorSource},
+        weights::{self, LoadOptions, ModelWeights},
+    },
 };
 
 /// Tokens up to which a step runs matrix-vector products.

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
         device::{
@@ -24,7 +23,11 @@ use crate::{
         },
         weights::matrix::GpuMatrix,
     },
-    weights::{CacheType, LoadOptions, ModelWeights, PerLayerTables},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::CacheType,
+        weights::{LoadOptions, ModelWeights, PerLayerTables},
+    },
 };
 
 pub(in crate::gpu) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;

@@ -1,15 +1,17 @@
 //! What a layer keeps on the device: its KV cache and its weights as the forward pass wants them.
 
 use crate::{
-    backend::cache_capacity,
-    config::LayerConfig,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
         kernels::{RopeKvUpdate, SdpaCoop},
         weights::matrix::GpuMatrix,
     },
-    weights::{CacheType, LayerWeights, LoadOptions, PerLayerWeights},
+    model::{
+        config::LayerConfig,
+        kv::{CacheType, cache_capacity},
+        weights::{LayerWeights, LoadOptions, PerLayerWeights},
+    },
 };
 
 /// KV cache of one layer, each `[slots, n_kv_heads, capacity, head_dim]`.

@@ -1,7 +1,6 @@
 //! Layers whose kernels after attention, up to the next layer's, are one, see [`Chain`].
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::{Error, Result},
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
@@ -12,6 +11,7 @@ use crate::{
         },
         weights::matrix::GpuMatrix,
     },
+    model::config::{LayerConfig, ModelConfig},
 };
 
 /// Workgroups that are tried, the most first: for an H100 (132 multiprocessors, a workgroup on

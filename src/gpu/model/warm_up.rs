@@ -13,7 +13,6 @@ use std::{
 };
 
 use crate::{
-    checkpoint::TensorSource,
     error::Result,
     gpu::{
         backend::max_step_tokens,
@@ -28,7 +27,10 @@ use crate::{
             matrix::{GpuMatrix, Room},
         },
     },
-    weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+    model::{
+        source::TensorSource,
+        weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+    },
 };
 
 /// Bytes that satisfy every binding.

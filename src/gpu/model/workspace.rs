@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, variant::Variant},
@@ -13,7 +12,10 @@ use crate::{
         },
         model::persistent::set_words,
     },
-    weights::LoadOptions,
+    model::{
+        config::{LayerConfig, ModelConfig},
+        weights::LoadOptions,
+    },
 };
 
 /// Where buffers come from: a device, or a sum of their sizes.
