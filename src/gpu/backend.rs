@@ -38,10 +38,10 @@ use crate::{
 
 /// Tokens up to which a step runs matrix-vector products.
 fn few(gpu: &Gpu) -> usize {
-    match MatvecQ8Split::runs_on(gpu.variant()) {
+    match MatvecQ8Split::runs_on(gpu.target()) {
         true => MatvecQ8Split::MOST_ROWS,
         // A vector register of rows takes as long as one.
-        false if gpu.variant().lanes => 1,
+        false if gpu.tuning().row_per_invocation => 1,
         false => 4,
     }
 }
@@ -87,7 +87,7 @@ pub struct GpuBackend {
 
 /// Tokens of the largest step.
 pub(super) fn max_step_tokens(gpu: &Gpu, options: &LoadOptions) -> usize {
-    gpu.facts().max_step_tokens().min(options.context_length).max(options.max_sequences)
+    gpu.tuning().max_step_tokens.min(options.context_length).max(options.max_sequences)
 }
 
 /// What a model's options ask of a device, checked and allocated before its weights.
@@ -155,12 +155,12 @@ impl GpuBackend {
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
         let logit_rows = logit_rows(config, options, rows);
-        let scratch = Scratch::new(&gpu, gpu.variant(), config, options, rows, logit_rows)?;
+        let scratch = Scratch::new(&gpu, gpu.target(), config, options, rows, logit_rows)?;
         let mut model =
             Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)?;
         match config.beyond_dense() {
             None => model.choose_chain().await?,
-            Some(what) if gpu.variant().chain && gpu.asked_to_chain() => {
+            Some(what) if gpu.tuning().persistent && gpu.asked_to_chain() => {
                 return Err(Error::Device(format!(
                     "a model with {what} has no kernels to chain: leave out chain=on"
                 )));

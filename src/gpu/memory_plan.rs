@@ -66,7 +66,7 @@ impl GpuBackend {
         let scratch = Sum::default();
         Scratch::new(
             &scratch,
-            gpu.variant(),
+            gpu.target(),
             config,
             options,
             rows,

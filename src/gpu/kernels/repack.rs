@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::{Binding, KernelSource},
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, wgsl::Wgsl},
     },
@@ -67,7 +67,9 @@ impl Repack {
         let halves = include_str!("../../../shaders/shared/half_bits.wgsl");
         match self.dtype {
             Dtype::Q4_K => {
-                return wgsl.part(halves).part(include_str!("../../../shaders/load/repack_q4_k.wgsl"));
+                return wgsl
+                    .part(halves)
+                    .part(include_str!("../../../shaders/load/repack_q4_k.wgsl"));
             }
             Dtype::Q6_K => {
                 let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
@@ -124,7 +126,7 @@ impl Repack {
 }
 
 impl Kernel for Repack {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("ROW_UNITS", self.row_units())
@@ -141,7 +143,7 @@ impl Kernel for Repack {
         KernelSource { name: "repack", wgsl: wgsl.finish(), bindings }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::folded((self.rows * self.row_units()).div_ceil(Self::WORKGROUP), Extent::Fixed(1))
     }
 }

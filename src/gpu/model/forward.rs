@@ -400,7 +400,7 @@ impl Model {
         let cols = config.n_heads * config.head_dim;
         let mut attention = plan.input(s.attention(cols), cols, Emit::Floats);
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
-        let splits = plan.is_small() && split.can_run(self.gpu.variant());
+        let splits = plan.is_small() && split.can_run(self.gpu.target());
         // Tokens of one sequence need each other's keys, which another layer may have made.
         let is_raw =
             splits && (!matches!(plan.shape, StepShape::FewShared(_)) || config.kv_from.is_some());
@@ -443,7 +443,7 @@ impl Model {
                 StepShape::One | StepShape::Few(_) | StepShape::FewShared(_) | StepShape::Many => 1,
             },
         };
-        if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {
+        if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.target(), &sdpa) {
             attention.form = plan.branch_form(&layer.o_proj);
             let kernel = SdpaCoop { sdpa, emit: attention.form };
             let own = [&s.qkv, &cache.k, &cache.v, &s.rows, &s.step];

@@ -14,11 +14,6 @@ use crate::{
     },
 };
 
-/// Workgroups that are tried, the most first: for an H100 (132 multiprocessors, a workgroup on
-/// each) and for what is smaller. More were not faster.
-const TRIED: [usize; 6] = [128, 96, 80, 64, 48, 32];
-const TRIED_IN_SOFTWARE: [usize; 1] = [1];
-
 /// The only matrix of several that were joined, in one buffer; else `None`.
 fn single(joined: &Joined) -> Option<&GpuMatrix> {
     match joined.as_slice() {
@@ -87,7 +82,7 @@ impl Model {
             set_words: set_words(&self.config),
             workgroups,
         };
-        chain.can_run(self.gpu.variant(), self.gpu.facts()).then_some(chain)
+        chain.can_run(self.gpu.target(), self.gpu.facts()).then_some(chain)
     }
 
     /// What [`Model::chain`]'s kernel is bound to.
@@ -112,12 +107,12 @@ impl Model {
         weights.chain(inputs).chain(results).collect()
     }
 
-    /// Chains kernels where the device's variant says so and they can be.
+    /// Chains kernels where the device's tuning says so and they can be.
     ///
     /// Errors: the user asked for it, and none of this model's can be, or fewer workgroups run at
     /// the same time than are tried.
     pub(in crate::gpu) async fn choose_chain(&mut self) -> Result<()> {
-        if !self.gpu.variant().chain {
+        if !self.gpu.tuning().persistent {
             return Ok(());
         }
         match self.find_workgroups().await? {
@@ -136,8 +131,7 @@ impl Model {
     /// Finds out how many workgroups run at the same time, by letting them wait for one another; or
     /// why none can.
     async fn find_workgroups(&mut self) -> Result<Result<usize, String>> {
-        let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
-        for &workgroups in tried {
+        for &workgroups in self.gpu.tuning().persistent_workgroups {
             let mut chains = (0..self.layers.len())
                 .filter_map(|index| Some((index, self.chain_of(index, workgroups)?)));
             let (chain, others) = (chains.next(), chains.count());
@@ -192,7 +186,7 @@ impl Model {
         let buffers: Vec<&wgpu::Buffer> =
             self.chain_buffers(index).into_iter().map(|buffer| &**buffer).collect();
         let dispatch =
-            gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
+            gpu.dispatch(&chain.source(gpu.target()), &buffers, chain.grid(gpu.target()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
         gpu.queue().submit([encoder.finish()]);

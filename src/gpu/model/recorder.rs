@@ -72,12 +72,12 @@ impl<'a> Plan<'a> {
     }
 
     pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
-        let source = kernel.source(self.gpu.variant());
+        let source = kernel.source(self.gpu.target());
         if let Some(sources) = &mut self.sources {
             sources.insert(source);
             return Ok(());
         }
-        let grid: Grid = kernel.grid(self.gpu.variant());
+        let grid: Grid = kernel.grid(self.gpu.target());
         let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
         let mut dispatch = self.gpu.dispatch(&source, &buffers, grid)?;
         dispatch.cost = kernel.cost();
@@ -138,7 +138,7 @@ impl<'a> Plan<'a> {
         ahead_bytes: usize,
     ) -> Result<()> {
         let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
-        if !self.gpu.variant().prefetch
+        if !self.gpu.tuning().prefetch
             || !self.is_small()
             || !has_scales(matrix)
             || !has_scales(later)
@@ -159,13 +159,13 @@ impl<'a> Plan<'a> {
 
     /// The form in which a product takes its activations.
     fn form(&self, matrix: &GpuMatrix, place: Place<'_>, softcap: Option<f32>) -> Emit {
-        let variant = self.gpu.variant();
+        let target = self.gpu.target();
         if self.is_small() {
-            let q8 = variant.dp4a && Linear::supports_q8(matrix.format);
+            let q8 = target.variant.dp4a && Linear::supports_q8(matrix.format);
             return if q8 { Emit::Q8 } else { Emit::Floats };
         }
         let linears = self.linears(matrix, place, softcap);
-        match linears.iter().all(|linear| MatmulCoop::can_run(variant, linear)) {
+        match linears.iter().all(|linear| MatmulCoop::can_run(target, linear)) {
             true => Emit::Halves { m_stride: self.scratch.row_capacity.next_multiple_of(ROW_TILE) },
             false => Emit::Floats,
         }
@@ -240,7 +240,7 @@ impl<'a> Plan<'a> {
             && self.shape == StepShape::One
         {
             let kernel = GatedMatvecQ8(self.linears(matrix, place, None)[0]);
-            if kernel.can_run(self.gpu.variant()) {
+            if kernel.can_run(self.gpu.target()) {
                 let [quants, groups] = input.q8;
                 let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
                 self.run(
@@ -272,7 +272,7 @@ impl<'a> Plan<'a> {
         else {
             return Ok(None);
         };
-        let Some((cols, parts)) = MatmulCoop::tail(self.gpu.variant(), matrix.rows, s.row_capacity)
+        let Some((cols, parts)) = MatmulCoop::tail(self.gpu.target(), matrix.rows, s.row_capacity)
         else {
             return Ok(None);
         };
@@ -314,7 +314,7 @@ impl<'a> Plan<'a> {
                 MatmulCoop::splits(matrix.rows, matrix.cols)
             }
             Emit::Q8 if matrix.parts.len() == 1 => {
-                MatvecQ8Split::splits(matrix.rows, self.few(), matrix.tiled, self.gpu.variant())
+                MatvecQ8Split::splits(matrix.rows, self.few(), matrix.tiled, self.gpu.target())
             }
             _ => 1,
         };
@@ -352,7 +352,7 @@ impl<'a> Plan<'a> {
         for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, place, softcap)) {
             let (data, scales, y) = (&part.data, &part.scales, place.y);
             match form {
-                Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
+                Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.target()) => {
                     let m = self.few();
                     let split_stride = m * linear.y_stride;
                     let kernel = MatvecQ8Split { linear, m, splits, split_stride };
@@ -368,7 +368,7 @@ impl<'a> Plan<'a> {
                 Emit::Floats if self.is_small() => {
                     self.run(&Matvec(linear), &[data, scales, x, y])?
                 }
-                Emit::Floats if self.gpu.variant().lanes => {
+                Emit::Floats if self.gpu.tuning().row_per_invocation => {
                     self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
                 }
                 Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,

@@ -143,7 +143,7 @@ impl Shapes {
         };
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         let logit_rows = logit_rows(config, options, rows);
-        let scratch = Scratch::new(&tokens, gpu.variant(), config, options, rows, logit_rows)?;
+        let scratch = Scratch::new(&tokens, gpu.target(), config, options, rows, logit_rows)?;
         Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)
     }
 }

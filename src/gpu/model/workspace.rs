@@ -6,7 +6,7 @@ use crate::{
     config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, variant::Variant},
+        device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget},
         kernels::{
             Argmax, Chain, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample,
             SplitAttention, stride,
@@ -97,7 +97,7 @@ impl<B> Scratch<B> {
     /// For steps of `rows` rows, and passes of the head over `logit_rows`.
     pub fn new<A: Allocator<Buffer = B>>(
         gpu: &A,
-        variant: &Variant,
+        target: &KernelTarget,
         config: &ModelConfig,
         options: &LoadOptions,
         rows: usize,
@@ -116,14 +116,14 @@ impl<B> Scratch<B> {
         // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to
         // 128.
         let rows = rows.next_multiple_of(16);
-        let coop = variant.coop.is_some();
+        let coop = target.variant.coop.is_some();
         let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
         let halves =
             if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
         let few = rows.min(MatvecQ8Split::MOST_ROWS);
-        let split = |size: fn(&SplitAttention, &Variant) -> usize| {
+        let split = |size: fn(&SplitAttention, &KernelTarget) -> usize| {
             let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
-            config.layers.iter().map(|layer| size(&of(layer), variant)).max().unwrap_or(0)
+            config.layers.iter().map(|layer| size(&of(layer), target)).max().unwrap_or(0)
         };
         // A sequence draws one token a step.
         let drawn = logit_rows.min(options.max_sequences);
@@ -139,7 +139,7 @@ impl<B> Scratch<B> {
             .max(attention)
             .max(stride(per_layer));
         let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn).max(stride(per_layer));
-        let exchange = if variant.chain && config.beyond_dense().is_none() {
+        let exchange = if target.tuning.persistent && config.beyond_dense().is_none() {
             4 * (Chain::SETS * set_words(config)) as u64
         } else {
             0

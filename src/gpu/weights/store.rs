@@ -39,10 +39,10 @@ impl GpuStore {
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let uploads = Uploads::new(&gpu, tensors)?;
-        let room = if gpu.variant().inplace { Room::Mapped } else { Room::Device };
+        let room = if gpu.tuning().inplace { Room::Mapped } else { Room::Device };
         let joints = Joints::new(&gpu, tensors, room);
         #[cfg(not(target_arch = "wasm32"))]
-        let in_place = gpu.variant().inplace.then(InPlace::default);
+        let in_place = gpu.tuning().inplace.then(InPlace::default);
         Ok(GpuStore {
             gpu,
             bytes: 0,
