@@ -281,7 +281,7 @@ fn files_that_are_not_there_yet_are_named() {
     );
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         let model = TinyModel::new().write();
-        std::fs::write(model.path().join(name), &pointer).unwrap();
+        fs::write(model.path().join(name), &pointer).unwrap();
         let line = error_line(&mut on_model("run", model.path(), &["--backend", "cpu", "hi"]));
         assert!(
             line.contains(name)
@@ -292,18 +292,17 @@ fn files_that_are_not_there_yet_are_named() {
     }
     let model = TinyModel::new().write();
     let path = model.path().join("model.gguf");
-    std::fs::write(&path, &pointer).unwrap();
+    fs::write(&path, &pointer).unwrap();
     let line = error_line(&mut on_model("run", &path, &["--backend", "cpu", "hi"]));
     assert!(line.contains("model.gguf") && line.contains("git lfs pull"), "{line}");
     for name in ["pytorch_model.bin", "consolidated.00.pth", "consolidated.safetensors"] {
         let model = TinyModel::new().write();
-        std::fs::rename(model.path().join("model.safetensors"), model.path().join(name)).unwrap();
+        fs::rename(model.path().join("model.safetensors"), model.path().join(name)).unwrap();
         let line = error_line(&mut on_model("run", model.path(), &["--backend", "cpu", "hi"]));
         assert!(line.contains(&format!("{name} is not read")), "{line}");
     }
     let model = TinyModel::new().write();
-    std::fs::rename(model.path().join("tokenizer.json"), model.path().join("tokenizer.model"))
-        .unwrap();
+    fs::rename(model.path().join("tokenizer.json"), model.path().join("tokenizer.model")).unwrap();
     let line = error_line(&mut on_model("run", model.path(), &["--backend", "cpu", "hi"]));
     assert!(
         line.contains("tokenizer.json is needed") && line.contains("tokenizer.model is not read"),

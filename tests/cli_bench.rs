@@ -101,7 +101,7 @@ fn kernels_of_a_step_as_table_and_trace() {
     ] {
         assert!(printed.contains(kernel), "{kernel} in {printed}");
     }
-    let trace: Value = serde_json::from_str(&std::fs::read_to_string(trace).unwrap()).unwrap();
+    let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
     assert_eq!(threads.len(), 8);
