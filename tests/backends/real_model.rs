@@ -12,7 +12,6 @@
 //!
 //! whose perplexity is 32.370 in llama.cpp.
 
-use crate::common;
 use std::{
     fs,
     num::NonZeroUsize,

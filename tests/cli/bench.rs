@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{TinyModel, error_line, on_model, stdout};
+use crate::support::{TinyModel, error_line, on_model, program, stdout};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -159,15 +159,9 @@ fn tests_beyond_memory() {
 
 #[test]
 fn shapes_that_do_not_run_are_refused_by_what_they_need() {
-    let line = error_line(&mut support::program(&[
-        "bench",
-        "--backend",
-        "wgpu",
-        "--synthetic",
-        "26b-a4b",
-    ]));
+    let line = error_line(&mut program(&["bench", "--backend", "wgpu", "--synthetic", "26b-a4b"]));
     assert_eq!(line, "error: unsupported: Gemma 4 26B-A4B: mixture of experts");
-    let mut command = support::program(&["bench", "--synthetic", "7b"]);
+    let mut command = program(&["bench", "--synthetic", "7b"]);
     command
         .assert()
         .failure()
@@ -180,9 +174,8 @@ fn shapes_that_do_not_run_are_refused_by_what_they_need() {
 #[test]
 fn synthetic_models_on_mlx() {
     let arguments = ["--backend", "mlx", "-p", "4", "-n", "2", "-r", "1", "--json"];
-    let printed = stdout(&mut support::program(
-        &[&["bench", "--synthetic", "demo"][..], &arguments].concat(),
-    ));
+    let printed =
+        stdout(&mut program(&[&["bench", "--synthetic", "demo"][..], &arguments].concat()));
     let report: Value = serde_json::from_str(&printed).unwrap();
     for row in report["results"].as_array().unwrap() {
         assert!(row["backend"] == "mlx" && row["median"].as_f64() > Some(0.0), "{row}");

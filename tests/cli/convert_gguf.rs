@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{error_line, file, on_model, stdout};
+use crate::support::{TinyModel, error_line, file, on_model, stdout};
 use gemma4_wgpu::{
     checkpoint::{Checkpoint, TensorSource},
     quant::{Quantize, dequantize, native_format, pack_rows},
@@ -182,7 +182,7 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
     let line = error_line(&mut convert(other.path(), &output));
     assert!(line.contains("layer 4 uses the keys of layer 3"), "{line}");
     // Bytes as tokens without marks for spaces: no tokenizer of Gemma's.
-    let model = support::TinyModel::new().write();
+    let model = TinyModel::new().write();
     let line = error_line(&mut convert(model.path(), &output));
     assert!(line.contains("tokenizer.json is neither byte-level BPE"), "{line}");
     let line = error_line(&mut convert(&path("tests/goldens_gguf/gemma4"), &output));

@@ -32,7 +32,8 @@ fn answers_as_the_cpu_does() {
 #[test]
 fn evaluates() {
     let model = TinyModel::new().write();
-    let ids = support::file(&model, "ids.json", "[2, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]");
+    let ids =
+        crate::support::file(&model, "ids.json", "[2, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]");
     let perplexity = |backend: &str| {
         let printed = stdout(
             on_model(
@@ -104,7 +105,7 @@ fn a_library_that_cannot_be_loaded_is_an_error() {
 #[test]
 fn a_broken_mlx_is_an_error_that_says_what_to_install() {
     let model = TinyModel::new().write();
-    support::file(&model, "libmlx.so", "not a library");
+    crate::support::file(&model, "libmlx.so", "not a library");
     let mut command = on_model("run", model.path(), &["--backend", "mlx", "a"]);
     let line = error_line(command.env("LD_LIBRARY_PATH", model.path()));
     assert!(line.contains("MLX cannot be loaded") && line.contains("libmlx.so"), "{line}");
