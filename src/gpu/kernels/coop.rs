@@ -94,9 +94,11 @@ impl Kernel for MatmulCoop {
         let linear = &self.linear;
         // Why those of 16 × 16 say that they write what they read is told in the shader.
         let (name, text, read) = match variant.coop {
-            Some(Coop::Eight) => {
-                ("matmul_coop8", include_str!("../../../shaders/linear/matmul_coop8.wgsl"), Binding::Read)
-            }
+            Some(Coop::Eight) => (
+                "matmul_coop8",
+                include_str!("../../../shaders/linear/matmul_coop8.wgsl"),
+                Binding::Read,
+            ),
             _ => (
                 "matmul_coop",
                 include_str!("../../../shaders/linear/matmul_coop.wgsl"),
@@ -170,10 +172,16 @@ impl Kernel for SdpaCoop {
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
         let (name, text, read) = match variant.coop {
-            Some(Coop::Eight) => {
-                ("sdpa_coop8", include_str!("../../../shaders/attention/sdpa_coop8.wgsl"), Binding::Read)
-            }
-            _ => ("sdpa_coop", include_str!("../../../shaders/attention/sdpa_coop.wgsl"), Binding::ReadWrite),
+            Some(Coop::Eight) => (
+                "sdpa_coop8",
+                include_str!("../../../shaders/attention/sdpa_coop8.wgsl"),
+                Binding::Read,
+            ),
+            _ => (
+                "sdpa_coop",
+                include_str!("../../../shaders/attention/sdpa_coop.wgsl"),
+                Binding::ReadWrite,
+            ),
         };
         let own = [read, read, read, read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());

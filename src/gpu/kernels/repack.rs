@@ -67,7 +67,9 @@ impl Repack {
         let halves = include_str!("../../../shaders/shared/half_bits.wgsl");
         match self.dtype {
             Dtype::Q4_K => {
-                return wgsl.part(halves).part(include_str!("../../../shaders/load/repack_q4_k.wgsl"));
+                return wgsl
+                    .part(halves)
+                    .part(include_str!("../../../shaders/load/repack_q4_k.wgsl"));
             }
             Dtype::Q6_K => {
                 let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
