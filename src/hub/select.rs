@@ -214,8 +214,9 @@ mod tests {
     #[test]
     fn a_model_and_nothing_else() {
         let wanted = wanted("o/n", &list(&SHARDED), None).unwrap();
-        let files = list(&["config.json", "tokenizer.json", "model.safetensors.index.json"]);
-        assert_eq!(wanted, Wanted::Sharded { files, index: "model.safetensors.index.json".into() });
+        let whole = list(&["config.json", "tokenizer.json", "model.safetensors.index.json"]);
+        let index = "model.safetensors.index.json".to_owned();
+        assert_eq!(wanted, Wanted::Sharded { files: whole, index });
         let single = [
             "config.json",
             "model.gguf",
@@ -223,11 +224,8 @@ mod tests {
             "model.safetensors.index.json",
             "x.bin",
         ];
-        assert_eq!(super::tests::files(&single, None), ["config.json", "model.safetensors"]);
-        assert_eq!(
-            super::tests::files(&["README.md", "only.gguf", "mmproj-F16.gguf"], None),
-            ["only.gguf"]
-        );
+        assert_eq!(files(&single, None), ["config.json", "model.safetensors"]);
+        assert_eq!(files(&["README.md", "only.gguf", "mmproj-F16.gguf"], None), ["only.gguf"]);
         let message = fault(&["pytorch_model.bin", "config.json"], None);
         assert!(message.contains("neither") && message.contains("o/n"), "{message}");
     }
