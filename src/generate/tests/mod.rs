@@ -1,184 +1,17 @@
-//! The generator against a scripted backend, whose next token depends on every token of the
-//! context.
+//! The generator against a scripted backend.
 
-use std::{cell::Cell, collections::HashMap};
+mod evaluate;
+mod script;
 
+use std::{cell::Cell, num::NonZeroUsize};
+
+use self::script::{Script, expected, model};
 use super::*;
 use crate::{
-    backend::{BackendInfo, LocalBoxFuture},
-    config::{Architecture, ModelConfig},
-    sampling::{Draw, argmax},
+    backend::StepOutput,
+    generate::decode::Strategy,
+    sampling::{Draw, Sampler, SamplingParams},
 };
-
-const VOCAB: u32 = 97;
-
-/// Argmax of the scripted model after `context`: a hash of all of it.
-fn model(context: &[u32]) -> u32 {
-    context.iter().fold(17u32, |hash, &token| (hash.wrapping_mul(31)).wrapping_add(token + 1))
-        % VOCAB
-}
-
-/// The first `count` tokens that the scripted model chooses after `prompt`.
-fn expected(prompt: &[u32], count: usize) -> Vec<u32> {
-    let mut context = prompt.to_vec();
-    for _ in 0..count {
-        context.push(model(&context));
-    }
-    context.split_off(prompt.len())
-}
-
-struct Script {
-    config: ModelConfig,
-    context_length: usize,
-    open: bool,
-    held: Vec<u32>,
-    /// The token that the last step chose.
-    chosen: Option<u32>,
-    results: HashMap<u64, StepResult>,
-    tickets: u64,
-    can_truncate: bool,
-    /// Tokens run so far, over all sequences.
-    run: usize,
-    /// Most tickets that were unread at once.
-    most_unread: usize,
-    fail_after: usize,
-    suppressed: Vec<u32>,
-}
-
-impl Script {
-    fn new(context_length: usize) -> Script {
-        let config = ModelConfig {
-            architecture: Architecture::Gemma4,
-            vocab_size: VOCAB as usize,
-            hidden_size: 8,
-            layers: Vec::new(),
-            rms_norm_eps: 1e-6,
-            final_logit_softcap: None,
-            attention_scale: 1.0,
-            v_norm: true,
-            layer_scalar: true,
-            norm_weight_offset: 0.0,
-            tie_word_embeddings: true,
-            max_position_embeddings: context_length,
-            per_layer_input: None,
-        };
-        Script {
-            config,
-            context_length,
-            open: false,
-            held: Vec::new(),
-            chosen: None,
-            results: HashMap::new(),
-            tickets: 0,
-            can_truncate: true,
-            run: 0,
-            most_unread: 0,
-            fail_after: usize::MAX,
-            suppressed: Vec::new(),
-        }
-    }
-
-    /// Logits with the script's token on top, shape `[vocab]`.
-    fn logits(context: &[u32]) -> Vec<f32> {
-        let top = model(context);
-        (0..VOCAB).map(|id| -(id.abs_diff(top) as f32)).collect()
-    }
-
-    /// Logits from which the next token is chosen.
-    fn chosen_from(&self) -> Vec<f32> {
-        let mut logits = Script::logits(&self.held);
-        suppress(&mut logits, &self.suppressed);
-        logits
-    }
-}
-
-impl Backend for Script {
-    fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    fn info(&self) -> BackendInfo {
-        BackendInfo {
-            backend: "script",
-            device: String::new(),
-            context_length: self.context_length,
-            max_sequences: 1,
-            max_step_tokens: 4,
-            weight_bytes: 0,
-            table_bytes: 0,
-            kv_bytes: 0,
-            peak_bytes: 0,
-        }
-    }
-
-    fn open_sequence(&mut self) -> Result<SequenceId> {
-        assert!(!self.open, "the only sequence is open");
-        self.open = true;
-        self.held.clear();
-        Ok(SequenceId(0))
-    }
-
-    fn close_sequence(&mut self, _: SequenceId) {
-        self.open = false;
-    }
-
-    fn sequence_len(&self, _: SequenceId) -> usize {
-        self.held.len()
-    }
-
-    fn truncate(&mut self, _: SequenceId, len: usize) -> Result<()> {
-        assert!(self.open && len <= self.held.len());
-        if !self.can_truncate {
-            return Err(Error::Device("the window is gone".into()));
-        }
-        self.held.truncate(len);
-        self.chosen = None;
-        Ok(())
-    }
-
-    fn suppress(&mut self, ids: &[u32]) -> Result<()> {
-        self.suppressed = ids.to_vec();
-        Ok(())
-    }
-
-    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
-        let [step] = step else { panic!("one sequence") };
-        assert!(self.open);
-        let before = self.held.len();
-        match step.tokens {
-            StepTokens::Host(tokens) => self.held.extend(tokens),
-            StepTokens::Previous => self.held.push(self.chosen.expect("the step before chose")),
-        }
-        let added = self.held.len() - before;
-        assert!((1..=4).contains(&added) && self.held.len() <= self.context_length);
-        self.run += added;
-        if self.run > self.fail_after {
-            return Err(Error::Device("lost".into()));
-        }
-        let result = match step.output {
-            StepOutput::None => StepResult::None,
-            StepOutput::LastLogits => StepResult::Logits(Script::logits(&self.held)),
-            StepOutput::AllLogits => StepResult::Logits(
-                (before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect(),
-            ),
-            StepOutput::Greedy => StepResult::Token(argmax(&self.chosen_from())),
-            StepOutput::Sample(draw) => StepResult::Token(draw.choose(&self.chosen_from())?),
-        };
-        self.chosen = match result {
-            StepResult::Token(token) => Some(token),
-            _ => None,
-        };
-        self.tickets += 1;
-        self.results.insert(self.tickets, result);
-        self.most_unread = self.most_unread.max(self.results.len());
-        Ok(Ticket(self.tickets))
-    }
-
-    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
-        let result = self.results.remove(&ticket.0).expect("a ticket is read once");
-        Box::pin(async move { Ok(vec![result]) })
-    }
-}
 
 const GREEDY: SamplingParams = SamplingParams {
     temperature: 0.0,
@@ -296,7 +129,7 @@ fn only_what_a_device_can_draw_goes_there() {
         SamplingParams { repetition_penalty: 1.0f32.next_up(), ..sampling },
         SamplingParams { repetition_penalty: 1.3, temperature: 0.0, ..sampling },
     ];
-    let outputs = |params: &SamplingParams| Choice::new(params).unwrap().output();
+    let outputs = |params: &SamplingParams| Strategy::new(params).unwrap().output();
     assert!(on_host.iter().all(|params| outputs(params) == StepOutput::LastLogits));
     for top_k in [1, 64, Draw::MOST_TOP_K] {
         let StepOutput::Sample(draw) = outputs(&SamplingParams { top_k, ..sampling }) else {
@@ -325,7 +158,7 @@ fn the_context_fills_to_the_last_position() {
 }
 
 #[test]
-fn the_next_turn_runs_only_what_is_new() {
+fn the_next_prompt_runs_only_what_is_new() {
     let mut script = Script::new(64);
     let mut generator = Generator::new(&mut script);
     let first = generate(&mut generator, &request(&PROMPT, 6, &[])).unwrap();
@@ -389,7 +222,9 @@ fn a_failed_step_leaves_an_empty_context() {
     let mut generator = Generator::new(&mut script);
     let error = generate(&mut generator, &request(&PROMPT, 40, &[])).unwrap_err();
     assert_eq!(error.to_string(), "device: lost");
-    assert!(generator.held.is_empty() && generator.sequence.is_none());
+    assert!(generator.held().is_empty());
+    drop(generator);
+    assert!(!script.open);
 }
 
 #[test]
@@ -402,58 +237,6 @@ fn unusable_requests_are_named() {
     assert_eq!(error(request(&[], 4, &[])), "the prompt has no tokens");
     let sampling = SamplingParams { temperature: -1.0, ..GREEDY };
     assert!(error(Request { sampling, ..request(&[1], 4, &[]) }).contains("temperature"));
-}
-
-#[test]
-fn perplexity_of_known_logits() {
-    let mut script = Script::new(64);
-    let tokens: Vec<u32> = (0..11).map(|i| i * 7 % VOCAB).collect();
-    let mut score = Perplexity::default();
-    let mut rows = 0;
-    pollster::block_on(each_logits(&mut script, &tokens, &mut |first, logits| {
-        assert_eq!(first, rows);
-        rows += logits.len() / VOCAB as usize;
-        score.add(logits, VOCAB as usize, &tokens[first + 1..])
-    }))
-    .unwrap();
-    assert_eq!((rows, score.tokens()), (11, 10));
-    let nll = |i: usize| {
-        let row = Script::logits(&tokens[..i]);
-        let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
-        sum.ln() - f64::from(row[tokens[i] as usize])
-    };
-    let mean = (1..11).map(nll).sum::<f64>() / 10.0;
-    assert!((score.mean_nll().unwrap() - mean).abs() < 1e-9);
-    assert!((score.perplexity().unwrap() - mean.exp()).abs() < 1e-9 * mean.exp());
-    assert!(!script.open);
-}
-
-#[test]
-fn divergence_of_known_predictions() {
-    let mut divergence = Divergence::default();
-    assert_eq!((divergence.mean(), divergence.same_top()), (None, None));
-    // Probabilities ½, ½, 0 against ¼, ¾, 0, whatever is added to logits; then the same twice, and
-    // large values.
-    let none = f32::NEG_INFINITY;
-    divergence.add(&[5.0, 5.0, none], &[0.0, 3f32.ln(), none], 3).unwrap();
-    let expected = 0.5 * 2f64.ln() + 0.5 * (2.0 / 3f64).ln();
-    assert!(
-        (divergence.mean().unwrap() - expected).abs() < 1e-7 && divergence.same_top() == Some(0.0)
-    );
-    divergence.add(&[1.0, 2.0, 3.0], &[3e38; 3], 3).unwrap();
-    divergence.add(&[-3e38, 3e38, 0.0], &[-3e38, 3e38, 0.0], 3).unwrap();
-    assert!(divergence.mean().unwrap().is_finite() && divergence.max() >= expected);
-    assert!(divergence.add(&[0.0; 3], &[0.0; 6], 3).is_err());
-}
-
-#[test]
-fn uniform_logits_have_the_perplexity_of_the_vocabulary() {
-    let mut score = Perplexity::default();
-    // Large values must not overflow.
-    score.add(&[3e38; 20], 10, &[4, 9]).unwrap();
-    assert!((score.perplexity().unwrap() - 10.0).abs() < 1e-9);
-    assert!(score.add(&[0.0; 10], 10, &[10]).is_err());
-    assert_eq!(Perplexity::default().perplexity(), None);
 }
 
 /// The script's likeliest token never comes, wherever tokens are chosen; then it does again.
@@ -476,6 +259,34 @@ fn suppressed_tokens_never_come() {
                     sampling.temperature != 0.0 || (token == likeliest) == suppressed.is_empty()
                 );
             }
+        }
+    }
+}
+
+/// Whoever takes tokens may stop at any of them; the next prompt finds the sequence in order.
+#[test]
+fn a_dropped_answer_leaves_its_tokens() {
+    let host = SamplingParams { temperature: 1.0, top_p: 0.0, ..GREEDY };
+    for sampling in [GREEDY, host] {
+        for taken in 0..4 {
+            let (mut script, mut sequence) = (Script::new(64), SequenceState::default());
+            let answer = expected(&PROMPT, taken);
+            let first = Request { sampling, ..request(&PROMPT, 40, &[]) };
+            let mut stream = TokenStream::new(&script, &first).unwrap();
+            for &token in &answer {
+                let next = stream.next(&mut script, &mut sequence, &|| false);
+                assert_eq!(pollster::block_on(next).unwrap(), Some(token));
+            }
+            let generation = stream.into_generation();
+            assert_eq!(generation.finish_reason, FinishReason::Cancelled);
+            assert_eq!(generation.tokens, answer);
+            let second = [&PROMPT[..], &answer, &[3, 1, 4]].concat();
+            let mut stream = TokenStream::new(&script, &request(&second, 1, &[])).unwrap();
+            let next = stream.next(&mut script, &mut sequence, &|| false);
+            assert_eq!(pollster::block_on(next).unwrap(), Some(model(&second)));
+            let cached = stream.into_generation().stats.cached_tokens;
+            assert_eq!(cached, if taken == 0 { 0 } else { PROMPT.len() + taken });
+            assert!(script.results.is_empty());
         }
     }
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    cli::hub::is_plain,
     error::{Error, Result},
+    hub::is_plain,
 };
 
 /// Where Hugging Face's programs keep what they download.
