@@ -126,6 +126,7 @@ fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
 }
 
 /// Kernels of a 31B model in every number format, those that a target can run.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
     let mut all: Vec<Box<dyn Kernel>> = vec![
         Box::new(RmsNorm { n: 5376, eps: 1e-6 }),

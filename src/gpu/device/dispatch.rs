@@ -10,7 +10,6 @@ use std::{
 use web_time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-#[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::{
     device::{
         gpu::{Gpu, lock, one_line},
