@@ -12,6 +12,8 @@ pub mod cpu;
 pub mod error;
 pub mod generate;
 pub mod gpu;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod hub;
 mod json;
 pub mod memory;
 #[cfg(feature = "mlx")]

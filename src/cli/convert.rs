@@ -10,12 +10,13 @@ use clap::{Args, ValueEnum};
 use crate::{
     checkpoint::Checkpoint,
     cli::{
-        Exit, hub,
+        Exit,
         interrupt::{self, Work},
         model::byte_bar,
     },
     convert,
     error::Error,
+    hub,
     model::weights,
 };
 

@@ -8,10 +8,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::{
     backend::Backend,
     checkpoint::Checkpoint,
-    cli::{autotune, hub, memory::Memory, mlx},
+    cli::{autotune, memory::Memory, mlx},
     cpu::CpuBackend,
     error::{Error, Result},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
+    hub,
     model::{
         config::ModelConfig,
         kv::CacheType,
@@ -479,7 +480,7 @@ mod tests {
         let adapter = |name: &str, device_type: &str| AdapterFacts {
             name: name.into(),
             device_type: device_type.into(),
-            ..AdapterFacts::invented()
+            ..AdapterFacts::example_card()
         };
         let software = [
             adapter("llvmpipe (LLVM 19.1.7, 256 bits)", "CPU"),
