@@ -133,8 +133,8 @@ impl GpuBackend {
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
         let logit_rows = logit_rows(config, options, rows);
-        let workspace = Workspace::new(&gpu, gpu.variant(), config, options, rows, logit_rows)?;
-        let (max_decode_rows, config) = (max_decode_rows(gpu.variant()), config.clone());
+        let workspace = Workspace::new(&gpu, gpu.target(), config, options, rows, logit_rows)?;
+        let (max_decode_rows, config) = (max_decode_rows(gpu.target()), config.clone());
         let mut model = Model::new(gpu.clone(), config, weights, caches, workspace, options)?;
         model.prepare_decoding().await?;
         let mut backend = GpuBackend {

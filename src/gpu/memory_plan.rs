@@ -65,8 +65,8 @@ impl GpuBackend {
             plan.largest_buffer = plan.largest_buffer.max(bytes);
         }
         let (workspace, logit_rows) = (Sum::default(), logit_rows(config, options, rows));
-        Workspace::new(&workspace, gpu.variant(), config, options, rows, logit_rows)?;
-        PersistentBuffers::new(&workspace, gpu.variant(), config)?;
+        Workspace::new(&workspace, gpu.target(), config, options, rows, logit_rows)?;
+        PersistentBuffers::new(&workspace, gpu.target(), config)?;
         plan.scratch_bytes = workspace.0.get().max(Uploads::bytes(gpu, &tensors));
         Ok(plan)
     }

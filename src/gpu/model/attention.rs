@@ -30,7 +30,7 @@ pub(super) fn attention<'a>(
     let split = decoder.split_attention(index);
     let cols = config.n_heads * config.head_dim;
     let out = rec.activations(rec.workspace.attention(cols), cols, Emit::Floats);
-    if !(rec.shape.is_small() && split.can_run(rec.gpu.variant())) {
+    if !(rec.shape.is_small() && split.can_run(rec.gpu.target())) {
         rope(rec, decoder, index)?;
         return whole_attention(rec, decoder, index, out);
     }
@@ -116,7 +116,7 @@ fn whole_attention<'a>(
         capacity: cache.capacity,
         q_tile: query_tile(rec.shape, config),
     };
-    if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.variant(), &sdpa) {
+    if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
         out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
         let kernel = SdpaCoop { sdpa, emit: out.format };
         let own = [&s.qkv, &cache.k, &cache.v, &s.rows, &s.step];

@@ -47,7 +47,7 @@ fn gated_matvec<'a>(
         return Ok(None);
     };
     let kernel = GatedMatvecQ8(rec.linears(matrix, gate_up_view(rec, ffn), None)[0]);
-    if !kernel.can_run(rec.gpu.variant()) {
+    if !kernel.can_run(rec.gpu.target()) {
         return Ok(None);
     }
     let ([quants, groups], q8) = (input.q8, [&s.hidden_quants, &s.hidden_quant_groups]);
@@ -91,7 +91,7 @@ fn product_and_tail(
     else {
         return Ok(None);
     };
-    let Some((cols, parts)) = MatmulCoop::tail(rec.gpu.variant(), matrix.rows, s.row_capacity)
+    let Some((cols, parts)) = MatmulCoop::tail(rec.gpu.target(), matrix.rows, s.row_capacity)
     else {
         return Ok(None);
     };

@@ -5,7 +5,7 @@ use crate::{
     config::{LayerConfig, ModelConfig},
     error::{Error, Result},
     gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, variant::Variant},
+        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget},
         kernels::{Chain, Kernel, Linear},
         model::{
             layers::{Decoder, FusedProjections},
@@ -15,10 +15,6 @@ use crate::{
         weights::matrix::GpuMatrix,
     },
 };
-
-/// Workgroups that probing tries, the most first: one on each multiprocessor of large devices.
-const WORKGROUPS: [usize; 6] = [128, 96, 80, 64, 48, 32];
-const SOFTWARE_WORKGROUPS: [usize; 1] = [1];
 
 /// Buffers of a model's persistent kernels alone.
 pub(in crate::gpu) struct PersistentBuffers<B = GpuBuffer> {
@@ -35,10 +31,10 @@ impl<B> PersistentBuffers<B> {
     /// `None` where no persistent kernels are used.
     pub fn new<A: Allocator<Buffer = B>>(
         gpu: &A,
-        variant: &Variant,
+        target: &KernelTarget,
         config: &ModelConfig,
     ) -> Result<Option<Self>> {
-        if !variant.chain || config.beyond_dense().is_some() {
+        if !target.tuning.persistent || config.beyond_dense().is_some() {
             return Ok(None);
         }
         let exchange = 4 * (Chain::SETS * set_words(config)) as u64;
@@ -70,20 +66,18 @@ impl PersistentLayers {
         workspace: &Workspace,
         compile: impl Fn(&Self) -> Result<()>,
     ) -> Result<Option<Self>> {
-        let refuse = |reason: String| match gpu.variant().chain && gpu.asked_to_chain() {
+        let refuse = |reason: String| match gpu.tuning().persistent && gpu.asked_to_chain() {
             true => Err(Error::Device(format!("{reason}: leave out chain=on"))),
             false => Ok(None),
         };
         if let Some(what) = decoder.config.beyond_dense() {
             return refuse(format!("a model with {what} has no persistent kernels"));
         }
-        let Some(buffers) = PersistentBuffers::new(gpu, gpu.variant(), &decoder.config)? else {
+        let Some(buffers) = PersistentBuffers::new(gpu, gpu.target(), &decoder.config)? else {
             return Ok(None);
         };
         let mut persistent = PersistentLayers { kernels: Vec::new(), buffers };
-        let software = gpu.facts().is_software();
-        let tried = if software { &SOFTWARE_WORKGROUPS[..] } else { &WORKGROUPS };
-        for &workgroups in tried {
+        for &workgroups in gpu.tuning().persistent_workgroups {
             persistent.kernels = kernels(gpu, decoder, workgroups);
             if persistent.kernels.iter().flatten().count() < 2 {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
@@ -178,7 +172,7 @@ impl PersistentLayers {
         self.write_uniforms(gpu, decoder);
         let buffers: Vec<&wgpu::Buffer> =
             self.bindings(decoder, workspace, index).into_iter().map(|buffer| &**buffer).collect();
-        let (source, grid) = (kernel.source(gpu.variant()), kernel.grid(gpu.variant()));
+        let (source, grid) = (kernel.source(gpu.target()), kernel.grid(gpu.target()));
         let dispatch = gpu.dispatch(&source, &buffers, grid)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
@@ -200,7 +194,7 @@ fn set_words(config: &ModelConfig) -> usize {
 
 /// The kernels of all layers in `workgroups` workgroups, where the device and the matrices allow.
 fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<Chain>> {
-    let runs = |kernel: &Chain| kernel.can_run(gpu.variant(), gpu.facts());
+    let runs = |kernel: &Chain| kernel.can_run(gpu.target(), gpu.facts());
     let layers = 0..decoder.layers.len();
     layers.map(|index| kernel(decoder, index, workgroups).filter(runs)).collect()
 }

@@ -80,12 +80,12 @@ impl<'a> Recorder<'a> {
     }
 
     pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
-        let source = kernel.source(self.gpu.variant());
+        let source = kernel.source(self.gpu.target());
         if let Some(sources) = &mut self.sources {
             sources.insert(source);
             return Ok(());
         }
-        let grid: Grid = kernel.grid(self.gpu.variant());
+        let grid: Grid = kernel.grid(self.gpu.target());
         let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
         let mut dispatch = self.gpu.dispatch(&source, &buffers, grid)?;
         dispatch.cost = kernel.cost();
@@ -139,7 +139,7 @@ impl<'a> Recorder<'a> {
         ahead_bytes: usize,
     ) -> Result<()> {
         let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
-        if !self.gpu.variant().prefetch
+        if !self.gpu.tuning().prefetch
             || !self.shape.is_small()
             || !has_scales(matrix)
             || !has_scales(later)
@@ -160,13 +160,13 @@ impl<'a> Recorder<'a> {
 
     /// The format in which a product takes its activations.
     pub fn format(&self, matrix: &GpuMatrix, view: OutputView<'_>, softcap: Option<f32>) -> Emit {
-        let variant = self.gpu.variant();
+        let target = self.gpu.target();
         if self.shape.is_small() {
-            let q8 = variant.dp4a && Linear::supports_q8(matrix.format);
+            let q8 = target.variant.dp4a && Linear::supports_q8(matrix.format);
             return if q8 { Emit::Q8 } else { Emit::Floats };
         }
         let linears = self.linears(matrix, view, softcap);
-        match linears.iter().all(|linear| MatmulCoop::can_run(variant, linear)) {
+        match linears.iter().all(|linear| MatmulCoop::can_run(target, linear)) {
             true => {
                 Emit::Halves { m_stride: self.workspace.row_capacity.next_multiple_of(ROW_TILE) }
             }
@@ -252,7 +252,7 @@ impl<'a> Recorder<'a> {
                 matrix.rows,
                 self.shape.batch_rows().unwrap_or(1),
                 matrix.tiled,
-                self.gpu.variant(),
+                self.gpu.target(),
             ),
             _ => 1,
         };
@@ -289,7 +289,7 @@ impl<'a> Recorder<'a> {
         for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, view, softcap)) {
             let (data, scales, y) = (&part.data, &part.scales, view.y);
             match format {
-                Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
+                Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.target()) => {
                     let m = self.shape.batch_rows().unwrap_or(1);
                     let split_stride = m * linear.y_stride;
                     let kernel = MatvecQ8Split { linear, m, splits, split_stride };
@@ -305,7 +305,7 @@ impl<'a> Recorder<'a> {
                 Emit::Floats if self.shape.is_small() => {
                     self.run(&Matvec(linear), &[data, scales, x, y])?
                 }
-                Emit::Floats if self.gpu.variant().lanes => {
+                Emit::Floats if self.gpu.tuning().row_per_invocation => {
                     self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
                 }
                 Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,

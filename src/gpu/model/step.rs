@@ -3,7 +3,7 @@
 use crate::{
     config::ModelConfig,
     gpu::{
-        device::{gpu::Gpu, grid::StepSize, variant::Variant},
+        device::{gpu::Gpu, grid::StepSize, tuning::KernelTarget},
         kernels::MatvecQ8Split,
     },
     weights::LoadOptions,
@@ -86,18 +86,18 @@ impl StepShape {
 }
 
 /// Tokens up to which a step runs matrix-vector products.
-pub(in crate::gpu) fn max_decode_rows(variant: &Variant) -> usize {
-    match MatvecQ8Split::runs_on(variant) {
+pub(in crate::gpu) fn max_decode_rows(target: &KernelTarget) -> usize {
+    match MatvecQ8Split::runs_on(target) {
         true => MatvecQ8Split::MOST_ROWS,
         // A vector register of rows takes as long as one row.
-        false if variant.lanes => 1,
+        false if target.tuning.row_per_invocation => 1,
         false => 4,
     }
 }
 
 /// Tokens of the largest step.
 pub(in crate::gpu) fn max_step_tokens(gpu: &Gpu, options: &LoadOptions) -> usize {
-    gpu.facts().max_step_tokens().min(options.context_length).max(options.max_sequences)
+    gpu.tuning().max_step_tokens.min(options.context_length).max(options.max_sequences)
 }
 
 /// Rows of logits that one pass of the head makes, where steps have `rows` rows.

@@ -150,7 +150,7 @@ impl Shapes {
         };
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         let logit_rows = logit_rows(config, options, rows);
-        let workspace = Workspace::new(&buffers, gpu.variant(), config, options, rows, logit_rows)?;
+        let workspace = Workspace::new(&buffers, gpu.target(), config, options, rows, logit_rows)?;
         Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options)
     }
 }

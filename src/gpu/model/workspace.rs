@@ -6,7 +6,7 @@ use crate::{
     config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, variant::Variant},
+        device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget},
         kernels::{
             Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample,
             SplitAttention, stride,
@@ -92,7 +92,7 @@ impl<B> Workspace<B> {
     /// For steps of `rows` rows, and passes of the head over `logit_rows`.
     pub fn new<A: Allocator<Buffer = B>>(
         gpu: &A,
-        variant: &Variant,
+        target: &KernelTarget,
         config: &ModelConfig,
         options: &LoadOptions,
         rows: usize,
@@ -111,14 +111,14 @@ impl<B> Workspace<B> {
         // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to
         // 128.
         let rows = rows.next_multiple_of(16);
-        let coop = variant.coop.is_some();
+        let coop = target.variant.coop.is_some();
         let splits = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
         let halves =
             if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
         let decode_rows = rows.min(MatvecQ8Split::MOST_ROWS);
-        let split = |size: fn(&SplitAttention, &Variant) -> usize| {
+        let split = |size: fn(&SplitAttention, &KernelTarget) -> usize| {
             let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
-            config.layers.iter().map(|layer| size(&of(layer), variant)).max().unwrap_or(0)
+            config.layers.iter().map(|layer| size(&of(layer), target)).max().unwrap_or(0)
         };
         // A sequence draws one token a step.
         let drawn = logit_rows.min(options.max_sequences);
