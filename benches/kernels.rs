@@ -22,7 +22,7 @@ fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {
 
 fn bind(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Dispatch {
     let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
-    gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))
+    gpu.dispatch(&kernel.source(gpu.target()), &buffers, kernel.grid(gpu.target()))
         .expect("the kernel compiles")
 }
 
@@ -77,7 +77,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("matvec", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if MatvecQ8Split::runs_on(gpu.variant()) {
+        if MatvecQ8Split::runs_on(gpu.target()) {
             let kernel = MatvecQ8Split { linear, m: 1, splits: 1, split_stride: 0 };
             let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &one, &y]);
             group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| {
@@ -94,13 +94,13 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("matmul", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if MatmulLanes::can_run(gpu.variant()) {
+        if MatmulLanes::can_run(gpu.target()) {
             let dispatch = bind(gpu, &MatmulLanes(linear), &[&data, &scales, &x, &y, &many]);
             group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
         }
-        if MatmulCoop::can_run(gpu.variant(), &linear) {
+        if MatmulCoop::can_run(gpu.target(), &linear) {
             let kernel = MatmulCoop {
                 linear,
                 first_row: 0,
@@ -150,7 +150,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             cache_type: CacheType::F16,
             capacity,
         };
-        let variant = gpu.variant();
+        let variant = gpu.target();
         let (sums, norms) =
             (zeros(gpu, split.sums_per_row(variant)), zeros(gpu, split.norms_per_row(variant)));
         if split.can_run(variant) {
@@ -172,7 +172,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("sdpa", name), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if SdpaCoop::can_run(gpu.variant(), &sdpa) {
+        if SdpaCoop::can_run(gpu.target(), &sdpa) {
             let kernel = SdpaCoop { sdpa, emit: Emit::Floats };
             let dispatch = bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &many, &out]);
             group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| {

@@ -476,7 +476,7 @@ mod tests {
         let adapter = |name: &str, device_type: &str| AdapterFacts {
             name: name.into(),
             device_type: device_type.into(),
-            ..AdapterFacts::invented()
+            ..AdapterFacts::example_card()
         };
         let software = [
             adapter("llvmpipe (LLVM 19.1.7, 256 bits)", "CPU"),

@@ -6,7 +6,7 @@ use crate::{
         device::{
             dispatch::{Binding, KernelSource},
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},
     },
@@ -95,7 +95,7 @@ impl RopeKvUpdate {
 }
 
 impl Kernel for RopeKvUpdate {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "rope_kv_update",
             wgsl: Self::sources(
@@ -104,7 +104,7 @@ impl Kernel for RopeKvUpdate {
             )
             .bool("V_NORM", self.v_norm)
             .float("EPS", self.eps)
-            .reductions(variant, 64)
+            .reductions(target, 64)
             .part(include_str!("../../../shaders/attention/rope_kv_update.wgsl"))
             .finish(),
             bindings: vec![
@@ -118,7 +118,7 @@ impl Kernel for RopeKvUpdate {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let kv_heads = if self.layer.kv_from.is_some() { 0 } else { 2 * self.layer.n_kv_heads };
         let heads = self.layer.n_heads + kv_heads;
         Grid([Extent::Rows(1), Extent::Fixed(heads as u32), Extent::Fixed(1)])
@@ -172,7 +172,7 @@ impl Sdpa {
 }
 
 impl Kernel for Sdpa {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "sdpa",
             wgsl: cache_fragment(self.constants(Wgsl::new()), self.cache_type)
@@ -189,7 +189,7 @@ impl Kernel for Sdpa {
         layer_cost(&self.layer)
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([
             Extent::Rows(self.q_tile as u32),
             Extent::Fixed(self.layer.n_heads as u32),

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::{Binding, KernelSource},
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, stride, wgsl::Wgsl},
     },
@@ -26,7 +26,7 @@ pub struct Embed {
 }
 
 impl Kernel for Embed {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "embed",
             wgsl: Wgsl::new()
@@ -52,7 +52,7 @@ impl Kernel for Embed {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }
@@ -64,7 +64,7 @@ pub struct GatherRows {
 }
 
 impl Kernel for GatherRows {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "gather_rows",
             wgsl: Wgsl::new()
@@ -76,7 +76,7 @@ impl Kernel for GatherRows {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }
@@ -99,7 +99,7 @@ impl Argmax {
 }
 
 impl Kernel for ArgmaxParts {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "argmax_parts",
             wgsl: Wgsl::new()
@@ -116,13 +116,13 @@ impl Kernel for ArgmaxParts {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Outputs, Extent::Fixed(Argmax::PARTS as u32), Extent::Fixed(1)])
     }
 }
 
 impl Kernel for Argmax {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "argmax",
             wgsl: Wgsl::new()
@@ -137,7 +137,7 @@ impl Kernel for Argmax {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }

@@ -4,7 +4,7 @@ use crate::gpu::{
     device::{
         dispatch::{Binding, KernelSource},
         grid::{Extent, Grid},
-        variant::Variant,
+        tuning::KernelTarget,
     },
     kernels::{
         Cost, Kernel,
@@ -38,7 +38,7 @@ impl GeluMul {
 }
 
 impl Kernel for GeluMul {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
@@ -57,12 +57,12 @@ impl Kernel for GeluMul {
         };
         KernelSource {
             name: "gelu_mul",
-            wgsl: self.emit.add(wgsl, variant, own, self.n).finish(),
+            wgsl: self.emit.add(wgsl, target, own, self.n).finish(),
             bindings: self.emit.bindings(&[Binding::Read; 2][..own]),
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let fours = stride(self.n) / 4;
         Grid([
             Extent::Rows(1),
@@ -85,13 +85,15 @@ impl GatedMatvecQ8 {
 
     /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product
     /// takes longer than the activation on its own.
-    pub fn can_run(&self, variant: &Variant) -> bool {
-        variant.wide && self.0.tiled && self.0.rows.is_multiple_of(16 * Self::TILES)
+    pub fn can_run(&self, target: &KernelTarget) -> bool {
+        target.tuning.large_workgroups
+            && self.0.tiled
+            && self.0.rows.is_multiple_of(16 * Self::TILES)
     }
 }
 
 impl Kernel for GatedMatvecQ8 {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.0;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
@@ -104,7 +106,7 @@ impl Kernel for GatedMatvecQ8 {
         let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "matvec_q8_gated",
-            wgsl: Emit::Q8.add(wgsl, variant, own.len(), linear.rows / 2).finish(),
+            wgsl: Emit::Q8.add(wgsl, target, own.len(), linear.rows / 2).finish(),
             bindings: Emit::Q8.bindings(&own),
         }
     }
@@ -113,7 +115,7 @@ impl Kernel for GatedMatvecQ8 {
         self.0.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::folded(self.0.rows / (16 * Self::TILES), Extent::Fixed(1))
     }
 }

@@ -4,7 +4,7 @@ use crate::gpu::{
     device::{
         dispatch::{Binding, KernelSource},
         grid::{Extent, Grid},
-        variant::Variant,
+        tuning::KernelTarget,
     },
     kernels::{Kernel, wgsl::Wgsl},
 };
@@ -19,7 +19,7 @@ pub struct Fill {
 }
 
 impl Kernel for Fill {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "fill",
             wgsl: Wgsl::new()
@@ -33,7 +33,7 @@ impl Kernel for Fill {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(4096), Extent::Fixed(1), Extent::Fixed(1)])
     }
 }
@@ -52,7 +52,7 @@ impl ReadAll {
 }
 
 impl Kernel for ReadAll {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "read_all",
             wgsl: Wgsl::new()
@@ -65,7 +65,7 @@ impl Kernel for ReadAll {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([
             Extent::Fixed((self.blocks * self.passes) as u32),
             Extent::Fixed(1),
@@ -103,7 +103,7 @@ impl Prefetch {
 }
 
 impl Kernel for Prefetch {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "prefetch",
             wgsl: Wgsl::new()
@@ -128,7 +128,7 @@ impl Kernel for Prefetch {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([
             Extent::Fixed(self.groups() as u32 + Self::TOUCHES),
             Extent::Fixed(1),

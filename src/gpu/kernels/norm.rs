@@ -4,7 +4,7 @@ use crate::gpu::{
     device::{
         dispatch::{Binding, KernelSource},
         grid::Grid,
-        variant::Variant,
+        tuning::KernelTarget,
     },
     kernels::{Kernel, emit::Emit, stride, wgsl::Wgsl},
 };
@@ -20,21 +20,21 @@ pub struct RmsNorm {
 }
 
 impl Kernel for RmsNorm {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "rms_norm",
             wgsl: Wgsl::new()
                 .uint("N", self.n)
                 .uint("STRIDE", stride(self.n))
                 .float("EPS", self.eps)
-                .reductions(variant, WORKGROUP)
+                .reductions(target, WORKGROUP)
                 .part(include_str!("../../../shaders/norm/rms_norm.wgsl"))
                 .finish(),
             bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }
@@ -54,18 +54,18 @@ pub struct NormAddNorm {
 }
 
 impl Kernel for NormAddNorm {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride);
-        let wgsl = match variant.wide && stride(self.n) <= 8 * WIDE_WORKGROUP {
+        let wgsl = match target.tuning.large_workgroups && stride(self.n) <= 8 * WIDE_WORKGROUP {
             true => wgsl
-                .reductions(variant, WIDE_WORKGROUP)
+                .reductions(target, WIDE_WORKGROUP)
                 .part(include_str!("../../../shaders/norm/norm_add_norm_wide.wgsl")),
             false => wgsl
-                .reductions(variant, WORKGROUP)
+                .reductions(target, WORKGROUP)
                 .part(include_str!("../../../shaders/shared/branch.wgsl"))
                 .part(include_str!("../../../shaders/norm/norm_add_norm.wgsl")),
         };
@@ -73,12 +73,12 @@ impl Kernel for NormAddNorm {
             [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "norm_add_norm",
-            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
+            wgsl: self.emit.add(wgsl, target, own.len(), self.n).finish(),
             bindings: self.emit.bindings(&own),
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }
@@ -103,25 +103,28 @@ impl NormAdd {
 }
 
 impl Kernel for NormAdd {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride)
             .float("SCALE", Self::SCALE)
-            .reductions(variant, if variant.wide { WIDE_WORKGROUP } else { WORKGROUP })
+            .reductions(
+                target,
+                if target.tuning.large_workgroups { WIDE_WORKGROUP } else { WORKGROUP },
+            )
             .part(include_str!("../../../shaders/shared/branch.wgsl"))
             .part(include_str!("../../../shaders/norm/norm_add.wgsl"));
         let own = [Binding::ReadWrite, Binding::Read, Binding::Read];
         KernelSource {
             name: "norm_add",
-            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
+            wgsl: self.emit.add(wgsl, target, own.len(), self.n).finish(),
             bindings: self.emit.bindings(&own),
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::{Binding, KernelSource},
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, emit::Emit, norm::NormAdd, stride, wgsl::Wgsl},
     },
@@ -30,7 +30,7 @@ pub struct PerLayerInputs {
 }
 
 impl Kernel for PerLayerInputs {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let cols = self.layers * self.size;
         KernelSource {
             name: "per_layer_inputs",
@@ -45,7 +45,7 @@ impl Kernel for PerLayerInputs {
                 .part(include_str!("../../../shaders/shared/octet.wgsl"))
                 .weights(self.format, cols, self.tiled)
                 .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .reductions(variant, 64)
+                .reductions(target, 64)
                 .part(include_str!("../../../shaders/shared/token.wgsl"))
                 .part(include_str!("../../../shaders/embed/per_layer_inputs.wgsl"))
                 .finish(),
@@ -53,7 +53,7 @@ impl Kernel for PerLayerInputs {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Rows(1), Extent::Fixed(self.layers as u32), Extent::Fixed(1)])
     }
 }
@@ -73,7 +73,7 @@ impl PerLayerGate {
 }
 
 impl Kernel for PerLayerGate {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
@@ -85,12 +85,12 @@ impl Kernel for PerLayerGate {
         let own = [Binding::Read, Binding::Read, Binding::Uniform];
         KernelSource {
             name: "per_layer_gate",
-            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
+            wgsl: self.emit.add(wgsl, target, own.len(), self.n).finish(),
             bindings: self.emit.bindings(&own),
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let fours = stride(self.n) / 4;
         Grid([
             Extent::Rows(1),

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::{Binding, KernelSource},
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, wgsl::Wgsl},
     },
@@ -98,7 +98,7 @@ fn selection(n: usize) -> Wgsl {
 }
 
 impl Kernel for TopKParts {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "top_k_parts",
             wgsl: selection(self.n)
@@ -108,13 +108,13 @@ impl Kernel for TopKParts {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Outputs, Extent::Fixed(Sample::PARTS as u32), Extent::Fixed(1)])
     }
 }
 
 impl Kernel for Sample {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "sample",
             wgsl: selection(self.n)
@@ -131,13 +131,13 @@ impl Kernel for Sample {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }
 
 impl Kernel for Suppress {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         KernelSource {
             name: "suppress",
             wgsl: Wgsl::new()
@@ -150,7 +150,7 @@ impl Kernel for Suppress {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use crate::{
-    gpu::{device::variant::Variant, kernels::unroll::unroll},
+    gpu::{device::tuning::KernelTarget, kernels::unroll::unroll},
     quant::{PackFormat, padded_cols},
 };
 
@@ -65,9 +65,9 @@ impl Wgsl {
 
     /// The entry point and reductions, through subgroups or workgroup memory. The kernel defines
     /// `fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32)`.
-    pub fn reductions(self, variant: &Variant, workgroup: usize) -> Self {
+    pub fn reductions(self, target: &KernelTarget, workgroup: usize) -> Self {
         let this = self.uint("WORKGROUP", workgroup);
-        match variant.subgroups {
+        match target.variant.subgroups {
             Some(min_size) => this
                 .uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
                 .part(include_str!("../../../shaders/shared/reduce_subgroups.wgsl")),

@@ -39,11 +39,10 @@ impl GpuStore {
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let uploads = Uploads::new(&gpu, tensors)?;
-        let memory =
-            if gpu.variant().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
+        let memory = if gpu.tuning().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
         let fused = FusedAllocator::new(&gpu, tensors, memory);
         #[cfg(not(target_arch = "wasm32"))]
-        let in_place = gpu.variant().inplace.then(InPlace::default);
+        let in_place = gpu.tuning().inplace.then(InPlace::default);
         Ok(GpuStore {
             gpu,
             bytes: 0,

@@ -365,7 +365,7 @@ fn the_way_follows_the_options_and_the_memory() {
         |kernels| pollster::block_on(Gpu::open(&DeviceOptions { kernels, ..Default::default() }));
     let ways = |kernels| {
         let gpu = open(kernels).unwrap();
-        (gpu.variant().repack, gpu.variant().inplace)
+        (gpu.tuning().repack, gpu.tuning().inplace)
     };
     assert_eq!(ways(kernels(Way::Packed)), (false, false));
     assert_eq!(ways(kernels(Way::Repacked)), (true, false));
@@ -373,7 +373,7 @@ fn the_way_follows_the_options_and_the_memory() {
     assert_eq!(ways("inplace=off".parse().unwrap()), (true, false));
     let gpu = open(KernelOptions::default()).unwrap();
     let unified = gpu.facts().unified_memory && gpu.facts().mappable_storage;
-    assert_eq!((gpu.variant().repack, gpu.variant().inplace), (!unified, unified));
+    assert_eq!((gpu.tuning().repack, gpu.tuning().inplace), (!unified, unified));
     let error = open("repack=on,inplace=on".parse().unwrap()).err().unwrap().to_string();
     assert!(error.contains("exclude each other"), "{error}");
 }
