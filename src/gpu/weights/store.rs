@@ -3,7 +3,6 @@
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::weights::in_place::InPlace;
 use crate::{
-    checkpoint::TensorSource,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
@@ -13,7 +12,10 @@ use crate::{
             upload::Uploads,
         },
     },
-    weights::{MatrixReader, PlannedTensor, WeightStore},
+    model::{
+        source::TensorSource,
+        weights::{MatrixReader, PlannedTensor, WeightStore},
+    },
 };
 
 /// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.

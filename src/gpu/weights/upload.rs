@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use web_time::Instant;
 
 use crate::{
-    checkpoint::TensorSource,
     error::{Error, Result},
     gpu::{
         device::{
@@ -18,8 +17,11 @@ use crate::{
         kernels::{Kernel, Repack},
         weights::matrix::{GpuMatrix, MatrixPart},
     },
+    model::{
+        source::TensorSource,
+        weights::{self, MatrixReader, PlannedTensor},
+    },
     quant::{Dtype, PackFormat},
-    weights::{self, MatrixReader, PlannedTensor},
 };
 
 /// Buffers that take turns: one is filled while those before it are on their way.

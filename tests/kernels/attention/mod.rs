@@ -1,13 +1,15 @@
 //! Rotary embedding, KV update and attention against their twins.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{KvCache, ops},
     gpu::{
         Gpu,
         kernels::{RopeKvUpdate, Sdpa, stride},
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
 };
 use proptest::prelude::*;
 
