@@ -1,7 +1,6 @@
 //! One layer's attention on a device, in all the ways in which it is computed.
 
 use gemma4_wgpu::{
-    config::LayerConfig,
     gpu::{
         Gpu, GpuBuffer, StepSize,
         kernels::{
@@ -9,7 +8,7 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
-    weights::CacheType,
+    model::{config::LayerConfig, kv::CacheType},
 };
 
 use crate::{emit::check_forms, emulated::Emulated, harness::*};
