@@ -3,7 +3,6 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     gpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
@@ -12,8 +11,11 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::PackFormat,
-    weights::CacheType,
 };
 
 fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {

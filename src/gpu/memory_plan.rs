@@ -3,8 +3,6 @@
 use std::cell::Cell;
 
 use crate::{
-    checkpoint::TensorSource,
-    config::{AttentionKind, ModelConfig},
     error::Result,
     gpu::{
         backend::GpuBackend,
@@ -18,7 +16,11 @@ use crate::{
         weights::repack::RepackSink,
     },
     memory::MemoryPlan,
-    weights::{self, LoadOptions, PlannedTensor},
+    model::{
+        config::{AttentionKind, ModelConfig},
+        source::TensorSource,
+        weights::{self, LoadOptions, PlannedTensor},
+    },
 };
 
 /// Sums what would be allocated.

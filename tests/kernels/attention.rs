@@ -1,7 +1,6 @@
 //! Rotary embedding, KV update and attention against their twins.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{KvCache, ops},
     gpu::{
         Gpu, GpuBuffer, StepSize,
@@ -10,7 +9,10 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
 };
 use proptest::prelude::*;
 

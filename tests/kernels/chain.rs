@@ -1,15 +1,17 @@
 //! What lies between two layers' attention in one dispatch, against the twins of its parts.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{CpuMatrix, ops},
     gpu::{
         Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
         kernels::{Chain, Kernel, Linear, SplitAttention},
         tile,
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::PackFormat,
-    weights::CacheType,
 };
 
 use crate::{harness::*, linear::weights};

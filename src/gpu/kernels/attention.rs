@@ -1,7 +1,6 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
 use crate::{
-    config::{AttentionKind, LayerConfig},
     gpu::{
         device::{
             dispatch::{Binding, KernelSource},
@@ -10,7 +9,10 @@ use crate::{
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig},
+        kv::CacheType,
+    },
 };
 
 /// Numbers of a layer's attention, and how to use its cache.

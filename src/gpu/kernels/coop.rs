@@ -17,7 +17,7 @@ use crate::{
             wgsl::Wgsl,
         },
     },
-    weights::CacheType,
+    model::kv::CacheType,
 };
 
 /// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows,

@@ -1,7 +1,6 @@
 //! Attention of single tokens, split over the keys.
 
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
     gpu::{
         device::{
             dispatch::{Binding, KernelSource},
@@ -15,7 +14,10 @@ use crate::{
             wgsl::Wgsl,
         },
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        kv::CacheType,
+    },
 };
 
 /// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys,

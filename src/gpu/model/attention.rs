@@ -1,7 +1,6 @@
 //! Attention of one layer: rotary embedding, KV update, scores and values.
 
 use crate::{
-    config::LayerConfig,
     error::Result,
     gpu::{
         kernels::{
@@ -13,6 +12,7 @@ use crate::{
             step::StepShape,
         },
     },
+    model::config::LayerConfig,
 };
 
 /// Bytes of the next matrix that are brought into the cache while a token is attended.

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use crate::{
-    config::ModelConfig,
     error::Result,
     gpu::{
         device::{
@@ -25,7 +24,10 @@ use crate::{
         },
         weights::matrix::GpuMatrix,
     },
-    weights::{LoadOptions, ModelWeights, PerLayerTables},
+    model::{
+        config::ModelConfig,
+        weights::{LoadOptions, ModelWeights, PerLayerTables},
+    },
 };
 
 pub(in crate::gpu) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;

@@ -1,7 +1,6 @@
 //! The output head: final hidden states to logits, and logits to tokens.
 
 use crate::{
-    config::ModelConfig,
     error::Result,
     gpu::{
         device::dispatch::Dispatch,
@@ -12,6 +11,7 @@ use crate::{
         },
         weights::matrix::GpuMatrix,
     },
+    model::config::ModelConfig,
 };
 
 /// Dispatches of the output head.

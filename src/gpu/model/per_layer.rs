@@ -1,7 +1,6 @@
 //! Per-layer inputs: a vector of each token for each layer, and how a layer takes in its own.
 
 use crate::{
-    config::ModelConfig,
     error::Result,
     gpu::{
         device::buffers::GpuBuffer,
@@ -12,7 +11,7 @@ use crate::{
         },
         weights::matrix::GpuMatrix,
     },
-    weights::PerLayerTables,
+    model::{config::ModelConfig, weights::PerLayerTables},
 };
 
 /// x, which is the embedding → all layers' vectors of `size`.

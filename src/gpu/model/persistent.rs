@@ -2,7 +2,6 @@
 //! [`Chain`].
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::{Error, Result},
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget},
@@ -14,6 +13,7 @@ use crate::{
         },
         weights::matrix::GpuMatrix,
     },
+    model::config::{LayerConfig, ModelConfig},
 };
 
 /// Buffers of a model's persistent kernels alone.

@@ -16,6 +16,7 @@ use crate::{
             slices::Slice,
         },
     },
+    model::weights::MatrixReader,
     quant::{Dtype, PackFormat, pack_into},
 };
 

@@ -6,7 +6,6 @@ use rayon::prelude::*;
 use web_time::Instant;
 
 use crate::{
-    checkpoint::TensorSource,
     error::{Error, Result},
     gpu::{
         device::{
@@ -20,8 +19,11 @@ use crate::{
             slices::{Slice, for_each_slice},
         },
     },
+    model::{
+        source::TensorSource,
+        weights::{self, MatrixReader, PlannedTensor},
+    },
     quant::{Dtype, PackFormat},
-    weights::{self, MatrixReader, PlannedTensor},
 };
 
 /// Staging buffers: one is filled while those before it are on their way.

@@ -3,7 +3,6 @@
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::weights::in_place::InPlaceSink;
 use crate::{
-    checkpoint::TensorSource,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
@@ -15,7 +14,10 @@ use crate::{
             slices::for_each_slice,
         },
     },
-    weights::{MatrixReader, PlannedTensor, WeightStore},
+    model::{
+        source::TensorSource,
+        weights::{MatrixReader, PlannedTensor, WeightStore},
+    },
 };
 
 /// Brings weights to the device as they are read.

@@ -4,8 +4,6 @@
 use std::{borrow::Cow, cell::Cell, ops::Range};
 
 use crate::{
-    checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
@@ -15,8 +13,12 @@ use crate::{
             matrix::{GpuMatrix, MatrixMemory},
         },
     },
+    model::{
+        config::ModelConfig,
+        source::{LocalBoxFuture, TensorInfo, TensorSource},
+        weights::{MatrixReader, PlannedTensor, WeightStore},
+    },
     quant::{Dtype, PackFormat},
-    weights::{MatrixReader, PlannedTensor, WeightStore},
 };
 
 /// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7,
