@@ -16,7 +16,6 @@ use crate::{
             slices::Slice,
         },
     },
-    model::weights::MatrixReader,
     quant::{Dtype, PackFormat, pack_into},
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    weights::MatrixReader,
+    model::weights::MatrixReader,
 };
 
 /// Rows of a matrix as the checkpoint stores them, and where they go.
