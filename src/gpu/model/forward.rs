@@ -210,7 +210,8 @@ impl Model {
         self.embed(plan)?;
         let first_norm = self.layers.first().map_or(&self.norm, |layer| &layer.input_norm);
         let kernel = RmsNorm { n: self.config.hidden_size, eps: self.config.rms_norm_eps };
-        plan.run(&kernel, &[&s.x, first_norm, &s.normed])?;
+        let buffers = [("x", &s.x), ("weight", first_norm), ("out", &s.normed)];
+        plan.run(&kernel, &buffers)?;
         self.per_layer_inputs(plan)?;
         let mut input = LayerInput::Normed(Emit::Floats);
         let mut to_keys = 0;
@@ -234,11 +235,9 @@ impl Model {
                 scale: self.config.embedding_scale(),
                 tiled: table.tiled,
             };
-            let scratch = plan.scratch;
-            plan.run(
-                &kernel,
-                &[&part.data, &part.scales, &scratch.rows, &scratch.sampled, &scratch.x],
-            )?;
+            let ([data, scales], s) = (part.bindings(), plan.scratch);
+            let token = [("rows", &s.rows), ("sampled", &s.sampled)];
+            plan.run(&kernel, &[data, scales, token[0], token[1], ("x", &s.x)])?;
         }
         Ok(())
     }
@@ -262,10 +261,10 @@ impl Model {
                 eps: self.config.rms_norm_eps,
                 tiled: table.tiled,
             };
-            plan.run(
-                &kernel,
-                &[&part.data, &part.scales, &s.rows, &s.sampled, &tables.norm, &s.per_layer],
-            )?;
+            let [data, scales] = part.bindings();
+            let token = [("rows", &s.rows), ("sampled", &s.sampled)];
+            let own = [("norm", &tables.norm), ("x", &s.per_layer)];
+            plan.run(&kernel, &[data, scales, token[0], token[1], own[0], own[1]])?;
         }
         Ok(())
     }
@@ -285,12 +284,9 @@ impl Model {
         let form = plan.input_form(&weights.gate, gate);
         let part_stride = plan.branch_part_stride(n);
         let kernel = NormAdd { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
-        plan.run_emitting(
-            &kernel,
-            &[&s.x, &s.branch, &layer.post_feedforward_norm],
-            form,
-            &s.normed,
-        )?;
+        let norm = ("post_weight", &layer.post_feedforward_norm);
+        let own = [("x", &s.x), ("branch", &s.branch), norm];
+        plan.run_emitting(&kernel, &own, form, &s.normed)?;
         plan.products(&weights.gate, plan.input(&s.normed, n, form), gate)?;
 
         let (form, taken) = (plan.branch_form(&weights.projection), s.hidden(size));
@@ -299,7 +295,8 @@ impl Model {
             vectors_stride: stride(self.config.per_layer_columns()),
             emit: form,
         };
-        plan.run_emitting(&kernel, &[&s.gate_up, &s.per_layer, &weights.place], form, taken)?;
+        let own = [("gate", &s.gate_up), ("vectors", &s.per_layer), ("place", &weights.place)];
+        plan.run_emitting(&kernel, &own, form, taken)?;
         plan.branch(&weights.projection, plan.input(taken, size, form))
     }
 
@@ -379,12 +376,14 @@ impl Model {
         let part_stride = plan.branch_part_stride(n);
         let kernel =
             NormAddNorm { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
-        plan.run_emitting(
-            &kernel,
-            &[&s.x, &s.branch, post_norm, next_norm, scalar],
-            form,
-            &s.normed,
-        )
+        let own = [
+            ("x", &s.x),
+            ("branch", &s.branch),
+            ("post_weight", post_norm),
+            ("next_weight", next_norm),
+            ("layer", scalar),
+        ];
+        plan.run_emitting(&kernel, &own, form, &s.normed)
     }
 
     /// Rotary embedding, KV update and attention: qkv → attention, or its parts where a chained
@@ -411,26 +410,28 @@ impl Model {
             cache_type: self.cache_type,
             capacity: cache.capacity,
         };
+        let own =
+            [("qkv", &s.qkv), ("rows", &s.rows), ("k_cache", &cache.k), ("v_cache", &cache.v)];
+        let rotation = [("head_norms", &layer.qk_norms), ("turns", &layer.turns)];
         if !is_raw {
-            plan.run(&rope, &[&s.qkv, &layer.qk_norms, &layer.turns, &s.rows, &cache.k, &cache.v])?;
+            plan.run(&rope, &[&own[..], &rotation].concat())?;
         }
         if splits {
             if SdpaCombine::can_emit(config) {
                 attention.form = plan.branch_form(&layer.o_proj);
             }
-            let (sums, norms) = (&s.attention_sums, &s.attention_norms);
+            let parts = [("sums", &s.attention_sums), ("norms", &s.attention_norms)];
             let raw = is_raw.then_some(RawHeads { v_norm: rope.v_norm, eps: rope.eps });
-            let mut buffers = vec![&s.qkv, &cache.k, &cache.v, &s.rows, sums, norms];
-            if is_raw {
-                buffers.extend([&layer.qk_norms, &layer.turns]);
-            }
+            let rotation = if is_raw { &rotation[..] } else { &[] };
+            let buffers = [&own[..], &parts, rotation].concat();
             plan.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
             if plan.shape == StepShape::One && self.chain(index).is_some() {
                 plan.prefetch(&layer.o_proj, &layer.down_proj, O_PROJ_BYTES)?;
                 return Ok(attention);
             }
             let combine = SdpaCombine { split, emit: attention.form };
-            plan.run_emitting(&combine, &[sums, norms, &s.rows], attention.form, attention.floats)?;
+            let parts = [parts[0], parts[1], ("rows", &s.rows)];
+            plan.run_emitting(&combine, &parts, attention.form, attention.floats)?;
             return Ok(attention);
         }
         let sdpa = Sdpa {
@@ -446,10 +447,11 @@ impl Model {
         if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {
             attention.form = plan.branch_form(&layer.o_proj);
             let kernel = SdpaCoop { sdpa, emit: attention.form };
-            let own = [&s.qkv, &cache.k, &cache.v, &s.rows, &s.step];
+            let own = [&own[..], &[("step", &s.step)]].concat();
             plan.run_emitting(&kernel, &own, attention.form, attention.floats)?;
         } else {
-            plan.run(&sdpa, &[&s.qkv, &cache.k, &cache.v, &s.rows, attention.floats, &s.step])?;
+            let others = [("out", attention.floats), ("step", &s.step)];
+            plan.run(&sdpa, &[&own[..], &others].concat())?;
         }
         Ok(attention)
     }
@@ -463,18 +465,20 @@ impl Model {
         let s = &self.scratch;
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let matrix = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
-        plan.run(&GatherRows { cols: hidden }, &[&s.normed, &s.outputs, &s.gathered])?;
+        let outputs = ("outputs", &s.outputs);
+        let gathered = [("x", &s.normed), outputs, ("out", &s.gathered)];
+        plan.run(&GatherRows { cols: hidden }, &gathered)?;
         let place = Place { y: &s.logits, stride: vocab, offset: 0 };
         plan.single(matrix, &s.gathered, place, self.config.final_logit_softcap)?;
         let logits = std::mem::take(&mut plan.steps);
-        plan.run(&ArgmaxParts { n: vocab }, &[&s.logits, &s.argmax_parts])?;
-        plan.run(&Argmax { n: vocab }, &[&s.argmax_parts, &s.outputs, &s.rows, &s.sampled])?;
+        let (logits_in, parts) = (("logits", &s.logits), ("parts", &s.argmax_parts));
+        let (rows, sampled) = (("rows", &s.rows), ("sampled", &s.sampled));
+        plan.run(&ArgmaxParts { n: vocab }, &[logits_in, parts])?;
+        plan.run(&Argmax { n: vocab }, &[parts, outputs, rows, sampled])?;
         let argmax = std::mem::take(&mut plan.steps);
-        plan.run(&TopKParts { n: vocab }, &[&s.logits, &s.draws, &s.sample_parts])?;
-        plan.run(
-            &Sample { n: vocab },
-            &[&s.sample_parts, &s.draws, &s.outputs, &s.rows, &s.sampled],
-        )?;
+        let (parts, draws) = (("parts", &s.sample_parts), ("draws", &s.draws));
+        plan.run(&TopKParts { n: vocab }, &[logits_in, draws, parts])?;
+        plan.run(&Sample { n: vocab }, &[parts, draws, outputs, rows, sampled])?;
         Ok(Head { logits, argmax, sample: std::mem::take(&mut plan.steps) })
     }
 }

@@ -91,25 +91,33 @@ impl Model {
     }
 
     /// What [`Model::chain`]'s kernel is bound to.
-    pub(in crate::gpu) fn chain_buffers(&self, index: usize) -> Vec<&GpuBuffer> {
+    pub(in crate::gpu) fn chain_buffers(&self, index: usize) -> [(&'static str, &GpuBuffer); 20] {
         let (s, layer, next) = (&self.scratch, &self.layers[index], self.layers.get(index + 1));
         let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
         let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
-        let weights = matrices
-            .into_iter()
-            .flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
-        let inputs = [
-            &s.attention_sums,
-            &s.attention_norms,
-            &s.rows,
-            &layer.post_attention_norm,
-            &layer.pre_feedforward_norm,
-            &layer.post_feedforward_norm,
-            next.map_or(&self.norm, |next| &next.input_norm),
-        ];
-        let y = if next.is_some() { &s.qkv } else { &s.normed };
-        let results = [&s.x, &s.exchange, y, &s.fault, &layer.scalar];
-        weights.chain(inputs).chain(results).collect()
+        let [o, gate_up, down, qkv] = matrices.map(|matrix| &matrix.parts[0]);
+        [
+            ("o_data", &o.data),
+            ("o_scales", &o.scales),
+            ("gate_up_data", &gate_up.data),
+            ("gate_up_scales", &gate_up.scales),
+            ("down_data", &down.data),
+            ("down_scales", &down.scales),
+            ("qkv_data", &qkv.data),
+            ("qkv_scales", &qkv.scales),
+            ("sums", &s.attention_sums),
+            ("norms", &s.attention_norms),
+            ("rows", &s.rows),
+            ("post_attention", &layer.post_attention_norm),
+            ("pre_feedforward", &layer.pre_feedforward_norm),
+            ("post_feedforward", &layer.post_feedforward_norm),
+            ("next_input", next.map_or(&self.norm, |next| &next.input_norm)),
+            ("stream", &s.x),
+            ("exchange", &s.exchange),
+            ("y", if next.is_some() { &s.qkv } else { &s.normed }),
+            ("fault", &s.fault),
+            ("layer", &layer.scalar),
+        ]
     }
 
     /// Chains kernels where the device's variant says so and they can be.
@@ -189,8 +197,7 @@ impl Model {
     async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {
         let (gpu, fault): (&Gpu, _) = (&self.gpu, &self.scratch.fault);
         self.share_exchange(chain.workgroups);
-        let buffers: Vec<&wgpu::Buffer> =
-            self.chain_buffers(index).into_iter().map(|buffer| &**buffer).collect();
+        let buffers = self.chain_buffers(index);
         let dispatch =
             gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

@@ -40,6 +40,13 @@ pub(in crate::gpu) struct Input<'a> {
     pub q8: [&'a GpuBuffer; 2],
 }
 
+impl<'a> Input<'a> {
+    /// int8 activations and their groups, as products bind them.
+    fn q8_bindings(&self) -> [(&'static str, &'a GpuBuffer); 2] {
+        [("x", self.q8[0]), ("x_groups", self.q8[1])]
+    }
+}
+
 pub(in crate::gpu) struct Plan<'a> {
     pub gpu: &'a Gpu,
     pub scratch: &'a Scratch,
@@ -71,15 +78,15 @@ impl<'a> Plan<'a> {
         self.sources.unwrap_or_default()
     }
 
-    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
+    /// Adds a kernel, bound to buffers by name.
+    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[(&str, &GpuBuffer)]) -> Result<()> {
         let source = kernel.source(self.gpu.variant());
         if let Some(sources) = &mut self.sources {
             sources.insert(source);
             return Ok(());
         }
         let grid: Grid = kernel.grid(self.gpu.variant());
-        let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
-        let mut dispatch = self.gpu.dispatch(&source, &buffers, grid)?;
+        let mut dispatch = self.gpu.dispatch(&source, buffers, grid)?;
         dispatch.cost = kernel.cost();
         self.steps.push(dispatch);
         Ok(())
@@ -89,17 +96,18 @@ impl<'a> Plan<'a> {
     pub fn run_emitting(
         &mut self,
         kernel: &dyn Kernel,
-        own: &[&GpuBuffer],
+        own: &[(&str, &GpuBuffer)],
         emit: Emit,
         floats: &GpuBuffer,
     ) -> Result<()> {
         let s = self.scratch;
-        let outputs: &[&GpuBuffer] = match emit {
-            Emit::Floats => &[floats],
-            Emit::Q8 => &[&s.quants, &s.quant_groups],
-            Emit::Halves { .. } => &[&s.halves],
+        let outputs = match emit {
+            Emit::Floats => vec![floats],
+            Emit::Q8 => vec![&s.quants, &s.quant_groups],
+            Emit::Halves { .. } => vec![&s.halves],
         };
-        self.run(kernel, &[own, outputs].concat())
+        let outputs = emit.bindings().iter().copied().zip(outputs);
+        self.run(kernel, &own.iter().copied().chain(outputs).collect::<Vec<_>>())
     }
 
     pub fn is_small(&self) -> bool {
@@ -154,7 +162,9 @@ impl<'a> Plan<'a> {
             ahead_bytes,
         };
         let sink = self.gpu.buffer("prefetch", 16)?;
-        self.run(&kernel, &[&part.data, &part.scales, &later.data, &later.scales, &sink])
+        let [data, scales] = part.bindings();
+        let later = [("later_data", &later.data), ("later_scales", &later.scales)];
+        self.run(&kernel, &[data, scales, later[0], later[1], ("sink", &sink)])
     }
 
     /// The form in which a product takes its activations.
@@ -204,7 +214,7 @@ impl<'a> Plan<'a> {
     fn convert(&mut self, input: Input<'_>, emit: Emit) -> Result<()> {
         debug_assert_eq!(input.form, Emit::Floats, "only floats can be converted");
         let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
-        self.run_emitting(&kernel, &[input.floats], emit, input.floats)
+        self.run_emitting(&kernel, &[("x", input.floats)], emit, input.floats)
     }
 
     /// One product whose input is floats.
@@ -241,12 +251,11 @@ impl<'a> Plan<'a> {
         {
             let kernel = GatedMatvecQ8(self.linears(matrix, place, None)[0]);
             if kernel.can_run(self.gpu.variant()) {
-                let [quants, groups] = input.q8;
+                let ([data, scales], [x, x_groups]) = (part.bindings(), input.q8_bindings());
                 let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
-                self.run(
-                    &kernel,
-                    &[&part.data, &part.scales, quants, groups, &s.step, q8[0], q8[1]],
-                )?;
+                let out = [("quants", q8[0]), ("quant_groups", q8[1])];
+                let step = ("step", &s.step);
+                self.run(&kernel, &[data, scales, x, x_groups, step, out[0], out[1]])?;
                 return Ok(Input { floats: hidden, cols: ffn, form, q8 });
             }
         }
@@ -257,7 +266,7 @@ impl<'a> Plan<'a> {
         if tail.is_none() {
             self.products(gate_up, input, place)?;
         }
-        let buffers = [place.y, &s.branch];
+        let buffers = [("gate_up", place.y), ("tail", &s.branch)];
         let own = if tail.is_some() { &buffers[..] } else { &buffers[..1] };
         self.run_emitting(&GeluMul { n: ffn, emit: form, tail }, own, form, hidden)?;
         Ok(self.input(hidden, ffn, form))
@@ -296,8 +305,10 @@ impl<'a> Plan<'a> {
             splits: parts,
             split_stride: part_stride,
         };
-        self.run(&most, &[&part.data, &part.scales, &s.halves, place.y, &s.step])?;
-        self.run(&tail, &[&part.data, &part.scales, &s.halves, &s.branch, &s.step])?;
+        let [data, scales] = part.bindings();
+        let (x, step) = (("x", &s.halves), ("step", &s.step));
+        self.run(&most, &[data, scales, x, ("y", place.y), step])?;
+        self.run(&tail, &[data, scales, x, ("y", &s.branch), step])?;
         Ok(Some(UpTail { cols, parts, part_stride }))
     }
 
@@ -346,32 +357,33 @@ impl<'a> Plan<'a> {
         softcap: Option<f32>,
         splits: usize,
     ) -> Result<()> {
-        let (x, [quants, groups]) = (input.floats, input.q8);
+        let (floats, [quants, groups]) = (("x", input.floats), input.q8_bindings());
         let form = self.form(matrix, place, softcap);
         let s = self.scratch;
+        let (y, step) = (("y", place.y), ("step", &s.step));
         for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, place, softcap)) {
-            let (data, scales, y) = (&part.data, &part.scales, place.y);
+            let [data, scales] = part.bindings();
             match form {
                 Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
                     let m = self.few();
                     let split_stride = m * linear.y_stride;
                     let kernel = MatvecQ8Split { linear, m, splits, split_stride };
-                    self.run(&kernel, &[data, scales, quants, groups, &s.step, y])?;
+                    self.run(&kernel, &[data, scales, quants, groups, step, y])?;
                 }
                 Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
                 Emit::Halves { m_stride } => {
                     let split_stride = s.row_capacity * linear.y_stride;
                     let kernel =
                         MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
-                    self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
+                    self.run(&kernel, &[data, scales, ("x", &s.halves), y, step])?;
                 }
                 Emit::Floats if self.is_small() => {
-                    self.run(&Matvec(linear), &[data, scales, x, y])?
+                    self.run(&Matvec(linear), &[data, scales, floats, y])?
                 }
                 Emit::Floats if self.gpu.variant().lanes => {
-                    self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
+                    self.run(&MatmulLanes(linear), &[data, scales, floats, y, step])?;
                 }
-                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,
+                Emit::Floats => self.run(&Matmul(linear), &[data, scales, floats, y, step])?,
             }
         }
         Ok(())

@@ -170,7 +170,8 @@ impl Uploads {
         self.times.copying += filling.elapsed();
         slot.unmap();
         let gpu = &self.gpu;
-        let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
+        let [data, scales] = part.bindings();
+        let buffers = [("stored", &self.stored), data, scales, ("faults", &self.faults)];
         let dispatch =
             gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
