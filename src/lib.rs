@@ -13,6 +13,8 @@ pub mod cpu;
 pub mod error;
 pub mod generate;
 pub mod gpu;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod hub;
 pub mod memory;
 #[cfg(feature = "mlx")]
 pub mod mlx;

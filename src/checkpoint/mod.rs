@@ -21,7 +21,7 @@ mod ranged;
 mod unused;
 
 pub use files::Checkpoint;
-#[cfg(feature = "cli")]
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use gguf_files::PartName;
 #[cfg(feature = "cli")]
 pub(crate) use hf_files::shard_names;

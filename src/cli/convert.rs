@@ -10,13 +10,13 @@ use clap::{Args, ValueEnum};
 use crate::{
     checkpoint::Checkpoint,
     cli::{
-        Exit, hub,
+        Exit,
         interrupt::{self, Work},
         model::byte_bar,
     },
     convert,
     error::Error,
-    weights,
+    hub, weights,
 };
 
 /// Write a packed checkpoint in the form of another program

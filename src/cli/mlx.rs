@@ -71,12 +71,14 @@ mod built {
 
 #[cfg(not(feature = "mlx"))]
 mod built {
-    use super::*;
+    use super::{Backend, LoadOptions, ModelConfig, Result, TensorSource, Value};
     use crate::error::Error;
 
     fn absent<T>() -> Result<T> {
         Err(Error::Input(
-            "this program was built without MLX: build it with `cargo build --release --features mlx`".into(),
+            "this program was built without MLX: \
+             build it with `cargo build --release --features mlx`"
+                .into(),
         ))
     }
 

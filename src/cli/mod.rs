@@ -7,7 +7,6 @@ mod chat;
 mod convert;
 mod devices;
 mod eval;
-mod hub;
 mod inspect;
 mod interrupt;
 mod logits_file;

@@ -8,11 +8,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::{
     backend::Backend,
     checkpoint::{Checkpoint, TensorSource},
-    cli::{autotune, hub, memory::Memory, mlx},
+    cli::{autotune, memory::Memory, mlx},
     config::ModelConfig,
     cpu::CpuBackend,
     error::{Error, Result},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
+    hub,
     quant::Quantize,
     weights::{self, CacheType, LoadOptions},
 };

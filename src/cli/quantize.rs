@@ -13,12 +13,13 @@ use indicatif::BinaryBytes;
 use crate::{
     checkpoint::Checkpoint,
     cli::{
-        Exit, hub,
+        Exit,
         interrupt::{self, Work},
         model::{byte_bar, own_cache},
     },
     error::{Error, Result},
     gpu::{self, DeviceOptions, Gpu},
+    hub,
     quant::{
         methods::Method,
         recipe::{Recipe, RecipeText},

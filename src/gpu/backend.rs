@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 #[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::model::warm_up::WarmUp;
 use crate::{
     backend::{
         Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences,
@@ -21,12 +22,11 @@ use crate::{
         },
         kernels::MatvecQ8Split,
         model::{
-            forward::{GpuWeights, Head, Model, StepShape, Trunk, logit_rows},
+            forward::{GpuWeights, Model, OutputHead, StepShape, Trunk, logit_rows},
             layers::LayerCache,
-            outputs::{OutputBlock, ResultPlace, Use, Wanted},
+            outputs::{LogitsUse, OutputBlock, OutputRequest, ReadbackSlot},
             suppressed::Suppressed,
-            warm_up::WarmUp,
-            workspace::Scratch,
+            workspace::Workspace,
         },
         weights::{
             store::GpuStore,
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Tokens up to which a step runs matrix-vector products.
-fn few(gpu: &Gpu) -> usize {
+fn max_decode_rows(gpu: &Gpu) -> usize {
     match MatvecQ8Split::runs_on(gpu.variant()) {
         true => MatvecQ8Split::MOST_ROWS,
         // A vector register of rows takes as long as one.
@@ -67,7 +67,7 @@ struct Pending {
     done: Option<Done>,
     /// Of the results; one more says whether they count.
     words: usize,
-    places: Vec<ResultPlace>,
+    slots: Vec<ReadbackSlot>,
 }
 
 /// A model on a wgpu device.
@@ -77,7 +77,7 @@ pub struct GpuBackend {
     weight_bytes: u64,
     sequences: Sequences,
     trunks: HashMap<StepShape, Trunk>,
-    heads: HashMap<StepShape, Head>,
+    heads: HashMap<StepShape, OutputHead>,
     pending: HashMap<u64, Pending>,
     next_ticket: u64,
     /// Readback buffers to use again.
@@ -91,18 +91,18 @@ pub(super) fn max_step_tokens(gpu: &Gpu, options: &LoadOptions) -> usize {
 }
 
 /// What a model's options ask of a device, checked and allocated before its weights.
-struct Room {
+struct Reservation {
     sequences: Sequences,
     caches: Vec<LayerCache>,
 }
 
-impl Room {
-    fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Room> {
+impl Reservation {
+    fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Reservation> {
         config.validate()?;
         let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
         let caches = Model::caches(gpu, config, options, max_step_tokens)?;
-        Ok(Room { sequences, caches })
+        Ok(Reservation { sequences, caches })
     }
 }
 
@@ -116,7 +116,7 @@ impl GpuBackend {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let room = Room::new(&gpu, source.config(), options)?;
+        let reservation = Reservation::new(&gpu, source.config(), options)?;
         #[cfg(not(target_arch = "wasm32"))]
         let warm_up = WarmUp::start(&gpu, source, options).await?;
         let mut store = GpuStore::new(gpu.clone(), &weights::plan(source, options.quantize)?)?;
@@ -124,7 +124,7 @@ impl GpuBackend {
         let weight_bytes = store.finish(source).await?;
         #[cfg(not(target_arch = "wasm32"))]
         drop(warm_up);
-        Self::new(gpu, source.config(), weights, weight_bytes, room, options).await
+        Self::new(gpu, source.config(), weights, weight_bytes, reservation, options).await
     }
 
     /// A model of random weights, made on the device.
@@ -136,13 +136,13 @@ impl GpuBackend {
         options: &LoadOptions,
         seed: u32,
     ) -> Result<Self> {
-        let room = Room::new(&gpu, &config, options)?;
+        let reservation = Reservation::new(&gpu, &config, options)?;
         let source = SyntheticSource::new(config);
         let mut store =
             SyntheticStore::new(gpu.clone(), &weights::plan(&source, options.quantize)?, seed);
         let weights =
             ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
-        Self::new(gpu, source.config(), weights, store.bytes, room, options).await
+        Self::new(gpu, source.config(), weights, store.bytes, reservation, options).await
     }
 
     async fn new(
@@ -150,16 +150,16 @@ impl GpuBackend {
         config: &ModelConfig,
         weights: GpuWeights,
         weight_bytes: u64,
-        Room { sequences, caches }: Room,
+        Reservation { sequences, caches }: Reservation,
         options: &LoadOptions,
     ) -> Result<Self> {
         let rows = sequences.max_step_tokens;
         let logit_rows = logit_rows(config, options, rows);
-        let scratch = Scratch::new(&gpu, gpu.variant(), config, options, rows, logit_rows)?;
+        let workspace = Workspace::new(&gpu, gpu.variant(), config, options, rows, logit_rows)?;
         let mut model =
-            Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)?;
+            Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options, rows)?;
         match config.beyond_dense() {
-            None => model.choose_chain().await?,
+            None => model.choose_persistent().await?,
             Some(what) if gpu.variant().chain && gpu.asked_to_chain() => {
                 return Err(Error::Device(format!(
                     "a model with {what} has no kernels to chain: leave out chain=on"
@@ -167,7 +167,7 @@ impl GpuBackend {
             }
             Some(_) => {}
         }
-        model.compile(StepShape::One)?;
+        model.compile(StepShape::Decode)?;
         let mut backend = GpuBackend {
             gpu,
             model,
@@ -181,7 +181,7 @@ impl GpuBackend {
             suppressed: Suppressed::default(),
         };
         // Decoding's kernels are compiled now rather than in the middle of the first answer.
-        backend.prepare(StepShape::One, StepShape::One)?;
+        backend.prepare(StepShape::Decode, StepShape::Decode)?;
         backend.gpu.keep_pipelines();
         Ok(backend)
     }
@@ -234,15 +234,15 @@ impl GpuBackend {
         drop(pass);
         if let Some((readback, offset)) = to {
             let bytes = 4 * (block.rows.len() * self.model.config.vocab_size) as u64;
-            encoder.copy_buffer_to_buffer(&self.model.scratch.logits, 0, readback, offset, bytes);
+            encoder.copy_buffer_to_buffer(&self.model.workspace.logits, 0, readback, offset, bytes);
         }
     }
 
     /// What keeps tokens from being chosen: logits that are read stay as they are.
-    fn suppression(&self, usage: &Use) -> Option<&Dispatch> {
+    fn suppression(&self, usage: &LogitsUse) -> Option<&Dispatch> {
         match usage {
-            Use::Logits => None,
-            Use::Greedy | Use::Sample(_) => self.suppressed.dispatch(),
+            LogitsUse::Logits => None,
+            LogitsUse::Greedy | LogitsUse::Sample(_) => self.suppressed.dispatch(),
         }
     }
 
@@ -251,26 +251,30 @@ impl GpuBackend {
         let mut slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
         // A sequence's rows are neighbours.
         slots.dedup();
-        let (runs, is_few) = (slots.len(), rows.len() <= few(&self.gpu));
+        let (runs, is_few) = (slots.len(), rows.len() <= max_decode_rows(&self.gpu));
         match rows.len() {
-            1 => StepShape::One,
-            count if is_few && runs == count => StepShape::Few(MatvecQ8Split::room(count)),
-            count if is_few => StepShape::FewShared(MatvecQ8Split::room(count)),
-            _ if runs > 1 => StepShape::Many,
-            _ => StepShape::ManyOfOne,
+            1 => StepShape::Decode,
+            count if is_few && runs == count => StepShape::DecodeBatch(MatvecQ8Split::room(count)),
+            count if is_few => StepShape::ShortPrefill(MatvecQ8Split::room(count)),
+            _ if runs > 1 => StepShape::MixedBatch,
+            _ => StepShape::Prefill,
         }
     }
 
     /// Times the kernels of a checked step; logits beyond what one pass of the head makes are left
     /// out.
-    async fn time(&mut self, rows: Vec<StepRow>, wanted: Wanted) -> Result<Vec<KernelTime>> {
+    async fn time(
+        &mut self,
+        rows: Vec<StepRow>,
+        request: OutputRequest,
+    ) -> Result<Vec<KernelTime>> {
         let shape = self.shape(&rows);
-        let blocks = wanted.blocks(self.model.logit_rows);
+        let blocks = request.blocks(self.model.logit_rows);
         let block = blocks.first();
         let outputs = block.map_or(0, |block| block.rows.len());
-        let of_head = head_shape(outputs, few(&self.gpu));
+        let of_head = head_shape(outputs, max_decode_rows(&self.gpu));
         self.prepare(shape, of_head)?;
-        self.gpu.queue().write_buffer(&self.model.scratch.rows, 0, bytemuck::cast_slice(&rows));
+        self.gpu.queue().write_buffer(&self.model.workspace.rows, 0, bytemuck::cast_slice(&rows));
         self.write_step(rows.len(), outputs, block);
         let size = trunk_size(&rows);
         let trunk = self.trunks[&shape].steps(block.is_some());
@@ -287,25 +291,25 @@ impl GpuBackend {
     }
 
     /// Submits the trunk and the head of a checked step.
-    fn run(&mut self, rows: &[StepRow], wanted: &Wanted) -> Result<Pending> {
+    fn run(&mut self, rows: &[StepRow], request: &OutputRequest) -> Result<Pending> {
         let shape = self.shape(rows);
-        let blocks = wanted.blocks(self.model.logit_rows);
-        let few = few(&self.gpu);
-        let head_shape = |block: &OutputBlock| head_shape(block.rows.len(), few);
+        let blocks = request.blocks(self.model.logit_rows);
+        let max_decode_rows = max_decode_rows(&self.gpu);
+        let head_shape = |block: &OutputBlock| head_shape(block.rows.len(), max_decode_rows);
         for block in &blocks {
             self.prepare(shape, head_shape(block))?;
         }
-        self.prepare(shape, StepShape::One)?;
+        self.prepare(shape, StepShape::Decode)?;
 
-        let words = wanted.words(self.model.config.vocab_size);
+        let words = request.words(self.model.config.vocab_size);
         let readback = match words {
             0 => None,
             // One more: whether workgroups waited in vain.
             words => Some(self.readback(4 * (words as u64 + 1))?),
         };
         let logit_bytes = 4 * self.model.config.vocab_size as u64;
-        let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
-        queue.write_buffer(&scratch.rows, 0, bytemuck::cast_slice(rows));
+        let (queue, workspace) = (self.gpu.queue(), &self.model.workspace);
+        queue.write_buffer(&workspace.rows, 0, bytemuck::cast_slice(rows));
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         let first_outputs = blocks.first().map_or(0, |block| block.rows.len());
         self.write_step(rows.len(), first_outputs, blocks.first());
@@ -324,7 +328,7 @@ impl GpuBackend {
                 queue.submit([encoded.finish()]);
                 self.write_step(rows.len(), block.rows.len(), Some(block));
             }
-            let logits = matches!(block.usage, Use::Logits);
+            let logits = matches!(block.usage, LogitsUse::Logits);
             let to = readback.as_ref().filter(|_| logits).map(|buffer| (buffer, logits_at));
             self.head_block(&mut encoder, head_shape(block), block, to);
             if logits {
@@ -333,12 +337,12 @@ impl GpuBackend {
         }
         if let Some(readback) = &readback {
             for (slot, word) in
-                wanted.chosen_slots().zip(wanted.logit_rows * self.model.config.vocab_size..)
+                request.sampled_slots().zip(request.logit_rows * self.model.config.vocab_size..)
             {
                 let (from, to) = (4 * slot as u64, 4 * word as u64);
-                encoder.copy_buffer_to_buffer(&scratch.sampled, from, readback, to, 4);
+                encoder.copy_buffer_to_buffer(&workspace.sampled, from, readback, to, 4);
             }
-            encoder.copy_buffer_to_buffer(&scratch.fault, 0, readback, 4 * words as u64, 4);
+            encoder.copy_buffer_to_buffer(&workspace.fault, 0, readback, 4 * words as u64, 4);
         }
         let submission = queue.submit([encoder.finish()]);
         let done = readback.is_none().then(|| self.gpu.done());
@@ -349,17 +353,21 @@ impl GpuBackend {
             mapping,
             done,
             words,
-            places: wanted.places(self.model.config.vocab_size),
+            slots: request.slots(self.model.config.vocab_size),
         })
     }
 
     fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
-        let (queue, scratch) = (self.gpu.queue(), &self.model.scratch);
-        queue.write_buffer(&scratch.step, 0, bytemuck::cast_slice(&[rows as u32, outputs as u32]));
+        let (queue, workspace) = (self.gpu.queue(), &self.model.workspace);
+        queue.write_buffer(
+            &workspace.step,
+            0,
+            bytemuck::cast_slice(&[rows as u32, outputs as u32]),
+        );
         if let Some(block) = block {
-            queue.write_buffer(&scratch.outputs, 0, bytemuck::cast_slice(&block.rows));
-            if let Use::Sample(draws) = &block.usage {
-                queue.write_buffer(&scratch.draws, 0, bytemuck::cast_slice(draws));
+            queue.write_buffer(&workspace.outputs, 0, bytemuck::cast_slice(&block.rows));
+            if let LogitsUse::Sample(draws) = &block.usage {
+                queue.write_buffer(&workspace.draws, 0, bytemuck::cast_slice(draws));
             }
         }
     }
@@ -373,11 +381,11 @@ impl GpuBackend {
     }
 
     /// After a fault: later steps run without chained kernels, and are not told of it.
-    fn stop_chaining(&mut self) {
+    fn stop_persistent(&mut self) {
         log::warn!("kernels between layers are no longer chained");
-        self.model.chained = None;
-        self.trunks.remove(&StepShape::One);
-        self.gpu.queue().write_buffer(&self.model.scratch.fault, 0, &[0; 16]);
+        self.model.persistent_workgroups = None;
+        self.trunks.remove(&StepShape::Decode);
+        self.gpu.queue().write_buffer(&self.model.workspace.fault, 0, &[0; 16]);
     }
 
     async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {
@@ -391,27 +399,27 @@ impl GpuBackend {
                 let _ = done.await;
                 self.gpu.check()?;
             }
-            return Ok(pending.places.iter().map(|_| StepResult::None).collect());
+            return Ok(pending.slots.iter().map(|_| StepResult::None).collect());
         };
         let (words, buffer) = self.gpu.read::<u32>(mapping).await?;
         if self.readbacks.len() < 4 {
             self.readbacks.push(buffer);
         }
         if words[pending.words] != 0 {
-            self.stop_chaining();
+            self.stop_persistent();
             let reason = "workgroups that wait for one another did not run at the same time: from now on none wait";
             return Err(Error::Device(format!("{reason} (--kernels chain=off from the start)")));
         }
-        pending.places.iter().map(|place| place.result(&words)).collect()
+        pending.slots.iter().map(|slot| slot.result(&words)).collect()
     }
 }
 
 /// How the head is run for so many output rows.
-fn head_shape(outputs: usize, few: usize) -> StepShape {
+fn head_shape(outputs: usize, max_decode_rows: usize) -> StepShape {
     match outputs {
-        0 | 1 => StepShape::One,
-        count if count <= few => StepShape::Few(MatvecQ8Split::room(count)),
-        _ => StepShape::Many,
+        0 | 1 => StepShape::Decode,
+        count if count <= max_decode_rows => StepShape::DecodeBatch(MatvecQ8Split::room(count)),
+        _ => StepShape::MixedBatch,
     }
 }
 
@@ -468,13 +476,13 @@ impl Backend for GpuBackend {
     fn suppress(&mut self, ids: &[u32]) -> Result<()> {
         let vocab = self.model.config.vocab_size;
         let ids = suppressible(ids, vocab)?;
-        self.suppressed.set(&self.gpu, &self.model.scratch.logits, vocab, ids)
+        self.suppressed.set(&self.gpu, &self.model.workspace.logits, vocab, ids)
     }
 
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
         self.sequences.check(step)?;
         let rows = self.rows(step)?;
-        let pending = self.run(&rows, &Wanted::new(step, &rows))?;
+        let pending = self.run(&rows, &OutputRequest::new(step, &rows))?;
         self.sequences.advance(step);
         self.next_ticket += 1;
         self.pending.insert(self.next_ticket, pending);
@@ -486,11 +494,12 @@ impl Backend for GpuBackend {
         step: &[SequenceStep<'_>],
     ) -> LocalBoxFuture<'_, Result<Vec<KernelTime>>> {
         let checked = self.sequences.check(step).and_then(|()| self.rows(step));
-        let wanted = checked.as_ref().map(|rows| Wanted::new(step, rows)).unwrap_or_default();
+        let request =
+            checked.as_ref().map(|rows| OutputRequest::new(step, rows)).unwrap_or_default();
         if checked.is_ok() {
             self.sequences.advance(step);
         }
-        Box::pin(async move { self.time(checked?, wanted).await })
+        Box::pin(async move { self.time(checked?, request).await })
     }
 
     fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
@@ -539,7 +548,7 @@ mod tests {
             }
         };
         // More than any device runs at the same time.
-        backend.model.chained = Some(320);
+        backend.model.persistent_workgroups = Some(320);
         backend.trunks.clear();
         let sequence = backend.open_sequence().unwrap();
         let error = logits(&mut backend, sequence).map(|_| ()).unwrap_err().to_string();

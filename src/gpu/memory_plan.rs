@@ -12,7 +12,7 @@ use crate::{
         model::{
             forward::logit_rows,
             layers::LayerCache,
-            workspace::{Allocator, Scratch},
+            workspace::{Allocator, Workspace},
         },
         weights::upload::Uploads,
     },
@@ -63,16 +63,16 @@ impl GpuBackend {
             *kind = kind.saturating_add(buffer_size(bytes).saturating_mul(2));
             plan.largest_buffer = plan.largest_buffer.max(bytes);
         }
-        let scratch = Sum::default();
-        Scratch::new(
-            &scratch,
+        let workspace = Sum::default();
+        Workspace::new(
+            &workspace,
             gpu.variant(),
             config,
             options,
             rows,
             logit_rows(config, options, rows),
         )?;
-        plan.scratch_bytes = scratch.0.get().max(Uploads::bytes(gpu, &tensors));
+        plan.scratch_bytes = workspace.0.get().max(Uploads::bytes(gpu, &tensors));
         Ok(plan)
     }
 }

@@ -72,9 +72,9 @@ pub(super) fn symmetric_int8(values: &[f32], q: &mut [u8]) -> Result<Rounded, St
     Ok(Rounded { scale, offset: f16::ZERO })
 }
 
-/// Integers with an offset: the steps reach from the smallest to the largest of the first `real` (≥
-/// 1) values, and each of them is off by up to half a step and the offset's rounding to f16. The
-/// rest are padding: they get the nearest of these steps to what they hold.
+/// Integers with an offset: the steps reach from the smallest to the largest of the first `real`
+/// values, of which there is at least one. Each is off by up to half a step and the offset's
+/// rounding to f16. The rest are padding and get the nearest of these steps.
 pub(super) fn affine(
     values: &[f32],
     real: usize,

@@ -228,7 +228,7 @@ impl<'de> Visitor<'de> for TextLenVisitor {
     }
 }
 
-fn in_file(error: &dyn std::fmt::Display) -> Error {
+fn in_file(error: &dyn fmt::Display) -> Error {
     Error::Tokenizer(format!("tokenizer.json: {}", first_line(error)))
 }
 
@@ -237,6 +237,6 @@ pub(super) fn one_line(error: tokenizers::Error) -> Error {
     Error::Tokenizer(first_line(&error))
 }
 
-fn first_line(error: &dyn std::fmt::Display) -> String {
+fn first_line(error: &dyn fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod demo;
 pub mod goldens;
 pub mod llama_cpp;
+pub mod own_process;
 pub mod random_model;
 pub mod real_model;
 

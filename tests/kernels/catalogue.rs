@@ -121,6 +121,7 @@ fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
 }
 
 /// Kernels of a 31B model in every number format, those that a variant can run.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     let mut all: Vec<Box<dyn Kernel>> = vec![
         Box::new(RmsNorm { n: 5376, eps: 1e-6 }),
@@ -242,6 +243,7 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
 }
 
 /// The variant for cooperative matrices of 16 × 16, and its kernels.
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
     let variant = Variant {
         subgroups: Some(32),

@@ -1,4 +1,4 @@
-// Every kernel in the browser's own compiler, Tint. `cargo test --test kernel_translation` writes
+// Every kernel in the browser's own compiler, Tint. `cargo test --test kernels translation::` writes
 // the kernels.
 
 import assert from "node:assert/strict";

@@ -18,8 +18,9 @@ use ureq::{
 };
 
 use crate::{
-    cli::{Exit, hub::cache, interrupt::Work, pull::progress::Progress},
+    cli::{Exit, interrupt::Work, pull::progress::Progress},
     error::{Error, Result},
+    hub::cache,
 };
 
 const HUB: &str = "https://huggingface.co";

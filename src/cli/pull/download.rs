@@ -17,7 +17,6 @@ use ureq::{
 use crate::{
     cli::{
         Exit,
-        hub::cache::{self, Repository},
         interrupt::Work,
         pull::{
             client::{Client, Fault, reader},
@@ -27,6 +26,7 @@ use crate::{
         },
     },
     error::{Error, Result},
+    hub::cache::{self, Repository},
 };
 
 const BUFFER: usize = 256 << 10;

@@ -4,12 +4,9 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
 
 use crate::{
-    cli::{
-        Exit,
-        hub::{cache, is_plain},
-        pull::client::Client,
-    },
+    cli::{Exit, pull::client::Client},
     error::Error,
+    hub::{cache, is_plain},
 };
 
 /// The files of a repository at a commit.

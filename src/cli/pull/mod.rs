@@ -24,14 +24,16 @@ use self::{
 };
 use super::{
     Exit,
+    interrupt::{self, Work},
+};
+use crate::{
+    Error, Result, checkpoint,
     hub::{
         Name,
         cache::{self, Cache, Repository},
         select::{self, Wanted},
     },
-    interrupt::{self, Work},
 };
-use crate::{Error, Result, checkpoint};
 
 /// Download a model into the Hugging Face cache
 ///

@@ -18,9 +18,9 @@ use crate::{
         },
         model::{
             layers::{GpuLayer, GpuPerLayer, LayerCache},
-            outputs::Use,
-            recorder::{Input, Place, Plan},
-            workspace::Scratch,
+            outputs::LogitsUse,
+            recorder::{Activations, OutputView, Recorder},
+            workspace::Workspace,
         },
         weights::matrix::GpuMatrix,
     },
@@ -34,8 +34,8 @@ const LOGIT_BYTES: usize = 64 << 20;
 
 /// Bytes of the next matrix that are brought into the cache while one workgroup norms a row, and
 /// while a token is attended.
-const SEAM_BYTES: usize = 8 << 20;
-const O_PROJ_BYTES: usize = 4 << 20;
+const NORM_PREFETCH_BYTES: usize = 8 << 20;
+const ATTENTION_PREFETCH_BYTES: usize = 4 << 20;
 
 /// Rows of logits that one pass of the head makes, where steps have `rows` rows.
 pub(in crate::gpu) fn logit_rows(
@@ -50,24 +50,23 @@ pub(in crate::gpu) fn logit_rows(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::gpu) enum StepShape {
     /// One token: matrix-vector products.
-    One,
-    /// A token each of few sequences: matrix-vector products, their weights read once where the
-    /// device can, for up to so many tokens.
-    Few(usize),
-    /// Few tokens, of which some are of one sequence.
-    FewShared(usize),
+    Decode,
+    /// One token each of at most `n` sequences: one read of the weights serves them all.
+    DecodeBatch(usize),
+    /// At most `n` tokens, several of which belong to one sequence.
+    ShortPrefill(usize),
     /// Many tokens of several sequences.
-    Many,
+    MixedBatch,
     /// Many tokens of one sequence: attention takes them in tiles.
-    ManyOfOne,
+    Prefill,
 }
 
 /// What a layer finds.
 enum LayerInput {
-    /// Its normed input in this form.
+    /// Its normed input in this format.
     Normed(Emit),
-    /// Its q, k and v.
-    Heads,
+    /// Its q, k and v: the kernel before it made them.
+    QkvReady,
 }
 
 /// Dispatches from token ids to normed final hidden states.
@@ -85,24 +84,24 @@ impl Trunk {
 }
 
 /// Dispatches from final hidden states to logits, and from logits to tokens.
-pub(in crate::gpu) struct Head {
+pub(in crate::gpu) struct OutputHead {
     pub logits: Vec<Dispatch>,
     argmax: Vec<Dispatch>,
     sample: Vec<Dispatch>,
 }
 
-impl Head {
+impl OutputHead {
     /// What chooses tokens after the logits.
-    pub fn choice(&self, usage: &Use) -> &[Dispatch] {
+    pub fn choice(&self, usage: &LogitsUse) -> &[Dispatch] {
         match usage {
-            Use::Logits => &[],
-            Use::Greedy => &self.argmax,
-            Use::Sample(_) => &self.sample,
+            LogitsUse::Logits => &[],
+            LogitsUse::Greedy => &self.argmax,
+            LogitsUse::Sample(_) => &self.sample,
         }
     }
 }
 
-/// A model's weights, caches and scratch on a device.
+/// A model's weights, caches and workspace on a device.
 pub(in crate::gpu) struct Model {
     pub gpu: Gpu,
     pub config: ModelConfig,
@@ -114,14 +113,14 @@ pub(in crate::gpu) struct Model {
     lm_head: Option<GpuMatrix>,
     /// Of the layers that have keys of their own, which are the first ones.
     pub caches: Vec<LayerCache>,
-    pub scratch: Scratch,
+    pub workspace: Workspace,
     pub cache_type: CacheType,
     /// Rows of logits that one pass of the head makes.
     pub logit_rows: usize,
     pub kv_bytes: u64,
     /// Workgroups of [`Chain`], which were seen to run at the same time; `None` where it is not
     /// used.
-    pub chained: Option<usize>,
+    pub persistent_workgroups: Option<usize>,
 }
 
 impl Model {
@@ -145,7 +144,7 @@ impl Model {
         config: ModelConfig,
         weights: GpuWeights,
         caches: Vec<LayerCache>,
-        scratch: Scratch,
+        workspace: Workspace,
         options: &LoadOptions,
         rows: usize,
     ) -> Result<Self> {
@@ -165,11 +164,11 @@ impl Model {
             norm,
             lm_head,
             caches,
-            scratch,
+            workspace,
             cache_type,
             logit_rows,
             kv_bytes,
-            chained: None,
+            persistent_workgroups: None,
         })
     }
 
@@ -181,9 +180,9 @@ impl Model {
 
     /// The trunk for steps of a shape.
     pub fn trunk(&self, shape: StepShape) -> Result<Trunk> {
-        let mut plan = Plan::new(&self.gpu, &self.scratch, shape, false);
-        let to_keys = self.plan_trunk(&mut plan)?;
-        Ok(Trunk { steps: plan.steps, to_keys })
+        let mut rec = Recorder::new(&self.gpu, &self.workspace, shape, false);
+        let to_keys = self.record_trunk(&mut rec)?;
+        Ok(Trunk { steps: rec.steps, to_keys })
     }
 
     /// Compiles the kernels of a shape of step, at the same time, as far as that has not been done.
@@ -195,36 +194,37 @@ impl Model {
 
     /// The kernels of a trunk and a head.
     pub fn sources(&self, trunk: StepShape, head: StepShape) -> Result<HashSet<KernelSource>> {
-        let plan =
-            |shape, over_outputs| Plan::of_sources(&self.gpu, &self.scratch, shape, over_outputs);
-        let (mut trunk, mut head) = (plan(trunk, false), plan(head, true));
-        self.plan_trunk(&mut trunk)?;
-        self.plan_head(&mut head)?;
+        let rec = |shape, over_outputs| {
+            Recorder::for_sources(&self.gpu, &self.workspace, shape, over_outputs)
+        };
+        let (mut trunk, mut head) = (rec(trunk, false), rec(head, true));
+        self.record_trunk(&mut trunk)?;
+        self.record_head(&mut head)?;
         Ok(trunk.into_sources().into_iter().chain(head.into_sources()).collect())
     }
 
     /// Plans the trunk; how many of its steps there are up to the last layer that has keys of its
     /// own.
-    fn plan_trunk<'a>(&'a self, plan: &mut Plan<'a>) -> Result<usize> {
-        let s = &self.scratch;
-        self.embed(plan)?;
+    fn record_trunk<'a>(&'a self, rec: &mut Recorder<'a>) -> Result<usize> {
+        let s = &self.workspace;
+        self.embed(rec)?;
         let first_norm = self.layers.first().map_or(&self.norm, |layer| &layer.input_norm);
         let kernel = RmsNorm { n: self.config.hidden_size, eps: self.config.rms_norm_eps };
         let buffers = [("x", &s.x), ("weight", first_norm), ("out", &s.normed)];
-        plan.run(&kernel, &buffers)?;
-        self.per_layer_inputs(plan)?;
+        rec.run(&kernel, &buffers)?;
+        self.per_layer_inputs(rec)?;
         let mut input = LayerInput::Normed(Emit::Floats);
         let mut to_keys = 0;
         for index in 0..self.layers.len() {
-            input = self.layer(plan, index, input)?;
+            input = self.layer(rec, index, input)?;
             if index + 1 == self.caches.len() {
-                to_keys = plan.steps.len();
+                to_keys = rec.steps.len();
             }
         }
         Ok(to_keys)
     }
 
-    fn embed(&self, plan: &mut Plan<'_>) -> Result<()> {
+    fn embed(&self, rec: &mut Recorder<'_>) -> Result<()> {
         let table = &self.embed_tokens;
         for part in &table.parts {
             let kernel = Embed {
@@ -235,21 +235,21 @@ impl Model {
                 scale: self.config.embedding_scale(),
                 tiled: table.tiled,
             };
-            let ([data, scales], s) = (part.bindings(), plan.scratch);
+            let ([data, scales], s) = (part.bindings(), rec.workspace);
             let token = [("rows", &s.rows), ("sampled", &s.sampled)];
-            plan.run(&kernel, &[data, scales, token[0], token[1], ("x", &s.x)])?;
+            rec.run(&kernel, &[data, scales, token[0], token[1], ("x", &s.x)])?;
         }
         Ok(())
     }
 
     /// x, which is the embedding → all layers' vectors, if there are any.
-    fn per_layer_inputs(&self, plan: &mut Plan<'_>) -> Result<()> {
+    fn per_layer_inputs(&self, rec: &mut Recorder<'_>) -> Result<()> {
         let (Some(tables), Some(input)) = (&self.per_layer, self.config.per_layer_input) else {
             return Ok(());
         };
-        let (s, table) = (plan.scratch, &tables.table);
-        let place = Place { y: &s.per_layer, stride: stride(table.cols), offset: 0 };
-        plan.single(&tables.projection, &s.x, place, None)?;
+        let (s, table) = (rec.workspace, &tables.table);
+        let view = OutputView { y: &s.per_layer, stride: stride(table.cols), offset: 0 };
+        rec.single(&tables.projection, &s.x, view, None)?;
         for part in &table.parts {
             let kernel = PerLayerInputs {
                 format: table.format,
@@ -264,145 +264,158 @@ impl Model {
             let [data, scales] = part.bindings();
             let token = [("rows", &s.rows), ("sampled", &s.sampled)];
             let own = [("norm", &tables.norm), ("x", &s.per_layer)];
-            plan.run(&kernel, &[data, scales, token[0], token[1], own[0], own[1]])?;
+            rec.run(&kernel, &[data, scales, token[0], token[1], own[0], own[1]])?;
         }
         Ok(())
     }
 
     /// branch, the MLP's as a sum of `parts` → x, and the layer's vector → branch, a sum of as many
-    /// parts as it returns.
+    /// splits as it returns.
     fn take_per_layer_input<'a>(
         &'a self,
-        plan: &mut Plan<'a>,
+        rec: &mut Recorder<'a>,
         layer: &'a GpuLayer,
         weights: &'a GpuPerLayer,
-        parts: usize,
+        splits: usize,
     ) -> Result<usize> {
-        let (s, n) = (plan.scratch, self.config.hidden_size);
+        let (s, n) = (rec.workspace, self.config.hidden_size);
         let size = weights.projection.cols;
-        let gate = Place { y: &s.gate_up, stride: stride(size), offset: 0 };
-        let form = plan.input_form(&weights.gate, gate);
-        let part_stride = plan.branch_part_stride(n);
-        let kernel = NormAdd { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
+        let gate = OutputView { y: &s.gate_up, stride: stride(size), offset: 0 };
+        let format = rec.shared_format(&weights.gate, gate);
+        let split_stride = rec.split_stride_of(n);
+        let kernel = NormAdd {
+            n,
+            eps: self.config.rms_norm_eps,
+            parts: splits,
+            part_stride: split_stride,
+            emit: format,
+        };
         let norm = ("post_weight", &layer.post_feedforward_norm);
-        let own = [("x", &s.x), ("branch", &s.branch), norm];
-        plan.run_emitting(&kernel, &own, form, &s.normed)?;
-        plan.products(&weights.gate, plan.input(&s.normed, n, form), gate)?;
+        let own = [("x", &s.x), ("branch", &s.sublayer_output), norm];
+        rec.run_emitting(&kernel, &own, format, &s.normed)?;
+        rec.products(&weights.gate, rec.input(&s.normed, n, format), gate)?;
 
-        let (form, taken) = (plan.branch_form(&weights.projection), s.hidden(size));
+        let (format, taken) = (rec.sublayer_input_format(&weights.projection), s.hidden(size));
         let kernel = PerLayerGate {
             n: size,
             vectors_stride: stride(self.config.per_layer_columns()),
-            emit: form,
+            emit: format,
         };
-        let own = [("gate", &s.gate_up), ("vectors", &s.per_layer), ("place", &weights.place)];
-        plan.run_emitting(&kernel, &own, form, taken)?;
-        plan.branch(&weights.projection, plan.input(taken, size, form))
+        let own = [("gate", &s.gate_up), ("vectors", &s.per_layer), ("place", &weights.columns)];
+        rec.run_emitting(&kernel, &own, format, taken)?;
+        rec.sublayer_output(&weights.projection, rec.input(taken, size, format))
     }
 
     /// One decoder layer: takes its input, updates `x`, leaves the next layer's input and returns
     /// what that is.
     fn layer<'a>(
         &'a self,
-        plan: &mut Plan<'a>,
+        rec: &mut Recorder<'a>,
         index: usize,
         input: LayerInput,
     ) -> Result<LayerInput> {
         let (config, layer) = (&self.config.layers[index], &self.layers[index]);
-        let (s, ffn, hidden) = (plan.scratch, config.intermediate_size, self.config.hidden_size);
-        let gate_up = Place { y: &s.gate_up, stride: stride(2 * ffn), offset: 0 };
+        let (s, ffn, hidden) = (rec.workspace, config.intermediate_size, self.config.hidden_size);
+        let gate_up = OutputView { y: &s.gate_up, stride: stride(2 * ffn), offset: 0 };
 
         // Attention: normed → qkv → attention → branch
-        if let LayerInput::Normed(form) = input {
-            plan.products(&layer.qkv, plan.input(&s.normed, hidden, form), self.qkv_place(index))?;
+        if let LayerInput::Normed(format) = input {
+            rec.products(&layer.qkv, rec.input(&s.normed, hidden, format), self.qkv_view(index))?;
         }
-        let attention = self.attention(plan, config, index)?;
-        if let (StepShape::One, Some(kernel)) = (plan.shape, self.chain(index)) {
-            plan.run(&kernel, &self.chain_buffers(index))?;
+        let attention = self.attention(rec, config, index)?;
+        if let (StepShape::Decode, Some(kernel)) = (rec.shape, self.persistent(index)) {
+            rec.run(&kernel, &self.persistent_buffers(index))?;
             return Ok(match self.layers.get(index + 1) {
-                Some(_) => LayerInput::Heads,
+                Some(_) => LayerInput::QkvReady,
                 None => LayerInput::Normed(Emit::Floats),
             });
         }
-        let parts = plan.branch(&layer.o_proj, attention)?;
-        let form = plan.input_form(&layer.gate_up, gate_up);
-        self.seam(
-            plan,
-            parts,
-            form,
+        let splits = rec.sublayer_output(&layer.o_proj, attention)?;
+        let format = rec.shared_format(&layer.gate_up, gate_up);
+        self.add_rms_norm(
+            rec,
+            splits,
+            format,
             [&layer.post_attention_norm, &layer.pre_feedforward_norm, &s.one],
         )?;
-        plan.prefetch(&layer.gate_up[0].0, &layer.down_proj, SEAM_BYTES)?;
+        rec.prefetch(&layer.gate_up[0].0, &layer.down_proj, NORM_PREFETCH_BYTES)?;
 
         // MLP: normed → gate, up → hidden → branch
-        let normed = plan.input(&s.normed, hidden, form);
-        let mlp = plan.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, s.hidden(ffn))?;
-        let mut parts = plan.branch(&layer.down_proj, mlp)?;
+        let normed = rec.input(&s.normed, hidden, format);
+        let mlp = rec.gated(&layer.gate_up, &layer.down_proj, normed, gate_up, s.hidden(ffn))?;
+        let mut splits = rec.sublayer_output(&layer.down_proj, mlp)?;
 
         // The layer's vector: x → gate → hidden → branch
         let mut post_norm = &layer.post_feedforward_norm;
         if let Some(weights) = &layer.per_layer {
-            parts = self.take_per_layer_input(plan, layer, weights, parts)?;
+            splits = self.take_per_layer_input(rec, layer, weights, splits)?;
             post_norm = &weights.norm;
         }
-        let (next_norm, form) = match self.layers.get(index + 1) {
-            Some(next) => (&next.input_norm, plan.input_form(&next.qkv, self.qkv_place(index + 1))),
+        let (next_norm, format) = match self.layers.get(index + 1) {
+            Some(next) => {
+                (&next.input_norm, rec.shared_format(&next.qkv, self.qkv_view(index + 1)))
+            }
             None => (&self.norm, Emit::Floats),
         };
-        self.seam(plan, parts, form, [post_norm, next_norm, &layer.scalar])?;
+        self.add_rms_norm(rec, splits, format, [post_norm, next_norm, &layer.scalar])?;
         if let Some(next) = self.layers.get(index + 1) {
-            plan.prefetch(&next.qkv[0].0, &next.o_proj, SEAM_BYTES)?;
+            rec.prefetch(&next.qkv[0].0, &next.o_proj, NORM_PREFETCH_BYTES)?;
         }
-        Ok(LayerInput::Normed(form))
+        Ok(LayerInput::Normed(format))
     }
 
-    fn qkv_place(&self, index: usize) -> Place<'_> {
-        Place {
-            y: &self.scratch.qkv,
+    fn qkv_view(&self, index: usize) -> OutputView<'_> {
+        OutputView {
+            y: &self.workspace.qkv,
             stride: RopeKvUpdate::qkv_stride(&self.config.layers[index]),
             offset: 0,
         }
     }
 
-    /// branch, a sum of `parts` → x, and normed for the next branch in `form`.
-    fn seam(
+    /// branch, a sum of `parts` → x, and normed for the next branch in `format`.
+    fn add_rms_norm(
         &self,
-        plan: &mut Plan<'_>,
-        parts: usize,
-        form: Emit,
+        rec: &mut Recorder<'_>,
+        splits: usize,
+        format: Emit,
         [post_norm, next_norm, scalar]: [&GpuBuffer; 3],
     ) -> Result<()> {
-        let (s, n) = (plan.scratch, self.config.hidden_size);
-        let part_stride = plan.branch_part_stride(n);
-        let kernel =
-            NormAddNorm { n, eps: self.config.rms_norm_eps, parts, part_stride, emit: form };
+        let (s, n) = (rec.workspace, self.config.hidden_size);
+        let split_stride = rec.split_stride_of(n);
+        let kernel = NormAddNorm {
+            n,
+            eps: self.config.rms_norm_eps,
+            parts: splits,
+            part_stride: split_stride,
+            emit: format,
+        };
         let own = [
             ("x", &s.x),
-            ("branch", &s.branch),
+            ("branch", &s.sublayer_output),
             ("post_weight", post_norm),
             ("next_weight", next_norm),
             ("layer", scalar),
         ];
-        plan.run_emitting(&kernel, &own, form, &s.normed)
+        rec.run_emitting(&kernel, &own, format, &s.normed)
     }
 
-    /// Rotary embedding, KV update and attention: qkv → attention, or its parts where a chained
+    /// Rotary embedding, KV update and attention: qkv → attention, or its splits where a persistent_workgroups
     /// kernel joins them.
     fn attention<'a>(
         &'a self,
-        plan: &mut Plan<'a>,
+        rec: &mut Recorder<'a>,
         config: &LayerConfig,
         index: usize,
-    ) -> Result<Input<'a>> {
+    ) -> Result<Activations<'a>> {
         let (s, cache, layer) =
-            (&self.scratch, &self.caches[self.config.kv_layer(index)], &self.layers[index]);
+            (&self.workspace, &self.caches[self.config.kv_layer(index)], &self.layers[index]);
         let cols = config.n_heads * config.head_dim;
-        let mut attention = plan.input(s.attention(cols), cols, Emit::Floats);
+        let mut attention = rec.input(s.attention(cols), cols, Emit::Floats);
         let split = SplitAttention::of(config, &self.config, self.cache_type, cache.capacity);
-        let splits = plan.is_small() && split.can_run(self.gpu.variant());
+        let splits = rec.is_small() && split.can_run(self.gpu.variant());
         // Tokens of one sequence need each other's keys, which another layer may have made.
-        let is_raw =
-            splits && (!matches!(plan.shape, StepShape::FewShared(_)) || config.kv_from.is_some());
+        let is_raw = splits
+            && (!matches!(rec.shape, StepShape::ShortPrefill(_)) || config.kv_from.is_some());
         let rope = RopeKvUpdate {
             layer: config.clone(),
             v_norm: self.config.v_norm,
@@ -412,26 +425,26 @@ impl Model {
         };
         let own =
             [("qkv", &s.qkv), ("rows", &s.rows), ("k_cache", &cache.k), ("v_cache", &cache.v)];
-        let rotation = [("head_norms", &layer.qk_norms), ("turns", &layer.turns)];
+        let rotation = [("head_norms", &layer.qk_norms), ("turns", &layer.rope_frequencies)];
         if !is_raw {
-            plan.run(&rope, &[&own[..], &rotation].concat())?;
+            rec.run(&rope, &[&own[..], &rotation].concat())?;
         }
         if splits {
             if SdpaCombine::can_emit(config) {
-                attention.form = plan.branch_form(&layer.o_proj);
+                attention.format = rec.sublayer_input_format(&layer.o_proj);
             }
-            let parts = [("sums", &s.attention_sums), ("norms", &s.attention_norms)];
+            let parts = [("sums", &s.partial_attention), ("norms", &s.attention_stats)];
             let raw = is_raw.then_some(RawHeads { v_norm: rope.v_norm, eps: rope.eps });
             let rotation = if is_raw { &rotation[..] } else { &[] };
             let buffers = [&own[..], &parts, rotation].concat();
-            plan.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
-            if plan.shape == StepShape::One && self.chain(index).is_some() {
-                plan.prefetch(&layer.o_proj, &layer.down_proj, O_PROJ_BYTES)?;
+            rec.run(&SdpaDecode { split: split.clone(), raw }, &buffers)?;
+            if rec.shape == StepShape::Decode && self.persistent(index).is_some() {
+                rec.prefetch(&layer.o_proj, &layer.down_proj, ATTENTION_PREFETCH_BYTES)?;
                 return Ok(attention);
             }
-            let combine = SdpaCombine { split, emit: attention.form };
+            let combine = SdpaCombine { split, emit: attention.format };
             let parts = [parts[0], parts[1], ("rows", &s.rows)];
-            plan.run_emitting(&combine, &parts, attention.form, attention.floats)?;
+            rec.run_emitting(&combine, &parts, attention.format, attention.floats)?;
             return Ok(attention);
         }
         let sdpa = Sdpa {
@@ -439,46 +452,49 @@ impl Model {
             scale: self.config.attention_scale,
             cache_type: self.cache_type,
             capacity: cache.capacity,
-            q_tile: match plan.shape {
-                StepShape::ManyOfOne => Sdpa::prefill_tile(config),
-                StepShape::One | StepShape::Few(_) | StepShape::FewShared(_) | StepShape::Many => 1,
+            q_tile: match rec.shape {
+                StepShape::Prefill => Sdpa::prefill_tile(config),
+                StepShape::Decode
+                | StepShape::DecodeBatch(_)
+                | StepShape::ShortPrefill(_)
+                | StepShape::MixedBatch => 1,
             },
         };
-        if plan.shape == StepShape::ManyOfOne && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {
-            attention.form = plan.branch_form(&layer.o_proj);
-            let kernel = SdpaCoop { sdpa, emit: attention.form };
+        if rec.shape == StepShape::Prefill && SdpaCoop::can_run(self.gpu.variant(), &sdpa) {
+            attention.format = rec.sublayer_input_format(&layer.o_proj);
+            let kernel = SdpaCoop { sdpa, emit: attention.format };
             let own = [&own[..], &[("step", &s.step)]].concat();
-            plan.run_emitting(&kernel, &own, attention.form, attention.floats)?;
+            rec.run_emitting(&kernel, &own, attention.format, attention.floats)?;
         } else {
             let others = [("out", attention.floats), ("step", &s.step)];
-            plan.run(&sdpa, &[&own[..], &others].concat())?;
+            rec.run(&sdpa, &[&own[..], &others].concat())?;
         }
         Ok(attention)
     }
 
     /// The head for so many output rows: `Few`, or `Many`.
-    pub fn head(&self, shape: StepShape) -> Result<Head> {
-        self.plan_head(&mut Plan::new(&self.gpu, &self.scratch, shape, true))
+    pub fn head(&self, shape: StepShape) -> Result<OutputHead> {
+        self.record_head(&mut Recorder::new(&self.gpu, &self.workspace, shape, true))
     }
 
-    fn plan_head<'a>(&'a self, plan: &mut Plan<'a>) -> Result<Head> {
-        let s = &self.scratch;
+    fn record_head<'a>(&'a self, rec: &mut Recorder<'a>) -> Result<OutputHead> {
+        let s = &self.workspace;
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
         let matrix = self.lm_head.as_ref().unwrap_or(&self.embed_tokens);
         let outputs = ("outputs", &s.outputs);
         let gathered = [("x", &s.normed), outputs, ("out", &s.gathered)];
-        plan.run(&GatherRows { cols: hidden }, &gathered)?;
-        let place = Place { y: &s.logits, stride: vocab, offset: 0 };
-        plan.single(matrix, &s.gathered, place, self.config.final_logit_softcap)?;
-        let logits = std::mem::take(&mut plan.steps);
+        rec.run(&GatherRows { cols: hidden }, &gathered)?;
+        let view = OutputView { y: &s.logits, stride: vocab, offset: 0 };
+        rec.single(matrix, &s.gathered, view, self.config.final_logit_softcap)?;
+        let logits = std::mem::take(&mut rec.steps);
         let (logits_in, parts) = (("logits", &s.logits), ("parts", &s.argmax_parts));
         let (rows, sampled) = (("rows", &s.rows), ("sampled", &s.sampled));
-        plan.run(&ArgmaxParts { n: vocab }, &[logits_in, parts])?;
-        plan.run(&Argmax { n: vocab }, &[parts, outputs, rows, sampled])?;
-        let argmax = std::mem::take(&mut plan.steps);
+        rec.run(&ArgmaxParts { n: vocab }, &[logits_in, parts])?;
+        rec.run(&Argmax { n: vocab }, &[parts, outputs, rows, sampled])?;
+        let argmax = std::mem::take(&mut rec.steps);
         let (parts, draws) = (("parts", &s.sample_parts), ("draws", &s.draws));
-        plan.run(&TopKParts { n: vocab }, &[logits_in, draws, parts])?;
-        plan.run(&Sample { n: vocab }, &[parts, draws, outputs, rows, sampled])?;
-        Ok(Head { logits, argmax, sample: std::mem::take(&mut plan.steps) })
+        rec.run(&TopKParts { n: vocab }, &[logits_in, draws, parts])?;
+        rec.run(&Sample { n: vocab }, &[parts, draws, outputs, rows, sampled])?;
+        Ok(OutputHead { logits, argmax, sample: std::mem::take(&mut rec.steps) })
     }
 }

@@ -46,18 +46,18 @@ impl LayerCache {
 
 /// Matrices with one input, with the columns of the result at which theirs begin: one matrix where
 /// they could be joined.
-pub(in crate::gpu) type Joined = Vec<(GpuMatrix, usize)>;
+pub(in crate::gpu) type FusedProjections = Vec<(GpuMatrix, usize)>;
 
 /// Weights of a layer.
 pub(in crate::gpu) struct GpuLayer {
     pub input_norm: GpuBuffer,
     /// q and, unless they are another layer's, k and, unless V is K, v.
-    pub qkv: Joined,
+    pub qkv: FusedProjections,
     pub o_proj: GpuMatrix,
     pub post_attention_norm: GpuBuffer,
     pub pre_feedforward_norm: GpuBuffer,
     /// gate and up.
-    pub gate_up: Joined,
+    pub gate_up: FusedProjections,
     pub down_proj: GpuMatrix,
     pub post_feedforward_norm: GpuBuffer,
     /// With per-layer embeddings.
@@ -67,18 +67,18 @@ pub(in crate::gpu) struct GpuLayer {
     pub scalar: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
-    /// See [`RopeKvUpdate::turns`].
-    pub turns: GpuBuffer,
+    /// Cosines and sines, see [`RopeKvUpdate::turns`].
+    pub rope_frequencies: GpuBuffer,
 }
 
 /// How a layer takes in its vector.
 pub(in crate::gpu) struct GpuPerLayer {
     /// One matrix.
-    pub gate: Joined,
+    pub gate: FusedProjections,
     pub projection: GpuMatrix,
     pub norm: GpuBuffer,
     /// Uniform of u32: the first column of the layer's vector.
-    pub place: GpuBuffer,
+    pub columns: GpuBuffer,
 }
 
 impl GpuPerLayer {
@@ -88,8 +88,8 @@ impl GpuPerLayer {
         weights: PerLayerWeights<GpuMatrix, GpuBuffer>,
     ) -> Result<Self> {
         let PerLayerWeights { gate, projection, norm } = weights;
-        let place = gpu.uniform("per-layer place", [(index * gate.rows) as u32, 0, 0, 0])?;
-        Ok(GpuPerLayer { gate: vec![(gate, 0)], projection, norm, place })
+        let columns = gpu.uniform("per-layer columns", [(index * gate.rows) as u32, 0, 0, 0])?;
+        Ok(GpuPerLayer { gate: vec![(gate, 0)], projection, norm, columns })
     }
 }
 
@@ -124,14 +124,14 @@ impl GpuLayer {
                 .transpose()?,
             scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
             qk_norms,
-            turns: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,
+            rope_frequencies: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,
         })
     }
 }
 
 /// Matrices whose results lie one after another, as they were loaded: each by itself, or all in the
 /// last.
-fn join(matrices: impl IntoIterator<Item = GpuMatrix>) -> Joined {
+fn join(matrices: impl IntoIterator<Item = GpuMatrix>) -> FusedProjections {
     let mut first = 0;
     let place = |matrix: GpuMatrix| {
         first += matrix.rows;

@@ -10,22 +10,22 @@ use crate::{
 };
 
 /// Where a sequence's results lie in the readback buffer, in words.
-pub(in crate::gpu) enum ResultPlace {
+pub(in crate::gpu) enum ReadbackSlot {
     None,
     Logits { first: usize, words: usize },
     Token { word: usize },
 }
 
-impl ResultPlace {
+impl ReadbackSlot {
     /// The result. Errors if no token could be chosen.
     pub fn result(&self, words: &[u32]) -> Result<StepResult> {
         match *self {
-            ResultPlace::None => Ok(StepResult::None),
-            ResultPlace::Token { word } if words[word] == u32::MAX => Err(Error::Device(
+            ReadbackSlot::None => Ok(StepResult::None),
+            ReadbackSlot::Token { word } if words[word] == u32::MAX => Err(Error::Device(
                 "the model computed a logit of NaN or infinity, or none that is finite".into(),
             )),
-            ResultPlace::Token { word } => Ok(StepResult::Token(words[word])),
-            ResultPlace::Logits { first, words: count } => {
+            ReadbackSlot::Token { word } => Ok(StepResult::Token(words[word])),
+            ReadbackSlot::Logits { first, words: count } => {
                 Ok(StepResult::Logits(bytemuck::cast_slice(&words[first..first + count]).to_vec()))
             }
         }
@@ -36,11 +36,11 @@ impl ResultPlace {
 pub(in crate::gpu) struct OutputBlock {
     /// Rows of the step.
     pub rows: Vec<u32>,
-    pub usage: Use,
+    pub usage: LogitsUse,
 }
 
 /// What logits are for.
-pub(in crate::gpu) enum Use {
+pub(in crate::gpu) enum LogitsUse {
     /// To be read back…
     Logits,
     /// …or for a token to be chosen from, the most likely one
@@ -50,7 +50,7 @@ pub(in crate::gpu) enum Use {
 }
 
 /// The token of a sequence, chosen on the device.
-struct Chosen {
+struct SampledRow {
     row: u32,
     slot: u32,
     /// `None`: the most likely one.
@@ -59,17 +59,17 @@ struct Chosen {
 
 /// What a step is to bring back. The readback buffer holds all logits, then all tokens.
 #[derive(Default)]
-pub(in crate::gpu) struct Wanted {
+pub(in crate::gpu) struct OutputRequest {
     outputs: Vec<StepOutput>,
     /// Row ranges whose logits are read back, per sequence.
     logit_ranges: Vec<Range<u32>>,
     pub logit_rows: usize,
-    chosen: Vec<Chosen>,
+    chosen: Vec<SampledRow>,
 }
 
-impl Wanted {
+impl OutputRequest {
     pub fn new(step: &[SequenceStep<'_>], rows: &[StepRow]) -> Self {
-        let mut wanted = Wanted::default();
+        let mut request = OutputRequest::default();
         let mut first = 0u32;
         for part in step {
             let end = first + part.tokens.count() as u32;
@@ -80,18 +80,18 @@ impl Wanted {
                 StepOutput::None | StepOutput::Greedy | StepOutput::Sample(_) => end..end,
             };
             match part.output {
-                StepOutput::Greedy => wanted.chosen.push(Chosen { row, slot, draw: None }),
+                StepOutput::Greedy => request.chosen.push(SampledRow { row, slot, draw: None }),
                 StepOutput::Sample(draw) => {
-                    wanted.chosen.push(Chosen { row, slot, draw: Some(draw) })
+                    request.chosen.push(SampledRow { row, slot, draw: Some(draw) })
                 }
                 StepOutput::None | StepOutput::LastLogits | StepOutput::AllLogits => {}
             }
-            wanted.logit_rows += range.len();
-            wanted.logit_ranges.push(range);
-            wanted.outputs.push(part.output);
+            request.logit_rows += range.len();
+            request.logit_ranges.push(range);
+            request.outputs.push(part.output);
             first = end;
         }
-        wanted
+        request
     }
 
     /// Output rows in passes of at most `most`: those read back first.
@@ -99,13 +99,14 @@ impl Wanted {
         let logit_rows: Vec<u32> = self.logit_ranges.iter().cloned().flatten().collect();
         let logits = logit_rows
             .chunks(most)
-            .map(|rows| OutputBlock { rows: rows.to_vec(), usage: Use::Logits });
-        let choice = |chosen: &[Chosen]| {
+            .map(|rows| OutputBlock { rows: rows.to_vec(), usage: LogitsUse::Logits });
+        let choice = |chosen: &[SampledRow]| {
             let rows = chosen.iter().map(|chosen| chosen.row).collect();
-            let words = |chosen: &Chosen| chosen.draw.map_or(DrawWords::LIKELIEST, DrawWords::from);
+            let words =
+                |chosen: &SampledRow| chosen.draw.map_or(DrawWords::LIKELIEST, DrawWords::from);
             let usage = match chosen.iter().all(|chosen| chosen.draw.is_none()) {
-                true => Use::Greedy,
-                false => Use::Sample(chosen.iter().map(words).collect()),
+                true => LogitsUse::Greedy,
+                false => LogitsUse::Sample(chosen.iter().map(words).collect()),
             };
             OutputBlock { rows, usage }
         };
@@ -114,7 +115,7 @@ impl Wanted {
 
     /// Slots of the sequences whose token is chosen, in the order of their tokens in the readback
     /// buffer.
-    pub fn chosen_slots(&self) -> impl Iterator<Item = u32> {
+    pub fn sampled_slots(&self) -> impl Iterator<Item = u32> {
         self.chosen.iter().map(|chosen| chosen.slot)
     }
 
@@ -123,20 +124,20 @@ impl Wanted {
         self.logit_rows * vocab + self.chosen.len()
     }
 
-    pub fn places(&self, vocab: usize) -> Vec<ResultPlace> {
+    pub fn slots(&self, vocab: usize) -> Vec<ReadbackSlot> {
         let (mut first, mut word) = (0, self.logit_rows * vocab);
-        let place = |(output, range): (&StepOutput, &Range<u32>)| match output {
-            StepOutput::None => ResultPlace::None,
+        let slot = |(output, range): (&StepOutput, &Range<u32>)| match output {
+            StepOutput::None => ReadbackSlot::None,
             StepOutput::Greedy | StepOutput::Sample(_) => {
                 word += 1;
-                ResultPlace::Token { word: word - 1 }
+                ReadbackSlot::Token { word: word - 1 }
             }
             StepOutput::LastLogits | StepOutput::AllLogits => {
                 let words = range.len() * vocab;
                 first += words;
-                ResultPlace::Logits { first: first - words, words }
+                ReadbackSlot::Logits { first: first - words, words }
             }
         };
-        self.outputs.iter().zip(&self.logit_ranges).map(place).collect()
+        self.outputs.iter().zip(&self.logit_ranges).map(slot).collect()
     }
 }

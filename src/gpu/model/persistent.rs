@@ -8,7 +8,7 @@ use crate::{
         kernels::{Chain, Kernel, Linear, SplitAttention},
         model::{
             forward::{Model, StepShape},
-            layers::Joined,
+            layers::FusedProjections,
         },
         weights::matrix::GpuMatrix,
     },
@@ -20,7 +20,7 @@ const TRIED: [usize; 6] = [128, 96, 80, 64, 48, 32];
 const TRIED_IN_SOFTWARE: [usize; 1] = [1];
 
 /// The only matrix of several that were joined, in one buffer; else `None`.
-fn single(joined: &Joined) -> Option<&GpuMatrix> {
+fn single(joined: &FusedProjections) -> Option<&GpuMatrix> {
     match joined.as_slice() {
         [(matrix, _)] => Some(matrix),
         _ => None,
@@ -61,11 +61,11 @@ fn sets_in_turns(count: usize) -> Vec<[usize; 2]> {
 impl Model {
     /// The kernel from layer `index`'s attention to the next one's or the head; `None` where it
     /// cannot be used.
-    pub(in crate::gpu) fn chain(&self, index: usize) -> Option<Chain> {
-        self.chain_of(index, self.chained?)
+    pub(in crate::gpu) fn persistent(&self, index: usize) -> Option<Chain> {
+        self.persistent_of(index, self.persistent_workgroups?)
     }
 
-    fn chain_of(&self, index: usize, workgroups: usize) -> Option<Chain> {
+    fn persistent_of(&self, index: usize, workgroups: usize) -> Option<Chain> {
         let layer = &self.layers[index];
         let qkv = match self.layers.get(index + 1) {
             Some(next) => Some(linear(single(&next.qkv)?)?),
@@ -90,9 +90,12 @@ impl Model {
         chain.can_run(self.gpu.variant(), self.gpu.facts()).then_some(chain)
     }
 
-    /// What [`Model::chain`]'s kernel is bound to.
-    pub(in crate::gpu) fn chain_buffers(&self, index: usize) -> [(&'static str, &GpuBuffer); 20] {
-        let (s, layer, next) = (&self.scratch, &self.layers[index], self.layers.get(index + 1));
+    /// What [`Model::persistent`]'s kernel is bound to.
+    pub(in crate::gpu) fn persistent_buffers(
+        &self,
+        index: usize,
+    ) -> [(&'static str, &GpuBuffer); 20] {
+        let (s, layer, next) = (&self.workspace, &self.layers[index], self.layers.get(index + 1));
         let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
         let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
         let [o, gate_up, down, qkv] = matrices.map(|matrix| &matrix.parts[0]);
@@ -105,8 +108,8 @@ impl Model {
             ("down_scales", &down.scales),
             ("qkv_data", &qkv.data),
             ("qkv_scales", &qkv.scales),
-            ("sums", &s.attention_sums),
-            ("norms", &s.attention_norms),
+            ("sums", &s.partial_attention),
+            ("norms", &s.attention_stats),
             ("rows", &s.rows),
             ("post_attention", &layer.post_attention_norm),
             ("pre_feedforward", &layer.pre_feedforward_norm),
@@ -124,14 +127,14 @@ impl Model {
     ///
     /// Errors: the user asked for it, and none of this model's can be, or fewer workgroups run at
     /// the same time than are tried.
-    pub(in crate::gpu) async fn choose_chain(&mut self) -> Result<()> {
+    pub(in crate::gpu) async fn choose_persistent(&mut self) -> Result<()> {
         if !self.gpu.variant().chain {
             return Ok(());
         }
         match self.find_workgroups().await? {
             Ok(workgroups) => {
                 log::info!("kernels between layers are chained in {workgroups} workgroups");
-                self.chained = Some(workgroups);
+                self.persistent_workgroups = Some(workgroups);
             }
             Err(reason) if self.gpu.asked_to_chain() => {
                 return Err(Error::Device(format!("{reason}: leave out chain=on")));
@@ -147,7 +150,7 @@ impl Model {
         let tried = if self.gpu.facts().is_software() { &TRIED_IN_SOFTWARE[..] } else { &TRIED };
         for &workgroups in tried {
             let mut chains = (0..self.layers.len())
-                .filter_map(|index| Some((index, self.chain_of(index, workgroups)?)));
+                .filter_map(|index| Some((index, self.persistent_of(index, workgroups)?)));
             let (chain, others) = (chains.next(), chains.count());
             let (Some((index, chain)), 1..) = (chain, others) else {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
@@ -155,7 +158,7 @@ impl Model {
                     "the model has no two layers whose kernels can be chained ({needs})"
                 )));
             };
-            self.compile_chained(workgroups)?;
+            self.compile_persistent(workgroups)?;
             if self.runs_together(index, &chain).await? {
                 return Ok(Ok(workgroups));
             }
@@ -164,10 +167,10 @@ impl Model {
     }
 
     /// All kernels of generation at the same time: the others are ready before the chained ones.
-    fn compile_chained(&mut self, workgroups: usize) -> Result<()> {
-        let chosen = self.chained.replace(workgroups);
-        let compiled = self.compile(StepShape::One);
-        self.chained = chosen;
+    fn compile_persistent(&mut self, workgroups: usize) -> Result<()> {
+        let chosen = self.persistent_workgroups.replace(workgroups);
+        let compiled = self.compile(StepShape::Decode);
+        self.persistent_workgroups = chosen;
         compiled
     }
 
@@ -175,7 +178,7 @@ impl Model {
     /// empties all.
     fn share_exchange(&self, workgroups: usize) {
         let chained: Vec<usize> = (0..self.layers.len())
-            .filter(|index| self.chain_of(*index, workgroups).is_some())
+            .filter(|index| self.persistent_of(*index, workgroups).is_some())
             .collect();
         for (index, sets) in chained.iter().zip(sets_in_turns(chained.len())) {
             let sets = sets.map(|set| set as f32);
@@ -189,15 +192,15 @@ impl Model {
     }
 
     fn empty_exchange(&self) {
-        let exchange = &self.scratch.exchange;
+        let exchange = &self.workspace.exchange;
         let empty = vec![Chain::EMPTY; exchange.size() as usize / 4];
         self.gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
     }
 
     async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {
-        let (gpu, fault): (&Gpu, _) = (&self.gpu, &self.scratch.fault);
+        let (gpu, fault): (&Gpu, _) = (&self.gpu, &self.workspace.fault);
         self.share_exchange(chain.workgroups);
-        let buffers = self.chain_buffers(index);
+        let buffers = self.persistent_buffers(index);
         let dispatch =
             gpu.dispatch(&chain.source(gpu.variant()), &buffers, chain.grid(gpu.variant()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

@@ -1,5 +1,5 @@
 //! A list of dispatches under construction: which kernel makes a product, and from activations in
-//! which form.
+//! which format.
 
 use std::collections::HashSet;
 
@@ -16,14 +16,14 @@ use crate::{
             Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes,
             Matvec, MatvecQ8, MatvecQ8Split, Prefetch, ROW_TILE, UpTail, stride,
         },
-        model::{forward::StepShape, layers::Joined, workspace::Scratch},
+        model::{forward::StepShape, layers::FusedProjections, workspace::Workspace},
         weights::matrix::GpuMatrix,
     },
 };
 
 /// Where a product's results go: columns from `offset` on of rows `stride` wide.
 #[derive(Clone, Copy)]
-pub(in crate::gpu) struct Place<'a> {
+pub(in crate::gpu) struct OutputView<'a> {
     pub y: &'a GpuBuffer,
     pub stride: usize,
     pub offset: usize,
@@ -31,25 +31,25 @@ pub(in crate::gpu) struct Place<'a> {
 
 /// Activations `[rows, stride(cols)]` f32, or what was made of them.
 #[derive(Clone, Copy)]
-pub(in crate::gpu) struct Input<'a> {
+pub(in crate::gpu) struct Activations<'a> {
     pub floats: &'a GpuBuffer,
     pub cols: usize,
-    /// The one form that is there.
-    pub form: Emit,
+    /// The one format that is there.
+    pub format: Emit,
     /// Where int8 activations and their groups are.
     pub q8: [&'a GpuBuffer; 2],
 }
 
-impl<'a> Input<'a> {
+impl<'a> Activations<'a> {
     /// int8 activations and their groups, as products bind them.
     fn q8_bindings(&self) -> [(&'static str, &'a GpuBuffer); 2] {
         [("x", self.q8[0]), ("x_groups", self.q8[1])]
     }
 }
 
-pub(in crate::gpu) struct Plan<'a> {
+pub(in crate::gpu) struct Recorder<'a> {
     pub gpu: &'a Gpu,
-    pub scratch: &'a Scratch,
+    pub workspace: &'a Workspace,
     pub shape: StepShape,
     /// Rows are output rows, not tokens.
     pub over_outputs: bool,
@@ -58,19 +58,27 @@ pub(in crate::gpu) struct Plan<'a> {
     sources: Option<HashSet<KernelSource>>,
 }
 
-impl<'a> Plan<'a> {
-    pub fn new(gpu: &'a Gpu, scratch: &'a Scratch, shape: StepShape, over_outputs: bool) -> Self {
-        Plan { gpu, scratch, shape, over_outputs, steps: Vec::new(), sources: None }
-    }
-
-    /// A plan without steps, which notes the kernels that it would take.
-    pub fn of_sources(
+impl<'a> Recorder<'a> {
+    pub fn new(
         gpu: &'a Gpu,
-        scratch: &'a Scratch,
+        workspace: &'a Workspace,
         shape: StepShape,
         over_outputs: bool,
     ) -> Self {
-        Plan { sources: Some(HashSet::new()), ..Plan::new(gpu, scratch, shape, over_outputs) }
+        Recorder { gpu, workspace, shape, over_outputs, steps: Vec::new(), sources: None }
+    }
+
+    /// A plan without steps, which notes the kernels that it would take.
+    pub fn for_sources(
+        gpu: &'a Gpu,
+        workspace: &'a Workspace,
+        shape: StepShape,
+        over_outputs: bool,
+    ) -> Self {
+        Recorder {
+            sources: Some(HashSet::new()),
+            ..Recorder::new(gpu, workspace, shape, over_outputs)
+        }
     }
 
     /// The kernels that were noted.
@@ -92,7 +100,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Runs a kernel that leaves its results in the form `emit`; `floats` is where they go as f32.
+    /// Runs a kernel that leaves its results in the format `emit`; `floats` is where they go as f32.
     pub fn run_emitting(
         &mut self,
         kernel: &dyn Kernel,
@@ -100,7 +108,7 @@ impl<'a> Plan<'a> {
         emit: Emit,
         floats: &GpuBuffer,
     ) -> Result<()> {
-        let s = self.scratch;
+        let s = self.workspace;
         let outputs = match emit {
             Emit::Floats => vec![floats],
             Emit::Q8 => vec![&s.quants, &s.quant_groups],
@@ -111,25 +119,33 @@ impl<'a> Plan<'a> {
     }
 
     pub fn is_small(&self) -> bool {
-        matches!(self.shape, StepShape::One | StepShape::Few(_) | StepShape::FewShared(_))
+        matches!(
+            self.shape,
+            StepShape::Decode | StepShape::DecodeBatch(_) | StepShape::ShortPrefill(_)
+        )
     }
 
     /// Rows that the products of few rows have room for.
-    fn few(&self) -> usize {
+    fn batch_rows(&self) -> usize {
         match self.shape {
-            StepShape::Few(rows) | StepShape::FewShared(rows) => rows,
-            StepShape::One | StepShape::Many | StepShape::ManyOfOne => 1,
+            StepShape::DecodeBatch(rows) | StepShape::ShortPrefill(rows) => rows,
+            StepShape::Decode | StepShape::MixedBatch | StepShape::Prefill => 1,
         }
     }
 
     /// The parts of a product.
-    fn linears(&self, matrix: &GpuMatrix, place: Place<'_>, softcap: Option<f32>) -> Vec<Linear> {
+    fn linears(
+        &self,
+        matrix: &GpuMatrix,
+        view: OutputView<'_>,
+        softcap: Option<f32>,
+    ) -> Vec<Linear> {
         let linear = |part: &crate::gpu::weights::matrix::MatrixPart| Linear {
             format: matrix.format,
             rows: part.rows,
             cols: matrix.cols,
-            y_stride: place.stride,
-            y_offset: place.offset + part.first_row,
+            y_stride: view.stride,
+            y_offset: view.offset + part.first_row,
             softcap,
             over_outputs: self.over_outputs,
             tiled: matrix.tiled,
@@ -167,52 +183,64 @@ impl<'a> Plan<'a> {
         self.run(&kernel, &[data, scales, later[0], later[1], ("sink", &sink)])
     }
 
-    /// The form in which a product takes its activations.
-    fn form(&self, matrix: &GpuMatrix, place: Place<'_>, softcap: Option<f32>) -> Emit {
+    /// The format in which a product takes its activations.
+    fn format(&self, matrix: &GpuMatrix, view: OutputView<'_>, softcap: Option<f32>) -> Emit {
         let variant = self.gpu.variant();
         if self.is_small() {
             let q8 = variant.dp4a && Linear::supports_q8(matrix.format);
             return if q8 { Emit::Q8 } else { Emit::Floats };
         }
-        let linears = self.linears(matrix, place, softcap);
+        let linears = self.linears(matrix, view, softcap);
         match linears.iter().all(|linear| MatmulCoop::can_run(variant, linear)) {
-            true => Emit::Halves { m_stride: self.scratch.row_capacity.next_multiple_of(ROW_TILE) },
+            true => {
+                Emit::Halves { m_stride: self.workspace.row_capacity.next_multiple_of(ROW_TILE) }
+            }
             false => Emit::Floats,
         }
     }
 
-    /// The form that suits all of these products, which is floats where they differ.
-    pub fn input_form(&self, joined: &Joined, place: Place<'_>) -> Emit {
-        let mut forms = joined.iter().map(|(matrix, offset)| {
-            let offset = place.offset + offset;
-            self.form(matrix, Place { offset, ..place }, None)
+    /// The format that suits all of these products, which is floats where they differ.
+    pub fn shared_format(&self, joined: &FusedProjections, view: OutputView<'_>) -> Emit {
+        let mut formats = joined.iter().map(|(matrix, offset)| {
+            let offset = view.offset + offset;
+            self.format(matrix, OutputView { offset, ..view }, None)
         });
-        let first = forms.next().unwrap_or(Emit::Floats);
-        if forms.all(|form| form == first) { first } else { Emit::Floats }
+        let first = formats.next().unwrap_or(Emit::Floats);
+        if formats.all(|format| format == first) { first } else { Emit::Floats }
     }
 
-    /// Products of matrices with one input, side by side in `place`.
-    pub fn products(&mut self, joined: &Joined, input: Input<'_>, place: Place<'_>) -> Result<()> {
-        let mut there = vec![input.form];
+    /// Products of matrices with one input, side by side in `view`.
+    pub fn products(
+        &mut self,
+        joined: &FusedProjections,
+        input: Activations<'_>,
+        view: OutputView<'_>,
+    ) -> Result<()> {
+        let mut there = vec![input.format];
         for (matrix, offset) in joined {
-            let place = Place { offset: place.offset + offset, ..place };
-            let form = self.form(matrix, place, None);
-            if !there.contains(&form) {
-                self.convert(input, form)?;
-                there.push(form);
+            let view = OutputView { offset: view.offset + offset, ..view };
+            let format = self.format(matrix, view, None);
+            if !there.contains(&format) {
+                self.convert(input, format)?;
+                there.push(format);
             }
-            self.product(matrix, input, place, None, 1)?;
+            self.product(matrix, input, view, None, 1)?;
         }
         Ok(())
     }
 
-    /// Activations in the scratch buffers for their form.
-    pub fn input(&self, floats: &'a GpuBuffer, cols: usize, form: Emit) -> Input<'a> {
-        Input { floats, cols, form, q8: [&self.scratch.quants, &self.scratch.quant_groups] }
+    /// Activations in the workspace buffers for their format.
+    pub fn input(&self, floats: &'a GpuBuffer, cols: usize, format: Emit) -> Activations<'a> {
+        Activations {
+            floats,
+            cols,
+            format,
+            q8: [&self.workspace.quants, &self.workspace.quant_groups],
+        }
     }
 
-    fn convert(&mut self, input: Input<'_>, emit: Emit) -> Result<()> {
-        debug_assert_eq!(input.form, Emit::Floats, "only floats can be converted");
+    fn convert(&mut self, input: Activations<'_>, emit: Emit) -> Result<()> {
+        debug_assert_eq!(input.format, Emit::Floats, "only floats can be converted");
         let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
         self.run_emitting(&kernel, &[("x", input.floats)], emit, input.floats)
     }
@@ -222,62 +250,66 @@ impl<'a> Plan<'a> {
         &mut self,
         matrix: &GpuMatrix,
         x: &GpuBuffer,
-        place: Place<'_>,
+        view: OutputView<'_>,
         softcap: Option<f32>,
     ) -> Result<()> {
-        let form = self.form(matrix, place, softcap);
+        let format = self.format(matrix, view, softcap);
         let input = self.input(x, matrix.cols, Emit::Floats);
-        if form != Emit::Floats {
-            self.convert(input, form)?;
+        if format != Emit::Floats {
+            self.convert(input, format)?;
         }
-        self.product(matrix, input, place, softcap, 1)
+        self.product(matrix, input, view, softcap, 1)
     }
 
     /// Gate and up and what becomes of them, in one kernel where that can be, else in two; the
     /// input of `down`.
     pub fn gated(
         &mut self,
-        gate_up: &Joined,
+        gate_up: &FusedProjections,
         down: &GpuMatrix,
-        input: Input<'_>,
-        place: Place<'a>,
+        input: Activations<'_>,
+        view: OutputView<'a>,
         hidden: &'a GpuBuffer,
-    ) -> Result<Input<'a>> {
-        let (s, ffn) = (self.scratch, down.cols);
-        let form = self.branch_form(down);
-        if let ([(matrix, _)], Emit::Q8, Emit::Q8) = (gate_up.as_slice(), input.form, form)
+    ) -> Result<Activations<'a>> {
+        let (s, ffn) = (self.workspace, down.cols);
+        let format = self.sublayer_input_format(down);
+        if let ([(matrix, _)], Emit::Q8, Emit::Q8) = (gate_up.as_slice(), input.format, format)
             && let [part] = matrix.parts.as_slice()
-            && self.shape == StepShape::One
+            && self.shape == StepShape::Decode
         {
-            let kernel = GatedMatvecQ8(self.linears(matrix, place, None)[0]);
+            let kernel = GatedMatvecQ8(self.linears(matrix, view, None)[0]);
             if kernel.can_run(self.gpu.variant()) {
                 let ([data, scales], [x, x_groups]) = (part.bindings(), input.q8_bindings());
                 let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
                 let out = [("quants", q8[0]), ("quant_groups", q8[1])];
                 let step = ("step", &s.step);
                 self.run(&kernel, &[data, scales, x, x_groups, step, out[0], out[1]])?;
-                return Ok(Input { floats: hidden, cols: ffn, form, q8 });
+                return Ok(Activations { floats: hidden, cols: ffn, format, q8 });
             }
         }
-        let tail = match (gate_up.as_slice(), input.form) {
-            ([(matrix, 0)], Emit::Halves { .. }) => self.product_and_tail(matrix, place)?,
+        let tail = match (gate_up.as_slice(), input.format) {
+            ([(matrix, 0)], Emit::Halves { .. }) => self.product_and_tail(matrix, view)?,
             _ => None,
         };
         if tail.is_none() {
-            self.products(gate_up, input, place)?;
+            self.products(gate_up, input, view)?;
         }
-        let buffers = [("gate_up", place.y), ("tail", &s.branch)];
+        let buffers = [("gate_up", view.y), ("tail", &s.sublayer_output)];
         let own = if tail.is_some() { &buffers[..] } else { &buffers[..1] };
-        self.run_emitting(&GeluMul { n: ffn, emit: form, tail }, own, form, hidden)?;
-        Ok(self.input(hidden, ffn, form))
+        self.run_emitting(&GeluMul { n: ffn, emit: format, tail }, own, format, hidden)?;
+        Ok(self.input(hidden, ffn, format))
     }
 
     /// A product of activations in halves whose last rows of weights are one of their own, into
-    /// `scratch.branch`, where that is worth it.
-    fn product_and_tail(&mut self, matrix: &GpuMatrix, place: Place<'_>) -> Result<Option<UpTail>> {
-        let s = self.scratch;
+    /// `workspace.sublayer_output`, where that is worth it.
+    fn product_and_tail(
+        &mut self,
+        matrix: &GpuMatrix,
+        view: OutputView<'_>,
+    ) -> Result<Option<UpTail>> {
+        let s = self.workspace;
         let ([part], Emit::Halves { m_stride }) =
-            (matrix.parts.as_slice(), self.form(matrix, place, None))
+            (matrix.parts.as_slice(), self.format(matrix, view, None))
         else {
             return Ok(None);
         };
@@ -286,10 +318,10 @@ impl<'a> Plan<'a> {
             return Ok(None);
         };
         let part_stride = s.row_capacity * cols;
-        if (4 * parts * part_stride) as u64 > s.branch.size() || cols > matrix.rows / 2 {
+        if (4 * parts * part_stride) as u64 > s.sublayer_output.size() || cols > matrix.rows / 2 {
             return Ok(None);
         }
-        let whole = self.linears(matrix, place, None)[0];
+        let whole = self.linears(matrix, view, None)[0];
         let first_row = matrix.rows - cols;
         let most = MatmulCoop {
             linear: Linear { rows: first_row, ..whole },
@@ -307,65 +339,68 @@ impl<'a> Plan<'a> {
         };
         let [data, scales] = part.bindings();
         let (x, step) = (("x", &s.halves), ("step", &s.step));
-        self.run(&most, &[data, scales, x, ("y", place.y), step])?;
-        self.run(&tail, &[data, scales, x, ("y", &s.branch), step])?;
+        self.run(&most, &[data, scales, x, ("y", view.y), step])?;
+        self.run(&tail, &[data, scales, x, ("y", &s.sublayer_output), step])?;
         Ok(Some(UpTail { cols, parts, part_stride }))
     }
 
-    /// The end of a branch: a product into `scratch.branch`. The result is the sum of so many
+    /// The end of a branch: a product into `workspace.sublayer_output`. The result is the sum of so many
     /// parts.
-    pub fn branch(&mut self, matrix: &GpuMatrix, input: Input<'_>) -> Result<usize> {
-        let place = self.branch_place(matrix);
-        let form = self.form(matrix, place, None);
-        if form != input.form {
-            self.convert(input, form)?;
+    pub fn sublayer_output(&mut self, matrix: &GpuMatrix, input: Activations<'_>) -> Result<usize> {
+        let view = self.sublayer_view(matrix);
+        let format = self.format(matrix, view, None);
+        if format != input.format {
+            self.convert(input, format)?;
         }
-        let splits = match form {
+        let splits = match format {
             Emit::Halves { .. } if matrix.parts.len() == 1 => {
                 MatmulCoop::splits(matrix.rows, matrix.cols)
             }
-            Emit::Q8 if matrix.parts.len() == 1 => {
-                MatvecQ8Split::splits(matrix.rows, self.few(), matrix.tiled, self.gpu.variant())
-            }
+            Emit::Q8 if matrix.parts.len() == 1 => MatvecQ8Split::splits(
+                matrix.rows,
+                self.batch_rows(),
+                matrix.tiled,
+                self.gpu.variant(),
+            ),
             _ => 1,
         };
-        self.product(matrix, input, place, None, splits)?;
+        self.product(matrix, input, view, None, splits)?;
         Ok(splits)
     }
 
-    fn branch_place(&self, matrix: &GpuMatrix) -> Place<'a> {
-        Place { y: &self.scratch.branch, stride: stride(matrix.rows), offset: 0 }
+    fn sublayer_view(&self, matrix: &GpuMatrix) -> OutputView<'a> {
+        OutputView { y: &self.workspace.sublayer_output, stride: stride(matrix.rows), offset: 0 }
     }
 
-    /// The form in which [`Plan::branch`] takes its activations.
-    pub fn branch_form(&self, matrix: &GpuMatrix) -> Emit {
-        self.form(matrix, self.branch_place(matrix), None)
+    /// The format in which [`Recorder::branch`] takes its activations.
+    pub fn sublayer_input_format(&self, matrix: &GpuMatrix) -> Emit {
+        self.format(matrix, self.sublayer_view(matrix), None)
     }
 
     /// From one part of a branch to the next, in elements.
-    pub fn branch_part_stride(&self, hidden: usize) -> usize {
-        let rows = if self.is_small() { self.few() } else { self.scratch.row_capacity };
+    pub fn split_stride_of(&self, hidden: usize) -> usize {
+        let rows = if self.is_small() { self.batch_rows() } else { self.workspace.row_capacity };
         rows * stride(hidden)
     }
 
-    /// A product whose input is there in the form that it takes.
+    /// A product whose input is there in the format that it takes.
     fn product(
         &mut self,
         matrix: &GpuMatrix,
-        input: Input<'_>,
-        place: Place<'_>,
+        input: Activations<'_>,
+        view: OutputView<'_>,
         softcap: Option<f32>,
         splits: usize,
     ) -> Result<()> {
         let (floats, [quants, groups]) = (("x", input.floats), input.q8_bindings());
-        let form = self.form(matrix, place, softcap);
-        let s = self.scratch;
-        let (y, step) = (("y", place.y), ("step", &s.step));
-        for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, place, softcap)) {
+        let format = self.format(matrix, view, softcap);
+        let s = self.workspace;
+        let (y, step) = (("y", view.y), ("step", &s.step));
+        for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, view, softcap)) {
             let [data, scales] = part.bindings();
-            match form {
+            match format {
                 Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.variant()) => {
-                    let m = self.few();
+                    let m = self.batch_rows();
                     let split_stride = m * linear.y_stride;
                     let kernel = MatvecQ8Split { linear, m, splits, split_stride };
                     self.run(&kernel, &[data, scales, quants, groups, step, y])?;

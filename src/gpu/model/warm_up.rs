@@ -21,11 +21,11 @@ use crate::{
         model::{
             forward::{Model, StepShape, logit_rows},
             layers::LayerCache,
-            workspace::{Allocator, Scratch},
+            workspace::{Allocator, Workspace},
         },
         weights::{
-            fused::Joints,
-            matrix::{GpuMatrix, Room},
+            fused::FusedAllocator,
+            matrix::{GpuMatrix, MatrixMemory},
         },
     },
     weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
@@ -67,9 +67,9 @@ impl WarmUp {
         let model = Shapes::new(gpu, &weights::plan(source, options.quantize)?)
             .model(source, options)
             .await?;
-        let head = StepShape::One;
+        let head = StepShape::Decode;
         let groups =
-            [model.sources(StepShape::ManyOfOne, head)?, model.sources(StepShape::One, head)?];
+            [model.sources(StepShape::Prefill, head)?, model.sources(StepShape::Decode, head)?];
         drop(model);
         let (gpu, stop) = (gpu.clone(), Arc::new(AtomicBool::new(false)));
         let asked_to_stop = stop.clone();
@@ -119,12 +119,15 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
 /// Makes matrices of the right shapes without their memory.
 struct Shapes {
     gpu: Gpu,
-    joints: Joints,
+    fused: FusedAllocator,
 }
 
 impl Shapes {
     fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Self {
-        Shapes { gpu: gpu.clone(), joints: Joints::new(gpu, tensors, Room::Token) }
+        Shapes {
+            gpu: gpu.clone(),
+            fused: FusedAllocator::new(gpu, tensors, MatrixMemory::ShapeOnly),
+        }
     }
 
     /// A model that can name its kernels, and nothing else.
@@ -132,19 +135,19 @@ impl Shapes {
         let gpu = self.gpu.clone();
         let (config, rows) = (source.config(), max_step_tokens(&gpu, options));
         let weights = ModelWeights::load(source, options.quantize, &mut self, &mut |_| ()).await?;
-        let tokens = Tokens(&gpu);
+        let buffers = TinyBuffers(&gpu);
         let cache = |layer| {
             let (capacity, _) = LayerCache::size(layer, options, rows);
             Ok(LayerCache {
-                k: tokens.buffer("keys", 0)?,
-                v: tokens.buffer("values", 0)?,
+                k: buffers.buffer("keys", 0)?,
+                v: buffers.buffer("values", 0)?,
                 capacity,
             })
         };
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         let logit_rows = logit_rows(config, options, rows);
-        let scratch = Scratch::new(&tokens, gpu.variant(), config, options, rows, logit_rows)?;
-        Model::new(gpu.clone(), config.clone(), weights, caches, scratch, options, rows)
+        let workspace = Workspace::new(&buffers, gpu.variant(), config, options, rows, logit_rows)?;
+        Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options, rows)
     }
 }
 
@@ -153,8 +156,8 @@ impl WeightStore for Shapes {
     type Vector = GpuBuffer;
 
     async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<GpuMatrix> {
-        let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
-        Ok(self.joints.end(matrix, first + reader.rows))
+        let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
+        Ok(self.fused.end(matrix, first + reader.rows))
     }
 
     fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {
@@ -163,9 +166,9 @@ impl WeightStore for Shapes {
 }
 
 /// Gives a few bytes for each buffer.
-struct Tokens<'a>(&'a Gpu);
+struct TinyBuffers<'a>(&'a Gpu);
 
-impl Allocator for Tokens<'_> {
+impl Allocator for TinyBuffers<'_> {
     type Buffer = GpuBuffer;
 
     fn buffer(&self, label: &str, _: u64) -> Result<GpuBuffer> {
@@ -198,8 +201,8 @@ mod tests {
         }
         let tensors = weights::plan(&checkpoint, options.quantize).unwrap();
         let model = block_on(Shapes::new(&gpu, &tensors).model(&checkpoint, &options)).unwrap();
-        let of = |shape| model.sources(shape, StepShape::One).unwrap();
-        let kernels = &of(StepShape::ManyOfOne) | &of(StepShape::One);
+        let of = |shape| model.sources(shape, StepShape::Decode).unwrap();
+        let kernels = &of(StepShape::Prefill) | &of(StepShape::Decode);
         assert!(gpu.peak_bytes() < 4 << 20, "{} bytes", gpu.peak_bytes());
         gpu.compile_together(kernels.clone()).unwrap();
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;

@@ -37,13 +37,13 @@ impl Allocator for Gpu {
 }
 
 /// Activations and step inputs, sized for the largest step. Widths are in columns.
-pub(in crate::gpu) struct Scratch<B = GpuBuffer> {
+pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     /// Residual stream `[rows, hidden]`.
     pub x: B,
     /// Normed input of the next branch `[rows, hidden]`.
     pub normed: B,
     /// Output of a branch `[parts, rows, hidden]`: the sum of several parts, or one.
-    pub branch: B,
+    pub sublayer_output: B,
     /// Heads as they are projected, and later the MLP's hidden state.
     pub qkv: B,
     /// What becomes the hidden state, and before it attention's outputs.
@@ -55,8 +55,8 @@ pub(in crate::gpu) struct Scratch<B = GpuBuffer> {
     /// All layers' vectors `[rows, layers · size]`, with per-layer embeddings.
     pub per_layer: B,
     /// Parts of attention for the few rows of a decoding step.
-    pub attention_sums: B,
-    pub attention_norms: B,
+    pub partial_attention: B,
+    pub attention_stats: B,
     /// int8 activations and their groups.
     pub quants: B,
     pub quant_groups: B,
@@ -93,7 +93,7 @@ pub(in crate::gpu) struct Scratch<B = GpuBuffer> {
     pub one: B,
 }
 
-impl<B> Scratch<B> {
+impl<B> Workspace<B> {
     /// For steps of `rows` rows, and passes of the head over `logit_rows`.
     pub fn new<A: Allocator<Buffer = B>>(
         gpu: &A,
@@ -144,17 +144,17 @@ impl<B> Scratch<B> {
         } else {
             0
         };
-        Ok(Scratch {
+        Ok(Workspace {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,
-            branch: floats("branch", rows * parts, hidden)?,
+            sublayer_output: floats("branch", rows * parts, hidden)?,
             qkv: floats("qkv or hidden", rows, qkv)?,
             gate_up: floats("gate and up, or attention", rows, gate_up)?,
             padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim, 0)?,
             padded_hidden: padded("mlp", |layer| layer.intermediate_size, per_layer)?,
             per_layer: floats("per-layer inputs", rows, stride(config.per_layer_columns()))?,
-            attention_sums: floats("attention sums", few, split(SplitAttention::sums_per_row))?,
-            attention_norms: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
+            partial_attention: floats("attention sums", few, split(SplitAttention::sums_per_row))?,
+            attention_stats: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
             quant_groups: gpu.buffer("int8 scales", (rows * input / 4) as u64)?,
             hidden_quants: gpu.buffer("int8 mlp", ffn as u64)?,

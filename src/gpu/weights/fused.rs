@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     gpu::{
         device::gpu::Gpu,
-        weights::matrix::{GpuMatrix, Room, Split},
+        weights::matrix::{GpuMatrix, MatrixMemory, Split},
     },
     weights::{MatrixReader, PlannedTensor},
 };
@@ -19,17 +19,17 @@ struct Share {
     all_rows: usize,
 }
 
-/// Makes room for matrices in the order of the forward pass.
-pub(in crate::gpu) struct Joints {
+/// Allocates matrices in the order of the forward pass.
+pub(in crate::gpu) struct FusedAllocator {
     shares: HashMap<String, Share>,
     /// The joined matrix of which some rows have come.
     open: Option<GpuMatrix>,
-    room: Room,
+    memory: MatrixMemory,
 }
 
-impl Joints {
+impl FusedAllocator {
     /// Joins what can be: matrices of one format that one binding holds.
-    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], room: Room) -> Self {
+    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], memory: MatrixMemory) -> Self {
         let mut shares = HashMap::new();
         let is_joined = |a: &PlannedTensor, b: &PlannedTensor| {
             input(&a.name).is_some() && input(&a.name) == input(&b.name)
@@ -42,7 +42,7 @@ impl Joints {
                 first_row += tensor.info.shape[0];
             }
         }
-        Joints { shares, open: None, room }
+        FusedAllocator { shares, open: None, memory }
     }
 
     /// A matrix with room for the reader's rows, and the row of it with which they begin.
@@ -58,23 +58,23 @@ impl Joints {
                 reader.format,
                 all_rows,
                 reader.cols,
-                self.room,
+                self.memory,
             )?,
         };
         Ok((matrix, first_row))
     }
 
-    /// The matrix, when its last rows have come; before that [`GpuMatrix::awaited`].
+    /// The matrix, when its last rows have come; before that [`GpuMatrix::placeholder`].
     pub fn end(&mut self, matrix: GpuMatrix, rows_so_far: usize) -> GpuMatrix {
         if rows_so_far == matrix.rows {
-            if self.room == Room::Mapped {
+            if self.memory == MatrixMemory::Mapped {
                 matrix.unmap();
             }
             return matrix;
         }
-        let awaited = GpuMatrix::awaited(&matrix);
+        let placeholder = GpuMatrix::placeholder(&matrix);
         self.open = Some(matrix);
-        awaited
+        placeholder
     }
 }
 

@@ -47,7 +47,7 @@ impl InPlace {
             cols,
             tiled,
         };
-        for (part, first, count) in matrix.stretches(first, reader.rows) {
+        for (part, first, count) in matrix.row_ranges(first, reader.rows) {
             let mut done = 0;
             while done < count {
                 let Some((row, stored)) = reader.next_stored(count - done).await? else { break };

@@ -36,19 +36,19 @@ pub struct GpuMatrix {
     /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster
     /// on cooperative matrices of 16 × 16.
     pub tiled: bool,
-    /// None where the rows lie in a matrix that comes after this one: see `joints.rs`.
+    /// None where the rows lie in a matrix that comes after this one: see `fused.rs`.
     pub parts: Vec<MatrixPart>,
 }
 
 /// What memory a matrix gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gpu) enum Room {
+pub(in crate::gpu) enum MatrixMemory {
     Device,
     /// Mapped, to be written in place.
     Mapped,
     /// A few bytes, where only its shape matters.
     #[cfg(not(target_arch = "wasm32"))]
-    Token,
+    ShapeOnly,
 }
 
 /// How a matrix's rows are split and laid out.
@@ -85,16 +85,16 @@ impl GpuMatrix {
         format: PackFormat,
         rows: usize,
         cols: usize,
-        room: Room,
+        memory: MatrixMemory,
     ) -> Result<Self> {
         let Split { rows_per_part, tiled } = Split::new(gpu, format, rows, cols);
         let buffer = |words: usize, rows: usize| {
             let bytes = 4 * words as u64 * rows as u64;
-            match room {
-                Room::Device => gpu.buffer(name, bytes),
-                Room::Mapped => gpu.mapped_buffer(name, bytes),
+            match memory {
+                MatrixMemory::Device => gpu.buffer(name, bytes),
+                MatrixMemory::Mapped => gpu.mapped_buffer(name, bytes),
                 #[cfg(not(target_arch = "wasm32"))]
-                Room::Token => gpu.buffer(name, 16),
+                MatrixMemory::ShapeOnly => gpu.buffer(name, 16),
             }
         };
         let mut matrix = GpuMatrix { format, rows, cols, tiled, parts: Vec::new() };
@@ -111,7 +111,7 @@ impl GpuMatrix {
     }
 
     /// What stands for rows that lie in a matrix whose last rows are still to come.
-    pub(in crate::gpu) fn awaited(joined: &GpuMatrix) -> Self {
+    pub(in crate::gpu) fn placeholder(joined: &GpuMatrix) -> Self {
         GpuMatrix { rows: 0, parts: Vec::new(), ..*joined }
     }
 
@@ -125,7 +125,7 @@ impl GpuMatrix {
 
     /// The parts in which rows from `first` on lie, with the first row within each and how many
     /// there are.
-    pub(in crate::gpu) fn stretches(
+    pub(in crate::gpu) fn row_ranges(
         &self,
         first: usize,
         rows: usize,

@@ -1,15 +1,15 @@
 //! The way of weights from a checkpoint into matrices on the device.
 
 #[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::weights::in_place::InPlace;
 use crate::{
     checkpoint::TensorSource,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
         weights::{
-            fused::Joints,
-            in_place::InPlace,
-            matrix::{GpuMatrix, Room, tile},
+            fused::FusedAllocator,
+            matrix::{GpuMatrix, MatrixMemory, tile},
             upload::Uploads,
         },
     },
@@ -24,7 +24,7 @@ pub(in crate::gpu) struct GpuStore {
     gpu: Gpu,
     bytes: u64,
     unflushed: u64,
-    joints: Joints,
+    fused: FusedAllocator,
     /// For what the device lays out.
     uploads: Option<Uploads>,
     /// For all matrices, where the device's memory is the host's. A browser's buffers belong to one
@@ -39,15 +39,16 @@ impl GpuStore {
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let uploads = Uploads::new(&gpu, tensors)?;
-        let room = if gpu.variant().inplace { Room::Mapped } else { Room::Device };
-        let joints = Joints::new(&gpu, tensors, room);
+        let memory =
+            if gpu.variant().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
+        let fused = FusedAllocator::new(&gpu, tensors, memory);
         #[cfg(not(target_arch = "wasm32"))]
         let in_place = gpu.variant().inplace.then(InPlace::default);
         Ok(GpuStore {
             gpu,
             bytes: 0,
             unflushed: 0,
-            joints,
+            fused,
             uploads,
             #[cfg(not(target_arch = "wasm32"))]
             in_place,
@@ -82,7 +83,7 @@ impl GpuStore {
     ) -> Result<()> {
         let (data_words, scale_words) =
             (matrix.format.data_words(matrix.cols), matrix.format.scale_words(matrix.cols));
-        for (part, first, rows) in matrix.stretches(first, reader.rows) {
+        for (part, first, rows) in matrix.row_ranges(first, reader.rows) {
             let mut row = first;
             while row < first + rows {
                 let Some((_, packed)) = reader.next(first + rows - row).await? else { break };
@@ -139,10 +140,10 @@ impl WeightStore for GpuStore {
     type Vector = GpuBuffer;
 
     async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<GpuMatrix> {
-        let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
+        let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
         self.fill(&mut reader, &matrix, first).await?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
-        Ok(self.joints.end(matrix, first + reader.rows))
+        Ok(self.fused.end(matrix, first + reader.rows))
     }
 
     fn vector(&mut self, name: &str, values: Vec<f32>) -> Result<GpuBuffer> {

@@ -11,8 +11,8 @@ use crate::{
         device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
         kernels::{Fill, Kernel},
         weights::{
-            fused::Joints,
-            matrix::{GpuMatrix, Room},
+            fused::FusedAllocator,
+            matrix::{GpuMatrix, MatrixMemory},
         },
     },
     quant::{Dtype, PackFormat},
@@ -144,15 +144,15 @@ impl TensorSource for SyntheticSource {
 pub(in crate::gpu) struct SyntheticStore {
     pub gpu: Gpu,
     pub bytes: u64,
-    joints: Joints,
+    fused: FusedAllocator,
     seed: Cell<u32>,
 }
 
 impl SyntheticStore {
     /// A store for these tensors.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor], seed: u32) -> Self {
-        let joints = Joints::new(&gpu, tensors, Room::Device);
-        SyntheticStore { gpu, bytes: 0, joints, seed: Cell::new(seed) }
+        let fused = FusedAllocator::new(&gpu, tensors, MatrixMemory::Device);
+        SyntheticStore { gpu, bytes: 0, fused, seed: Cell::new(seed) }
     }
 
     fn fill(&self, buffer: &GpuBuffer, random: bool, value: u32) -> Result<()> {
@@ -176,9 +176,9 @@ impl WeightStore for SyntheticStore {
     type Vector = GpuBuffer;
 
     async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<GpuMatrix> {
-        let (matrix, first) = self.joints.begin(&self.gpu, &reader)?;
+        let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
-        let matrix = self.joints.end(matrix, first + reader.rows);
+        let matrix = self.fused.end(matrix, first + reader.rows);
         // Uniform quants times this scale give rows of length one, so that activations keep their
         // size.
         let deviation = match matrix.format {

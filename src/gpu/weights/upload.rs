@@ -132,8 +132,8 @@ impl Uploads {
         first: usize,
     ) -> Result<()> {
         let (dtype, cols, tiled) = (reader.dtype(), matrix.cols, matrix.tiled);
-        let stretches: Vec<_> = matrix.stretches(first, reader.rows).collect();
-        for &(part, first, count) in &stretches {
+        let row_ranges: Vec<_> = matrix.row_ranges(first, reader.rows).collect();
+        for &(part, first, count) in &row_ranges {
             let mut done = 0;
             while done < count {
                 let Some((row, bytes)) = reader.next_stored(count - done).await? else { break };
@@ -149,7 +149,7 @@ impl Uploads {
             format: matrix.format,
             rows: reader.rows,
             cols,
-            part_rows: stretches.iter().map(|(_, _, rows)| *rows).collect(),
+            part_rows: row_ranges.iter().map(|(_, _, rows)| *rows).collect(),
         });
         Ok(())
     }

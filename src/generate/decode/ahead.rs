@@ -1,0 +1,54 @@
+//! The device chooses, and runs the step after a token before the host has read that token.
+
+use crate::{
+    backend::{Backend, StepOutput, StepResult, StepTokens},
+    error::Result,
+    generate::{SequenceState, decode::another_kind},
+    sampling::Sampler,
+};
+
+/// Choices of the device: the likeliest token, or one that it draws by the host's numbers.
+pub(in crate::generate) struct Ahead {
+    sampler: Option<Box<Sampler>>,
+}
+
+impl Ahead {
+    pub fn greedy() -> Ahead {
+        Ahead { sampler: None }
+    }
+
+    pub fn sampled(sampler: Box<Sampler>) -> Ahead {
+        Ahead { sampler: Some(sampler) }
+    }
+
+    pub fn output(&mut self) -> StepOutput {
+        match &mut self.sampler {
+            None => StepOutput::Greedy,
+            Some(sampler) => StepOutput::Sample(sampler.draw()),
+        }
+    }
+
+    pub fn seed(&self) -> Option<u64> {
+        self.sampler.as_ref().map(|sampler| sampler.seed())
+    }
+
+    /// Submits the step after the token if there may be one, then waits for the token.
+    pub async fn choose(
+        &mut self,
+        backend: &mut dyn Backend,
+        sequence: &mut SequenceState,
+        more: bool,
+    ) -> Result<u32> {
+        if more {
+            sequence.submit(backend, StepTokens::Previous, self.output())?;
+        }
+        let token = match sequence.read(backend).await? {
+            StepResult::Token(token) => token,
+            other => return Err(another_kind(&other)),
+        };
+        if more {
+            sequence.push(token);
+        }
+        Ok(token)
+    }
+}

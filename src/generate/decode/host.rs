@@ -1,0 +1,49 @@
+//! The host chooses from logits; the device waits for the choice.
+
+use crate::{
+    backend::{Backend, StepOutput, StepResult, StepTokens},
+    error::Result,
+    generate::{SequenceState, decode::another_kind},
+    sampling::{Sampler, suppress},
+};
+
+/// Choices by a sampler of the host, which can do what devices cannot.
+pub(in crate::generate) struct Host {
+    sampler: Box<Sampler>,
+}
+
+impl Host {
+    pub fn new(sampler: Box<Sampler>) -> Host {
+        Host { sampler }
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.sampler.seed()
+    }
+
+    /// Waits for the logits after `context` and chooses from them.
+    pub async fn choose(
+        &mut self,
+        backend: &mut dyn Backend,
+        sequence: &mut SequenceState,
+        context: &[u32],
+        suppressed: &[u32],
+    ) -> Result<u32> {
+        match sequence.read(backend).await? {
+            StepResult::Logits(mut logits) => {
+                suppress(&mut logits, suppressed);
+                self.sampler.sample(&logits, context)
+            }
+            other => Err(another_kind(&other)),
+        }
+    }
+
+    /// Submits the step that takes in `token`.
+    pub fn go_on(
+        backend: &mut dyn Backend,
+        sequence: &mut SequenceState,
+        token: u32,
+    ) -> Result<()> {
+        sequence.submit(backend, StepTokens::Host(&[token]), StepOutput::LastLogits)
+    }
+}

@@ -1,0 +1,86 @@
+//! Decoding strategies: where the next token is chosen, and which steps are in flight meanwhile.
+
+mod ahead;
+mod host;
+
+use self::{ahead::Ahead, host::Host};
+use crate::{
+    backend::{Backend, StepOutput, StepResult},
+    error::{Error, Result},
+    generate::SequenceState,
+    sampling::{Sampler, SamplingParams},
+};
+
+/// How the next token is chosen, and where.
+pub(super) enum Strategy {
+    Ahead(Ahead),
+    Host(Host),
+}
+
+impl Strategy {
+    /// The device chooses where it can.
+    ///
+    /// Errors: unusable sampling values.
+    pub fn new(params: &SamplingParams) -> Result<Strategy> {
+        let sampler = Box::new(Sampler::new(*params)?);
+        Ok(match params.temperature == 0.0 && params.repetition_penalty == 1.0 {
+            true => Strategy::Ahead(Ahead::greedy()),
+            false if params.fit_device() => Strategy::Ahead(Ahead::sampled(sampler)),
+            false => Strategy::Host(Host::new(sampler)),
+        })
+    }
+
+    /// What the next step shall give: asked once for each token, in their order.
+    pub fn output(&mut self) -> StepOutput {
+        match self {
+            Strategy::Ahead(ahead) => ahead.output(),
+            Strategy::Host(_) => StepOutput::LastLogits,
+        }
+    }
+
+    /// What makes the same choices again; `None` without chance.
+    pub fn seed(&self) -> Option<u64> {
+        match self {
+            Strategy::Ahead(ahead) => ahead.seed(),
+            Strategy::Host(host) => Some(host.seed()),
+        }
+    }
+
+    /// Waits for the token after `context`. `more`: another token may follow it.
+    pub async fn choose(
+        &mut self,
+        backend: &mut dyn Backend,
+        sequence: &mut SequenceState,
+        context: &[u32],
+        suppressed: &[u32],
+        more: bool,
+    ) -> Result<u32> {
+        match self {
+            Strategy::Ahead(ahead) => ahead.choose(backend, sequence, more).await,
+            Strategy::Host(host) => host.choose(backend, sequence, context, suppressed).await,
+        }
+    }
+
+    /// Goes on after `token`.
+    pub fn go_on(
+        &mut self,
+        backend: &mut dyn Backend,
+        sequence: &mut SequenceState,
+        token: u32,
+    ) -> Result<()> {
+        match self {
+            // Its step is in flight already.
+            Strategy::Ahead(_) => Ok(()),
+            Strategy::Host(_) => Host::go_on(backend, sequence, token),
+        }
+    }
+}
+
+fn another_kind(result: &StepResult) -> Error {
+    let kind = match result {
+        StepResult::None => "nothing",
+        StepResult::Logits(_) => "logits",
+        StepResult::Token(_) => "a token",
+    };
+    Error::Device(format!("the backend answered a step with {kind}, not with what was asked for"))
+}

@@ -1,0 +1,116 @@
+//! One sequence of a backend: the tokens that its KV cache holds, and its steps in flight.
+
+use std::collections::VecDeque;
+
+use crate::{
+    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    error::{Error, Result},
+};
+
+/// The state of a conversation on a backend; it outlives single answers, so that the next one runs
+/// only what is new. Every call takes the backend on which the sequence was opened.
+#[derive(Debug, Default)]
+pub struct SequenceState {
+    /// `None` until the first prompt.
+    id: Option<SequenceId>,
+    held: Vec<u32>,
+    /// Steps that were submitted and not yet read, the oldest first.
+    in_flight: VecDeque<Ticket>,
+}
+
+impl SequenceState {
+    /// Tokens whose keys and values are there: a prompt that begins with them runs only its rest.
+    pub fn held(&self) -> &[u32] {
+        &self.held
+    }
+
+    /// Frees the sequence and forgets its tokens.
+    pub fn reset(&mut self, backend: &mut dyn Backend) {
+        if let Some(id) = self.id.take() {
+            backend.close_sequence(id);
+        }
+        self.held.clear();
+        self.in_flight.clear();
+    }
+
+    /// Cuts the context back to what it shares with `prompt`, or starts a new one. At least the
+    /// prompt's last token remains to be run, because its logits choose the first new token.
+    ///
+    /// Errors: no sequence is free, an earlier step failed.
+    pub(super) async fn reuse(&mut self, backend: &mut dyn Backend, prompt: &[u32]) -> Result<()> {
+        // A caller may have dropped an answer that was not finished.
+        self.settle(backend).await?;
+        if let Some(id) = self.id {
+            let pairs = self.held.iter().zip(&prompt[..prompt.len() - 1]);
+            let shared = pairs.take_while(|(a, b)| a == b).count();
+            if shared == backend.sequence_len(id) || backend.truncate(id, shared).is_ok() {
+                self.held.truncate(shared);
+                return Ok(());
+            }
+            self.reset(backend);
+        }
+        self.id = Some(backend.open_sequence()?);
+        Ok(())
+    }
+
+    /// Submits a step. Tokens of the host count as held from now on, a token that the device chose
+    /// after [`Self::push`].
+    pub(super) fn submit(
+        &mut self,
+        backend: &mut dyn Backend,
+        tokens: StepTokens<'_>,
+        output: StepOutput,
+    ) -> Result<()> {
+        let sequence = self.id.ok_or_else(|| Error::Input("the sequence is not open".into()))?;
+        let ticket = backend.submit(&[SequenceStep { sequence, tokens, output }])?;
+        self.in_flight.push_back(ticket);
+        if let StepTokens::Host(tokens) = tokens {
+            self.held.extend(tokens);
+        }
+        Ok(())
+    }
+
+    /// The token that a submitted step took in without the host.
+    pub(super) fn push(&mut self, token: u32) {
+        self.held.push(token);
+    }
+
+    /// Steps in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Waits for the oldest step in flight.
+    pub(super) async fn read(&mut self, backend: &mut dyn Backend) -> Result<StepResult> {
+        let results = match self.in_flight.pop_front() {
+            Some(ticket) => backend.read(ticket).await?,
+            None => Vec::new(),
+        };
+        match <[StepResult; 1]>::try_from(results) {
+            Ok([result]) => Ok(result),
+            Err(_) => Err(Error::Device("the backend answered no step of one sequence".into())),
+        }
+    }
+
+    /// Waits for all steps in flight.
+    pub(super) async fn settle(&mut self, backend: &mut dyn Backend) -> Result<()> {
+        while self.in_flight() > 0 {
+            self.read(backend).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back a step that was submitted before its token turned out to be the last.
+    pub(super) async fn take_back(&mut self, backend: &mut dyn Backend) -> Result<()> {
+        if self.in_flight() == 0 {
+            return Ok(());
+        }
+        self.settle(backend).await?;
+        // A cache that cannot go back keeps the position; the next prompt is compared with it.
+        let len = self.held.len() - 1;
+        if self.id.is_some_and(|id| backend.truncate(id, len).is_ok()) {
+            self.held.truncate(len);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! A backend without a model: its next token depends on every token of the context.
+
+use std::collections::HashMap;
+
+use crate::{
+    backend::{
+        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, StepOutput, StepResult,
+        StepTokens, Ticket,
+    },
+    config::ModelConfig,
+    error::{Error, Result},
+    sampling::{argmax, suppress},
+};
+
+pub const VOCAB: u32 = 97;
+
+/// Argmax of the scripted model after `context`: a hash of all of it.
+pub fn model(context: &[u32]) -> u32 {
+    context.iter().fold(17u32, |hash, &token| (hash.wrapping_mul(31)).wrapping_add(token + 1))
+        % VOCAB
+}
+
+/// The first `count` tokens that the scripted model chooses after `prompt`.
+pub fn expected(prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut context = prompt.to_vec();
+    for _ in 0..count {
+        context.push(model(&context));
+    }
+    context.split_off(prompt.len())
+}
+
+pub struct Script {
+    pub config: ModelConfig,
+    pub context_length: usize,
+    pub open: bool,
+    pub held: Vec<u32>,
+    /// The token that the last step chose.
+    pub chosen: Option<u32>,
+    pub results: HashMap<u64, StepResult>,
+    pub tickets: u64,
+    pub can_truncate: bool,
+    /// Tokens run so far, over all sequences.
+    pub run: usize,
+    /// Most tickets that were unread at once.
+    pub most_unread: usize,
+    pub fail_after: usize,
+    pub suppressed: Vec<u32>,
+}
+
+impl Script {
+    pub fn new(context_length: usize) -> Script {
+        let config = ModelConfig {
+            vocab_size: VOCAB as usize,
+            max_position_embeddings: context_length,
+            ..ModelConfig::named("demo").unwrap()
+        };
+        Script {
+            config,
+            context_length,
+            open: false,
+            held: Vec::new(),
+            chosen: None,
+            results: HashMap::new(),
+            tickets: 0,
+            can_truncate: true,
+            run: 0,
+            most_unread: 0,
+            fail_after: usize::MAX,
+            suppressed: Vec::new(),
+        }
+    }
+
+    /// Logits with the script's token on top, shape `[vocab]`.
+    pub fn logits(context: &[u32]) -> Vec<f32> {
+        let top = model(context);
+        (0..VOCAB).map(|id| -(id.abs_diff(top) as f32)).collect()
+    }
+
+    /// Logits from which the next token is chosen.
+    fn chosen_from(&self) -> Vec<f32> {
+        let mut logits = Script::logits(&self.held);
+        suppress(&mut logits, &self.suppressed);
+        logits
+    }
+}
+
+impl Backend for Script {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            backend: "script",
+            device: String::new(),
+            context_length: self.context_length,
+            max_sequences: 1,
+            max_step_tokens: 4,
+            weight_bytes: 0,
+            table_bytes: 0,
+            kv_bytes: 0,
+            peak_bytes: 0,
+        }
+    }
+
+    fn open_sequence(&mut self) -> Result<SequenceId> {
+        assert!(!self.open, "the only sequence is open");
+        self.open = true;
+        self.held.clear();
+        Ok(SequenceId(0))
+    }
+
+    fn close_sequence(&mut self, _: SequenceId) {
+        self.open = false;
+    }
+
+    fn sequence_len(&self, _: SequenceId) -> usize {
+        self.held.len()
+    }
+
+    fn truncate(&mut self, _: SequenceId, len: usize) -> Result<()> {
+        assert!(self.open && len <= self.held.len());
+        if !self.can_truncate {
+            return Err(Error::Device("the window is gone".into()));
+        }
+        self.held.truncate(len);
+        self.chosen = None;
+        Ok(())
+    }
+
+    fn suppress(&mut self, ids: &[u32]) -> Result<()> {
+        self.suppressed = ids.to_vec();
+        Ok(())
+    }
+
+    fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
+        let [step] = step else { panic!("one sequence") };
+        assert!(self.open);
+        let before = self.held.len();
+        match step.tokens {
+            StepTokens::Host(tokens) => self.held.extend(tokens),
+            StepTokens::Previous => self.held.push(self.chosen.expect("the step before chose")),
+        }
+        let added = self.held.len() - before;
+        assert!((1..=4).contains(&added) && self.held.len() <= self.context_length);
+        self.run += added;
+        if self.run > self.fail_after {
+            return Err(Error::Device("lost".into()));
+        }
+        let result = match step.output {
+            StepOutput::None => StepResult::None,
+            StepOutput::LastLogits => StepResult::Logits(Script::logits(&self.held)),
+            StepOutput::AllLogits => StepResult::Logits(
+                (before..self.held.len()).flat_map(|i| Script::logits(&self.held[..=i])).collect(),
+            ),
+            StepOutput::Greedy => StepResult::Token(argmax(&self.chosen_from())),
+            StepOutput::Sample(draw) => StepResult::Token(draw.choose(&self.chosen_from())?),
+        };
+        self.chosen = match result {
+            StepResult::Token(token) => Some(token),
+            _ => None,
+        };
+        self.tickets += 1;
+        self.results.insert(self.tickets, result);
+        self.most_unread = self.most_unread.max(self.results.len());
+        Ok(Ticket(self.tickets))
+    }
+
+    fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
+        let result = self.results.remove(&ticket.0).expect("a ticket is read once");
+        Box::pin(async move { Ok(vec![result]) })
+    }
+}

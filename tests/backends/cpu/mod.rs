@@ -1,0 +1,4 @@
+//! The CPU backend.
+
+mod contract;
+mod parity;

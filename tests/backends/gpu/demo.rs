@@ -1,0 +1,149 @@
+//! The embedded model with other kernels than the adapter's facts choose, and its text.
+
+use crate::common;
+use std::num::NonZeroUsize;
+
+use crate::common::demo::{perplexity, perplexity_and_logits};
+use gemma4_wgpu::{
+    backend::{Backend, SequenceStep, StepOutput, StepTokens},
+    checkpoint::Checkpoint,
+    generate::{Divergence, FinishReason, Generation, Generator, Request},
+    gpu::{DeviceOptions, Gpu, KernelOptions},
+    sampling::SamplingParams,
+    text::Tokenizer,
+    weights::LoadOptions,
+};
+
+/// Past the window of 256, a token at a time and in the largest steps whose products take int8
+/// activations. Weights that are fetched ahead change nothing.
+#[test]
+fn int8_activations_keep_the_predictions() {
+    let (expected, base) = perplexity_and_logits(&common::cpu, 300, 100);
+    let kernels =
+        KernelOptions { dp4a: Some(true), prefetch: Some(true), ..KernelOptions::default() };
+    for chunk in [1, 8] {
+        let (found, logits) = perplexity_and_logits(&common::gpu(kernels), 300, chunk);
+        assert!((found / expected - 1.0).abs() < 0.005, "{found}, on the CPU {expected}");
+        let mut divergence = Divergence::default();
+        divergence.add(&base, &logits, base.len() / 300).unwrap();
+        let mean = divergence.mean().unwrap();
+        // Above 0, because the products did round.
+        assert!(1e-6 < mean && mean < 0.005, "{mean} in steps of {chunk}");
+    }
+}
+
+/// Kernels between layers in one dispatch, where a device has subgroups of eight or more, predict
+/// what those of their own do.
+#[test]
+fn chained_kernels_predict_the_same() {
+    let facts = pollster::block_on(Gpu::open(&DeviceOptions::default()))
+        .expect("the test needs an adapter")
+        .facts()
+        .clone();
+    let own = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
+    let chained = KernelOptions { chain: Some(true), ..own };
+    if !facts.coherent {
+        let refused =
+            common::load_gpu(&Checkpoint::demo().unwrap(), &LoadOptions::default(), chained)
+                .map(|_| ());
+        assert!(refused.unwrap_err().to_string().contains("no chain"));
+        return;
+    }
+    let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
+    let loaded = common::load_gpu(&Checkpoint::demo().unwrap(), &options, chained);
+    if facts.subgroup_min_size != facts.subgroup_max_size || facts.subgroup_min_size < 8 {
+        assert!(loaded.map(|_| ()).unwrap_err().to_string().contains("leave out chain=on"));
+        return;
+    }
+    let mut backend = loaded.unwrap();
+    let sequence = backend.open_sequence().unwrap();
+    let step =
+        SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::Greedy };
+    let kernels = pollster::block_on(backend.profile(&[step])).unwrap();
+    assert!(kernels.iter().any(|kernel| kernel.name == "chain"));
+
+    let (expected, base) = perplexity_and_logits(&common::gpu(own), 60, 1);
+    let (found, logits) = perplexity_and_logits(&common::gpu(chained), 60, 1);
+    assert!(
+        (found / expected - 1.0).abs() < 0.003,
+        "{found}, with kernels of their own {expected}"
+    );
+    let mut divergence = Divergence::default();
+    divergence.add(&base, &logits, base.len() / 60).unwrap();
+    assert!(divergence.mean().unwrap() < 0.002, "{divergence:?}");
+}
+
+#[test]
+fn workgroup_memory_does_as_well_as_subgroups() {
+    let expected = perplexity(&common::cpu, 130, 100);
+    let kernels = KernelOptions { subgroups: Some(false), ..KernelOptions::default() };
+    let found = perplexity(&common::gpu(kernels), 130, 65);
+    assert!((found / expected - 1.0).abs() < 0.001, "{found}, on the CPU {expected}");
+}
+
+/// Two turns of a conversation. The first is stopped by a token that it says in the middle of it.
+fn converse(
+    generator: &mut Generator<'_>,
+    prompt: &[u32],
+    sampling: SamplingParams,
+) -> [Generation; 2] {
+    let mut answer = |prompt: &[u32], eos_ids: &[u32], afresh: bool| {
+        if afresh {
+            generator.reset();
+        }
+        let max_new_tokens = NonZeroUsize::new(12);
+        let (suppressed_ids, cancelled) = (&[][..], &|| false);
+        let request =
+            Request { prompt, sampling, max_new_tokens, eos_ids, suppressed_ids, cancelled };
+        pollster::block_on(generator.generate(&request, &mut |_| ())).unwrap()
+    };
+    let end = answer(prompt, &[], true).tokens[7];
+    let first = answer(prompt, &[end], true);
+    assert_eq!(first.finish_reason, FinishReason::Stop);
+    let second = [prompt, &first.tokens, &prompt[..5]].concat();
+    let second = answer(&second, &[], false);
+    [first, second]
+}
+
+/// The tokens of a seed do not depend on where they are chosen, nor does what is held of them.
+#[test]
+fn sampled_text_is_the_hosts() {
+    let checkpoint = Checkpoint::demo().unwrap();
+    let tokenizer = Tokenizer::new(&checkpoint.text_assets().unwrap()).unwrap();
+    let prompt = tokenizer.encode_prompt("Once upon a time there was a little", true).unwrap();
+    let off = Some(false);
+    let plainest = KernelOptions {
+        subgroups: off,
+        f16: off,
+        dp4a: off,
+        coop: off,
+        wide: off,
+        lanes: off,
+        prefetch: off,
+        chain: off,
+        repack: off,
+        inplace: off,
+        checks: Some(true),
+    };
+    let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
+    for kernels in [KernelOptions::default(), int8, plainest] {
+        let options = LoadOptions { context_length: 128, ..LoadOptions::default() };
+        let mut backend = common::load_gpu(&checkpoint, &options, kernels).unwrap();
+        let mut said = Vec::new();
+        for seed in 0..2 {
+            let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+            // A penalty that changes no logit by more than its last bit takes the choice to the
+            // host.
+            let on_host = SamplingParams { repetition_penalty: 1.0f32.next_up(), ..sampling };
+            let [device, host] = [sampling, on_host].map(|sampling| {
+                let turns = converse(&mut Generator::new(&mut backend), &prompt, sampling);
+                turns.map(|turn| {
+                    (turn.tokens, turn.finish_reason, turn.seed, turn.stats.cached_tokens)
+                })
+            });
+            assert_eq!(device, host, "{kernels:?}, seed {seed}");
+            said.push(device[1].0.clone());
+        }
+        assert_ne!(said[0], said[1]);
+    }
+}

@@ -1,0 +1,6 @@
+//! The wgpu backend.
+
+mod contract;
+mod demo;
+mod load;
+mod parity;

@@ -1,0 +1,13 @@
+//! Whole models on every backend: one contract, golden logits, llama.cpp's logits, perplexity.
+//!
+//! The tests of [`gpu`] run on each software driver: `cargo test --test backends gpu::`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cpu;
+mod demo;
+mod goldens_gguf;
+mod gpu;
+mod pipeline_cache;
+mod real_model;

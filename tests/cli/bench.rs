@@ -1,0 +1,219 @@
+//! `gemma4-wgpu bench`: what it prints, and what it refuses.
+
+use std::fs;
+
+use crate::support::{TinyModel, error_line, on_model, program, stdout};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SHORT: [&str; 8] = ["-p", "5,9", "-n", "3", "-d", "0,4", "-r", "2"];
+
+fn bench(model: &TempDir, args: &[&str]) -> assert_cmd::Command {
+    on_model("bench", model.path(), &[&SHORT[..], args].concat())
+}
+
+#[test]
+fn rates_of_every_test_on_every_backend() {
+    let model = TinyModel::new().write();
+    let backends: &[&str] =
+        if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
+    for &backend in backends {
+        let printed =
+            stdout(&mut bench(&model, &["--backend", backend, "--parallel", "1,2", "--json"]));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let results = report["results"].as_array().unwrap();
+        let names: Vec<&str> = results.iter().map(|row| row["test"].as_str().unwrap()).collect();
+        let expected =
+            ["pp5", "pp9", "tg3", "tg3 x 2", "pp5 @ d4", "pp9 @ d4", "tg3 @ d4", "tg3 @ d4 x 2"];
+        assert_eq!(names, expected);
+        for row in results {
+            let rate = |name: &str| row[name].as_f64().unwrap();
+            assert!(
+                0.0 < rate("min") && rate("min") <= rate("median") && rate("median") <= rate("max"),
+                "{row}"
+            );
+            let is_prompt = row["test"].as_str().unwrap().starts_with("pp");
+            assert_eq!(row["tflop_per_s"].is_number(), is_prompt, "{row}");
+            assert_eq!(row["weight_gb_per_s"].is_number(), !is_prompt, "{row}");
+            assert_eq!(row["backend"], backend);
+        }
+        let ceiling = &report["facts"]["read_ceiling_gb_per_s"];
+        assert_eq!(ceiling.as_f64().is_some_and(|rate| rate > 0.0), backend == "wgpu", "{ceiling}");
+    }
+}
+
+#[test]
+fn sampled_beside_greedy() {
+    let model = TinyModel::new().write();
+    let backends: &[&str] =
+        if cfg!(feature = "mlx") { &["cpu", "wgpu", "mlx"] } else { &["cpu", "wgpu"] };
+    for backend in backends {
+        let printed = stdout(&mut bench(
+            &model,
+            &["--backend", backend, "--sample", "--parallel", "1,2", "--json"],
+        ));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let results = report["results"].as_array().unwrap();
+        let at_start = results.iter().map(|row| row["test"].as_str().unwrap()).take(6);
+        let expected = ["pp5", "pp9", "tg3", "tg3 (sampled)", "tg3 x 2", "tg3 x 2 (sampled)"];
+        assert_eq!(at_start.collect::<Vec<_>>(), expected);
+        assert!(results.iter().all(|row| row["median"].as_f64() > Some(0.0)), "{printed}");
+    }
+}
+
+#[test]
+fn tables() {
+    let model = TinyModel::new().write();
+    let csv = stdout(&mut bench(&model, &["--backend", "cpu", "--csv"]));
+    let columns = |line: &str| line.split(',').count();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 1 + 6);
+    assert!(lines[0].contains("median") && lines[1].contains("\"pp5\""), "{csv}");
+    assert!(lines.iter().all(|line| columns(line) >= columns(lines[0])), "{csv}");
+
+    let markdown = stdout(&mut bench(&model, &["--backend", "cpu"]));
+    let table: Vec<&str> = markdown.lines().filter(|line| line.starts_with('|')).collect();
+    assert_eq!(table.len(), 2 + 6);
+    let width = table[0].chars().count();
+    assert!(table.iter().all(|line| line.chars().count() == width), "{markdown}");
+}
+
+#[test]
+fn kernels_of_a_step_as_table_and_trace() {
+    let model = TinyModel::new().write();
+    let trace = model.path().join("trace.json");
+    let mut command = bench(&model, &["--backend", "wgpu", "--sample", "--profile", "--trace"]);
+    let printed = stdout(command.arg(&trace));
+    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 (sampled):", "tg3 @ d4:"] {
+        assert!(printed.contains(&format!("\n{test}")), "{printed}");
+    }
+    for kernel in [
+        "| matvec",
+        "| matmul",
+        "| rope_kv_update",
+        "| norm_add_norm",
+        "| argmax",
+        "| top_k_parts",
+        "| sample",
+        "16x32 int4 g32",
+    ] {
+        assert!(printed.contains(kernel), "{kernel} in {printed}");
+    }
+    let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
+    assert_eq!(threads.len(), 8);
+    assert!(
+        kernels
+            .iter()
+            .all(|event| event["ph"] == "X" && event["ts"].as_f64().is_some_and(|ts| ts >= 0.0))
+    );
+    assert!(
+        kernels.iter().any(|event| event["name"] == "embed" && event["dur"].as_f64() > Some(0.0))
+    );
+}
+
+#[test]
+fn bad_requests() {
+    let model = TinyModel::new().write();
+    let no_table = error_line(&mut bench(&model, &["--backend", "cpu", "--profile", "--csv"]));
+    assert!(no_table.contains("--trace"), "{no_table}");
+    let too_deep =
+        error_line(&mut on_model("bench", model.path(), &["--backend", "cpu", "-d", "5000"]));
+    assert!(too_deep.contains("the model has 512"), "{too_deep}");
+    let untimed = error_line(&mut bench(&model, &["--backend", "cpu", "--profile"]));
+    assert!(untimed.contains("profile"), "{untimed}");
+    if cfg!(feature = "mlx") {
+        let untimed = error_line(&mut bench(&model, &["--backend", "mlx", "--profile"]));
+        assert!(untimed.contains("profiles on the mlx backend"), "{untimed}");
+    }
+    let nothing = error_line(&mut on_model(
+        "bench",
+        model.path(),
+        &["--backend", "cpu", "-p", "0", "-n", "0"],
+    ));
+    assert!(nothing.contains("nothing to measure"), "{nothing}");
+    let on_cpu = ["bench", "--synthetic", "270m", "--backend", "cpu"];
+    let needs_adapter =
+        error_line(assert_cmd::Command::cargo_bin("gemma4-wgpu").unwrap().args(on_cpu));
+    assert!(needs_adapter.contains("adapter"), "{needs_adapter}");
+}
+
+/// Whatever computes, and before a byte is loaded.
+#[test]
+fn tests_beyond_memory() {
+    let model = TinyModel::new().write();
+    for backend in ["cpu", "wgpu"] {
+        let line =
+            error_line(&mut bench(&model, &["--backend", backend, "--parallel", "1000000000"]));
+        assert!(
+            line.contains("the model does not fit: ") && line.contains(" weights + "),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("not even one position of so many sequences fits (--parallel)"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn shapes_that_do_not_run_are_refused_by_what_they_need() {
+    let line = error_line(&mut program(&["bench", "--backend", "wgpu", "--synthetic", "26b-a4b"]));
+    assert_eq!(line, "error: unsupported: Gemma 4 26B-A4B: mixture of experts");
+    let mut command = program(&["bench", "--synthetic", "7b"]);
+    command
+        .assert()
+        .failure()
+        .code(2)
+        .stderr(predicates::str::contains("[possible values: 31b, e4b, e2b, 270m, demo]"));
+}
+
+/// Random weights that nobody has to download, on MLX too.
+#[cfg(feature = "mlx")]
+#[test]
+fn synthetic_models_on_mlx() {
+    let arguments = ["--backend", "mlx", "-p", "4", "-n", "2", "-r", "1", "--json"];
+    let printed =
+        stdout(&mut program(&[&["bench", "--synthetic", "demo"][..], &arguments].concat()));
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    for row in report["results"].as_array().unwrap() {
+        assert!(row["backend"] == "mlx" && row["median"].as_f64() > Some(0.0), "{row}");
+    }
+}
+
+#[test]
+fn kernels_are_measured_once() {
+    let home = tempfile::tempdir().unwrap();
+    let model = TinyModel::new().write();
+    // All but one option as asked, to keep it short.
+    let kernels = "subgroups=on,f16=off,dp4a=off,coop=off,wide=off,prefetch=off,chain=off";
+    let run = |args: &[&str]| {
+        let output = bench(&model, &[&["--autotune"], args].concat())
+            .env("XDG_CACHE_HOME", home.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let first = run(&["--backend", "wgpu", "--kernels", kernels]);
+    assert!(first.contains("autotune: kept: subgroups=on,"), "{first}");
+    assert!(!first.contains("found before"), "{first}");
+    let again = run(&["--backend", "wgpu", "--kernels", kernels]);
+    let tuned = again.lines().filter(|line| line.starts_with("autotune: "));
+    assert!(
+        again.starts_with("autotune: found before: subgroups=on,") && tuned.count() == 1,
+        "{again}"
+    );
+    assert_eq!(run(&["--backend", "wgpu", "--kernels", kernels, "--quiet"]), "");
+
+    let files: Vec<_> = fs::read_dir(home.path().join("gemma4-wgpu/autotune")).unwrap().collect();
+    let [Ok(file)] = files.as_slice() else { panic!("one file, not {files:?}") };
+    let found: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
+    for trial in found["trials"].as_array().unwrap() {
+        assert!(trial["ratios"]["Ok"]["prompt"].as_f64().unwrap() > 0.0, "{trial}");
+    }
+
+    let mut refused = bench(&model, &["--backend", "cpu", "--autotune"]);
+    assert!(error_line(&mut refused).contains("--autotune do not apply to --backend cpu"));
+}

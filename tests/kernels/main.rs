@@ -1,0 +1,18 @@
+//! Every kernel against its CPU twin, in every variant that the adapter can run, checks on and off;
+//! and all kernels through naga's translators, for which no adapter is needed: [`translation`].
+
+mod attention;
+mod catalogue;
+mod chain;
+mod elementwise;
+mod emit;
+mod emulated;
+mod gated;
+mod harness;
+mod linear;
+mod norm;
+mod per_layer;
+mod quantize;
+mod repack;
+mod sample;
+mod translation;

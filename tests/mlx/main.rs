@@ -1,0 +1,38 @@
+//! The MLX backend: its operations against their CPU twins, and what all backends promise.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod exceptions;
+mod formats;
+mod ops;
+mod process;
+mod tensors;
+
+/// As [`common::cpu`]'s, but for the order of sums.
+const TOLERANCE: f32 = 3e-3;
+
+contract_tests!(TOLERANCE, common::mlx, "mlx");
+
+/// Per-layer embeddings, and layers that share keys.
+mod effective {
+    use super::*;
+
+    contract_tests!(TOLERANCE, common::contract::effective(common::mlx), "mlx");
+}
+
+mod goldens {
+    use crate::golden_tests;
+
+    golden_tests!(2e-3, crate::common::mlx);
+}
+
+/// bf16 as on a Mac, where it has 8 bits for what f32 has 24.
+#[test]
+fn bf16_activations_keep_the_perplexity() {
+    let bf16: common::Make = &|source, options| {
+        Ok(Box::new(common::load_mlx(source, options, gemma4_wgpu::mlx::Activations::Bf16)?))
+    };
+    let expected = common::demo::perplexity(&common::cpu, 300, 100);
+    let found = common::demo::perplexity(bf16, 300, 50);
+    assert!((found / expected - 1.0).abs() < 0.02, "{found}, on the CPU {expected}");
+}
