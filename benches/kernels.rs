@@ -3,7 +3,6 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     gpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
@@ -12,8 +11,11 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::PackFormat,
-    weights::CacheType,
 };
 
 fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {
@@ -21,7 +23,7 @@ fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {
 }
 
 fn bind(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[(&str, &GpuBuffer)]) -> Dispatch {
-    gpu.dispatch(&kernel.source(gpu.variant()), buffers, kernel.grid(gpu.variant()))
+    gpu.dispatch(&kernel.source(gpu.target()), buffers, kernel.grid(gpu.target()))
         .expect("the kernel compiles")
 }
 
@@ -77,7 +79,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("matvec", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if MatvecQ8Split::runs_on(gpu.variant()) {
+        if MatvecQ8Split::runs_on(gpu.target()) {
             let kernel = MatvecQ8Split { linear, m: 1, splits: 1, split_stride: 0 };
             let dispatch = bind(
                 gpu,
@@ -109,7 +111,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("matmul", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if MatmulLanes::can_run(gpu.variant()) {
+        if MatmulLanes::can_run(gpu.target()) {
             let dispatch = bind(
                 gpu,
                 &MatmulLanes(linear),
@@ -119,7 +121,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
                 b.iter(|| run(gpu, &dispatch, step))
             });
         }
-        if MatmulCoop::can_run(gpu.variant(), &linear) {
+        if MatmulCoop::can_run(gpu.target(), &linear) {
             let kernel = MatmulCoop {
                 linear,
                 first_row: 0,
@@ -174,7 +176,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             cache_type: CacheType::F16,
             capacity,
         };
-        let variant = gpu.variant();
+        let variant = gpu.target();
         let (sums, norms) =
             (zeros(gpu, split.sums_per_row(variant)), zeros(gpu, split.norms_per_row(variant)));
         if split.can_run(variant) {
@@ -204,7 +206,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("sdpa", name), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if SdpaCoop::can_run(gpu.variant(), &sdpa) {
+        if SdpaCoop::can_run(gpu.target(), &sdpa) {
             let kernel = SdpaCoop { sdpa, emit: Emit::Floats };
             let dispatch = bind(gpu, &kernel, &buffers);
             group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| {

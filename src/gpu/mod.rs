@@ -17,6 +17,7 @@ pub use device::{
     kernel_options::KernelOptions,
     pipeline_cache::PipelineStats,
     select::{DeviceOptions, select},
+    tuning::{KernelTarget, MatvecShape, Tuning},
     variant::{Coop, Variant},
 };
 pub use weights::{

@@ -1,7 +1,6 @@
 //! Rotary embedding, KV update and attention against their twins.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{KvCache, ops},
     gpu::{
         Gpu, GpuBuffer, StepSize,
@@ -10,7 +9,10 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
 };
 use proptest::prelude::*;
 
@@ -74,7 +76,7 @@ impl Attention<'_> {
         let rows: Vec<[u32; 4]> =
             (0..count).map(|row| [0, (position + row) as u32, 1, 0]).collect();
         let split = self.split_attention();
-        let raw = (split.can_run(gpu.variant()) && count <= 3)
+        let raw = (split.can_run(gpu.target()) && count <= 3)
             .then(|| self.raw(&split, qkv, norms, position));
         let (qkv, rows) = (upload(gpu, qkv), upload(gpu, &rows));
         let turns = upload(gpu, &RopeKvUpdate::turns(&case.layer));
@@ -123,11 +125,11 @@ impl Attention<'_> {
                 download_rows(gpu, &out, count, heads)
             };
             let out = run(&sdpa);
-            let variant = match self.emulated {
-                true => Emulated::<SdpaCoop>::variant(gpu.variant()),
-                false => *gpu.variant(),
+            let target = match self.emulated {
+                true => Emulated::<SdpaCoop>::target(gpu.target()),
+                false => *gpu.target(),
             };
-            if SdpaCoop::can_run(&variant, &sdpa) {
+            if SdpaCoop::can_run(&target, &sdpa) {
                 let own = || {
                     let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
                     let read =
@@ -157,7 +159,7 @@ impl Attention<'_> {
             out
         };
         let mut outs: Vec<Vec<f32>> = tiles.iter().map(attend).collect();
-        if split.can_run(gpu.variant()) {
+        if split.can_run(gpu.target()) {
             let buffers = [&qkv, &self.k_cache, &self.v_cache, &rows];
             let step = StepSize { rows: count, outputs: 0, keys: position + count };
             outs.push(self.split(&SdpaDecode { split, raw: None }, &buffers, &[], step));
@@ -254,8 +256,8 @@ impl Attention<'_> {
         let (gpu, case, split) = (self.gpu, self.case, &kernel.split);
         let (count, rows) = (step.rows, buffers[3]);
         let heads = case.layer.n_heads * case.layer.head_dim;
-        let sums = zeros(gpu, count * split.sums_per_row(gpu.variant()));
-        let norms = zeros(gpu, count * split.norms_per_row(gpu.variant()));
+        let sums = zeros(gpu, count * split.sums_per_row(gpu.target()));
+        let norms = zeros(gpu, count * split.norms_per_row(gpu.target()));
         let out = zeros(gpu, count * stride(heads));
         let inputs = ["qkv", "k_cache", "v_cache", "rows"].into_iter().zip(*buffers);
         let tables = ["head_norms", "turns"].into_iter().zip(tables.iter().copied());

@@ -73,7 +73,7 @@ fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
         logits.len(),
     );
     let expected: Vec<u32> = logits.iter().map(|row| ops::argmax(row)).collect();
-    assert_eq!(download::<u32>(gpu, &sampled, logits.len()), expected, "{:?}", gpu.variant());
+    assert_eq!(download::<u32>(gpu, &sampled, logits.len()), expected, "{:?}", gpu.target());
 }
 
 #[test]

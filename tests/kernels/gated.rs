@@ -31,7 +31,7 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
         tiled: true,
     };
     let kernel = GatedMatvecQ8(linear);
-    assert!(kernel.can_run(gpu.variant()));
+    assert!(kernel.can_run(gpu.target()));
     let own = || {
         let (quants, groups) = (zeros(gpu, stride(k) / 4), zeros(gpu, stride(k) / 16));
         let convert = Convert { cols: k, emit: Emit::Q8, over_outputs: false };
@@ -52,7 +52,7 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
 
 #[test]
 fn gated_products() {
-    for gpu in devices().iter().filter(|gpu| gpu.variant().wide) {
+    for gpu in devices().iter().filter(|gpu| gpu.tuning().large_workgroups) {
         for format in [
             PackFormat::INT4,
             PackFormat::Int { bits: 4, group: 32, offset: true },

@@ -67,9 +67,9 @@ pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], rows: usize, outpu
 
 /// Runs a kernel once for a step.
 pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], step: StepSize) {
-    let source = kernel.source(gpu.variant());
+    let source = kernel.source(gpu.target());
     let dispatch =
-        gpu.dispatch(&source, buffers, kernel.grid(gpu.variant())).expect("the kernel compiles");
+        gpu.dispatch(&source, buffers, kernel.grid(gpu.target())).expect("the kernel compiles");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     dispatch.encode(&mut pass, step);
@@ -141,7 +141,7 @@ pub fn assert_close(what: &str, gpu: &Gpu, actual: &[f32], expected: &[f32], tol
         assert!(
             error <= tolerance * (1.0 + largest),
             "{what} on {:?}: [{index}] is {a}, its twin says {e}",
-            gpu.variant()
+            gpu.target()
         );
     }
 }

@@ -183,7 +183,7 @@ fn check(gpu: &Gpu, case: &Case) {
         );
 
         // The same whatever else the variant chooses.
-        if MatmulLanes::can_run(gpu.variant()) && !gpu.variant().f16 {
+        if MatmulLanes::can_run(gpu.target()) && !gpu.variant().f16 {
             let output = Output::new(gpu, case);
             let kernel = MatmulLanes(output.linear(case, over_outputs));
             run(
@@ -231,11 +231,11 @@ fn check_coop(
     splits_and_rows: &[(usize, usize)],
 ) {
     let emulated = gpu.variant().coop.is_none();
-    let variant =
-        if emulated { Emulated::<MatmulCoop>::variant(gpu.variant()) } else { *gpu.variant() };
+    let target =
+        if emulated { Emulated::<MatmulCoop>::target(gpu.target()) } else { *gpu.target() };
     let (y_stride, y_offset) = ((case.n + 36).next_multiple_of(4), 16);
     let linear = case.linear(y_stride, y_offset);
-    if !MatmulCoop::can_run(&variant, &linear) {
+    if !MatmulCoop::can_run(&target, &linear) {
         return;
     }
     let rows = case.m.next_multiple_of(16);
@@ -319,7 +319,7 @@ fn check_q8(
     let tolerance = 3e-4 + 0.01 * (differing > 0) as u8 as f32;
     assert_close(&what, gpu, &output.results(gpu, case), &expected, tolerance);
 
-    if MatvecQ8Split::runs_on(gpu.variant()) && case.m <= MatvecQ8Split::MOST_ROWS {
+    if MatvecQ8Split::runs_on(gpu.target()) && case.m <= MatvecQ8Split::MOST_ROWS {
         for splits in if case.tiled { 1..4 } else { 1..2 } {
             let found = split_products(gpu, case, splits, [data, scales, &quants, &groups]);
             assert_close(&format!("{splits} splits of {what}"), gpu, &found, &expected, tolerance);
@@ -531,7 +531,7 @@ fn q4_k_is_exact() {
             ("x", &x),
         ];
         run(gpu, &kernel, &buffers, rows, 0);
-        assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.variant());
+        assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.target());
     }
 }
 

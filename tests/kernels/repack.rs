@@ -124,7 +124,7 @@ fn stored_rows_are_laid_out_as_the_host_does() {
                     let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, tiled, slice);
                     let what = format!(
                         "{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}",
-                        gpu.variant()
+                        gpu.target()
                     );
                     let [expected_data, expected_scales] = expected(&packed, tiled);
                     assert!(data == expected_data, "data of {what}");

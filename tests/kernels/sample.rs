@@ -84,11 +84,7 @@ fn check(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> usize {
     let mut off = 0;
     for ((row, draw), token) in logits.iter().zip(draws).zip(drawn(gpu, logits, draws)) {
         let possible = possible(row, draw);
-        assert!(
-            possible.contains(&token),
-            "{token} of {possible:?}, {draw:?}, {:?}",
-            gpu.variant()
-        );
+        assert!(possible.contains(&token), "{token} of {possible:?}, {draw:?}, {:?}", gpu.target());
         off += usize::from(token != possible[0]);
     }
     off

@@ -195,7 +195,7 @@ impl Gpu {
             .0
             .pipeline_cache
             .as_ref()
-            .is_some_and(|cache| cache.note(kernel, self.0.variant.checks));
+            .is_some_and(|cache| cache.note(kernel, self.variant().checks));
         lock(&self.0.pipeline_stats).add(time, cached);
         lock(&self.0.pipelines).insert(kernel.clone(), pipeline);
         Ok(())
@@ -249,7 +249,7 @@ impl Gpu {
         };
         let source = wgpu::ShaderSource::Wgsl(wgsl);
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
-        let module = match self.0.variant.checks {
+        let module = match self.variant().checks {
             true => device.create_shader_module(descriptor),
             // SAFETY: the kernels are this crate's own; their loops end and their indexes stay
             // inside the buffers, which the tests verify by running every kernel with checks on and

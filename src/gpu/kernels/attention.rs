@@ -1,16 +1,18 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
 use crate::{
-    config::{AttentionKind, LayerConfig},
     gpu::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig},
+        kv::CacheType,
+    },
 };
 
 /// Numbers of a layer's attention, and how to use its cache.
@@ -95,15 +97,15 @@ impl RopeKvUpdate {
 }
 
 impl Kernel for RopeKvUpdate {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         Self::sources(attention_constants(&self.layer, self.cache_type, self.capacity), &self.layer)
             .bool("V_NORM", self.v_norm)
             .float("EPS", self.eps)
-            .reductions(variant, 64)
+            .reductions(target, 64)
             .kernel("shaders/attention/rope_kv_update.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let kv_heads = if self.layer.kv_from.is_some() { 0 } else { 2 * self.layer.n_kv_heads };
         let heads = self.layer.n_heads + kv_heads;
         Grid([Extent::Rows(1), Extent::Fixed(heads as u32), Extent::Fixed(1)])
@@ -148,7 +150,7 @@ impl Sdpa {
 }
 
 impl Kernel for Sdpa {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         cache_fragment(self.constants(Wgsl::new()), self.cache_type)
             .uint("WORKGROUP", 128)
             .uint("Q_TILE", self.q_tile)
@@ -160,7 +162,7 @@ impl Kernel for Sdpa {
         layer_cost(&self.layer)
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([
             Extent::Rows(self.q_tile as u32),
             Extent::Fixed(self.layer.n_heads as u32),

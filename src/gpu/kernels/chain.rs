@@ -6,7 +6,7 @@ use crate::{
             adapter::AdapterFacts,
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::{Coop, Variant},
+            tuning::KernelTarget,
         },
         kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention, wgsl::text_of},
     },
@@ -67,15 +67,15 @@ impl Chain {
     }
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
-    pub fn can_run(&self, variant: &Variant, facts: &AdapterFacts) -> bool {
-        let neighbours = (variant.coop == Some(Coop::Sixteen) || variant.lanes)
-            && variant.subgroup_size.is_some_and(|size| size >= 8);
+    pub fn can_run(&self, target: &KernelTarget, facts: &AdapterFacts) -> bool {
+        let neighbours = target.variant.subgroups_contiguous
+            && target.variant.subgroup_size.is_some_and(|size| size >= 8);
         neighbours
-            && variant.dp4a
+            && target.variant.dp4a
             && facts.coherent
             && facts.max_storage_buffers >= 19
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
-            && self.split.can_run(variant)
+            && self.split.can_run(target)
             && self.fits()
             && facts.max_workgroup_bytes >= self.bytes() as u32
     }
@@ -159,12 +159,12 @@ impl Chain {
 }
 
 impl Kernel for Chain {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
-        let subgroup = variant.subgroup_size.unwrap_or(8) as usize;
+        let subgroup = target.variant.subgroup_size.unwrap_or(8) as usize;
         let mut wgsl = self
             .split
-            .constants(variant)
+            .constants(target)
             .uint("SUBGROUP", subgroup)
             .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
             .uint("SET_FOURS", self.set_words / 4)
@@ -230,7 +230,7 @@ impl Kernel for Chain {
                 Some(_) => "shaders/persistent/chain_next.wgsl",
                 None => "shaders/persistent/chain_last.wgsl",
             })
-            .reductions(variant, workgroup)
+            .reductions(target, workgroup)
             .kernel("shaders/persistent/chain.wgsl")
     }
 
@@ -243,7 +243,7 @@ impl Kernel for Chain {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(self.workgroups as u32), Extent::Fixed(1), Extent::Fixed(1)])
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, stride, wgsl::Wgsl},
     },
@@ -26,7 +26,7 @@ pub struct Embed {
 }
 
 impl Kernel for Embed {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", 64)
             .uint("FIRST_ROW", self.first_row)
@@ -41,7 +41,7 @@ impl Kernel for Embed {
             .kernel("shaders/embed/embed.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }
@@ -53,14 +53,14 @@ pub struct GatherRows {
 }
 
 impl Kernel for GatherRows {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", 64)
             .uint("COLS", stride(self.cols))
             .kernel("shaders/embed/gather_rows.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }
@@ -83,7 +83,7 @@ impl Argmax {
 }
 
 impl Kernel for ArgmaxParts {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256))
             .uint("N", self.n)
@@ -92,13 +92,13 @@ impl Kernel for ArgmaxParts {
             .kernel("shaders/sample/argmax_parts.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Outputs, Extent::Fixed(Argmax::PARTS as u32), Extent::Fixed(1)])
     }
 }
 
 impl Kernel for Argmax {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", Self::PARTS)
             .uint("N", self.n)
@@ -108,7 +108,7 @@ impl Kernel for Argmax {
             .kernel("shaders/sample/argmax.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }

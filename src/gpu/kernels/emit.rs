@@ -4,7 +4,7 @@ use crate::gpu::{
     device::{
         dispatch::KernelSource,
         grid::{Extent, Grid},
-        variant::{Coop, Variant},
+        tuning::KernelTarget,
     },
     kernels::{Kernel, stride, wgsl::Wgsl},
 };
@@ -27,14 +27,14 @@ pub enum Emit {
 
 impl Emit {
     /// Adds the fragment that writes results of `cols` columns to bindings from `at` on.
-    pub(super) fn add(self, wgsl: Wgsl, variant: &Variant, at: usize, cols: usize) -> Wgsl {
+    pub(super) fn add(self, wgsl: Wgsl, target: &KernelTarget, at: usize, cols: usize) -> Wgsl {
         let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
         match self {
             Emit::Floats => wgsl.part("shaders/shared/emit_floats.wgsl"),
             // Where other kernels rely on it too that subgroups are neighbours.
             Emit::Q8
-                if (variant.coop == Some(Coop::Sixteen) || variant.lanes)
-                    && variant.subgroup_size >= Some(8) =>
+                if target.variant.subgroups_contiguous
+                    && target.variant.subgroup_size >= Some(8) =>
             {
                 wgsl.part("shaders/shared/q8_lanes.wgsl")
                     .part("shaders/shared/emit_q8_subgroups.wgsl")
@@ -66,12 +66,12 @@ pub struct Convert {
 }
 
 impl Kernel for Convert {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new().uint("WORKGROUP", 256);
-        self.emit.add(wgsl, variant, 1, self.cols).kernel("shaders/linear/convert.wgsl")
+        self.emit.add(wgsl, target, 1, self.cols).kernel("shaders/linear/convert.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let rows = if self.over_outputs { Extent::Outputs } else { Extent::Rows(1) };
         Grid([rows, Extent::Fixed(1), Extent::Fixed(1)])
     }

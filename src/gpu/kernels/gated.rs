@@ -4,7 +4,7 @@ use crate::gpu::{
     device::{
         dispatch::KernelSource,
         grid::{Extent, Grid},
-        variant::Variant,
+        tuning::KernelTarget,
     },
     kernels::{
         Cost, Kernel,
@@ -38,7 +38,7 @@ impl GeluMul {
 }
 
 impl Kernel for GeluMul {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
@@ -54,10 +54,10 @@ impl Kernel for GeluMul {
                 2,
             ),
         };
-        self.emit.add(wgsl, variant, own, self.n).kernel("shaders/linear/gelu_mul.wgsl")
+        self.emit.add(wgsl, target, own, self.n).kernel("shaders/linear/gelu_mul.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let fours = stride(self.n) / 4;
         Grid([
             Extent::Rows(1),
@@ -80,13 +80,15 @@ impl GatedMatvecQ8 {
 
     /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product
     /// takes longer than the activation on its own.
-    pub fn can_run(&self, variant: &Variant) -> bool {
-        variant.wide && self.0.tiled && self.0.rows.is_multiple_of(16 * Self::TILES)
+    pub fn can_run(&self, target: &KernelTarget) -> bool {
+        target.tuning.large_workgroups
+            && self.0.tiled
+            && self.0.rows.is_multiple_of(16 * Self::TILES)
     }
 }
 
 impl Kernel for GatedMatvecQ8 {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.0;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
@@ -95,16 +97,14 @@ impl Kernel for GatedMatvecQ8 {
             .weight_groups(linear.format, linear.cols, linear.tiled)
             .part("shaders/shared/gelu.wgsl")
             .part("shaders/shared/tiles_q8.wgsl");
-        Emit::Q8
-            .add(wgsl, variant, 5, linear.rows / 2)
-            .kernel("shaders/linear/matvec_q8_gated.wgsl")
+        Emit::Q8.add(wgsl, target, 5, linear.rows / 2).kernel("shaders/linear/matvec_q8_gated.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::folded(self.0.rows / (16 * Self::TILES), Extent::Fixed(1))
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::{Coop, Variant},
+            tuning::{KernelTarget, MatvecShape},
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},
     },
@@ -77,8 +77,9 @@ impl Linear {
 }
 
 /// Workgroup of the matrix-vector kernels, and the matrix rows it makes.
-fn matvec_grid(linear: &Linear, variant: &Variant) -> Grid {
-    let teams = variant
+fn matvec_grid(linear: &Linear, target: &KernelTarget) -> Grid {
+    let teams = target
+        .variant
         .subgroups
         .map_or(1, |size| MATVEC_WORKGROUP / (size as usize).min(MATVEC_WORKGROUP));
     Grid::folded(linear.rows.div_ceil(4 * teams), linear.extent(1))
@@ -91,19 +92,16 @@ const MATVEC_WORKGROUP: usize = 64;
 pub struct Matvec(pub Linear);
 
 impl Kernel for Matvec {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        self.0
-            .constants()
-            .reductions(variant, MATVEC_WORKGROUP)
-            .kernel("shaders/linear/matvec.wgsl")
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0.constants().reductions(target, MATVEC_WORKGROUP).kernel("shaders/linear/matvec.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        matvec_grid(&self.0, variant)
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        matvec_grid(&self.0, target)
     }
 }
 
@@ -113,10 +111,10 @@ impl Kernel for Matvec {
 pub struct MatvecQ8(pub Linear);
 
 impl Kernel for MatvecQ8 {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         self.0
             .constants()
-            .reductions(variant, MATVEC_WORKGROUP)
+            .reductions(target, MATVEC_WORKGROUP)
             .kernel("shaders/linear/matvec_q8.wgsl")
     }
 
@@ -124,8 +122,8 @@ impl Kernel for MatvecQ8 {
         self.0.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        matvec_grid(&self.0, variant)
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        matvec_grid(&self.0, target)
     }
 }
 
@@ -134,12 +132,12 @@ impl Kernel for MatvecQ8 {
 pub struct Matmul(pub Linear);
 
 impl Kernel for Matmul {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         self.0
             .constants()
             // Unquantized weights are for exactness; int weights lose nothing that f16 would
             // keep.
-            .real(variant.f16 && self.0.format.group().is_some())
+            .real(target.variant.f16 && self.0.format.group().is_some())
             .part("shaders/shared/step.wgsl")
             .bool("OVER_OUTPUTS", self.0.over_outputs)
             .kernel("shaders/linear/matmul.wgsl")
@@ -149,7 +147,7 @@ impl Kernel for Matmul {
         self.0.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(self.0.rows.div_ceil(64) as u32), self.0.extent(64), Extent::Fixed(1)])
     }
 }
@@ -160,16 +158,16 @@ pub struct MatmulLanes(pub Linear);
 
 impl MatmulLanes {
     /// Whether a device's subgroups allow the kernel.
-    pub fn can_run(variant: &Variant) -> bool {
-        variant.subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two())
+    pub fn can_run(target: &KernelTarget) -> bool {
+        target.variant.subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two())
     }
 }
 
 impl Kernel for MatmulLanes {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         self.0
             .constants()
-            .uint("SUBGROUP", variant.subgroup_size.unwrap_or(4) as usize)
+            .uint("SUBGROUP", target.variant.subgroup_size.unwrap_or(4) as usize)
             .bool("OVER_OUTPUTS", self.0.over_outputs)
             .part("shaders/shared/step.wgsl")
             .kernel("shaders/linear/matmul_lanes.wgsl")
@@ -179,8 +177,8 @@ impl Kernel for MatmulLanes {
         self.0.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        let subgroup = variant.subgroup_size.unwrap_or(4);
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        let subgroup = target.variant.subgroup_size.unwrap_or(4);
         let rows = 4 * subgroup.min(8) as usize;
         Grid([
             Extent::Fixed(self.0.rows.div_ceil(rows) as u32),
@@ -219,9 +217,10 @@ impl MatvecQ8Split {
     }
 
     /// Whether a device's subgroups allow the kernel.
-    pub fn runs_on(variant: &Variant) -> bool {
-        variant.dp4a
-            && variant
+    pub fn runs_on(target: &KernelTarget) -> bool {
+        target.variant.dp4a
+            && target
+                .variant
                 .subgroup_size
                 .is_some_and(|size| (4..=64).contains(&size) && size.is_power_of_two())
     }
@@ -235,31 +234,16 @@ impl MatvecQ8Split {
     }
 
     /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation
-    /// rows: few rows of weights make few workgroups, which a large device's multiprocessors cannot
-    /// share evenly.
-    pub fn splits(rows: usize, m: usize, is_tiled: bool, variant: &Variant) -> usize {
-        match m {
-            _ if variant.coop != Some(Coop::Sixteen) || !is_tiled || rows >= FEW_ROWS => 1,
-            1 => 1,
-            4 => 2,
-            _ => 4,
+    /// rows.
+    pub fn splits(rows: usize, m: usize, is_tiled: bool, target: &KernelTarget) -> usize {
+        match is_tiled && rows < FEW_ROWS {
+            true => target.tuning.matvec(true, m).splits,
+            false => 1,
         }
     }
 
-    /// Of tiled weights: the workgroup, and how many tiles share the loading of activations, which
-    /// takes longer than that of the weights where there are several rows. Few rows make few
-    /// workgroups: larger ones then, of one activation row.
-    fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
-        let few = self.linear.rows < FEW_ROWS;
-        match (variant.coop == Some(Coop::Sixteen), self.m, few) {
-            (true, 1, true) => (512, 1),
-            (true, 1, false) => (256, 1),
-            (true, 2, _) => (256, 4),
-            (true, 4, _) => (256, 2),
-            (true, ..) => (256, 3),
-            (false, 1, _) => (256, 1),
-            (false, ..) => (128, 2),
-        }
+    fn tiled_shape(&self, target: &KernelTarget) -> MatvecShape {
+        target.tuning.matvec(self.linear.rows < FEW_ROWS, self.m)
     }
 }
 
@@ -280,8 +264,8 @@ pub(super) fn tiled_sizes(
 }
 
 impl Kernel for MatvecQ8Split {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        let subgroup = target.variant.subgroup_size.unwrap_or(32) as usize;
         let (shared, split) = self.shape();
         let linear = &self.linear;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
@@ -292,7 +276,7 @@ impl Kernel for MatvecQ8Split {
         );
         match linear.tiled {
             true => {
-                let (workgroup, stack) = self.tiled_shape(variant);
+                let MatvecShape { workgroup, stack, .. } = self.tiled_shape(target);
                 tiled_sizes(wgsl, workgroup, 1, stack, self.m)
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
@@ -314,10 +298,10 @@ impl Kernel for MatvecQ8Split {
         self.linear.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        let subgroup = target.variant.subgroup_size.unwrap_or(32) as usize;
         let rows = match self.linear.tiled {
-            true => TILE_ROWS * self.tiled_shape(variant).1,
+            true => TILE_ROWS * self.tiled_shape(target).stack,
             false => subgroup / subgroup.min(16) * self.shape().0,
         };
         Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(self.splits as u32))

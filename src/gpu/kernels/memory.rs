@@ -4,7 +4,7 @@ use crate::gpu::{
     device::{
         dispatch::KernelSource,
         grid::{Extent, Grid},
-        variant::Variant,
+        tuning::KernelTarget,
     },
     kernels::{Kernel, wgsl::Wgsl},
 };
@@ -19,14 +19,14 @@ pub struct Fill {
 }
 
 impl Kernel for Fill {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new().uint("WORKGROUP", WORKGROUP).kernel(match self.random {
             true => "shaders/load/fill_random.wgsl",
             false => "shaders/load/fill_constant.wgsl",
         })
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(4096), Extent::Fixed(1), Extent::Fixed(1)])
     }
 }
@@ -45,7 +45,7 @@ impl ReadAll {
 }
 
 impl Kernel for ReadAll {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", WORKGROUP)
             .uint("BLOCK", Self::BLOCK_BYTES / 16)
@@ -53,7 +53,7 @@ impl Kernel for ReadAll {
             .kernel("shaders/load/read_all.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([
             Extent::Fixed((self.blocks * self.passes) as u32),
             Extent::Fixed(1),
@@ -91,7 +91,7 @@ impl Prefetch {
 }
 
 impl Kernel for Prefetch {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", WORKGROUP)
             .uint("GROUPS", self.groups())
@@ -105,7 +105,7 @@ impl Kernel for Prefetch {
             .kernel("shaders/linear/prefetch.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([
             Extent::Fixed(self.groups() as u32 + Self::TOUCHES),
             Extent::Fixed(1),

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, emit::Emit, norm::NormAdd, stride, wgsl::Wgsl},
     },
@@ -30,7 +30,7 @@ pub struct PerLayerInputs {
 }
 
 impl Kernel for PerLayerInputs {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let cols = self.layers * self.size;
         Wgsl::new()
             .uint("FIRST_ROW", self.first_row)
@@ -43,12 +43,12 @@ impl Kernel for PerLayerInputs {
             .part("shaders/shared/octet.wgsl")
             .weights(self.format, cols, self.tiled)
             .part("shaders/shared/step.wgsl")
-            .reductions(variant, 64)
+            .reductions(target, 64)
             .part("shaders/shared/token.wgsl")
             .kernel("shaders/embed/per_layer_inputs.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Rows(1), Extent::Fixed(self.layers as u32), Extent::Fixed(1)])
     }
 }
@@ -68,7 +68,7 @@ impl PerLayerGate {
 }
 
 impl Kernel for PerLayerGate {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
@@ -76,10 +76,10 @@ impl Kernel for PerLayerGate {
             .uint("VECTORS_STRIDE", self.vectors_stride)
             .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
             .part("shaders/shared/gelu.wgsl");
-        self.emit.add(wgsl, variant, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
+        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let fours = stride(self.n) / 4;
         Grid([
             Extent::Rows(1),

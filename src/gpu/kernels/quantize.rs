@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, wgsl::Wgsl},
     },
@@ -34,7 +34,7 @@ impl QuantizeHqq {
 }
 
 impl Kernel for QuantizeHqq {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         let Spec { symmetric, .. } = self.spec;
         let (lowest, highest) = self.spec.levels();
         Wgsl::new()
@@ -63,7 +63,7 @@ impl Kernel for QuantizeHqq {
             .kernel("shaders/load/quantize_hqq.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let groups = self.rows * self.spec.groups(self.cols);
         Grid::folded(groups.div_ceil(Self::WORKGROUP), Extent::Fixed(1))
     }

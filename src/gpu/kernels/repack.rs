@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, wgsl::Wgsl},
     },
@@ -115,7 +115,7 @@ impl Repack {
 }
 
 impl Kernel for Repack {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("ROW_UNITS", self.row_units())
@@ -129,7 +129,7 @@ impl Kernel for Repack {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::folded((self.rows * self.row_units()).div_ceil(Self::WORKGROUP), Extent::Fixed(1))
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         device::{
             dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, wgsl::Wgsl},
     },
@@ -98,27 +98,27 @@ fn selection(n: usize) -> Wgsl {
 }
 
 impl Kernel for TopKParts {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         selection(self.n).kernel("shaders/sample/top_k_parts.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Outputs, Extent::Fixed(Sample::PARTS as u32), Extent::Fixed(1)])
     }
 }
 
 impl Kernel for Sample {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         selection(self.n).part("shaders/shared/step.wgsl").kernel("shaders/sample/sample.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }
 
 impl Kernel for Suppress {
-    fn source(&self, _: &Variant) -> KernelSource {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
         Wgsl::new()
             .uint("WORKGROUP", 64)
             .uint("N", self.n)
@@ -126,7 +126,7 @@ impl Kernel for Suppress {
             .kernel("shaders/sample/suppress.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     gpu::{
         device::{
             dispatch::{Access, Binding, KernelSource},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::unroll::unroll,
     },
@@ -91,9 +91,9 @@ impl Wgsl {
 
     /// The entry point and reductions, through subgroups or workgroup memory. The kernel defines
     /// `fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32)`.
-    pub fn reductions(self, variant: &Variant, workgroup: usize) -> Self {
+    pub fn reductions(self, target: &KernelTarget, workgroup: usize) -> Self {
         let this = self.uint("WORKGROUP", workgroup);
-        match variant.subgroups {
+        match target.variant.subgroups {
             Some(min_size) => this
                 .uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
                 .part("shaders/shared/reduce_subgroups.wgsl"),
