@@ -168,7 +168,8 @@ impl RepackSink {
         self.times.copying += filling.elapsed();
         slot.unmap();
         let gpu = &self.gpu;
-        let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
+        let [data, scales] = part.bindings();
+        let buffers = [("stored", &self.stored), data, scales, ("faults", &self.faults)];
         let dispatch =
             gpu.dispatch(&kernel.source(gpu.target()), &buffers, kernel.grid(gpu.target()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
