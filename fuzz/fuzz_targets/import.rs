@@ -2,7 +2,7 @@
 //! quantizer at all (torchao's describes itself): opened, and a matrix read.
 #![no_main]
 
-use gemma4_wgpu::checkpoint::{Checkpoint, TensorSource};
+use gemma4_wgpu::{checkpoint::Checkpoint, model::source::TensorSource};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIGS: [&str; 3] = [

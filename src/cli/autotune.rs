@@ -12,14 +12,18 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::bench::measure::{Test, Work},
-    config::{LayerConfig, ModelConfig},
     cpu::CpuBackend,
     error::{Error, Result},
     generate::{Divergence, each_logits_in_steps},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, KernelTarget},
-    weights::{CacheType, LoadOptions},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::CacheType,
+        source::TensorSource,
+        weights::LoadOptions,
+    },
 };
 
 /// Options that are tried, in this order; bounds checks are no matter of speed.

@@ -6,11 +6,9 @@ use std::collections::HashMap;
 use crate::gpu::model::warm_up::WarmUp;
 use crate::{
     backend::{
-        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences,
-        StepResult, StepTokens, Ticket, suppressible,
+        Backend, BackendInfo, KernelTime, SequenceId, SequenceStep, Sequences, StepResult,
+        StepTokens, Ticket, suppressible,
     },
-    checkpoint::TensorSource,
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{
         device::{
@@ -34,7 +32,11 @@ use crate::{
             synthetic::{SyntheticSource, SyntheticStore},
         },
     },
-    weights::{self, LoadOptions, ModelWeights},
+    model::{
+        config::ModelConfig,
+        source::{LocalBoxFuture, TensorSource},
+        weights::{self, LoadOptions, ModelWeights},
+    },
 };
 
 /// A submitted step.

@@ -3,8 +3,6 @@
 use std::cell::Cell;
 
 use crate::{
-    checkpoint::TensorSource,
-    config::{AttentionKind, ModelConfig},
     error::Result,
     gpu::{
         backend::GpuBackend,
@@ -15,10 +13,14 @@ use crate::{
             step::{logit_rows, max_step_tokens},
             workspace::{Allocator, Workspace},
         },
-        weights::upload::Uploads,
+        weights::repack::RepackSink,
     },
     memory::MemoryPlan,
-    weights::{self, LoadOptions, PlannedTensor},
+    model::{
+        config::{AttentionKind, ModelConfig},
+        source::TensorSource,
+        weights::{self, LoadOptions, PlannedTensor},
+    },
 };
 
 /// Sums what would be allocated.
@@ -67,7 +69,7 @@ impl GpuBackend {
         let (workspace, logit_rows) = (Sum::default(), logit_rows(config, options, rows));
         Workspace::new(&workspace, gpu.target(), config, options, rows, logit_rows)?;
         PersistentBuffers::new(&workspace, gpu.target(), config)?;
-        plan.scratch_bytes = workspace.0.get().max(Uploads::bytes(gpu, &tensors));
+        plan.scratch_bytes = workspace.0.get().max(RepackSink::bytes(gpu, &tensors));
         Ok(plan)
     }
 }

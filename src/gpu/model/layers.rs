@@ -2,15 +2,17 @@
 //! them.
 
 use crate::{
-    backend::cache_capacity,
-    config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
         kernels::{RopeKvUpdate, SdpaCoop, SplitAttention},
         weights::matrix::GpuMatrix,
     },
-    weights::{CacheType, LayerWeights, LoadOptions, PerLayerWeights},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::{CacheType, cache_capacity},
+        weights::{LayerWeights, LoadOptions, PerLayerWeights},
+    },
 };
 
 /// The decoder's layers and their caches.

@@ -1,12 +1,11 @@
 //! A step of the model: its rows, its size, and the kernels that suit it.
 
 use crate::{
-    config::ModelConfig,
     gpu::{
         device::{gpu::Gpu, grid::StepSize, tuning::KernelTarget},
         kernels::MatvecQ8Split,
     },
-    weights::LoadOptions,
+    model::{config::ModelConfig, weights::LoadOptions},
 };
 
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.

@@ -13,7 +13,6 @@ use std::{
 };
 
 use crate::{
-    checkpoint::TensorSource,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, dispatch::KernelSource, gpu::Gpu},
@@ -28,7 +27,10 @@ use crate::{
             matrix::{GpuMatrix, MatrixMemory},
         },
     },
-    weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+    model::{
+        source::TensorSource,
+        weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+    },
 };
 
 /// Bytes that satisfy every binding.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget},
@@ -12,7 +11,10 @@ use crate::{
             SplitAttention, stride,
         },
     },
-    weights::LoadOptions,
+    model::{
+        config::{LayerConfig, ModelConfig},
+        weights::LoadOptions,
+    },
 };
 
 /// Where buffers come from: a device, or a sum of their sizes.
