@@ -46,7 +46,13 @@ fn embedding_in_parts() {
                 };
                 let kernel =
                     Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
-                let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &x];
+                let buffers = [
+                    ("data", &upload(gpu, &data)),
+                    ("scales", &upload(gpu, &scales)),
+                    ("rows", &rows),
+                    ("sampled", &sampled),
+                    ("x", &x),
+                ];
                 run(gpu, &kernel, &buffers, tokens.len(), 0);
             }
             assert_close(
@@ -81,7 +87,13 @@ fn q4_k_is_exact() {
             Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
         let x = zeros(gpu, rows * cols);
         let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
-        let buffers = [&weights[0], &weights[1], &upload(gpu, &tokens), &upload(gpu, &[0u32]), &x];
+        let buffers = [
+            ("data", &weights[0]),
+            ("scales", &weights[1]),
+            ("rows", &upload(gpu, &tokens)),
+            ("sampled", &upload(gpu, &[0u32])),
+            ("x", &x),
+        ];
         run(gpu, &kernel, &buffers, rows, 0);
         assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.target());
     }
