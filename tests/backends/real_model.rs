@@ -169,7 +169,7 @@ fn logits_are_llama_cpps() {
 #[cfg(feature = "mlx")]
 #[test]
 fn mlx_is_as_near_to_llama_cpp() {
-    let mut backend = common::mlx(&*CHECKPOINT, &LoadOptions::default()).unwrap();
+    let mut backend = crate::common::mlx(&*CHECKPOINT, &LoadOptions::default()).unwrap();
     check_greedy(&mut *backend, &["english"], 24);
     check_logits(&mut *backend);
 }

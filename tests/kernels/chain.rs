@@ -14,7 +14,7 @@ use gemma4_wgpu::{
     quant::PackFormat,
 };
 
-use crate::{harness::*, linear::weights};
+use crate::{harness::*, weights::weights};
 
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
@@ -184,8 +184,8 @@ impl Case {
         let layer =
             gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
         let results = [&x, &exchange, &y, &fault, &layer];
-        let all: Vec<&GpuBuffer> = buffers.iter().chain(results).collect();
-        run(gpu, kernel, &all, 1, 0);
+        let all = BINDINGS.into_iter().zip(buffers.iter().chain(results));
+        run(gpu, kernel, &all.collect::<Vec<Named>>(), 1, 0);
         let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
         Results {
             x: download(gpu, &x, n),
@@ -223,6 +223,29 @@ impl Case {
         assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
     }
 }
+
+const BINDINGS: [&str; 20] = [
+    "o_data",
+    "o_scales",
+    "gate_up_data",
+    "gate_up_scales",
+    "down_data",
+    "down_scales",
+    "qkv_data",
+    "qkv_scales",
+    "sums",
+    "norms",
+    "rows",
+    "post_attention",
+    "pre_feedforward",
+    "post_feedforward",
+    "next_input",
+    "stream",
+    "exchange",
+    "y",
+    "fault",
+    "layer",
+];
 
 struct Results {
     x: Vec<f32>,

@@ -9,7 +9,7 @@ use gemma4_wgpu::{
 };
 use half::f16;
 
-use crate::harness::*;
+use crate::{combinations::on_devices, harness::*};
 
 /// The forms in which a device can write so many rows.
 fn forms(gpu: &Gpu, rows: usize) -> Vec<Emit> {
@@ -27,7 +27,7 @@ pub fn check_forms(
     gpu: &Gpu,
     what: &str,
     kernel: &dyn Fn(Emit) -> Option<Box<dyn Kernel>>,
-    own: &dyn Fn() -> Vec<GpuBuffer>,
+    own: &dyn Fn() -> Vec<(&'static str, GpuBuffer)>,
     step: StepSize,
     (expected, cols): (&[f32], usize),
     tolerance: f32,
@@ -42,7 +42,9 @@ pub fn check_forms(
             Emit::Q8 => vec![zeros(gpu, rows * width / 4), zeros(gpu, rows * width / 16)],
             Emit::Halves { m_stride } => vec![zeros(gpu, m_stride * width / 2)],
         };
-        let buffers: Vec<&GpuBuffer> = own.iter().chain(&outputs).collect();
+        let buffers = own.iter().map(|(name, buffer)| (*name, buffer));
+        let outputs_by_name = form.bindings().iter().copied().zip(&outputs);
+        let buffers: Vec<Named> = buffers.chain(outputs_by_name).collect();
         run_step(gpu, &*kernel, &buffers, step);
         match form {
             Emit::Floats => assert_close(
@@ -109,26 +111,23 @@ fn check_q8(
 
 #[test]
 fn converts() {
-    for gpu in devices() {
-        for (rows, cols, over_outputs) in
-            [(1, 1, false), (3, 31, true), (2, 96, false), (5, 1056, true)]
-        {
-            let x = random(rows * cols, 11);
-            let kernel =
-                |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
-            // Only the count that it goes by is right.
-            let others = rows - 1;
-            let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };
-            let step = StepSize { rows, outputs, keys: 0 };
-            check_forms(
-                gpu,
-                "convert",
-                &kernel,
-                &|| vec![upload_rows(gpu, &x, cols)],
-                step,
-                (&x, cols),
-                1e-6,
-            );
-        }
+    let shapes = [(1, 1, false), (3, 31, true), (2, 96, false), (5, 1056, true)];
+    for (gpu, [shape]) in on_devices([shapes.len()]) {
+        let (rows, cols, over_outputs) = shapes[shape];
+        let x = random(rows * cols, 11);
+        let kernel = |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
+        // Only the count that it goes by is right.
+        let others = rows - 1;
+        let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };
+        let step = StepSize { rows, outputs, keys: 0 };
+        check_forms(
+            gpu,
+            "convert",
+            &kernel,
+            &|| vec![("x", upload_rows(gpu, &x, cols))],
+            step,
+            (&x, cols),
+            1e-6,
+        );
     }
 }

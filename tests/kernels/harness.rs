@@ -1,4 +1,7 @@
 //! Runs one kernel on every variant that the adapter can run.
+//!
+//! Devices keep the pipelines that they compile, and lavapipe keeps LLVM's modules with each: about
+//! 1.5 MB, so that the thousands of a run took 12 GB. Hence devices forget them from time to time.
 
 use std::sync::OnceLock;
 
@@ -6,6 +9,9 @@ use gemma4_wgpu::gpu::{
     DeviceOptions, Gpu, GpuBuffer, KernelOptions, StepSize, kernels::Kernel, kernels::stride,
 };
 use pollster::block_on;
+
+/// Pipelines after which a device forgets them.
+const KEPT_PIPELINES: usize = 24;
 
 /// The adapter opened in every variant; in half of them where there are few for want of f16, as on
 /// SwiftShader, which takes minutes for each. A machine without an adapter fails.
@@ -57,17 +63,22 @@ pub fn devices() -> &'static [Gpu] {
     })
 }
 
+/// Buffers by the names of a kernel's bindings.
+pub type Named<'a> = (&'static str, &'a GpuBuffer);
+
 /// Runs a kernel once over `buffers`.
-pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], rows: usize, outputs: usize) {
+pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], rows: usize, outputs: usize) {
     run_step(gpu, kernel, buffers, StepSize { rows, outputs, keys: 0 });
 }
 
 /// Runs a kernel once for a step.
-pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], step: StepSize) {
-    let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
+pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], step: StepSize) {
+    if gpu.pipeline_stats().made.is_multiple_of(KEPT_PIPELINES) {
+        gpu.forget_pipelines();
+    }
     let source = kernel.source(gpu.target());
     let dispatch =
-        gpu.dispatch(&source, &buffers, kernel.grid(gpu.target())).expect("the kernel compiles");
+        gpu.dispatch(&source, buffers, kernel.grid(gpu.target())).expect("the kernel compiles");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     dispatch.encode(&mut pass, step);

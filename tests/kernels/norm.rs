@@ -3,13 +3,17 @@
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
-        Gpu, GpuBuffer, StepSize,
+        Gpu, StepSize,
         kernels::{Emit, Kernel, NormAddNorm, RmsNorm, stride},
     },
 };
 use proptest::prelude::*;
 
-use crate::{emit::check_forms, harness::*};
+use crate::{
+    combinations::{on_devices, random_cases},
+    emit::check_forms,
+    harness::*,
+};
 
 const EPS: f32 = 1e-6;
 
@@ -21,7 +25,7 @@ fn check_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     run(
         gpu,
         &RmsNorm { n, eps: EPS },
-        &[&upload_rows(gpu, &x, n), &upload(gpu, &weight), &out],
+        &[("x", &upload_rows(gpu, &x, n)), ("weight", &upload(gpu, &weight)), ("out", &out)],
         rows,
         0,
     );
@@ -46,8 +50,13 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
                     all[p * part_stride + row * stride(n)..][..n].copy_from_slice(values)
                 });
             }
-            let weights = [upload(gpu, &post), upload(gpu, &next), layer()];
-            [upload_rows(gpu, &before, n), upload(gpu, &all)].into_iter().chain(weights).collect()
+            vec![
+                ("x", upload_rows(gpu, &before, n)),
+                ("branch", upload(gpu, &all)),
+                ("post_weight", upload(gpu, &post)),
+                ("next_weight", upload(gpu, &next)),
+                ("layer", layer()),
+            ]
         };
         let kernel = |emit| {
             Some(Box::new(NormAddNorm { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
@@ -57,24 +66,31 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
 
         let own = own();
         let out = zeros(gpu, rows * stride(n));
-        let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
+        let named = own.iter().map(|(name, buffer)| (*name, buffer));
+        let buffers: Vec<Named> = named.chain([("out", &out)]).collect();
         run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
-        assert_close("norm_add_norm, stream", gpu, &download_rows(gpu, &own[0], rows, n), &x, 1e-5);
+        assert_close(
+            "norm_add_norm, stream",
+            gpu,
+            &download_rows(gpu, &own[0].1, rows, n),
+            &x,
+            1e-5,
+        );
     }
 }
 
 #[test]
 fn awkward_sizes() {
-    for gpu in devices() {
-        for (rows, n) in [(1, 1), (1, 7), (3, 36), (2, 256), (5, 257), (1, 5376)] {
-            check_rms_norm(gpu, rows, n, 1);
-            check_norm_add_norm(gpu, rows, n, 2);
-        }
+    let sizes = [(1, 1), (1, 7), (3, 36), (2, 256), (5, 257), (1, 5376)];
+    for (gpu, [size]) in on_devices([sizes.len()]) {
+        let (rows, n) = sizes[size];
+        check_rms_norm(gpu, rows, n, 1);
+        check_norm_add_norm(gpu, rows, n, 2);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(12))]
 
     #[test]
     fn any_size(rows in 1usize..9, n in 1usize..900, seed: u32, device: prop::sample::Index) {

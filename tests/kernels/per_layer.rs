@@ -3,14 +3,20 @@
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
-        Gpu, GpuBuffer, StepSize,
+        Gpu, StepSize,
         kernels::{Emit, Kernel, Linear, NormAdd, PerLayerGate, PerLayerInputs, stride},
         tile,
     },
 };
 use proptest::prelude::*;
 
-use crate::{catalogue::FORMATS, emit::check_forms, harness::*, linear::weights};
+use crate::{
+    catalogue::FORMATS,
+    combinations::{on_devices, random_cases},
+    emit::check_forms,
+    harness::*,
+    weights::weights,
+};
 
 const EPS: f32 = 1e-6;
 const SAMPLED: u32 = u32::MAX;
@@ -63,7 +69,14 @@ fn check_inputs(
                 eps: EPS,
                 tiled,
             };
-            let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &norm, &x];
+            let buffers = [
+                ("data", &upload(gpu, &data)),
+                ("scales", &upload(gpu, &scales)),
+                ("rows", &rows),
+                ("sampled", &sampled),
+                ("norm", &norm),
+                ("x", &x),
+            ];
             run(gpu, &kernel, &buffers, tokens.len(), 0);
         }
         let found = download_rows(gpu, &x, tokens.len(), cols);
@@ -90,7 +103,8 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
         let scaled: Vec<f32> = gate.iter().map(|x| x * NormAdd::SCALE).collect();
         let own = || {
             let place = gpu.uniform("place", [(layer * n) as u32, 0, 0, 0]).expect("a uniform");
-            vec![upload_rows(gpu, &scaled, n), upload_rows(gpu, &vectors, cols), place]
+            let vectors = upload_rows(gpu, &vectors, cols);
+            vec![("gate", upload_rows(gpu, &scaled, n)), ("vectors", vectors), ("place", place)]
         };
         let step = StepSize { rows, ..Default::default() };
         check_forms(gpu, "per_layer_gate", &kernel, &own, step, (&expected, n), 2e-5);
@@ -117,7 +131,11 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
                     });
                 }
             }
-            vec![upload_rows(gpu, &x, n), upload(gpu, &all), upload(gpu, &post)]
+            vec![
+                ("x", upload_rows(gpu, &x, n)),
+                ("branch", upload(gpu, &all)),
+                ("post_weight", upload(gpu, &post)),
+            ]
         };
         let kernel = |emit| {
             Some(Box::new(NormAdd { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
@@ -126,12 +144,13 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
         check_forms(gpu, "norm_add", &kernel, &own, step, (&scaled, n), 1e-5);
 
         let (own, out) = (own(), zeros(gpu, rows * stride(n)));
-        let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
+        let named = own.iter().map(|(name, buffer)| (*name, buffer));
+        let buffers: Vec<Named> = named.chain([("out", &out)]).collect();
         run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
         assert_close(
             "norm_add, stream",
             gpu,
-            &download_rows(gpu, &own[0], rows, n),
+            &download_rows(gpu, &own[0].1, rows, n),
             &expected,
             1e-5,
         );
@@ -140,32 +159,34 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
 
 #[test]
 fn vectors_in_every_format() {
-    for gpu in devices() {
-        for format in FORMATS {
-            // Layers that begin within eights and groups of the table, and as they are published.
-            for (layers, size) in [(5, 9), (2, 256)] {
-                check_inputs(gpu, format, layers, size, 7);
-            }
-        }
+    // Layers that begin within eights and groups of the table, and as they are published.
+    let sizes = [(5, 9), (2, 256)];
+    for (gpu, [format, size]) in on_devices([FORMATS.len(), sizes.len()]) {
+        let (layers, size) = sizes[size];
+        check_inputs(gpu, FORMATS[format], layers, size, 7);
     }
 }
 
 #[test]
 fn awkward_sizes() {
+    let gates = [(1, 1, 1), (3, 9, 5), (2, 256, 3), (4, 300, 2)];
+    for (gpu, [gate]) in on_devices([gates.len()]) {
+        let (rows, n, layers) = gates[gate];
+        check_gate(gpu, rows, n, layers, 3);
+    }
+    let sizes = [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)];
+    for (gpu, [size]) in on_devices([sizes.len()]) {
+        let (rows, n) = sizes[size];
+        check_norm_add(gpu, rows, n, 1.0, 5);
+    }
     for gpu in devices() {
-        for (rows, n, layers) in [(1, 1, 1), (3, 9, 5), (2, 256, 3), (4, 300, 2)] {
-            check_gate(gpu, rows, n, layers, 3);
-        }
-        for (rows, n) in [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)] {
-            check_norm_add(gpu, rows, n, 1.0, 5);
-        }
         // Beyond what f16 holds.
         check_norm_add(gpu, 2, 96, 2e5, 6);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(12))]
 
     #[test]
     fn any_size(

@@ -3,13 +3,15 @@
 use crate::{
     error::Result,
     gpu::{
+        device::buffers::GpuBuffer,
         kernels::{
             Emit, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
         },
         model::{
-            layers::Decoder,
+            layers::{Decoder, GpuLayer, LayerCache},
             recorder::{Activations, Recorder},
             step::StepShape,
+            workspace::Workspace,
         },
     },
     model::config::LayerConfig,
@@ -58,10 +60,9 @@ fn rope(rec: &mut Recorder<'_>, decoder: &Decoder, index: usize) -> Result<()> {
         cache_type: decoder.cache_type,
         capacity: cache.capacity,
     };
-    rec.run(
-        &kernel,
-        &[&s.qkv, &layer.qk_norms, &layer.rope_frequencies, &s.rows, &cache.k, &cache.v],
-    )
+    let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
+    let [norms, frequencies] = rotation(layer);
+    rec.run(&kernel, &[qkv, norms, frequencies, rows, k_cache, v_cache])
 }
 
 /// Attention of parts of the keys; if `is_raw`, what [`rope`] does as well.
@@ -74,12 +75,25 @@ fn attend_keys(
     let (s, layer, cache) = (rec.workspace, &decoder.layers[index], decoder.cache(index));
     let raw = RawHeads { v_norm: decoder.config.v_norm, eps: decoder.config.rms_norm_eps };
     let kernel = SdpaDecode { split: decoder.split_attention(index), raw: is_raw.then_some(raw) };
-    let mut buffers =
-        vec![&s.qkv, &cache.k, &cache.v, &s.rows, &s.partial_attention, &s.attention_stats];
+    let parts = [("sums", &s.partial_attention), ("norms", &s.attention_stats)];
+    let mut buffers = [&qkv_and_cache(s, cache)[..], &parts].concat();
     if is_raw {
-        buffers.extend([&layer.qk_norms, &layer.rope_frequencies]);
+        buffers.extend(rotation(layer));
     }
     rec.run(&kernel, &buffers)
+}
+
+/// What all attention kernels read, as they bind it.
+fn qkv_and_cache<'a>(
+    s: &'a Workspace,
+    cache: &'a LayerCache,
+) -> [(&'static str, &'a GpuBuffer); 4] {
+    [("qkv", &s.qkv), ("k_cache", &cache.k), ("v_cache", &cache.v), ("rows", &s.rows)]
+}
+
+/// Norms of q and k, and the rotary frequencies.
+fn rotation(layer: &GpuLayer) -> [(&'static str, &GpuBuffer); 2] {
+    [("head_norms", &layer.qk_norms), ("turns", &layer.rope_frequencies)]
 }
 
 /// Partial outputs → outputs, in the format of the product after them.
@@ -95,7 +109,7 @@ fn combine<'a>(
         out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
     }
     let kernel = SdpaCombine { split, emit: out.format };
-    let own = [&s.partial_attention, &s.attention_stats, &s.rows];
+    let own = [("sums", &s.partial_attention), ("norms", &s.attention_stats), ("rows", &s.rows)];
     rec.run_emitting(&kernel, &own, out.format, out.floats)?;
     Ok(out)
 }
@@ -116,13 +130,15 @@ fn whole_attention<'a>(
         capacity: cache.capacity,
         q_tile: query_tile(rec.shape, config),
     };
+    let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
     if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
         out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
         let kernel = SdpaCoop { sdpa, emit: out.format };
-        let own = [&s.qkv, &cache.k, &cache.v, &s.rows, &s.step];
+        let own = [qkv, k_cache, v_cache, rows, ("step", &s.step)];
         rec.run_emitting(&kernel, &own, out.format, out.floats)?;
     } else {
-        rec.run(&sdpa, &[&s.qkv, &cache.k, &cache.v, &s.rows, out.floats, &s.step])?;
+        let others = [("out", out.floats), ("step", &s.step)];
+        rec.run(&sdpa, &[qkv, k_cache, v_cache, rows, others[0], others[1]])?;
     }
     Ok(out)
 }

@@ -163,7 +163,8 @@ impl Model {
         let (s, config) = (&self.workspace, self.config());
         self.embed(rec)?;
         let kernel = RmsNorm { n: config.hidden_size, eps: config.rms_norm_eps };
-        rec.run(&kernel, &[&s.x, self.decoder.input_norm(0), &s.normed])?;
+        let weight = ("weight", self.decoder.input_norm(0));
+        rec.run(&kernel, &[("x", &s.x), weight, ("out", &s.normed)])?;
         if let (Some(tables), Some(input)) = (&self.per_layer, config.per_layer_input) {
             per_layer_inputs(rec, config, tables, input.size)?;
         }
@@ -191,7 +192,9 @@ impl Model {
                 scale: self.config().embedding_scale(),
                 tiled: table.tiled,
             };
-            rec.run(&kernel, &[&part.data, &part.scales, &s.rows, &s.sampled, &s.x])?;
+            let [data, scales] = part.bindings();
+            let token = [("rows", &s.rows), ("sampled", &s.sampled)];
+            rec.run(&kernel, &[data, scales, token[0], token[1], ("x", &s.x)])?;
         }
         Ok(())
     }
@@ -272,7 +275,13 @@ impl Model {
             part_stride: rec.split_stride(n),
             emit: format,
         };
-        let own = [&s.x, &s.sublayer_output, post_norm, next_norm, scalar];
+        let own = [
+            ("x", &s.x),
+            ("branch", &s.sublayer_output),
+            ("post_weight", post_norm),
+            ("next_weight", next_norm),
+            ("layer", scalar),
+        ];
         rec.run_emitting(&kernel, &own, format, &s.normed)
     }
 }

@@ -29,18 +29,23 @@ impl OutputHead {
         lm_head: &GpuMatrix,
     ) -> Result<Self> {
         let (s, vocab) = (rec.workspace, config.vocab_size);
-        rec.run(&GatherRows { cols: config.hidden_size }, &[&s.normed, &s.outputs, &s.gathered])?;
+        let [outputs, rows] = [("outputs", &s.outputs), ("rows", &s.rows)];
+        let [logits_in, sampled] = [("logits", &s.logits), ("sampled", &s.sampled)];
+        let gathered = ("out", &s.gathered);
+        let gather = GatherRows { cols: config.hidden_size };
+        rec.run(&gather, &[("x", &s.normed), outputs, gathered])?;
         let view = OutputView { y: &s.logits, stride: vocab, offset: 0 };
         rec.single(lm_head, &s.gathered, view, config.final_logit_softcap)?;
         let logits = std::mem::take(&mut rec.steps);
 
-        rec.run(&ArgmaxParts { n: vocab }, &[&s.logits, &s.argmax_parts])?;
-        rec.run(&Argmax { n: vocab }, &[&s.argmax_parts, &s.outputs, &s.rows, &s.sampled])?;
+        let parts = ("parts", &s.argmax_parts);
+        rec.run(&ArgmaxParts { n: vocab }, &[logits_in, parts])?;
+        rec.run(&Argmax { n: vocab }, &[parts, outputs, rows, sampled])?;
         let argmax = std::mem::take(&mut rec.steps);
 
-        rec.run(&TopKParts { n: vocab }, &[&s.logits, &s.draws, &s.sample_parts])?;
-        let candidates = [&s.sample_parts, &s.draws, &s.outputs, &s.rows, &s.sampled];
-        rec.run(&Sample { n: vocab }, &candidates)?;
+        let [parts, draws] = [("parts", &s.sample_parts), ("draws", &s.draws)];
+        rec.run(&TopKParts { n: vocab }, &[logits_in, draws, parts])?;
+        rec.run(&Sample { n: vocab }, &[parts, draws, outputs, rows, sampled])?;
         Ok(OutputHead { logits, argmax, sample: std::mem::take(&mut rec.steps) })
     }
 

@@ -50,8 +50,10 @@ fn gated_matvec<'a>(
     if !kernel.can_run(rec.gpu.target()) {
         return Ok(None);
     }
-    let ([quants, groups], q8) = (input.q8, [&s.hidden_quants, &s.hidden_quant_groups]);
-    rec.run(&kernel, &[&part.data, &part.scales, quants, groups, &s.step, q8[0], q8[1]])?;
+    let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
+    let out = [("quants", q8[0]), ("quant_groups", q8[1])];
+    let ([data, scales], [x, x_groups]) = (part.bindings(), input.q8_bindings());
+    rec.run(&kernel, &[data, scales, x, x_groups, ("step", &s.step), out[0], out[1]])?;
     Ok(Some(Activations { floats: s.hidden(ffn), cols: ffn, format, q8 }))
 }
 
@@ -71,7 +73,7 @@ fn gate_then_gelu<'a>(
     if tail.is_none() {
         rec.products(&layer.gate_up, input, view)?;
     }
-    let buffers = [view.y, &s.sublayer_output];
+    let buffers = [("gate_up", view.y), ("tail", &s.sublayer_output)];
     let own = if tail.is_some() { &buffers[..] } else { &buffers[..1] };
     let hidden = s.hidden(ffn);
     rec.run_emitting(&GeluMul { n: ffn, emit: format, tail }, own, format, hidden)?;
@@ -115,7 +117,8 @@ fn product_and_tail(
         splits: parts,
         split_stride: part_stride,
     };
-    rec.run(&most, &[&part.data, &part.scales, &s.halves, view.y, &s.step])?;
-    rec.run(&tail, &[&part.data, &part.scales, &s.halves, &s.sublayer_output, &s.step])?;
+    let ([data, scales], x, step) = (part.bindings(), ("x", &s.halves), ("step", &s.step));
+    rec.run(&most, &[data, scales, x, ("y", view.y), step])?;
+    rec.run(&tail, &[data, scales, x, ("y", &s.sublayer_output), step])?;
     Ok(Some(UpTail { cols, parts, part_stride }))
 }

@@ -35,10 +35,10 @@ pub(super) fn per_layer_inputs(
             eps: config.rms_norm_eps,
             tiled: table.tiled,
         };
-        rec.run(
-            &kernel,
-            &[&part.data, &part.scales, &s.rows, &s.sampled, &tables.norm, &s.per_layer],
-        )?;
+        let [data, scales] = part.bindings();
+        let token = [("rows", &s.rows), ("sampled", &s.sampled)];
+        let own = [("norm", &tables.norm), ("x", &s.per_layer)];
+        rec.run(&kernel, &[data, scales, token[0], token[1], own[0], own[1]])?;
     }
     Ok(())
 }
@@ -63,17 +63,15 @@ pub(super) fn take_per_layer_input<'a>(
         part_stride: rec.split_stride(n),
         emit: format,
     };
-    rec.run_emitting(
-        &kernel,
-        &[&s.x, &s.sublayer_output, &layer.post_feedforward_norm],
-        format,
-        &s.normed,
-    )?;
+    let post_weight = ("post_weight", &layer.post_feedforward_norm);
+    let own = [("x", &s.x), ("branch", &s.sublayer_output), post_weight];
+    rec.run_emitting(&kernel, &own, format, &s.normed)?;
     rec.products(&weights.gate, rec.activations(&s.normed, n, format), gate)?;
 
     let (format, gated) = (rec.sublayer_input_format(&weights.projection), s.hidden(size));
     let kernel =
         PerLayerGate { n: size, vectors_stride: stride(config.per_layer_columns()), emit: format };
-    rec.run_emitting(&kernel, &[&s.gate_up, &s.per_layer, &weights.columns], format, gated)?;
+    let own = [("gate", &s.gate_up), ("vectors", &s.per_layer), ("place", &weights.columns)];
+    rec.run_emitting(&kernel, &own, format, gated)?;
     rec.sublayer_output(&weights.projection, rec.activations(gated, size, format))
 }

@@ -122,25 +122,33 @@ impl PersistentLayers {
         decoder: &'a Decoder,
         s: &'a Workspace,
         index: usize,
-    ) -> Vec<&'a GpuBuffer> {
+    ) -> [(&'static str, &'a GpuBuffer); 20] {
         let (layer, next) = (&decoder.layers[index], decoder.layers.get(index + 1));
         let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
         let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
-        let weights = matrices
-            .into_iter()
-            .flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
-        let inputs = [
-            &s.partial_attention,
-            &s.attention_stats,
-            &s.rows,
-            &layer.post_attention_norm,
-            &layer.pre_feedforward_norm,
-            &layer.post_feedforward_norm,
-            decoder.input_norm(index + 1),
-        ];
-        let y = if next.is_some() { &s.qkv } else { &s.normed };
-        let PersistentBuffers { exchange, fault, layers } = &self.buffers;
-        weights.chain(inputs).chain([&s.x, exchange, y, fault, &layers[index]]).collect()
+        let [o, gate_up, down, qkv] = matrices.map(|matrix| &matrix.parts[0]);
+        [
+            ("o_data", &o.data),
+            ("o_scales", &o.scales),
+            ("gate_up_data", &gate_up.data),
+            ("gate_up_scales", &gate_up.scales),
+            ("down_data", &down.data),
+            ("down_scales", &down.scales),
+            ("qkv_data", &qkv.data),
+            ("qkv_scales", &qkv.scales),
+            ("sums", &s.partial_attention),
+            ("norms", &s.attention_stats),
+            ("rows", &s.rows),
+            ("post_attention", &layer.post_attention_norm),
+            ("pre_feedforward", &layer.pre_feedforward_norm),
+            ("post_feedforward", &layer.post_feedforward_norm),
+            ("next_input", decoder.input_norm(index + 1)),
+            ("stream", &s.x),
+            ("exchange", &self.buffers.exchange),
+            ("y", if next.is_some() { &s.qkv } else { &s.normed }),
+            ("fault", &self.buffers.fault),
+            ("layer", &self.buffers.layers[index]),
+        ]
     }
 
     /// Gives each kernel its layer's scalar and its sets, and empties all sets.
@@ -170,8 +178,7 @@ impl PersistentLayers {
             return Ok(false);
         };
         self.write_uniforms(gpu, decoder);
-        let buffers: Vec<&wgpu::Buffer> =
-            self.bindings(decoder, workspace, index).into_iter().map(|buffer| &**buffer).collect();
+        let buffers = self.bindings(decoder, workspace, index);
         let (source, grid) = (kernel.source(gpu.target()), kernel.grid(gpu.target()));
         let dispatch = gpu.dispatch(&source, &buffers, grid)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

@@ -40,6 +40,13 @@ pub(in crate::gpu) struct Activations<'a> {
     pub q8: [&'a GpuBuffer; 2],
 }
 
+impl<'a> Activations<'a> {
+    /// int8 activations and their groups, as products bind them.
+    pub fn q8_bindings(&self) -> [(&'static str, &'a GpuBuffer); 2] {
+        [("x", self.q8[0]), ("x_groups", self.q8[1])]
+    }
+}
+
 pub(in crate::gpu) struct Recorder<'a> {
     pub gpu: &'a Gpu,
     pub workspace: &'a Workspace,
@@ -79,15 +86,15 @@ impl<'a> Recorder<'a> {
         self.sources.unwrap_or_default()
     }
 
-    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
+    /// Adds a kernel, bound to buffers by name.
+    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[(&str, &GpuBuffer)]) -> Result<()> {
         let source = kernel.source(self.gpu.target());
         if let Some(sources) = &mut self.sources {
             sources.insert(source);
             return Ok(());
         }
         let grid: Grid = kernel.grid(self.gpu.target());
-        let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
-        let mut dispatch = self.gpu.dispatch(&source, &buffers, grid)?;
+        let mut dispatch = self.gpu.dispatch(&source, buffers, grid)?;
         dispatch.cost = kernel.cost();
         self.steps.push(dispatch);
         Ok(())
@@ -97,17 +104,18 @@ impl<'a> Recorder<'a> {
     pub fn run_emitting(
         &mut self,
         kernel: &dyn Kernel,
-        own: &[&GpuBuffer],
+        own: &[(&str, &GpuBuffer)],
         emit: Emit,
         floats: &GpuBuffer,
     ) -> Result<()> {
         let s = self.workspace;
-        let outputs: &[&GpuBuffer] = match emit {
-            Emit::Floats => &[floats],
-            Emit::Q8 => &[&s.quants, &s.quant_groups],
-            Emit::Halves { .. } => &[&s.halves],
+        let outputs = match emit {
+            Emit::Floats => vec![floats],
+            Emit::Q8 => vec![&s.quants, &s.quant_groups],
+            Emit::Halves { .. } => vec![&s.halves],
         };
-        self.run(kernel, &[own, outputs].concat())
+        let outputs = emit.bindings().iter().copied().zip(outputs);
+        self.run(kernel, &own.iter().copied().chain(outputs).collect::<Vec<_>>())
     }
 
     /// The parts of a product.
@@ -155,7 +163,9 @@ impl<'a> Recorder<'a> {
             ahead_bytes,
         };
         let sink = self.gpu.buffer("prefetch", 16)?;
-        self.run(&kernel, &[&part.data, &part.scales, &later.data, &later.scales, &sink])
+        let [data, scales] = part.bindings();
+        let later = [("later_data", &later.data), ("later_scales", &later.scales)];
+        self.run(&kernel, &[data, scales, later[0], later[1], ("sink", &sink)])
     }
 
     /// The format in which a product takes its activations.
@@ -217,7 +227,7 @@ impl<'a> Recorder<'a> {
     fn convert(&mut self, input: Activations<'_>, emit: Emit) -> Result<()> {
         debug_assert_eq!(input.format, Emit::Floats, "only floats can be converted");
         let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
-        self.run_emitting(&kernel, &[input.floats], emit, input.floats)
+        self.run_emitting(&kernel, &[("x", input.floats)], emit, input.floats)
     }
 
     /// One product whose input is floats.
@@ -283,32 +293,33 @@ impl<'a> Recorder<'a> {
         softcap: Option<f32>,
         splits: usize,
     ) -> Result<()> {
-        let (x, [quants, groups]) = (input.floats, input.q8);
+        let (x, [quants, groups]) = (("x", input.floats), input.q8_bindings());
         let format = self.format(matrix, view, softcap);
         let s = self.workspace;
+        let (y, step) = (("y", view.y), ("step", &s.step));
         for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, view, softcap)) {
-            let (data, scales, y) = (&part.data, &part.scales, view.y);
+            let [data, scales] = part.bindings();
             match format {
                 Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.target()) => {
                     let m = self.shape.batch_rows().unwrap_or(1);
                     let split_stride = m * linear.y_stride;
                     let kernel = MatvecQ8Split { linear, m, splits, split_stride };
-                    self.run(&kernel, &[data, scales, quants, groups, &s.step, y])?;
+                    self.run(&kernel, &[data, scales, quants, groups, step, y])?;
                 }
                 Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
                 Emit::Halves { m_stride } => {
                     let split_stride = s.row_capacity * linear.y_stride;
                     let kernel =
                         MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
-                    self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
+                    self.run(&kernel, &[data, scales, ("x", &s.halves), y, step])?;
                 }
                 Emit::Floats if self.shape.is_small() => {
                     self.run(&Matvec(linear), &[data, scales, x, y])?
                 }
                 Emit::Floats if self.gpu.tuning().row_per_invocation => {
-                    self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
+                    self.run(&MatmulLanes(linear), &[data, scales, x, y, step])?;
                 }
-                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,
+                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, step])?,
             }
         }
         Ok(())

@@ -161,8 +161,11 @@ impl SyntheticStore {
         let kernel = Fill { random };
         let words = self.gpu.uniform("fill", [(buffer.size() / 4) as u32, value, 0, 0])?;
         let source = kernel.source(self.gpu.target());
-        let dispatch =
-            self.gpu.dispatch(&source, &[buffer, &words], kernel.grid(self.gpu.target()))?;
+        let dispatch = self.gpu.dispatch(
+            &source,
+            &[("words", buffer), ("fill", &words)],
+            kernel.grid(self.gpu.target()),
+        )?;
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
         self.gpu.queue().submit([encoder.finish()]);
