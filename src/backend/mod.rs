@@ -4,8 +4,10 @@
 //! browser never blocks. Several sequences may share a step.
 
 pub use crate::checkpoint::LocalBoxFuture;
+mod kind;
 mod sequences;
 
+pub use kind::BackendKind;
 pub(crate) use sequences::{Sequences, cache_capacity};
 
 use crate::{Error, Result, config::ModelConfig, sampling::Draw};
