@@ -28,7 +28,7 @@ REPLACED = {
     r"\b(is|are|was|were) told\b": "a plain verb",
     r"\b(lies|lie) in\b": "is in",
     r"\b(chained|chain kernel|chain=)": "persistent kernel",
-    r"\b[jJ]oints\b": "fused projections",
+    r"\bjoints\b": "fused projections",
     r"\bsquads?\b": "cluster",
     r"\boctets?\b": "vec8",
     r"\bseam kernel\b": "add_rms_norm",
@@ -67,7 +67,7 @@ def faults_of_text(text, alone):
         if words(part) > MOST_WORDS:
             yield f"a sentence of {words(part)} words: {part[:60]}…"
     for pattern, term in REPLACED.items():
-        if found := re.search(pattern, text):
+        if found := re.search(pattern, text, re.IGNORECASE):
             yield f"“{found.group()}”: write {term}"
 
 
