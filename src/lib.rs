@@ -5,6 +5,7 @@
 //! [`backend::Backend`] packs them for its device; [`generate`] feeds it tokens that [`text`] made
 //! and samples what comes back with [`sampling`].
 
+mod api;
 pub mod backend;
 pub mod checkpoint;
 pub mod config;
@@ -27,4 +28,8 @@ pub mod weights;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use api::ModelOptions;
+pub use api::{Answer, ChatOptions, Model};
 pub use error::{Error, Result};
+pub use text::Message;

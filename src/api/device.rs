@@ -6,7 +6,7 @@ use crate::{
     checkpoint::TensorSource,
     cpu::CpuBackend,
     error::{Error, Result},
-    gpu::{AdapterFacts, Gpu, GpuBackend, KernelOptions},
+    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions},
     weights::LoadOptions,
 };
 
@@ -48,11 +48,16 @@ impl ModelOptions {
 
     /// The adapter that the options name, or the most capable one.
     pub(crate) fn open_gpu(&self) -> Result<Gpu> {
+        pollster::block_on(Gpu::open(&self.device_options()))
+    }
+
+    /// The device's options, kernels for exact activations included.
+    pub(crate) fn device_options(&self) -> DeviceOptions {
         let mut device = self.device.clone();
         if self.exact {
             device.kernels.dp4a = Some(false);
         }
-        pollster::block_on(Gpu::open(&device))
+        device
     }
 
     /// Loads a model; `progress` gets the bytes read since it was last called.

@@ -58,7 +58,7 @@ mod built {
 }
 
 /// That MLX is not a part of this program.
-#[cfg_attr(feature = "mlx", expect(dead_code))]
+#[cfg(not(feature = "mlx"))]
 pub(crate) fn absent() -> Error {
     Error::Input(
         "this program was built without MLX: build it with \

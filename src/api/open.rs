@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The name of the built-in model.
-const DEMO: &str = "demo";
+pub(crate) const DEMO: &str = "demo";
 
 /// Positions of a context unless the options say otherwise.
 pub(crate) const DEFAULT_CONTEXT: usize = 4096;
@@ -94,8 +94,7 @@ impl Model {
         }
         let load = options.load_options(context_length, 1);
         let device = options.open_device()?;
-        let backend =
-            pollster::block_on(options.load(device, &checkpoint, &load, &mut |_| ()))?;
+        let backend = pollster::block_on(options.load(device, &checkpoint, &load, &mut |_| ()))?;
         Ok(Model::new(backend, processor))
     }
 }
@@ -111,7 +110,7 @@ pub(crate) fn open_checkpoint(model: &Path) -> Result<Checkpoint> {
     if is_name && !path.exists() {
         let name = path.display();
         return Err(Error::Input(format!(
-            "--model {name}: no such path, and the only built-in model is {DEMO}"
+            "{name}: no such path, and the only built-in model is {DEMO}"
         )));
     }
     Checkpoint::open(path)

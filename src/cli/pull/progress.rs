@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar};
 
-use crate::cli::model::byte_bar;
+use crate::cli::progress::byte_bar;
 
 /// How often a line tells how far a long download is.
 const LINE_EVERY: Duration = Duration::from_secs(20);
