@@ -137,7 +137,9 @@ def main():
         if file.name == "glossary.md":
             found += glossary_faults(lines)
         for number, fault in found:
-            print(f"{file.relative_to(root) if file.is_relative_to(root) else file}:{number}: {fault}")
+            print(
+                f"{file.relative_to(root) if file.is_relative_to(root) else file}:{number}: {fault}"
+            )
         count += len(found)
     if not files:
         sys.exit("no Markdown files found")

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+#[cfg(not(target_arch = "wasm32"))]
+use crate::text::Message;
 use crate::{
     backend::Backend,
     error::Result,
     generate::{Generation, SequenceState, TokenStream},
-    text::{AnswerEvent, AnswerParser, AnswerParts, Message},
+    text::{AnswerEvent, AnswerParser, AnswerParts},
 };
 
 /// An answer under way: a stream of content, thoughts and tool calls. The model computes as events

@@ -3,11 +3,10 @@
 use crate::{
     api::{mlx, open::ModelOptions},
     backend::{Backend, BackendKind},
-    checkpoint::TensorSource,
     cpu::CpuBackend,
     error::{Error, Result},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions},
-    weights::LoadOptions,
+    model::{source::TensorSource, weights::LoadOptions},
 };
 
 /// Where a model runs.
@@ -115,7 +114,7 @@ mod tests {
         let adapter = |name: &str, device_type: &str| AdapterFacts {
             name: name.into(),
             device_type: device_type.into(),
-            ..AdapterFacts::invented()
+            ..AdapterFacts::example_card()
         };
         let software = [
             adapter("llvmpipe (LLVM 19.1.7, 256 bits)", "CPU"),

@@ -2,9 +2,8 @@
 
 use crate::{
     backend::Backend,
-    checkpoint::TensorSource,
     error::{Error, Result},
-    weights::LoadOptions,
+    model::{source::TensorSource, weights::LoadOptions},
 };
 
 #[cfg(feature = "mlx")]

@@ -1,11 +1,13 @@
 //! A loaded model with its text.
 
+#[cfg(not(target_arch = "wasm32"))]
+use crate::generate::Perplexity;
 use crate::{
     api::{Answer, ChatOptions},
     backend::{Backend, BackendInfo},
-    config::ModelConfig,
     error::{Error, Result},
-    generate::{Perplexity, Request, SequenceState, TokenStream, each_logits_in_steps},
+    generate::{Request, SequenceState, TokenStream, each_logits_in_steps},
+    model::config::ModelConfig,
     text::{Message, Processor, Prompt},
 };
 

@@ -5,13 +5,13 @@ use std::path::Path;
 use crate::{
     api::Model,
     backend::BackendKind,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     error::{Error, Result},
     gpu::DeviceOptions,
     hub,
+    model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
     quant::Quantize,
     text::Processor,
-    weights::{CacheType, LoadOptions},
 };
 
 /// The name of the built-in model.

@@ -12,14 +12,18 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::bench::measure::{Test, Work},
-    config::{LayerConfig, ModelConfig},
     cpu::CpuBackend,
     error::{Error, Result},
     generate::{Divergence, each_logits_in_steps},
-    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, Variant},
-    weights::{CacheType, LoadOptions},
+    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, KernelTarget},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::CacheType,
+        source::TensorSource,
+        weights::LoadOptions,
+    },
 };
 
 /// Options that are tried, in this order; bounds checks are no matter of speed.
@@ -97,7 +101,7 @@ pub fn choose(
     report: &mut dyn FnMut(&str),
 ) -> Result<KernelOptions> {
     let gpu = pollster::block_on(Gpu::open(options))?;
-    let (facts, variant) = (gpu.facts().clone(), *gpu.variant());
+    let (facts, target) = (gpu.facts().clone(), *gpu.target());
     drop(gpu);
     let probe = probe(config);
     let identity = identity(&facts, &probe, cache_type, &options.kernels);
@@ -107,7 +111,7 @@ pub fn choose(
         return Ok(kernels);
     }
     let bench = Bench { options, probe: &probe, cache_type, reference: Reference::new()? };
-    let start = Start { facts: &facts, variant, kernels: options.kernels };
+    let start = Start { facts: &facts, target, kernels: options.kernels };
     let (kernels, trials) = search(&start, &mut |kernels| bench.open(kernels), report)?;
     report(&format!("kept: {}", shown(&kernels)));
     if let Some(path) = path {
@@ -128,7 +132,7 @@ fn shown(kernels: &KernelOptions) -> String {
 struct Start<'a> {
     facts: &'a AdapterFacts,
     /// What is chosen without measuring.
-    variant: Variant,
+    target: KernelTarget,
     /// What was asked for.
     kernels: KernelOptions,
 }
@@ -140,12 +144,11 @@ fn search<S: Subject>(
     open: &mut dyn FnMut(&KernelOptions) -> Result<S>,
     report: &mut dyn FnMut(&str),
 ) -> Result<(KernelOptions, Vec<Trial>)> {
-    let (mut kernels, mut variant, mut best) =
-        (start.kernels, start.variant, open(&start.kernels)?);
+    let (mut kernels, mut target, mut best) = (start.kernels, start.target, open(&start.kernels)?);
     best.turn()?;
     let mut trials = Vec::new();
     for name in TRIED {
-        let Some((candidate, switched)) = switch(name, &kernels, &variant, start.facts) else {
+        let Some((candidate, switched)) = switch(name, &kernels, &target, start.facts) else {
             continue;
         };
         // A driver that cannot run it says so in its own way.
@@ -165,7 +168,7 @@ fn search<S: Subject>(
         let ratios = outcome.as_ref().map(|(ratios, _)| *ratios).map_err(|error| error.to_string());
         trials.push(Trial { kernels: candidate.to_string(), ratios, kept });
         if let (Ok((_, subject)), true) = (outcome, kept) {
-            (kernels, variant, best) = (candidate, switched, subject);
+            (kernels, target, best) = (candidate, switched, subject);
         }
     }
     Ok((kernels, trials))
@@ -176,17 +179,17 @@ fn search<S: Subject>(
 fn switch(
     name: &str,
     kernels: &KernelOptions,
-    variant: &Variant,
+    target: &KernelTarget,
     facts: &AdapterFacts,
-) -> Option<(KernelOptions, Variant)> {
+) -> Option<(KernelOptions, KernelTarget)> {
     let mut switched = *kernels;
     let option = switched.field(name).filter(|option| option.is_none())?;
-    *option = Some(!is_on(variant, name));
+    *option = Some(!is_on(target, name));
     // Measured when the device was opened; the facts do not have it.
     let known =
-        KernelOptions { prefetch: switched.prefetch.or(Some(variant.prefetch)), ..switched };
-    let variant_there = Variant::choose(facts, &known).ok()?;
-    (variant_there != *variant).then_some((switched, variant_there))
+        KernelOptions { prefetch: switched.prefetch.or(Some(target.tuning.prefetch)), ..switched };
+    let target_there = KernelTarget::choose(facts, &known).ok()?;
+    (target_there != *target).then_some((switched, target_there))
 }
 
 /// How many times as fast `candidate` is as `best`, taking turns: what else the machine does meets
@@ -200,17 +203,18 @@ fn compare<S: Subject>(best: &mut S, candidate: &mut S) -> Result<Rates> {
     Ok(rates.1.over(&rates.0))
 }
 
-/// Whether a variant has the option of a name.
-fn is_on(variant: &Variant, name: &str) -> bool {
+/// Whether a target has the option of a name.
+fn is_on(target: &KernelTarget, name: &str) -> bool {
+    let KernelTarget { variant, tuning } = target;
     match name {
         "subgroups" => variant.subgroups.is_some(),
         "coop" => variant.coop.is_some(),
         "f16" => variant.f16,
         "dp4a" => variant.dp4a,
-        "wide" => variant.wide,
-        "lanes" => variant.lanes,
-        "chain" => variant.chain,
-        _ => variant.prefetch,
+        "wide" => tuning.large_workgroups,
+        "lanes" => tuning.row_per_invocation,
+        "chain" => tuning.persistent,
+        _ => tuning.prefetch,
     }
 }
 
@@ -416,9 +420,9 @@ mod tests {
 
     /// The kernels found where `rates` are those of kernels, and the trials.
     fn found(asked: &str, rates: fn(&KernelOptions) -> Result<Rates>) -> (String, Vec<Trial>) {
-        let (facts, kernels) = (AdapterFacts::invented(), asked.parse().unwrap());
-        let variant = Variant::choose(&facts, &kernels).unwrap();
-        let start = Start { facts: &facts, variant, kernels };
+        let (facts, kernels) = (AdapterFacts::example_card(), asked.parse().unwrap());
+        let target = KernelTarget::choose(&facts, &kernels).unwrap();
+        let start = Start { facts: &facts, target, kernels };
         let (kernels, trials) =
             search(&start, &mut |kernels| rates(kernels).map(Fake), &mut |_| ()).unwrap();
         (kernels.to_string(), trials)
@@ -480,7 +484,7 @@ mod tests {
         let of = |facts: AdapterFacts| {
             identity(&facts, &probe, CacheType::F16, &KernelOptions::default())
         };
-        let card = AdapterFacts::invented;
+        let card = AdapterFacts::example_card;
         assert_eq!(
             of(card()),
             of(AdapterFacts { index: 1, pci_bus_id: Some("0000:5e:00.0".into()), ..card() })

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     api::Model,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::{
         Exit,
         interrupt::{self, Work},
@@ -22,6 +22,7 @@ use crate::{
     },
     error::{Error, Result},
     generate::{Divergence, Perplexity, check_prompt},
+    model::source::TensorSource,
     text::Tokenizer,
 };
 

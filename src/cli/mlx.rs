@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use crate::{backend::Backend, config::ModelConfig, error::Result, weights::LoadOptions};
+use crate::{
+    backend::Backend,
+    error::Result,
+    model::{config::ModelConfig, weights::LoadOptions},
+};
 
 #[cfg(feature = "mlx")]
 mod built {

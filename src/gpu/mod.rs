@@ -11,12 +11,13 @@ pub use backend::GpuBackend;
 pub use device::{
     adapter::{AdapterFacts, CooperativeMatrix, adapters},
     buffers::GpuBuffer,
-    dispatch::{Binding, Dispatch, KernelSource},
+    dispatch::{Access, Binding, Dispatch, KernelSource},
     gpu::Gpu,
     grid::{Extent, Grid, StepSize},
     kernel_options::KernelOptions,
     pipeline_cache::PipelineStats,
     select::{DeviceOptions, select},
+    tuning::{KernelTarget, MatvecShape, Tuning},
     variant::{Coop, Variant},
 };
 pub use weights::{

@@ -1,9 +1,8 @@
 //! Every kernel with parameters that differ in all the ways that change its code.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     gpu::{
-        Coop, Variant,
+        AdapterFacts, Coop, CooperativeMatrix, KernelTarget,
         kernels::{
             Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul,
             Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
@@ -12,11 +11,14 @@ use gemma4_wgpu::{
             SplitAttention, Suppress, TopKParts, UpTail,
         },
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::{
         Dtype, PackFormat,
         methods::{Method, Spec},
     },
-    weights::CacheType,
 };
 
 /// All formats that kernels read.
@@ -60,26 +62,31 @@ pub const STORED: [Dtype; 17] = [
     Dtype::Packed(PackFormat::Int { bits: 8, group: 16, offset: false }),
 ];
 
-/// All variants of the kernels, for devices with subgroups of at least `subgroup` invocations.
-pub fn variants(subgroup: u32) -> Vec<Variant> {
+/// The target for an adapter with these options.
+fn target(facts: &AdapterFacts, options: &str) -> KernelTarget {
+    let options = options.parse().expect("options");
+    KernelTarget::choose(facts, &options).expect("the adapter has them")
+}
+
+/// Targets in all ways that change the kernels' code, without cooperative matrices, for devices
+/// with subgroups of `subgroup` invocations. `wide`: with large workgroups where there is f16.
+pub fn targets(subgroup: u32, wide: bool) -> Vec<KernelTarget> {
+    let facts = AdapterFacts {
+        subgroup_min_size: subgroup,
+        subgroup_max_size: subgroup,
+        ..AdapterFacts::example_card()
+    };
+    let on = |on| if on { "on" } else { "off" };
     let mut all = Vec::new();
-    for subgroups in [None, Some(subgroup)] {
+    for subgroups in [false, true] {
         for f16 in [false, true] {
             for checks in [false, true] {
-                all.push(Variant {
-                    subgroups,
-                    subgroup_size: subgroups,
-                    f16,
-                    dp4a: true,
-                    coop: None,
-                    wide: f16,
-                    lanes: false,
-                    prefetch: false,
-                    chain: false,
-                    repack: false,
-                    inplace: false,
-                    checks,
-                });
+                let [subgroups, wide] = [subgroups, wide && f16].map(on);
+                let [f16, checks] = [f16, checks].map(on);
+                let options = format!(
+                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,wide={wide},checks={checks}"
+                );
+                all.push(target(&facts, &options));
             }
         }
     }
@@ -120,9 +127,9 @@ fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
     }
 }
 
-/// Kernels of a 31B model in every number format, those that a variant can run.
+/// Kernels of a 31B model in every number format, those that a target can run.
 #[expect(clippy::too_many_lines, reason = "a list")]
-pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
+pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
     let mut all: Vec<Box<dyn Kernel>> = vec![
         Box::new(RmsNorm { n: 5376, eps: 1e-6 }),
         Box::new(GatherRows { cols: 5376 }),
@@ -144,7 +151,7 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
         }
     }
     let mut forms = vec![Emit::Floats, Emit::Q8];
-    if variant.f16 {
+    if target.variant.f16 {
         forms.push(Emit::Halves { m_stride: 512 });
     }
     for &emit in &forms {
@@ -187,7 +194,7 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
             };
             all.push(Box::new(Matvec(linear)));
             all.push(Box::new(Matmul(linear)));
-            if MatmulLanes::can_run(variant) {
+            if MatmulLanes::can_run(target) {
                 all.push(Box::new(MatmulLanes(linear)));
             }
             if Linear::supports_q8(format) {
@@ -242,23 +249,10 @@ pub fn kernels(variant: &Variant) -> Vec<Box<dyn Kernel>> {
     all
 }
 
-/// The variant for cooperative matrices of 16 × 16, and its kernels.
-#[expect(clippy::too_many_lines, reason = "a list")]
-pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
-    let variant = Variant {
-        subgroups: Some(32),
-        subgroup_size: Some(32),
-        f16: true,
-        dp4a: true,
-        coop: Some(Coop::Sixteen),
-        wide: true,
-        lanes: false,
-        prefetch: true,
-        chain: true,
-        repack: true,
-        inplace: false,
-        checks: false,
-    };
+/// The target of a card with cooperative matrices of 16 × 16, and its kernels.
+pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
+    let target = target(&AdapterFacts::example_card(), "dp4a=on,prefetch=on,chain=on");
+    assert_eq!(target.variant.coop, Some(Coop::Sixteen));
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
     all.push(Box::new(Prefetch {
         data_bytes: 65_028_096,
@@ -344,31 +338,32 @@ pub fn coop() -> (Variant, Vec<Box<dyn Kernel>>) {
             capacity: 1536,
             q_tile: 4,
         };
-        assert!(SdpaCoop::can_run(&variant, &sdpa));
+        assert!(SdpaCoop::can_run(&target, &sdpa));
         for emit in [Emit::Floats, Emit::Halves { m_stride: 512 }] {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
         }
     }
-    (variant, all)
+    (target, all)
 }
 
-/// The variant for cooperative matrices of 8 × 8 as a Mac has it, checks off or on, and the kernels
-/// that others do not have.
-pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
-    let variant = Variant {
-        subgroups: Some(4),
-        subgroup_size: None,
-        f16: true,
-        dp4a: false,
-        coop: Some(Coop::Eight),
-        wide: false,
-        lanes: false,
-        prefetch: false,
-        chain: false,
-        repack: false,
-        inplace: true,
-        checks,
+/// The target of a Mac with cooperative matrices of 8 × 8, checks off or on, and the kernels that
+/// others do not have.
+pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
+    let matrix = AdapterFacts::example_card().cooperative_matrices[0];
+    let facts = AdapterFacts {
+        name: "Apple M4 Max".into(),
+        api: "metal".into(),
+        device_type: "integrated GPU".into(),
+        subgroup_min_size: 4,
+        subgroup_max_size: 64,
+        unified_memory: true,
+        cooperative_matrices: vec![CooperativeMatrix { m: 8, n: 8, k: 8, ..matrix }],
+        max_workgroup_bytes: 32 << 10,
+        coherent: false,
+        ..AdapterFacts::example_card()
     };
+    let target = target(&facts, if checks { "checks=on" } else { "" });
+    assert_eq!(target.variant.coop, Some(Coop::Eight));
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
     for format in FORMATS {
         for (rows, splits, tiled) in [(5376, 1, false), (5376, 3, true), (5371, 3, false)] {
@@ -382,7 +377,7 @@ pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
                 over_outputs: false,
                 tiled,
             };
-            if MatmulCoop::can_run(&variant, &linear) {
+            if MatmulCoop::can_run(&target, &linear) {
                 let split_stride = 256 * 5376;
                 all.push(Box::new(MatmulCoop {
                     linear,
@@ -402,10 +397,10 @@ pub fn coop8(checks: bool) -> (Variant, Vec<Box<dyn Kernel>>) {
             capacity: 1536,
             q_tile: 4,
         };
-        assert!(SdpaCoop::can_run(&variant, &sdpa));
+        assert!(SdpaCoop::can_run(&target, &sdpa));
         for emit in [Emit::Floats, Emit::Halves { m_stride: 256 }] {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
         }
     }
-    (variant, all)
+    (target, all)
 }

@@ -1,15 +1,17 @@
 //! What lies between two layers' attention in one dispatch, against the twins of its parts.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{CpuMatrix, ops},
     gpu::{
-        Coop, Extent, Gpu, GpuBuffer, Grid, KernelSource, Variant,
+        Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
         kernels::{Chain, Kernel, Linear, SplitAttention},
         tile,
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::PackFormat,
-    weights::CacheType,
 };
 
 use crate::{harness::*, linear::weights};
@@ -49,7 +51,7 @@ struct Parts {
 impl Parts {
     fn new(gpu: &Gpu, split: &SplitAttention, position: usize) -> Parts {
         let (heads, dim, most) =
-            (split.layer.n_heads, split.layer.head_dim, split.parts(gpu.variant()));
+            (split.layer.n_heads, split.layer.head_dim, split.parts(gpu.target()));
         let keys = position + 1;
         let count = keys.div_ceil(32.max(keys.div_ceil(most)));
         let mut sums = random(heads * most * dim, 10);
@@ -182,8 +184,8 @@ impl Case {
         let layer =
             gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
         let results = [&x, &exchange, &y, &fault, &layer];
-        let all: Vec<&GpuBuffer> = buffers.iter().chain(results).collect();
-        run(gpu, kernel, &all, 1, 0);
+        let all = BINDINGS.into_iter().zip(buffers.iter().chain(results));
+        run(gpu, kernel, &all.collect::<Vec<Named>>(), 1, 0);
         let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
         Results {
             x: download(gpu, &x, n),
@@ -204,7 +206,7 @@ impl Case {
     fn check_kernel(&self, gpu: &Gpu, kernel: &Chain, tiled: bool, position: usize) {
         let parts = Parts::new(gpu, &self.split, position);
         let (x, y) = self.expected(&parts.attention, kernel.qkv.is_none());
-        assert!(kernel.can_run(gpu.variant(), gpu.facts()));
+        assert!(kernel.can_run(gpu.target(), gpu.facts()));
         let found = self.run(gpu, kernel, kernel.set_words, tiled, &parts);
         assert_eq!(found.fault, 0);
         let is_empty = |set: &Vec<u32>| set.iter().filter(|word| **word == Chain::EMPTY).count();
@@ -221,6 +223,29 @@ impl Case {
         assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
     }
 }
+
+const BINDINGS: [&str; 20] = [
+    "o_data",
+    "o_scales",
+    "gate_up_data",
+    "gate_up_scales",
+    "down_data",
+    "down_scales",
+    "qkv_data",
+    "qkv_scales",
+    "sums",
+    "norms",
+    "rows",
+    "post_attention",
+    "pre_feedforward",
+    "post_feedforward",
+    "next_input",
+    "stream",
+    "exchange",
+    "y",
+    "fault",
+    "layer",
+];
 
 struct Results {
     x: Vec<f32>,
@@ -249,7 +274,7 @@ const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48 };
 fn with_neighbours() -> Vec<&'static Gpu> {
     let can = |gpu: &&Gpu| {
         gpu.facts().coherent
-            && (gpu.variant().coop == Some(Coop::Sixteen) || gpu.variant().lanes)
+            && gpu.variant().subgroups_contiguous
             && gpu.variant().subgroup_size >= Some(8)
     };
     let found: Vec<&Gpu> = devices().iter().filter(can).collect();
@@ -290,9 +315,9 @@ fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
             Sizes { attention: [1, 32], ..SMALL },
             Sizes { ffn: 32, ..SMALL },
         ] {
-            assert!(!Case::new(sizes).kernel(false).can_run(gpu.variant(), gpu.facts()));
+            assert!(!Case::new(sizes).kernel(false).can_run(gpu.target(), gpu.facts()));
         }
-        assert!(Case::new(SMALL).kernel(false).can_run(gpu.variant(), gpu.facts()));
+        assert!(Case::new(SMALL).kernel(false).can_run(gpu.target(), gpu.facts()));
     }
 }
 
@@ -300,11 +325,11 @@ fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
 struct Alone(Chain);
 
 impl Kernel for Alone {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        self.0.source(variant)
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0.source(target)
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(1); 3])
     }
 }

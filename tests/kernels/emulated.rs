@@ -5,7 +5,7 @@
 //! neighbours has two results of a block, as in Metal: invocation `i` those of row i / 4 and of
 //! columns 2 · (i % 4) and the next. It loads what these are made of, so that nothing is exchanged.
 
-use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, Variant, kernels::Kernel};
+use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, KernelTarget, Variant, kernels::Kernel};
 
 /// Types named after the matrices' roles, and the product. `row` is a row of the left factor;
 /// columns are of the right one.
@@ -47,19 +47,20 @@ fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC 
 pub struct Emulated<K>(pub K);
 
 impl<K> Emulated<K> {
-    /// The variant that it stands for.
-    pub fn variant(variant: &Variant) -> Variant {
-        Variant { coop: Some(Coop::Eight), ..*variant }
+    /// The target that it stands for.
+    pub fn target(target: &KernelTarget) -> KernelTarget {
+        let variant = Variant { coop: Some(Coop::Eight), ..target.variant };
+        KernelTarget { variant, ..*target }
     }
 }
 
 impl<K: Kernel> Kernel for Emulated<K> {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        emulate(&self.0.source(&Self::variant(variant)))
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        emulate(&self.0.source(&Self::target(target)))
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        self.0.grid(&Self::variant(variant))
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        self.0.grid(&Self::target(target))
     }
 }
 

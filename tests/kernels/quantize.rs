@@ -93,7 +93,7 @@ fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (u
     );
     let (actual, squares) = spec.quantize_chosen(dtype, &bytes, rows, cols, &chosen).unwrap();
     let (expected, expected_squares) = spec.quantize(dtype, &bytes, rows, cols).unwrap();
-    let what = format!("{spec:?}, {dtype:?}, {cols} columns on {:?}", gpu.variant());
+    let what = format!("{spec:?}, {dtype:?}, {cols} columns on {:?}", gpu.target());
     assert!(
         (squares.error / expected_squares.error - 1.0).abs() < 1e-3,
         "{what}: {squares:?} {expected_squares:?}"
@@ -130,7 +130,7 @@ fn hqq_chooses_what_its_twin_does() {
             assert!(
                 500 * others <= groups,
                 "{bits} bits, {symmetric}: {others} of {groups} groups on {:?}",
-                gpu.variant()
+                gpu.target()
             );
         }
     }
@@ -151,7 +151,7 @@ fn hqq_of_extremes() {
                         block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, rows, cols)).unwrap();
                     let actual = spec.quantize_chosen(Dtype::F32, &bytes, rows, cols, &chosen);
                     let expected = spec.quantize(Dtype::F32, &bytes, rows, cols);
-                    let what = format!("{spec:?}, {factor}, {cols} columns on {:?}", gpu.variant());
+                    let what = format!("{spec:?}, {factor}, {cols} columns on {:?}", gpu.target());
                     match (actual, expected) {
                         (Ok((actual, _)), Ok((expected, _))) => {
                             let [actual, expected] =

@@ -3,7 +3,7 @@
 //! here.
 
 use crate::catalogue;
-use gemma4_wgpu::gpu::{KernelSource, Variant, kernels::Linear};
+use gemma4_wgpu::gpu::{Access, KernelSource, KernelTarget, kernels::Linear};
 use naga::{
     back::{hlsl, msl, spv},
     proc::{BoundsCheckPolicies, BoundsCheckPolicy},
@@ -30,22 +30,25 @@ fn parse(source: &KernelSource) -> (naga::Module, ModuleInfo) {
     (module, info)
 }
 
-fn bounds_checks(variant: &Variant) -> BoundsCheckPolicies {
-    let policy =
-        if variant.checks { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
+fn bounds_checks(target: &KernelTarget) -> BoundsCheckPolicies {
+    let policy = if target.variant.checks {
+        BoundsCheckPolicy::Restrict
+    } else {
+        BoundsCheckPolicy::Unchecked
+    };
     BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array: policy }
 }
 
 fn to_spirv(
     source: &KernelSource,
-    variant: &Variant,
+    target: &KernelTarget,
     module: &naga::Module,
     info: &ModuleInfo,
 ) -> usize {
     let options = spv::Options {
         lang_version: (1, 4),
-        bounds_check_policies: bounds_checks(variant),
-        force_loop_bounding: variant.checks,
+        bounds_check_policies: bounds_checks(target),
+        force_loop_bounding: target.variant.checks,
         ..Default::default()
     };
     let pipeline = spv::PipelineOptions {
@@ -59,14 +62,14 @@ fn to_spirv(
 
 fn to_msl(
     source: &KernelSource,
-    variant: &Variant,
+    target: &KernelTarget,
     module: &naga::Module,
     info: &ModuleInfo,
 ) -> String {
     let resources = source.bindings.iter().enumerate().map(|(index, binding)| {
         let target = msl::BindTarget {
             buffer: Some(index as u8),
-            mutable: *binding == gemma4_wgpu::gpu::Binding::ReadWrite,
+            mutable: binding.access == Access::ReadWrite,
             ..Default::default()
         };
         (naga::ResourceBinding { group: 0, binding: index as u32 }, target)
@@ -80,8 +83,8 @@ fn to_msl(
         lang_version: (3, 1),
         per_entry_point_map: [("main".to_string(), entry)].into(),
         fake_missing_bindings: false,
-        bounds_check_policies: bounds_checks(variant),
-        force_loop_bounding: variant.checks,
+        bounds_check_policies: bounds_checks(target),
+        force_loop_bounding: target.variant.checks,
         ..Default::default()
     };
     let pipeline = msl::PipelineOptions {
@@ -120,13 +123,13 @@ fn workgroup_bytes(module: &naga::Module) -> u32 {
 fn every_variant_translates() {
     let mut translated = 0;
     for subgroup in [4, 32] {
-        for variant in catalogue::variants(subgroup) {
-            for kernel in catalogue::kernels(&variant) {
-                let source = kernel.source(&variant);
+        for target in catalogue::targets(subgroup, true) {
+            for kernel in catalogue::kernels(&target) {
+                let source = kernel.source(&target);
                 let (module, info) = parse(&source);
-                assert!(to_spirv(&source, &variant, &module, &info) > 100, "{}", source.name);
+                assert!(to_spirv(&source, &target, &module, &info) > 100, "{}", source.name);
                 assert!(
-                    to_msl(&source, &variant, &module, &info).contains("kernel void main"),
+                    to_msl(&source, &target, &module, &info).contains("kernel void main"),
                     "{}",
                     source.name
                 );
@@ -142,11 +145,11 @@ fn every_variant_translates() {
 /// alone.
 #[test]
 fn cooperative_matrices_translate_to_spirv() {
-    let (variant, kernels) = catalogue::coop();
+    let (target, kernels) = catalogue::coop();
     for kernel in kernels {
-        let source = kernel.source(&variant);
+        let source = kernel.source(&target);
         let (module, info) = parse(&source);
-        assert!(to_spirv(&source, &variant, &module, &info) > 100, "{}", source.name);
+        assert!(to_spirv(&source, &target, &module, &info) > 100, "{}", source.name);
         assert!(workgroup_bytes(&module) <= 48 << 10, "{}", source.name);
     }
 }
@@ -211,15 +214,15 @@ fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
 #[test]
 fn cooperative_matrices_of_8_translate_to_msl() {
     for checks in [false, true] {
-        let (variant, kernels) = catalogue::coop8(checks);
+        let (target, kernels) = catalogue::coop8(checks);
         let formats =
             catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count();
         assert_eq!(kernels.len(), 3 * formats + 4);
         for kernel in kernels {
-            let source = kernel.source(&variant);
+            let source = kernel.source(&target);
             assert!(source.name.ends_with("_coop8"));
             let (module, info) = parse(&source);
-            let msl = to_msl(&source, &variant, &module, &info);
+            let msl = to_msl(&source, &target, &module, &info);
             for wanted in [
                 "kernel void main",
                 "simdgroup_multiply_accumulate(d,a,b,c)",
@@ -238,7 +241,7 @@ fn cooperative_matrices_of_8_translate_to_msl() {
                 "{elements:?}"
             );
             // As Asahi Linux has such matrices too.
-            assert!(to_spirv(&source, &variant, &module, &info) > 100);
+            assert!(to_spirv(&source, &target, &module, &info) > 100);
             // Apple's GPUs have 32 KiB; of half of them two workgroups run on a core.
             let most = if source.name == "matmul_coop8" { 16 << 10 } else { 32 << 10 };
             assert!(
@@ -253,11 +256,10 @@ fn cooperative_matrices_of_8_translate_to_msl() {
 
 #[test]
 fn every_kernel_fits_the_smallest_webgpu_device() {
-    for variant in catalogue::variants(4) {
-        // Such a device has no workgroups of 1024.
-        let variant = Variant { wide: false, ..variant };
-        for kernel in catalogue::kernels(&variant) {
-            let source = kernel.source(&variant);
+    // Such a device has no workgroups of 1024.
+    for target in catalogue::targets(4, false) {
+        for kernel in catalogue::kernels(&target) {
+            let source = kernel.source(&target);
             let (module, _) = parse(&source);
             let bytes = workgroup_bytes(&module);
             assert!(
@@ -270,27 +272,32 @@ fn every_kernel_fits_the_smallest_webgpu_device() {
     }
 }
 
-/// Bindings in the WGSL are those that the Rust struct names: number, and who may write.
+/// What is read of the declarations is what they say: number, name, and who may write.
 #[test]
-fn bindings_match_their_structs() {
-    for variant in catalogue::variants(4) {
-        for kernel in catalogue::kernels(&variant) {
-            let source = kernel.source(&variant);
+fn bindings_are_those_of_the_wgsl() {
+    for target in catalogue::targets(4, true) {
+        for kernel in catalogue::kernels(&target) {
+            let source = kernel.source(&target);
             let (module, _) = parse(&source);
             let mut found = vec![None; source.bindings.len()];
             for (_, variable) in module.global_variables.iter() {
                 let Some(binding) = &variable.binding else { continue };
-                found[binding.binding as usize] = Some(match variable.space {
-                    naga::AddressSpace::Uniform => gemma4_wgpu::gpu::Binding::Uniform,
+                let access = match variable.space {
+                    naga::AddressSpace::Uniform => Access::Uniform,
                     naga::AddressSpace::Storage { access }
                         if access.contains(naga::StorageAccess::STORE) =>
                     {
-                        gemma4_wgpu::gpu::Binding::ReadWrite
+                        Access::ReadWrite
                     }
-                    _ => gemma4_wgpu::gpu::Binding::Read,
-                });
+                    _ => Access::Read,
+                };
+                found[binding.binding as usize] = Some((variable.name.as_deref(), access));
             }
-            let named: Vec<_> = source.bindings.iter().copied().map(Some).collect();
+            let named: Vec<_> = source
+                .bindings
+                .iter()
+                .map(|binding| Some((Some(binding.name), binding.access)))
+                .collect();
             assert_eq!(found, named, "{}", source.name);
         }
     }
@@ -301,13 +308,12 @@ fn bindings_match_their_structs() {
 fn kernels_are_written_for_browsers() {
     let mut seen = std::collections::HashSet::new();
     let mut kept = Vec::new();
-    for variant in catalogue::variants(4) {
-        let variant = Variant { wide: false, checks: false, ..variant };
-        for kernel in catalogue::kernels(&variant) {
-            let source = kernel.source(&variant);
+    for target in catalogue::targets(4, false).iter().filter(|target| !target.variant.checks) {
+        for kernel in catalogue::kernels(target) {
+            let source = kernel.source(target);
             if seen.insert(source.wgsl.clone()) {
                 let bindings: Vec<String> =
-                    source.bindings.iter().map(|binding| format!("{binding:?}")).collect();
+                    source.bindings.iter().map(|binding| format!("{:?}", binding.access)).collect();
                 kept.push(serde_json::json!({
                     "name": source.name,
                     "wgsl": source.wgsl,

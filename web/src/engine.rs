@@ -9,10 +9,13 @@ use futures_channel::{
 use gemma4_wgpu::{
     Error, Model, Result,
     backend::Backend,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend},
+    model::{
+        source::TensorSource,
+        weights::{self, LoadOptions},
+    },
     text::Processor,
-    weights::{self, LoadOptions},
 };
 use js_sys::{Array, Function};
 use serde::Serialize;

@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use gemma4_wgpu::{
     ChatOptions, Error, Message, Result,
     generate::{FinishReason, Generation},
+    model::{kv::CacheType, weights::LoadOptions},
     quant::Quantize,
     text::{AnswerParts, ToolCall},
-    weights::{CacheType, LoadOptions},
 };
 use serde::{Deserialize, Serialize};
 

@@ -3,11 +3,10 @@
 use crate::{
     api::device::Device,
     backend::Backend,
-    checkpoint::TensorSource,
     cli::{memory::Memory, mlx, model::ModelArgs},
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{Gpu, GpuBackend, SyntheticSource},
+    model::{config::ModelConfig, source::TensorSource},
 };
 
 impl ModelArgs {

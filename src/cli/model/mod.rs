@@ -19,13 +19,17 @@ use crate::{
         open::{DEMO, open_checkpoint},
     },
     backend::{Backend, BackendKind},
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::{autotune, memory::Memory, progress::byte_bar},
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{DeviceOptions, Gpu, KernelOptions},
+    model::{
+        config::ModelConfig,
+        kv::CacheType,
+        source::TensorSource,
+        weights::{self, LoadOptions},
+    },
     quant::Quantize,
-    weights::{self, CacheType, LoadOptions},
 };
 
 /// Which model runs where.

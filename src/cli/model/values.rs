@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, str::FromStr};
 
 use clap::{ValueEnum, builder::PossibleValue};
 
-use crate::{backend::BackendKind, quant::Quantize, weights::CacheType};
+use crate::{backend::BackendKind, model::kv::CacheType, quant::Quantize};
 
 /// A context's length.
 #[derive(Debug, Clone, Copy)]

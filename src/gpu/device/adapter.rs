@@ -165,9 +165,8 @@ impl AdapterFacts {
             && !self.name.to_lowercase().contains("virtual")
     }
 
-    /// A card that has everything, for tests.
-    #[cfg(test)]
-    pub(crate) fn invented() -> Self {
+    /// A discrete card that has everything, for tests of what facts decide.
+    pub fn example_card() -> Self {
         AdapterFacts {
             index: 0,
             name: "card".into(),
@@ -199,15 +198,6 @@ impl AdapterFacts {
             max_workgroups_per_dimension: 65535,
             max_storage_buffers: 32,
             coherent: true,
-        }
-    }
-
-    /// Tokens that one submit takes, so that its work stays bounded on slow devices.
-    pub fn max_step_tokens(&self) -> usize {
-        match self.device_type.as_str() {
-            "discrete GPU" => 512,
-            "CPU" => 128,
-            _ => 256,
         }
     }
 }

@@ -43,9 +43,9 @@ impl Gpu {
         let words = self.buffer("read ceiling", bytes as u64)?;
         let sums = self.buffer("read ceiling", 4 * (kernel.blocks * passes) as u64)?;
         let dispatch = self.dispatch(
-            &kernel.source(self.variant()),
-            &[&words, &sums],
-            kernel.grid(self.variant()),
+            &kernel.source(self.target()),
+            &[("words", &words), ("sums", &sums)],
+            kernel.grid(self.target()),
         )?;
         let mut best = 0f64;
         // The first run warms up.

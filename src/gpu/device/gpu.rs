@@ -13,7 +13,8 @@ use crate::{
         dispatch::KernelSource,
         pipeline_cache::{PipelineCache, PipelineStats},
         select::DeviceOptions,
-        variant::{Coop, Variant},
+        tuning::{KernelTarget, Tuning},
+        variant::Variant,
     },
 };
 
@@ -25,8 +26,8 @@ pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;
 
 pub(in crate::gpu) struct Inner {
     facts: AdapterFacts,
-    pub(in crate::gpu) variant: Variant,
-    /// The user's word on [`Variant::chain`].
+    target: KernelTarget,
+    /// The user's word on [`Tuning::persistent`].
     asked_to_chain: bool,
     pub(in crate::gpu) device: wgpu::Device,
     queue: wgpu::Queue,
@@ -53,7 +54,7 @@ impl Inner {
     }
 }
 
-/// An open device with its queue, kernel variant and pipelines. Cheap to clone.
+/// An open device with its queue, kernel target and pipelines. Cheap to clone.
 #[derive(Clone)]
 pub struct Gpu(pub(in crate::gpu) Arc<Inner>);
 
@@ -68,17 +69,17 @@ impl Gpu {
             facts.subgroups = true;
             (facts.subgroup_min_size, facts.subgroup_max_size) = (smallest, largest);
         }
-        let mut variant = Variant::choose(&facts, &options.kernels)?;
+        let mut target = KernelTarget::choose(&facts, &options.kernels)?;
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE
             | wgpu::Features::MEMORY_DECORATION_COHERENT;
-        if variant.inplace {
+        if target.tuning.inplace {
             wanted |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
         }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
-        if variant.coop.is_some() {
+        if target.variant.coop.is_some() {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
             // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this
             // crate's own, and the tests hold them against their twins.
@@ -98,9 +99,9 @@ impl Gpu {
             .map_err(|error| Error::Device(one_line(&error)))?;
         let fault = Arc::new(Mutex::new(None));
         report_faults(&device, &fault);
-        let inner = |variant, pipeline_cache| Inner {
+        let inner = |target, pipeline_cache| Inner {
             facts: facts.clone(),
-            variant,
+            target,
             asked_to_chain: options.kernels.chain == Some(true),
             device: device.clone(),
             queue: queue.clone(),
@@ -111,24 +112,35 @@ impl Gpu {
             pipeline_cache,
         };
         // Only where it was seen to help is the cache worth a measurement.
-        if options.kernels.prefetch.is_none() && variant.coop == Some(Coop::Sixteen) {
-            let probe = Gpu(Arc::new(inner(variant, None)));
-            variant.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
+        if target.tuning.probes_prefetch(&options.kernels) {
+            let probe = Gpu(Arc::new(inner(target, None)));
+            target.tuning.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
         }
-        log::info!("{facts}, {variant:?}");
+        log::info!("{facts}, {target:?}");
         let pipeline_cache = match &options.pipeline_cache {
             Some(directory) => PipelineCache::open(&device, &adapter.get_info(), directory).await,
             None => None,
         };
-        Ok(Gpu(Arc::new(inner(variant, pipeline_cache))))
+        Ok(Gpu(Arc::new(inner(target, pipeline_cache))))
     }
 
     pub fn facts(&self) -> &AdapterFacts {
         &self.0.facts
     }
 
+    /// What kernels are made for here.
+    pub fn target(&self) -> &KernelTarget {
+        &self.0.target
+    }
+
+    /// What kernels can run here.
     pub fn variant(&self) -> &Variant {
-        &self.0.variant
+        &self.0.target.variant
+    }
+
+    /// What is best here.
+    pub fn tuning(&self) -> &Tuning {
+        &self.0.target.tuning
     }
 
     /// Whether chained kernels are the user's wish: then it is an error where they cannot be.
@@ -179,7 +191,7 @@ impl Gpu {
         self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
     }
 
-    /// A storage buffer that the host writes in place before it is used, mapped: where the variant
+    /// A storage buffer that the host writes in place before it is used, mapped: where the tuning
     /// has `inplace`. All of it must be written, but for what lies beyond `bytes`.
     pub(in crate::gpu) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
         let size = self.size(label, bytes, self.0.facts.max_binding_bytes)?;

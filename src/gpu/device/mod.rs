@@ -10,4 +10,5 @@ pub(in crate::gpu) mod kernel_options;
 pub(in crate::gpu) mod pipeline_cache;
 pub(in crate::gpu) mod profile;
 pub(in crate::gpu) mod select;
+pub(in crate::gpu) mod tuning;
 pub(in crate::gpu) mod variant;

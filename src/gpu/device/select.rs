@@ -170,7 +170,7 @@ mod tests {
             device_type: device_type.into(),
             driver: format!("{api} driver"),
             pci_bus_id: Some(pci_bus_id.to_owned()).filter(|id| !id.is_empty()),
-            ..AdapterFacts::invented()
+            ..AdapterFacts::example_card()
         }
     }
 

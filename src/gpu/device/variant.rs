@@ -1,5 +1,4 @@
-//! The form that kernels take on a device, chosen from the adapter's facts: the one place where
-//! that is decided.
+//! What kernels can run on a device, from the adapter's facts.
 
 use crate::{
     error::{Error, Result},
@@ -17,37 +16,21 @@ pub enum Coop {
     Eight,
 }
 
-/// The form that kernels take on a device.
+/// What kernels can run on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Variant {
     /// The smallest subgroup size where subgroup operations are used; workgroup memory otherwise.
     pub subgroups: Option<u32>,
     /// The size of all subgroups, where there is only one.
     pub subgroup_size: Option<u32>,
+    /// Invocations of a subgroup are known to follow one another in their workgroup.
+    pub subgroups_contiguous: bool,
     /// Tiles of matrix products with int weights in f16 instead of f32.
     pub f16: bool,
     /// Matrix-vector products of int weights with int8 activations (`dot4I8Packed`).
     pub dp4a: bool,
     /// Products and attention of many tokens on cooperative matrices.
     pub coop: Option<Coop>,
-    /// Workgroups of 1024 where one workgroup has a whole row.
-    pub wide: bool,
-    /// Matrix products of many tokens with a row of activations in each invocation: for adapters
-    /// that a processor plays.
-    pub lanes: bool,
-    /// Weights brought into the last-level cache while kernels run that leave the memory idle:
-    /// where the cache is seen to be large when the device is opened.
-    pub prefetch: bool,
-    /// What lies between two layers' attention in one dispatch, whose workgroups wait for one
-    /// another, when one token is generated.
-    pub chain: bool,
-    /// Weights sent to the device as they lie in the file, and laid out there. Not in browsers,
-    /// where files come through memory in any case. Neither this nor `inplace`: packed by the host
-    /// and copied.
-    pub repack: bool,
-    /// Weights laid out by the host in the device's memory, which is its own: a copy less than any
-    /// other way.
-    pub inplace: bool,
     /// Bounds checks and loop bounding compiled in.
     pub checks: bool,
 }
@@ -55,13 +38,11 @@ pub struct Variant {
 impl Variant {
     /// The variant for an adapter. Errors if an option asks for what the adapter lacks.
     pub fn choose(facts: &AdapterFacts, options: &KernelOptions) -> Result<Self> {
-        let lacking =
-            |name: &str| Error::Device(format!("{facts} has no {name}: leave out {name}=on"));
         if options.subgroups == Some(true) && !facts.subgroups {
-            return Err(lacking("subgroups"));
+            return Err(lacking(facts, "subgroups"));
         }
         if options.f16 == Some(true) && !facts.shader_f16 {
-            return Err(lacking("f16"));
+            return Err(lacking(facts, "f16"));
         }
         let subgroups = options.subgroups.unwrap_or(facts.subgroups);
         let subgroup_size = (subgroups && facts.subgroup_min_size == facts.subgroup_max_size)
@@ -69,54 +50,43 @@ impl Variant {
         // Software rasterizers convert every f16 by hand.
         let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
         let can_coop = facts.coop_kernels().filter(|_| subgroups && f16);
-        let can_be_wide =
-            facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
-        if options.wide == Some(true) && !can_be_wide {
-            return Err(lacking("wide"));
-        }
-        let can_use_lanes = subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two());
-        if options.lanes == Some(true) && !can_use_lanes {
-            return Err(lacking("lanes"));
-        }
-        if options.chain == Some(true) && !facts.coherent {
-            return Err(lacking("chain"));
-        }
         if options.coop == Some(true) && can_coop.is_none() {
-            return Err(lacking("coop"));
+            return Err(lacking(facts, "coop"));
         }
         let coop = can_coop.filter(|_| options.coop != Some(false));
-        // One instruction where the driver says so; an expansion elsewhere.
-        let dp4a = options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan");
-        // Only there is it known to be faster.
-        let can_chain =
-            facts.coherent && facts.vendor == VENDOR_NVIDIA && facts.device_type == "discrete GPU";
-        if options.inplace == Some(true) && !facts.mappable_storage {
-            return Err(lacking("inplace"));
-        }
-        if options.inplace == Some(true) && options.repack == Some(true) {
-            return Err(Error::Input("repack=on and inplace=on exclude each other".into()));
-        }
-        // Who asks for one of the other two ways gets it.
-        let can_be_in_place =
-            facts.unified_memory && facts.mappable_storage && options.repack.is_none();
-        let inplace = options.inplace.unwrap_or(can_be_in_place);
         Ok(Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
             subgroup_size,
+            // Where the kernels that are chosen rely on it in any case.
+            subgroups_contiguous: coop == Some(Coop::Sixteen)
+                || row_per_invocation(facts, subgroup_size, options)?,
             f16,
+            // One instruction where the driver says so; an expansion elsewhere.
+            dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
             coop,
-            // Few rows leave a large device idle but for the one workgroup's own latency.
-            // With four lanes (SwiftShader) tiles in workgroup memory are as fast.
-            lanes: options.lanes.unwrap_or(facts.is_software() && subgroup_size >= Some(8)),
-            wide: options.wide.unwrap_or(can_be_wide && facts.device_type == "discrete GPU"),
-            dp4a,
-            prefetch: options.prefetch.unwrap_or(false),
-            chain: options.chain.unwrap_or(can_chain && coop == Some(Coop::Sixteen) && dp4a),
-            repack: options.repack.unwrap_or(!inplace && !cfg!(target_arch = "wasm32")),
-            inplace,
             checks: options.checks.unwrap_or(false),
         })
     }
+}
+
+/// Whether products have a row of activations in each invocation: on a processor, whose vector registers subgroups are. With four
+/// lanes tiles in workgroup memory are as fast. Errors if it is asked for and subgroups do not
+/// allow it.
+pub(super) fn row_per_invocation(
+    facts: &AdapterFacts,
+    subgroup_size: Option<u32>,
+    options: &KernelOptions,
+) -> Result<bool> {
+    let can = subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two());
+    if options.lanes == Some(true) && !can {
+        return Err(lacking(facts, "lanes"));
+    }
+    Ok(options.lanes.unwrap_or(facts.is_software() && subgroup_size >= Some(8)))
+}
+
+/// An option that asks for what an adapter lacks.
+pub(super) fn lacking(facts: &AdapterFacts, name: &str) -> Error {
+    Error::Device(format!("{facts} has no {name}: leave out {name}=on"))
 }
 
 #[cfg(test)]
@@ -150,7 +120,7 @@ mod tests {
             cooperative_matrices: sizes.iter().map(matrix).collect(),
             max_workgroup_bytes: workgroup_bytes,
             coherent: false,
-            ..AdapterFacts::invented()
+            ..AdapterFacts::example_card()
         };
         let options = options.parse().expect("options");
         Variant::choose(&facts, &options).expect("what the device can do").coop

@@ -4,11 +4,11 @@ use crate::{
     gpu::{
         device::{
             adapter::AdapterFacts,
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::{Coop, Variant},
+            tuning::KernelTarget,
         },
-        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},
+        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention, wgsl::text_of},
     },
     quant::PackFormat,
 };
@@ -67,15 +67,15 @@ impl Chain {
     }
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
-    pub fn can_run(&self, variant: &Variant, facts: &AdapterFacts) -> bool {
-        let neighbours = (variant.coop == Some(Coop::Sixteen) || variant.lanes)
-            && variant.subgroup_size.is_some_and(|size| size >= 8);
+    pub fn can_run(&self, target: &KernelTarget, facts: &AdapterFacts) -> bool {
+        let neighbours = target.variant.subgroups_contiguous
+            && target.variant.subgroup_size.is_some_and(|size| size >= 8);
         neighbours
-            && variant.dp4a
+            && target.variant.dp4a
             && facts.coherent
             && facts.max_storage_buffers >= 19
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
-            && self.split.can_run(variant)
+            && self.split.can_run(target)
             && self.fits()
             && facts.max_workgroup_bytes >= self.bytes() as u32
     }
@@ -159,12 +159,12 @@ impl Chain {
 }
 
 impl Kernel for Chain {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
-        let subgroup = variant.subgroup_size.unwrap_or(8) as usize;
+        let subgroup = target.variant.subgroup_size.unwrap_or(8) as usize;
         let mut wgsl = self
             .split
-            .constants(variant)
+            .constants(target)
             .uint("SUBGROUP", subgroup)
             .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
             .uint("SET_FOURS", self.set_words / 4)
@@ -193,8 +193,8 @@ impl Kernel for Chain {
                 .uint(&format!("{name}_DEPTH"), Self::DEPTH)
                 .bool(&format!("{name}_TILED"), linear.tiled)
                 .bool(&format!("{name}_GATED"), name == "gate_up")
-                .part(
-                    &include_str!("../../../shaders/persistent/chain_product.wgsl")
+                .text(
+                    &text_of("shaders/persistent/chain_product.wgsl")
                         .replace(
                             "NAME_KEEP",
                             match name {
@@ -214,31 +214,24 @@ impl Kernel for Chain {
             ("feedforward", "post_feedforward", "next_input", "layer.x"),
         ];
         for (name, post, next, scalar) in norms {
-            let text = include_str!("../../../shaders/persistent/chain_norm.wgsl")
+            let text = text_of("shaders/persistent/chain_norm.wgsl")
                 .replace("NAME", name)
                 .replace("POST", post)
                 .replace("NEXT", next)
                 .replace("SCALAR", scalar);
-            wgsl = wgsl.part(&text);
+            wgsl = wgsl.text(&text);
         }
-        let wgsl = wgsl
-            .part(include_str!("../../../shaders/persistent/exchange.wgsl"))
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/shared/q8_lanes.wgsl"))
-            .part(include_str!("../../../shaders/shared/q8_eights.wgsl"))
-            .part(include_str!("../../../shaders/persistent/chain_join.wgsl"))
+        wgsl.part("shaders/persistent/exchange.wgsl")
+            .part("shaders/shared/gelu.wgsl")
+            .part("shaders/shared/q8_lanes.wgsl")
+            .part("shaders/shared/q8_eights.wgsl")
+            .part("shaders/persistent/chain_join.wgsl")
             .part(match self.qkv {
-                Some(_) => include_str!("../../../shaders/persistent/chain_next.wgsl"),
-                None => include_str!("../../../shaders/persistent/chain_last.wgsl"),
+                Some(_) => "shaders/persistent/chain_next.wgsl",
+                None => "shaders/persistent/chain_last.wgsl",
             })
-            .part(include_str!("../../../shaders/persistent/chain.wgsl"))
-            .reductions(variant, workgroup);
-        KernelSource {
-            name: "chain",
-            wgsl: wgsl.finish(),
-            bindings: [&[Binding::Read; 15][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]]
-                .concat(),
-        }
+            .reductions(target, workgroup)
+            .kernel("shaders/persistent/chain.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -250,7 +243,7 @@ impl Kernel for Chain {
         }
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(self.workgroups as u32), Extent::Fixed(1), Extent::Fixed(1)])
     }
 }

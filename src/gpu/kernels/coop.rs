@@ -3,9 +3,10 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::{Coop, Variant},
+            tuning::KernelTarget,
+            variant::Coop,
         },
         kernels::{
             Cost, Kernel,
@@ -16,7 +17,7 @@ use crate::{
             wgsl::Wgsl,
         },
     },
-    weights::CacheType,
+    model::kv::CacheType,
 };
 
 /// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows,
@@ -38,8 +39,8 @@ impl MatmulCoop {
     /// Whether the kernel can make this product: int weights in groups of 32 or more (or of 16 in 5
     /// to 8 bits without offsets), results aligned for 16 bytes, in whole blocks of 16 where
     /// matrices are of 16 × 16.
-    pub fn can_run(variant: &Variant, linear: &Linear) -> bool {
-        let whole = match variant.coop {
+    pub fn can_run(target: &KernelTarget, linear: &Linear) -> bool {
+        let whole = match target.variant.coop {
             None => return false,
             Some(Coop::Sixteen) => 16,
             Some(Coop::Eight) => 1,
@@ -55,24 +56,16 @@ impl MatmulCoop {
     /// Most that [`MatmulCoop::splits`] gives.
     pub const MOST_SPLITS: usize = 3;
 
-    /// Workgroups that run on a large device at the same time: two on each of an H100's
-    /// multiprocessors.
-    const AT_ONCE: usize = 264;
-
     /// The last rows of a matrix, and splits for them, where with a step of so many rows of
     /// activations the others are products for whole rounds of workgroups and the last ones would
     /// keep few of them busy for another round. With fewer rows of activations, or other numbers of
-    /// multiprocessors, that is no loss. Devices with matrices of 8 × 8 are smaller, and their
-    /// rounds unknown.
-    pub fn tail(variant: &Variant, rows: usize, m: usize) -> Option<(usize, usize)> {
-        if variant.coop != Some(Coop::Sixteen) {
-            return None;
-        }
+    /// multiprocessors, that is no loss.
+    pub fn tail(target: &KernelTarget, rows: usize, m: usize) -> Option<(usize, usize)> {
+        let at_once = target.tuning.coop_round?;
         let (tiles, m_tiles) = (rows.div_ceil(ROW_TILE), m.div_ceil(ROW_TILE));
-        let left = (tiles * m_tiles % Self::AT_ONCE).div_ceil(m_tiles);
-        let is_small =
-            left > 0 && left * m_tiles * 4 <= Self::AT_ONCE && tiles * m_tiles > Self::AT_ONCE;
-        is_small.then(|| (rows - (tiles - left) * ROW_TILE, Self::AT_ONCE / (left * m_tiles)))
+        let left = (tiles * m_tiles % at_once).div_ceil(m_tiles);
+        let is_small = left > 0 && left * m_tiles * 4 <= at_once && tiles * m_tiles > at_once;
+        is_small.then(|| (rows - (tiles - left) * ROW_TILE, at_once / (left * m_tiles)))
     }
 
     /// Splits that fill a large device where the rows alone do not.
@@ -81,8 +74,8 @@ impl MatmulCoop {
     }
 
     /// Rows of activations and of weights that a workgroup takes.
-    fn tile(variant: &Variant) -> (usize, usize) {
-        match variant.coop {
+    fn tile(target: &KernelTarget) -> (usize, usize) {
+        match target.variant.coop {
             Some(Coop::Eight) => (32, 128),
             _ => (ROW_TILE, ROW_TILE),
         }
@@ -90,48 +83,33 @@ impl MatmulCoop {
 }
 
 impl Kernel for MatmulCoop {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.linear;
-        // Why those of 16 × 16 say that they write what they read is told in the shader.
-        let (name, text, read) = match variant.coop {
-            Some(Coop::Eight) => (
-                "matmul_coop8",
-                include_str!("../../../shaders/linear/matmul_coop8.wgsl"),
-                Binding::Read,
-            ),
-            _ => (
-                "matmul_coop",
-                include_str!("../../../shaders/linear/matmul_coop.wgsl"),
-                Binding::ReadWrite,
-            ),
-        };
-        KernelSource {
-            name,
-            wgsl: Wgsl::new()
-                .coop()
-                .uint("ROWS", linear.rows)
-                .uint("FIRST_ROW", self.first_row)
-                .uint("COLS", stride(linear.cols))
-                .uint("Y_STRIDE", linear.y_stride)
-                .uint("Y_OFFSET", linear.y_offset)
-                .uint("M_STRIDE", self.m_stride)
-                .uint("SPLITS", self.splits)
-                .uint("SPLIT_STRIDE", self.split_stride)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(text)
-                .weight_halves(linear.format, linear.cols, linear.tiled)
-                .finish(),
-            bindings: vec![read, Binding::Read, read, Binding::ReadWrite, Binding::Uniform],
-        }
+        let wgsl = Wgsl::new()
+            .coop()
+            .uint("ROWS", linear.rows)
+            .uint("FIRST_ROW", self.first_row)
+            .uint("COLS", stride(linear.cols))
+            .uint("Y_STRIDE", linear.y_stride)
+            .uint("Y_OFFSET", linear.y_offset)
+            .uint("M_STRIDE", self.m_stride)
+            .uint("SPLITS", self.splits)
+            .uint("SPLIT_STRIDE", self.split_stride)
+            .part("shaders/shared/step.wgsl")
+            .weight_halves(linear.format, linear.cols, linear.tiled);
+        wgsl.kernel(match target.variant.coop {
+            Some(Coop::Eight) => "shaders/linear/matmul_coop8.wgsl",
+            _ => "shaders/linear/matmul_coop.wgsl",
+        })
     }
 
     fn cost(&self) -> Cost {
         self.linear.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
+    fn grid(&self, target: &KernelTarget) -> Grid {
         // Row tiles vary fastest, so that neighbours share weights.
-        let (m, n) = Self::tile(variant);
+        let (m, n) = Self::tile(target);
         let tiles = self.linear.rows.div_ceil(n) as u32;
         Grid([Extent::Rows(m as u32), Extent::Fixed(tiles), Extent::Fixed(self.splits as u32)])
     }
@@ -151,8 +129,8 @@ impl SdpaCoop {
     pub const KEYS: usize = 16;
 
     /// Whether the kernel can run this attention.
-    pub fn can_run(variant: &Variant, sdpa: &Sdpa) -> bool {
-        variant.coop.is_some()
+    pub fn can_run(target: &KernelTarget, sdpa: &Sdpa) -> bool {
+        target.variant.coop.is_some()
             && matches!(sdpa.layer.head_dim, 256 | 512)
             && sdpa.cache_type == CacheType::F16
             && sdpa.capacity.is_multiple_of(Self::KEYS)
@@ -167,37 +145,27 @@ impl SdpaCoop {
 }
 
 impl Kernel for SdpaCoop {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let (name, text, read) = match variant.coop {
-            Some(Coop::Eight) => (
-                "sdpa_coop8",
-                include_str!("../../../shaders/attention/sdpa_coop8.wgsl"),
-                Binding::Read,
-            ),
-            _ => (
-                "sdpa_coop",
-                include_str!("../../../shaders/attention/sdpa_coop.wgsl"),
-                Binding::ReadWrite,
-            ),
-        };
-        let own = [read, read, read, read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
-        let wgsl = self.emit.add(wgsl, variant, own.len(), layer.n_heads * layer.head_dim);
-        KernelSource { name, wgsl: wgsl.part(text).finish(), bindings: self.emit.bindings(&own) }
+        let wgsl = self.emit.add(wgsl, target, 5, layer.n_heads * layer.head_dim);
+        wgsl.kernel(match target.variant.coop {
+            Some(Coop::Eight) => "shaders/attention/sdpa_coop8.wgsl",
+            _ => "shaders/attention/sdpa_coop.wgsl",
+        })
     }
 
     fn cost(&self) -> Cost {
         self.sdpa.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
+    fn grid(&self, target: &KernelTarget) -> Grid {
         let heads = self.heads();
         let groups = Extent::Fixed((self.sdpa.layer.n_heads / heads) as u32);
         // QUERIES of the shaders, in tokens.
-        let dims = if variant.coop == Some(Coop::Eight) { 8192 } else { 32768 };
+        let dims = if target.variant.coop == Some(Coop::Eight) { 8192 } else { 32768 };
         let tokens = dims / self.sdpa.layer.head_dim / heads;
         Grid([Extent::Rows(tokens as u32), groups, Extent::Fixed(1)])
     }
@@ -206,32 +174,21 @@ impl Kernel for SdpaCoop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::device::adapter::AdapterFacts;
 
-    fn variant(coop: Coop) -> Variant {
-        Variant {
-            subgroups: Some(32),
-            subgroup_size: Some(32),
-            f16: true,
-            dp4a: true,
-            coop: Some(coop),
-            wide: true,
-            lanes: false,
-            prefetch: false,
-            chain: false,
-            repack: true,
-            inplace: false,
-            checks: false,
-        }
+    fn target(options: &str) -> KernelTarget {
+        let options = options.parse().expect("options");
+        KernelTarget::choose(&AdapterFacts::example_card(), &options).expect("a card has them")
     }
 
     #[test]
     fn only_a_small_rest_of_a_round_is_a_tail() {
-        let tail = |rows| MatmulCoop::tail(&variant(Coop::Sixteen), rows, 512);
+        let tail = |rows| MatmulCoop::tail(&target(""), rows, 512);
         // 336 tiles of rows by 4: 1344 workgroups, 24 more than five rounds.
         assert_eq!(tail(43008), Some((768, 11)));
         assert_eq!(tail(43008 - 768), None, "whole rounds");
         assert_eq!(tail(16384), None, "a round that is nearly whole");
         assert_eq!(tail(1024), None, "less than a round");
-        assert_eq!(MatmulCoop::tail(&variant(Coop::Eight), 43008, 512), None, "another device");
+        assert_eq!(MatmulCoop::tail(&target("coop=off"), 43008, 512), None, "another device");
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::gpu::{
     device::{
-        dispatch::{Binding, KernelSource},
+        dispatch::KernelSource,
         grid::{Extent, Grid},
-        variant::{Coop, Variant},
+        tuning::KernelTarget,
     },
     kernels::{Kernel, stride, wgsl::Wgsl},
 };
@@ -27,30 +27,32 @@ pub enum Emit {
 
 impl Emit {
     /// Adds the fragment that writes results of `cols` columns to bindings from `at` on.
-    pub(super) fn add(self, wgsl: Wgsl, variant: &Variant, at: usize, cols: usize) -> Wgsl {
+    pub(super) fn add(self, wgsl: Wgsl, target: &KernelTarget, at: usize, cols: usize) -> Wgsl {
         let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
         match self {
-            Emit::Floats => wgsl.part(include_str!("../../../shaders/shared/emit_floats.wgsl")),
+            Emit::Floats => wgsl.part("shaders/shared/emit_floats.wgsl"),
             // Where other kernels rely on it too that subgroups are neighbours.
             Emit::Q8
-                if (variant.coop == Some(Coop::Sixteen) || variant.lanes)
-                    && variant.subgroup_size >= Some(8) =>
+                if target.variant.subgroups_contiguous
+                    && target.variant.subgroup_size >= Some(8) =>
             {
-                wgsl.part(include_str!("../../../shaders/shared/q8_lanes.wgsl"))
-                    .part(include_str!("../../../shaders/shared/emit_q8_subgroups.wgsl"))
+                wgsl.part("shaders/shared/q8_lanes.wgsl")
+                    .part("shaders/shared/emit_q8_subgroups.wgsl")
             }
-            Emit::Q8 => wgsl.part(include_str!("../../../shaders/shared/emit_q8.wgsl")),
-            Emit::Halves { m_stride } => wgsl
-                .f16()
-                .uint("M_STRIDE", m_stride)
-                .part(include_str!("../../../shaders/shared/emit_halves.wgsl")),
+            Emit::Q8 => wgsl.part("shaders/shared/emit_q8.wgsl"),
+            Emit::Halves { m_stride } => {
+                wgsl.f16().uint("M_STRIDE", m_stride).part("shaders/shared/emit_halves.wgsl")
+            }
         }
     }
 
-    /// `own`, then this form's buffers.
-    pub(super) fn bindings(self, own: &[Binding]) -> Vec<Binding> {
-        let outputs = if self == Emit::Q8 { 2 } else { 1 };
-        [own, &[Binding::ReadWrite; 2][..outputs]].concat()
+    /// The names of its bindings.
+    pub fn bindings(self) -> &'static [&'static str] {
+        match self {
+            Emit::Floats => &["out"],
+            Emit::Q8 => &["quants", "quant_groups"],
+            Emit::Halves { .. } => &["halves"],
+        }
     }
 }
 
@@ -64,20 +66,12 @@ pub struct Convert {
 }
 
 impl Kernel for Convert {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new().uint("WORKGROUP", 256);
-        KernelSource {
-            name: "convert",
-            wgsl: self
-                .emit
-                .add(wgsl, variant, 1, self.cols)
-                .part(include_str!("../../../shaders/linear/convert.wgsl"))
-                .finish(),
-            bindings: self.emit.bindings(&[Binding::Read]),
-        }
+        self.emit.add(wgsl, target, 1, self.cols).kernel("shaders/linear/convert.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let rows = if self.over_outputs { Extent::Outputs } else { Extent::Rows(1) };
         Grid([rows, Extent::Fixed(1), Extent::Fixed(1)])
     }

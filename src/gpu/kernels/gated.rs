@@ -2,9 +2,9 @@
 
 use crate::gpu::{
     device::{
-        dispatch::{Binding, KernelSource},
+        dispatch::KernelSource,
         grid::{Extent, Grid},
-        variant::Variant,
+        tuning::KernelTarget,
     },
     kernels::{
         Cost, Kernel,
@@ -38,31 +38,26 @@ impl GeluMul {
 }
 
 impl Kernel for GeluMul {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(2 * self.n))
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/linear/gelu_mul.wgsl"));
+            .part("shaders/shared/gelu.wgsl");
         let (wgsl, own) = match self.tail {
-            None => (wgsl.part(include_str!("../../../shaders/shared/up_whole.wgsl")), 1),
+            None => (wgsl.part("shaders/shared/up_whole.wgsl"), 1),
             Some(UpTail { cols, parts, part_stride }) => (
                 wgsl.uint("TAIL_COLS", cols)
                     .uint("TAIL_PARTS", parts)
                     .uint("TAIL_STRIDE", part_stride)
-                    .part(include_str!("../../../shaders/shared/up_tail.wgsl")),
+                    .part("shaders/shared/up_tail.wgsl"),
                 2,
             ),
         };
-        KernelSource {
-            name: "gelu_mul",
-            wgsl: self.emit.add(wgsl, variant, own, self.n).finish(),
-            bindings: self.emit.bindings(&[Binding::Read; 2][..own]),
-        }
+        self.emit.add(wgsl, target, own, self.n).kernel("shaders/linear/gelu_mul.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let fours = stride(self.n) / 4;
         Grid([
             Extent::Rows(1),
@@ -85,35 +80,31 @@ impl GatedMatvecQ8 {
 
     /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product
     /// takes longer than the activation on its own.
-    pub fn can_run(&self, variant: &Variant) -> bool {
-        variant.wide && self.0.tiled && self.0.rows.is_multiple_of(16 * Self::TILES)
+    pub fn can_run(&self, target: &KernelTarget) -> bool {
+        target.tuning.large_workgroups
+            && self.0.tiled
+            && self.0.rows.is_multiple_of(16 * Self::TILES)
     }
 }
 
 impl Kernel for GatedMatvecQ8 {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.0;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
             .uint("SPLITS", 1)
-            .part(include_str!("../../../shaders/shared/step.wgsl"))
+            .part("shaders/shared/step.wgsl")
             .weight_groups(linear.format, linear.cols, linear.tiled)
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/shared/products_gated.wgsl"))
-            .part(include_str!("../../../shaders/linear/matvec_q8_tiled.wgsl"));
-        let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
-        KernelSource {
-            name: "matvec_q8_gated",
-            wgsl: Emit::Q8.add(wgsl, variant, own.len(), linear.rows / 2).finish(),
-            bindings: Emit::Q8.bindings(&own),
-        }
+            .part("shaders/shared/gelu.wgsl")
+            .part("shaders/shared/tiles_q8.wgsl");
+        Emit::Q8.add(wgsl, target, 5, linear.rows / 2).kernel("shaders/linear/matvec_q8_gated.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::folded(self.0.rows / (16 * Self::TILES), Extent::Fixed(1))
     }
 }

@@ -3,9 +3,9 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::{Coop, Variant},
+            tuning::{KernelTarget, MatvecShape},
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},
     },
@@ -52,9 +52,9 @@ impl Linear {
 
     fn constants(&self) -> Wgsl {
         self.sizes()
-            .part(include_str!("../../../shaders/shared/octet.wgsl"))
+            .part("shaders/shared/octet.wgsl")
             .weights(self.format, self.cols, self.tiled)
-            .part(include_str!("../../../shaders/shared/write_results.wgsl"))
+            .part("shaders/shared/write_results.wgsl")
     }
 
     pub(super) fn sizes(&self) -> Wgsl {
@@ -64,7 +64,7 @@ impl Linear {
             .uint("Y_STRIDE", self.y_stride)
             .uint("Y_OFFSET", self.y_offset)
             .float("SOFTCAP", self.softcap.unwrap_or(0.0))
-            .part(include_str!("../../../shaders/shared/finish.wgsl"))
+            .part("shaders/shared/finish.wgsl")
     }
 
     fn extent(&self, tile: u32) -> Extent {
@@ -77,8 +77,9 @@ impl Linear {
 }
 
 /// Workgroup of the matrix-vector kernels, and the matrix rows it makes.
-fn matvec_grid(linear: &Linear, variant: &Variant) -> Grid {
-    let teams = variant
+fn matvec_grid(linear: &Linear, target: &KernelTarget) -> Grid {
+    let teams = target
+        .variant
         .subgroups
         .map_or(1, |size| MATVEC_WORKGROUP / (size as usize).min(MATVEC_WORKGROUP));
     Grid::folded(linear.rows.div_ceil(4 * teams), linear.extent(1))
@@ -91,25 +92,16 @@ const MATVEC_WORKGROUP: usize = 64;
 pub struct Matvec(pub Linear);
 
 impl Kernel for Matvec {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        KernelSource {
-            name: "matvec",
-            wgsl: self
-                .0
-                .constants()
-                .reductions(variant, MATVEC_WORKGROUP)
-                .part(include_str!("../../../shaders/linear/matvec.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0.constants().reductions(target, MATVEC_WORKGROUP).kernel("shaders/linear/matvec.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        matvec_grid(&self.0, variant)
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        matvec_grid(&self.0, target)
     }
 }
 
@@ -119,31 +111,19 @@ impl Kernel for Matvec {
 pub struct MatvecQ8(pub Linear);
 
 impl Kernel for MatvecQ8 {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        KernelSource {
-            name: "matvec_q8",
-            wgsl: self
-                .0
-                .constants()
-                .reductions(variant, MATVEC_WORKGROUP)
-                .part(include_str!("../../../shaders/linear/matvec_q8.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-            ],
-        }
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0
+            .constants()
+            .reductions(target, MATVEC_WORKGROUP)
+            .kernel("shaders/linear/matvec_q8.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        matvec_grid(&self.0, variant)
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        matvec_grid(&self.0, target)
     }
 }
 
@@ -152,34 +132,22 @@ impl Kernel for MatvecQ8 {
 pub struct Matmul(pub Linear);
 
 impl Kernel for Matmul {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        KernelSource {
-            name: "matmul",
-            wgsl: self
-                .0
-                .constants()
-                // Unquantized weights are for exactness; int weights lose nothing that f16 would
-                // keep.
-                .real(variant.f16 && self.0.format.group().is_some())
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .bool("OVER_OUTPUTS", self.0.over_outputs)
-                .part(include_str!("../../../shaders/linear/matmul.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
-        }
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0
+            .constants()
+            // Unquantized weights are for exactness; int weights lose nothing that f16 would
+            // keep.
+            .real(target.variant.f16 && self.0.format.group().is_some())
+            .part("shaders/shared/step.wgsl")
+            .bool("OVER_OUTPUTS", self.0.over_outputs)
+            .kernel("shaders/linear/matmul.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(self.0.rows.div_ceil(64) as u32), self.0.extent(64), Extent::Fixed(1)])
     }
 }
@@ -190,39 +158,27 @@ pub struct MatmulLanes(pub Linear);
 
 impl MatmulLanes {
     /// Whether a device's subgroups allow the kernel.
-    pub fn can_run(variant: &Variant) -> bool {
-        variant.subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two())
+    pub fn can_run(target: &KernelTarget) -> bool {
+        target.variant.subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two())
     }
 }
 
 impl Kernel for MatmulLanes {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        KernelSource {
-            name: "matmul_lanes",
-            wgsl: self
-                .0
-                .constants()
-                .uint("SUBGROUP", variant.subgroup_size.unwrap_or(4) as usize)
-                .bool("OVER_OUTPUTS", self.0.over_outputs)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(include_str!("../../../shaders/linear/matmul_lanes.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
-        }
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0
+            .constants()
+            .uint("SUBGROUP", target.variant.subgroup_size.unwrap_or(4) as usize)
+            .bool("OVER_OUTPUTS", self.0.over_outputs)
+            .part("shaders/shared/step.wgsl")
+            .kernel("shaders/linear/matmul_lanes.wgsl")
     }
 
     fn cost(&self) -> Cost {
         self.0.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        let subgroup = variant.subgroup_size.unwrap_or(4);
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        let subgroup = target.variant.subgroup_size.unwrap_or(4);
         let rows = 4 * subgroup.min(8) as usize;
         Grid([
             Extent::Fixed(self.0.rows.div_ceil(rows) as u32),
@@ -261,9 +217,10 @@ impl MatvecQ8Split {
     }
 
     /// Whether a device's subgroups allow the kernel.
-    pub fn runs_on(variant: &Variant) -> bool {
-        variant.dp4a
-            && variant
+    pub fn runs_on(target: &KernelTarget) -> bool {
+        target.variant.dp4a
+            && target
+                .variant
                 .subgroup_size
                 .is_some_and(|size| (4..=64).contains(&size) && size.is_power_of_two())
     }
@@ -277,31 +234,16 @@ impl MatvecQ8Split {
     }
 
     /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation
-    /// rows: few rows of weights make few workgroups, which a large device's multiprocessors cannot
-    /// share evenly.
-    pub fn splits(rows: usize, m: usize, is_tiled: bool, variant: &Variant) -> usize {
-        match m {
-            _ if variant.coop != Some(Coop::Sixteen) || !is_tiled || rows >= FEW_ROWS => 1,
-            1 => 1,
-            4 => 2,
-            _ => 4,
+    /// rows.
+    pub fn splits(rows: usize, m: usize, is_tiled: bool, target: &KernelTarget) -> usize {
+        match is_tiled && rows < FEW_ROWS {
+            true => target.tuning.matvec(true, m).splits,
+            false => 1,
         }
     }
 
-    /// Of tiled weights: the workgroup, and how many tiles share the loading of activations, which
-    /// takes longer than that of the weights where there are several rows. Few rows make few
-    /// workgroups: larger ones then, of one activation row.
-    fn tiled_shape(&self, variant: &Variant) -> (usize, usize) {
-        let few = self.linear.rows < FEW_ROWS;
-        match (variant.coop == Some(Coop::Sixteen), self.m, few) {
-            (true, 1, true) => (512, 1),
-            (true, 1, false) => (256, 1),
-            (true, 2, _) => (256, 4),
-            (true, 4, _) => (256, 2),
-            (true, ..) => (256, 3),
-            (false, 1, _) => (256, 1),
-            (false, ..) => (128, 2),
-        }
+    fn tiled_shape(&self, target: &KernelTarget) -> MatvecShape {
+        target.tuning.matvec(self.linear.rows < FEW_ROWS, self.m)
     }
 }
 
@@ -322,47 +264,33 @@ pub(super) fn tiled_sizes(
 }
 
 impl Kernel for MatvecQ8Split {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        let subgroup = target.variant.subgroup_size.unwrap_or(32) as usize;
         let (shared, split) = self.shape();
         let linear = &self.linear;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = wgsl.part(include_str!("../../../shaders/shared/step.wgsl")).weight_groups(
+        let wgsl = wgsl.part("shaders/shared/step.wgsl").weight_groups(
             linear.format,
             linear.cols,
             linear.tiled,
         );
-        let (name, wgsl) = match linear.tiled {
+        match linear.tiled {
             true => {
-                let (workgroup, stack) = self.tiled_shape(variant);
-                let wgsl = tiled_sizes(wgsl, workgroup, 1, stack, self.m)
+                let MatvecShape { workgroup, stack, .. } = self.tiled_shape(target);
+                tiled_sizes(wgsl, workgroup, 1, stack, self.m)
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
-                    .part(include_str!("../../../shaders/shared/products_plain.wgsl"));
-                (
-                    "matvec_q8_tiled",
-                    wgsl.part(include_str!("../../../shaders/linear/matvec_q8_tiled.wgsl")),
-                )
+                    .part("shaders/shared/tiles_q8.wgsl")
+                    .kernel("shaders/linear/matvec_q8_tiled.wgsl")
             }
-            false => {
-                let wgsl = wgsl
-                    .uint("M", self.m)
-                    .uint("SUBGROUP", subgroup)
-                    .uint("LANES", subgroup.min(16))
-                    .uint("K_SPLIT", split)
-                    .uint("WORKGROUP", subgroup * split)
-                    .uint("R", shared);
-                (
-                    "matvec_q8_split",
-                    wgsl.part(include_str!("../../../shaders/linear/matvec_q8_split.wgsl")),
-                )
-            }
-        };
-        let reads = [Binding::Read; 4];
-        KernelSource {
-            name,
-            wgsl: wgsl.finish(),
-            bindings: [&reads[..], &[Binding::Uniform, Binding::ReadWrite]].concat(),
+            false => wgsl
+                .uint("M", self.m)
+                .uint("SUBGROUP", subgroup)
+                .uint("LANES", subgroup.min(16))
+                .uint("K_SPLIT", split)
+                .uint("WORKGROUP", subgroup * split)
+                .uint("R", shared)
+                .kernel("shaders/linear/matvec_q8_split.wgsl"),
         }
     }
 
@@ -370,10 +298,10 @@ impl Kernel for MatvecQ8Split {
         self.linear.cost()
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
-        let subgroup = variant.subgroup_size.unwrap_or(32) as usize;
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        let subgroup = target.variant.subgroup_size.unwrap_or(32) as usize;
         let rows = match self.linear.tiled {
-            true => TILE_ROWS * self.tiled_shape(variant).1,
+            true => TILE_ROWS * self.tiled_shape(target).stack,
             false => subgroup / subgroup.min(16) * self.shape().0,
         };
         Grid::folded(self.linear.rows.div_ceil(rows), Extent::Fixed(self.splits as u32))

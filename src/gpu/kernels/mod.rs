@@ -33,15 +33,15 @@ pub use repack::Repack;
 pub use sample::{DrawWords, Sample, Suppress, TopKParts};
 pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 
-use super::{Grid, KernelSource, Variant};
+use super::{Grid, KernelSource, KernelTarget};
 
 /// A kernel with its parameters.
 pub trait Kernel {
-    /// Complete WGSL for a variant.
-    fn source(&self, variant: &Variant) -> KernelSource;
+    /// Complete WGSL for a target.
+    fn source(&self, target: &KernelTarget) -> KernelSource;
 
-    /// Workgroups for a variant.
-    fn grid(&self, variant: &Variant) -> Grid;
+    /// Workgroups for a target.
+    fn grid(&self, target: &KernelTarget) -> Grid;
 
     /// What a profile says of it.
     fn cost(&self) -> Cost {

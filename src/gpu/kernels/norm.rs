@@ -1,11 +1,7 @@
 //! RMS norms of the residual stream.
 
 use crate::gpu::{
-    device::{
-        dispatch::{Binding, KernelSource},
-        grid::Grid,
-        variant::Variant,
-    },
+    device::{dispatch::KernelSource, grid::Grid, tuning::KernelTarget},
     kernels::{Kernel, emit::Emit, stride, wgsl::Wgsl},
 };
 
@@ -20,21 +16,16 @@ pub struct RmsNorm {
 }
 
 impl Kernel for RmsNorm {
-    fn source(&self, variant: &Variant) -> KernelSource {
-        KernelSource {
-            name: "rms_norm",
-            wgsl: Wgsl::new()
-                .uint("N", self.n)
-                .uint("STRIDE", stride(self.n))
-                .float("EPS", self.eps)
-                .reductions(variant, WORKGROUP)
-                .part(include_str!("../../../shaders/norm/rms_norm.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        Wgsl::new()
+            .uint("N", self.n)
+            .uint("STRIDE", stride(self.n))
+            .float("EPS", self.eps)
+            .reductions(target, WORKGROUP)
+            .kernel("shaders/norm/rms_norm.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }
@@ -54,31 +45,27 @@ pub struct NormAddNorm {
 }
 
 impl Kernel for NormAddNorm {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride);
-        let wgsl = match variant.wide && stride(self.n) <= 8 * WIDE_WORKGROUP {
-            true => wgsl
-                .reductions(variant, WIDE_WORKGROUP)
-                .part(include_str!("../../../shaders/norm/norm_add_norm_wide.wgsl")),
-            false => wgsl
-                .reductions(variant, WORKGROUP)
-                .part(include_str!("../../../shaders/shared/branch.wgsl"))
-                .part(include_str!("../../../shaders/norm/norm_add_norm.wgsl")),
+        let (wgsl, file) = match target.tuning.large_workgroups
+            && stride(self.n) <= 8 * WIDE_WORKGROUP
+        {
+            true => {
+                (wgsl.reductions(target, WIDE_WORKGROUP), "shaders/norm/norm_add_norm_wide.wgsl")
+            }
+            false => (
+                wgsl.reductions(target, WORKGROUP).part("shaders/shared/branch.wgsl"),
+                "shaders/norm/norm_add_norm.wgsl",
+            ),
         };
-        let own =
-            [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
-        KernelSource {
-            name: "norm_add_norm",
-            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+        self.emit.add(wgsl, target, 5, self.n).kernel(file)
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }
@@ -103,25 +90,22 @@ impl NormAdd {
 }
 
 impl Kernel for NormAdd {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride)
             .float("SCALE", Self::SCALE)
-            .reductions(variant, if variant.wide { WIDE_WORKGROUP } else { WORKGROUP })
-            .part(include_str!("../../../shaders/shared/branch.wgsl"))
-            .part(include_str!("../../../shaders/norm/norm_add.wgsl"));
-        let own = [Binding::ReadWrite, Binding::Read, Binding::Read];
-        KernelSource {
-            name: "norm_add",
-            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+            .reductions(
+                target,
+                if target.tuning.large_workgroups { WIDE_WORKGROUP } else { WORKGROUP },
+            )
+            .part("shaders/shared/branch.wgsl");
+        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/norm/norm_add.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::rows()
     }
 }

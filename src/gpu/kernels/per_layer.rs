@@ -3,9 +3,9 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, emit::Emit, norm::NormAdd, stride, wgsl::Wgsl},
     },
@@ -30,30 +30,25 @@ pub struct PerLayerInputs {
 }
 
 impl Kernel for PerLayerInputs {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let cols = self.layers * self.size;
-        KernelSource {
-            name: "per_layer_inputs",
-            wgsl: Wgsl::new()
-                .uint("FIRST_ROW", self.first_row)
-                .uint("ROWS", self.rows)
-                .uint("SIZE", self.size)
-                .uint("STRIDE", stride(cols))
-                .float("PROJECTION_SCALE", self.projection_scale)
-                .float("TABLE_SCALE", (self.size as f32).sqrt())
-                .float("EPS", self.eps)
-                .part(include_str!("../../../shaders/shared/octet.wgsl"))
-                .weights(self.format, cols, self.tiled)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .reductions(variant, 64)
-                .part(include_str!("../../../shaders/shared/token.wgsl"))
-                .part(include_str!("../../../shaders/embed/per_layer_inputs.wgsl"))
-                .finish(),
-            bindings: [[Binding::Read; 5].as_slice(), &[Binding::ReadWrite]].concat(),
-        }
+        Wgsl::new()
+            .uint("FIRST_ROW", self.first_row)
+            .uint("ROWS", self.rows)
+            .uint("SIZE", self.size)
+            .uint("STRIDE", stride(cols))
+            .float("PROJECTION_SCALE", self.projection_scale)
+            .float("TABLE_SCALE", (self.size as f32).sqrt())
+            .float("EPS", self.eps)
+            .part("shaders/shared/octet.wgsl")
+            .weights(self.format, cols, self.tiled)
+            .part("shaders/shared/step.wgsl")
+            .reductions(target, 64)
+            .part("shaders/shared/token.wgsl")
+            .kernel("shaders/embed/per_layer_inputs.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Rows(1), Extent::Fixed(self.layers as u32), Extent::Fixed(1)])
     }
 }
@@ -73,24 +68,18 @@ impl PerLayerGate {
 }
 
 impl Kernel for PerLayerGate {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
             .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/embed/per_layer_gate.wgsl"));
-        let own = [Binding::Read, Binding::Read, Binding::Uniform];
-        KernelSource {
-            name: "per_layer_gate",
-            wgsl: self.emit.add(wgsl, variant, own.len(), self.n).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+            .part("shaders/shared/gelu.wgsl");
+        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         let fours = stride(self.n) / 4;
         Grid([
             Extent::Rows(1),

@@ -3,9 +3,9 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::Variant,
+            tuning::KernelTarget,
         },
         kernels::{Kernel, wgsl::Wgsl},
     },
@@ -93,64 +93,40 @@ fn selection(n: usize) -> Wgsl {
         .uint("MOST", Draw::MOST_TOP_K)
         .uint("ID_DIGITS", id_digits as usize)
         .uint("NO_ID", (u32::MAX >> (32 - 8 * id_digits)) as usize)
-        .part(include_str!("../../../shaders/shared/draw.wgsl"))
-        .part(include_str!("../../../shaders/shared/top_k.wgsl"))
+        .part("shaders/shared/draw.wgsl")
+        .part("shaders/shared/top_k.wgsl")
 }
 
 impl Kernel for TopKParts {
-    fn source(&self, _: &Variant) -> KernelSource {
-        KernelSource {
-            name: "top_k_parts",
-            wgsl: selection(self.n)
-                .part(include_str!("../../../shaders/sample/top_k_parts.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        selection(self.n).kernel("shaders/sample/top_k_parts.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Outputs, Extent::Fixed(Sample::PARTS as u32), Extent::Fixed(1)])
     }
 }
 
 impl Kernel for Sample {
-    fn source(&self, _: &Variant) -> KernelSource {
-        KernelSource {
-            name: "sample",
-            wgsl: selection(self.n)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(include_str!("../../../shaders/sample/sample.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-            ],
-        }
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        selection(self.n).part("shaders/shared/step.wgsl").kernel("shaders/sample/sample.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }
 
 impl Kernel for Suppress {
-    fn source(&self, _: &Variant) -> KernelSource {
-        KernelSource {
-            name: "suppress",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", 64)
-                .uint("N", self.n)
-                .uint("COUNT", self.count)
-                .part(include_str!("../../../shaders/sample/suppress.wgsl"))
-                .finish(),
-            bindings: vec![Binding::ReadWrite, Binding::Read],
-        }
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        Wgsl::new()
+            .uint("WORKGROUP", 64)
+            .uint("N", self.n)
+            .uint("COUNT", self.count)
+            .kernel("shaders/sample/suppress.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid::outputs()
     }
 }

@@ -1,12 +1,11 @@
 //! Attention of single tokens, split over the keys.
 
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
-            variant::{Coop, Variant},
+            tuning::KernelTarget,
         },
         kernels::{
             Cost, Kernel,
@@ -15,7 +14,10 @@ use crate::{
             wgsl::Wgsl,
         },
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        kv::CacheType,
+    },
 };
 
 /// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys,
@@ -78,22 +80,15 @@ impl SplitAttention {
         SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
     }
 
-    /// Bytes of workgroup memory to work with.
-    fn memory(variant: &Variant) -> usize {
-        match variant {
-            Variant { coop: Some(Coop::Sixteen), .. } => 46 << 10,
-            Variant { wide: true, .. } => 31 << 10,
-            _ => 15 << 10,
-        }
-    }
-
     /// As many heads as there is memory for, of those that share a KV head, or one: not more than
     /// four, because more need more registers than an invocation has.
-    fn share(&self, variant: &Variant) -> Share {
-        let workgroup = Self::workgroup(variant);
+    fn share(&self, target: &KernelTarget) -> Share {
+        let workgroup = target.tuning.decode_workgroup;
         let shared = self.layer.n_heads / self.layer.n_kv_heads;
         let share = |heads| Share { workgroup, heads, tile: workgroup / 4 };
-        let fits = |share: &Share| share.bytes(self.layer.head_dim) <= Self::memory(variant);
+        let fits = |share: &Share| {
+            share.bytes(self.layer.head_dim) <= target.tuning.decode_workgroup_bytes
+        };
         (2..=4)
             .rev()
             .filter(|heads| shared.is_multiple_of(*heads))
@@ -102,43 +97,32 @@ impl SplitAttention {
             .unwrap_or(share(1))
     }
 
-    /// Invocations of a workgroup. Subgroups of four are a processor's (SwiftShader): browsers zero
-    /// workgroup memory before a kernel runs, which takes longer there than the kernel unless both
-    /// are small.
-    fn workgroup(variant: &Variant) -> usize {
-        match variant {
-            Variant { coop: Some(Coop::Sixteen), .. } | Variant { wide: true, .. } => 256,
-            Variant { subgroup_size: Some(4), .. } => 64,
-            _ => 128,
-        }
-    }
-
     /// Invocations of [`SdpaCombine`]: enough for the head's fours of dims and for the parts.
-    fn combine_workgroup(&self, variant: &Variant) -> usize {
-        Self::workgroup(variant).max((self.layer.head_dim / 4).next_power_of_two())
+    fn combine_workgroup(&self, target: &KernelTarget) -> usize {
+        target.tuning.decode_workgroup.max((self.layer.head_dim / 4).next_power_of_two())
     }
 
     /// Whether the kernels are made for the layer's heads, and have memory for them.
-    pub fn can_run(&self, variant: &Variant) -> bool {
-        let (share, dim) = (self.share(variant), self.layer.head_dim);
+    pub fn can_run(&self, target: &KernelTarget) -> bool {
+        let (share, dim) = (self.share(target), self.layer.head_dim);
         dim.is_multiple_of(8)
             && dim <= 8 * share.workgroup
-            && share.bytes(dim) <= Self::memory(variant)
+            && share.bytes(dim) <= target.tuning.decode_workgroup_bytes
     }
 
     /// Parts of the keys, at most.
-    pub fn parts(&self, variant: &Variant) -> usize {
-        (Self::WORKGROUPS / (self.layer.n_heads / self.share(variant).heads)).clamp(1, 64)
+    pub fn parts(&self, target: &KernelTarget) -> usize {
+        (Self::WORKGROUPS / (self.layer.n_heads / self.share(target).heads)).clamp(1, 64)
     }
 
     /// f32 values of a row's partial sums.
-    pub fn sums_per_row(&self, variant: &Variant) -> usize {
-        self.layer.n_heads * self.parts(variant) * self.layer.head_dim
+    pub fn sums_per_row(&self, target: &KernelTarget) -> usize {
+        self.layer.n_heads * self.parts(target) * self.layer.head_dim
     }
 
     /// f32 values of a row's maxima and sums.
-    pub fn norms_per_row(&self, variant: &Variant) -> usize {
-        self.layer.n_heads * self.parts(variant) * 2
+    pub fn norms_per_row(&self, target: &KernelTarget) -> usize {
+        self.layer.n_heads * self.parts(target) * 2
     }
 
     fn window(&self) -> Option<usize> {
@@ -148,12 +132,12 @@ impl SplitAttention {
         }
     }
 
-    pub(super) fn constants(&self, variant: &Variant) -> Wgsl {
+    pub(super) fn constants(&self, target: &KernelTarget) -> Wgsl {
         attention_constants(&self.layer, self.cache_type, self.capacity)
             .uint("WINDOW", self.window().unwrap_or(0))
-            .uint("PARTS", self.parts(variant))
+            .uint("PARTS", self.parts(target))
             .uint("SMALLEST_PART", Self::SMALLEST_PART)
-            .part(include_str!("../../../shaders/shared/key_range.wgsl"))
+            .part("shaders/shared/key_range.wgsl")
     }
 }
 
@@ -175,41 +159,22 @@ pub struct SdpaDecode {
 }
 
 impl SdpaDecode {
-    const RAW_BINDINGS: [Binding; 8] = [
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::ReadWrite,
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::ReadWrite,
-        Binding::Read,
-        Binding::Read,
-    ];
-    const BINDINGS: [Binding; 6] = [
-        Binding::Read,
-        Binding::Read,
-        Binding::Read,
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::ReadWrite,
-    ];
-
     /// The size of subgroups where their invocations are known to be neighbours, and enough for a
     /// key's scores.
-    fn teams(variant: &Variant) -> Option<usize> {
-        let size = variant.subgroup_size? as usize;
-        ((variant.coop == Some(Coop::Sixteen) || variant.lanes)
+    fn teams(target: &KernelTarget) -> Option<usize> {
+        let size = target.variant.subgroup_size? as usize;
+        (target.variant.subgroups_contiguous
             && size.is_power_of_two()
             && (KEY_LANES..=64).contains(&size))
         .then_some(size)
     }
 
     /// How `rows` heads, of q or of k and v too, are normed and turned.
-    fn norm_heads(wgsl: Wgsl, variant: &Variant, rows: usize) -> Wgsl {
-        wgsl.uint("HEAD_ROWS", rows).part(include_str!("../../../shaders/shared/turned.wgsl")).part(
-            match Self::teams(variant) {
-                Some(_) => include_str!("../../../shaders/shared/norm_heads_teams.wgsl"),
-                None => include_str!("../../../shaders/shared/norm_heads_pool.wgsl"),
+    fn norm_heads(wgsl: Wgsl, target: &KernelTarget, rows: usize) -> Wgsl {
+        wgsl.uint("HEAD_ROWS", rows).part("shaders/shared/turned.wgsl").part(
+            match Self::teams(target) {
+                Some(_) => "shaders/shared/norm_heads_teams.wgsl",
+                None => "shaders/shared/norm_heads_pool.wgsl",
             },
         )
     }
@@ -222,16 +187,16 @@ const KEY_LANES: usize = 8;
 const MOST_AHEAD: usize = 4;
 
 impl Kernel for SdpaDecode {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let split = &self.split;
-        let Share { workgroup, heads, tile } = split.share(variant);
+        let Share { workgroup, heads, tile } = split.share(target);
         // Eight dims of a key, which one invocation of a team takes at once.
         let octets = split.layer.head_dim / 8;
         let (teams, value_lanes) = (workgroup / KEY_LANES, workgroup / octets);
         let score_lanes = 1 << tile.min(workgroup / heads).ilog2();
-        let at_once = split.share(variant).heads_at_once();
+        let at_once = split.share(target).heads_at_once();
         let wgsl = split
-            .constants(variant)
+            .constants(target)
             .uint("WORKGROUP", workgroup)
             .uint("HEADS", heads)
             .uint("TILE", tile)
@@ -246,62 +211,48 @@ impl Kernel for SdpaDecode {
             .uint("HEADS_AT_ONCE", at_once)
             .uint("OUT_ROUNDS", heads / at_once)
             .float("SCALE", split.scale);
-        let teams = Self::teams(variant);
+        let teams = Self::teams(target);
         let wgsl = match teams {
             Some(subgroup) => wgsl
                 .uint("SUBGROUP", subgroup)
                 .uint("LANE_ITEMS", octets.div_ceil(subgroup))
                 .uint("LANE_SCORES", tile.div_ceil(subgroup))
-                .part(include_str!("../../../shaders/shared/decode_teams.wgsl")),
-            None => wgsl.part(include_str!("../../../shaders/shared/decode_pool.wgsl")),
+                .part("shaders/shared/decode_teams.wgsl"),
+            None => wgsl.part("shaders/shared/decode_pool.wgsl"),
         };
-        let (wgsl, bindings) = match self.raw {
-            Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => (
-                Self::norm_heads(
-                    wgsl.part(include_str!("../../../shaders/shared/rotation.wgsl")),
-                    variant,
-                    heads,
-                )
-                .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
-                .float("EPS", eps)
-                .part(include_str!("../../../shaders/shared/heads_query.wgsl")),
-                [Self::BINDINGS.as_slice(), &[Binding::Read; 2]].concat(),
-            ),
-            Some(RawHeads { v_norm, eps }) => (
-                Self::norm_heads(RopeKvUpdate::sources(wgsl, &split.layer), variant, heads + 2)
+        let wgsl = match self.raw {
+            Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => {
+                Self::norm_heads(wgsl.part("shaders/shared/rotation.wgsl"), target, heads)
+                    .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
+                    .float("EPS", eps)
+                    .part("shaders/shared/heads_query.wgsl")
+            }
+            Some(RawHeads { v_norm, eps }) => {
+                Self::norm_heads(RopeKvUpdate::sources(wgsl, &split.layer), target, heads + 2)
                     .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part(include_str!("../../../shaders/shared/heads_raw.wgsl")),
-                Self::RAW_BINDINGS.to_vec(),
-            ),
-            None => (
-                wgsl.uint("HEAD_ROWS", heads)
-                    .part(include_str!("../../../shaders/shared/heads_ready.wgsl")),
-                Self::BINDINGS.to_vec(),
-            ),
+                    .part("shaders/shared/heads_raw.wgsl")
+            }
+            None => wgsl.uint("HEAD_ROWS", heads).part("shaders/shared/heads_ready.wgsl"),
         };
-        KernelSource {
-            name: "sdpa_decode",
-            wgsl: wgsl.part(include_str!("../../../shaders/attention/sdpa_decode.wgsl")).finish(),
-            bindings,
-        }
+        wgsl.kernel("shaders/attention/sdpa_decode.wgsl")
     }
 
     fn cost(&self) -> Cost {
         layer_cost(&self.split.layer)
     }
 
-    fn grid(&self, variant: &Variant) -> Grid {
+    fn grid(&self, target: &KernelTarget) -> Grid {
         let split = &self.split;
         let parts = Extent::KeyParts {
             smallest: SplitAttention::SMALLEST_PART as u32,
-            most: split.parts(variant) as u32,
+            most: split.parts(target) as u32,
             window: split.window().map(|window| window as u32),
         };
         Grid([
             parts,
-            Extent::Fixed((split.layer.n_heads / split.share(variant).heads) as u32),
+            Extent::Fixed((split.layer.n_heads / split.share(target).heads) as u32),
             Extent::Rows(1),
         ])
     }
@@ -323,22 +274,16 @@ impl SdpaCombine {
 }
 
 impl Kernel for SdpaCombine {
-    fn source(&self, variant: &Variant) -> KernelSource {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
         let layer = &self.split.layer;
         let wgsl =
-            self.split.constants(variant).uint("WORKGROUP", self.split.combine_workgroup(variant));
-        KernelSource {
-            name: "sdpa_combine",
-            wgsl: self
-                .emit
-                .add(wgsl, variant, 3, layer.n_heads * layer.head_dim)
-                .part(include_str!("../../../shaders/attention/sdpa_combine.wgsl"))
-                .finish(),
-            bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
-        }
+            self.split.constants(target).uint("WORKGROUP", self.split.combine_workgroup(target));
+        self.emit
+            .add(wgsl, target, 3, layer.n_heads * layer.head_dim)
+            .kernel("shaders/attention/sdpa_combine.wgsl")
     }
 
-    fn grid(&self, _: &Variant) -> Grid {
+    fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Rows(1), Extent::Fixed(self.split.layer.n_heads as u32), Extent::Fixed(1)])
     }
 }

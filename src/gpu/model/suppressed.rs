@@ -34,9 +34,9 @@ impl Suppressed {
             false => {
                 let kernel = Suppress { n: vocab, count: ids.len() };
                 let buffer = gpu.buffer_of("suppressed tokens", &ids)?;
-                let source = kernel.source(gpu.variant());
-                let buffers: [&wgpu::Buffer; 2] = [logits, &buffer];
-                Some(gpu.dispatch(&source, &buffers, kernel.grid(gpu.variant()))?)
+                let source = kernel.source(gpu.target());
+                let buffers = [("logits", logits), ("ids", &buffer)];
+                Some(gpu.dispatch(&source, &buffers, kernel.grid(gpu.target()))?)
             }
         };
         self.ids = ids;

@@ -54,9 +54,9 @@ impl Gpu {
         let chosen = self.buffer("scales", 4 * groups as u64)?;
         let kernel = QuantizeHqq { spec: *spec, dtype, rows, cols };
         let dispatch = self.dispatch(
-            &kernel.source(self.variant()),
-            &[&source, &chosen],
-            kernel.grid(self.variant()),
+            &kernel.source(self.target()),
+            &[("source", &source), ("chosen", &chosen)],
+            kernel.grid(self.target()),
         )?;
         let mut encoder = self.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());

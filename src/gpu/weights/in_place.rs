@@ -13,8 +13,8 @@ use crate::{
         kernels::TILE_ROWS,
         weights::matrix::{GpuMatrix, MatrixPart, tile},
     },
+    model::weights::MatrixReader,
     quant::{Dtype, PackFormat, pack_into},
-    weights::MatrixReader,
 };
 
 /// Bytes of a file that one thread lays out at a time: what they become stays in its core's cache

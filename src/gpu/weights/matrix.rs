@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::{
     error::Result,
     gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, variant::Coop},
+        device::{buffers::GpuBuffer, gpu::Gpu},
         kernels::{Linear, TILE_ROWS},
     },
     quant::PackFormat,
@@ -19,6 +19,13 @@ pub struct MatrixPart {
     pub data: GpuBuffer,
     /// A few unused bytes for float formats.
     pub scales: GpuBuffer,
+}
+
+impl MatrixPart {
+    /// As kernels bind them.
+    pub(in crate::gpu) fn bindings(&self) -> [(&'static str, &GpuBuffer); 2] {
+        [("data", &self.data), ("scales", &self.scales)]
+    }
 }
 
 /// A packed weight matrix `[rows, cols]`.
@@ -61,7 +68,7 @@ impl Split {
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
         let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
-        let tiled = gpu.variant().coop == Some(Coop::Sixteen)
+        let tiled = gpu.tuning().interleave_weights
             && in_nibbles
             && Linear::supports_q8(format)
             && rows.is_multiple_of(TILE_ROWS)

@@ -3,7 +3,6 @@
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::weights::in_place::InPlace;
 use crate::{
-    checkpoint::TensorSource,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
@@ -13,7 +12,10 @@ use crate::{
             upload::Uploads,
         },
     },
-    weights::{MatrixReader, PlannedTensor, WeightStore},
+    model::{
+        source::TensorSource,
+        weights::{MatrixReader, PlannedTensor, WeightStore},
+    },
 };
 
 /// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
@@ -39,11 +41,10 @@ impl GpuStore {
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let uploads = Uploads::new(&gpu, tensors)?;
-        let memory =
-            if gpu.variant().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
+        let memory = if gpu.tuning().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
         let fused = FusedAllocator::new(&gpu, tensors, memory);
         #[cfg(not(target_arch = "wasm32"))]
-        let in_place = gpu.variant().inplace.then(InPlace::default);
+        let in_place = gpu.tuning().inplace.then(InPlace::default);
         Ok(GpuStore {
             gpu,
             bytes: 0,

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use web_time::Instant;
 
 use crate::{
-    checkpoint::TensorSource,
     error::{Error, Result},
     gpu::{
         device::{
@@ -18,8 +17,11 @@ use crate::{
         kernels::{Kernel, Repack},
         weights::matrix::{GpuMatrix, MatrixPart},
     },
+    model::{
+        source::TensorSource,
+        weights::{self, MatrixReader, PlannedTensor},
+    },
     quant::{Dtype, PackFormat},
-    weights::{self, MatrixReader, PlannedTensor},
 };
 
 /// Buffers that take turns: one is filled while those before it are on their way.
@@ -87,7 +89,7 @@ impl Uploads {
     /// Bytes of the buffers that sending these tensors takes at most.
     pub fn bytes(gpu: &Gpu, tensors: &[PlannedTensor]) -> u64 {
         match sizes(tensors) {
-            Some((slot, count)) if gpu.variant().repack => {
+            Some((slot, count)) if gpu.tuning().repack => {
                 (SLOTS as u64 + 1) * slot + buffer_size(4 * count as u64)
             }
             _ => 0,
@@ -98,7 +100,7 @@ impl Uploads {
     ///
     /// Errors: the buffers are larger than the device allows, or out of memory.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Result<Option<Self>> {
-        let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.variant().repack) else {
+        let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.tuning().repack) else {
             return Ok(None);
         };
         Ok(Some(Uploads {
@@ -170,9 +172,10 @@ impl Uploads {
         self.times.copying += filling.elapsed();
         slot.unmap();
         let gpu = &self.gpu;
-        let buffers = [&*self.stored, &*part.data, &*part.scales, &*self.faults];
+        let [data, scales] = part.bindings();
+        let buffers = [("stored", &self.stored), data, scales, ("faults", &self.faults)];
         let dispatch =
-            gpu.dispatch(&kernel.source(gpu.variant()), &buffers, kernel.grid(gpu.variant()))?;
+            gpu.dispatch(&kernel.source(gpu.target()), &buffers, kernel.grid(gpu.target()))?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let bytes = (Repack::HEADER_BYTES + rows.len()).next_multiple_of(4) as u64;
         encoder.copy_buffer_to_buffer(&slot, 0, &self.stored, 0, bytes);

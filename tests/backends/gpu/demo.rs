@@ -9,9 +9,9 @@ use gemma4_wgpu::{
     checkpoint::Checkpoint,
     generate::{Divergence, FinishReason, Generation, Generator, Request},
     gpu::{DeviceOptions, Gpu, KernelOptions},
+    model::weights::LoadOptions,
     sampling::SamplingParams,
     text::Tokenizer,
-    weights::LoadOptions,
 };
 
 /// Past the window of 256, a token at a time and in the largest steps whose products take int8

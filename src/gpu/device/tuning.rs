@@ -1,0 +1,330 @@
+//! What is best on a device, among what its [`Variant`] can run: flags and plain numbers, chosen by
+//! the device's class unless an option says otherwise.
+
+use crate::{
+    error::{Error, Result},
+    gpu::device::{
+        adapter::AdapterFacts,
+        kernel_options::KernelOptions,
+        variant::{Coop, Variant, lacking, row_per_invocation},
+    },
+};
+
+const VENDOR_NVIDIA: u32 = 0x10de;
+
+/// What a kernel is made for: what the device can run, and what is best there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KernelTarget {
+    pub variant: Variant,
+    pub tuning: Tuning,
+}
+
+impl KernelTarget {
+    /// The target for an adapter. Errors if an option asks for what the adapter lacks.
+    pub fn choose(facts: &AdapterFacts, options: &KernelOptions) -> Result<Self> {
+        let variant = Variant::choose(facts, options)?;
+        Ok(KernelTarget { variant, tuning: Tuning::choose(facts, &variant, options)? })
+    }
+}
+
+/// What is best on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuning {
+    /// Workgroups of 1024 where one workgroup has a whole row.
+    pub large_workgroups: bool,
+    /// Matrix products of many tokens with a row of activations in each invocation.
+    pub row_per_invocation: bool,
+    /// Weights brought into the last-level cache while kernels run that leave the memory idle.
+    pub prefetch: bool,
+    /// One dispatch from one layer's attention to the next one's when one token is generated, whose
+    /// workgroups wait for one another.
+    pub persistent: bool,
+    /// Workgroups of a persistent kernel to try, the most first.
+    pub persistent_workgroups: &'static [usize],
+    /// Weights are sent as they are in the file, and laid out by the device. Where neither this nor
+    /// `inplace` is set, the host lays them out and copies them.
+    pub repack: bool,
+    /// Weights are laid out by the host in mapped memory of the device.
+    pub inplace: bool,
+    /// Int4 weights are interleaved in runs of 16 rows.
+    pub interleave_weights: bool,
+    /// Matrix-vector products of interleaved weights, for 1, 2, 4 and 8 rows of activations.
+    pub matvec: [MatvecShape; 4],
+    /// As `matvec`, for matrices of few rows.
+    pub narrow_matvec: [MatvecShape; 4],
+    /// Workgroups of a cooperative product that run at the same time, where known: what is left
+    /// over from whole rounds of them is split over K.
+    pub coop_round: Option<usize>,
+    /// Attention of single tokens: invocations of a workgroup, and bytes of its memory to use.
+    pub decode_workgroup: usize,
+    pub decode_workgroup_bytes: usize,
+    /// Most tokens of one submit, so that its work stays bounded on slow devices.
+    pub max_step_tokens: usize,
+}
+
+/// How workgroups share a matrix-vector product of interleaved weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MatvecShape {
+    /// Invocations.
+    pub workgroup: usize,
+    /// Runs of 16 rows that share one load of the activations.
+    pub stack: usize,
+    /// Workgroups over which K is split.
+    pub splits: usize,
+}
+
+const fn matvec(workgroup: usize, stack: usize, splits: usize) -> MatvecShape {
+    MatvecShape { workgroup, stack, splits }
+}
+
+/// Loads of activations take longer than those of weights where there are several rows: then more
+/// weights share them.
+const LARGE_MATVEC: [MatvecShape; 4] =
+    [matvec(256, 1, 1), matvec(256, 4, 1), matvec(256, 2, 1), matvec(256, 3, 1)];
+/// Few rows of weights make few workgroups, which a large device's multiprocessors cannot share
+/// evenly: more splits then, or larger workgroups.
+const LARGE_NARROW_MATVEC: [MatvecShape; 4] =
+    [matvec(512, 1, 1), matvec(256, 4, 4), matvec(256, 2, 2), matvec(256, 3, 4)];
+const SMALL_MATVEC: [MatvecShape; 4] =
+    [matvec(256, 1, 1), matvec(128, 2, 1), matvec(128, 2, 1), matvec(128, 2, 1)];
+
+/// Workgroups of a cooperative product that run at the same time on an H100: two on each of its 132
+/// multiprocessors.
+const LARGE_COOP_ROUND: usize = 264;
+
+/// For an H100 (a workgroup on each multiprocessor) and for what is smaller. More were not faster.
+const PERSISTENT_WORKGROUPS: &[usize] = &[128, 96, 80, 64, 48, 32];
+const PERSISTENT_WORKGROUPS_IN_SOFTWARE: &[usize] = &[1];
+
+impl Tuning {
+    /// The best for an adapter, as far as its facts tell. Errors if an option asks for what the
+    /// adapter lacks.
+    pub fn choose(
+        facts: &AdapterFacts,
+        variant: &Variant,
+        options: &KernelOptions,
+    ) -> Result<Self> {
+        let is_discrete = facts.device_type == "discrete GPU";
+        let is_software = facts.is_software();
+        // Only large cards have such matrices with room for these kernels.
+        let is_large = variant.coop == Some(Coop::Sixteen);
+        let can_be_large =
+            facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
+        if options.wide == Some(true) && !can_be_large {
+            return Err(lacking(facts, "wide"));
+        }
+        // Few rows leave a large device idle but for the one workgroup's own latency.
+        let large_workgroups = options.wide.unwrap_or(can_be_large && is_discrete);
+        if options.chain == Some(true) && !facts.coherent {
+            return Err(lacking(facts, "chain"));
+        }
+        // Only there is it known to be faster.
+        let persistent = facts.coherent
+            && facts.vendor == VENDOR_NVIDIA
+            && is_discrete
+            && is_large
+            && variant.dp4a;
+        if options.inplace == Some(true) && !facts.mappable_storage {
+            return Err(lacking(facts, "inplace"));
+        }
+        if options.inplace == Some(true) && options.repack == Some(true) {
+            return Err(Error::Input("repack=on and inplace=on exclude each other".into()));
+        }
+        // Who asks for one of the other two ways gets it.
+        let can_be_in_place =
+            facts.unified_memory && facts.mappable_storage && options.repack.is_none();
+        let inplace = options.inplace.unwrap_or(can_be_in_place);
+        let (decode_workgroup, decode_workgroup_bytes) = match variant.subgroup_size {
+            _ if is_large => (256, 46 << 10),
+            _ if large_workgroups => (256, 31 << 10),
+            // A processor's, in a browser too: those zero workgroup memory before a kernel runs,
+            // which takes longer there than the kernel unless both are small.
+            Some(4) => (64, 15 << 10),
+            _ => (128, 15 << 10),
+        };
+        Ok(Tuning {
+            large_workgroups,
+            row_per_invocation: row_per_invocation(facts, variant.subgroup_size, options)?,
+            // Found out by a measurement when the device is opened.
+            prefetch: options.prefetch.unwrap_or(false),
+            persistent: options.chain.unwrap_or(persistent),
+            persistent_workgroups: match is_software {
+                true => PERSISTENT_WORKGROUPS_IN_SOFTWARE,
+                false => PERSISTENT_WORKGROUPS,
+            },
+            // In browsers files come through memory in any case.
+            repack: options.repack.unwrap_or(!inplace && !cfg!(target_arch = "wasm32")),
+            inplace,
+            interleave_weights: is_large,
+            matvec: if is_large { LARGE_MATVEC } else { SMALL_MATVEC },
+            narrow_matvec: if is_large { LARGE_NARROW_MATVEC } else { SMALL_MATVEC },
+            coop_round: is_large.then_some(LARGE_COOP_ROUND),
+            decode_workgroup,
+            decode_workgroup_bytes,
+            max_step_tokens: match facts.device_type.as_str() {
+                "discrete GPU" => 512,
+                "CPU" => 128,
+                _ => 256,
+            },
+        })
+    }
+
+    /// Whether a measurement shall tell if `prefetch` helps: where it was seen to.
+    pub(in crate::gpu) fn probes_prefetch(&self, options: &KernelOptions) -> bool {
+        options.prefetch.is_none() && self.coop_round.is_some()
+    }
+
+    /// The shape of a product of interleaved weights for `m` rows of activations.
+    pub fn matvec(&self, is_narrow: bool, m: usize) -> MatvecShape {
+        let shapes = if is_narrow { &self.narrow_matvec } else { &self.matvec };
+        shapes[(m.max(1).next_power_of_two().ilog2() as usize).min(shapes.len() - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(name: &str, api: &str, device_type: &str, subgroups: [u32; 2]) -> AdapterFacts {
+        AdapterFacts {
+            name: name.into(),
+            api: api.into(),
+            device_type: device_type.into(),
+            subgroups: subgroups[0] > 0,
+            subgroup_min_size: subgroups[0],
+            subgroup_max_size: subgroups[1],
+            unified_memory: device_type != "discrete GPU",
+            cooperative_matrices: Vec::new(),
+            ..AdapterFacts::example_card()
+        }
+    }
+
+    fn h200() -> AdapterFacts {
+        let card = AdapterFacts::example_card();
+        AdapterFacts { name: "NVIDIA H200".into(), vendor: VENDOR_NVIDIA, ..card }
+    }
+
+    /// What differs between the adapters, in one line.
+    fn chosen(facts: &AdapterFacts, options: &str) -> String {
+        let options = options.parse().expect("options");
+        let target = KernelTarget::choose(facts, &options).expect("what the adapter has");
+        let KernelTarget { variant: v, tuning: t } = target;
+        let flags = [
+            (v.subgroups_contiguous, "contiguous"),
+            (v.f16, "f16"),
+            (v.dp4a, "dp4a"),
+            (t.large_workgroups, "large"),
+            (t.row_per_invocation, "row"),
+            (t.persistent, "persistent"),
+            (t.repack, "repack"),
+            (t.inplace, "inplace"),
+            (t.interleave_weights, "interleaved"),
+        ];
+        let on: Vec<&str> = flags.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+        let matvec = [false, true].map(|narrow| {
+            [1, 2, 4, 8].map(|m| {
+                let MatvecShape { workgroup, stack, splits } = t.matvec(narrow, m);
+                format!("{workgroup}/{stack}/{splits}")
+            })
+        });
+        format!(
+            "{:?} {:?} {:?}; {}; {} of {}; {:?} {}; {} at most; {}",
+            v.subgroups,
+            v.subgroup_size,
+            v.coop,
+            on.join(" "),
+            t.decode_workgroup,
+            t.decode_workgroup_bytes >> 10,
+            t.coop_round,
+            t.persistent_workgroups[0],
+            t.max_step_tokens,
+            if matvec[0] == matvec[1] { matvec[0].join(" ") } else { matvec.concat().join(" ") },
+        )
+    }
+
+    #[test]
+    fn facts_decide() {
+        const SMALL: &str = "256/1/1 128/2/1 128/2/1 128/2/1";
+        const LARGE: &str = "256/1/1 256/4/1 256/2/1 256/3/1 512/1/1 256/4/4 256/2/2 256/3/4";
+        let metal = AdapterFacts {
+            cooperative_matrices: vec![crate::gpu::device::adapter::CooperativeMatrix {
+                m: 8,
+                n: 8,
+                k: 8,
+                ..AdapterFacts::example_card().cooperative_matrices[0]
+            }],
+            max_workgroup_bytes: 32 << 10,
+            coherent: false,
+            ..adapter("Apple M4 Max", "metal", "integrated GPU", [4, 64])
+        };
+        let browser = AdapterFacts {
+            shader_f16: false,
+            mappable_storage: false,
+            max_workgroup_invocations: 256,
+            max_workgroup_bytes: 16 << 10,
+            coherent: false,
+            ..adapter("", "webgpu", "other", [0, 0])
+        };
+        let lavapipe = adapter("llvmpipe (LLVM 19.1.7, 256 bits)", "vulkan", "CPU", [8, 8]);
+        let swiftshader = adapter("SwiftShader Device (Subzero)", "vulkan", "CPU", [4, 4]);
+        let swiftshader = AdapterFacts { shader_f16: false, ..swiftshader };
+        let integrated = adapter("Iris", "vulkan", "integrated GPU", [8, 32]);
+        let radeon = adapter("AMD Radeon RX 7900 XTX", "vulkan", "discrete GPU", [32, 64]);
+        let table = [
+            (
+                h200(),
+                "",
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 dp4a large persistent repack \
+                 interleaved; 256 of 46; Some(264) 128; 512 at most; ",
+                LARGE,
+            ),
+            (
+                h200(),
+                "coop=off",
+                "Some(32) Some(32) None; f16 dp4a large repack; 256 of 31; None 128; 512 at most; ",
+                SMALL,
+            ),
+            (
+                h200(),
+                "dp4a=off,wide=off",
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 repack interleaved; 256 of 46; \
+                 Some(264) 128; 512 at most; ",
+                LARGE,
+            ),
+            (
+                lavapipe,
+                "",
+                "Some(8) Some(8) None; contiguous row inplace; 128 of 15; None 1; 128 at most; ",
+                SMALL,
+            ),
+            (
+                swiftshader,
+                "",
+                "Some(4) Some(4) None; inplace; 64 of 15; None 1; 128 at most; ",
+                SMALL,
+            ),
+            (
+                metal,
+                "",
+                "Some(4) None Some(Eight); f16 inplace; 128 of 15; None 128; 256 at most; ",
+                SMALL,
+            ),
+            (browser, "", "None None None; repack; 128 of 15; None 128; 256 at most; ", SMALL),
+            (
+                integrated,
+                "",
+                "Some(8) None None; f16 inplace; 128 of 15; None 128; 256 at most; ",
+                SMALL,
+            ),
+            (
+                radeon,
+                "",
+                "Some(32) None None; f16 large repack; 256 of 31; None 128; 512 at most; ",
+                SMALL,
+            ),
+        ];
+        for (facts, options, head, matvec) in table {
+            assert_eq!(chosen(&facts, options), format!("{head}{matvec}"), "{facts}, {options}");
+        }
+    }
+}
