@@ -28,7 +28,7 @@ pub struct ChatOptions {
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Randomness; 0 always takes the likeliest token.
     pub temperature: Option<f32>,
-    /// Choose among so many likeliest tokens; 0 for all.
+    /// Choose among this many of the likeliest tokens; 0 for all.
     pub top_k: Option<usize>,
     /// Choose among the likeliest tokens that together reach this probability.
     pub top_p: Option<f32>,

@@ -136,8 +136,8 @@ impl Model {
 /// Waits for the device.
 #[cfg(not(target_arch = "wasm32"))]
 impl Model {
-    /// Logits of every position, shape `[tokens, vocab]`: row `i` predicts what follows `tokens[i]`.
-    /// Forgets the conversation. [`Self::logits_in_steps`] holds fewer at once.
+    /// Logits of every position, shape `[tokens, vocab]`: row `i` predicts what follows
+    /// `tokens[i]`. Forgets the conversation. [`Self::logits_in_steps`] holds fewer at once.
     ///
     /// Errors: no tokens, more than the context holds, a failed step.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {

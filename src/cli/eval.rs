@@ -28,7 +28,7 @@ use crate::{
 
 /// Measure how well the model predicts a text, or write its logits
 ///
-/// The text starts with the start token, if the tokenizer adds one, and stands in one context.
+/// The text starts with the start token, if the tokenizer adds one, and is one context.
 /// Every token after the first is predicted from all before it; the perplexity is exp of the mean
 /// negative log-likelihood of these predictions.
 #[derive(Args)]
