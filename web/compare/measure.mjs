@@ -1,4 +1,4 @@
-// Compares the demo model with a model of its sizes in transformers.js, by WebGPU and WebAssembly, in
+// Compares the demo model with one of its sizes in transformers.js, by WebGPU and WebAssembly, in
 // one Chromium. Rounds alternate, so that other work disturbs all equally. See README.md.
 
 import { readFile } from "node:fs/promises";

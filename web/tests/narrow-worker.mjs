@@ -1,5 +1,5 @@
-// The package's worker on a device that allows few bytes in a buffer; its URL has the number. Larger
-// buffers are refused. The channel "buffers" gets the labels of the others.
+// The package's worker on a device that allows few bytes in a buffer; its URL has the number.
+// Larger buffers are refused. The channel "buffers" gets the labels of the others.
 
 const bytes = Number(new URL(import.meta.url).searchParams.get("bytes"));
 for (const limit of ["maxBufferSize", "maxStorageBufferBindingSize"]) {
