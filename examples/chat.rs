@@ -1,4 +1,5 @@
 //! A conversation over standard input: `cargo run --example chat -- [MODEL]`.
+#![allow(clippy::print_stdout)]
 
 use std::{env, io, io::Write, num::NonZeroUsize};
 

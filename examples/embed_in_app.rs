@@ -1,4 +1,5 @@
 //! A model in an application with a thread of its own: the rest sends prompts and gets answers.
+#![allow(clippy::print_stdout)]
 
 use std::{num::NonZeroUsize, sync::mpsc, thread};
 

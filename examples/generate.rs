@@ -1,4 +1,5 @@
 //! Continues a text: `cargo run --example generate -- [MODEL] [PROMPT]`.
+#![allow(clippy::print_stdout)]
 
 use std::{env, io::Write, num::NonZeroUsize};
 

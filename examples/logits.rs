@@ -1,5 +1,6 @@
 //! What a model expects next, and how well it predicts a text:
 //! `cargo run --example logits -- [MODEL] [TEXT]`.
+#![allow(clippy::print_stdout)]
 
 use std::env;
 

@@ -2,13 +2,13 @@
 
 use crate::{
     backend::Backend,
-    error::{Error, Result},
+    error::Result,
     model::{source::TensorSource, weights::LoadOptions},
 };
 
 #[cfg(feature = "mlx")]
 mod built {
-    use super::*;
+    use super::{Backend, LoadOptions, Result, TensorSource};
     use crate::mlx::{self, Activations, MlxBackend, MlxOptions};
 
     pub fn options(exact: bool) -> MlxOptions {
@@ -40,7 +40,7 @@ mod built {
 
 #[cfg(not(feature = "mlx"))]
 mod built {
-    use super::*;
+    use super::{Backend, LoadOptions, Result, TensorSource, absent};
 
     pub fn is_preferred() -> bool {
         false
@@ -58,8 +58,8 @@ mod built {
 
 /// That MLX is not a part of this program.
 #[cfg(not(feature = "mlx"))]
-pub(crate) fn absent() -> Error {
-    Error::Input(
+pub(crate) fn absent() -> crate::Error {
+    crate::Error::Input(
         "this program was built without MLX: build it with \
          `cargo build --release --features mlx`"
             .into(),

@@ -12,7 +12,7 @@ use crate::{
 mod built {
     use serde_json::json;
 
-    use super::*;
+    use super::{Backend, LoadOptions, ModelConfig, Result, Value};
     use crate::{
         api,
         mlx::{self, MlxBackend},
@@ -48,7 +48,7 @@ mod built {
 
 #[cfg(not(feature = "mlx"))]
 mod built {
-    use super::*;
+    use super::{Backend, LoadOptions, ModelConfig, Result, Value};
     use crate::api;
 
     pub async fn synthetic(
