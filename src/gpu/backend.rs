@@ -160,9 +160,9 @@ impl GpuBackend {
             Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options, rows)?;
         match config.beyond_dense() {
             None => model.choose_persistent().await?,
-            Some(what) if gpu.tuning().persistent && gpu.asked_to_chain() => {
+            Some(what) if gpu.tuning().persistent && gpu.requires_persistent() => {
                 return Err(Error::Device(format!(
-                    "a model with {what} has no kernels to chain: leave out chain=on"
+                    "a model with {what} has no persistent kernel: leave out persistent=on"
                 )));
             }
             Some(_) => {}
@@ -380,9 +380,9 @@ impl GpuBackend {
         }
     }
 
-    /// After a fault: later steps run without chained kernels, and are not told of it.
+    /// After a fault: later steps run without the persistent kernel, and report no fault.
     fn stop_persistent(&mut self) {
-        log::warn!("kernels between layers are no longer chained");
+        log::warn!("the persistent kernel is no longer used");
         self.model.persistent_workgroups = None;
         self.trunks.remove(&StepShape::Decode);
         self.gpu.queue().write_buffer(&self.model.workspace.fault, 0, &[0; 16]);
@@ -408,7 +408,9 @@ impl GpuBackend {
         if words[pending.words] != 0 {
             self.stop_persistent();
             let reason = "workgroups that wait for one another did not run at the same time: from now on none wait";
-            return Err(Error::Device(format!("{reason} (--kernels chain=off from the start)")));
+            return Err(Error::Device(format!(
+                "{reason} (--kernels persistent=off from the start)"
+            )));
         }
         pending.slots.iter().map(|slot| slot.result(&words)).collect()
     }
@@ -520,7 +522,7 @@ mod tests {
 
     fn demo(chain: bool) -> Result<GpuBackend> {
         let kernels =
-            KernelOptions { chain: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
+            KernelOptions { persistent: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
         let gpu = block_on(Gpu::open(&DeviceOptions { kernels, ..DeviceOptions::default() }))?;
         let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
         block_on(GpuBackend::load(gpu, &Checkpoint::demo()?, &options, &mut |_| ()))
@@ -541,9 +543,9 @@ mod tests {
     fn a_fault_ends_chaining() {
         let mut backend = match demo(true) {
             Ok(backend) => backend,
-            // Where kernels cannot be chained, as on SwiftShader.
+            // Where the persistent kernel cannot run: with subgroups of four.
             Err(error) => {
-                assert!(error.to_string().contains("chain=on"), "{error}");
+                assert!(error.to_string().contains("persistent=on"), "{error}");
                 return;
             }
         };

@@ -117,13 +117,13 @@ impl Model {
         }
         match self.find_workgroups().await? {
             Ok(workgroups) => {
-                log::info!("kernels between layers are chained in {workgroups} workgroups");
+                log::info!("the persistent kernel runs in {workgroups} workgroups");
                 self.persistent_workgroups = Some(workgroups);
             }
-            Err(reason) if self.gpu.asked_to_chain() => {
-                return Err(Error::Device(format!("{reason}: leave out chain=on")));
+            Err(reason) if self.gpu.requires_persistent() => {
+                return Err(Error::Device(format!("{reason}: leave out persistent=on")));
             }
-            Err(reason) => log::info!("kernels between layers are not chained: {reason}"),
+            Err(reason) => log::info!("no persistent kernel: {reason}"),
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Model {
             let (Some((index, chain)), 1..) = (chain, others) else {
                 let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
                 return Ok(Err(format!(
-                    "the model has no two layers whose kernels can be chained ({needs})"
+                    "the model has no two layers for the persistent kernel ({needs})"
                 )));
             };
             self.compile_persistent(workgroups)?;
