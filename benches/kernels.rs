@@ -3,7 +3,6 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     gpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
@@ -12,17 +11,19 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::PackFormat,
-    weights::CacheType,
 };
 
 fn zeros(gpu: &Gpu, words: usize) -> GpuBuffer {
     gpu.buffer("bench", 4 * words as u64).expect("the buffer fits")
 }
 
-fn bind(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Dispatch {
-    let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
-    gpu.dispatch(&kernel.source(gpu.target()), &buffers, kernel.grid(gpu.target()))
+fn bind(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[(&str, &GpuBuffer)]) -> Dispatch {
+    gpu.dispatch(&kernel.source(gpu.target()), buffers, kernel.grid(gpu.target()))
         .expect("the kernel compiles")
 }
 
@@ -68,18 +69,30 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         let quants = [zeros(gpu, chunk * stride(cols) / 4), zeros(gpu, chunk * stride(cols) / 16)];
         let halves = zeros(gpu, chunk.next_multiple_of(ROW_TILE) * stride(cols) / 2);
         let shape = format!("{rows}x{cols}");
+        let weights = [("data", &data), ("scales", &scales)];
 
         let mut group = criterion.benchmark_group("decode");
         group.throughput(Throughput::Bytes((rows * format.row_bytes(cols)) as u64));
         let one = gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform");
         let step = StepSize { rows: 1, outputs: 0, keys: 0 };
-        let dispatch = bind(gpu, &Matvec(linear), &[&data, &scales, &x, &y]);
+        let dispatch = bind(gpu, &Matvec(linear), &[weights[0], weights[1], ("x", &x), ("y", &y)]);
         group.bench_function(BenchmarkId::new("matvec", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
         if MatvecQ8Split::runs_on(gpu.target()) {
             let kernel = MatvecQ8Split { linear, m: 1, splits: 1, split_stride: 0 };
-            let dispatch = bind(gpu, &kernel, &[&data, &scales, &quants[0], &quants[1], &one, &y]);
+            let dispatch = bind(
+                gpu,
+                &kernel,
+                &[
+                    weights[0],
+                    weights[1],
+                    ("x", &quants[0]),
+                    ("x_groups", &quants[1]),
+                    ("step", &one),
+                    ("y", &y),
+                ],
+            );
             group.bench_function(BenchmarkId::new("matvec_q8_split", &shape), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
@@ -90,12 +103,20 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.throughput(Throughput::Elements(2 * (rows * cols * chunk) as u64));
         let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
         let step = StepSize { rows: chunk, outputs: 0, keys: 0 };
-        let dispatch = bind(gpu, &Matmul(linear), &[&data, &scales, &x, &y, &many]);
+        let dispatch = bind(
+            gpu,
+            &Matmul(linear),
+            &[weights[0], weights[1], ("x", &x), ("y", &y), ("step", &many)],
+        );
         group.bench_function(BenchmarkId::new("matmul", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
         if MatmulLanes::can_run(gpu.target()) {
-            let dispatch = bind(gpu, &MatmulLanes(linear), &[&data, &scales, &x, &y, &many]);
+            let dispatch = bind(
+                gpu,
+                &MatmulLanes(linear),
+                &[weights[0], weights[1], ("x", &x), ("y", &y), ("step", &many)],
+            );
             group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
@@ -108,7 +129,11 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
                 splits: MatmulCoop::splits(rows, cols),
                 split_stride: chunk * rows,
             };
-            let dispatch = bind(gpu, &kernel, &[&data, &scales, &halves, &y, &many]);
+            let dispatch = bind(
+                gpu,
+                &kernel,
+                &[weights[0], weights[1], ("x", &halves), ("y", &y), ("step", &many)],
+            );
             group.bench_function(BenchmarkId::new("matmul_coop", &shape), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
@@ -144,6 +169,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         let rows = gpu.buffer_of("rows", &rows).expect("the buffer fits");
         let many = gpu.uniform("step", [chunk as u32, 0, 0, 0]).expect("a uniform");
 
+        let inputs = [("qkv", &qkv), ("k_cache", &k), ("v_cache", &v), ("rows", &rows)];
         let split = SplitAttention {
             layer: layer.clone(),
             scale: 1.0,
@@ -158,8 +184,16 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             let (head_norms, turns) =
                 (zeros(gpu, 2 * layer.head_dim), zeros(gpu, layer.head_dim / 2));
             let kernel = SdpaDecode { split, raw: Some(RawHeads { v_norm: true, eps: 1e-6 }) };
-            let dispatch =
-                bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &sums, &norms, &head_norms, &turns]);
+            let dispatch = bind(
+                gpu,
+                &kernel,
+                &[
+                    &inputs[..],
+                    &[("sums", &sums), ("norms", &norms)],
+                    &[("head_norms", &head_norms), ("turns", &turns)],
+                ]
+                .concat(),
+            );
             group.bench_function(BenchmarkId::new("sdpa_decode", name), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
@@ -167,14 +201,14 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
         let q_tile = Sdpa::prefill_tile(&layer);
         let sdpa = Sdpa { layer, scale: 1.0, cache_type: CacheType::F16, capacity, q_tile };
         let step = StepSize { rows: chunk, outputs: 0, keys: 2048 + chunk };
-        let buffers = [&qkv, &k, &v, &rows, &out, &many];
+        let buffers = [&inputs[..], &[("out", &out), ("step", &many)]].concat();
         let dispatch = bind(gpu, &sdpa, &buffers);
         group.bench_function(BenchmarkId::new("sdpa", name), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
         if SdpaCoop::can_run(gpu.target(), &sdpa) {
             let kernel = SdpaCoop { sdpa, emit: Emit::Floats };
-            let dispatch = bind(gpu, &kernel, &[&qkv, &k, &v, &rows, &many, &out]);
+            let dispatch = bind(gpu, &kernel, &buffers);
             group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
@@ -188,17 +222,24 @@ fn seams(criterion: &mut Criterion, gpu: &Gpu) {
     let mut group = criterion.benchmark_group("seam");
     let n = 5376;
     let [x, branch, post, next, out] = [(); 5].map(|()| zeros(gpu, stride(n)));
-    let quants = [zeros(gpu, stride(n) / 4), zeros(gpu, stride(n) / 16)];
+    let (quants, groups) = (zeros(gpu, stride(n) / 4), zeros(gpu, stride(n) / 16));
+    let quants = [("quants", &quants), ("quant_groups", &groups)];
     let scalar = gpu.uniform("scalar", [1f32.to_bits(), 0, 0, 0]).expect("a uniform");
+    let own = [
+        ("x", &x),
+        ("branch", &branch),
+        ("post_weight", &post),
+        ("next_weight", &next),
+        ("layer", &scalar),
+    ];
     let step = StepSize { rows: 1, outputs: 0, keys: 0 };
     let kernel = |emit| NormAddNorm { n, eps: 1e-6, parts: 1, part_stride: stride(n), emit };
-    let floats = bind(gpu, &kernel(Emit::Floats), &[&x, &branch, &post, &next, &scalar, &out]);
+    let floats = bind(gpu, &kernel(Emit::Floats), &[&own[..], &[("out", &out)]].concat());
     group.bench_function("norm_add_norm", |b| b.iter(|| run(gpu, &floats, step)));
-    let q8 =
-        bind(gpu, &kernel(Emit::Q8), &[&x, &branch, &post, &next, &scalar, &quants[0], &quants[1]]);
+    let q8 = bind(gpu, &kernel(Emit::Q8), &[&own[..], &quants].concat());
     group.bench_function("norm_add_norm to int8", |b| b.iter(|| run(gpu, &q8, step)));
     let convert = Convert { cols: n, emit: Emit::Q8, over_outputs: false };
-    let convert = bind(gpu, &convert, &[&x, &quants[0], &quants[1]]);
+    let convert = bind(gpu, &convert, &[&[("x", &x)][..], &quants].concat());
     group.bench_function("convert to int8", |b| b.iter(|| run(gpu, &convert, step)));
     group.finish();
 }

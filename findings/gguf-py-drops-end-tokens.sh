@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Guess: gguf-py's SpecialVocab carries the end tokens of config.json into a GGUF file, or at least
-# the first. Seen: "eos_token_id": 1 is taken. "eos_token_id": [1, 106], as Gemma's configs have it,
-# gives no end token at all.
-#   Nothing is said. The beginning token of the same file is kept.
-#   A GGUF made so ends an answer only where its reader knows <turn|> by its spelling.
+# Guess: gguf-py's SpecialVocab carries the end tokens of config.json into a GGUF file.
+# Seen: "eos_token_id": 1 is taken. Gemma's list [1, 106] gives no end token at all.
+#   There is no warning, and the beginning token of the same file is kept.
+#   A reader of such a GGUF ends an answer only if it knows <turn|> by its spelling.
 # Versions: gguf 0.19.0.
 # Output seen:
 #   1: {'bos': 2, 'eos': 1}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Guess: quantizing Gemma 3 270M's or 1B's kind to Q2_K gives 2-bit matrices, to Q3_K_M mostly 3-bit
-# ones.
-# And both files are smaller than Q4_0, in this order. Seen: not one matrix has 2 bits, and Q3_K_M
-# has none of 3 bits. Its file is larger than that of Q4_0.
-# K-quants need rows of 256 columns. Hidden sizes 640 and 1152 do not divide so, and another type
-# steps in.
-# The file's general.file_type still says Q2_K and Q3_K_M. Versions: llama.cpp v0.5.0 from npm's
-# @node-llama-cpp/linux-x64 3.22.1 (x86-64 Linux), gguf 0.19.0. Output seen (hidden size 640, FFN
-# 2048, two layers):
+# Guess: for models like Gemma 3 270M or 1B, Q2_K gives 2-bit matrices and Q3_K_M mostly 3-bit ones.
+#   Both files are then smaller than Q4_0, in this order.
+# Seen: no matrix has 2 bits, Q3_K_M has none of 3 bits, and its file is larger than that of Q4_0.
+#   K-quants need rows of 256 columns, which hidden sizes 640 and 1152 do not divide into.
+#   Another type takes their place.
+#   The file's general.file_type still says Q2_K and Q3_K_M.
+# Versions: llama.cpp v0.5.0 from npm's @node-llama-cpp/linux-x64 3.22.1 (x86-64 Linux),
+#   gguf 0.19.0.
+# Output seen (hidden size 640, FFN 2048, two layers):
 #   Q4_0   says  2, holds {'Q4_0': 14, 'Q8_0': 1}, 6310400 bytes
 #   Q3_K_M says 12, holds {'Q4_0': 8, 'Q4_K': 4, 'Q5_1': 2, 'Q8_0': 1}, 6371840 bytes
 #   Q2_K   says 10, holds {'Q3_K': 4, 'Q4_0': 8, 'Q5_0': 2, 'Q8_0': 1}, 5829120 bytes
@@ -44,10 +44,12 @@ writer.add_vocab_size(64)
 shapes = {"token_embd": (64, HIDDEN), "output_norm": (HIDDEN,)}
 for layer in range(2):
     for name, shape in {
-        "attn_norm": (HIDDEN,), "post_attention_norm": (HIDDEN,), "ffn_norm": (HIDDEN,), "post_ffw_norm": (HIDDEN,),
-        "attn_q_norm": (HEAD,), "attn_k_norm": (HEAD,), "attn_q": (HEADS * HEAD, HIDDEN), "attn_k": (HEAD, HIDDEN),
-        "attn_v": (HEAD, HIDDEN), "attn_output": (HIDDEN, HEADS * HEAD), "ffn_gate": (FFN, HIDDEN),
-        "ffn_up": (FFN, HIDDEN), "ffn_down": (HIDDEN, FFN),
+        "attn_norm": (HIDDEN,), "post_attention_norm": (HIDDEN,),
+        "ffn_norm": (HIDDEN,), "post_ffw_norm": (HIDDEN,),
+        "attn_q_norm": (HEAD,), "attn_k_norm": (HEAD,),
+        "attn_q": (HEADS * HEAD, HIDDEN), "attn_k": (HEAD, HIDDEN), "attn_v": (HEAD, HIDDEN),
+        "attn_output": (HIDDEN, HEADS * HEAD),
+        "ffn_gate": (FFN, HIDDEN), "ffn_up": (FFN, HIDDEN), "ffn_down": (HIDDEN, FFN),
     }.items():
         shapes[f"blk.{layer}.{name}"] = shape
 for name, shape in shapes.items():
@@ -57,7 +59,7 @@ writer.write_kv_data_to_file()
 writer.write_tensors_to_file()
 writer.close()
 
-class Parameters(c.Structure):  # longer than llama.cpp's structure; only its first two fields are used
+class Parameters(c.Structure):  # longer than llama.cpp's structure, with its first two fields
     _fields_ = [("threads", c.c_int32), ("file_type", c.c_int32), ("rest", c.c_uint8 * 248)]
 
 folder = "package/bins/linux-x64/"

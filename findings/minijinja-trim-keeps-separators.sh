@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Guess: the filter trim of minijinja and of jinja2 takes away the same white space from a message.
-# Seen: they differ in the four separators U+001C to U+001F. Python counts them as white space,
-# Unicode and Rust do not.
-#   Gemma's chat templates trim each message. So one prompt gets other tokens from a Rust renderer.
-#   Both agree on the no-break space and on U+0085, which one would rather suspect.
+# Guess: the filter trim of minijinja and of jinja2 removes the same white space from a message.
+# Seen: they differ in the four separators U+001C to U+001F.
+#   Python counts them as white space, Unicode and Rust do not.
+#   Gemma's chat templates trim each message, so a Rust renderer gives such a prompt other tokens.
+#   Both agree on the no-break space and on U+0085.
 # Versions: minijinja 3.1.0 (its Python package), jinja2 3.1.6.
 # Output seen:
 #   U+000B jinja2 1 minijinja 1

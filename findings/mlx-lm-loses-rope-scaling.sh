@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Guess: a Gemma 3 config that transformers saved again means the same to mlx-lm as the original.
-# Seen: transformers 5 moves rope_scaling and the two bases into rope_parameters, one entry for each
-# kind of layer.
-#   mlx-lm reads the old keys alone. It takes defaults for the rest and says nothing.
-#   Gemma 3 4B and larger need a factor of 8 on their full layers. It is lost, and logits change.
+# Seen: transformers 5 moves rope_scaling and the two bases into rope_parameters, by kind of layer.
+#   mlx-lm reads the old keys alone and takes defaults for the rest, without a warning.
+#   Gemma 3 4B and larger thus lose the factor of 8 on their full layers, and logits change.
 #   The weights are the same in both runs.
 # Versions: transformers 5.24.0, mlx-lm 0.32.2 with mlx-cpu 0.32.4 (Linux).
 # Output seen:
@@ -29,8 +28,9 @@ from transformers import AutoConfig
 mx.set_default_device(mx.cpu)
 mx.random.seed(1)
 original = {
-    "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "vocab_size": 64, "hidden_size": 64,
-    "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
+    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6,
+    "num_attention_heads": 2, "num_key_value_heads": 1,
     "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16, "sliding_window_pattern": 6,
     "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0,
     "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
@@ -43,13 +43,18 @@ old = [k for k in ("rope_scaling", "rope_theta", "rope_local_base_freq") if k in
 print("saved:", saved["rope_parameters"])
 print("saved, old keys:", old)
 models = [Model(ModelArgs.from_dict(c)) for c in (original, saved)]
-weights = [(k, 3 * mx.random.normal(v.shape) * v.shape[-1] ** -0.5) for k, v in tree_flatten(models[0].parameters())]
+weights = [
+    (k, 3 * mx.random.normal(v.shape) * v.shape[-1] ** -0.5)
+    for k, v in tree_flatten(models[0].parameters())
+]
 for model in models:
     model.load_weights(weights, strict=False)
-print(f"rope_scaling in mlx-lm: original {models[0].args.rope_scaling}, saved {models[1].args.rope_scaling}")
+before, after = (model.args.rope_scaling for model in models)
+print(f"rope_scaling in mlx-lm: original {before}, saved {after}")
 first, second = (model(mx.arange(40)[None]) for model in models)
-print(f"largest difference of a logit: {mx.abs(first - second).max().item():.1f} of {mx.abs(first).max().item():.1f}")
+difference, largest = mx.abs(first - second).max().item(), mx.abs(first).max().item()
+print(f"largest difference of a logit: {difference:.1f} of {largest:.1f}")
 assert not old and saved["rope_parameters"]["full_attention"]["factor"] == 8.0
-assert models[0].args.rope_scaling and models[1].args.rope_scaling is None
-assert mx.abs(first - second).max().item() > 0.1
+assert before and after is None
+assert difference > 0.1
 PYTHON

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Guess: MLX aligns tensors in a safetensors file to their element size, as the safetensors library
-# does. Seen: MLX writes them in the order of an unordered map, without padding.
+# Guess: MLX aligns tensors in a safetensors file to their element size, as safetensors does.
+# Seen: MLX writes them in the order of an unordered map, without padding.
 #   One bf16 value of two bytes, such as Gemma 4's layer_scalar, then shifts what follows.
-# Packed u32 weights start at addresses that four does not divide. A mapped file cannot be viewed as
-# u32.
-#   The safetensors library sorts by element size first, so that its own files never show this.
+#   Packed u32 weights start at addresses that four does not divide.
+#   A mapped file cannot be viewed as u32.
+#   The safetensors library sorts by element size first, so its own files never show this.
 # Versions: mlx-cpu 0.32.4 (Linux), safetensors 0.8.0, numpy 2.4.6.
 # Output seen:
 #   mlx: 18 of 24 u32 tensors are not aligned
@@ -29,12 +29,14 @@ for layer in range(24):
     tensors[f"model.layers.{layer}.mlp.down_proj.weight"] = mx.zeros((2, 8), mx.uint32)
 mx.save_safetensors("mlx.safetensors", tensors, {"format": "mlx"})
 # f16 has the size of bf16, which numpy lacks.
-save_file({k: np.array(v.astype(mx.float16) if v.dtype == mx.bfloat16 else v) for k, v in tensors.items()}, "own.safetensors")
+halves = {k: v.astype(mx.float16) if v.dtype == mx.bfloat16 else v for k, v in tensors.items()}
+save_file({k: np.array(v) for k, v in halves.items()}, "own.safetensors")
 
 def unaligned(path):
     data = open(path, "rb").read()
     start = 8 + int.from_bytes(data[:8], "little")
-    offsets = [start + t["data_offsets"][0] for t in json.loads(data[8:start]).values() if t and t.get("dtype") == "U32"]
+    words = [t for t in json.loads(data[8:start]).values() if t and t.get("dtype") == "U32"]
+    offsets = [start + t["data_offsets"][0] for t in words]
     return sum(offset % 4 != 0 for offset in offsets), len(offsets)
 
 mlx, own = unaligned("mlx.safetensors"), unaligned("own.safetensors")

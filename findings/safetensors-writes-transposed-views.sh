@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Guess: save_file of a transposed numpy view writes the view's values, or refuses it as not
-# contiguous. Seen: the shape is the view's, the bytes are the original's in their old order. No
-# error, no warning.
-# So a converter that turns a matrix by .T and saves it writes a scrambled matrix of the right
-# shape.
+# Guess: save_file of a transposed numpy view writes the view's values, or refuses the view.
+# Seen: the shape is the view's, the bytes are the original's in their old order.
+#   There is no error and no warning.
+#   A converter that transposes a matrix by .T and saves it writes a scrambled matrix.
 #   The same library refuses non-contiguous tensors of torch with a clear message.
 # Versions: safetensors 0.8.0, numpy 2.4.6.
 # Output seen:

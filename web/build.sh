@@ -17,14 +17,16 @@ compile() {
     own=$(rustc --print sysroot)/lib/rustlib
     if [ -d "$own/$target/lib" ]; then
         cargo "${build[@]}"
-    elif [ -x /usr/bin/cargo ] && [ -d /usr/lib/rustlib/src/rust/library ] && command -v wasm-ld >/dev/null; then
+    elif [ -x /usr/bin/cargo ] && [ -d /usr/lib/rustlib/src/rust/library ] &&
+        command -v wasm-ld >/dev/null; then
         # Debian's rustc-web, cargo-web, rust-web-src and lld: the standard library is compiled too.
         RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld \
             /usr/bin/cargo "${build[@]}" -Zbuild-std=std,panic_abort
     elif [ -d "$own/src/rust/library" ]; then
         RUSTC_BOOTSTRAP=1 cargo "${build[@]}" -Zbuild-std=std,panic_abort
     else
-        echo "no $target: rustup target add $target, or apt-get install rustc-web cargo-web rust-web-src lld" >&2
+        echo "no $target: rustup target add $target," >&2
+        echo "or apt-get install rustc-web cargo-web rust-web-src lld" >&2
         exit 1
     fi
 }
@@ -55,8 +57,9 @@ if ! [ "$made" -nt "$wasm" ]; then
     rm -rf js/wasm
     "$(bindgen)" --target web --out-dir js/wasm "$wasm"
     # What compilers of Rust 1.95 and later assume of every browser that has WebGPU.
-    node_modules/.bin/wasm-opt -O2 --strip-debug --strip-producers --enable-bulk-memory --enable-mutable-globals \
-        --enable-sign-ext --enable-nontrapping-float-to-int --enable-reference-types --enable-multivalue \
+    node_modules/.bin/wasm-opt -O2 --strip-debug --strip-producers --enable-bulk-memory \
+        --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int \
+        --enable-reference-types --enable-multivalue \
         "$made" -o "$made.small"
     mv "$made.small" "$made"
 fi

@@ -1,20 +1,18 @@
-// The demo model's decoding in Chromium against the native program, both on SwiftShader: tokens per
-// second, which want an idle machine, and the processor's time for a token, which other work
-// disturbs little. Linux.
+// Compares the demo model's decoding in Chromium with the native program, both on SwiftShader.
+// Tokens per second need an idle machine; other work hardly changes the CPU time of a token. Linux.
 
 import { readFile, readdir } from "node:fs/promises";
 import { launch, native, packagePage } from "./tests/support.mjs";
 import { serve } from "./tests/server.mjs";
 
 const [TOKENS, ROUNDS] = [128, Number(process.env.ROUNDS ?? 5)];
-// Processor time of the native program includes its start, which the difference of two runs leaves
-// out.
+// The native program's CPU time includes its start, which the difference of two runs removes.
 const FEW = 8;
 const PROMPT = "Write a poem about love.";
 /** Clock ticks a second in /proc. */
 const TICKS = 100;
 
-/** Seconds of processor time that this program's children have taken, with those of their children; those that ended too. */
+/** Seconds of CPU time of this program's descendants, also of those that ended. */
 async function processorTime() {
   const processes = new Map();
   for (const id of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
@@ -25,19 +23,22 @@ async function processorTime() {
     processes.set(id, { parent: fields[1], ticks: fields.slice(11, 15).map(Number) });
   }
   const self = String(process.pid);
-  const isOurs = (id) => processes.has(id) && (processes.get(id).parent === self || isOurs(processes.get(id).parent));
+  const isOurs = (id) =>
+    processes.has(id) && (processes.get(id).parent === self || isOurs(processes.get(id).parent));
   let ticks = processes.get(self).ticks[2] + processes.get(self).ticks[3];
-  for (const [id, { ticks: own }] of processes) if (isOurs(id)) ticks += own.reduce((sum, value) => sum + value);
+  for (const [id, { ticks: own }] of processes)
+    if (isOurs(id)) ticks += own.reduce((sum, value) => sum + value);
   return ticks / TICKS;
 }
 
-/** A run's result, and what it took. */
+/** A run's result and its CPU time. */
 async function timed(run) {
   const before = await processorTime();
   return [await run(), (await processorTime()) - before];
 }
 
-process.env.VK_DRIVER_FILES = process.env.SWIFTSHADER ?? "/usr/lib/chromium/vk_swiftshader_icd.json";
+process.env.VK_DRIVER_FILES =
+  process.env.SWIFTSHADER ?? "/usr/lib/chromium/vk_swiftshader_icd.json";
 const [browser, web] = [await launch(), await serve()];
 const page = await packagePage(browser, web.origin);
 await page.evaluate(async () => void (window.model = await gemma.Gemma.load("demo")));
@@ -51,12 +52,21 @@ const inChromium = (tokens) =>
     [PROMPT, tokens],
   );
 const natively = async (most) => {
-  const { tokens, decode_tokens_per_s: rate } = await native("--backend", "wgpu", "-n", String(most), PROMPT);
+  const { tokens, decode_tokens_per_s: rate } = await native(
+    "--backend",
+    "wgpu",
+    "-n",
+    String(most),
+    PROMPT,
+  );
   return { tokens, rate };
 };
-// The first answer waits for compilers.
+// The first answer includes compilation.
 await inChromium(FEW);
-const [rates, costs] = [{ native: [], chromium: [] }, { native: [], chromium: [] }];
+const [rates, costs] = [
+  { native: [], chromium: [] },
+  { native: [], chromium: [] },
+];
 for (let round = 0; round < ROUNDS; round++) {
   for (const [name, run] of Object.entries({ native: natively, chromium: inChromium })) {
     const [few, little] = await timed(() => run(FEW));
@@ -69,12 +79,16 @@ await browser.close();
 web.server.closeAllConnections();
 web.server.close();
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
-const [rate, cost] = [rates, costs].map(({ native, chromium }) => ({ native: median(native), chromium: median(chromium) }));
+const [rate, cost] = [rates, costs].map(({ native, chromium }) => ({
+  native: median(native),
+  chromium: median(chromium),
+}));
 console.log(
-  `native ${rate.native.toFixed(1)}, Chromium ${rate.chromium.toFixed(1)} tokens/s, ratio ${(rate.chromium / rate.native).toFixed(2)}`,
+  `native ${rate.native.toFixed(1)}, Chromium ${rate.chromium.toFixed(1)} tokens/s, ` +
+    `ratio ${(rate.chromium / rate.native).toFixed(2)}`,
 );
 console.log(
-  `native ${cost.native.toFixed(1)}, Chromium ${cost.chromium.toFixed(1)} ms of processor time a token, ` +
+  `native ${cost.native.toFixed(1)}, Chromium ${cost.chromium.toFixed(1)} ms CPU time a token, ` +
     `ratio ${(cost.native / cost.chromium).toFixed(2)}`,
 );
 console.log(JSON.stringify({ rates, costs }));

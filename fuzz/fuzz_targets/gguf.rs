@@ -1,10 +1,7 @@
 //! A GGUF file of any bytes: parsed, walked, and read as a model config.
 #![no_main]
 
-use gemma4_wgpu::{
-    checkpoint::gguf::{Gguf, Value},
-    config::ModelConfig,
-};
+use gemma4_wgpu::{checkpoint::gguf::{container::Gguf, value::Value}, model::config::ModelConfig};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,7 +2,7 @@
 //! quantizer at all (torchao's describes itself): opened, and a matrix read.
 #![no_main]
 
-use gemma4_wgpu::checkpoint::{Checkpoint, TensorSource};
+use gemma4_wgpu::{checkpoint::Checkpoint, model::source::TensorSource};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIGS: [&str; 3] = [
@@ -14,7 +14,9 @@ const CONFIGS: [&str; 3] = [
 fuzz_target!(|input: (u8, &[u8])| {
     let (choice, bytes) = input;
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).expect("a written file");
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(directory.path().join(name), bytes).expect("a written file")
+    };
     write("config.json", CONFIGS[choice as usize % CONFIGS.len()].as_bytes());
     write("model.safetensors", bytes);
     let Ok(checkpoint) = Checkpoint::open(directory.path()) else { return };

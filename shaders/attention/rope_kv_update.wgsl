@@ -6,7 +6,7 @@
 // place, V is the k projection before its norm. No invocation writes K's or V's place.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;           // [rows, QKV_STRIDE]
-@group(0) @binding(1) var<storage, read> norms: array<f32>;               // q_norm [D], k_norm [D]
+@group(0) @binding(1) var<storage, read> head_norms: array<f32>;               // q_norm [D], k_norm [D]
 @group(0) @binding(2) var<storage, read> turns: array<u32>;               // [D / 2]: 2^32 · turns per position
 @group(0) @binding(3) var<storage, read> rows: array<Row>;                // [rows]
 @group(0) @binding(4) var<storage, read_write> k_cache: array<CachePair>; // [slots, N_KV, CAPACITY, D / 2]
@@ -34,8 +34,8 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
         var second = qkv[source + i + D / 2u] * factor;
         if is_q || is_k {
             let weight = select(D, 0u, is_q) + i;
-            first *= norms[weight];
-            second *= norms[weight + D / 2u];
+            first *= head_norms[weight];
+            second *= head_norms[weight + D / 2u];
             // The product wraps at whole turns, so that the angle is exact at any position.
             let rotation = cos_sin(turns[i] * row.position);
             let turned = vec2<f32>(

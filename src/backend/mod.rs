@@ -3,12 +3,15 @@
 //! A step is submitted without waiting and read later, so that the host can run a step ahead and a
 //! browser never blocks. Several sequences may share a step.
 
-pub use crate::checkpoint::LocalBoxFuture;
 mod sequences;
 
-pub(crate) use sequences::{Sequences, cache_capacity};
+pub(crate) use sequences::Sequences;
 
-use crate::{Error, Result, config::ModelConfig, sampling::Draw};
+use crate::{
+    Error, Result,
+    model::{config::ModelConfig, source::LocalBoxFuture},
+    sampling::Draw,
+};
 
 /// A sequence with its own KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

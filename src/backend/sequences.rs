@@ -4,25 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::{
     backend::{SequenceId, SequenceStep, StepOutput, StepTokens},
-    config::{AttentionKind, LayerConfig, ModelConfig},
     error::{Error, Result},
-    weights::LoadOptions,
+    model::kv::cache_capacity,
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        weights::LoadOptions,
+    },
 };
-
-/// Positions that a layer's cache holds for a sequence: a ring where attention slides. A whole step
-/// is written before its first query looks back over the window.
-pub(crate) fn cache_capacity(
-    layer: &LayerConfig,
-    context_length: usize,
-    max_step_tokens: usize,
-) -> usize {
-    match layer.attention {
-        AttentionKind::Full => context_length,
-        AttentionKind::Sliding { window } => {
-            window.saturating_add(max_step_tokens).min(context_length)
-        }
-    }
-}
 
 /// An open sequence.
 #[derive(Debug, Clone, Copy)]

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    checkpoint::{files::Entry, names},
-    config::{Architecture, LayerConfig, ModelConfig},
+    checkpoint::{names, tensor_index::Entry},
     error::{Error, Result, quoted},
+    model::config::{Architecture, LayerConfig, ModelConfig},
 };
 
 const PER_LAYER_TABLE: &str = "embed_tokens_per_layer.weight";

@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     checkpoint::{
-        files::{Checkpoint, Format, ModelFile},
-        hf_files,
+        checkpoint::{Checkpoint, Format},
+        model_file::ModelFile,
+        safetensors::files,
     },
     error::{Error, Result},
 };
@@ -44,7 +45,7 @@ pub(super) fn open() -> Result<Checkpoint> {
     let weights = ModelFile::embedded(&path(WEIGHTS), file(WEIGHTS).unwrap_or_default());
     let config_path = path(CONFIG);
     let mut checkpoint =
-        hf_files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
+        files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
     // Embedded bytes are there at once.
     pollster::block_on(checkpoint.decide_head())?;
     Ok(checkpoint)

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use crate::{
-    checkpoint::files::io_error,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// Errors if the bytes are what Git leaves of a large file without Git LFS.
 pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -18,8 +15,8 @@ pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Names of what a directory holds, sorted.
 pub(super) fn file_names(directory: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(|source| io_error(directory, source))? {
-        let entry = entry.map_err(|source| io_error(directory, source))?;
+    for entry in std::fs::read_dir(directory).map_err(|source| Error::io(directory, source))? {
+        let entry = entry.map_err(|source| Error::io(directory, source))?;
         names.extend(entry.file_name().into_string().ok());
     }
     names.sort();

@@ -4,9 +4,11 @@ use rayon::prelude::*;
 
 use crate::{
     checkpoint::{
-        files::{Checkpoint, Content, Entry, ModelFile},
-        import::Place,
+        checkpoint::Checkpoint,
+        import::matrix::Place,
+        model_file::ModelFile,
         names::LM_HEAD,
+        tensor_index::{Content, Entry},
     },
     error::{Error, Result},
 };

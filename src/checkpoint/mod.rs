@@ -1,100 +1,27 @@
 //! Checkpoints on disk: names to tensors, memory-mapped. Knows files and nothing of devices.
 
 pub mod assets;
-pub mod gguf;
-pub mod gguf_writer;
-pub mod names;
-pub mod safetensors;
-pub mod writer;
-
+#[allow(clippy::module_inception)] // the room's one type
+pub mod checkpoint;
 mod decide;
 mod demo;
 mod directory;
-mod files;
-mod gguf_files;
-mod gguf_types;
-mod grouped_ranges;
+pub mod gguf;
 mod head;
-mod hf_files;
+mod head_error;
 mod import;
-mod ranged;
+mod model_file;
+pub mod names;
+mod new_file;
+mod open;
+mod open_ranged;
+pub(crate) mod part_name;
+mod range_read;
+pub mod safetensors;
+mod tensor_index;
 mod unused;
 
-pub use files::Checkpoint;
-#[cfg(not(target_arch = "wasm32"))]
-pub(crate) use gguf_files::PartName;
-#[cfg(feature = "cli")]
-pub(crate) use hf_files::shard_names;
-pub use ranged::{NamedFile, RangeRead, Shareable};
+pub use checkpoint::Checkpoint;
+pub use head_error::HeadError;
+pub use range_read::{NamedFile, RangeRead, Shareable};
 pub use unused::UnusedTensors;
-
-use std::{borrow::Cow, future::Future, ops::Range, pin::Pin};
-
-use crate::{Error, Result, config::ModelConfig, quant::Dtype};
-
-/// A future that need not be `Send` (a browser has one thread).
-pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
-/// Why the first bytes of a file do not tell its tensors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeadError {
-    /// They end before the header does; the file goes on.
-    Short(String),
-    /// The file is broken, in one line.
-    Bad(String),
-}
-
-impl HeadError {
-    fn reason(self) -> String {
-        let (HeadError::Short(reason) | HeadError::Bad(reason)) = self;
-        reason
-    }
-}
-
-/// Type and shape of a stored tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TensorInfo {
-    pub dtype: Dtype,
-    /// Outermost dimension first: a linear layer is `[out_features, in_features]`.
-    pub shape: Vec<usize>,
-}
-
-impl TensorInfo {
-    /// Elements of the tensor.
-    pub fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Bytes of the tensor in its own dtype (whole blocks, or whole packed rows).
-    pub fn bytes(&self) -> usize {
-        match (self.dtype, self.shape.as_slice()) {
-            (Dtype::Packed(format), [rows, cols]) => rows * format.row_bytes(*cols),
-            _ => self.elements() / self.dtype.block_len() * self.dtype.block_bytes(),
-        }
-    }
-}
-
-/// Where weights come from. Tensors go by the names Hugging Face gives them inside the text
-/// model, without prefix: `embed_tokens.weight`, `layers.3.self_attn.q_proj.weight`,
-/// `layers.3.layer_scalar`, `norm.weight`, `lm_head.weight`.
-pub trait TensorSource {
-    fn config(&self) -> &ModelConfig;
-
-    /// `None` if the checkpoint has no such tensor.
-    fn info(&self, name: &str) -> Option<TensorInfo>;
-
-    /// That a tensor is missing, with what may help.
-    fn missing(&self, name: &str) -> Error {
-        Error::tensor(name, "missing from the checkpoint")
-    }
-
-    /// Bytes of rows `rows` of the outermost dimension (of all elements, seen as one row, for a
-    /// tensor of one dimension or none), in the tensor's own dtype.
-    ///
-    /// Errors: no such tensor, rows out of range, a failed read.
-    fn read<'a>(
-        &'a self,
-        name: &'a str,
-        rows: Range<usize>,
-    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>>;
-}

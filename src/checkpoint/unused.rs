@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::{
-    checkpoint::{files::Checkpoint, names::LM_HEAD},
-    config::ModelConfig,
+    checkpoint::{checkpoint::Checkpoint, names::LM_HEAD},
     error::{Error, quoted},
-    weights,
+    model::{config::ModelConfig, weights},
 };
 
 /// Parts of names that only lead to what a tensor is of.

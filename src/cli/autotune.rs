@@ -12,16 +12,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::bench::measure::{Test, Work},
-    config::{LayerConfig, ModelConfig},
     cpu::CpuBackend,
     error::{Error, Result},
     generate::{Divergence, each_logits_in_steps},
     gpu::{
         AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOption, KernelOptions, KernelTarget,
     },
-    weights::{CacheType, LoadOptions},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::CacheType,
+        source::TensorSource,
+        weights::LoadOptions,
+    },
 };
 
 /// A choice must be faster by so much to be kept: what differs less may be noise.

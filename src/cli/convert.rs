@@ -16,7 +16,8 @@ use crate::{
     },
     convert,
     error::Error,
-    hub, weights,
+    hub,
+    model::weights,
 };
 
 /// Write a packed checkpoint in the form of another program

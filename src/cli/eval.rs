@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     backend::Backend,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::{
         Exit,
         interrupt::{self, Work},
@@ -21,6 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     generate::{Divergence, Perplexity, check_prompt, each_logits_in_steps},
+    model::source::TensorSource,
     text::Tokenizer,
 };
 

@@ -12,12 +12,15 @@ use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
 use crate::{
-    checkpoint::{Checkpoint, TensorSource, UnusedTensors},
+    checkpoint::{Checkpoint, UnusedTensors},
     cli::{Exit, memory::MemoryReport, model::ModelArgs},
-    config::{Architecture, AttentionKind, ModelConfig},
     error::{Error, Result},
+    model::{
+        config::{Architecture, AttentionKind, ModelConfig},
+        source::TensorSource,
+        weights::{self, PlannedTensor, tensor_kind},
+    },
     quant::PackFormat,
-    weights::{self, PlannedTensor, tensor_kind},
 };
 
 /// Positions that the memory plan is for unless `--ctx` says otherwise: those of `run`.

@@ -9,8 +9,11 @@ use std::{
 
 use crate::{
     checkpoint::{
-        HeadError, safetensors,
-        writer::{NewTensor, SafetensorsWriter},
+        HeadError,
+        safetensors::{
+            header,
+            writer::{NewTensor, SafetensorsWriter},
+        },
     },
     error::{Error, Result},
 };
@@ -58,7 +61,7 @@ impl BaseLogits {
         // One tensor's header; a file that needs more is another.
         let mut head = Vec::new();
         file.by_ref().take(64 << 10).read_to_end(&mut head).map_err(failed)?;
-        let (tensors, _) = safetensors::parse_head(&head, bytes).map_err(|error| match error {
+        let (tensors, _) = header::parse_head(&head, bytes).map_err(|error| match error {
             HeadError::Short(_) => Error::checkpoint(path, "is no file of --logits-out"),
             HeadError::Bad(reason) => Error::checkpoint(path, reason),
         })?;

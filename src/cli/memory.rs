@@ -6,14 +6,16 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use crate::{
-    checkpoint::TensorSource,
-    config::{ModelConfig, shapes},
     cpu::CpuBackend,
     error::{Error, Result},
     gpu::{Gpu, GpuBackend, SyntheticSource},
     memory::{MemoryPlan, largest_context},
+    model::{
+        config::{ModelConfig, shapes},
+        source::TensorSource,
+        weights::{self, LoadOptions},
+    },
     quant::Quantize,
-    weights::{self, LoadOptions},
 };
 
 /// A model's memory on a device.

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::{
-    backend::Backend, checkpoint::TensorSource, config::ModelConfig, error::Result,
-    weights::LoadOptions,
+    backend::Backend,
+    error::Result,
+    model::{config::ModelConfig, source::TensorSource, weights::LoadOptions},
 };
 
 #[cfg(feature = "mlx")]

@@ -7,15 +7,19 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     backend::Backend,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cli::{autotune, memory::Memory, mlx},
-    config::ModelConfig,
     cpu::CpuBackend,
     error::{Error, Result},
     gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, SyntheticSource},
     hub,
+    model::{
+        config::ModelConfig,
+        kv::CacheType,
+        source::TensorSource,
+        weights::{self, LoadOptions},
+    },
     quant::Quantize,
-    weights::{self, CacheType, LoadOptions},
 };
 
 /// The name of the built-in model.

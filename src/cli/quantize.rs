@@ -20,12 +20,12 @@ use crate::{
     error::{Error, Result},
     gpu::{self, DeviceOptions, Gpu},
     hub,
+    model::weights,
     quant::{
         methods::Method,
         recipe::{Recipe, RecipeText},
     },
     quantize::{Job, SHARD_BYTES, Summary},
-    weights,
 };
 
 /// Write a packed int4 or int8 checkpoint of a full-precision one

@@ -7,12 +7,11 @@ use half::bf16;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    checkpoint::{TensorInfo, writer::NewTensor},
-    config::ModelConfig,
+    checkpoint::safetensors::writer::NewTensor,
     convert::{float_name, mlx_config, new_tensor},
     error::{Error, Result},
+    model::{config::ModelConfig, source::TensorInfo, weights::PlannedTensor},
     quant::{Dtype, PackFormat, pack_rows},
-    weights::PlannedTensor,
 };
 
 /// A tensor to be written.

@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
     error::{Error, Result},
+    model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
 };
 
 type Fields = Map<String, Value>;

@@ -16,12 +16,12 @@ use serde_json::Value;
 
 use crate::{
     Error, Result,
-    checkpoint::{
-        TensorSource,
-        writer::{NewTensor, SafetensorsWriter},
+    checkpoint::safetensors::writer::{NewTensor, SafetensorsWriter},
+    model::{
+        source::TensorSource,
+        weights::{self, PlannedTensor},
     },
     quant::{Dtype, Quantize},
-    weights::{self, PlannedTensor},
 };
 
 /// What a checkpoint's directory has beside its weights and config.

@@ -4,11 +4,9 @@ use std::{collections::HashMap, ops::Range};
 
 use crate::{
     backend::{
-        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepOutput,
-        StepResult, StepTokens, Ticket, cache_capacity, suppressible,
+        Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepOutput, StepResult,
+        StepTokens, Ticket, suppressible,
     },
-    checkpoint::TensorSource,
-    config::{AttentionKind, LayerConfig, ModelConfig},
     cpu::{
         forward::{Model, Segment, scaled},
         kv_cache::KvCache,
@@ -17,7 +15,12 @@ use crate::{
     },
     error::{Error, Result},
     memory::MemoryPlan,
-    weights::{self, CacheType, LoadOptions, ModelWeights, PlannedTensor},
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        kv::{CacheType, cache_capacity},
+        source::{LocalBoxFuture, TensorSource},
+        weights::{self, LoadOptions, ModelWeights, PlannedTensor},
+    },
 };
 
 /// Tokens of a step: bounds the memory that activations take.

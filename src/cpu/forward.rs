@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
     cpu::{
         kv_cache::KvCache,
         matrix::CpuMatrix,
         ops::{self, Attention, KvUpdate},
     },
-    weights::{LayerWeights, ModelWeights, PerLayerWeights},
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        weights::{LayerWeights, ModelWeights, PerLayerWeights},
+    },
 };
 
 pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;

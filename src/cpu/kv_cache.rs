@@ -5,7 +5,7 @@ use half::{
     slice::{HalfBitsSliceExt, HalfFloatSliceExt},
 };
 
-use crate::weights::CacheType;
+use crate::model::kv::CacheType;
 
 /// Elements of a cache. Allocated as zeroed bits, which an operating system hands out without
 /// touching the memory: a long context costs only what is used of it.

@@ -3,8 +3,8 @@
 use crate::{
     cpu::try_with_capacity,
     error::Result,
+    model::weights::{MatrixReader, WeightStore},
     quant::PackedRows,
-    weights::{MatrixReader, WeightStore},
 };
 
 /// A weight matrix `[out_features, in_features]`, packed; a row is dequantized when it is used.

@@ -6,11 +6,9 @@ use std::collections::HashMap;
 use crate::gpu::model::warm_up::WarmUp;
 use crate::{
     backend::{
-        Backend, BackendInfo, KernelTime, LocalBoxFuture, SequenceId, SequenceStep, Sequences,
-        StepResult, StepTokens, Ticket, suppressible,
+        Backend, BackendInfo, KernelTime, SequenceId, SequenceStep, Sequences, StepResult,
+        StepTokens, Ticket, suppressible,
     },
-    checkpoint::TensorSource,
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{
         device::{
@@ -20,11 +18,12 @@ use crate::{
             grid::StepSize,
             profile,
         },
-        kernels::MatvecQ8Split,
         model::{
-            forward::{GpuWeights, Model, OutputHead, StepShape, Trunk, logit_rows},
+            forward::{GpuWeights, Model, Trunk},
+            head::OutputHead,
             layers::LayerCache,
             outputs::{LogitsUse, OutputBlock, OutputRequest, ReadbackSlot},
+            step::{StepRow, StepShape, logit_rows, max_decode_rows, max_step_tokens, step_size},
             suppressed::Suppressed,
             workspace::Workspace,
         },
@@ -33,31 +32,12 @@ use crate::{
             synthetic::{SyntheticSource, SyntheticStore},
         },
     },
-    weights::{self, LoadOptions, ModelWeights},
+    model::{
+        config::ModelConfig,
+        source::{LocalBoxFuture, TensorSource},
+        weights::{self, LoadOptions, ModelWeights},
+    },
 };
-
-/// Tokens up to which a step runs matrix-vector products.
-fn max_decode_rows(gpu: &Gpu) -> usize {
-    match MatvecQ8Split::runs_on(gpu.target()) {
-        true => MatvecQ8Split::MOST_ROWS,
-        // A vector register of rows takes as long as one.
-        false if gpu.tuning().row_per_invocation => 1,
-        false => 4,
-    }
-}
-
-/// `token` of a [`StepRow`] that takes the sequence's last token chosen on the device.
-const TAKE_SAMPLED: u32 = u32::MAX;
-
-/// One token of a step, as kernels see it (`Row` in shaders/shared/step.wgsl).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct StepRow {
-    token: u32,
-    position: u32,
-    pub slot: u32,
-    unused: u32,
-}
 
 /// A submitted step.
 struct Pending {
@@ -65,8 +45,8 @@ struct Pending {
     /// `None` where no result is wanted.
     mapping: Option<Mapping>,
     done: Option<Done>,
-    /// Of the results; one more says whether they count.
-    words: usize,
+    /// The word of the results that says whether a persistent kernel failed.
+    fault_word: Option<usize>,
     slots: Vec<ReadbackSlot>,
 }
 
@@ -83,11 +63,10 @@ pub struct GpuBackend {
     /// Readback buffers to use again.
     readbacks: Vec<GpuBuffer>,
     suppressed: Suppressed,
-}
-
-/// Tokens of the largest step.
-pub(super) fn max_step_tokens(gpu: &Gpu, options: &LoadOptions) -> usize {
-    gpu.tuning().max_step_tokens.min(options.context_length).max(options.max_sequences)
+    /// Tokens up to which a step runs matrix-vector products.
+    max_decode_rows: usize,
+    /// Rows of logits that one pass of the head makes.
+    logit_rows: usize,
 }
 
 /// What a model's options ask of a device, checked and allocated before its weights.
@@ -101,7 +80,8 @@ impl Reservation {
         config.validate()?;
         let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
-        let caches = Model::caches(gpu, config, options, max_step_tokens)?;
+        let cache = |layer| LayerCache::new(gpu, layer, options, max_step_tokens);
+        let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         Ok(Reservation { sequences, caches })
     }
 }
@@ -156,18 +136,9 @@ impl GpuBackend {
         let rows = sequences.max_step_tokens;
         let logit_rows = logit_rows(config, options, rows);
         let workspace = Workspace::new(&gpu, gpu.target(), config, options, rows, logit_rows)?;
-        let mut model =
-            Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options, rows)?;
-        match config.beyond_dense() {
-            None => model.choose_persistent().await?,
-            Some(what) if gpu.tuning().persistent && gpu.requires_persistent() => {
-                return Err(Error::Device(format!(
-                    "a model with {what} has no persistent kernel: leave out persistent=on"
-                )));
-            }
-            Some(_) => {}
-        }
-        model.compile(StepShape::Decode)?;
+        let (max_decode_rows, config) = (max_decode_rows(gpu.target()), config.clone());
+        let mut model = Model::new(gpu.clone(), config, weights, caches, workspace, options)?;
+        model.prepare_decoding().await?;
         let mut backend = GpuBackend {
             gpu,
             model,
@@ -179,8 +150,9 @@ impl GpuBackend {
             next_ticket: 0,
             readbacks: Vec::new(),
             suppressed: Suppressed::default(),
+            max_decode_rows,
+            logit_rows,
         };
-        // Decoding's kernels are compiled now rather than in the middle of the first answer.
         backend.prepare(StepShape::Decode, StepShape::Decode)?;
         backend.gpu.keep_pipelines();
         Ok(backend)
@@ -204,7 +176,7 @@ impl GpuBackend {
             let sequence = self.sequences.get(part.sequence)?;
             let tokens = match part.tokens {
                 StepTokens::Host(tokens) => tokens,
-                StepTokens::Previous => &[TAKE_SAMPLED],
+                StepTokens::Previous => &[StepRow::TAKE_SAMPLED],
             };
             let row = |(position, &token)| StepRow {
                 token,
@@ -233,8 +205,8 @@ impl GpuBackend {
         encode_all(head.choice(&block.usage), &mut pass, step);
         drop(pass);
         if let Some((readback, offset)) = to {
-            let bytes = 4 * (block.rows.len() * self.model.config.vocab_size) as u64;
-            encoder.copy_buffer_to_buffer(&self.model.workspace.logits, 0, readback, offset, bytes);
+            let (logits, bytes) = (&self.model.workspace.logits, self.logit_bytes(block));
+            encoder.copy_buffer_to_buffer(logits, 0, readback, offset, bytes);
         }
     }
 
@@ -246,21 +218,6 @@ impl GpuBackend {
         }
     }
 
-    /// How a step of these rows is run.
-    fn shape(&self, rows: &[StepRow]) -> StepShape {
-        let mut slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
-        // A sequence's rows are neighbours.
-        slots.dedup();
-        let (runs, is_few) = (slots.len(), rows.len() <= max_decode_rows(&self.gpu));
-        match rows.len() {
-            1 => StepShape::Decode,
-            count if is_few && runs == count => StepShape::DecodeBatch(MatvecQ8Split::room(count)),
-            count if is_few => StepShape::ShortPrefill(MatvecQ8Split::room(count)),
-            _ if runs > 1 => StepShape::MixedBatch,
-            _ => StepShape::Prefill,
-        }
-    }
-
     /// Times the kernels of a checked step; logits beyond what one pass of the head makes are left
     /// out.
     async fn time(
@@ -268,15 +225,15 @@ impl GpuBackend {
         rows: Vec<StepRow>,
         request: OutputRequest,
     ) -> Result<Vec<KernelTime>> {
-        let shape = self.shape(&rows);
-        let blocks = request.blocks(self.model.logit_rows);
+        let shape = StepShape::of_rows(&rows, self.max_decode_rows);
+        let blocks = request.blocks(self.logit_rows);
         let block = blocks.first();
         let outputs = block.map_or(0, |block| block.rows.len());
-        let of_head = head_shape(outputs, max_decode_rows(&self.gpu));
+        let of_head = StepShape::of_outputs(outputs, self.max_decode_rows);
         self.prepare(shape, of_head)?;
         self.gpu.queue().write_buffer(&self.model.workspace.rows, 0, bytemuck::cast_slice(&rows));
         self.write_step(rows.len(), outputs, block);
-        let size = trunk_size(&rows);
+        let size = step_size(&rows);
         let trunk = self.trunks[&shape].steps(block.is_some());
         let mut dispatches: Vec<_> = trunk.iter().map(|dispatch| (dispatch, size)).collect();
         if let Some(block) = block {
@@ -292,29 +249,26 @@ impl GpuBackend {
 
     /// Submits the trunk and the head of a checked step.
     fn run(&mut self, rows: &[StepRow], request: &OutputRequest) -> Result<Pending> {
-        let shape = self.shape(rows);
-        let blocks = request.blocks(self.model.logit_rows);
-        let max_decode_rows = max_decode_rows(&self.gpu);
-        let head_shape = |block: &OutputBlock| head_shape(block.rows.len(), max_decode_rows);
-        for block in &blocks {
-            self.prepare(shape, head_shape(block))?;
-        }
+        let shape = StepShape::of_rows(rows, self.max_decode_rows);
+        let blocks = request.blocks(self.logit_rows);
+        let head_shape = |block: &OutputBlock, most| StepShape::of_outputs(block.rows.len(), most);
         self.prepare(shape, StepShape::Decode)?;
-
-        let words = request.words(self.model.config.vocab_size);
+        for block in &blocks {
+            self.prepare(shape, head_shape(block, self.max_decode_rows))?;
+        }
+        let words = request.words(self.model.config().vocab_size);
         let readback = match words {
             0 => None,
-            // One more: whether workgroups waited in vain.
+            // One more for the fault word.
             words => Some(self.readback(4 * (words as u64 + 1))?),
         };
-        let logit_bytes = 4 * self.model.config.vocab_size as u64;
-        let (queue, workspace) = (self.gpu.queue(), &self.model.workspace);
-        queue.write_buffer(&workspace.rows, 0, bytemuck::cast_slice(rows));
+        let queue = self.gpu.queue();
+        queue.write_buffer(&self.model.workspace.rows, 0, bytemuck::cast_slice(rows));
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         let first_outputs = blocks.first().map_or(0, |block| block.rows.len());
         self.write_step(rows.len(), first_outputs, blocks.first());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        encode_all(self.trunks[&shape].steps(!blocks.is_empty()), &mut pass, trunk_size(rows));
+        encode_all(self.trunks[&shape].steps(!blocks.is_empty()), &mut pass, step_size(rows));
         drop(pass);
         let mut logits_at = 0;
         for (index, block) in blocks.iter().enumerate() {
@@ -330,19 +284,13 @@ impl GpuBackend {
             }
             let logits = matches!(block.usage, LogitsUse::Logits);
             let to = readback.as_ref().filter(|_| logits).map(|buffer| (buffer, logits_at));
-            self.head_block(&mut encoder, head_shape(block), block, to);
+            self.head_block(&mut encoder, head_shape(block, self.max_decode_rows), block, to);
             if logits {
-                logits_at += logit_bytes * block.rows.len() as u64;
+                logits_at += self.logit_bytes(block);
             }
         }
         if let Some(readback) = &readback {
-            for (slot, word) in
-                request.sampled_slots().zip(request.logit_rows * self.model.config.vocab_size..)
-            {
-                let (from, to) = (4 * slot as u64, 4 * word as u64);
-                encoder.copy_buffer_to_buffer(&workspace.sampled, from, readback, to, 4);
-            }
-            encoder.copy_buffer_to_buffer(&workspace.fault, 0, readback, 4 * words as u64, 4);
+            self.copy_tokens(&mut encoder, request, readback);
         }
         let submission = queue.submit([encoder.finish()]);
         let done = readback.is_none().then(|| self.gpu.done());
@@ -352,9 +300,31 @@ impl GpuBackend {
             submission,
             mapping,
             done,
-            words,
-            slots: request.slots(self.model.config.vocab_size),
+            fault_word: self.model.persistent.as_ref().map(|_| words),
+            slots: request.slots(self.model.config().vocab_size),
         })
+    }
+
+    fn logit_bytes(&self, block: &OutputBlock) -> u64 {
+        4 * (block.rows.len() * self.model.config().vocab_size) as u64
+    }
+
+    /// Copies the tokens that the step chooses, then the fault word, behind the logits.
+    fn copy_tokens(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        request: &OutputRequest,
+        readback: &GpuBuffer,
+    ) {
+        let vocab = self.model.config().vocab_size;
+        for (slot, word) in request.sampled_slots().zip(request.logit_rows * vocab..) {
+            let (from, to) = (4 * slot as u64, 4 * word as u64);
+            encoder.copy_buffer_to_buffer(&self.model.workspace.sampled, from, readback, to, 4);
+        }
+        if let Some(persistent) = &self.model.persistent {
+            let to = 4 * request.words(vocab) as u64;
+            encoder.copy_buffer_to_buffer(persistent.fault(), 0, readback, to, 4);
+        }
     }
 
     fn write_step(&self, rows: usize, outputs: usize, block: Option<&OutputBlock>) {
@@ -380,12 +350,14 @@ impl GpuBackend {
         }
     }
 
-    /// After a fault: later steps run without the persistent kernel, and report no fault.
-    fn stop_persistent(&mut self) {
-        log::warn!("the persistent kernel is no longer used");
-        self.model.persistent_workgroups = None;
+    /// After a fault of a persistent kernel: later steps run without them.
+    fn drop_persistent(&mut self) -> Error {
+        log::warn!("decoding runs without persistent kernels from now on");
+        self.model.persistent = None;
         self.trunks.remove(&StepShape::Decode);
-        self.gpu.queue().write_buffer(&self.model.workspace.fault, 0, &[0; 16]);
+        let reason = "workgroups that wait for one another did not run at the same time: \
+                      from now on none wait";
+        Error::Device(format!("{reason} (--kernels persistent=off from the start)"))
     }
 
     async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {
@@ -405,29 +377,11 @@ impl GpuBackend {
         if self.readbacks.len() < 4 {
             self.readbacks.push(buffer);
         }
-        if words[pending.words] != 0 {
-            self.stop_persistent();
-            let reason = "workgroups that wait for one another did not run at the same time: from now on none wait";
-            return Err(Error::Device(format!(
-                "{reason} (--kernels persistent=off from the start)"
-            )));
+        if pending.fault_word.is_some_and(|word| words[word] != 0) {
+            return Err(self.drop_persistent());
         }
         pending.slots.iter().map(|slot| slot.result(&words)).collect()
     }
-}
-
-/// How the head is run for so many output rows.
-fn head_shape(outputs: usize, max_decode_rows: usize) -> StepShape {
-    match outputs {
-        0 | 1 => StepShape::Decode,
-        count if count <= max_decode_rows => StepShape::DecodeBatch(MatvecQ8Split::room(count)),
-        _ => StepShape::MixedBatch,
-    }
-}
-
-fn trunk_size(rows: &[StepRow]) -> StepSize {
-    let keys = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
-    StepSize { rows: rows.len(), outputs: 0, keys }
 }
 
 fn encode_all<'d>(
@@ -442,7 +396,7 @@ fn encode_all<'d>(
 
 impl Backend for GpuBackend {
     fn config(&self) -> &ModelConfig {
-        &self.model.config
+        self.model.config()
     }
 
     fn info(&self) -> BackendInfo {
@@ -454,7 +408,7 @@ impl Backend for GpuBackend {
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
             table_bytes: self.model.table_bytes(),
-            kv_bytes: self.model.kv_bytes,
+            kv_bytes: self.model.kv_bytes(),
             peak_bytes: self.gpu.peak_bytes(),
         }
     }
@@ -476,7 +430,7 @@ impl Backend for GpuBackend {
     }
 
     fn suppress(&mut self, ids: &[u32]) -> Result<()> {
-        let vocab = self.model.config.vocab_size;
+        let vocab = self.model.config().vocab_size;
         let ids = suppressible(ids, vocab)?;
         self.suppressed.set(&self.gpu, &self.model.workspace.logits, vocab, ids)
     }
@@ -510,56 +464,4 @@ impl Backend for GpuBackend {
 }
 
 #[cfg(test)]
-mod tests {
-    use pollster::block_on;
-
-    use super::*;
-    use crate::{
-        backend::{StepOutput, StepTokens},
-        checkpoint::Checkpoint,
-        gpu::device::{kernel_options::KernelOptions, select::DeviceOptions},
-    };
-
-    fn demo(chain: bool) -> Result<GpuBackend> {
-        let kernels =
-            KernelOptions { persistent: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
-        let gpu = block_on(Gpu::open(&DeviceOptions { kernels, ..DeviceOptions::default() }))?;
-        let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
-        block_on(GpuBackend::load(gpu, &Checkpoint::demo()?, &options, &mut |_| ()))
-    }
-
-    fn logits(backend: &mut GpuBackend, sequence: SequenceId) -> Result<Vec<StepResult>> {
-        let step = SequenceStep {
-            sequence,
-            tokens: StepTokens::Host(&[5]),
-            output: StepOutput::LastLogits,
-        };
-        let ticket = backend.submit(&[step])?;
-        block_on(backend.read(ticket))
-    }
-
-    /// A step whose workgroups wait in vain is lost, and the next one is as good as any.
-    #[test]
-    fn a_fault_ends_chaining() {
-        let mut backend = match demo(true) {
-            Ok(backend) => backend,
-            // Where the persistent kernel cannot run: with subgroups of four.
-            Err(error) => {
-                assert!(error.to_string().contains("persistent=on"), "{error}");
-                return;
-            }
-        };
-        // More than any device runs at the same time.
-        backend.model.persistent_workgroups = Some(320);
-        backend.trunks.clear();
-        let sequence = backend.open_sequence().unwrap();
-        let error = logits(&mut backend, sequence).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("from now on none wait"), "{error}");
-        backend.truncate(sequence, 0).unwrap();
-        let found = logits(&mut backend, sequence).unwrap();
-
-        let mut plain = demo(false).unwrap();
-        let sequence = plain.open_sequence().unwrap();
-        assert_eq!(found, logits(&mut plain, sequence).unwrap());
-    }
-}
+mod tests;

@@ -3,21 +3,24 @@
 use std::cell::Cell;
 
 use crate::{
-    checkpoint::TensorSource,
-    config::{AttentionKind, ModelConfig},
     error::Result,
     gpu::{
-        backend::{GpuBackend, max_step_tokens},
+        backend::GpuBackend,
         device::gpu::{Gpu, buffer_size},
         model::{
-            forward::logit_rows,
             layers::LayerCache,
+            persistent::PersistentBuffers,
+            step::{logit_rows, max_step_tokens},
             workspace::{Allocator, Workspace},
         },
-        weights::upload::Uploads,
+        weights::repack::RepackSink,
     },
     memory::MemoryPlan,
-    weights::{self, LoadOptions, PlannedTensor},
+    model::{
+        config::{AttentionKind, ModelConfig},
+        source::TensorSource,
+        weights::{self, LoadOptions, PlannedTensor},
+    },
 };
 
 /// Sums what would be allocated.
@@ -63,16 +66,10 @@ impl GpuBackend {
             *kind = kind.saturating_add(buffer_size(bytes).saturating_mul(2));
             plan.largest_buffer = plan.largest_buffer.max(bytes);
         }
-        let workspace = Sum::default();
-        Workspace::new(
-            &workspace,
-            gpu.target(),
-            config,
-            options,
-            rows,
-            logit_rows(config, options, rows),
-        )?;
-        plan.scratch_bytes = workspace.0.get().max(Uploads::bytes(gpu, &tensors));
+        let (workspace, logit_rows) = (Sum::default(), logit_rows(config, options, rows));
+        Workspace::new(&workspace, gpu.target(), config, options, rows, logit_rows)?;
+        PersistentBuffers::new(&workspace, gpu.target(), config)?;
+        plan.scratch_bytes = workspace.0.get().max(RepackSink::bytes(gpu, &tensors));
         Ok(plan)
     }
 }
@@ -88,7 +85,7 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
 }
 
 /// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar,
-/// its vector's place.
+/// the first column of its per-layer input.
 fn table_bytes(config: &ModelConfig) -> u64 {
     let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
     let of_layer =

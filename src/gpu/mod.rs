@@ -11,7 +11,7 @@ pub use backend::GpuBackend;
 pub use device::{
     adapter::{AdapterFacts, CooperativeMatrix, adapters},
     buffers::GpuBuffer,
-    dispatch::{Binding, Dispatch, KernelSource},
+    dispatch::{Access, Binding, Dispatch, KernelSource},
     gpu::Gpu,
     grid::{Extent, Grid, StepSize},
     kernel_options::{KERNEL_OPTIONS, KernelOption, KernelOptions},

@@ -1,7 +1,7 @@
 //! Which files of a repository make a model.
 
 use crate::{
-    checkpoint::PartName,
+    checkpoint::part_name::PartName,
     error::{Error, Result},
 };
 

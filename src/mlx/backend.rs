@@ -9,11 +9,9 @@ use futures_channel::oneshot;
 
 use crate::{
     backend::{
-        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, Sequences, StepResult,
-        StepTokens, Ticket, cache_capacity, suppressible,
+        Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepResult, StepTokens, Ticket,
+        suppressible,
     },
-    checkpoint::TensorSource,
-    config::{LayerConfig, ModelConfig},
     error::{Error, Result},
     gpu::SyntheticSource,
     mlx::{
@@ -25,8 +23,13 @@ use crate::{
         ops::{self, Dtype},
         worker,
     },
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::{CacheType, cache_capacity},
+        source::{LocalBoxFuture, TensorSource},
+        weights::{LoadOptions, ModelWeights, plan},
+    },
     quant::Quantize,
-    weights::{CacheType, LoadOptions, ModelWeights, plan},
 };
 
 /// Tokens of a step on a GPU, which is busy with a prompt from some hundreds on.
@@ -189,11 +192,13 @@ impl Room {
     /// Errors if the weights do not fit beside the caches. A missing tensor is left for loading to
     /// tell.
     fn check(&self, source: &dyn TensorSource, quantize: Quantize) -> Result<()> {
-        let bytes =
-            |tensor: crate::weights::PlannedTensor| match (tensor.format, &tensor.info.shape[..]) {
-                (Some(format), &[rows, cols]) => rows as u128 * format.row_bytes(cols) as u128,
-                _ => 0,
-            };
+        let bytes = |tensor: crate::model::weights::PlannedTensor| match (
+            tensor.format,
+            &tensor.info.shape[..],
+        ) {
+            (Some(format), &[rows, cols]) => rows as u128 * format.row_bytes(cols) as u128,
+            _ => 0,
+        };
         let weights: u128 = plan(source, quantize).into_iter().flatten().map(bytes).sum();
         let limit = self.facts.memory_limit;
         match weights + self.kv_bytes as u128 > limit as u128 {

@@ -6,7 +6,6 @@ use std::{
 };
 
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
     error::Result,
     mlx::{
         kv_cache::KvCache,
@@ -14,7 +13,10 @@ use crate::{
         matrix::MlxMatrix,
         ops::{Array, Dtype, Mask},
     },
-    weights::{LayerWeights, ModelWeights, PerLayerWeights},
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        weights::{LayerWeights, ModelWeights, PerLayerWeights},
+    },
 };
 
 type Weights = ModelWeights<MlxMatrix, Array>;

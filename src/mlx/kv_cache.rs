@@ -1,12 +1,14 @@
 //! Keys and values of one layer of one sequence, updated in place.
 
 use crate::{
-    backend::cache_capacity,
-    config::{AttentionKind, LayerConfig},
     error::{Error, Result},
     mlx::{
         mask::{Sight, sight},
         ops::{Array, Dtype},
+    },
+    model::{
+        config::{AttentionKind, LayerConfig},
+        kv::cache_capacity,
     },
 };
 

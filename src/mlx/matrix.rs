@@ -9,8 +9,8 @@ use crate::{
         ops::{Array, Dtype, Quantized},
         worker,
     },
+    model::weights::{MatrixReader, WeightStore},
     quant::{PackFormat, PackedRows},
-    weights::{MatrixReader, WeightStore},
 };
 
 /// Groups that MLX has kernels for.

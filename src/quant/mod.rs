@@ -97,6 +97,17 @@ impl Dtype {
         }
     }
 
+    /// Bytes of a tensor of blocks, shape outermost first; `None` if they overflow or its rows do
+    /// not fill whole blocks.
+    pub fn tensor_bytes(self, shape: &[usize]) -> Option<u64> {
+        let elements =
+            shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64))?;
+        if !shape.last().unwrap_or(&1).is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (elements / self.block_len() as u64).checked_mul(self.block_bytes() as u64)
+    }
+
     /// Whether the elements are plain floats.
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::F32 | Dtype::F16 | Dtype::BF16)

@@ -19,11 +19,13 @@ use self::{
 };
 use crate::{
     Error, Result,
-    checkpoint::TensorSource,
-    config,
     gpu::Gpu,
+    model::{
+        config,
+        source::TensorSource,
+        weights::{self, PlannedTensor},
+    },
     quant::{Quantize, methods::Squares, recipe::Recipe},
-    weights::{self, PlannedTensor},
 };
 
 /// Bytes of one file; larger models get several and an index. After an interruption whole files are
@@ -221,7 +223,7 @@ impl Job<'_> {
                     fs::read(&from).map_err(|source| Error::Io { path: from.clone(), source })?;
                 if name == "config.json" {
                     let tied = self.source.config().tie_word_embeddings;
-                    bytes = config::with_tied(bytes, tied)
+                    bytes = config::hf::with_tied(bytes, tied)
                         .map_err(|reason| Error::checkpoint(from, reason))?;
                 }
                 fs::write(&to, bytes).map_err(|source| Error::Io { path: to, source })?;

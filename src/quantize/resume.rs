@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    checkpoint::safetensors::OWN_VERSION,
+    checkpoint::safetensors::header::OWN_VERSION,
     error::{Error, Result},
     quantize::{Job, Kinds, shard::Target},
 };

@@ -3,19 +3,19 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    checkpoint::{
-        safetensors::{OWN_FORMAT, OWN_VERSION, describe_packed},
+    checkpoint::safetensors::{
+        header::{OWN_FORMAT, OWN_VERSION, describe_packed},
         writer::{NewTensor, SafetensorsWriter},
     },
     error::{Error, Result},
     gpu::Gpu,
+    model::weights::{PlannedTensor, tensor_kind},
     quant::{
         Dtype, PackedRows,
         methods::{Spec, Squares},
         recipe::Recipe,
     },
     quantize::{Job, Kind, Kinds},
-    weights::{PlannedTensor, tensor_kind},
 };
 
 /// Source bytes that are quantized at once.

@@ -2,9 +2,9 @@
 
 use crate::common;
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
-    config::AttentionKind,
+    checkpoint::Checkpoint,
     gpu::KernelOptions,
+    model::{config::AttentionKind, source::TensorSource},
     quant::Dtype,
 };
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::common::random_model::RandomModel;
 use gemma4_wgpu::{
     gpu::{DeviceOptions, Gpu, GpuBackend, PipelineStats},
-    weights::LoadOptions,
+    model::weights::LoadOptions,
 };
 
 /// Opens the device and loads a small model on it, which compiles decoding's kernels. `None` where

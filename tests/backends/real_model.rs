@@ -30,9 +30,9 @@ use gemma4_wgpu::{
     checkpoint::Checkpoint,
     generate::{Generator, Perplexity, Request, each_logits},
     gpu::{GpuBackend, KernelOptions},
+    model::weights::LoadOptions,
     sampling::SamplingParams,
     text::Tokenizer,
-    weights::LoadOptions,
 };
 use serde_json::Value;
 

@@ -5,7 +5,7 @@
 
 use gemma4_wgpu::{
     Error,
-    config::{Architecture, AttentionKind, ModelConfig, PerLayerInput, Rope},
+    model::config::{Architecture, AttentionKind, ModelConfig, PerLayerInput, Rope},
 };
 use serde_json::{Value, json};
 

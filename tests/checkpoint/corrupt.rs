@@ -2,8 +2,8 @@
 
 use crate::support::{GgufFile, Meta, gemma4, safetensors, safetensors_with, text, texts};
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, gguf::Gguf, safetensors},
-    config::ModelConfig,
+    checkpoint::{Checkpoint, gguf::container::Gguf, safetensors::header},
+    model::config::ModelConfig,
 };
 use proptest::prelude::*;
 
@@ -150,11 +150,11 @@ fn hostile_safetensors() {
         (safetensors_with(&one, &[0; 20]), "the tensors end at byte"),
         (safetensors_with(&one, &[0; 12]), "past the end of the file"),
     ] {
-        let message = safetensors::parse(&file).unwrap_err();
+        let message = header::parse(&file).unwrap_err();
         assert!(message.contains(part), "{message} lacks {part}");
         assert!(!message.contains('\n') && message.len() < 300, "{message}");
     }
-    let tensors = safetensors::parse(&with(&one)).unwrap();
+    let tensors = header::parse(&with(&one)).unwrap();
     assert_eq!((tensors.len(), tensors[0].range.end - tensors[0].range.start), (1, 16));
 }
 
@@ -187,7 +187,7 @@ fn exercise_gguf(bytes: &[u8]) {
 }
 
 fn exercise_safetensors(bytes: &[u8]) {
-    let Ok(tensors) = safetensors::parse(bytes) else { return };
+    let Ok(tensors) = header::parse(bytes) else { return };
     for tensor in tensors {
         assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= bytes.len() as u64);
     }

@@ -5,8 +5,11 @@ use std::{fs, ops::Range, path::Path};
 use crate::support::{GgufFile, HIDDEN, Meta, VOCAB, gemma4, safetensors, text, texts};
 use gemma4_wgpu::{
     Error,
-    checkpoint::{Checkpoint, TensorSource, gguf::Gguf},
-    config::{Architecture, AttentionKind, ModelConfig, Rope},
+    checkpoint::{Checkpoint, gguf::container::Gguf},
+    model::{
+        config::{Architecture, AttentionKind, ModelConfig, Rope},
+        source::TensorSource,
+    },
     quant::Dtype,
     text::Vocabulary,
 };

@@ -9,10 +9,13 @@ use std::{
 use crate::support::safetensors_with;
 use gemma4_wgpu::{
     backend::{Backend, SequenceStep, StepOutput, StepTokens},
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     cpu::CpuBackend,
+    model::{
+        source::TensorSource,
+        weights::{LoadOptions, plan},
+    },
     quant::{Dtype, PackFormat, Quantize, pack_rows},
-    weights::{LoadOptions, plan},
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;

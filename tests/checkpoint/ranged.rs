@@ -10,9 +10,12 @@ use std::{
 
 use crate::support::{Meta, gemma4, safetensors};
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, LocalBoxFuture, NamedFile, RangeRead, TensorSource},
+    checkpoint::{Checkpoint, NamedFile, RangeRead},
+    model::{
+        source::{LocalBoxFuture, TensorSource},
+        weights::plan,
+    },
     quant::{Dtype, Quantize},
-    weights::plan,
 };
 
 /// Bytes that remember what was read of them.

@@ -1,8 +1,11 @@
 //! The real Gemma 3 270M checkpoint: its config, tensors and text assets.
 
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
-    config::{Architecture, AttentionKind, Rope},
+    checkpoint::Checkpoint,
+    model::{
+        config::{Architecture, AttentionKind, Rope},
+        source::TensorSource,
+    },
     quant::Dtype,
     text::Vocabulary,
 };

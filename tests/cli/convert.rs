@@ -7,8 +7,8 @@ use std::{
 
 use crate::support::{TinyModel, error_line, file, on_model, program, stdout};
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
-    config::ModelConfig,
+    checkpoint::Checkpoint,
+    model::{config::ModelConfig, source::TensorSource},
 };
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};

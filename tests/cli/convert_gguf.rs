@@ -8,10 +8,10 @@ use std::{
 
 use crate::support::{TinyModel, error_line, file, on_model, stdout};
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
+    model::{source::TensorSource, weights},
     quant::{Quantize, dequantize, native_format, pack_rows},
     text::Tokenizer,
-    weights,
 };
 use serde_json::Value;
 
@@ -148,7 +148,7 @@ fn no_cap_is_said() {
     let output = dir.path().join("model.gguf");
     stdout(&mut convert(&path("tests/goldens/gemma4-dense-gqa"), &output));
     let bytes = fs::read(&output).unwrap();
-    let file = gemma4_wgpu::checkpoint::gguf::Gguf::parse(&bytes).unwrap();
+    let file = gemma4_wgpu::checkpoint::gguf::container::Gguf::parse(&bytes).unwrap();
     assert_eq!(file.float("gemma4.final_logit_softcapping"), Ok(Some(0.0)));
     assert_eq!(file.text("general.architecture"), Ok(Some("gemma4")));
     assert_eq!(file.tensors()[0].name, "rope_freqs.weight");

@@ -10,8 +10,9 @@ use std::{
 
 use crate::support::{TinyModel, error_line, file, on_model, stdout};
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu},
+    model::source::TensorSource,
     quant::{pack_rows, recipe::Recipe},
     quantize::{Job, Summary},
 };

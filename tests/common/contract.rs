@@ -4,10 +4,9 @@
 use gemma4_wgpu::{
     Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
-    checkpoint::TensorSource,
+    model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
     quant::Quantize,
     sampling::{Draw, Sampler, SamplingParams},
-    weights::{CacheType, LoadOptions},
 };
 
 use super::{

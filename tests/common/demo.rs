@@ -3,8 +3,8 @@
 use gemma4_wgpu::{
     checkpoint::Checkpoint,
     generate::{Perplexity, each_logits},
+    model::weights::LoadOptions,
     text::Tokenizer,
-    weights::LoadOptions,
 };
 
 use super::{Make, all_logits};

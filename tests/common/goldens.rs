@@ -8,8 +8,8 @@ use std::{
 use gemma4_wgpu::{
     backend::Backend,
     checkpoint::Checkpoint,
+    model::{kv::CacheType, weights::LoadOptions},
     quant::Quantize,
-    weights::{CacheType, LoadOptions},
 };
 use safetensors::{Dtype, SafeTensors};
 

@@ -15,10 +15,9 @@ pub mod real_model;
 use gemma4_wgpu::{
     Result,
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
-    checkpoint::TensorSource,
     cpu::CpuBackend,
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
-    weights::LoadOptions,
+    model::{source::TensorSource, weights::LoadOptions},
 };
 
 /// Kernels that round neither weights nor activations on the way: int8 and f16 products off.

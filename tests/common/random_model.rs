@@ -4,8 +4,10 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use gemma4_wgpu::{
     Error, Result,
-    checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+    model::{
+        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+        source::{LocalBoxFuture, TensorInfo, TensorSource},
+    },
     quant::Dtype,
 };
 use rand::RngExt;

@@ -1,7 +1,6 @@
 //! Rotary embedding, KV update and attention against their twins.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{KvCache, ops},
     gpu::{
         Gpu, GpuBuffer, StepSize,
@@ -10,7 +9,10 @@ use gemma4_wgpu::{
             SplitAttention, stride,
         },
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
 };
 use proptest::prelude::*;
 
@@ -85,7 +87,14 @@ impl Attention<'_> {
             cache_type: case.cache_type,
             capacity: case.capacity,
         };
-        let buffers = [&qkv, &upload(gpu, norms), &turns, &rows, &self.k_cache, &self.v_cache];
+        let buffers = [
+            ("qkv", &qkv),
+            ("head_norms", &upload(gpu, norms)),
+            ("turns", &turns),
+            ("rows", &rows),
+            ("k_cache", &self.k_cache),
+            ("v_cache", &self.v_cache),
+        ];
         run(gpu, &rope, &buffers, count, 0);
         let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
         let heads = case.layer.n_heads * case.layer.head_dim;
@@ -102,7 +111,14 @@ impl Attention<'_> {
                 run(
                     gpu,
                     kernel,
-                    &[&qkv, &self.k_cache, &self.v_cache, &rows, &out, &step],
+                    &[
+                        ("qkv", &qkv),
+                        ("k_cache", &self.k_cache),
+                        ("v_cache", &self.v_cache),
+                        ("rows", &rows),
+                        ("out", &out),
+                        ("step", &step),
+                    ],
                     count,
                     0,
                 );
@@ -118,7 +134,8 @@ impl Attention<'_> {
                     let step = gpu.uniform("step", [count as u32, 0, 0, 0]).expect("a uniform");
                     let read =
                         [&qkv, &self.k_cache, &self.v_cache, &rows].map(|buffer| copy(gpu, buffer));
-                    read.into_iter().chain([step]).collect()
+                    let names = ["qkv", "k_cache", "v_cache", "rows", "step"];
+                    names.into_iter().zip(read.into_iter().chain([step])).collect()
                 };
                 let kernel = |emit| {
                     let kernel = SdpaCoop { sdpa: sdpa.clone(), emit };
@@ -242,13 +259,18 @@ impl Attention<'_> {
         let sums = zeros(gpu, count * split.sums_per_row(gpu.target()));
         let norms = zeros(gpu, count * split.norms_per_row(gpu.target()));
         let out = zeros(gpu, count * stride(heads));
-        run_step(gpu, kernel, &[&buffers[..], &[&sums, &norms], tables].concat(), step);
+        let inputs = ["qkv", "k_cache", "v_cache", "rows"].into_iter().zip(*buffers);
+        let tables = ["head_norms", "turns"].into_iter().zip(tables.iter().copied());
+        let parts = [("sums", &sums), ("norms", &norms)];
+        let all: Vec<Named> = inputs.chain(parts).chain(tables).collect();
+        run_step(gpu, kernel, &all, step);
         let combine = |emit| SdpaCombine { split: split.clone(), emit };
-        run_step(gpu, &combine(Emit::Floats), &[&sums, &norms, rows, &out], step);
+        let all = [parts[0], parts[1], ("rows", rows), ("out", &out)];
+        run_step(gpu, &combine(Emit::Floats), &all, step);
         let floats = download_rows(gpu, &out, count, heads);
         if SdpaCombine::can_emit(&case.layer) {
             // The buffers are only read.
-            let own = || [&sums, &norms, rows].map(|buffer| copy(gpu, buffer)).into();
+            let own = || all[..3].iter().map(|(name, buffer)| (*name, copy(gpu, buffer))).collect();
             let kernel = |emit| Some(Box::new(combine(emit)) as Box<dyn Kernel>);
             check_forms(gpu, "sdpa_combine", &kernel, &own, step, (&floats, heads), 1e-6);
         }

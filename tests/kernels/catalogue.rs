@@ -1,7 +1,6 @@
 //! Every kernel with parameters that differ in all the ways that change its code.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     gpu::{
         AdapterFacts, Coop, CooperativeMatrix, KernelTarget,
         kernels::{
@@ -12,11 +11,14 @@ use gemma4_wgpu::{
             SplitAttention, Suppress, TopKParts, UpTail,
         },
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::{
         Dtype, PackFormat,
         methods::{Method, Spec},
     },
-    weights::CacheType,
 };
 
 /// All formats that kernels read.

@@ -1,15 +1,17 @@
 //! What lies between two layers' attention in one dispatch, against the twins of its parts.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{CpuMatrix, ops},
     gpu::{
         Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
         kernels::{Chain, Kernel, Linear, SplitAttention},
         tile,
     },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
     quant::PackFormat,
-    weights::CacheType,
 };
 
 use crate::{harness::*, linear::weights};
@@ -182,8 +184,8 @@ impl Case {
         let layer =
             gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
         let results = [&x, &exchange, &y, &fault, &layer];
-        let all: Vec<&GpuBuffer> = buffers.iter().chain(results).collect();
-        run(gpu, kernel, &all, 1, 0);
+        let all = BINDINGS.into_iter().zip(buffers.iter().chain(results));
+        run(gpu, kernel, &all.collect::<Vec<Named>>(), 1, 0);
         let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
         Results {
             x: download(gpu, &x, n),
@@ -221,6 +223,29 @@ impl Case {
         assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
     }
 }
+
+const BINDINGS: [&str; 20] = [
+    "o_data",
+    "o_scales",
+    "gate_up_data",
+    "gate_up_scales",
+    "down_data",
+    "down_scales",
+    "qkv_data",
+    "qkv_scales",
+    "sums",
+    "norms",
+    "rows",
+    "post_attention",
+    "pre_feedforward",
+    "post_feedforward",
+    "next_input",
+    "stream",
+    "exchange",
+    "y",
+    "fault",
+    "layer",
+];
 
 struct Results {
     x: Vec<f32>,

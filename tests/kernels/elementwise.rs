@@ -21,7 +21,7 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     }
     let kernel = |emit| Some(Box::new(GeluMul { n, emit, tail: None }) as Box<dyn Kernel>);
     let step = StepSize { rows, ..Default::default() };
-    let own = || vec![upload_rows(gpu, &gate_up, 2 * n)];
+    let own = || vec![("gate_up", upload_rows(gpu, &gate_up, 2 * n))];
     check_forms(gpu, "gelu_mul", &kernel, &own, step, (&expected, n), 2e-5);
 
     // The last columns of up as a sum of parts, the second of which is a half.
@@ -42,7 +42,10 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     }
     let tail = UpTail { cols, parts: 3, part_stride: rows * cols };
     let kernel = |emit| Some(Box::new(GeluMul { n, emit, tail: Some(tail) }) as Box<dyn Kernel>);
-    let own = || vec![upload_rows(gpu, &main, 2 * n), upload(gpu, &parts.concat())];
+    let own = || {
+        let tail = upload(gpu, &parts.concat());
+        vec![("gate_up", upload_rows(gpu, &main, 2 * n)), ("tail", tail)]
+    };
     check_forms(gpu, "gelu_mul with a tail", &kernel, &own, step, (&expected, n), 2e-5);
 }
 
@@ -54,11 +57,18 @@ fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
     let outputs: Vec<u32> = (1..=logits.len() as u32).collect();
     let sampled = zeros(gpu, logits.len());
     let parts = zeros(gpu, 2 * Argmax::PARTS * logits.len());
-    run(gpu, &ArgmaxParts { n }, &[&upload(gpu, &logits.concat()), &parts], 0, logits.len());
+    let device_logits = upload(gpu, &logits.concat());
+    let halves = [("logits", &device_logits), ("parts", &parts)];
+    run(gpu, &ArgmaxParts { n }, &halves, 0, logits.len());
     run(
         gpu,
         &Argmax { n },
-        &[&parts, &upload(gpu, &outputs), &upload(gpu, &rows), &sampled],
+        &[
+            ("parts", &parts),
+            ("outputs", &upload(gpu, &outputs)),
+            ("rows", &upload(gpu, &rows)),
+            ("sampled", &sampled),
+        ],
         0,
         logits.len(),
     );
@@ -84,7 +94,7 @@ fn gelu_of_large_values() {
         run(
             gpu,
             &GeluMul { n: 4, emit: Emit::Floats, tail: None },
-            &[&upload_rows(gpu, &gate_up, 8), &out],
+            &[("gate_up", &upload_rows(gpu, &gate_up, 8)), ("out", &out)],
             1,
             0,
         );
@@ -121,7 +131,11 @@ fn gathers_rows() {
         run(
             gpu,
             &GatherRows { cols },
-            &[&upload_rows(gpu, &x, cols), &upload(gpu, &[4u32, 0, 2]), &out],
+            &[
+                ("x", &upload_rows(gpu, &x, cols)),
+                ("outputs", &upload(gpu, &[4u32, 0, 2])),
+                ("out", &out),
+            ],
             0,
             3,
         );

@@ -27,7 +27,7 @@ pub fn check_forms(
     gpu: &Gpu,
     what: &str,
     kernel: &dyn Fn(Emit) -> Option<Box<dyn Kernel>>,
-    own: &dyn Fn() -> Vec<GpuBuffer>,
+    own: &dyn Fn() -> Vec<(&'static str, GpuBuffer)>,
     step: StepSize,
     (expected, cols): (&[f32], usize),
     tolerance: f32,
@@ -42,7 +42,9 @@ pub fn check_forms(
             Emit::Q8 => vec![zeros(gpu, rows * width / 4), zeros(gpu, rows * width / 16)],
             Emit::Halves { m_stride } => vec![zeros(gpu, m_stride * width / 2)],
         };
-        let buffers: Vec<&GpuBuffer> = own.iter().chain(&outputs).collect();
+        let buffers = own.iter().map(|(name, buffer)| (*name, buffer));
+        let outputs_by_name = form.bindings().iter().copied().zip(&outputs);
+        let buffers: Vec<Named> = buffers.chain(outputs_by_name).collect();
         run_step(gpu, &*kernel, &buffers, step);
         match form {
             Emit::Floats => assert_close(
@@ -124,7 +126,7 @@ fn converts() {
                 gpu,
                 "convert",
                 &kernel,
-                &|| vec![upload_rows(gpu, &x, cols)],
+                &|| vec![("x", upload_rows(gpu, &x, cols))],
                 step,
                 (&x, cols),
                 1e-6,

@@ -35,11 +35,15 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
     let own = || {
         let (quants, groups) = (zeros(gpu, stride(k) / 4), zeros(gpu, stride(k) / 16));
         let convert = Convert { cols: k, emit: Emit::Q8, over_outputs: false };
-        run(gpu, &convert, &[&upload_rows(gpu, &x, k), &quants, &groups], 1, 0);
+        let x = upload_rows(gpu, &x, k);
+        let buffers = [("x", &x), ("quants", &quants), ("quant_groups", &groups)];
+        run(gpu, &convert, &buffers, 1, 0);
         let data = upload(gpu, &tile(&matrix.packed().data, format.data_words(k), 4));
         let scales =
             upload(gpu, &tile(&matrix.packed().scales, format.scale_words(k), format.scale_unit()));
-        vec![data, scales, quants, groups, gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform")]
+        let step = gpu.uniform("step", [1, 0, 0, 0]).expect("a uniform");
+        let names = ["data", "scales", "x", "x_groups", "step"];
+        names.into_iter().zip([data, scales, quants, groups, step]).collect()
     };
     let as_q8 = |emit| (emit == Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>);
     let step = StepSize { rows: 1, outputs: 0, keys: 0 };
@@ -76,7 +80,9 @@ fn prefetch_leaves_all_as_it_is() {
                 later_bytes: [scale_bytes, data_bytes],
                 ahead_bytes,
             };
-            run(gpu, &kernel, &[&data, &scales, &scales, &data, &sink], 1, 0);
+            let own = [("data", &data), ("scales", &scales), ("sink", &sink)];
+            let later = [("later_data", &scales), ("later_scales", &data)];
+            run(gpu, &kernel, &[&own[..], &later].concat(), 1, 0);
             assert_eq!(download::<u32>(gpu, &data, words), values);
             assert_eq!(download::<u32>(gpu, &sink, 1), [0]);
         }

@@ -57,17 +57,19 @@ pub fn devices() -> &'static [Gpu] {
     })
 }
 
+/// Buffers by the names of a kernel's bindings.
+pub type Named<'a> = (&'static str, &'a GpuBuffer);
+
 /// Runs a kernel once over `buffers`.
-pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], rows: usize, outputs: usize) {
+pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], rows: usize, outputs: usize) {
     run_step(gpu, kernel, buffers, StepSize { rows, outputs, keys: 0 });
 }
 
 /// Runs a kernel once for a step.
-pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[&GpuBuffer], step: StepSize) {
-    let buffers: Vec<_> = buffers.iter().map(|buffer| &***buffer).collect();
+pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], step: StepSize) {
     let source = kernel.source(gpu.target());
     let dispatch =
-        gpu.dispatch(&source, &buffers, kernel.grid(gpu.target())).expect("the kernel compiles");
+        gpu.dispatch(&source, buffers, kernel.grid(gpu.target())).expect("the kernel compiles");
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     dispatch.encode(&mut pass, step);

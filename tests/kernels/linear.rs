@@ -148,6 +148,7 @@ impl Operands {
 fn check(gpu: &Gpu, case: &Case) {
     let operands = Operands::new(case);
     let [data, scales, device_x] = operands.upload(gpu, case);
+    let inputs = [("data", &data), ("scales", &scales), ("x", &device_x)];
     let Operands { matrix, x, expected } = operands;
     let step = gpu.uniform("step", [case.m as u32, case.m as u32, 0, 0]).expect("a uniform");
     let what = format!("{:?} {}×{}×{}", case.format, case.m, case.n, case.k);
@@ -155,12 +156,24 @@ fn check(gpu: &Gpu, case: &Case) {
     for over_outputs in [false, true] {
         let output = Output::new(gpu, case);
         let kernel = Matvec(output.linear(case, over_outputs));
-        run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer], case.m, case.m);
+        run(
+            gpu,
+            &kernel,
+            &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer)],
+            case.m,
+            case.m,
+        );
         assert_close(&format!("matvec {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
 
         let output = Output::new(gpu, case);
         let kernel = Matmul(output.linear(case, over_outputs));
-        run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
+        run(
+            gpu,
+            &kernel,
+            &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer), ("step", &step)],
+            case.m,
+            case.m,
+        );
         assert_close(
             &format!("matmul {what}"),
             gpu,
@@ -173,7 +186,13 @@ fn check(gpu: &Gpu, case: &Case) {
         if MatmulLanes::can_run(gpu.target()) && !gpu.variant().f16 {
             let output = Output::new(gpu, case);
             let kernel = MatmulLanes(output.linear(case, over_outputs));
-            run(gpu, &kernel, &[&data, &scales, &device_x, &output.buffer, &step], case.m, case.m);
+            run(
+                gpu,
+                &kernel,
+                &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer), ("step", &step)],
+                case.m,
+                case.m,
+            );
             assert_close(
                 &format!("matmul_lanes {what}"),
                 gpu,
@@ -224,13 +243,14 @@ fn check_coop(
     let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
     let halves = zeros(gpu, m_stride * stride(case.k) / 2);
     let convert = Convert { cols: case.k, emit: Emit::Halves { m_stride }, over_outputs: false };
-    run(gpu, &convert, &[device_x, &halves], case.m, 0);
+    run(gpu, &convert, &[("x", device_x), ("halves", &halves)], case.m, 0);
     for &(splits, first_row) in splits_and_rows {
         let split_stride = rows * y_stride;
         let y = zeros(gpu, splits * split_stride);
         let linear = Linear { rows: case.n - first_row, ..linear };
         let kernel = MatmulCoop { linear, first_row, m_stride, splits, split_stride };
-        let buffers = [data, scales, &halves, &y, &step];
+        let buffers =
+            [("data", data), ("scales", scales), ("x", &halves), ("y", &y), ("step", &step)];
         match emulated {
             true => run(gpu, &Emulated(kernel), &buffers, case.m, 0),
             false => run(gpu, &kernel, &buffers, case.m, 0),
@@ -267,7 +287,13 @@ fn check_q8(
         upload(gpu, &vec![u32::MAX; room * cols / 16]),
     );
     let convert = Convert { cols: case.k, emit: Emit::Q8, over_outputs: false };
-    run(gpu, &convert, &[device_x, &quants, &groups], case.m, 0);
+    run(
+        gpu,
+        &convert,
+        &[("x", device_x), ("quants", &quants), ("quant_groups", &groups)],
+        case.m,
+        0,
+    );
     let values: Vec<i8> = download(gpu, &quants, case.m * cols);
     // Division is not exact on every device: a value on the border between two integers may fall
     // either way.
@@ -284,7 +310,10 @@ fn check_q8(
 
     let output = Output::new(gpu, case);
     let kernel = MatvecQ8(output.linear(case, false));
-    run(gpu, &kernel, &[data, scales, &quants, &groups, &output.buffer], case.m, case.m);
+    let weights = [("data", data), ("scales", scales)];
+    let x_in = [("x", &quants), ("x_groups", &groups)];
+    let y = ("y", &output.buffer);
+    run(gpu, &kernel, &[weights[0], weights[1], x_in[0], x_in[1], y], case.m, case.m);
     let what = format!("matvec_q8 {:?} {}×{}×{}", case.format, case.m, case.n, case.k);
     // One value that fell the other way moves a sum by one scale.
     let tolerance = 3e-4 + 0.01 * (differing > 0) as u8 as f32;
@@ -307,7 +336,10 @@ fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]
     let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
     let kernel = MatvecQ8Split { linear, m, splits, split_stride: m * y_stride };
     let [data, scales, quants, groups] = inputs;
-    run(gpu, &kernel, &[data, scales, quants, groups, &step, &y], case.m, case.m);
+    let weights = [("data", data), ("scales", scales)];
+    let x_in = [("x", quants), ("x_groups", groups)];
+    let others = [("step", &step), ("y", &y)];
+    run(gpu, &kernel, &[weights, x_in, others].concat(), case.m, case.m);
     sum_of_parts(gpu, &y, case, [splits, m], [y_stride, y_offset])
 }
 
@@ -449,7 +481,13 @@ fn embedding_in_parts() {
                     };
                     let kernel =
                         Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
-                    let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &x];
+                    let buffers = [
+                        ("data", &upload(gpu, &data)),
+                        ("scales", &upload(gpu, &scales)),
+                        ("rows", &rows),
+                        ("sampled", &sampled),
+                        ("x", &x),
+                    ];
                     run(gpu, &kernel, &buffers, tokens.len(), 0);
                 }
                 assert_close(
@@ -485,7 +523,13 @@ fn q4_k_is_exact() {
             Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
         let x = zeros(gpu, rows * cols);
         let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
-        let buffers = [&weights[0], &weights[1], &upload(gpu, &tokens), &upload(gpu, &[0u32]), &x];
+        let buffers = [
+            ("data", &weights[0]),
+            ("scales", &weights[1]),
+            ("rows", &upload(gpu, &tokens)),
+            ("sampled", &upload(gpu, &[0u32])),
+            ("x", &x),
+        ];
         run(gpu, &kernel, &buffers, rows, 0);
         assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.target());
     }

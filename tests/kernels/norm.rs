@@ -3,7 +3,7 @@
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
-        Gpu, GpuBuffer, StepSize,
+        Gpu, StepSize,
         kernels::{Emit, Kernel, NormAddNorm, RmsNorm, stride},
     },
 };
@@ -21,7 +21,7 @@ fn check_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     run(
         gpu,
         &RmsNorm { n, eps: EPS },
-        &[&upload_rows(gpu, &x, n), &upload(gpu, &weight), &out],
+        &[("x", &upload_rows(gpu, &x, n)), ("weight", &upload(gpu, &weight)), ("out", &out)],
         rows,
         0,
     );
@@ -46,8 +46,13 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
                     all[p * part_stride + row * stride(n)..][..n].copy_from_slice(values)
                 });
             }
-            let weights = [upload(gpu, &post), upload(gpu, &next), layer()];
-            [upload_rows(gpu, &before, n), upload(gpu, &all)].into_iter().chain(weights).collect()
+            vec![
+                ("x", upload_rows(gpu, &before, n)),
+                ("branch", upload(gpu, &all)),
+                ("post_weight", upload(gpu, &post)),
+                ("next_weight", upload(gpu, &next)),
+                ("layer", layer()),
+            ]
         };
         let kernel = |emit| {
             Some(Box::new(NormAddNorm { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
@@ -57,9 +62,16 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
 
         let own = own();
         let out = zeros(gpu, rows * stride(n));
-        let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
+        let named = own.iter().map(|(name, buffer)| (*name, buffer));
+        let buffers: Vec<Named> = named.chain([("out", &out)]).collect();
         run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
-        assert_close("norm_add_norm, stream", gpu, &download_rows(gpu, &own[0], rows, n), &x, 1e-5);
+        assert_close(
+            "norm_add_norm, stream",
+            gpu,
+            &download_rows(gpu, &own[0].1, rows, n),
+            &x,
+            1e-5,
+        );
     }
 }
 

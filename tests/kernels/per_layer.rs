@@ -3,7 +3,7 @@
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
-        Gpu, GpuBuffer, StepSize,
+        Gpu, StepSize,
         kernels::{Emit, Kernel, Linear, NormAdd, PerLayerGate, PerLayerInputs, stride},
         tile,
     },
@@ -63,7 +63,14 @@ fn check_inputs(
                 eps: EPS,
                 tiled,
             };
-            let buffers = [&upload(gpu, &data), &upload(gpu, &scales), &rows, &sampled, &norm, &x];
+            let buffers = [
+                ("data", &upload(gpu, &data)),
+                ("scales", &upload(gpu, &scales)),
+                ("rows", &rows),
+                ("sampled", &sampled),
+                ("norm", &norm),
+                ("x", &x),
+            ];
             run(gpu, &kernel, &buffers, tokens.len(), 0);
         }
         let found = download_rows(gpu, &x, tokens.len(), cols);
@@ -90,7 +97,8 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
         let scaled: Vec<f32> = gate.iter().map(|x| x * NormAdd::SCALE).collect();
         let own = || {
             let place = gpu.uniform("place", [(layer * n) as u32, 0, 0, 0]).expect("a uniform");
-            vec![upload_rows(gpu, &scaled, n), upload_rows(gpu, &vectors, cols), place]
+            let vectors = upload_rows(gpu, &vectors, cols);
+            vec![("gate", upload_rows(gpu, &scaled, n)), ("vectors", vectors), ("place", place)]
         };
         let step = StepSize { rows, ..Default::default() };
         check_forms(gpu, "per_layer_gate", &kernel, &own, step, (&expected, n), 2e-5);
@@ -117,7 +125,11 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
                     });
                 }
             }
-            vec![upload_rows(gpu, &x, n), upload(gpu, &all), upload(gpu, &post)]
+            vec![
+                ("x", upload_rows(gpu, &x, n)),
+                ("branch", upload(gpu, &all)),
+                ("post_weight", upload(gpu, &post)),
+            ]
         };
         let kernel = |emit| {
             Some(Box::new(NormAdd { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
@@ -126,12 +138,13 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
         check_forms(gpu, "norm_add", &kernel, &own, step, (&scaled, n), 1e-5);
 
         let (own, out) = (own(), zeros(gpu, rows * stride(n)));
-        let buffers: Vec<&GpuBuffer> = own.iter().chain([&out]).collect();
+        let named = own.iter().map(|(name, buffer)| (*name, buffer));
+        let buffers: Vec<Named> = named.chain([("out", &out)]).collect();
         run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
         assert_close(
             "norm_add, stream",
             gpu,
-            &download_rows(gpu, &own[0], rows, n),
+            &download_rows(gpu, &own[0].1, rows, n),
             &expected,
             1e-5,
         );

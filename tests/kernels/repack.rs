@@ -84,7 +84,9 @@ fn repack(
         source.resize(source.len().next_multiple_of(4), 0xff);
         let source: Vec<u32> = bytemuck::pod_collect_to_vec(&source);
         let source = upload(gpu, &source);
-        run(gpu, &Repack { dtype, cols, rows, tiled }, &[&source, &data, &scales, &faults], 0, 0);
+        let buffers =
+            [("stored", &source), ("data", &data), ("scales", &scales), ("faults", &faults)];
+        run(gpu, &Repack { dtype, cols, rows, tiled }, &buffers, 0, 0);
     }
     [download(gpu, &data, lens[0]), download(gpu, &scales, lens[1]), download(gpu, &faults, 4)]
 }

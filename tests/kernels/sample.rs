@@ -43,8 +43,15 @@ fn drawn(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> Vec<u32> {
     let (logits, words) = (upload(gpu, &logits.concat()), upload(gpu, &words));
     let (before, sampled) = (copy(gpu, &logits), zeros(gpu, count));
     let parts = upload(gpu, &vec![0xdead_beefu32; 2 * Sample::CANDIDATES * count]);
-    run(gpu, &TopKParts { n }, &[&logits, &words, &parts], 0, count);
-    let buffers = [&parts, &words, &upload(gpu, &outputs), &upload(gpu, &rows), &sampled];
+    let buffers = [("logits", &logits), ("draws", &words), ("parts", &parts)];
+    run(gpu, &TopKParts { n }, &buffers, 0, count);
+    let buffers = [
+        ("parts", &parts),
+        ("draws", &words),
+        ("outputs", &upload(gpu, &outputs)),
+        ("rows", &upload(gpu, &rows)),
+        ("sampled", &sampled),
+    ];
     run(gpu, &Sample { n }, &buffers, 0, count);
     assert_eq!(
         download::<u32>(gpu, &logits, usize::MAX),
@@ -219,7 +226,8 @@ fn suppresses_logits() {
             let rows: Vec<Vec<f32>> = (0..3).map(|row| random(n, row)).collect();
             let logits = upload(gpu, &rows.concat());
             // One row less than there is room for: the last stays as it is.
-            run(gpu, &Suppress { n, count: ids.len() }, &[&logits, &upload(gpu, &ids)], 0, 2);
+            let buffers = [("logits", &logits), ("ids", &upload(gpu, &ids))];
+            run(gpu, &Suppress { n, count: ids.len() }, &buffers, 0, 2);
             let mut expected = rows;
             expected[..2].iter_mut().for_each(|row| ops::suppress(row, &ids));
             assert_eq!(download::<f32>(gpu, &logits, 3 * n), expected.concat());

@@ -3,7 +3,7 @@
 //! here.
 
 use crate::catalogue;
-use gemma4_wgpu::gpu::{KernelSource, KernelTarget, kernels::Linear};
+use gemma4_wgpu::gpu::{Access, KernelSource, KernelTarget, kernels::Linear};
 use naga::{
     back::{hlsl, msl, spv},
     proc::{BoundsCheckPolicies, BoundsCheckPolicy},
@@ -69,7 +69,7 @@ fn to_msl(
     let resources = source.bindings.iter().enumerate().map(|(index, binding)| {
         let target = msl::BindTarget {
             buffer: Some(index as u8),
-            mutable: *binding == gemma4_wgpu::gpu::Binding::ReadWrite,
+            mutable: binding.access == Access::ReadWrite,
             ..Default::default()
         };
         (naga::ResourceBinding { group: 0, binding: index as u32 }, target)
@@ -272,9 +272,9 @@ fn every_kernel_fits_the_smallest_webgpu_device() {
     }
 }
 
-/// Bindings in the WGSL are those that the Rust struct names: number, and who may write.
+/// What is read of the declarations is what they say: number, name, and who may write.
 #[test]
-fn bindings_match_their_structs() {
+fn bindings_are_those_of_the_wgsl() {
     for target in catalogue::targets(4, true) {
         for kernel in catalogue::kernels(&target) {
             let source = kernel.source(&target);
@@ -282,17 +282,22 @@ fn bindings_match_their_structs() {
             let mut found = vec![None; source.bindings.len()];
             for (_, variable) in module.global_variables.iter() {
                 let Some(binding) = &variable.binding else { continue };
-                found[binding.binding as usize] = Some(match variable.space {
-                    naga::AddressSpace::Uniform => gemma4_wgpu::gpu::Binding::Uniform,
+                let access = match variable.space {
+                    naga::AddressSpace::Uniform => Access::Uniform,
                     naga::AddressSpace::Storage { access }
                         if access.contains(naga::StorageAccess::STORE) =>
                     {
-                        gemma4_wgpu::gpu::Binding::ReadWrite
+                        Access::ReadWrite
                     }
-                    _ => gemma4_wgpu::gpu::Binding::Read,
-                });
+                    _ => Access::Read,
+                };
+                found[binding.binding as usize] = Some((variable.name.as_deref(), access));
             }
-            let named: Vec<_> = source.bindings.iter().copied().map(Some).collect();
+            let named: Vec<_> = source
+                .bindings
+                .iter()
+                .map(|binding| Some((Some(binding.name), binding.access)))
+                .collect();
             assert_eq!(found, named, "{}", source.name);
         }
     }
@@ -308,7 +313,7 @@ fn kernels_are_written_for_browsers() {
             let source = kernel.source(target);
             if seen.insert(source.wgsl.clone()) {
                 let bindings: Vec<String> =
-                    source.bindings.iter().map(|binding| format!("{binding:?}")).collect();
+                    source.bindings.iter().map(|binding| format!("{:?}", binding.access)).collect();
                 kept.push(serde_json::json!({
                     "name": source.name,
                     "wgsl": source.wgsl,

@@ -1,7 +1,6 @@
 //! Each operation against its CPU twin.
 
 use gemma4_wgpu::{
-    config::{AttentionKind, LayerConfig, Rope},
     cpu::{
         KvCache as CpuCache,
         ops::{self, Attention, KvUpdate},
@@ -10,7 +9,10 @@ use gemma4_wgpu::{
         KvCache,
         ops::{Array, Dtype, Mask},
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
 };
 
 use super::tensors::{array, heads_first, ids, random, values};

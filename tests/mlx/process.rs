@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use crate::common::{load_mlx, own_process::in_own_process, random_model::RandomModel, step};
 use gemma4_wgpu::{
     backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
     mlx::{
         Activations, MlxBackend, active_bytes,
         ops::{Array, Dtype},
         peak_bytes, reset_peak,
     },
-    weights::{CacheType, LoadOptions},
+    model::{
+        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+        kv::CacheType,
+        weights::LoadOptions,
+    },
 };
 
 /// Sliding layers, every third a full one whose V is K, in sizes that need no padding.

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the golden logits in tests/goldens: small random Gemma models, run by transformers in float32.
+"""Makes the golden logits in tests/goldens with transformers in float32.
 
     python tools/goldens/generate.py --out tests/goldens [--tar goldens.tar.gz] [--only CASE ...]
 
 Needs torch, transformers >= 5.17 and safetensors; runs on the CPU in seconds, without a network.
-Each case directory holds config.json and the weights as a checkpoint would, and golden.safetensors with
-`tokens` (i32, [n]) and `logits` (f32, [n, vocab]): float32 arithmetic with eager attention on exactly the
-weights in the file (they are rounded to the file's type before the model runs).
+cases.py has the small random models. Each case directory has config.json and the weights of a
+checkpoint, and golden.safetensors with `tokens` (i32, [n]) and `logits` (f32, [n, vocab]).
+The logits are float32 arithmetic with eager attention on exactly the weights in the file.
+Weights are rounded to the file's type before the model runs.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import os
 import shutil
 import sys
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,116 +23,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import safetensors  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from cases import CASES, FULL, SLIDING, Case  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, Gemma4Config, Gemma4TextConfig  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    Gemma4Config,
+    Gemma4TextConfig,
+)
 
-SLIDING, FULL = "sliding_attention", "full_attention"
 MAX_CASE_BYTES, MAX_TOTAL_BYTES = 200_000, 2_000_000
-
-
-@dataclass
-class Case:
-    """One model: `config` goes to Gemma4TextConfig or Gemma3TextConfig as it stands."""
-
-    name: str
-    family: str  # "gemma4" or "gemma3"
-    dtype: torch.dtype  # of the stored weights
-    tokens: int  # length of the prompt
-    config: dict
-    shard_bytes: int | None = None  # several safetensors files with an index
-    published: bool = False  # the nested config and the tensor names of the published checkpoints
-    extra: dict = field(default_factory=dict)  # keys that only the published config has
-
-
-def rope(full: dict) -> dict:
-    return {SLIDING: {"rope_type": "default", "rope_theta": 10_000.0}, FULL: full}
-
-
-def gemma4(**overrides) -> dict:
-    config = {
-        "hidden_size_per_layer_input": 0,
-        "max_position_embeddings": 256,
-        "rope_parameters": rope({"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6}),
-    }
-    return config | overrides
-
-
-def gemma3(**overrides) -> dict:
-    return {"max_position_embeddings": 256} | overrides
-
-
-CASES = [
-    # Every layer alike but for its mask and RoPE; two queries to a KV head; sharded.
-    Case("gemma4-dense-gqa", "gemma4", torch.bfloat16, 24, shard_bytes=40_000, config=gemma4(
-        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, global_head_dim=8, sliding_window=16,
-        layer_types=[SLIDING, SLIDING, SLIDING, FULL],
-        rope_parameters=rope({"rope_type": "default", "rope_theta": 1e6}))),
-    # Full layers without v_proj, with another head_dim and fewer KV heads, and proportional RoPE.
-    Case("gemma4-k-eq-v", "gemma4", torch.float16, 32, config=gemma4(
-        vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True,
-        sliding_window=8, layer_types=[SLIDING, FULL, SLIDING, FULL], final_logit_softcapping=30.0)),
-    # The prompt is eight windows long.
-    Case("gemma4-short-window", "gemma4", torch.float32, 40, config=gemma4(
-        vocab_size=64, hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=12, global_head_dim=12, sliding_window=5,
-        layer_types=[SLIDING, SLIDING, FULL])),
-    # No size is a multiple of 4, and one query head more than a power of two.
-    Case("gemma4-odd-sizes", "gemma4", torch.bfloat16, 37, config=gemma4(
-        vocab_size=67, hidden_size=36, intermediate_size=50, num_hidden_layers=3, num_attention_heads=3,
-        num_key_value_heads=1, head_dim=6, global_head_dim=10, sliding_window=7, rms_norm_eps=1e-5,
-        layer_types=[SLIDING, FULL, FULL])),
-    # The head sizes of the 31B model on a very narrow one.
-    Case("gemma4-31b-heads", "gemma4", torch.bfloat16, 28, config=gemma4(
-        vocab_size=72, hidden_size=10, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=256, global_head_dim=512, num_global_key_value_heads=1,
-        attention_k_eq_v=True, sliding_window=9, layer_types=[SLIDING, FULL], final_logit_softcapping=30.0)),
-    # A cap that bends the logits hard, and an lm_head of its own.
-    Case("gemma4-softcap-untied", "gemma4", torch.bfloat16, 26, config=gemma4(
-        vocab_size=90, hidden_size=40, intermediate_size=72, num_hidden_layers=2, num_attention_heads=5,
-        num_key_value_heads=5, head_dim=16, global_head_dim=32, sliding_window=11, layer_types=[SLIDING, FULL],
-        final_logit_softcapping=4.0, tie_word_embeddings=False)),
-    # The shape in which Google publishes Gemma 4: everything under text_config, vision tensors
-    # beside.
-    Case("gemma4-published", "gemma4", torch.bfloat16, 30, published=True, config=gemma4(
-        vocab_size=88, hidden_size=32, intermediate_size=56, num_hidden_layers=6, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True,
-        sliding_window=6, layer_types=[SLIDING] * 5 + [FULL], final_logit_softcapping=30.0,
-        eos_token_id=[1, 50], use_bidirectional_attention="vision", max_position_embeddings=262_144)),
-    # Gemma 3, the full layers with linear RoPE scaling, a query scale that is not head_dim^-0.5.
-    Case("gemma3-linear-rope", "gemma3", torch.bfloat16, 33, config=gemma3(
-        vocab_size=70, hidden_size=36, intermediate_size=52, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=10, query_pre_attn_scalar=16, sliding_window=6,
-        layer_types=[SLIDING, SLIDING, FULL, SLIDING],
-        rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}))),
-    # Gemma 3 as published: nested, rope_theta beside rope_local_base_freq, a window pattern instead
-    # of layer_types.
-    Case("gemma3-published", "gemma3", torch.bfloat16, 29, published=True, config=gemma3(
-        vocab_size=75, hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=4,
-        num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=7,
-        layer_types=[SLIDING] * 5 + [FULL],
-        rope_parameters=rope({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6})),
-        extra={"sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 10_000.0,
-               "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}),
-    # What E4B has: a vector for each layer from a table by token, and the last layers without keys
-    # of their own. The prompt is several windows long.
-    Case("gemma4-per-layer", "gemma4", torch.bfloat16, 34, published=True, config=gemma4(
-        vocab_size=85, hidden_size=32, intermediate_size=40, num_hidden_layers=7, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, global_head_dim=16, sliding_window=6,
-        layer_types=[SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
-        hidden_size_per_layer_input=16, vocab_size_per_layer_input=85, num_kv_shared_layers=3,
-        eos_token_id=[1, 50])),
-    # What E2B has beside that: an MLP twice as wide in the layers that share, here the keys of the
-    # last two layers before them, the full one first. One KV head, no size a multiple of 4, more
-    # vectors than tokens.
-    Case("gemma4-double-wide", "gemma4", torch.float16, 31, config=gemma4(
-        vocab_size=70, hidden_size=30, intermediate_size=38, num_hidden_layers=5, num_attention_heads=3,
-        num_key_value_heads=1, head_dim=10, global_head_dim=18, sliding_window=7,
-        layer_types=[SLIDING, FULL, SLIDING, SLIDING, FULL], final_logit_softcapping=30.0,
-        hidden_size_per_layer_input=9, vocab_size_per_layer_input=75, num_kv_shared_layers=2,
-        use_double_wide_mlp=True)),
-]
 
 
 def text_config(case: Case):
@@ -149,7 +49,7 @@ def draw(name: str, shape: torch.Size, case: Case, generator: torch.Generator) -
     if name.endswith(("embed_tokens.weight", "lm_head.weight")):
         return normal * hidden**-0.5
     if name.endswith("embed_tokens_per_layer.weight"):
-        return normal * case.config["hidden_size_per_layer_input"]**-0.5
+        return normal * case.config["hidden_size_per_layer_input"] ** -0.5
     if len(shape) == 2:
         return normal * shape[1] ** -0.5
     if not name.endswith("norm.weight"):
@@ -157,7 +57,7 @@ def draw(name: str, shape: torch.Size, case: Case, generator: torch.Generator) -
     # What the norm multiplies by; Gemma 3 stores it less one.
     weight = 1.0 + 0.3 * normal
     if name.endswith(("q_norm.weight", "k_norm.weight")):
-        # Normed q and k of d values give q·k of spread sqrt(d)·weight², then the attention scale.
+        # q·k of normed q and k of d values spreads by sqrt(d)·weight², then the attention scale.
         scale = 1.0 if case.family == "gemma4" else case.config["query_pre_attn_scalar"] ** -0.5
         weight = weight * (2.0 / (shape[0] ** 0.5 * scale)) ** 0.5
     elif name == "model.norm.weight":
@@ -168,7 +68,9 @@ def draw(name: str, shape: torch.Size, case: Case, generator: torch.Generator) -
 @torch.no_grad()
 def build(case: Case, seed: int):
     """The model in float32, its weights already rounded to the type in which they are stored."""
-    model = AutoModelForCausalLM.from_config(text_config(case), attn_implementation="eager", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        text_config(case), attn_implementation="eager", dtype=torch.float32
+    )
     model.eval()
     if model.config._attn_implementation != "eager":
         raise RuntimeError(f"{case.name}: attention is {model.config._attn_implementation}")
@@ -178,7 +80,9 @@ def build(case: Case, seed: int):
         raise RuntimeError(f"{case.name}: lm_head tied: {tied}")
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(model.named_parameters())  # a tied lm_head counts once
-    tensors |= {name: tensor for name, tensor in model.named_buffers() if name.endswith("layer_scalar")}
+    tensors |= {
+        name: tensor for name, tensor in model.named_buffers() if name.endswith("layer_scalar")
+    }
     for name in sorted(tensors):
         tensor = tensors[name]
         if tensor.dtype != torch.float32:
@@ -200,50 +104,88 @@ def published_config(case: Case, dtype: str) -> dict:
     """config.json as the published checkpoints have it."""
     text = dict(case.config)
     common = {
-        "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 2, "dtype": dtype, "eos_token_id": 1,
-        "hidden_activation": "gelu_pytorch_tanh", "initializer_range": 0.02, "pad_token_id": 0,
-        "rms_norm_eps": 1e-6, "use_cache": True,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 2,
+        "dtype": dtype,
+        "eos_token_id": 1,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "initializer_range": 0.02,
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-6,
+        "use_cache": True,
     }
     if case.family == "gemma4":
         common |= {
-            "enable_moe_block": False, "model_type": "gemma4_text", "moe_intermediate_size": None,
-            "num_experts": None, "num_kv_shared_layers": 0, "tie_word_embeddings": True, "top_k_experts": None,
-            "use_double_wide_mlp": False, "vocab_size_per_layer_input": case.config["vocab_size"],
+            "enable_moe_block": False,
+            "model_type": "gemma4_text",
+            "moe_intermediate_size": None,
+            "num_experts": None,
+            "num_kv_shared_layers": 0,
+            "tie_word_embeddings": True,
+            "top_k_experts": None,
+            "use_double_wide_mlp": False,
+            "vocab_size_per_layer_input": case.config["vocab_size"],
         }
         return {
-            "architectures": ["Gemma4ForConditionalGeneration"], "audio_config": None, "dtype": dtype,
-            "eos_token_id": case.config["eos_token_id"], "image_token_id": 60, "model_type": "gemma4",
-            "text_config": common | text, "tie_word_embeddings": True,
-            "vision_config": {"hidden_size": 8, "model_type": "gemma4_vision", "num_hidden_layers": 1},
+            "architectures": ["Gemma4ForConditionalGeneration"],
+            "audio_config": None,
+            "dtype": dtype,
+            "eos_token_id": case.config["eos_token_id"],
+            "image_token_id": 60,
+            "model_type": "gemma4",
+            "text_config": common | text,
+            "tie_word_embeddings": True,
+            "vision_config": {
+                "hidden_size": 8,
+                "model_type": "gemma4_vision",
+                "num_hidden_layers": 1,
+            },
         }
     # The checkpoints are older than these two keys.
     del text["layer_types"], text["rope_parameters"]
     common |= {
-        "attn_logit_softcapping": None, "cache_implementation": "hybrid", "final_logit_softcapping": None,
+        "attn_logit_softcapping": None,
+        "cache_implementation": "hybrid",
+        "final_logit_softcapping": None,
         "model_type": "gemma3_text",
     }
     return {
-        "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 60, "eoi_token_index": 61,
-        "eos_token_id": [1, 50], "image_token_index": 62, "mm_tokens_per_image": 4, "model_type": "gemma3",
-        "text_config": common | text | case.extra, "torch_dtype": dtype,
-        "vision_config": {"hidden_size": 8, "model_type": "siglip_vision_model", "num_hidden_layers": 1},
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "boi_token_index": 60,
+        "eoi_token_index": 61,
+        "eos_token_id": [1, 50],
+        "image_token_index": 62,
+        "mm_tokens_per_image": 4,
+        "model_type": "gemma3",
+        "text_config": common | text | case.extra,
+        "torch_dtype": dtype,
+        "vision_config": {
+            "hidden_size": 8,
+            "model_type": "siglip_vision_model",
+            "num_hidden_layers": 1,
+        },
     }
 
 
 def save_published(case: Case, model, directory: Path):
-    """Writes the case the way Google does: nested config, prefixed names, a few tensors of the vision tower."""
+    """Writes the case as Google does: nested config, prefixed names, some vision tensors."""
     dtype = str(case.dtype).removeprefix("torch.")
     directory.mkdir(parents=True, exist_ok=True)
     config = published_config(case, dtype)
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     vision = torch.arange(64, dtype=torch.float32).reshape(8, 8).to(case.dtype)
     if case.family == "gemma4":
-        tensors = {"model.vision_tower.patch_embedder.input_proj.weight": vision,
-                   "model.embed_vision.embedding_projection.weight": vision.clone()}
+        tensors = {
+            "model.vision_tower.patch_embedder.input_proj.weight": vision,
+            "model.embed_vision.embedding_projection.weight": vision.clone(),
+        }
         prefix = "model.language_model."
     else:
-        tensors = {"vision_tower.vision_model.embeddings.position_embedding.weight": vision,
-                   "multi_modal_projector.mm_input_projection_weight": vision.clone()}
+        tensors = {
+            "vision_tower.vision_model.embeddings.position_embedding.weight": vision,
+            "multi_modal_projector.mm_input_projection_weight": vision.clone(),
+        }
         prefix = "language_model.model."
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":  # tied
@@ -255,15 +197,18 @@ def save_published(case: Case, model, directory: Path):
 
 
 def unused(model) -> dict:
-    """What published checkpoints have and transformers does not read: k and v of the layers that share others'."""
+    """Tensors of published checkpoints that transformers ignores: k and v of sharing layers."""
     tensors = {}
     for index, layer in enumerate(model.model.layers):
         attention = layer.self_attn
         if not getattr(attention, "is_kv_shared_layer", False):
             continue
         rows = model.config.per_layer_config[index].num_key_value_heads * attention.head_dim
-        for name, shape in [("k_proj", (rows, model.config.hidden_size)), ("v_proj", (rows, model.config.hidden_size)),
-                            ("k_norm", (attention.head_dim,))]:
+        for name, shape in [
+            ("k_proj", (rows, model.config.hidden_size)),
+            ("v_proj", (rows, model.config.hidden_size)),
+            ("k_norm", (attention.head_dim,)),
+        ]:
             ramp = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
             tensors[f"layers.{index}.self_attn.{name}.weight"] = ramp
     return tensors
@@ -279,13 +224,27 @@ def check_published(case: Case, config: dict, model):
                 ours = getattr(model.config.per_layer_config[index], name)
                 theirs = getattr(text.per_layer_config[index], name)
                 if ours != theirs:
-                    raise RuntimeError(f"{case.name}: layer {index} {name} is {theirs} in the published config")
+                    raise RuntimeError(
+                        f"{case.name}: layer {index} {name} is {theirs} in the published config"
+                    )
     else:
         text = Gemma3TextConfig(**json.loads(json.dumps(config["text_config"])))
-    for name in ["layer_types", "rope_parameters", "sliding_window", "hidden_size", "intermediate_size", "vocab_size",
-                 "final_logit_softcapping", "rms_norm_eps", "num_hidden_layers", "tie_word_embeddings"]:
+    for name in [
+        "layer_types",
+        "rope_parameters",
+        "sliding_window",
+        "hidden_size",
+        "intermediate_size",
+        "vocab_size",
+        "final_logit_softcapping",
+        "rms_norm_eps",
+        "num_hidden_layers",
+        "tie_word_embeddings",
+    ]:
         if getattr(text, name) != getattr(model.config, name):
-            raise RuntimeError(f"{case.name}: {name} is {getattr(text, name)} in the published config")
+            raise RuntimeError(
+                f"{case.name}: {name} is {getattr(text, name)} in the published config"
+            )
 
 
 def save_flat(case: Case, model, directory: Path):
@@ -297,20 +256,27 @@ def save_flat(case: Case, model, directory: Path):
         raise RuntimeError(f"{case.name}: wrote {files}")
 
 
-def reload_difference(case: Case, directory: Path, tokens: torch.Tensor, logits: torch.Tensor) -> float:
+def reload_difference(
+    case: Case, directory: Path, tokens: torch.Tensor, logits: torch.Tensor
+) -> float:
     """Largest difference of the logits after a round trip through the files."""
     if case.published:
         model = build(case, 0)[0]  # other weights, to be replaced
         prefix = "model.language_model." if case.family == "gemma4" else "language_model.model."
         stored = load_file(directory / "model.safetensors")
-        state = {"model." + name.removeprefix(prefix): tensor.to(torch.float32)
-                 for name, tensor in stored.items() if name.startswith(prefix)}
+        state = {
+            "model." + name.removeprefix(prefix): tensor.to(torch.float32)
+            for name, tensor in stored.items()
+            if name.startswith(prefix)
+        }
         for name in unused(model):
             del state["model." + name]
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
         model.load_state_dict(state, strict=True)
     else:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, attn_implementation="eager"
+        )
         model.eval()
     return (run(model, tokens) - logits).abs().max().item()
 
@@ -328,14 +294,21 @@ def generate(case: Case, index: int, out: Path) -> dict:
     other[1] = 3 + (other[1] - 2) % (case.config["vocab_size"] - 3)
     early_token_effect = (run(model, other)[-1] - logits[-1]).abs().max().item()
     if early_token_effect < 1e-3:
-        raise RuntimeError(f"{case.name}: the last logits hardly depend on the prompt ({early_token_effect})")
+        raise RuntimeError(
+            f"{case.name}: the last logits hardly depend on the prompt ({early_token_effect})"
+        )
 
     (save_published if case.published else save_flat)(case, model, directory)
-    save_file({"tokens": tokens.to(torch.int32).contiguous(), "logits": logits}, directory / "golden.safetensors")
+    save_file(
+        {"tokens": tokens.to(torch.int32).contiguous(), "logits": logits},
+        directory / "golden.safetensors",
+    )
 
     difference = reload_difference(case, directory, tokens, logits)
     if difference > 1e-5:
-        raise RuntimeError(f"{case.name}: after a round trip through the files logits differ by {difference}")
+        raise RuntimeError(
+            f"{case.name}: after a round trip through the files logits differ by {difference}"
+        )
     top = logits.topk(2, dim=-1).values
     size = sum(path.stat().st_size for path in directory.iterdir())
     if size > MAX_CASE_BYTES:
@@ -359,7 +332,9 @@ def generate(case: Case, index: int, out: Path) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="directory that gets one directory per case")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory that gets one directory per case"
+    )
     parser.add_argument("--tar", type=Path, help="also pack everything into this .tar.gz")
     parser.add_argument("--only", nargs="*", help="names of the cases to make")
     args = parser.parse_args()
@@ -369,8 +344,10 @@ def main() -> int:
 
     torch.set_num_threads(1)
     versions = {
-        "torch": torch.__version__, "transformers": transformers.__version__,
-        "safetensors": safetensors.__version__, "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "safetensors": safetensors.__version__,
+        "python": sys.version.split()[0],
     }
     print(json.dumps(versions))
     args.out.mkdir(parents=True, exist_ok=True)

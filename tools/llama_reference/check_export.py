@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Runs an exported GGUF in llama.cpp and in gemma4-wgpu, and the checkpoint that it was made of: perplexity of a text and
-greedy tokens, on the file as it is and on its dequantized copy (made by the package gguf).
+"""Compares an exported GGUF in llama.cpp and in gemma4-wgpu with its source checkpoint.
 
     gemma4-wgpu convert --to gguf --model DIR --output FILE.gguf
     .work/venv/bin/python check_export.py --program PATH/gemma4-wgpu DIR FILE.gguf TEXT
+
+Prints the perplexity of a text and greedy tokens, on the file and on its dequantized copy, which
+the package gguf makes.
 """
 
 import argparse
@@ -38,16 +40,24 @@ def by_llama_cpp(library, path, count, text):
 
 def by_program(program, model, ids):
     common = ["--quiet", "--backend", "cpu", "--model", model]
-    read = lambda *command: subprocess.run([program, *command], check=True, capture_output=True, text=True).stdout
+    read = lambda *command: (
+        subprocess.run([program, *command], check=True, capture_output=True, text=True).stdout
+    )
     perplexity = read("eval", *common, "--token-ids", ids).split()[-1]
-    run = read("run", *common, "--raw-prompt", "--json", "--temperature", "0", "-n", str(NEW), PROMPT)
+    run = read(
+        "run", *common, "--raw-prompt", "--json", "--temperature", "0", "-n", str(NEW), PROMPT
+    )
     return float(perplexity), json.loads(run)["tokens"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--program", default=HERE.parents[1] / "target/debug/gemma4-wgpu")
-    parser.add_argument("--library", default=HERE / ".work/package/bins/linux-x64", help="folder of libllama")
+    parser.add_argument(
+        "--library", default=HERE / ".work/package/bins/linux-x64", help="folder of libllama"
+    )
     parser.add_argument("--tokens", type=int, default=1000, help="of the text")
     parser.add_argument("checkpoint")
     parser.add_argument("gguf")

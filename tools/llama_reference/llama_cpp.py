@@ -1,8 +1,8 @@
-"""A small ctypes binding to the llama.cpp shared library that npm's `@node-llama-cpp/linux-x64` ships.
+"""A small ctypes binding to the llama.cpp library of npm's `@node-llama-cpp/linux-x64`.
 
-The structures below mirror `include/llama.h` of llama.cpp release v0.5.0 (the release that package
-3.22.1 is built from). A structure that no longer fits would read garbage, so `Library` checks the
-library's version and the default parameters before it hands anything out.
+The structures below mirror `include/llama.h` of llama.cpp release v0.5.0, the release of package
+3.22.1. A structure that does not fit would read garbage, so `Library` checks the library's version
+and the default parameters first.
 """
 
 import ctypes as c
@@ -100,18 +100,25 @@ LogCallback = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)
 
 
 class Library:
-    """llama.cpp with one CPU backend. `cpu` names the build to use (`haswell`: AVX2, without AVX-512),
-    or is None for the fastest one that this processor runs. With `vulkan`, `folder` is of the package with that
-    backend, which is loaded too."""
+    """llama.cpp with one CPU backend.
+
+    `cpu` names the build (`haswell`: AVX2, without AVX-512); None is the fastest of this processor.
+    With `vulkan`, `folder` is that of the Vulkan package, whose backend is loaded too.
+    """
 
     def __init__(self, folder, cpu="haswell", verbose=False, vulkan=False):
-        folder, release = Path(folder), f"vulkan.{LLAMA_CPP_RELEASE}" if vulkan else LLAMA_CPP_RELEASE
+        folder, release = (
+            Path(folder),
+            f"vulkan.{LLAMA_CPP_RELEASE}" if vulkan else LLAMA_CPP_RELEASE,
+        )
         c.CDLL(str(folder / "libggml-base.so"), mode=c.RTLD_GLOBAL)
         ggml = c.CDLL(str(folder / f"libggml.{release}.so"), mode=c.RTLD_GLOBAL)
         self.api = c.CDLL(str(folder / f"libllama.{release}.so"))
         self.cpu = cpu or "best for this processor"
         self._declare()
-        self._log = LogCallback(lambda _level, text, _data: print(text.decode(), end="") if verbose else None)
+        self._log = LogCallback(
+            lambda _level, text, _data: print(text.decode(), end="") if verbose else None
+        )
         self.api.llama_log_set(self._log, None)
         if cpu is None:
             ggml.ggml_backend_load_all_from_path.argtypes = [c.c_char_p]
@@ -147,18 +154,42 @@ class Library:
             "llama_decode": (integer, [pointer, Batch]),
             "llama_get_logits_ith": (c.POINTER(c.c_float), [pointer, integer]),
             "llama_tokenize": (integer, [pointer, text, integer, ids, integer, c.c_bool, c.c_bool]),
-            "llama_detokenize": (integer, [pointer, ids, integer, text, integer, c.c_bool, c.c_bool]),
+            "llama_detokenize": (
+                integer,
+                [pointer, ids, integer, text, integer, c.c_bool, c.c_bool],
+            ),
         }
         for name, (result, arguments) in signatures.items():
             function = getattr(self.api, name)
             function.restype, function.argtypes = result, arguments
 
     def _check_layout(self):
-        model, context = self.api.llama_model_default_params(), self.api.llama_context_default_params()
+        model, context = (
+            self.api.llama_model_default_params(),
+            self.api.llama_context_default_params(),
+        )
         found = (
-            (model.n_gpu_layers, model.load_mode, model.lazy_mode, model.vocab_only, model.use_extra_bufts),
-            (context.n_ctx, context.n_batch, context.n_ubatch, context.n_seq_max, context.flash_attn_type),
-            (context.yarn_beta_slow, context.type_k, context.type_v, context.embeddings, context.swa_full),
+            (
+                model.n_gpu_layers,
+                model.load_mode,
+                model.lazy_mode,
+                model.vocab_only,
+                model.use_extra_bufts,
+            ),
+            (
+                context.n_ctx,
+                context.n_batch,
+                context.n_ubatch,
+                context.n_seq_max,
+                context.flash_attn_type,
+            ),
+            (
+                context.yarn_beta_slow,
+                context.type_k,
+                context.type_v,
+                context.embeddings,
+                context.swa_full,
+            ),
         )
         expected = ((-1, -1, 1, False, True), (512, 2048, 512, 1, -1), (-1.0, 1, 1, False, True))
         if found != expected:
@@ -169,7 +200,7 @@ class Library:
 
 
 class Model:
-    """A GGUF file. `repack` lets llama.cpp lay the weights out anew for speed; `gpu_layers` go to the GPU."""
+    """A GGUF file. `repack` permits llama.cpp's weight repacking; `gpu_layers` go to the GPU."""
 
     def __init__(self, library, path, repack=False, gpu_layers=0):
         self.library, self.api = library, library.api
@@ -187,7 +218,9 @@ class Model:
         """Token ids of `text`; `add_special` adds the BOS token."""
         data = text.encode()
         ids = (c.c_int32 * (len(data) + 8))()
-        count = self.api.llama_tokenize(self.vocab, data, len(data), ids, len(ids), add_special, parse_special)
+        count = self.api.llama_tokenize(
+            self.vocab, data, len(data), ids, len(ids), add_special, parse_special
+        )
         if count < 0:
             raise RuntimeError(f"cannot tokenize {text!r}")
         return list(ids[:count])
@@ -226,7 +259,7 @@ class Context:
         self.position = 0
 
     def decode(self, tokens, every=True):
-        """Appends `tokens`; yields the f32 logits `[vocab]` of each of them, or of the last one only."""
+        """Appends `tokens`; yields the f32 logits `[vocab]` of each, or of the last one only."""
         for start in range(0, len(tokens), self.batch_size):
             chunk = tokens[start : start + self.batch_size]
             wanted = [every or start + i + 1 == len(tokens) for i in range(len(chunk))]

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes tests/goldens_gguf/: small random Gemma 4 models as GGUF, with llama.cpp's logits and token ids.
+"""Writes tests/goldens_gguf/: small random Gemma 4 models as GGUF, with llama.cpp's logits.
 
-Metadata and tensors are named and shaped as llama.cpp's own conversion of Gemma 4 writes them. Each case holds
+Metadata and tensors have the names and shapes of llama.cpp's own conversion of Gemma 4. Each case
+has
 
 - model.gguf, or the parts model-0000N-of-0000M.gguf
-- golden.safetensors: `tokens` (i32, [n]) and `logits` (f32, [n, vocab]), which llama.cpp computes in f32 (weights
-  and KV cache) on exactly the values in the file
+- golden.safetensors: `tokens` (i32, [n]) and `logits` (f32, [n, vocab]), which llama.cpp computes
+  in f32 (weights and KV cache) on exactly the values in the file
 - tokenization.json: token ids of a few texts
 """
 
@@ -66,20 +67,58 @@ VISIBLE = ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>"]
 CHARACTERS = ["\n", "▁", *"abcdefghijklmnopqrstuvwxyz", *"ABT", *".,!?'0123456789", "é", "日"]
 # The lower in the list, the later it is applied; some compete, so that a wrong order shows.
 MERGES = [
-    ("t", "h"), ("h", "e"), ("th", "e"), ("▁", "the"), ("▁", "▁"), ("i", "n"), ("a", "n"), ("an", "d"), ("▁", "and"),
-    ("in", "g"), ("e", "r"), ("▁", "a"), ("▁▁", "▁▁"), ("l", "l"), ("T", "he"), ("o", "n"), ("▁a", "n"), ("e", "ll"),
-    ("h", "ell"), ("hell", "o"), ("▁", "hello"), ("e", "▁"), (".", "."), ("..", "."), ("\n", "\n"), ("\n\n", "\n"),
+    ("t", "h"),
+    ("h", "e"),
+    ("th", "e"),
+    ("▁", "the"),
+    ("▁", "▁"),
+    ("i", "n"),
+    ("a", "n"),
+    ("an", "d"),
+    ("▁", "and"),
+    ("in", "g"),
+    ("e", "r"),
+    ("▁", "a"),
+    ("▁▁", "▁▁"),
+    ("l", "l"),
+    ("T", "he"),
+    ("o", "n"),
+    ("▁a", "n"),
+    ("e", "ll"),
+    ("h", "ell"),
+    ("hell", "o"),
+    ("▁", "hello"),
+    ("e", "▁"),
+    (".", "."),
+    ("..", "."),
+    ("\n", "\n"),
+    ("\n\n", "\n"),
 ]
 TEXTS = [
-    "", " ", "hello", " hello", "the hello and the", "The  cat    sat\n\n\non the mat.", "then there", "other and another",
-    "Zoë 日本 é 😀", "a\tb", "...?!", "\n\n a\n\n\n\n", "a\n\n\n\n\n.", "<|turn>user\nhello<turn|>\n", "<|channel>thought\n<channel|>",
+    "",
+    " ",
+    "hello",
+    " hello",
+    "the hello and the",
+    "The  cat    sat\n\n\non the mat.",
+    "then there",
+    "other and another",
+    "Zoë 日本 é 😀",
+    "a\tb",
+    "...?!",
+    "\n\n a\n\n\n\n",
+    "a\n\n\n\n\n.",
+    "<|turn>user\nhello<turn|>\n",
+    "<|channel>thought\n<channel|>",
     "<bos><0x41>",
 ]
 
 
 def vocabulary():
     """Tokens with their types: control, visible, bytes, characters, merged pieces."""
-    tokens = [(text, TokenType.CONTROL) for text in CONTROL] + [(text, TokenType.USER_DEFINED) for text in VISIBLE]
+    tokens = [(text, TokenType.CONTROL) for text in CONTROL] + [
+        (text, TokenType.USER_DEFINED) for text in VISIBLE
+    ]
     tokens += [(f"<0x{byte:02X}>", TokenType.BYTE) for byte in range(256)]
     tokens += [(text, TokenType.NORMAL) for text in CHARACTERS]
     known = {text for text, _ in tokens}
@@ -101,7 +140,7 @@ def ffn_size(index, effective):
 
 
 def draw_tensors(seed, vocab, effective):
-    """Name to f32 values; matrices are [out, in]. Attention scores and logits get a spread of a few units."""
+    """Name to f32 values; matrices are [out, in]. Scores and logits spread by a few units."""
     random = np.random.default_rng(seed)
 
     def matrix(rows, columns):
@@ -113,12 +152,16 @@ def draw_tensors(seed, vocab, effective):
     tensors = {"token_embd.weight": random.normal(0, 0.4, (vocab, HIDDEN)).astype(np.float32)}
     if effective:
         columns = PER_LAYER * len(SLIDING)
-        tensors["per_layer_token_embd.weight"] = random.normal(0, PER_LAYER**-0.5, (vocab, columns)).astype(np.float32)
+        tensors["per_layer_token_embd.weight"] = random.normal(
+            0, PER_LAYER**-0.5, (vocab, columns)
+        ).astype(np.float32)
         tensors["per_layer_model_proj.weight"] = matrix(columns, HIDDEN)
         tensors["per_layer_proj_norm.weight"] = norm(PER_LAYER)
     pairs = HEAD_DIM[False] // 2
     turning = int(HEAD_DIM[False] * PARTIAL_ROTARY / 2)
-    tensors["rope_freqs.weight"] = np.array([1.0] * turning + [1e30] * (pairs - turning), np.float32)
+    tensors["rope_freqs.weight"] = np.array(
+        [1.0] * turning + [1e30] * (pairs - turning), np.float32
+    )
     for index, sliding in enumerate(SLIDING):
         head_dim, kv, ffn = HEAD_DIM[sliding], KV_HEADS[sliding], ffn_size(index, effective)
         # Files have keys of the layers that use others' too.
@@ -142,7 +185,11 @@ def draw_tensors(seed, vocab, effective):
             "layer_output_scale": random.uniform(0.5, 1.3, 1).astype(np.float32),
         }
         if effective:
-            layer |= {"inp_gate": matrix(PER_LAYER, HIDDEN), "proj": matrix(HIDDEN, PER_LAYER), "post_norm": norm(HIDDEN, 0.5)}
+            layer |= {
+                "inp_gate": matrix(PER_LAYER, HIDDEN),
+                "proj": matrix(HIDDEN, PER_LAYER),
+                "post_norm": norm(HIDDEN, 0.5),
+            }
         tensors |= {f"blk.{index}.{name}.weight": value for name, value in layer.items()}
     # Two activations a layer from ggml's f16 table: half the logits, half the difference.
     tensors["output_norm.weight"] = norm(HIDDEN, 0.75 if effective else 1.5)
@@ -168,7 +215,11 @@ def add_metadata(writer, tokens, name, effective):
     writer.add_embedding_length_per_layer_input(PER_LAYER if effective else 0)
     for sliding, (key, value, rope) in {
         False: (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count),
-        True: (writer.add_key_length_swa, writer.add_value_length_swa, writer.add_rope_dimension_count_swa),
+        True: (
+            writer.add_key_length_swa,
+            writer.add_value_length_swa,
+            writer.add_rope_dimension_count_swa,
+        ),
     }.items():
         for add in (key, value, rope):
             add(HEAD_DIM[sliding])
@@ -225,7 +276,9 @@ def make(case, library):
     tensors = draw_tensors(case.seed, len(tokens), case.effective)
     matrices = [name for name, value in tensors.items() if value.ndim == 2]
     types = dict.fromkeys(tensors, Type.F32)
-    types |= {name: case.matrix_types[i % len(case.matrix_types)] for i, name in enumerate(matrices)}
+    types |= {
+        name: case.matrix_types[i % len(case.matrix_types)] for i, name in enumerate(matrices)
+    }
     path = folder / "model.gguf"
     write_model(path, tensors, types, tokens, case, case.tensors_per_file)
     first = path if path.exists() else min(folder.glob("model-00001-of-*.gguf"))
@@ -238,11 +291,16 @@ def make(case, library):
         write_model(copy, exact, dict.fromkeys(tensors, Type.F32), tokens, case)
         _, golden, single = logits_of(library, copy, ids, "f32")
     model, as_stored, _ = logits_of(library, first, ids, "f16")
-    print(f"{case.name}: logits within ±{np.abs(golden).max():.2f}; largest difference token by token "
-          f"{np.abs(golden - single).max():.1e}, on the file as stored {np.abs(golden - as_stored).max():.1e}")
+    print(
+        f"{case.name}: logits within ±{np.abs(golden).max():.2f}; largest difference token by "
+        "token "
+        f"{np.abs(golden - single).max():.1e}, on the file as stored "
+        f"{np.abs(golden - as_stored).max():.1e}"
+    )
     save_file({"tokens": np.array(ids, np.int32), "logits": golden}, folder / "golden.safetensors")
     cases = [
-        {"text": text} | {
+        {"text": text}
+        | {
             key: model.tokenize(text, add_special=False, parse_special=special)
             for key, special in (("plain", False), ("special", True))
         }
@@ -250,12 +308,19 @@ def make(case, library):
     ]
     lines = ",\n".join(" " + json.dumps(entry) for entry in cases)
     (folder / "tokenization.json").write_text(f"[\n{lines}\n]\n")
-    print(f"  {sum(file.stat().st_size for file in folder.iterdir())} bytes in {folder.relative_to(HERE.parents[1])}")
+    print(
+        f"  {sum(file.stat().st_size for file in folder.iterdir())} bytes in "
+        f"{folder.relative_to(HERE.parents[1])}"
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", default=HERE / ".work/package/bins/linux-x64", help="folder of libllama")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--library", default=HERE / ".work/package/bins/linux-x64", help="folder of libllama"
+    )
     parser.add_argument("--verbose", action="store_true", help="print llama.cpp's log")
     arguments = parser.parse_args()
     library = llama_cpp.Library(arguments.library, verbose=arguments.verbose)

@@ -9,7 +9,8 @@ GREEDY_PROMPTS = {
     "list": "1. January\n2. February\n3. March\n",
     "german": "Der Monat Januar hat 31 Tage. Der Monat Februar hat 28 Tage. Der Monat März",
     "chinese": "一、二、三、四、",
-    "code": "def add(a, b):\n    return a + b\n\ndef subtract(a, b):\n    return a - b\n\ndef multiply(a, b):\n",
+    "code": "def add(a, b):\n    return a + b\n\ndef subtract(a, b):\n    return a - b\n\n"
+    "def multiply(a, b):\n",
 }
 
 TOKENIZATION_TEXTS = [
@@ -38,8 +39,8 @@ TOKENIZATION_TEXTS = [
     "3.14159 1,000,000 0x1F 1e-9",
     "x = y+1;if(x==2){return;}",
     "def f(n):\n    return [i**2 for i in range(n) if i % 2]\n",
-    "{\"a\": [1, 2.5, null], \"b\\n\": true}",
-    "<html><body class=\"x\"><b>hi</b></body></html>",
+    '{"a": [1, 2.5, null], "b\\n": true}',
+    '<html><body class="x"><b>hi</b></body></html>',
     "https://example.org/path?q=1&r=%20#frag",
     "Grüße, Übergröße, naïve café",
     "cafe\u0301 n\u0303 o\u0308",

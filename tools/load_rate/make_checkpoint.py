@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes a GGUF file of Gemma 4 31B's shape with random weights (Q4_0, embedding Q8_0; 18 GB), for measuring how fast files load.
+"""Writes a GGUF file of Gemma 4 31B's shape with random weights, to measure load rates.
 
     make_checkpoint.py OUT.gguf [LAYERS]
 
-Needs numpy. The vocabulary is made up: the file loads and can be timed, but what it generates is noise.
+The file is Q4_0 with a Q8_0 embedding, 18 GB by default. Needs numpy. The vocabulary is invented,
+so the output of the model is noise.
 """
 
 import struct
@@ -14,7 +15,11 @@ import numpy as np
 HIDDEN, FFN, HEADS, WINDOW, VOCAB = 5376, 21504, 32, 1024, 262144
 HEAD_DIM, KV_HEADS = {True: 256, False: 512}, {True: 16, False: 4}  # True: sliding
 U32, F32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
-TYPES = {"F32": (0, 1, 4), "Q4_0": (2, 32, 18), "Q8_0": (8, 32, 34)}  # number, values and bytes of a block
+TYPES = {
+    "F32": (0, 1, 4),
+    "Q4_0": (2, 32, 18),
+    "Q8_0": (8, 32, 34),
+}  # number, values and bytes of a block
 ALIGNMENT = 32
 
 
@@ -24,12 +29,18 @@ def text(value):
 
 
 def scalar(kind, value):
-    return text(value) if kind == STRING else struct.pack({U32: "<I", F32: "<f", BOOL: "<?", 5: "<i"}[kind], value)
+    return (
+        text(value)
+        if kind == STRING
+        else struct.pack({U32: "<I", F32: "<f", BOOL: "<?", 5: "<i"}[kind], value)
+    )
 
 
 def entry(key, kind, value):
     if isinstance(value, list):
-        body = struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(scalar(kind, item) for item in value)
+        body = struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(
+            scalar(kind, item) for item in value
+        )
         return text(key) + body
     return text(key) + struct.pack("<I", kind) + scalar(kind, value)
 
@@ -72,7 +83,10 @@ def metadata(sliding):
         "unknown_token_id": (U32, 3),
         "padding_token_id": (U32, 0),
     }
-    entries = [entry("general.architecture", STRING, "gemma4"), entry("general.name", STRING, "random 31B")]
+    entries = [
+        entry("general.architecture", STRING, "gemma4"),
+        entry("general.name", STRING, "random 31B"),
+    ]
     entries += [entry(f"gemma4.{key}", *value) for key, value in model.items()]
     entries += [entry(f"tokenizer.ggml.{key}", *value) for key, value in tokenizer.items()]
     return entries
@@ -121,10 +135,19 @@ def main(path, layers):
     for name, kind, shape in all_tensors:
         number, values, size = TYPES[kind]
         sizes.append(int(np.prod(shape)) // values * size)
-        described += text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape) + struct.pack("<IQ", number, offset)
+        described += (
+            text(name)
+            + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+            + struct.pack("<IQ", number, offset)
+        )
         offset += padded(sizes[-1])
     with open(path, "wb") as file:
-        file.write(b"GGUF" + struct.pack("<IQQ", 3, len(all_tensors), len(entries)) + b"".join(entries) + described)
+        file.write(
+            b"GGUF"
+            + struct.pack("<IQQ", 3, len(all_tensors), len(entries))
+            + b"".join(entries)
+            + described
+        )
         file.write(bytes(padded(file.tell()) - file.tell()))
         for (name, kind, shape), size in zip(all_tensors, sizes):
             if name == "rope_freqs.weight":

@@ -2,16 +2,18 @@
 # Times a plain read of a checkpoint's file and the loading of it, with the file out of and in the
 # page cache. measure.sh PROGRAM FILE [OPTION OF BENCH ...]
 #
-# Both are rates of bytes of a file; loading ends when all weights lie on the device, checked, and
-# the kernels of generation are ready. A load that is not timed comes first, so that kernels come
-# from the cache of compiled pipelines.
+# Both are rates of bytes of a file. Loading ends when the device has all weights, checked, and
+# generation's kernels. An untimed load comes first, to fill the pipeline cache.
 set -euo pipefail
 program=$1 file=$2
 shift 2
 
 forget() {
     sync "$file"
-    python3 -c 'import os, sys; os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)' "$file"
+    python3 - "$file" <<'PYTHON'
+import os, sys
+os.posix_fadvise(os.open(sys.argv[1], os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+PYTHON
 }
 # Prints seconds and GB/s.
 plain_read() {
@@ -27,17 +29,26 @@ seconds = time.perf_counter() - start
 print(f"{seconds:.2f} {size / seconds / 1e9:.3f}")
 PYTHON
 }
-# Prints seconds and GB/s, and what the program says of the way to standard error.
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+# Prints seconds and GB/s, and the program's account of the load to standard error.
 load() {
     local output line
-    output=$(RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 "$@" 2>&1) || { echo "$output" >&2; exit 1; }
-    line=$(grep -oE 'loaded [0-9]+ bytes in [0-9.]+ s' <<<"$output") || { echo "no load rate in: $output" >&2; exit 1; }
-    grep -oE '[0-9]+ bytes (copied|read and laid out) in .*' <<<"$output" | sed 's/^/    /' >&2 || true
+    output=$(RUST_LOG=gemma4_wgpu=info "$program" bench --model "$file" -p 0 -n 1 -r 1 "$@" 2>&1) ||
+        fail "$output"
+    line=$(grep -oE 'loaded [0-9]+ bytes in [0-9.]+ s' <<<"$output") ||
+        fail "no load rate in: $output"
+    grep -oE '[0-9]+ bytes (copied|read and laid out) in .*' <<<"$output" |
+        sed 's/^/    /' >&2 || true
     awk '{ printf "%.2f %.3f\n", $5, $2 / $5 / 1e9 }' <<<"$line"
 }
 compare() {
-    awk -v name="$1" '{ printf "%s: plain read %s s, %s GB/s; loaded in %s s, %s GB/s: %.0f%%\n", name, $1, $2, $3, $4, 100 * $4 / $2 }' \
-        <<<"$2 $3"
+    awk -v name="$1" '{
+        printf "%s: plain read %s s, %s GB/s; ", name, $1, $2
+        printf "loaded in %s s, %s GB/s: %.0f%%\n", $3, $4, 100 * $4 / $2
+    }' <<<"$2 $3"
 }
 
 load "$@" > /dev/null

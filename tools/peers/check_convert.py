@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Opens what `gemma4-wgpu convert` writes in the programs that it is written for, and compares logits.
+"""Opens the output of `gemma4-wgpu convert` in mlx-lm and llama.cpp, and compares logits.
 
     cache=$(tools/peers/setup.sh)
     "$cache/venv/bin/python" tools/peers/check_convert.py --cache "$cache" target/debug/gemma4-wgpu
 
-MLX: goldens of transformers in f32, the imported fixtures, and the small models of models.py in int4. llama.cpp: the
-built-in model and those small models in int4 and int8.
+mlx-lm gets the goldens of transformers in f32, the imported fixtures and the small models of
+models.py in int4. llama.cpp gets the embedded model and those small models in int4 and int8.
 """
 
 import argparse
@@ -101,8 +101,12 @@ def check_mlx(program, scratch, report):
         program.convert("mlx", golden, output)
         tokens = expected["tokens"].tolist()
         limit = BF16_FACTOR if golden.name.startswith("gemma3") else EXACT
-        report.line("mlx-lm", golden.name, difference(by_mlx_lm(output, tokens), expected["logits"]), limit)
-    for fixture in sorted(path for path in (ROOT / "tests/fixtures/import").iterdir() if path.is_dir()):
+        report.line(
+            "mlx-lm", golden.name, difference(by_mlx_lm(output, tokens), expected["logits"]), limit
+        )
+    for fixture in sorted(
+        path for path in (ROOT / "tests/fixtures/import").iterdir() if path.is_dir()
+    ):
         output, tokens = scratch / f"{fixture.name}-mlx", [token % 31 for token in TOKENS]
         program.convert("mlx", fixture, output)
         own = program.logits(fixture, tokens, scratch)
@@ -117,7 +121,12 @@ def check_small_models(program, cache, scratch, report):
     program.convert("gguf", ROOT / "assets/demo", demo)
     tokens = [token % 200 for token in TOKENS]
     own = program.logits(ROOT / "assets/demo", tokens, scratch)
-    report.line("llama.cpp", "demo", difference(by_llama_cpp(library, demo, tokens, scratch), own), GELU_TABLE)
+    report.line(
+        "llama.cpp",
+        "demo",
+        difference(by_llama_cpp(library, demo, tokens, scratch), own),
+        GELU_TABLE,
+    )
     for name in models.MODELS:
         source = scratch / name
         models.write(name, source)
@@ -131,11 +140,15 @@ def check_small_models(program, cache, scratch, report):
         output = scratch / f"{name}-mlx"
         program.convert("mlx", scratch / f"{name}-int4", output)
         own = program.logits(scratch / f"{name}-int4", TOKENS, scratch)
-        report.line("mlx-lm", f"{name}, int4", difference(by_mlx_lm(output, TOKENS), own), BF16_SCALES)
+        report.line(
+            "mlx-lm", f"{name}, int4", difference(by_mlx_lm(output, TOKENS), own), BF16_SCALES
+        )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cache", type=Path, required=True, help="what setup.sh printed")
     parser.add_argument("program")
     arguments = parser.parse_args()

@@ -20,36 +20,74 @@ def tokenizer(family):
     words += [left + right for left, right in MERGES]
     words += [f"<unused{number}>" for number in range(-len(words) % 32)]
     added = [
-        {"id": index, "content": word, "special": True, "normalized": False,
-         "single_word": False, "lstrip": False, "rstrip": False}
+        {
+            "id": index,
+            "content": word,
+            "special": True,
+            "normalized": False,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+        }
         for index, word in enumerate(CONTROL[family])
     ]
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     back = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
-    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    split = {
+        "type": "Split",
+        "pattern": {"String": " "},
+        "behavior": "MergedWithPrevious",
+        "invert": False,
+    }
     model = {
-        "type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "dropout": None,
-        "continuing_subword_prefix": None, "end_of_word_suffix": None, "ignore_merges": False,
-        "vocab": {word: index for index, word in enumerate(words)}, "merges": [list(pair) for pair in MERGES],
+        "type": "BPE",
+        "unk_token": "<unk>",
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "dropout": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "ignore_merges": False,
+        "vocab": {word: index for index, word in enumerate(words)},
+        "merges": [list(pair) for pair in MERGES],
     }
     decoder = {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}]}
     return len(words), {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": space,
-        "pre_tokenizer": split, "post_processor": None, "decoder": decoder, "model": model,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": space,
+        "pre_tokenizer": split,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
     }
 
 
 def gemma3(vocabulary):
     return {
-        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "vocab_size": vocabulary,
-        "hidden_size": HIDDEN, "intermediate_size": WIDTH, "num_hidden_layers": 4, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "head_dim": HEAD, "query_pre_attn_scalar": HEAD, "sliding_window": 16,
-        "layer_types": ["sliding_attention", "full_attention"] * 2, "rms_norm_eps": 1e-6,
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "vocab_size": vocabulary,
+        "hidden_size": HIDDEN,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": HEAD,
+        "query_pre_attn_scalar": HEAD,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rms_norm_eps": 1e-6,
         "rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
             "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
         },
-        "max_position_embeddings": 4096, "bos_token_id": 2, "eos_token_id": 1, "tie_word_embeddings": True,
+        "max_position_embeddings": 4096,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "tie_word_embeddings": True,
     }
 
 
@@ -58,17 +96,37 @@ def gemma4(vocabulary, **changes):
     layers = ["sliding_attention", "sliding_attention", "full_attention"] * 2
     full = {"head_dim": 2 * HEAD, "num_key_value_heads": 1}
     config = {
-        "architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text", "vocab_size": vocabulary,
-        "hidden_size": HIDDEN, "intermediate_size": WIDTH, "num_hidden_layers": len(layers),
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": HEAD, "layer_types": layers,
-        "per_layer_config": {str(i): full for i, kind in enumerate(layers) if kind == "full_attention"},
-        "attention_k_eq_v": True, "sliding_window": 16, "rms_norm_eps": 1e-6,
+        "architectures": ["Gemma4ForCausalLM"],
+        "model_type": "gemma4_text",
+        "vocab_size": vocabulary,
+        "hidden_size": HIDDEN,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": HEAD,
+        "layer_types": layers,
+        "per_layer_config": {
+            str(i): full for i, kind in enumerate(layers) if kind == "full_attention"
+        },
+        "attention_k_eq_v": True,
+        "sliding_window": 16,
+        "rms_norm_eps": 1e-6,
         "rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+            "full_attention": {
+                "rope_type": "proportional",
+                "rope_theta": 1e6,
+                "partial_rotary_factor": 0.25,
+            },
         },
-        "final_logit_softcapping": 30.0, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
-        "max_position_embeddings": 4096, "bos_token_id": 2, "eos_token_id": [1, 5], "tie_word_embeddings": True,
+        "final_logit_softcapping": 30.0,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        "max_position_embeddings": 4096,
+        "bos_token_id": 2,
+        "eos_token_id": [1, 5],
+        "tie_word_embeddings": True,
     }
     return config | changes
 
@@ -77,8 +135,13 @@ def effective(vocabulary):
     """Of E2B's kind."""
     full = {"2": {"head_dim": 2 * HEAD}, "5": {"head_dim": 2 * HEAD}}
     return gemma4(
-        vocabulary, attention_k_eq_v=False, per_layer_config=full, hidden_size_per_layer_input=PER_LAYER,
-        vocab_size_per_layer_input=vocabulary, num_kv_shared_layers=3, use_double_wide_mlp=True,
+        vocabulary,
+        attention_k_eq_v=False,
+        per_layer_config=full,
+        hidden_size_per_layer_input=PER_LAYER,
+        vocab_size_per_layer_input=vocabulary,
+        num_kv_shared_layers=3,
+        use_double_wide_mlp=True,
     )
 
 
@@ -92,18 +155,27 @@ def tensors(config, seed):
     found["norm.weight"] = norm(HIDDEN)
     per_layer = config.get("hidden_size_per_layer_input", 0)
     if per_layer:
-        found["embed_tokens_per_layer.weight"] = random.normal(0, 0.5, (vocabulary, count * per_layer))
+        found["embed_tokens_per_layer.weight"] = random.normal(
+            0, 0.5, (vocabulary, count * per_layer)
+        )
         found["per_layer_model_projection.weight"] = matrix(count * per_layer, HIDDEN)
         found["per_layer_projection_norm.weight"] = norm(per_layer)
     own = count - config.get("num_kv_shared_layers", 0)
     for index, kind in enumerate(config["layer_types"]):
         layer = config | config.get("per_layer_config", {}).get(str(index), {})
-        heads, kv, size = layer["num_attention_heads"], layer["num_key_value_heads"], layer["head_dim"]
+        heads, kv, size = (
+            layer["num_attention_heads"],
+            layer["num_key_value_heads"],
+            layer["head_dim"],
+        )
         width = WIDTH * (2 if index >= own and config.get("use_double_wide_mlp") else 1)
         parts = {
-            "self_attn.q_proj": matrix(heads * size, HIDDEN), "self_attn.o_proj": matrix(HIDDEN, heads * size),
-            "self_attn.q_norm": norm(size), "mlp.gate_proj": matrix(width, HIDDEN),
-            "mlp.up_proj": matrix(width, HIDDEN), "mlp.down_proj": matrix(HIDDEN, width),
+            "self_attn.q_proj": matrix(heads * size, HIDDEN),
+            "self_attn.o_proj": matrix(HIDDEN, heads * size),
+            "self_attn.q_norm": norm(size),
+            "mlp.gate_proj": matrix(width, HIDDEN),
+            "mlp.up_proj": matrix(width, HIDDEN),
+            "mlp.down_proj": matrix(HIDDEN, width),
         }
         for name in ["input", "post_attention", "pre_feedforward", "post_feedforward"]:
             parts[f"{name}_layernorm"] = norm(HIDDEN)
@@ -114,7 +186,8 @@ def tensors(config, seed):
         if per_layer:
             parts |= {
                 "per_layer_input_gate": matrix(per_layer, HIDDEN),
-                "per_layer_projection": matrix(HIDDEN, per_layer), "post_per_layer_input_norm": norm(HIDDEN),
+                "per_layer_projection": matrix(HIDDEN, per_layer),
+                "post_per_layer_input_norm": norm(HIDDEN),
             }
         found |= {f"layers.{index}.{name}.weight": value for name, value in parts.items()}
         if family == "gemma4":

@@ -1,7 +1,9 @@
-"""Quantizes a GGUF file with llama.cpp's own quantizer: python llama_quantize.py LIB_DIR IN.gguf OUT.gguf
+"""Quantizes a GGUF file with llama.cpp's own quantizer.
 
-LIB_DIR holds libllama, as tools/llama_reference/setup.sh unpacks it. OUT is what `llama-quantize IN OUT Q4_0` makes:
-Q4_0, but for the embedding, which is the lm_head too and becomes Q6_K.
+    python llama_quantize.py LIB_DIR IN.gguf OUT.gguf
+
+LIB_DIR has the libllama of tools/llama_reference/setup.sh. OUT is the output of
+`llama-quantize IN OUT Q4_0`: Q4_0, but Q6_K for the embedding, which is the lm_head too.
 """
 
 import ctypes
@@ -14,7 +16,11 @@ MOSTLY_Q4_0 = 2
 class Params(ctypes.Structure):
     """llama_model_quantize_params; what follows the first two fields stays at its defaults."""
 
-    _fields_ = [("nthread", ctypes.c_int32), ("ftype", ctypes.c_int32), ("rest", ctypes.c_char * 248)]
+    _fields_ = [
+        ("nthread", ctypes.c_int32),
+        ("ftype", ctypes.c_int32),
+        ("rest", ctypes.c_char * 248),
+    ]
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Writes a GGUF of Gemma 3 as full-precision checkpoints, to quantize them anew: the table in docs/performance.md.
+"""Writes a GGUF of Gemma 3 as full-precision checkpoints, for docs/performance.md.
 
     pip install numpy gguf safetensors ml_dtypes
     python make_bf16.py gemma-3-270m-q4_k_m.gguf HF_DIR FILE.gguf
 
-HF_DIR gets bf16 safetensors and a config.json (no tokenizer: evaluate token ids); FILE.gguf the same weights in f32,
-with the original's metadata, for llama.cpp's own quantization (see llama_quantize.py).
+HF_DIR gets bf16 safetensors and a config.json, without a tokenizer: evaluate token ids. FILE.gguf
+gets the same weights in f32 with the original's metadata, as input of llama_quantize.py.
 """
 
 import json
@@ -38,7 +38,10 @@ def hf_name(name: str) -> str:
     if name.startswith("blk."):
         _, layer, tensor, _ = name.split(".")
         return f"model.layers.{layer}.{LAYER[tensor]}.weight"
-    return {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}[name]
+    return {
+        "token_embd.weight": "model.embed_tokens.weight",
+        "output_norm.weight": "model.norm.weight",
+    }[name]
 
 
 def config(reader: GGUFReader) -> dict:
@@ -78,7 +81,9 @@ def main() -> None:
         values = dequantize(tensor.data, tensor.tensor_type).reshape(shape).astype(np.float32)
         if len(shape) == 2:
             values = values.astype(ml_dtypes.bfloat16)
-        writer.add_tensor(tensor.name, values.astype(np.float32), raw_dtype=GGMLQuantizationType.F32)
+        writer.add_tensor(
+            tensor.name, values.astype(np.float32), raw_dtype=GGMLQuantizationType.F32
+        )
         # Hugging Face stores norms less one.
         tensors[hf_name(tensor.name)] = values if len(shape) == 2 else values - 1
     directory.mkdir(exist_ok=True)

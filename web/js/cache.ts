@@ -1,29 +1,30 @@
-// Models in the browser's own storage (OPFS): `<key>.data` with the bytes, `<key>.json` with what
-// is known of them.
+// Models in the browser's own storage (OPFS): `<key>.data` has the bytes, `<key>.json` the entry.
 
 import { describe, gigabytes } from "./files.js";
 
 const DIRECTORY = "gemma4-wgpu";
 
-/** What is kept beside a file's bytes. */
+/** The entry of a file: what is stored beside its bytes. */
 export interface CachedModel {
   key: string;
   url: string;
   name: string;
   /** Bytes of the whole file. */
   size: number;
-  /** The server's mark of this version, where it tells. */
+  /** The server's mark of this version, if it sends one. */
   etag?: string;
   /** Of the whole file; missing while the download is not complete. */
   sha256?: string;
-  /** Bytes that are here. */
+  /** Bytes that are stored. */
   stored: number;
 }
 
 /** The storage's directory; an error says why there is none. */
 export async function storage(): Promise<FileSystemDirectoryHandle> {
   if (!globalThis.navigator?.storage?.getDirectory) {
-    throw new Error("this browser or this page's address (neither https nor localhost) offers no storage");
+    throw new Error(
+      "this browser or this page's address (neither https nor localhost) offers no storage",
+    );
   }
   try {
     const root = await navigator.storage.getDirectory();
@@ -36,7 +37,9 @@ export async function storage(): Promise<FileSystemDirectoryHandle> {
 /** A name for a URL's files. */
 export async function keyOf(url: string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(url));
-  return [...new Uint8Array(digest).slice(0, 12)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [...new Uint8Array(digest).slice(0, 12)]
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
 }
 
 /** What is cached, complete or begun. */
@@ -65,8 +68,11 @@ export async function deleteCachedModel(key: string): Promise<void> {
   }
 }
 
-/** The same for who holds the file's lock. */
-export async function removeFiles(directory: FileSystemDirectoryHandle, key: string): Promise<void> {
+/** The same for the holder of the file's lock. */
+export async function removeFiles(
+  directory: FileSystemDirectoryHandle,
+  key: string,
+): Promise<void> {
   for (const name of [`${key}.data`, `${key}.json`]) {
     await directory.removeEntry(name).catch((error: unknown) => {
       if (!(error instanceof DOMException && error.name === "NotFoundError")) {
@@ -77,14 +83,16 @@ export async function removeFiles(directory: FileSystemDirectoryHandle, key: str
 }
 
 /**
- * Locks cached files by their keys until the function that it gives is called: shared by those who read, exclusive for who writes.
- * `wait` is told that another tab, or another model of this page, has one of them. A browser without locks holds nothing.
+ * Locks cached files by their keys and returns the function that unlocks them.
+ *
+ * Locks are shared for reading and exclusive for writing. `wait` is called if another tab or model
+ * has one of them. A browser without locks locks nothing.
  */
 export async function lock(keys: string[], mode: LockMode, wait: () => void): Promise<() => void> {
   const held: (() => void)[] = [];
   const release = () => held.forEach((end) => end());
   try {
-    // In one order everywhere, so that no two wait for each other.
+    // In one order everywhere, against deadlocks.
     for (const key of globalThis.navigator?.locks ? [...new Set(keys)].sort() : []) {
       let end = await takeLock(key, { mode, ifAvailable: true });
       if (!end) {
@@ -100,7 +108,7 @@ export async function lock(keys: string[], mode: LockMode, wait: () => void): Pr
   }
 }
 
-/** What ends the lock; nothing if it is not available. */
+/** The function that unlocks; undefined if the lock is not available. */
 function takeLock(key: string, options: LockOptions): Promise<(() => void) | undefined> {
   return new Promise((resolve, reject) => {
     const hold = (lock: Lock | null) => {
@@ -111,8 +119,11 @@ function takeLock(key: string, options: LockOptions): Promise<(() => void) | und
   });
 }
 
-/** What is known of a cached file; nothing if it is not there or unreadable. */
-export async function readEntry(directory: FileSystemDirectoryHandle, key: string): Promise<CachedModel | undefined> {
+/** The entry of a cached file; undefined if it is missing or unreadable. */
+export async function readEntry(
+  directory: FileSystemDirectoryHandle,
+  key: string,
+): Promise<CachedModel | undefined> {
   try {
     const file = await (await directory.getFileHandle(`${key}.json`)).getFile();
     const entry = JSON.parse(await file.text()) as CachedModel;
@@ -122,8 +133,11 @@ export async function readEntry(directory: FileSystemDirectoryHandle, key: strin
   }
 }
 
-/** Replaces what is known of a cached file. */
-export async function writeEntry(directory: FileSystemDirectoryHandle, entry: CachedModel): Promise<void> {
+/** Replaces the entry of a cached file. */
+export async function writeEntry(
+  directory: FileSystemDirectoryHandle,
+  entry: CachedModel,
+): Promise<void> {
   const handle = await directory.getFileHandle(`${entry.key}.json`, { create: true });
   const access = await syncAccess(handle);
   try {
@@ -137,19 +151,23 @@ export async function writeEntry(directory: FileSystemDirectoryHandle, entry: Ca
 
 /** Writes all bytes. An error of the name QuotaExceededError says that the storage is full. */
 export function writeAll(access: SyncAccess, bytes: Uint8Array, at: number): void {
-  for (let done = 0; done < bytes.length; ) {
+  for (let done = 0; done < bytes.length;) {
     const count = access.write(bytes.subarray(done), { at: at + done });
     // Chromium gives a wrong count, and no exception, where a private window's storage is full.
-    if (!(count > 0 && count <= bytes.length - done)) throw new DOMException("short write", "QuotaExceededError");
+    if (!(count > 0 && count <= bytes.length - done))
+      throw new DOMException("short write", "QuotaExceededError");
     done += count;
   }
 }
 
-/** Bytes from a place on, as many as the buffer takes or the file still has. */
+/** Bytes from `at` on, as many as the buffer takes or the file still has. */
 export function readSome(access: SyncAccess, buffer: Uint8Array, at: number): Uint8Array {
   const count = access.read(buffer, { at });
   if (!(count > 0 && count <= buffer.length)) {
-    throw new Error(`the browser's storage cannot be read at byte ${at} of ${access.getSize()}: delete the cached model`);
+    throw new Error(
+      `the browser's storage cannot be read at byte ${at} of ${access.getSize()}: ` +
+        "delete the cached model",
+    );
   }
   return buffer.subarray(0, count);
 }
@@ -159,14 +177,14 @@ export async function dataFile(directory: FileSystemDirectoryHandle, key: string
   return (await directory.getFileHandle(`${key}.data`)).getFile();
 }
 
-/** Errors unless the storage has room for so many more bytes, as far as the browser tells. */
+/** Throws unless the storage has room for `bytes` more, by the browser's estimate. */
 export async function checkQuota(name: string, bytes: number): Promise<void> {
   const { quota, usage } = await navigator.storage.estimate();
   const free = Math.max(0, (quota ?? Infinity) - (usage ?? 0));
   if (bytes > free) throw noRoom(name, bytes, `, which has ${gigabytes(free)} left for this page`);
 }
 
-/** Errors unless an empty file may grow to `bytes`: browsers keep their real quota to themselves until it is exceeded. */
+/** Throws unless an empty file may grow to `bytes`: only exceeding the real quota shows it. */
 export function reserve(access: SyncAccess, name: string, bytes: number): void {
   let written: number | undefined;
   try {
@@ -180,12 +198,13 @@ export function reserve(access: SyncAccess, name: string, bytes: number): void {
 
 function noRoom(name: string, bytes: number, limit: string): Error {
   return new Error(
-    `${name} needs ${gigabytes(bytes)} more of the browser's storage${limit}: delete cached models or free disk space, ` +
+    `${name} needs ${gigabytes(bytes)} more of the browser's storage${limit}: ` +
+      "delete cached models or free disk space, " +
       "or load without the cache",
   );
 }
 
-/** A file's exclusive, synchronous access, which workers have. */
+/** Exclusive, synchronous access to a file, which workers have. */
 export interface SyncAccess {
   getSize(): number;
   read(buffer: Uint8Array, options: { at: number }): number;
@@ -197,10 +216,13 @@ export interface SyncAccess {
 
 /** Opens a file for writing. An error says that another tab has it. */
 export async function syncAccess(handle: FileSystemFileHandle): Promise<SyncAccess> {
-  const open = (handle as unknown as { createSyncAccessHandle(): Promise<SyncAccess> }).createSyncAccessHandle;
+  const open = (handle as unknown as { createSyncAccessHandle(): Promise<SyncAccess> })
+    .createSyncAccessHandle;
   try {
     return await open.call(handle);
   } catch (error) {
-    throw new Error(`the browser's storage: ${handle.name} is in use by another tab (${describe(error)})`);
+    throw new Error(
+      `the browser's storage: ${handle.name} is in use by another tab (${describe(error)})`,
+    );
   }
 }

@@ -1,6 +1,6 @@
-// Files as the wasm side reads them: a name, a size, and any range of bytes.
+// Files for the wasm side: a name, a size, and any range of bytes.
 
-/** What web/src/files.rs calls. */
+/** The interface that web/src/files.rs calls. */
 export interface ModelFile {
   readonly name: string;
   /** Bytes. */
@@ -8,7 +8,7 @@ export interface ModelFile {
   read(offset: number, length: number): Promise<Uint8Array>;
 }
 
-/** A file of the user or of the browser's storage, never in memory as a whole. */
+/** A file of the user or of the browser's storage, read in ranges. */
 export class BlobFile implements ModelFile {
   constructor(
     readonly name: string,
@@ -28,7 +28,7 @@ export class BlobFile implements ModelFile {
   }
 }
 
-/** A file on a server that is read where it lies. */
+/** A file on a server, read in ranges. */
 export class ServerFile implements ModelFile {
   constructor(
     readonly name: string,
@@ -41,7 +41,8 @@ export class ServerFile implements ModelFile {
     for (let attempt = 1; ; attempt++) {
       try {
         const response = await fetch(this.url, { headers, cache: "no-store" });
-        if (response.status !== 206) throw new Error(`the server answered ${response.status} to a range request`);
+        if (response.status !== 206)
+          throw new Error(`the server answered ${response.status} to a range request`);
         return new Uint8Array(await response.arrayBuffer());
       } catch (error) {
         if (attempt === ATTEMPTS) throw new Error(`${this.url}: ${describe(error)}`);
@@ -51,7 +52,7 @@ export class ServerFile implements ModelFile {
   }
 }
 
-/** How often a request is made before it counts as failed. */
+/** Attempts before a request counts as failed. */
 export const ATTEMPTS = 4;
 
 /** Waits longer after each failure. */
@@ -59,7 +60,7 @@ export function pause(attempt: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 250 * 2 ** attempt));
 }
 
-/** What an exception says, on one line. */
+/** The message of an exception, on one line. */
 export function describe(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/\s+/g, " ").trim();

@@ -20,21 +20,31 @@ import type {
 } from "./protocol.js";
 import { Link } from "./link.js";
 
-export type { ChatResult, GenerateOptions, LoadOptions, Message, ModelInfo, Progress, ToolCall, UrlSource };
+export type {
+  ChatResult,
+  GenerateOptions,
+  LoadOptions,
+  Message,
+  ModelInfo,
+  Progress,
+  ToolCall,
+  UrlSource,
+};
 export { type CachedModel, cachedModels, deleteCachedModel } from "./cache.js";
 
 /**
- * What to load: `"demo"` (the small model that is part of the program), a URL, files that the user chose (all files of one model),
- * or a folder.
+ * What to load: `"demo"` (the small model that the program contains), a URL, files that the user
+ * chose (all files of one model), or a folder.
  */
-export type Source = "demo" | URL | string | UrlSource | File | Iterable<File> | FileList | FileSystemDirectoryHandle;
+export type Source =
+  "demo" | URL | string | UrlSource | File | Iterable<File> | FileList | FileSystemDirectoryHandle;
 
-/** How to load it, and who hears of it. */
+/** How to load it, and who gets the progress. */
 export interface LoadSettings extends LoadOptions {
   onProgress?: (progress: Progress) => void;
   /** Ends loading; the promise is then rejected with the signal's reason. */
   signal?: AbortSignal;
-  /** Makes the worker, where a bundler needs that in the program's own code: the package's `worker.js` as a module. */
+  /** Makes the worker from the package's `worker.js`, where a bundler needs own code for that. */
   worker?: () => Worker;
 }
 
@@ -58,15 +68,16 @@ export class Gemma {
   /**
    * Loads a model.
    *
-   * Errors: a browser without WebGPU, files that are no model or broken, a server that cannot be read, storage or a device that
-   * is too small.
+   * Errors: a browser without WebGPU, broken files or other files than a model's, a server that
+   * cannot be read, storage or a device that is too small.
    */
   static async load(source: Source, settings: LoadSettings = {}): Promise<Gemma> {
     const { onProgress, signal, worker, ...options } = settings;
     signal?.throwIfAborted();
     if (!globalThis.navigator?.gpu) {
       throw new Error(
-        "WebGPU is missing: use a current Chrome, Edge, Safari or Firefox, and open the page by https or from localhost" +
+        "WebGPU is missing: use a current Chrome, Edge, Safari or Firefox, " +
+          "and open the page by https or from localhost" +
           switchedOff(),
       );
     }
@@ -91,26 +102,26 @@ export class Gemma {
   /**
    * The answer to a conversation, piece by piece. One answer at a time; leaving the loop stops it.
    *
-   * Errors (while iterating): the signal's reason, messages or options that cannot be used, a lost device. After the loss of its
-   * device a model is of no more use: load it again.
+   * Errors (while iterating): the signal's reason, messages or options that cannot be used, a lost
+   * device. After the loss of its device, load the model again.
    */
   chat(messages: Message[], settings: ChatSettings = {}): Answer {
     return new Answer(this.link, messages, settings);
   }
 
-  /** What the model makes of a bare text, without a chat template. */
+  /** Continues a bare text, without a chat template. */
   complete(prompt: string, settings: ChatSettings = {}): Answer {
     return new Answer(this.link, prompt, settings);
   }
 
-  /** Gives back the device and all memory. */
+  /** Frees the device and all memory. */
   async dispose(): Promise<void> {
     await this.link.ask({ op: "dispose" }).catch(() => undefined);
     this.link.close(new Error("the model was disposed"));
   }
 }
 
-/** An answer: iterate over its text, which is without thoughts. */
+/** An answer: iterate over its text, which has no thoughts. */
 export class Answer implements AsyncIterable<string> {
   /** The whole answer with its figures, once it has ended (by itself or by the signal). */
   result?: ChatResult;
@@ -200,19 +211,28 @@ export async function verifyCachedModel(key: string): Promise<boolean> {
   }
 }
 
-/** How to switch on WebGPU in browsers that have it and leave it off. */
+/** How to switch on WebGPU in browsers that have it switched off. */
 function switchedOff(): string {
   const agent = globalThis.navigator?.userAgent ?? "";
   if (!/Linux/.test(agent) || /Android/.test(agent)) return "";
   if (/Firefox\//.test(agent)) {
     const settings = "dom.webgpu.enabled and dom.webgpu.workers.enabled";
-    return `; Firefox on Linux has it switched off: set ${settings} to true in about:config and load the page again`;
+    return (
+      `; Firefox on Linux has it switched off: set ${settings} to true in about:config ` +
+      "and load the page again"
+    );
   }
-  return "; on Linux it may want the browser to be started with --enable-unsafe-webgpu --enable-features=Vulkan";
+  return (
+    "; on Linux it may want the browser to be started with " +
+    "--enable-unsafe-webgpu --enable-features=Vulkan"
+  );
 }
 
 function ownWorker(): Worker {
-  return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "gemma4-wgpu" });
+  return new Worker(new URL("./worker.js", import.meta.url), {
+    type: "module",
+    name: "gemma4-wgpu",
+  });
 }
 
 async function workerSource(source: Source): Promise<WorkerSource> {

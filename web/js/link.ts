@@ -21,15 +21,21 @@ export class Link {
 
   constructor(make: () => Worker) {
     this.worker = make();
-    this.worker.onmessage = ({ data }: MessageEvent<{ id: number; reply: Reply }>) => this.hear(data.id, data.reply);
+    this.worker.onmessage = ({ data }: MessageEvent<{ id: number; reply: Reply }>) =>
+      this.hear(data.id, data.reply);
     this.worker.onerror = (event) => {
       event.preventDefault();
-      this.close(new Error(`the worker failed (${event.message || "it could not be started"}): load the model again`));
+      this.close(
+        new Error(
+          `the worker failed (${event.message || "it could not be started"}): load the model again`,
+        ),
+      );
     };
-    this.worker.onmessageerror = () => this.close(new Error("the worker sent something unreadable"));
+    this.worker.onmessageerror = () =>
+      this.close(new Error("the worker sent something unreadable"));
   }
 
-  /** Sends a request and waits for its last reply; `hear` gets those before. */
+  /** Sends a request and waits for its last reply; `hear` gets the replies before. */
   ask(request: Request, hear?: (reply: Reply) => void): Promise<Reply> {
     return new Promise((resolve, reject) => {
       if (this.closed) return reject(this.closed.reason);
@@ -55,7 +61,7 @@ export class Link {
     if (!this.closed) this.worker.postMessage({ id: this.next++, request });
   }
 
-  /** Ends the worker; what still waits is rejected with `reason`. */
+  /** Ends the worker; waiting requests are rejected with `reason`. */
   close(reason: unknown): void {
     if (this.closed) return;
     this.closed = { reason };

@@ -1,11 +1,11 @@
-// What callers, the page's side and the worker tell each other.
+// The messages between callers, the page's side and the worker.
 
 export interface Message {
   role: "system" | "user" | "assistant";
   content: string;
-  /** What the model thought before it wrote `content`; its chat template decides what of it goes back. */
+  /** The thoughts before `content`; the chat template decides which of them it repeats. */
   reasoning?: string;
-  /** What the model asked for. */
+  /** The functions that the model called. */
   tool_calls?: ToolCall[];
 }
 
@@ -17,11 +17,11 @@ export interface ToolCall {
 
 /** How a model is loaded. */
 export interface LoadOptions {
-  /** Positions of the context: prompts and answers together. 4096 by default, or what the model has. */
+  /** Positions of the context: prompts and answers. 4096 by default, or the model's maximum. */
   contextLength?: number;
   /**
-   * What f32, f16 and bf16 matrices become; quantized ones keep their form. By default (`auto`) `int4`, but `none`
-   * for files that hold quantized matrices too.
+   * What f32, f16 and bf16 matrices become; quantized ones keep their form. The default (`auto`) is
+   * `int4`, but `none` for files that have quantized matrices too.
    */
   quantize?: "auto" | "int4" | "int8" | "none";
   /** Element type of the KV cache; `f16` by default. */
@@ -30,9 +30,9 @@ export interface LoadOptions {
   subgroups?: boolean;
 }
 
-/** How an answer is made. What is left out comes from the checkpoint, or else is Gemma's default. */
+/** How an answer is made. Missing options come from the checkpoint or are Gemma's defaults. */
 export interface GenerateOptions {
-  /** 0 always takes the likeliest token. */
+  /** 0 always takes the most likely token. */
   temperature?: number;
   topK?: number;
   topP?: number;
@@ -40,16 +40,16 @@ export interface GenerateOptions {
   repetitionPenalty?: number;
   /** Same seed, same answer. */
   seed?: number;
-  /** Most tokens of the answer; as many as the context has room for by default. */
+  /** Maximum tokens of the answer; by default all that fit into the context. */
   maxTokens?: number;
-  /** Lets models that can think before they answer. Thoughts are apart from the answer's text in any case. */
+  /** Lets a model think first, if it can. Thoughts are never part of the answer's text. */
   thinking?: boolean;
 }
 
 /** Facts of a loaded model and its device. Sizes are bytes. */
 export interface ModelInfo {
   model: string;
-  /** The graphics card, as far as the browser tells. */
+  /** The graphics card, in the browser's words. */
   device: string;
   shaderF16: boolean;
   subgroups: boolean;
@@ -58,7 +58,7 @@ export interface ModelInfo {
   contextLength: number;
   weightBytes: number;
   kvBytes: number;
-  /** Most bytes held on the device so far. */
+  /** Maximum of bytes on the device so far. */
   peakBytes: number;
 }
 
@@ -67,21 +67,21 @@ export interface ChatResult {
   text: string;
   /** The model's thoughts; `null` without any. */
   reasoning: string | null;
-  /** What the model asked for, in its order; a call that cannot be read is a part of `text`. */
+  /** The functions that the model called, in order; an unreadable call is part of `text`. */
   toolCalls: ToolCall[];
   tokens: number[];
   finishReason: "stop" | "length" | "context-full" | "cancelled";
-  /** `null` where the likeliest token was taken. */
+  /** `null` without sampling. */
   seed: number | null;
   promptTokens: number;
-  /** Tokens of the prompt that were known from the answer before. */
+  /** Tokens of the prompt that the KV cache already had. */
   cachedTokens: number;
   /** Seconds. */
   timeToFirstToken: number | null;
   /** Tokens per second. */
   prefillRate: number | null;
   decodeRate: number | null;
-  /** Most bytes held on the device so far. */
+  /** Maximum of bytes on the device so far. */
   peakBytes: number;
   /** Bytes of the program's own memory. */
   hostBytes: number;
@@ -93,17 +93,17 @@ export interface Progress {
   /** Bytes. */
   loaded: number;
   total: number;
-  /** What the user should know: that nothing is cached, say. */
+  /** A notice for the user, for example that nothing is cached. */
   note?: string;
 }
 
-/** Where a URL source's weights come from. */
+/** A source with URLs. */
 export interface UrlSource {
-  /** One .gguf file, or all files of a model (parts, or safetensors with config.json and tokenizer.json). */
+  /** One .gguf file, its parts, or safetensors with config.json and tokenizer.json. */
   url: string | string[];
-  /** The file's SHA-256, if it is known; with several files, one for each. */
+  /** The file's SHA-256, if known; with several files, one for each. */
   sha256?: string | string[];
-  /** Keep the files in the browser's storage; true by default. */
+  /** Whether the browser's storage keeps the files; true by default. */
   cache?: boolean;
 }
 

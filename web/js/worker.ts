@@ -12,7 +12,8 @@ interface WorkerScope {
 }
 
 const WORKERS_LACK_IT =
-  "WebGPU is missing in this browser's workers: a newer version may have it (Firefox: dom.webgpu.workers.enabled in about:config)";
+  "WebGPU is missing in this browser's workers: a newer version may have it " +
+  "(Firefox: dom.webgpu.workers.enabled in about:config)";
 
 const scope = globalThis as unknown as WorkerScope;
 const wasm = init();
@@ -24,7 +25,7 @@ scope.onmessage = ({ data: { id, request } }) => {
   const reply = (message: Reply) => scope.postMessage({ id, reply: message });
   void answer(request, reply).catch(async (error: unknown) => {
     const message = describe(error);
-    // A failed load gives its device back by itself.
+    // A failed load frees its device itself.
     reply({ type: "failed", message: request.op === "chat" ? await advise(message) : message });
   });
 };
@@ -36,9 +37,16 @@ async function answer(request: Request, reply: (message: Reply) => void): Promis
     case "chat": {
       if (!engine) throw new Error("no model is loaded");
       const onPiece = (text: string, thought: string) => reply({ type: "piece", text, thought });
-      const answered = engine.chat(JSON.stringify(request.prompt), JSON.stringify(request.options), onPiece);
+      const answered = engine.chat(
+        JSON.stringify(request.prompt),
+        JSON.stringify(request.options),
+        onPiece,
+      );
       answering = answered.catch(() => undefined);
-      return reply({ type: "answered", result: { ...JSON.parse(await answered), hostBytes: await hostBytes() } });
+      return reply({
+        type: "answered",
+        result: { ...JSON.parse(await answered), hostBytes: await hostBytes() },
+      });
     }
     case "stop":
       return engine?.stop();
@@ -54,7 +62,11 @@ async function answer(request: Request, reply: (message: Reply) => void): Promis
   }
 }
 
-async function load(source: WorkerSource, options: LoadOptions, reply: (message: Reply) => void): Promise<void> {
+async function load(
+  source: WorkerSource,
+  options: LoadOptions,
+  reply: (message: Reply) => void,
+): Promise<void> {
   if (!navigator.gpu) throw new Error(WORKERS_LACK_IT);
   await wasm;
   const { files, release } = await open(source, reply);
@@ -64,7 +76,7 @@ async function load(source: WorkerSource, options: LoadOptions, reply: (message:
     const subgroups = await prepareDevices(options.subgroups !== false);
     engine = await Engine.load(files, JSON.stringify({ ...options, subgroups }), onProgress);
   } finally {
-    // All that the model needs is on the device.
+    // The device has all of the model; the files are no longer needed.
     release();
   }
   const info = { ...JSON.parse(engine.info()), device: await deviceName() };
@@ -79,7 +91,9 @@ async function open(source: WorkerSource, reply: (message: Reply) => void): Prom
     case "files":
       return { files: source.files.map((file) => new BlobFile(file.name, file)), release };
     case "urls":
-      return openUrls(source.urls, source.sums, source.cache, (progress) => reply({ type: "progress", progress }));
+      return openUrls(source.urls, source.sums, source.cache, (progress) =>
+        reply({ type: "progress", progress }),
+      );
   }
 }
 

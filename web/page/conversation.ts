@@ -38,7 +38,7 @@ export class Conversation {
     });
   }
 
-  /** Talks to another model from now on; to none if it is `undefined`. */
+  /** Uses another model from now on, or none if it is `undefined`. */
   use(model: Gemma | undefined): void {
     this.stop();
     this.model = model;
@@ -93,11 +93,12 @@ export class Conversation {
     if (!result) return;
     // Another chat may have begun.
     if (this.messages === messages) this.messages = [...messages, said(result)];
-    status.textContent = `${result.finishReason === "cancelled" ? "Stopped" : "The model's answer"}: ${result.text}`;
+    const label = result.finishReason === "cancelled" ? "Stopped" : "The model's answer";
+    status.textContent = `${label}: ${result.text}`;
     this.shown.result(result);
   }
 
-  /** Shows an error and gives the message back to be edited. */
+  /** Shows an error and puts the message back into the input. */
   private fail(error: unknown, item: HTMLLIElement, content: string): void {
     this.messages = this.messages.slice(0, -1);
     item.previousElementSibling?.remove();
@@ -111,7 +112,7 @@ async function stream(answer: Answer, item: HTMLLIElement): Promise<void> {
   for await (const piece of answer) append(item, piece);
 }
 
-/** Adds text at the end, and follows it unless the reader scrolled up. */
+/** Appends text and scrolls to it, unless the reader scrolled up. */
 function append(place: HTMLElement, piece: string): void {
   const follows = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
   place.append(piece);

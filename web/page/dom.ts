@@ -1,4 +1,4 @@
-// Small help with the document.
+// Helpers for the document.
 
 /** The element of this id, of this class. */
 export function element<T extends HTMLElement>(id: string, kind: new () => T): T {
@@ -9,7 +9,7 @@ export function element<T extends HTMLElement>(id: string, kind: new () => T): T
 
 export const button = (id: string) => element(id, HTMLButtonElement);
 
-/** What an error says. */
+/** The message of an error. */
 export function message(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
@@ -19,7 +19,7 @@ export function size(bytes: number): string {
   return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }
 
-/** Text of the page's own choices, kept from visit to visit where the browser allows it. */
+/** The user's choices, stored between visits where the browser allows it. */
 export const remembered = {
   get(key: string): string | undefined {
     try {

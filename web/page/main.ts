@@ -17,12 +17,16 @@ function showFigures(result: ChatResult): void {
   const figures = [
     `${result.tokens.length} tokens`,
     result.decodeRate === null ? undefined : `${result.decodeRate.toFixed(1)} tokens/s`,
-    result.timeToFirstToken === null ? undefined : `first token after ${(result.timeToFirstToken * 1000).toFixed(0)} ms`,
+    result.timeToFirstToken === null
+      ? undefined
+      : `first token after ${(result.timeToFirstToken * 1000).toFixed(0)} ms`,
     `prompt ${result.promptTokens} (${result.cachedTokens} known)`,
     `${size(result.peakBytes)} on the device, ${size(result.hostBytes)} program`,
     result.finishReason === "stop" ? undefined : `ended by ${result.finishReason}`,
   ];
-  element("figures", HTMLElement).textContent = figures.filter((figure) => figure !== undefined).join(" · ");
+  element("figures", HTMLElement).textContent = figures
+    .filter((figure) => figure !== undefined)
+    .join(" · ");
 }
 
 settings.start();
@@ -39,7 +43,9 @@ const models = new Models({
     showProblem("");
     conversation.use(model);
     element("model-name", HTMLElement).textContent = model?.info.model ?? "no model";
-    element("status", HTMLElement).textContent = model ? `${model.info.model} is ready` : "Loading a model";
+    element("status", HTMLElement).textContent = model
+      ? `${model.info.model} is ready`
+      : "Loading a model";
     if (model) settings.showFacts(model.info, model.hostBytes);
   },
 });

@@ -1,4 +1,4 @@
-// Choosing and loading a model: the demo, files, folders, URLs, and what is cached.
+// Choosing and loading a model: the demo, files, folders, URLs, and cached models.
 
 import {
   type CachedModel,
@@ -17,7 +17,7 @@ const bar = element("loading-bar", HTMLProgressElement);
 const list = element("cached", HTMLUListElement);
 
 export interface Hears {
-  /** A model is there; none while one is being loaded or if it fails. */
+  /** The loaded model; undefined while one loads or after a failure. */
   model(model: Gemma | undefined): void;
   problem(text: string): void;
 }
@@ -47,7 +47,7 @@ export class Models {
     this.acceptDrops();
   }
 
-  /** Loads a model in the place of the one that is there. */
+  /** Loads a model in place of the present one. */
   async load(source: Source, name: string): Promise<void> {
     dialog.close();
     this.running?.abort();
@@ -80,7 +80,9 @@ export class Models {
   }
 
   private loadUrls(): void {
-    const urls = element("url", HTMLTextAreaElement).value.split(/\s+/).filter((url) => url !== "");
+    const urls = element("url", HTMLTextAreaElement)
+      .value.split(/\s+/)
+      .filter((url) => url !== "");
     const sum = element("sum", HTMLInputElement).value.trim();
     if (urls.length === 0) return;
     if (sum !== "" && urls.length > 1) {
@@ -116,7 +118,8 @@ export class Models {
       const models = await cachedModels();
       list.replaceChildren(...models.map((model) => this.cachedItem(model)));
       const { usage, quota } = await navigator.storage.estimate();
-      note.textContent = `${models.length ? "" : "Nothing yet. "}${size(usage ?? 0)} of ${size(quota ?? 0)} used`;
+      const none = models.length ? "" : "Nothing yet. ";
+      note.textContent = `${none}${size(usage ?? 0)} of ${size(quota ?? 0)} used`;
     } catch (error) {
       list.replaceChildren();
       note.textContent = `Downloads are not kept: ${message(error)}`;
@@ -126,7 +129,9 @@ export class Models {
   private cachedItem(model: CachedModel): HTMLLIElement {
     const item = document.createElement("li");
     const text = document.createElement("span");
-    const state = model.sha256 ? size(model.size) : `${size(model.stored)} of ${size(model.size)}, begun`;
+    const state = model.sha256
+      ? size(model.size)
+      : `${size(model.stored)} of ${size(model.size)}, begun`;
     text.textContent = `${model.name} (${state})`;
     text.title = model.url;
     const act = (label: string, action: () => Promise<unknown>) => {
@@ -141,10 +146,16 @@ export class Models {
     };
     const check = act("Check", async () => {
       const intact = await verifyCachedModel(model.key);
-      text.textContent = `${model.name} (${intact ? "intact" : "incomplete or damaged: delete it"})`;
+      const state = intact ? "intact" : "incomplete or damaged: delete it";
+      text.textContent = `${model.name} (${state})`;
     });
     const remove = act("Delete", () => deleteCachedModel(model.key).then(() => this.showCached()));
-    item.append(text, act("Load", () => this.load({ url: model.url }, model.name)), check, remove);
+    item.append(
+      text,
+      act("Load", () => this.load({ url: model.url }, model.name)),
+      check,
+      remove,
+    );
     return item;
   }
 }
@@ -163,7 +174,10 @@ function showProgress(name: string, progress?: Progress): void {
 /** The files of a drop: those dropped, and those of dropped folders. */
 async function dropped(transfer: DataTransfer | null): Promise<File[]> {
   // The list is emptied as soon as this waits.
-  const items = [...(transfer?.items ?? [])].map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile() }));
+  const items = [...(transfer?.items ?? [])].map((item) => ({
+    entry: item.webkitGetAsEntry(),
+    file: item.getAsFile(),
+  }));
   const files: File[] = [];
   for (const { entry, file } of items) {
     if (!entry && file) files.push(file);
@@ -182,8 +196,11 @@ async function filesIn(directory: FileSystemDirectoryEntry): Promise<File[]> {
   const files: File[] = [];
   for (;;) {
     // A reader gives some at a time.
-    const entries = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject));
+    const entries = await new Promise<FileSystemEntry[]>((resolve, reject) =>
+      reader.readEntries(resolve, reject),
+    );
     if (entries.length === 0) return files;
-    for (const entry of entries) if (entry.isFile) files.push(await fileOf(entry as FileSystemFileEntry));
+    for (const entry of entries)
+      if (entry.isFile) files.push(await fileOf(entry as FileSystemFileEntry));
   }
 }

@@ -13,7 +13,7 @@ export function systemPrompt(): string {
   return system.value.trim();
 }
 
-/** Options as the user set them; what is empty is left to the model. */
+/** The user's options; the model decides those that are empty. */
 export function generateOptions(): GenerateOptions {
   const options: Record<string, number | boolean> = {};
   for (const field of fields) {
@@ -47,7 +47,10 @@ export function showFacts(info: ModelInfo, hostBytes: number): void {
 
 function save(): void {
   const values = Object.fromEntries(
-    fields.map((field) => [field.name, field.type === "checkbox" ? String(field.checked) : field.value]),
+    fields.map((field) => [
+      field.name,
+      field.type === "checkbox" ? String(field.checked) : field.value,
+    ]),
   );
   remembered.set(KEY, JSON.stringify({ ...values, system: system.value }));
 }
@@ -57,7 +60,7 @@ function restore(): void {
   try {
     values = JSON.parse(remembered.get(KEY) ?? "{}");
   } catch {
-    // Not written by this page.
+    // Not text of this page.
   }
   for (const field of fields) {
     const value = values[field.name];

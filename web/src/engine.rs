@@ -9,9 +9,12 @@ use futures_channel::{
 use gemma4_wgpu::{
     Error, Result,
     backend::Backend,
-    checkpoint::{Checkpoint, TensorSource},
+    checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend},
-    weights::{self, LoadOptions},
+    model::{
+        source::TensorSource,
+        weights::{self, LoadOptions},
+    },
 };
 use js_sys::{Array, Function};
 use serde::Serialize;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use gemma4_wgpu::{
     Error, Result,
-    checkpoint::{LocalBoxFuture, NamedFile, RangeRead},
+    checkpoint::{NamedFile, RangeRead},
+    model::source::LocalBoxFuture,
 };
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};

@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 use gemma4_wgpu::{
     Error, Result,
     generate::{FinishReason, Generation},
+    model::{kv::CacheType, weights::LoadOptions},
     quant::Quantize,
     sampling::SamplingParams,
     text::{AnswerParts, Message, SamplingDefaults, ToolCall},
-    weights::{CacheType, LoadOptions},
 };
 use serde::{Deserialize, Serialize};
 

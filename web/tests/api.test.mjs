@@ -1,5 +1,4 @@
-// The package in Chromium: the same tokens as the native program, sources of all kinds, and what
-// goes wrong.
+// The package in Chromium: the native program's tokens, sources of all kinds, and faults.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -33,7 +32,7 @@ async function freshPage(t, origin = web.origin) {
   return packagePage(context, origin);
 }
 
-test("the demo model answers as the native program, is stopped by signal and by leaving the loop, and goes on", async (t) => {
+test("the demo model answers as the native program, stops and continues", async (t) => {
   const question = "Write a poem about love.";
   const expected = await native("--backend", "cpu", "-n", "32", question);
   const page = await freshPage(t);
@@ -52,7 +51,11 @@ test("the demo model answers as the native program, is stopped by signal and by 
     try {
       for await (const _ of stopped) {
         if (++pieces === 3) {
-          second = await g.chat(messages)[Symbol.asyncIterator]().next().catch((error) => error.message);
+          second = await g
+            .chat(messages)
+            [Symbol.asyncIterator]()
+            .next()
+            .catch((error) => error.message);
           stopping.abort(new Error("enough"));
         }
       }
@@ -62,16 +65,30 @@ test("the demo model answers as the native program, is stopped by signal and by 
     const left = g.chat(messages, { ...options, maxTokens: 900 });
     for await (const _ of left) break;
 
-    const more = [...messages, { role: "assistant", content: whole.result.text }, { role: "user", content: "And?" }];
+    const more = [
+      ...messages,
+      { role: "assistant", content: whole.result.text },
+      { role: "user", content: "And?" },
+    ];
     const next = g.chat(more, { temperature: 0.8, seed: 7, maxTokens: 4 });
     for await (const _ of next);
     const bad = [];
     for (const wrong of [{ topP: 3 }, { topK: -1 }, { warmth: 1 }]) {
-      bad.push(await g.chat(messages, wrong)[Symbol.asyncIterator]().next().catch((error) => error.message));
+      bad.push(
+        await g
+          .chat(messages, wrong)
+          [Symbol.asyncIterator]()
+          .next()
+          .catch((error) => error.message),
+      );
     }
     const { info, hostBytes } = g;
     await g.dispose();
-    const gone = await g.chat(messages)[Symbol.asyncIterator]().next().catch((error) => error.message);
+    const gone = await g
+      .chat(messages)
+      [Symbol.asyncIterator]()
+      .next()
+      .catch((error) => error.message);
     const results = [whole, stopped, left, next].map((answer) => answer.result);
     return { results, text, progress, info, hostBytes, reason, second, bad, gone };
   }, question);
@@ -85,7 +102,10 @@ test("the demo model answers as the native program, is stopped by signal and by 
   assert.equal(got.reason, "enough");
   assert.match(got.second, /another answer is under way/);
   assert.equal(stopped.finishReason, "cancelled");
-  assert.ok(stopped.tokens.length >= 3 && stopped.tokens.length < 300, `${stopped.tokens.length} tokens`);
+  assert.ok(
+    stopped.tokens.length >= 3 && stopped.tokens.length < 300,
+    `${stopped.tokens.length} tokens`,
+  );
   assert.deepEqual(stopped.tokens.slice(0, 3), all.tokens.slice(0, 3));
   assert.equal(left.finishReason, "cancelled");
   assert.ok(left.tokens.length < 300);
@@ -103,7 +123,7 @@ test("the demo model answers as the native program, is stopped by signal and by 
   assert.match(got.gone, /disposed/);
 });
 
-test("a GGUF file, its parts and a folder's safetensors answer as the native program does", async (t) => {
+test("a GGUF file, its parts and a folder answer as the native program does", async (t) => {
   const page = await freshPage(t);
   const fromFiles = (paths, prompt) =>
     page.evaluate(
@@ -123,15 +143,23 @@ test("a GGUF file, its parts and a folder's safetensors answer as the native pro
 
   const split = [1, 2, 3].map((part) => `/gguf/gemma4_mixed_split/model-0000${part}-of-00003.gguf`);
   const model = path.join(root, "tests", split[0].replace("/gguf/", "goldens_gguf/"));
-  assert.deepEqual(whole(await fromFiles(split, PROMPT)).result.tokens, await nativeTokens(PROMPT, "--model", model));
+  assert.deepEqual(
+    whole(await fromFiles(split, PROMPT)).result.tokens,
+    await nativeTokens(PROMPT, "--model", model),
+  );
 
-  // Per-layer embeddings, and layers that use others' keys.
+  // Per-layer embeddings, and layers with shared keys.
   const effective = whole(await fromFiles(["/gguf/gemma4_effective/model.gguf"], PROMPT));
   const ofEffective = path.join(root, "tests/goldens_gguf/gemma4_effective/model.gguf");
   assert.deepEqual(effective.result.tokens, await nativeTokens(PROMPT, "--model", ofEffective));
 
   const names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
-  const folder = whole(await fromFiles(names.map((name) => `/assets/demo/${name}`), "To be"));
+  const folder = whole(
+    await fromFiles(
+      names.map((name) => `/assets/demo/${name}`),
+      "To be",
+    ),
+  );
   assert.deepEqual(folder.result.tokens, await nativeTokens("To be"));
 });
 
@@ -151,7 +179,8 @@ test("files that are no model, truncated or too large for their options are name
       [file("model.gguf", bytes), { quantize: "int2" }],
     ];
     const errors = [];
-    for (const [source, settings] of attempts) errors.push((await answer(source, "x", settings)).error);
+    for (const [source, settings] of attempts)
+      errors.push((await answer(source, "x", settings)).error);
     return errors;
   }, bytes);
   const wanted = [
@@ -181,11 +210,19 @@ test("a device that is lost rejects the answer and loading, and loading again wo
     const g = await gemma.Gemma.load("demo", { worker: made });
     let [error, pieces] = ["no error", 0];
     try {
-      for await (const _ of g.complete("To be", { temperature: 0, maxTokens: 900 })) if (++pieces === 2) lose();
+      for await (const _ of g.complete("To be", { temperature: 0, maxTokens: 900 }))
+        if (++pieces === 2) lose();
     } catch (caught) {
       error = caught.message;
     }
-    const later = await g.complete("To be")[Symbol.asyncIterator]().next().then(() => "no error", (error) => error.message);
+    const later = await g
+      .complete("To be")
+      [Symbol.asyncIterator]()
+      .next()
+      .then(
+        () => "no error",
+        (error) => error.message,
+      );
     await g.dispose();
     const again = await answer("demo", "To be", { worker: made });
     return { error, later, pieces, again };
@@ -199,7 +236,9 @@ test("a device that is lost rejects the answer and loading, and loading again wo
 test("a worker that cannot be started rejects loading", async (t) => {
   const page = await freshPage(t);
   const got = await page.evaluate(() =>
-    answer("demo", "x", { worker: () => new Worker("/tests/no-such-file.mjs", { type: "module" }) }),
+    answer("demo", "x", {
+      worker: () => new Worker("/tests/no-such-file.mjs", { type: "module" }),
+    }),
   );
   assert.match(got.error, /the worker failed/);
 });
@@ -210,7 +249,10 @@ test("a context beyond the device's largest buffer is refused by that limit", as
     const worker = () => new Worker("/tests/narrow-worker.mjs?bytes=800000", { type: "module" });
     return answer("demo", "x", { worker });
   });
-  assert.match(refused.error, /^device: .* needs \d+ bytes in one buffer; the adapter allows 800000: .*shorter context/);
+  assert.match(
+    refused.error,
+    /^device: .* needs \d+ bytes in one buffer; the adapter allows 800000: .*shorter context/,
+  );
 });
 
 test("without subgroup operations the answer is the same", async (t) => {

@@ -5,17 +5,21 @@ const TYPES = { Read: "read-only-storage", ReadWrite: "storage", Uniform: "unifo
 const COMPUTE = 4;
 
 /**
- * Compiles those kernels that the adapter can run; gives how many were taken, how many of them became pipelines, and what failed.
- * If `one`, a pipeline is made of one kernel of each name alone: software drivers take long for each.
+ * Compiles the kernels that the adapter can run; returns their number, the number of pipelines, and
+ * the failures. If `one`, one kernel of each name becomes a pipeline, because software is slow.
  */
 export async function compileAll(gpu, kernels, one = false) {
   const adapter = await gpu.requestAdapter();
-  const requiredFeatures = ["shader-f16", "subgroups"].filter((feature) => adapter.features.has(feature));
+  const requiredFeatures = ["shader-f16", "subgroups"].filter((feature) =>
+    adapter.features.has(feature),
+  );
   const device = await adapter.requestDevice({ requiredFeatures });
   const outcome = { taken: 0, pipelines: 0, failures: [] };
   device.onuncapturederror = ({ error }) => outcome.failures.push(error.message);
   const has = (feature) => device.features.has(feature);
-  const able = kernels.filter(({ f16, subgroups }) => (!f16 || has("shader-f16")) && (!subgroups || has("subgroups")));
+  const able = kernels.filter(
+    ({ f16, subgroups }) => (!f16 || has("shader-f16")) && (!subgroups || has("subgroups")),
+  );
   const seen = new Set();
   for (let first = 0; first < able.length; first += 16) {
     const compiled = able.slice(first, first + 16).map((kernel) => {
@@ -43,8 +47,14 @@ async function compile(device, { name, wgsl, bindings, subgroups }, whole, outco
   }
   outcome.taken++;
   if (!whole) return;
-  const entries = bindings.map((use, binding) => ({ binding, visibility: COMPUTE, buffer: { type: TYPES[use] } }));
-  const layout = device.createPipelineLayout({ bindGroupLayouts: [device.createBindGroupLayout({ entries })] });
+  const entries = bindings.map((use, binding) => ({
+    binding,
+    visibility: COMPUTE,
+    buffer: { type: TYPES[use] },
+  }));
+  const layout = device.createPipelineLayout({
+    bindGroupLayouts: [device.createBindGroupLayout({ entries })],
+  });
   try {
     await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
     outcome.pipelines++;

@@ -6,7 +6,7 @@ import path from "node:path";
 const SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"];
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 
-/** A tokenizer.json of 32 tokens: special ones, with those of turns or with others in their places, and the letters. */
+/** A tokenizer.json of 32 tokens: special ones, with or without those of turns, and letters. */
 export function lettersTokenizer(turns = true) {
   const names = turns ? SPECIAL : SPECIAL.map((name) => name.replace("turn", "other"));
   const added = names.map((content, id) => ({
@@ -19,7 +19,12 @@ export function lettersTokenizer(turns = true) {
     normalized: false,
   }));
   const vocab = Object.fromEntries([...names, ...LETTERS].map((token, id) => [token, id]));
-  const pieces = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const pieces = {
+    type: "ByteLevel",
+    add_prefix_space: false,
+    trim_offsets: true,
+    use_regex: true,
+  };
   return JSON.stringify({
     version: "1.0",
     added_tokens: added,
@@ -85,9 +90,14 @@ export async function writeRandom(directory, config) {
   for (const [name, shape] of Object.entries(matrices)) {
     // Small embeddings, lest a tied head see nothing but the token before.
     const spread = (name.includes("embed") ? 0.1 : 2) / Math.sqrt(shape[1]);
-    data.push([name, shape, Float32Array.from({ length: count(shape) }, () => spread * (random() - random()))]);
+    data.push([
+      name,
+      shape,
+      Float32Array.from({ length: count(shape) }, () => spread * (random() - random())),
+    ]);
   }
-  for (const [name, shape] of Object.entries(vectors)) data.push([name, shape, new Float32Array(count(shape)).fill(1)]);
+  for (const [name, shape] of Object.entries(vectors))
+    data.push([name, shape, new Float32Array(count(shape)).fill(1)]);
   const header = {};
   let end = 0;
   for (const [name, shape, { byteLength }] of data) {
@@ -95,7 +105,10 @@ export async function writeRandom(directory, config) {
   }
   const bytes = data.map(([, , values]) => Buffer.from(values.buffer));
   await writeFolder(directory, config);
-  await writeFile(path.join(directory, "model.safetensors"), Buffer.concat([head(header), ...bytes]));
+  await writeFile(
+    path.join(directory, "model.safetensors"),
+    Buffer.concat([head(header), ...bytes]),
+  );
   return directory;
 }
 
@@ -125,19 +138,20 @@ function generator(seed) {
   };
 }
 
-/** Bytes that a GGUF file's metadata values take, by their type's number; strings are 8 and arrays 9. */
+/** Bytes of a GGUF metadata value by its type's number; strings are 8 and arrays 9. */
 const WIDTHS = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
 
 /**
- * A GGUF file (its bytes) whose every second tensor lies `gap` bytes later: what lies where. `size` are the bytes of the whole, and
- * `pieces` those that are known, as `[offset, bytes]`; what lies between is for the caller to invent.
+ * The layout of a GGUF file (its bytes) with every second tensor `gap` bytes later. `size` is the
+ * whole file's. `pieces` are the known bytes, as `[offset, bytes]`; the caller invents the rest.
  */
 export function stretched(bytes, gap) {
   const header = Buffer.from(bytes);
   let at = 8;
   const number = () => Number(header.readBigUInt64LE((at += 8) - 8));
   const word = () => header.readUInt32LE((at += 4) - 4);
-  const text = () => header.toString("utf8", (at += 8), (at += Number(header.readBigUInt64LE(at - 8))));
+  const text = () =>
+    header.toString("utf8", (at += 8), (at += Number(header.readBigUInt64LE(at - 8))));
   const skip = (kind) => {
     if (kind === 8) text();
     else if (kind === 9) for (let [inner, left] = [word(), number()]; left > 0; left--) skip(inner);
@@ -170,7 +184,7 @@ export function stretched(bytes, gap) {
   };
 }
 
-/** Writes such a file with nothing between its pieces, which most file systems keep in no more room than the pieces take. */
+/** Writes such a file as a sparse file. */
 export async function writeSparse(file, { size, pieces }) {
   const handle = await open(file, "w");
   try {
@@ -181,7 +195,7 @@ export async function writeSparse(file, { size, pieces }) {
   }
 }
 
-/** The same GGUF file that the other tests use, stretched by 5 GiB: no offset beyond fits 32 bits, and none wraps to a right one. */
+/** The other tests' GGUF file with a gap of 5 GiB: its offsets need more than 32 bits. */
 export async function longGguf(file) {
   return stretched(await readFile(file), 5 * 2 ** 30);
 }

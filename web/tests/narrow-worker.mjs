@@ -8,7 +8,8 @@ for (const limit of ["maxBufferSize", "maxStorageBufferBindingSize"]) {
 const { createBuffer } = GPUDevice.prototype;
 const channel = new BroadcastChannel("buffers");
 GPUDevice.prototype.createBuffer = function (descriptor) {
-  if (descriptor.size > bytes) throw new Error(`${descriptor.label}: ${descriptor.size} bytes in one buffer`);
+  if (descriptor.size > bytes)
+    throw new Error(`${descriptor.label}: ${descriptor.size} bytes in one buffer`);
   channel.postMessage(descriptor.label);
   return createBuffer.call(this, descriptor);
 };

@@ -62,7 +62,10 @@ test("a visitor asks the demo model by keyboard, goes on, and begins a new chat"
   await answered(page, 1);
   const expected = await native("--backend", "cpu", "-n", "24", "Write a poem about love.");
   assert.equal(await page.textContent("#log li.assistant"), expected.text);
-  assert.match(await page.textContent("#figures"), /24 tokens · [\d.]+ tokens\/s · first token after \d+ ms/);
+  assert.match(
+    await page.textContent("#figures"),
+    /24 tokens · [\d.]+ tokens\/s · first token after \d+ ms/,
+  );
   assert.match(await page.textContent("#status"), /The model's answer/);
   await screenshot(page, "chat-light");
   await page.fill("#prompt", "And hate?");
@@ -82,9 +85,13 @@ test("stopping keeps what was said, and the page stays alive meanwhile", async (
   await ready(page);
   await page.fill("#prompt", "Tell me a very long story.");
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => document.querySelector("#log li.running")?.textContent.length > 5, undefined, {
-    timeout: PATIENCE,
-  });
+  await page.waitForFunction(
+    () => document.querySelector("#log li.running")?.textContent.length > 5,
+    undefined,
+    {
+      timeout: PATIENCE,
+    },
+  );
   const longest = await page.evaluate(async () => {
     let [longest, last] = [0, performance.now()];
     for (let tick = 0; tick < 20; tick++) {
@@ -112,9 +119,13 @@ test("a GGUF file is picked from disk, dropped, and refused if it is none", asyn
   await page.click("#open-models");
   await screenshot(page, "models");
   await page.setInputFiles("#files", model);
-  await page.waitForFunction(() => /GGUF/.test(document.getElementById("model-name").textContent), undefined, {
-    timeout: PATIENCE,
-  });
+  await page.waitForFunction(
+    () => /GGUF/.test(document.getElementById("model-name").textContent),
+    undefined,
+    {
+      timeout: PATIENCE,
+    },
+  );
   await page.fill("#prompt", "the cat ate");
   await page.keyboard.press("Enter");
   await answered(page, 1);
@@ -132,7 +143,10 @@ test("a GGUF file is picked from disk, dropped, and refused if it is none", asyn
     );
   await drop("cat.png", "/tests/server.mjs");
   await page.waitForSelector("#problem:not([hidden])", { timeout: PATIENCE });
-  assert.match(await page.textContent("#problem"), /cat\.png: neither a \.safetensors nor a \.gguf file/);
+  assert.match(
+    await page.textContent("#problem"),
+    /cat\.png: neither a \.safetensors nor a \.gguf file/,
+  );
   assert.equal(await page.isDisabled("#send"), true);
   await screenshot(page, "problem");
   await drop("model.gguf", "/gguf/gemma4/model.gguf");
@@ -146,9 +160,13 @@ test("a model from a URL is listed and deleted", async (t) => {
   await page.click("#open-models");
   await page.fill("#url", `${web.origin}/gguf/gemma4/model.gguf`);
   await page.click("#load-url");
-  await page.waitForFunction(() => /GGUF/.test(document.getElementById("model-name").textContent), undefined, {
-    timeout: PATIENCE,
-  });
+  await page.waitForFunction(
+    () => /GGUF/.test(document.getElementById("model-name").textContent),
+    undefined,
+    {
+      timeout: PATIENCE,
+    },
+  );
   await page.click("#open-models");
   await page.waitForSelector("#cached li");
   assert.match(await page.textContent("#cached li"), /model\.gguf \(0\.5 MB\)/);
@@ -159,7 +177,11 @@ test("a model from a URL is listed and deleted", async (t) => {
 });
 
 test("the page fits a phone and names all its controls", async (t) => {
-  const page = await open(t, { viewport: { width: 360, height: 640 }, hasTouch: true, isMobile: true });
+  const page = await open(t, {
+    viewport: { width: 360, height: 640 },
+    hasTouch: true,
+    isMobile: true,
+  });
   await ready(page);
   await page.fill("#prompt", "Hello");
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
@@ -169,22 +191,29 @@ test("the page fits a phone and names all its controls", async (t) => {
     await page.click(`#open-${dialog}`);
     const inside = await page.evaluate((id) => {
       const box = document.getElementById(id);
-      return box.scrollWidth <= box.clientWidth + 1 && box.getBoundingClientRect().right <= innerWidth;
+      return (
+        box.scrollWidth <= box.clientWidth + 1 && box.getBoundingClientRect().right <= innerWidth
+      );
     }, dialog);
     assert.ok(inside, dialog);
     await screenshot(page, `phone-${dialog}`);
     await page.click(`#${dialog} button[value=close]`);
   }
   const nameless = await page.evaluate(() => {
-    const controls = [...document.querySelectorAll("button, input:not([hidden]), textarea, progress")];
-    const named = (element) => element.ariaLabel || element.labels?.length || element.textContent.trim();
+    const controls = [
+      ...document.querySelectorAll("button, input:not([hidden]), textarea, progress"),
+    ];
+    const named = (element) =>
+      element.ariaLabel || element.labels?.length || element.textContent.trim();
     return controls.filter((element) => !named(element)).map((element) => element.outerHTML);
   });
   assert.deepEqual(nameless, []);
 });
 
 test("without WebGPU the page says what to do", async (t) => {
-  const page = await open(t, {}, () => Object.defineProperty(Navigator.prototype, "gpu", { value: undefined }));
+  const page = await open(t, {}, () =>
+    Object.defineProperty(Navigator.prototype, "gpu", { value: undefined }),
+  );
   await page.waitForSelector("#problem:not([hidden])");
   assert.match(await page.textContent("#problem"), /WebGPU is missing: use a current Chrome/);
   assert.equal(await page.isDisabled("#send"), true);
@@ -195,7 +224,10 @@ test("a browser that has WebGPU switched off is told how to switch it on", async
   const without = () => Object.defineProperty(Navigator.prototype, "gpu", { value: undefined });
   const linux = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
   for (const [agent, pattern] of [
-    [linux, /switched off: set dom\.webgpu\.enabled and dom\.webgpu\.workers\.enabled to true in about:config/],
+    [
+      linux,
+      /switched off: set dom\.webgpu\.enabled and dom\.webgpu\.workers\.enabled to true in about/,
+    ],
     [linux.replace("X11; Linux x86_64", "Windows NT 10.0"), /localhost$/],
   ]) {
     const page = await open(t, { userAgent: agent }, without);

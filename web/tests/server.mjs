@@ -10,7 +10,7 @@ import { root, target } from "./support.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
-/** Prefixes of URLs, and where they lie. */
+/** Prefixes of URLs, and their directories. */
 const PLACES = {
   "/page/": path.join(root, "web/dist/page"),
   "/package/": path.join(root, "web/dist/package"),
@@ -21,13 +21,20 @@ const PLACES = {
 };
 
 const SCRIPT = "text/javascript";
-const TYPES = { ".html": "text/html", ".js": SCRIPT, ".mjs": SCRIPT, ".css": "text/css", ".wasm": "application/wasm" };
+const TYPES = {
+  ".html": "text/html",
+  ".js": SCRIPT,
+  ".mjs": SCRIPT,
+  ".css": "text/css",
+  ".wasm": "application/wasm",
+};
 
 /**
- * Starts a server on a free port. `sparse` holds files that are nowhere, by their path: `size`, and `pieces` as `[offset, bytes]`
- * between which there are zeros; parts of them can be had. `faults` may be changed at any time:
+ * Starts a server on a free port. `sparse` has virtual files by their path: `size`, and `pieces` as
+ * `[offset, bytes]` with zeros between them. The server sends ranges of them.
+ * `faults` may change at any time:
  * - `cors`: whether other origins may read
- * - `ranges`: whether parts can be had
+ * - `ranges`: whether the server sends ranges
  * - `cutAfter`: bytes of a body after which the connection breaks
  * - `down`: whether requests for files of models are refused
  */
@@ -67,7 +74,10 @@ async function answer(request, response, { faults, requests, sparse }) {
     response.statusCode = 404;
     return response.end();
   }
-  const file = path.join(PLACES[prefix], decodeURIComponent(url.pathname.slice(prefix.length)) || "index.html");
+  const file = path.join(
+    PLACES[prefix],
+    decodeURIComponent(url.pathname.slice(prefix.length)) || "index.html",
+  );
   response.setHeader("Content-Type", TYPES[path.extname(file)] ?? "application/octet-stream");
   if (prefix !== "/gguf/") return response.end(await readFile(file));
   requests.push({ method: request.method, path: url.pathname, range: request.headers.range });
@@ -90,7 +100,8 @@ async function sendModel(request, response, file, faults) {
   }
   response.setHeader("Content-Length", to - from + 1);
   if (request.method === "HEAD") return response.end();
-  if (to - from < faults.cutAfter) return createReadStream(file, { start: from, end: to }).pipe(response);
+  if (to - from < faults.cutAfter)
+    return createReadStream(file, { start: from, end: to }).pipe(response);
   const bytes = (await readFile(file)).subarray(from, from + faults.cutAfter);
   response.write(bytes, () => setTimeout(() => response.destroy(), 50));
 }
@@ -98,7 +109,7 @@ async function sendModel(request, response, file, faults) {
 function sendSparse(request, response, { size, pieces }) {
   const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
   if (first === undefined) {
-    // Nobody should ask for all of it.
+    // No client should request all of it.
     response.statusCode = 400;
     return response.end();
   }

@@ -1,12 +1,18 @@
-// Models that are split, long, or in other programs' forms answer in Chromium as the native program
-// does.
+// Models that are split, long, or of other programs answer in Chromium like the native program.
 
 import assert from "node:assert/strict";
 import { copyFile, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { config, lettersTokenizer, longGguf, writeFolder, writeRandom, writeSparse } from "./models.mjs";
+import {
+  config,
+  lettersTokenizer,
+  longGguf,
+  writeFolder,
+  writeRandom,
+  writeSparse,
+} from "./models.mjs";
 import { serve } from "./server.mjs";
 import { launch, nativeTokens, packagePage, root, whole } from "./support.mjs";
 
@@ -31,18 +37,21 @@ async function freshPage(t) {
   const context = await browser.newContext();
   t.after(() => context.close());
   const page = await packagePage(context, web.origin);
-  await page.setContent(`<input id="files" type="file" multiple /><input id="folder" type="file" webkitdirectory />`);
+  await page.setContent(
+    `<input id="files" type="file" multiple /><input id="folder" type="file" webkitdirectory />`,
+  );
   return page;
 }
 
-/** How the model in the files of an input continues a text. */
+/** The continuation of a text by the model in an input's files. */
 const chosen = (page, input, prompt, settings, maxTokens) =>
   page.evaluate(
-    ([input, prompt, settings, maxTokens]) => answer(document.getElementById(input).files, prompt, settings, maxTokens),
+    ([input, prompt, settings, maxTokens]) =>
+      answer(document.getElementById(input).files, prompt, settings, maxTokens),
     [input, prompt, settings, maxTokens],
   );
 
-test("matrices beyond the device's largest binding are split, and the answer is the same", async (t) => {
+test("matrices beyond the device's largest binding are split without a difference", async (t) => {
   const sizes = { layers: 2, hidden: 512, intermediate: 2048, heads: 1, vocab: 1024 };
   const directory = await writeRandom(path.join(scratch, "wide"), config(sizes));
   const expected = (await nativeTokens("ab", "--model", directory)).slice(0, 8);
@@ -62,7 +71,8 @@ test("matrices beyond the device's largest binding are split, and the answer is 
   // Data and scales of each part; the device refuses larger ones.
   const buffers = (label) => got.labels.filter((other) => other === label).length;
   assert.equal(buffers("embed_tokens.weight"), 4);
-  for (const matrix of ["gate_proj", "up_proj", "down_proj"]) assert.equal(buffers(`layers.1.mlp.${matrix}.weight`), 4);
+  for (const matrix of ["gate_proj", "up_proj", "down_proj"])
+    assert.equal(buffers(`layers.1.mlp.${matrix}.weight`), 4);
   // q, k and v, which fit together, are one from the beginning.
   assert.equal(buffers("layers.1.self_attn.q_proj.weight"), 2);
   assert.equal(buffers("layers.1.self_attn.k_proj.weight"), 0);
@@ -82,7 +92,9 @@ test("a model without a chat template completes texts and says why it does not c
     };
     const settings = { temperature: 0, maxTokens: 3 };
     const completed = await all(model.complete("ab", settings));
-    const chat = await all(model.chat([{ role: "user", content: "ab" }], settings)).catch((error) => error.message);
+    const chat = await all(model.chat([{ role: "user", content: "ab" }], settings)).catch(
+      (error) => error.message,
+    );
     await model.dispose();
     return { completed, chat };
   });
@@ -91,10 +103,14 @@ test("a model without a chat template completes texts and says why it does not c
 });
 
 for (const form of ["mlx", "compressed_tensors", "compressed_tensors_asymmetric", "torchao"]) {
-  test(`a folder in the form of ${form} that is picked from disk answers as the native program does`, async (t) => {
-    const [from, directory] = [path.join(root, "tests/fixtures/import", form), path.join(scratch, form)];
+  test(`a folder of ${form} from the disk answers as the native program does`, async (t) => {
+    const [from, directory] = [
+      path.join(root, "tests/fixtures/import", form),
+      path.join(scratch, form),
+    ];
     await writeFolder(directory, {});
-    for (const name of ["config.json", "model.safetensors"]) await copyFile(path.join(from, name), path.join(directory, name));
+    for (const name of ["config.json", "model.safetensors"])
+      await copyFile(path.join(from, name), path.join(directory, name));
     const expected = await nativeTokens("q", "--model", directory);
     assert.ok(new Set(expected).size > 4, `${expected}`);
     const page = await freshPage(t);
@@ -103,7 +119,7 @@ for (const form of ["mlx", "compressed_tensors", "compressed_tensors_asymmetric"
   });
 }
 
-test("weights beyond 4 GB of a file on a server or on the disk are found, in little memory", async (t) => {
+test("weights beyond 4 GB of a file on a server or the disk load in little memory", async (t) => {
   const [expected, long] = [await nativeTokens("B", "--model", GGUF), await longGguf(GGUF)];
   assert.ok(long.moved.includes("output_norm.weight") || long.moved.length > 20, `${long.moved}`);
   const page = await freshPage(t);
@@ -111,9 +127,14 @@ test("weights beyond 4 GB of a file on a server or on the disk are found, in lit
   const url = { url: "/sparse/model.gguf", cache: false };
   const fromServer = whole(await page.evaluate((url) => answer(url, "B"), url));
   assert.deepEqual(fromServer.result.tokens, expected);
-  const ranges = web.requests.map(({ range }) => /^bytes=(\d+)-(\d+)$/.exec(range).slice(1).map(Number));
+  const ranges = web.requests.map(({ range }) =>
+    /^bytes=(\d+)-(\d+)$/.exec(range).slice(1).map(Number),
+  );
   const beyond = ranges.filter(([from]) => from > 2 ** 32);
-  assert.ok(beyond.length >= long.moved.length, `${beyond.length} reads for ${long.moved.length} tensors`);
+  assert.ok(
+    beyond.length >= long.moved.length,
+    `${beyond.length} reads for ${long.moved.length} tensors`,
+  );
   const read = ranges.reduce((sum, [from, to]) => sum + to + 1 - from, 0);
   assert.ok(read < 8e6, `${read} bytes were read`);
 
@@ -123,10 +144,11 @@ test("weights beyond 4 GB of a file on a server or on the disk are found, in lit
   await page.setInputFiles("#files", file);
   const fromDisk = whole(await chosen(page, "files", "B"));
   assert.deepEqual(fromDisk.result.tokens, expected);
-  for (const { hostBytes } of [fromServer, fromDisk]) assert.ok(hostBytes < 200e6, `${hostBytes} bytes of wasm memory`);
+  for (const { hostBytes } of [fromServer, fromDisk])
+    assert.ok(hostBytes < 200e6, `${hostBytes} bytes of wasm memory`);
 });
 
-test("a file of more than 4 GB that the storage has no room for is refused before the download", async (t) => {
+test("a file of more than 4 GB beyond the storage is refused before the download", async (t) => {
   web.sparse.set("/sparse/large.gguf", await longGguf(GGUF));
   const page = await freshPage(t);
   const session = await page.context().newCDPSession(page);
@@ -134,6 +156,9 @@ test("a file of more than 4 GB that the storage has no room for is refused befor
   web.requests.length = 0;
   const got = await page.evaluate(() => answer("/sparse/large.gguf", "B"));
   assert.match(got.error, /large\.gguf needs 5\.4 GB more of the browser's storage/);
-  assert.deepEqual(web.requests.map(({ range }) => range), ["bytes=0-0"]);
+  assert.deepEqual(
+    web.requests.map(({ range }) => range),
+    ["bytes=0-0"],
+  );
   assert.deepEqual(await page.evaluate(() => gemma.cachedModels()), []);
 });

@@ -33,20 +33,24 @@ export async function launch() {
   return chromium.launch({ executablePath, args: FLAGS });
 }
 
-/** What the native program answers, as its `--json` says. */
+/** The native program's answer by `--json`. */
 export async function native(...args) {
   const program = process.env.GEMMA4_WGPU ?? path.join(target, "debug/gemma4-wgpu");
-  const { stdout } = await run(program, ["run", "--json", "--quiet", "--temperature", "0", ...args], { cwd: root });
+  const { stdout } = await run(
+    program,
+    ["run", "--json", "--quiet", "--temperature", "0", ...args],
+    { cwd: root },
+  );
   return JSON.parse(stdout);
 }
 
-/** The same for what pages' `answer` does. */
+/** The same for the `answer` of pages. */
 export function nativeTokens(prompt, ...args) {
   const like = ["--backend", "cpu", "--raw-prompt", "--repetition-penalty", "1.8", "-n", "16"];
   return native(...like, ...args, prompt).then(({ tokens }) => tokens);
 }
 
-/** Keeps what a page looks like, for people to see. */
+/** Writes a screenshot of a page, for people to see. */
 export async function screenshot(page, name) {
   await mkdir(artifacts, { recursive: true });
   await page.screenshot({ path: path.join(artifacts, `${name}.png`) });
@@ -59,19 +63,32 @@ export async function packagePage(browser, origin) {
   await page.evaluate(async () => {
     window.gemma = await import("/package/index.js");
     /**
-     * Loads a source and gives how it continues a text without chance, or the error. Texts of two or three tokens take
-     * few kernels, each of which the software adapter compiles for seconds. The penalty keeps random models from
-     * saying one word forever.
+     * Loads a source and returns its greedy continuation of a text, or the error. Texts of two or
+     * three tokens need few kernels; each takes seconds to compile on the software adapter.
+     * The penalty keeps random models from repeating one word.
      */
     window.answer = async (source, prompt, settings = {}, maxTokens = 16) => {
       const progress = [];
       let model;
       try {
-        model = await gemma.Gemma.load(source, { onProgress: (event) => progress.push(event), ...settings });
-        const answer = model.complete(prompt, { temperature: 0, repetitionPenalty: 1.8, maxTokens });
+        model = await gemma.Gemma.load(source, {
+          onProgress: (event) => progress.push(event),
+          ...settings,
+        });
+        const answer = model.complete(prompt, {
+          temperature: 0,
+          repetitionPenalty: 1.8,
+          maxTokens,
+        });
         let text = "";
         for await (const piece of answer) text += piece;
-        return { text, result: answer.result, info: model.info, hostBytes: model.hostBytes, progress };
+        return {
+          text,
+          result: answer.result,
+          info: model.info,
+          hostBytes: model.hostBytes,
+          progress,
+        };
       } catch (error) {
         return { error: error.message, progress };
       } finally {

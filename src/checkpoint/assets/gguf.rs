@@ -3,7 +3,7 @@
 use crate::{
     checkpoint::{
         assets::{Recommended, add_id},
-        gguf::{Gguf, Value},
+        gguf::{container::Gguf, value::Value},
     },
     error::{Error, Result, quoted},
     text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind},

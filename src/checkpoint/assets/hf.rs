@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{
     checkpoint::assets::{Recommended, add_id},
-    config::json::{self, Fields},
     error::{Error, Result},
+    json::{self, Fields},
     text::{SamplingDefaults, TextAssets, Vocabulary},
 };
 

@@ -5,9 +5,9 @@
 use regex::Regex;
 
 use crate::{
-    checkpoint::import::{FLOATS, Imported, Parts, part, table},
-    config::json::Fields,
+    checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table},
     error::{Error, Result, quoted},
+    json::Fields,
     quant::grouped::{Grouped, Integers, Zeros},
 };
 

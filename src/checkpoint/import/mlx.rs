@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    checkpoint::import::{FLOATS, Imported, Parts, part, table},
-    config::json::Fields,
+    checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table},
     error::{Result, quoted},
+    json::Fields,
     quant::grouped::{Grouped, Integers, Zeros},
 };
 

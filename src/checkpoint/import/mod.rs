@@ -2,22 +2,23 @@
 //! MLX, compressed-tensors, torchao. Their matrices appear as packed rows, made when they are read.
 
 mod compressed_tensors;
+pub(super) mod grouped_ranges;
+pub(super) mod matrix;
 mod mlx;
 mod torchao;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
-};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{names, safetensors::StoredTensor};
 use crate::{
-    Error, Result,
-    config::json::Fields,
-    error::quoted,
-    quant::grouped::{Grouped, Number, Table},
+    checkpoint::{
+        import::matrix::{Imported, Parts},
+        names,
+        safetensors::header::StoredTensor,
+    },
+    error::{Error, Result, quoted},
+    json::Fields,
 };
 
 /// Who wrote the matrices, which decides how they are described.
@@ -25,26 +26,6 @@ pub(super) enum Scheme {
     Mlx(mlx::Settings),
     CompressedTensors(compressed_tensors::Settings),
     TorchAo(torchao::Settings),
-}
-
-/// A tensor, and the number of the file that it is in.
-pub(super) struct Part {
-    pub file: usize,
-    pub tensor: StoredTensor,
-}
-
-/// Tensors of one matrix by what follows its module's name: `weight`, `scales`…
-pub(super) type Parts = BTreeMap<&'static str, Part>;
-
-/// A file and the bytes of a tensor in it.
-pub(super) type Place = (usize, Range<u64>);
-
-/// A matrix and where its tensors lie.
-pub(super) struct Imported {
-    pub grouped: Grouped,
-    pub integers: Place,
-    pub scales: Place,
-    pub zeros: Option<Place>,
 }
 
 impl Scheme {
@@ -120,52 +101,5 @@ impl Scheme {
             Scheme::CompressedTensors(_) => "compressed-tensors",
             Scheme::TorchAo(_) => "torchao",
         }
-    }
-}
-
-/// A part that must be there, of one of these dtypes and as many dimensions.
-fn part<'a>(
-    parts: &'a Parts,
-    name: &str,
-    dtypes: &[&str],
-    dimensions: usize,
-) -> Result<&'a Part, String> {
-    let part = parts.get(name).ok_or_else(|| format!("{name} is missing"))?;
-    let tensor = &part.tensor;
-    if !dtypes.contains(&tensor.dtype_name.as_str()) {
-        return Err(format!(
-            "{name} has dtype {}, not {}",
-            quoted(&tensor.dtype_name),
-            dtypes.join(" or ")
-        ));
-    }
-    if tensor.shape.len() != dimensions {
-        return Err(format!("{name} has shape {:?}, not {dimensions} dimensions", tensor.shape));
-    }
-    Ok(part)
-}
-
-/// A part of floats with a value for each row and group.
-fn table(part: &Part, shape: [usize; 2], transposed: bool) -> Result<Table, String> {
-    let tensor = &part.tensor;
-    let wanted = if transposed { [shape[1], shape[0]] } else { shape };
-    if tensor.shape != wanted {
-        return Err(format!("{} has shape {:?}, not {wanted:?}", tensor.name, tensor.shape));
-    }
-    let number = match tensor.dtype_name.as_str() {
-        "F32" => Number::F32,
-        "F16" => Number::F16,
-        "BF16" => Number::BF16,
-        "I8" => Number::I8,
-        other => return Err(format!("{} has dtype {}", tensor.name, quoted(other))),
-    };
-    Ok(Table { number, transposed })
-}
-
-const FLOATS: &[&str] = &["BF16", "F16", "F32"];
-
-impl Part {
-    fn place(&self) -> Place {
-        (self.file, self.tensor.range.clone())
     }
 }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::{
-    checkpoint::import::{FLOATS, Imported, Parts, part, table},
-    config::json::{self, Fields},
+    checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table},
     error::{Error, Result, quoted},
+    json::{self, Fields},
     quant::grouped::{Grouped, Integers, Zeros},
 };
 

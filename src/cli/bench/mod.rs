@@ -21,7 +21,7 @@ use self::{
     table::{Facts, Row},
 };
 use super::{Exit, model::ModelArgs};
-use crate::{Error, Result, backend::Backend, config::shapes};
+use crate::{Error, Result, backend::Backend, model::config::shapes};
 
 /// Measure prompt processing and generation
 #[derive(Args)]

@@ -154,7 +154,7 @@ impl Pull<'_> {
         let blob = Some(self.cache.blob(&file.etag)).filter(|path| path.is_file());
         let path = blob.unwrap_or_else(|| self.cache.snapshot(&listing.commit).join(index));
         let bytes = fs::read(&path).map_err(|source| Error::Io { path, source })?;
-        Ok(checkpoint::shard_names(
+        Ok(checkpoint::safetensors::files::shard_names(
             Path::new(&format!("{}/{index}", self.name.repository)),
             &bytes,
         )?)

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::f16;
 
 use crate::{
-    checkpoint::TensorInfo,
+    model::source::TensorInfo,
     quant::{Dtype, PackFormat, PackedRows, pack_rows, q4_k_blocks},
 };
 

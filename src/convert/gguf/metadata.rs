@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    checkpoint::gguf_writer::{NewGgufTensor, NewValue},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
+    checkpoint::gguf::writer::{NewGgufTensor, NewValue},
     error::{Error, Result},
+    model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
     quant::Dtype,
 };
 

@@ -10,15 +10,19 @@ use super::SLICE_BYTES;
 use crate::{
     Error, Result,
     checkpoint::{
-        TensorSource,
-        gguf::Gguf,
-        gguf_writer::{self, GgufWriter, NewGgufTensor},
+        gguf::{
+            container::Gguf,
+            writer::{self, GgufWriter, NewGgufTensor},
+        },
         names,
     },
-    config::{AttentionKind, ModelConfig},
+    model::{
+        config::{AttentionKind, ModelConfig},
+        source::TensorSource,
+        weights::{self, PlannedTensor},
+    },
     quant::{self, Dtype, Quantize},
     text::TextAssets,
-    weights::{self, PlannedTensor},
 };
 
 /// Writes `source` as a GGUF file `output`, slice by slice, with what `text` says. `progress` is
@@ -56,7 +60,7 @@ pub async fn to_gguf(
     let name = output.file_stem().unwrap_or_default().to_string_lossy();
     let mut keys = metadata::of_config(config, &name, &tensors)?;
     keys.extend(vocabulary::keys(config, text)?);
-    let head = gguf_writer::head(&keys, &tensors)?;
+    let head = writer::head(&keys, &tensors)?;
     drop(keys);
     let factors: Vec<u8> =
         rotation.iter().flatten().flat_map(|factor| factor.to_le_bytes()).collect();

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::{
-    checkpoint::gguf_writer::NewValue,
-    config::{Architecture, ModelConfig, json},
+    checkpoint::gguf::writer::NewValue,
     convert::gguf::metadata::architecture_name,
     error::{Error, Result, quoted},
+    json,
+    model::config::{Architecture, ModelConfig},
     text::{GgufVocabulary, SamplingDefaults, TextAssets, Tokenizer, Vocabulary},
 };
 
@@ -304,7 +305,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::checkpoint::{Checkpoint, TensorSource};
+    use crate::{checkpoint::Checkpoint, model::source::TensorSource};
 
     /// A small vocabulary as Gemma's: marks for spaces, all bytes, a few merges.
     fn tokenizer() -> Value {

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::{
         cpu::ops::testing::{assert_close, random},
-        weights::CacheType,
+        model::kv::CacheType,
     };
 
     const DIM: usize = 6;

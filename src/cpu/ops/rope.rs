@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::{
         cpu::ops::testing::{assert_close, random},
-        weights::CacheType,
+        model::kv::CacheType,
     };
 
     const EPS: f32 = 1e-3;

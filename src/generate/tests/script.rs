@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use crate::{
     backend::{
-        Backend, BackendInfo, LocalBoxFuture, SequenceId, SequenceStep, StepOutput, StepResult,
-        StepTokens, Ticket,
+        Backend, BackendInfo, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket,
     },
-    config::ModelConfig,
     error::{Error, Result},
+    model::{config::ModelConfig, source::LocalBoxFuture},
     sampling::{argmax, suppress},
 };
 

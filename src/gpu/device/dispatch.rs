@@ -9,33 +9,74 @@ use std::{
 
 use web_time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::gpu::{
-    device::{
-        gpu::{Gpu, lock, one_line},
-        grid::{Extent, Grid, StepSize},
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::device::gpu::one_line;
+use crate::{
+    error::{Error, Result},
+    gpu::{
+        device::{
+            buffers::GpuBuffer,
+            gpu::{Gpu, lock},
+            grid::{Extent, Grid, StepSize},
+        },
+        kernels::Cost,
     },
-    kernels::Cost,
 };
 
 /// What browsers want before subgroup operations and naga does not know. Teams are whole subgroups,
 /// which browsers cannot see.
 const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
 
-/// How a kernel uses one of its bindings; binding n is entry n.
+/// How a kernel uses a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Binding {
+pub enum Access {
     Read,
     ReadWrite,
     Uniform,
 }
 
-/// A kernel's complete WGSL, entry point `main`, and its bindings in group 0.
+/// A buffer that a kernel takes, as its WGSL declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Binding {
+    pub name: &'static str,
+    pub access: Access,
+    /// The WGSL file and line of the declaration.
+    pub file: &'static str,
+    pub line: usize,
+}
+
+/// A kernel's complete WGSL, entry point `main`, and its bindings in group 0: binding n is entry n.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KernelSource {
     pub name: &'static str,
+    /// The WGSL file of the kernel itself.
+    pub file: &'static str,
     pub wgsl: String,
     pub bindings: Vec<Binding>,
+}
+
+impl KernelSource {
+    /// Buffers that are given by name, in the order of the bindings.
+    ///
+    /// Errors: a name that the kernel lacks, a binding that is left out or given twice.
+    pub fn in_order<T: Copy>(&self, buffers: &[(&str, T)]) -> Result<Vec<T>> {
+        let is_known = |name: &str| self.bindings.iter().any(|binding| binding.name == name);
+        if let Some((name, _)) = buffers.iter().find(|(name, _)| !is_known(name)) {
+            return Err(Error::Device(format!("{} has no binding {name}", self.file)));
+        }
+        let buffer = |binding: &Binding| {
+            let mut named = buffers.iter().filter(|(name, _)| *name == binding.name);
+            match (named.next(), named.next()) {
+                (Some((_, buffer)), None) => Ok(*buffer),
+                (first, _) => {
+                    let fault = if first.is_some() { "bound twice" } else { "left out" };
+                    let Binding { name, file, line, .. } = binding;
+                    Err(Error::Device(format!("{file}:{line}: binding {name} is {fault}")))
+                }
+            }
+        };
+        self.bindings.iter().map(buffer).collect()
+    }
 }
 
 /// A kernel bound to its buffers, ready to be encoded any number of times.
@@ -68,17 +109,26 @@ impl Dispatch {
 }
 
 impl Gpu {
-    /// Binds a kernel to buffers, one for each of its bindings. Compiles it unless that has been
+    /// Binds a kernel to buffers by the names of its bindings. Compiles it unless that has been
     /// done.
     ///
-    /// Errors: a kernel that the driver refuses.
+    /// Errors: a kernel that the driver refuses, buffers that are not those of its bindings.
     pub fn dispatch(
         &self,
         kernel: &KernelSource,
-        buffers: &[&wgpu::Buffer],
+        buffers: &[(&str, &GpuBuffer)],
         grid: Grid,
     ) -> Result<Dispatch> {
-        debug_assert_eq!(kernel.bindings.len(), buffers.len(), "{}", kernel.name);
+        let buffers = kernel.in_order(buffers)?;
+        self.bind(kernel, buffers.into_iter().map(|buffer| &**buffer), grid)
+    }
+
+    fn bind<'a>(
+        &self,
+        kernel: &KernelSource,
+        buffers: impl IntoIterator<Item = &'a wgpu::Buffer>,
+        grid: Grid,
+    ) -> Result<Dispatch> {
         let pipeline = self.pipeline(kernel)?;
         let entries: Vec<_> = (0u32..)
             .zip(buffers)
@@ -108,8 +158,7 @@ impl Gpu {
     ) -> Result<()> {
         let refusal = self.0.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let grid = Grid([Extent::Fixed(0); 3]);
-        let bound: Vec<&wgpu::Buffer> = buffers.iter().take(kernel.bindings.len()).collect();
-        let dispatch = self.dispatch(kernel, &bound, grid)?;
+        let dispatch = self.bind(kernel, buffers.iter().take(kernel.bindings.len()), grid)?;
         let mut encoder = self.0.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         pass.set_pipeline(&dispatch.pipeline);
@@ -212,8 +261,10 @@ impl Gpu {
                 )
             },
         };
-        let entries: Vec<_> =
-            (0u32..).zip(&kernel.bindings).map(|(i, binding)| layout_entry(i, *binding)).collect();
+        let entries: Vec<_> = (0u32..)
+            .zip(&kernel.bindings)
+            .map(|(i, binding)| layout_entry(i, binding.access))
+            .collect();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(kernel.name),
             entries: &entries,
@@ -237,16 +288,53 @@ impl Gpu {
     }
 }
 
-fn layout_entry(binding: u32, access: Binding) -> wgpu::BindGroupLayoutEntry {
+fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
     let ty = match access {
-        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+        Access::Uniform => wgpu::BufferBindingType::Uniform,
     };
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
         count: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "shaders/linear/copy.wgsl";
+
+    fn source() -> KernelSource {
+        let binding = |(line, name)| Binding { name, access: Access::Read, file: FILE, line };
+        KernelSource {
+            name: "copy",
+            file: FILE,
+            wgsl: String::new(),
+            bindings: [(4, "x"), (5, "y")].map(binding).into(),
+        }
+    }
+
+    #[test]
+    fn buffers_come_in_the_order_of_the_bindings() {
+        assert_eq!(source().in_order(&[("y", 2), ("x", 1)]).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn bindings_that_do_not_fit_are_told_by_file_and_line() {
+        for (buffers, expected) in [
+            (vec![("x", 1), ("y", 2), ("z", 3)], "shaders/linear/copy.wgsl has no binding z"),
+            (vec![("x", 1)], "shaders/linear/copy.wgsl:5: binding y is left out"),
+            (
+                vec![("x", 1), ("y", 2), ("x", 3)],
+                "shaders/linear/copy.wgsl:4: binding x is bound twice",
+            ),
+        ] {
+            let error = source().in_order(&buffers).unwrap_err().to_string();
+            assert_eq!(error, format!("device: {expected}"));
+        }
     }
 }

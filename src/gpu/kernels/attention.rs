@@ -1,16 +1,18 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
 use crate::{
-    config::{AttentionKind, LayerConfig},
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig},
+        kv::CacheType,
+    },
 };
 
 /// Numbers of a layer's attention, and how to use its cache.
@@ -30,9 +32,9 @@ pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
 
 /// How to read and write the KV cache.
 fn cache_fragment(wgsl: Wgsl, cache_type: CacheType) -> Wgsl {
-    wgsl.part(include_str!("../../../shaders/shared/octet.wgsl")).part(match cache_type {
-        CacheType::F16 => include_str!("../../../shaders/shared/cache_f16.wgsl"),
-        CacheType::F32 => include_str!("../../../shaders/shared/cache_f32.wgsl"),
+    wgsl.part("shaders/shared/octet.wgsl").part(match cache_type {
+        CacheType::F16 => "shaders/shared/cache_f16.wgsl",
+        CacheType::F32 => "shaders/shared/cache_f32.wgsl",
     })
 }
 
@@ -42,7 +44,7 @@ pub(super) fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -
         .uint("N_KV", layer.n_kv_heads)
         .uint("CAPACITY", capacity)
         .uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
-        .part(include_str!("../../../shaders/shared/step.wgsl"))
+        .part("shaders/shared/step.wgsl")
 }
 
 /// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, turns per
@@ -80,7 +82,7 @@ impl RopeKvUpdate {
     pub(super) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
         wgsl.uint("K_SOURCE", Self::k_offset(layer))
             .uint("V_SOURCE", Self::v_offset(layer))
-            .part(include_str!("../../../shaders/shared/rotation.wgsl"))
+            .part("shaders/shared/rotation.wgsl")
     }
 
     /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
@@ -96,26 +98,11 @@ impl RopeKvUpdate {
 
 impl Kernel for RopeKvUpdate {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "rope_kv_update",
-            wgsl: Self::sources(
-                attention_constants(&self.layer, self.cache_type, self.capacity),
-                &self.layer,
-            )
+        Self::sources(attention_constants(&self.layer, self.cache_type, self.capacity), &self.layer)
             .bool("V_NORM", self.v_norm)
             .float("EPS", self.eps)
             .reductions(target, 64)
-            .part(include_str!("../../../shaders/attention/rope_kv_update.wgsl"))
-            .finish(),
-            bindings: vec![
-                Binding::ReadWrite,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::ReadWrite,
-            ],
-        }
+            .kernel("shaders/attention/rope_kv_update.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -140,15 +127,6 @@ pub struct Sdpa {
 }
 
 impl Sdpa {
-    pub(super) const BINDINGS: &'static [Binding] = &[
-        Binding::Read,
-        Binding::Read,
-        Binding::Read,
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::Uniform,
-    ];
-
     /// The constants that every way of computing it needs, after `wgsl`.
     pub(super) fn constants(&self, wgsl: Wgsl) -> Wgsl {
         let layer = &self.layer;
@@ -173,16 +151,11 @@ impl Sdpa {
 
 impl Kernel for Sdpa {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "sdpa",
-            wgsl: cache_fragment(self.constants(Wgsl::new()), self.cache_type)
-                .uint("WORKGROUP", 128)
-                .uint("Q_TILE", self.q_tile)
-                .uint("K_TILE", 128 / self.q_tile)
-                .part(include_str!("../../../shaders/attention/sdpa.wgsl"))
-                .finish(),
-            bindings: Self::BINDINGS.to_vec(),
-        }
+        cache_fragment(self.constants(Wgsl::new()), self.cache_type)
+            .uint("WORKGROUP", 128)
+            .uint("Q_TILE", self.q_tile)
+            .uint("K_TILE", 128 / self.q_tile)
+            .kernel("shaders/attention/sdpa.wgsl")
     }
 
     fn cost(&self) -> Cost {

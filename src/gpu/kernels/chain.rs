@@ -4,11 +4,11 @@ use crate::{
     gpu::{
         device::{
             adapter::AdapterFacts,
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
-        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},
+        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention, wgsl::text_of},
     },
     quant::PackFormat,
 };
@@ -193,8 +193,8 @@ impl Kernel for Chain {
                 .uint(&format!("{name}_DEPTH"), Self::DEPTH)
                 .bool(&format!("{name}_TILED"), linear.tiled)
                 .bool(&format!("{name}_GATED"), name == "gate_up")
-                .part(
-                    &include_str!("../../../shaders/persistent/chain_product.wgsl")
+                .text(
+                    &text_of("shaders/persistent/chain_product.wgsl")
                         .replace(
                             "NAME_KEEP",
                             match name {
@@ -214,31 +214,24 @@ impl Kernel for Chain {
             ("feedforward", "post_feedforward", "next_input", "layer.x"),
         ];
         for (name, post, next, scalar) in norms {
-            let text = include_str!("../../../shaders/persistent/chain_norm.wgsl")
+            let text = text_of("shaders/persistent/chain_norm.wgsl")
                 .replace("NAME", name)
                 .replace("POST", post)
                 .replace("NEXT", next)
                 .replace("SCALAR", scalar);
-            wgsl = wgsl.part(&text);
+            wgsl = wgsl.text(&text);
         }
-        let wgsl = wgsl
-            .part(include_str!("../../../shaders/persistent/exchange.wgsl"))
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/shared/q8_lanes.wgsl"))
-            .part(include_str!("../../../shaders/shared/q8_eights.wgsl"))
-            .part(include_str!("../../../shaders/persistent/chain_join.wgsl"))
+        wgsl.part("shaders/persistent/exchange.wgsl")
+            .part("shaders/shared/gelu.wgsl")
+            .part("shaders/shared/q8_lanes.wgsl")
+            .part("shaders/shared/q8_eights.wgsl")
+            .part("shaders/persistent/chain_join.wgsl")
             .part(match self.qkv {
-                Some(_) => include_str!("../../../shaders/persistent/chain_next.wgsl"),
-                None => include_str!("../../../shaders/persistent/chain_last.wgsl"),
+                Some(_) => "shaders/persistent/chain_next.wgsl",
+                None => "shaders/persistent/chain_last.wgsl",
             })
-            .part(include_str!("../../../shaders/persistent/chain.wgsl"))
-            .reductions(target, workgroup);
-        KernelSource {
-            name: "chain",
-            wgsl: wgsl.finish(),
-            bindings: [&[Binding::Read; 15][..], &[Binding::ReadWrite; 4], &[Binding::Uniform]]
-                .concat(),
-        }
+            .reductions(target, workgroup)
+            .kernel("shaders/persistent/chain.wgsl")
     }
 
     fn cost(&self) -> Cost {

@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
             variant::Coop,
@@ -17,7 +17,7 @@ use crate::{
             wgsl::Wgsl,
         },
     },
-    weights::CacheType,
+    model::kv::CacheType,
 };
 
 /// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows,
@@ -85,37 +85,22 @@ impl MatmulCoop {
 impl Kernel for MatmulCoop {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.linear;
-        // Why those of 16 × 16 say that they write what they read is told in the shader.
-        let (name, text, read) = match target.variant.coop {
-            Some(Coop::Eight) => (
-                "matmul_coop8",
-                include_str!("../../../shaders/linear/matmul_coop8.wgsl"),
-                Binding::Read,
-            ),
-            _ => (
-                "matmul_coop",
-                include_str!("../../../shaders/linear/matmul_coop.wgsl"),
-                Binding::ReadWrite,
-            ),
-        };
-        KernelSource {
-            name,
-            wgsl: Wgsl::new()
-                .coop()
-                .uint("ROWS", linear.rows)
-                .uint("FIRST_ROW", self.first_row)
-                .uint("COLS", stride(linear.cols))
-                .uint("Y_STRIDE", linear.y_stride)
-                .uint("Y_OFFSET", linear.y_offset)
-                .uint("M_STRIDE", self.m_stride)
-                .uint("SPLITS", self.splits)
-                .uint("SPLIT_STRIDE", self.split_stride)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(text)
-                .weight_halves(linear.format, linear.cols, linear.tiled)
-                .finish(),
-            bindings: vec![read, Binding::Read, read, Binding::ReadWrite, Binding::Uniform],
-        }
+        let wgsl = Wgsl::new()
+            .coop()
+            .uint("ROWS", linear.rows)
+            .uint("FIRST_ROW", self.first_row)
+            .uint("COLS", stride(linear.cols))
+            .uint("Y_STRIDE", linear.y_stride)
+            .uint("Y_OFFSET", linear.y_offset)
+            .uint("M_STRIDE", self.m_stride)
+            .uint("SPLITS", self.splits)
+            .uint("SPLIT_STRIDE", self.split_stride)
+            .part("shaders/shared/step.wgsl")
+            .weight_halves(linear.format, linear.cols, linear.tiled);
+        wgsl.kernel(match target.variant.coop {
+            Some(Coop::Eight) => "shaders/linear/matmul_coop8.wgsl",
+            _ => "shaders/linear/matmul_coop.wgsl",
+        })
     }
 
     fn cost(&self) -> Cost {
@@ -164,22 +149,12 @@ impl Kernel for SdpaCoop {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let (name, text, read) = match target.variant.coop {
-            Some(Coop::Eight) => (
-                "sdpa_coop8",
-                include_str!("../../../shaders/attention/sdpa_coop8.wgsl"),
-                Binding::Read,
-            ),
-            _ => (
-                "sdpa_coop",
-                include_str!("../../../shaders/attention/sdpa_coop.wgsl"),
-                Binding::ReadWrite,
-            ),
-        };
-        let own = [read, read, read, read, Binding::Uniform];
         let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
-        let wgsl = self.emit.add(wgsl, target, own.len(), layer.n_heads * layer.head_dim);
-        KernelSource { name, wgsl: wgsl.part(text).finish(), bindings: self.emit.bindings(&own) }
+        let wgsl = self.emit.add(wgsl, target, 5, layer.n_heads * layer.head_dim);
+        wgsl.kernel(match target.variant.coop {
+            Some(Coop::Eight) => "shaders/attention/sdpa_coop8.wgsl",
+            _ => "shaders/attention/sdpa_coop.wgsl",
+        })
     }
 
     fn cost(&self) -> Cost {

@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
@@ -27,29 +27,18 @@ pub struct Embed {
 
 impl Kernel for Embed {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "embed",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", 64)
-                .uint("FIRST_ROW", self.first_row)
-                .uint("ROWS", self.rows)
-                .uint("COLS", stride(self.cols))
-                .uint("TRUE_COLS", self.cols)
-                .float("SCALE", self.scale)
-                .part(include_str!("../../../shaders/shared/octet.wgsl"))
-                .weights(self.format, self.cols, self.tiled)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(include_str!("../../../shaders/shared/token.wgsl"))
-                .part(include_str!("../../../shaders/embed/embed.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-            ],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", 64)
+            .uint("FIRST_ROW", self.first_row)
+            .uint("ROWS", self.rows)
+            .uint("COLS", stride(self.cols))
+            .uint("TRUE_COLS", self.cols)
+            .float("SCALE", self.scale)
+            .part("shaders/shared/octet.wgsl")
+            .weights(self.format, self.cols, self.tiled)
+            .part("shaders/shared/step.wgsl")
+            .part("shaders/shared/token.wgsl")
+            .kernel("shaders/embed/embed.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -65,15 +54,10 @@ pub struct GatherRows {
 
 impl Kernel for GatherRows {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "gather_rows",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", 64)
-                .uint("COLS", stride(self.cols))
-                .part(include_str!("../../../shaders/embed/gather_rows.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", 64)
+            .uint("COLS", stride(self.cols))
+            .kernel("shaders/embed/gather_rows.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -100,20 +84,12 @@ impl Argmax {
 
 impl Kernel for ArgmaxParts {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "argmax_parts",
-            wgsl: Wgsl::new()
-                .uint(
-                    "WORKGROUP",
-                    self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256),
-                )
-                .uint("N", self.n)
-                .uint("PARTS", Argmax::PARTS)
-                .part(include_str!("../../../shaders/shared/argmax_tree.wgsl"))
-                .part(include_str!("../../../shaders/sample/argmax_parts.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::ReadWrite],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256))
+            .uint("N", self.n)
+            .uint("PARTS", Argmax::PARTS)
+            .part("shaders/shared/argmax_tree.wgsl")
+            .kernel("shaders/sample/argmax_parts.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -123,18 +99,13 @@ impl Kernel for ArgmaxParts {
 
 impl Kernel for Argmax {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "argmax",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", Self::PARTS)
-                .uint("N", self.n)
-                .uint("PARTS", Self::PARTS)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(include_str!("../../../shaders/shared/argmax_tree.wgsl"))
-                .part(include_str!("../../../shaders/sample/argmax.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", Self::PARTS)
+            .uint("N", self.n)
+            .uint("PARTS", Self::PARTS)
+            .part("shaders/shared/step.wgsl")
+            .part("shaders/shared/argmax_tree.wgsl")
+            .kernel("shaders/sample/argmax.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

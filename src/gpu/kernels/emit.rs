@@ -2,7 +2,7 @@
 
 use crate::gpu::{
     device::{
-        dispatch::{Binding, KernelSource},
+        dispatch::KernelSource,
         grid::{Extent, Grid},
         tuning::KernelTarget,
     },
@@ -30,26 +30,29 @@ impl Emit {
     pub(super) fn add(self, wgsl: Wgsl, target: &KernelTarget, at: usize, cols: usize) -> Wgsl {
         let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
         match self {
-            Emit::Floats => wgsl.part(include_str!("../../../shaders/shared/emit_floats.wgsl")),
+            Emit::Floats => wgsl.part("shaders/shared/emit_floats.wgsl"),
+            // Where other kernels rely on it too that subgroups are neighbours.
             Emit::Q8
                 if target.variant.subgroups_contiguous
                     && target.variant.subgroup_size >= Some(8) =>
             {
-                wgsl.part(include_str!("../../../shaders/shared/q8_lanes.wgsl"))
-                    .part(include_str!("../../../shaders/shared/emit_q8_subgroups.wgsl"))
+                wgsl.part("shaders/shared/q8_lanes.wgsl")
+                    .part("shaders/shared/emit_q8_subgroups.wgsl")
             }
-            Emit::Q8 => wgsl.part(include_str!("../../../shaders/shared/emit_q8.wgsl")),
-            Emit::Halves { m_stride } => wgsl
-                .f16()
-                .uint("M_STRIDE", m_stride)
-                .part(include_str!("../../../shaders/shared/emit_halves.wgsl")),
+            Emit::Q8 => wgsl.part("shaders/shared/emit_q8.wgsl"),
+            Emit::Halves { m_stride } => {
+                wgsl.f16().uint("M_STRIDE", m_stride).part("shaders/shared/emit_halves.wgsl")
+            }
         }
     }
 
-    /// `own`, then this form's buffers.
-    pub(super) fn bindings(self, own: &[Binding]) -> Vec<Binding> {
-        let outputs = if self == Emit::Q8 { 2 } else { 1 };
-        [own, &[Binding::ReadWrite; 2][..outputs]].concat()
+    /// The names of its bindings.
+    pub fn bindings(self) -> &'static [&'static str] {
+        match self {
+            Emit::Floats => &["out"],
+            Emit::Q8 => &["quants", "quant_groups"],
+            Emit::Halves { .. } => &["halves"],
+        }
     }
 }
 
@@ -65,15 +68,7 @@ pub struct Convert {
 impl Kernel for Convert {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let wgsl = Wgsl::new().uint("WORKGROUP", 256);
-        KernelSource {
-            name: "convert",
-            wgsl: self
-                .emit
-                .add(wgsl, target, 1, self.cols)
-                .part(include_str!("../../../shaders/linear/convert.wgsl"))
-                .finish(),
-            bindings: self.emit.bindings(&[Binding::Read]),
-        }
+        self.emit.add(wgsl, target, 1, self.cols).kernel("shaders/linear/convert.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

@@ -2,7 +2,7 @@
 
 use crate::gpu::{
     device::{
-        dispatch::{Binding, KernelSource},
+        dispatch::KernelSource,
         grid::{Extent, Grid},
         tuning::KernelTarget,
     },
@@ -43,23 +43,18 @@ impl Kernel for GeluMul {
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(2 * self.n))
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/linear/gelu_mul.wgsl"));
+            .part("shaders/shared/gelu.wgsl");
         let (wgsl, own) = match self.tail {
-            None => (wgsl.part(include_str!("../../../shaders/shared/up_whole.wgsl")), 1),
+            None => (wgsl.part("shaders/shared/up_whole.wgsl"), 1),
             Some(UpTail { cols, parts, part_stride }) => (
                 wgsl.uint("TAIL_COLS", cols)
                     .uint("TAIL_PARTS", parts)
                     .uint("TAIL_STRIDE", part_stride)
-                    .part(include_str!("../../../shaders/shared/up_tail.wgsl")),
+                    .part("shaders/shared/up_tail.wgsl"),
                 2,
             ),
         };
-        KernelSource {
-            name: "gelu_mul",
-            wgsl: self.emit.add(wgsl, target, own, self.n).finish(),
-            bindings: self.emit.bindings(&[Binding::Read; 2][..own]),
-        }
+        self.emit.add(wgsl, target, own, self.n).kernel("shaders/linear/gelu_mul.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -98,17 +93,11 @@ impl Kernel for GatedMatvecQ8 {
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
         let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
             .uint("SPLITS", 1)
-            .part(include_str!("../../../shaders/shared/step.wgsl"))
+            .part("shaders/shared/step.wgsl")
             .weight_groups(linear.format, linear.cols, linear.tiled)
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/shared/products_gated.wgsl"))
-            .part(include_str!("../../../shaders/linear/matvec_q8_tiled.wgsl"));
-        let own = [Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
-        KernelSource {
-            name: "matvec_q8_gated",
-            wgsl: Emit::Q8.add(wgsl, target, own.len(), linear.rows / 2).finish(),
-            bindings: Emit::Q8.bindings(&own),
-        }
+            .part("shaders/shared/gelu.wgsl")
+            .part("shaders/shared/tiles_q8.wgsl");
+        Emit::Q8.add(wgsl, target, 5, linear.rows / 2).kernel("shaders/linear/matvec_q8_gated.wgsl")
     }
 
     fn cost(&self) -> Cost {

@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::{KernelTarget, MatvecShape},
         },
@@ -52,9 +52,9 @@ impl Linear {
 
     fn constants(&self) -> Wgsl {
         self.sizes()
-            .part(include_str!("../../../shaders/shared/octet.wgsl"))
+            .part("shaders/shared/octet.wgsl")
             .weights(self.format, self.cols, self.tiled)
-            .part(include_str!("../../../shaders/shared/write_results.wgsl"))
+            .part("shaders/shared/write_results.wgsl")
     }
 
     pub(super) fn sizes(&self) -> Wgsl {
@@ -64,7 +64,7 @@ impl Linear {
             .uint("Y_STRIDE", self.y_stride)
             .uint("Y_OFFSET", self.y_offset)
             .float("SOFTCAP", self.softcap.unwrap_or(0.0))
-            .part(include_str!("../../../shaders/shared/finish.wgsl"))
+            .part("shaders/shared/finish.wgsl")
     }
 
     fn extent(&self, tile: u32) -> Extent {
@@ -93,16 +93,7 @@ pub struct Matvec(pub Linear);
 
 impl Kernel for Matvec {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "matvec",
-            wgsl: self
-                .0
-                .constants()
-                .reductions(target, MATVEC_WORKGROUP)
-                .part(include_str!("../../../shaders/linear/matvec.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+        self.0.constants().reductions(target, MATVEC_WORKGROUP).kernel("shaders/linear/matvec.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -121,22 +112,10 @@ pub struct MatvecQ8(pub Linear);
 
 impl Kernel for MatvecQ8 {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "matvec_q8",
-            wgsl: self
-                .0
-                .constants()
-                .reductions(target, MATVEC_WORKGROUP)
-                .part(include_str!("../../../shaders/linear/matvec_q8.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-            ],
-        }
+        self.0
+            .constants()
+            .reductions(target, MATVEC_WORKGROUP)
+            .kernel("shaders/linear/matvec_q8.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -154,26 +133,14 @@ pub struct Matmul(pub Linear);
 
 impl Kernel for Matmul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "matmul",
-            wgsl: self
-                .0
-                .constants()
-                // Unquantized weights are for exactness; int weights lose nothing that f16 would
-                // keep.
-                .real(target.variant.f16 && self.0.format.group().is_some())
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .bool("OVER_OUTPUTS", self.0.over_outputs)
-                .part(include_str!("../../../shaders/linear/matmul.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
-        }
+        self.0
+            .constants()
+            // Unquantized weights are for exactness; int weights lose nothing that f16 would
+            // keep.
+            .real(target.variant.f16 && self.0.format.group().is_some())
+            .part("shaders/shared/step.wgsl")
+            .bool("OVER_OUTPUTS", self.0.over_outputs)
+            .kernel("shaders/linear/matmul.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -198,24 +165,12 @@ impl MatmulLanes {
 
 impl Kernel for MatmulLanes {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "matmul_lanes",
-            wgsl: self
-                .0
-                .constants()
-                .uint("SUBGROUP", target.variant.subgroup_size.unwrap_or(4) as usize)
-                .bool("OVER_OUTPUTS", self.0.over_outputs)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(include_str!("../../../shaders/linear/matmul_lanes.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-                Binding::Uniform,
-            ],
-        }
+        self.0
+            .constants()
+            .uint("SUBGROUP", target.variant.subgroup_size.unwrap_or(4) as usize)
+            .bool("OVER_OUTPUTS", self.0.over_outputs)
+            .part("shaders/shared/step.wgsl")
+            .kernel("shaders/linear/matmul_lanes.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -314,42 +269,28 @@ impl Kernel for MatvecQ8Split {
         let (shared, split) = self.shape();
         let linear = &self.linear;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = wgsl.part(include_str!("../../../shaders/shared/step.wgsl")).weight_groups(
+        let wgsl = wgsl.part("shaders/shared/step.wgsl").weight_groups(
             linear.format,
             linear.cols,
             linear.tiled,
         );
-        let (name, wgsl) = match linear.tiled {
+        match linear.tiled {
             true => {
                 let MatvecShape { workgroup, stack, .. } = self.tiled_shape(target);
-                let wgsl = tiled_sizes(wgsl, workgroup, 1, stack, self.m)
+                tiled_sizes(wgsl, workgroup, 1, stack, self.m)
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
-                    .part(include_str!("../../../shaders/shared/products_plain.wgsl"));
-                (
-                    "matvec_q8_tiled",
-                    wgsl.part(include_str!("../../../shaders/linear/matvec_q8_tiled.wgsl")),
-                )
+                    .part("shaders/shared/tiles_q8.wgsl")
+                    .kernel("shaders/linear/matvec_q8_tiled.wgsl")
             }
-            false => {
-                let wgsl = wgsl
-                    .uint("M", self.m)
-                    .uint("SUBGROUP", subgroup)
-                    .uint("LANES", subgroup.min(16))
-                    .uint("K_SPLIT", split)
-                    .uint("WORKGROUP", subgroup * split)
-                    .uint("R", shared);
-                (
-                    "matvec_q8_split",
-                    wgsl.part(include_str!("../../../shaders/linear/matvec_q8_split.wgsl")),
-                )
-            }
-        };
-        let reads = [Binding::Read; 4];
-        KernelSource {
-            name,
-            wgsl: wgsl.finish(),
-            bindings: [&reads[..], &[Binding::Uniform, Binding::ReadWrite]].concat(),
+            false => wgsl
+                .uint("M", self.m)
+                .uint("SUBGROUP", subgroup)
+                .uint("LANES", subgroup.min(16))
+                .uint("K_SPLIT", split)
+                .uint("WORKGROUP", subgroup * split)
+                .uint("R", shared)
+                .kernel("shaders/linear/matvec_q8_split.wgsl"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::gpu::{
     device::{
-        dispatch::{Binding, KernelSource},
+        dispatch::KernelSource,
         grid::{Extent, Grid},
         tuning::KernelTarget,
     },
@@ -20,17 +20,10 @@ pub struct Fill {
 
 impl Kernel for Fill {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "fill",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", WORKGROUP)
-                .part(match self.random {
-                    true => include_str!("../../../shaders/load/fill_random.wgsl"),
-                    false => include_str!("../../../shaders/load/fill_constant.wgsl"),
-                })
-                .finish(),
-            bindings: vec![Binding::ReadWrite, Binding::Uniform],
-        }
+        Wgsl::new().uint("WORKGROUP", WORKGROUP).kernel(match self.random {
+            true => "shaders/load/fill_random.wgsl",
+            false => "shaders/load/fill_constant.wgsl",
+        })
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -53,16 +46,11 @@ impl ReadAll {
 
 impl Kernel for ReadAll {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "read_all",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", WORKGROUP)
-                .uint("BLOCK", Self::BLOCK_BYTES / 16)
-                .uint("BLOCKS", self.blocks)
-                .part(include_str!("../../../shaders/load/read_all.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::ReadWrite],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", WORKGROUP)
+            .uint("BLOCK", Self::BLOCK_BYTES / 16)
+            .uint("BLOCKS", self.blocks)
+            .kernel("shaders/load/read_all.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -104,28 +92,17 @@ impl Prefetch {
 
 impl Kernel for Prefetch {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "prefetch",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", WORKGROUP)
-                .uint("GROUPS", self.groups())
-                .uint("DATA_FOURS", self.data_bytes / 16)
-                .uint("SCALE_WORDS", self.scale_bytes / 4)
-                .uint("PAGE", Self::PAGE)
-                .uint("DATA_PAGES", self.data_bytes.div_ceil(Self::PAGE))
-                .uint("SCALE_PAGES", self.scale_bytes.div_ceil(Self::PAGE))
-                .uint("LATER_DATA_PAGES", self.later_bytes[0].div_ceil(Self::PAGE))
-                .uint("LATER_SCALE_PAGES", self.later_bytes[1].div_ceil(Self::PAGE))
-                .part(include_str!("../../../shaders/linear/prefetch.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-            ],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", WORKGROUP)
+            .uint("GROUPS", self.groups())
+            .uint("DATA_FOURS", self.data_bytes / 16)
+            .uint("SCALE_WORDS", self.scale_bytes / 4)
+            .uint("PAGE", Self::PAGE)
+            .uint("DATA_PAGES", self.data_bytes.div_ceil(Self::PAGE))
+            .uint("SCALE_PAGES", self.scale_bytes.div_ceil(Self::PAGE))
+            .uint("LATER_DATA_PAGES", self.later_bytes[0].div_ceil(Self::PAGE))
+            .uint("LATER_SCALE_PAGES", self.later_bytes[1].div_ceil(Self::PAGE))
+            .kernel("shaders/linear/prefetch.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

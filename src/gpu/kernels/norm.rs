@@ -1,11 +1,7 @@
 //! RMS norms of the residual stream.
 
 use crate::gpu::{
-    device::{
-        dispatch::{Binding, KernelSource},
-        grid::Grid,
-        tuning::KernelTarget,
-    },
+    device::{dispatch::KernelSource, grid::Grid, tuning::KernelTarget},
     kernels::{Kernel, emit::Emit, stride, wgsl::Wgsl},
 };
 
@@ -21,17 +17,12 @@ pub struct RmsNorm {
 
 impl Kernel for RmsNorm {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "rms_norm",
-            wgsl: Wgsl::new()
-                .uint("N", self.n)
-                .uint("STRIDE", stride(self.n))
-                .float("EPS", self.eps)
-                .reductions(target, WORKGROUP)
-                .part(include_str!("../../../shaders/norm/rms_norm.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+        Wgsl::new()
+            .uint("N", self.n)
+            .uint("STRIDE", stride(self.n))
+            .float("EPS", self.eps)
+            .reductions(target, WORKGROUP)
+            .kernel("shaders/norm/rms_norm.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -60,22 +51,18 @@ impl Kernel for NormAddNorm {
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride);
-        let wgsl = match target.tuning.large_workgroups && stride(self.n) <= 8 * WIDE_WORKGROUP {
-            true => wgsl
-                .reductions(target, WIDE_WORKGROUP)
-                .part(include_str!("../../../shaders/norm/norm_add_norm_wide.wgsl")),
-            false => wgsl
-                .reductions(target, WORKGROUP)
-                .part(include_str!("../../../shaders/shared/branch.wgsl"))
-                .part(include_str!("../../../shaders/norm/norm_add_norm.wgsl")),
+        let (wgsl, file) = match target.tuning.large_workgroups
+            && stride(self.n) <= 8 * WIDE_WORKGROUP
+        {
+            true => {
+                (wgsl.reductions(target, WIDE_WORKGROUP), "shaders/norm/norm_add_norm_wide.wgsl")
+            }
+            false => (
+                wgsl.reductions(target, WORKGROUP).part("shaders/shared/branch.wgsl"),
+                "shaders/norm/norm_add_norm.wgsl",
+            ),
         };
-        let own =
-            [Binding::ReadWrite, Binding::Read, Binding::Read, Binding::Read, Binding::Uniform];
-        KernelSource {
-            name: "norm_add_norm",
-            wgsl: self.emit.add(wgsl, target, own.len(), self.n).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+        self.emit.add(wgsl, target, 5, self.n).kernel(file)
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -114,14 +101,8 @@ impl Kernel for NormAdd {
                 target,
                 if target.tuning.large_workgroups { WIDE_WORKGROUP } else { WORKGROUP },
             )
-            .part(include_str!("../../../shaders/shared/branch.wgsl"))
-            .part(include_str!("../../../shaders/norm/norm_add.wgsl"));
-        let own = [Binding::ReadWrite, Binding::Read, Binding::Read];
-        KernelSource {
-            name: "norm_add",
-            wgsl: self.emit.add(wgsl, target, own.len(), self.n).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+            .part("shaders/shared/branch.wgsl");
+        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/norm/norm_add.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
@@ -32,25 +32,20 @@ pub struct PerLayerInputs {
 impl Kernel for PerLayerInputs {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let cols = self.layers * self.size;
-        KernelSource {
-            name: "per_layer_inputs",
-            wgsl: Wgsl::new()
-                .uint("FIRST_ROW", self.first_row)
-                .uint("ROWS", self.rows)
-                .uint("SIZE", self.size)
-                .uint("STRIDE", stride(cols))
-                .float("PROJECTION_SCALE", self.projection_scale)
-                .float("TABLE_SCALE", (self.size as f32).sqrt())
-                .float("EPS", self.eps)
-                .part(include_str!("../../../shaders/shared/octet.wgsl"))
-                .weights(self.format, cols, self.tiled)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .reductions(target, 64)
-                .part(include_str!("../../../shaders/shared/token.wgsl"))
-                .part(include_str!("../../../shaders/embed/per_layer_inputs.wgsl"))
-                .finish(),
-            bindings: [[Binding::Read; 5].as_slice(), &[Binding::ReadWrite]].concat(),
-        }
+        Wgsl::new()
+            .uint("FIRST_ROW", self.first_row)
+            .uint("ROWS", self.rows)
+            .uint("SIZE", self.size)
+            .uint("STRIDE", stride(cols))
+            .float("PROJECTION_SCALE", self.projection_scale)
+            .float("TABLE_SCALE", (self.size as f32).sqrt())
+            .float("EPS", self.eps)
+            .part("shaders/shared/octet.wgsl")
+            .weights(self.format, cols, self.tiled)
+            .part("shaders/shared/step.wgsl")
+            .reductions(target, 64)
+            .part("shaders/shared/token.wgsl")
+            .kernel("shaders/embed/per_layer_inputs.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -80,14 +75,8 @@ impl Kernel for PerLayerGate {
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
             .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
-            .part(include_str!("../../../shaders/shared/gelu.wgsl"))
-            .part(include_str!("../../../shaders/embed/per_layer_gate.wgsl"));
-        let own = [Binding::Read, Binding::Read, Binding::Uniform];
-        KernelSource {
-            name: "per_layer_gate",
-            wgsl: self.emit.add(wgsl, target, own.len(), self.n).finish(),
-            bindings: self.emit.bindings(&own),
-        }
+            .part("shaders/shared/gelu.wgsl");
+        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

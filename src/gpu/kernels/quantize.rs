@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
@@ -37,35 +37,30 @@ impl Kernel for QuantizeHqq {
     fn source(&self, _: &KernelTarget) -> KernelSource {
         let Spec { symmetric, .. } = self.spec;
         let (lowest, highest) = self.spec.levels();
-        KernelSource {
-            name: "quantize_hqq",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", Self::WORKGROUP)
-                .uint("ROWS", self.rows)
-                .uint("COLS", self.cols)
-                .uint("GROUP", self.spec.group_columns(self.cols))
-                .uint("ROW_GROUPS", self.spec.groups(self.cols))
-                .uint("ITERATIONS", HQQ_ITERATIONS)
-                .float("LOWEST", lowest as f32)
-                .float("HIGHEST", highest as f32)
-                .float("P", HQQ_P)
-                .float("BETA", HQQ_BETA)
-                .float("BETA_GROWTH", HQQ_BETA_GROWTH)
-                .bool("EITHER_SIGN", lowest == -8)
-                .part(include_str!("../../../shaders/shared/half_bits.wgsl"))
-                .part(match self.dtype {
-                    Dtype::F16 => include_str!("../../../shaders/shared/source_f16.wgsl"),
-                    Dtype::BF16 => include_str!("../../../shaders/shared/source_bf16.wgsl"),
-                    _ => include_str!("../../../shaders/shared/source_f32.wgsl"),
-                })
-                .part(match symmetric {
-                    true => include_str!("../../../shaders/shared/hqq_scale.wgsl"),
-                    false => include_str!("../../../shaders/shared/hqq_offset.wgsl"),
-                })
-                .part(include_str!("../../../shaders/load/quantize_hqq.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::ReadWrite],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", Self::WORKGROUP)
+            .uint("ROWS", self.rows)
+            .uint("COLS", self.cols)
+            .uint("GROUP", self.spec.group_columns(self.cols))
+            .uint("ROW_GROUPS", self.spec.groups(self.cols))
+            .uint("ITERATIONS", HQQ_ITERATIONS)
+            .float("LOWEST", lowest as f32)
+            .float("HIGHEST", highest as f32)
+            .float("P", HQQ_P)
+            .float("BETA", HQQ_BETA)
+            .float("BETA_GROWTH", HQQ_BETA_GROWTH)
+            .bool("EITHER_SIGN", lowest == -8)
+            .part("shaders/shared/half_bits.wgsl")
+            .part(match self.dtype {
+                Dtype::F16 => "shaders/shared/source_f16.wgsl",
+                Dtype::BF16 => "shaders/shared/source_bf16.wgsl",
+                _ => "shaders/shared/source_f32.wgsl",
+            })
+            .part(match symmetric {
+                true => "shaders/shared/hqq_scale.wgsl",
+                false => "shaders/shared/hqq_offset.wgsl",
+            })
+            .kernel("shaders/load/quantize_hqq.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

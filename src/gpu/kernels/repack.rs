@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
@@ -63,17 +63,15 @@ impl Repack {
         }
     }
 
-    fn blocks(&self, wgsl: Wgsl) -> Wgsl {
-        let halves = include_str!("../../../shaders/shared/half_bits.wgsl");
+    fn blocks(&self, wgsl: Wgsl) -> KernelSource {
+        let halves = "shaders/shared/half_bits.wgsl";
         match self.dtype {
             Dtype::Q4_K => {
-                return wgsl
-                    .part(halves)
-                    .part(include_str!("../../../shaders/load/repack_q4_k.wgsl"));
+                return wgsl.part(halves).kernel("shaders/load/repack_q4_k.wgsl");
             }
             Dtype::Q6_K => {
                 let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
-                return wgsl.part(include_str!("../../../shaders/load/repack_q6_k.wgsl"));
+                return wgsl.kernel("shaders/load/repack_q6_k.wgsl");
             }
             _ => {}
         }
@@ -81,33 +79,24 @@ impl Repack {
             .uint("BLOCK_BYTES", self.dtype.block_bytes())
             .uint("GROUPS", self.cols / 32)
             .bool("OFFSET", matches!(self.format(), PackFormat::Int { offset: true, .. }));
-        let nibbles = include_str!("../../../shaders/shared/nibble_words.wgsl");
-        let fifths = include_str!("../../../shaders/shared/fifth_words.wgsl");
-        let step = include_str!("../../../shaders/shared/plain_step.wgsl");
+        let nibbles = "shaders/shared/nibble_words.wgsl";
+        let fifths = "shaders/shared/fifth_words.wgsl";
+        let step = "shaders/shared/plain_step.wgsl";
         let wgsl = match self.dtype {
-            Dtype::Q8_0 => wgsl.part(include_str!("../../../shaders/shared/blocks_bytes.wgsl")),
-            Dtype::IQ4_XS => wgsl
-                .part(halves)
-                .part(nibbles)
-                .part(include_str!("../../../shaders/shared/blocks_iq4_xs.wgsl")),
-            Dtype::Q5_0 | Dtype::Q5_1 => wgsl
-                .part(step)
-                .part(nibbles)
-                .part(fifths)
-                .part(include_str!("../../../shaders/shared/blocks_fifths.wgsl")),
-            Dtype::Q5_K => wgsl
-                .part(halves)
-                .part(fifths)
-                .part(include_str!("../../../shaders/shared/blocks_q5_k.wgsl")),
-            _ => wgsl
-                .part(step)
-                .part(nibbles)
-                .part(include_str!("../../../shaders/shared/blocks_nibbles.wgsl")),
+            Dtype::Q8_0 => wgsl.part("shaders/shared/blocks_bytes.wgsl"),
+            Dtype::IQ4_XS => {
+                wgsl.part(halves).part(nibbles).part("shaders/shared/blocks_iq4_xs.wgsl")
+            }
+            Dtype::Q5_0 | Dtype::Q5_1 => {
+                wgsl.part(step).part(nibbles).part(fifths).part("shaders/shared/blocks_fifths.wgsl")
+            }
+            Dtype::Q5_K => wgsl.part(halves).part(fifths).part("shaders/shared/blocks_q5_k.wgsl"),
+            _ => wgsl.part(step).part(nibbles).part("shaders/shared/blocks_nibbles.wgsl"),
         };
-        wgsl.part(include_str!("../../../shaders/load/repack_blocks.wgsl"))
+        wgsl.kernel("shaders/load/repack_blocks.wgsl")
     }
 
-    fn words(&self, wgsl: Wgsl) -> Wgsl {
+    fn words(&self, wgsl: Wgsl) -> KernelSource {
         let data_bytes = match self.dtype {
             Dtype::Packed(format) => 4 * format.data_words(self.cols),
             floats => self.cols * floats.block_bytes(),
@@ -121,7 +110,7 @@ impl Repack {
             .bool("FLOATS", self.dtype.is_float())
             .uint("LOW_EXPONENT", low)
             .uint("HIGH_EXPONENT", high)
-            .part(include_str!("../../../shaders/load/repack_words.wgsl"))
+            .kernel("shaders/load/repack_words.wgsl")
     }
 }
 
@@ -133,14 +122,11 @@ impl Kernel for Repack {
             // Whoever reads rows has made sure that these can be counted.
             .uint("ROW_BYTES", self.dtype.bytes_of(self.cols).unwrap_or(0))
             .weight_place(self.format(), self.cols, self.tiled)
-            .part(include_str!("../../../shaders/shared/stored_rows.wgsl"));
-        let wgsl = match self.dtype.block_len() {
+            .part("shaders/shared/stored_rows.wgsl");
+        match self.dtype.block_len() {
             1 => self.words(wgsl),
             _ => self.blocks(wgsl),
-        };
-        let bindings =
-            vec![Binding::Read, Binding::ReadWrite, Binding::ReadWrite, Binding::ReadWrite];
-        KernelSource { name: "repack", wgsl: wgsl.finish(), bindings }
+        }
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

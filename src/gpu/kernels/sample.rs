@@ -3,7 +3,7 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
@@ -93,19 +93,13 @@ fn selection(n: usize) -> Wgsl {
         .uint("MOST", Draw::MOST_TOP_K)
         .uint("ID_DIGITS", id_digits as usize)
         .uint("NO_ID", (u32::MAX >> (32 - 8 * id_digits)) as usize)
-        .part(include_str!("../../../shaders/shared/draw.wgsl"))
-        .part(include_str!("../../../shaders/shared/top_k.wgsl"))
+        .part("shaders/shared/draw.wgsl")
+        .part("shaders/shared/top_k.wgsl")
 }
 
 impl Kernel for TopKParts {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "top_k_parts",
-            wgsl: selection(self.n)
-                .part(include_str!("../../../shaders/sample/top_k_parts.wgsl"))
-                .finish(),
-            bindings: vec![Binding::Read, Binding::Read, Binding::ReadWrite],
-        }
+        selection(self.n).kernel("shaders/sample/top_k_parts.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -115,20 +109,7 @@ impl Kernel for TopKParts {
 
 impl Kernel for Sample {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "sample",
-            wgsl: selection(self.n)
-                .part(include_str!("../../../shaders/shared/step.wgsl"))
-                .part(include_str!("../../../shaders/sample/sample.wgsl"))
-                .finish(),
-            bindings: vec![
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::Read,
-                Binding::ReadWrite,
-            ],
-        }
+        selection(self.n).part("shaders/shared/step.wgsl").kernel("shaders/sample/sample.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -138,16 +119,11 @@ impl Kernel for Sample {
 
 impl Kernel for Suppress {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        KernelSource {
-            name: "suppress",
-            wgsl: Wgsl::new()
-                .uint("WORKGROUP", 64)
-                .uint("N", self.n)
-                .uint("COUNT", self.count)
-                .part(include_str!("../../../shaders/sample/suppress.wgsl"))
-                .finish(),
-            bindings: vec![Binding::ReadWrite, Binding::Read],
-        }
+        Wgsl::new()
+            .uint("WORKGROUP", 64)
+            .uint("N", self.n)
+            .uint("COUNT", self.count)
+            .kernel("shaders/sample/suppress.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

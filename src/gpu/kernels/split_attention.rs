@@ -1,10 +1,9 @@
 //! Attention of single tokens, split over the keys.
 
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
     gpu::{
         device::{
-            dispatch::{Binding, KernelSource},
+            dispatch::KernelSource,
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
@@ -15,7 +14,10 @@ use crate::{
             wgsl::Wgsl,
         },
     },
-    weights::CacheType,
+    model::{
+        config::{AttentionKind, LayerConfig, ModelConfig},
+        kv::CacheType,
+    },
 };
 
 /// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys,
@@ -135,7 +137,7 @@ impl SplitAttention {
             .uint("WINDOW", self.window().unwrap_or(0))
             .uint("PARTS", self.parts(target))
             .uint("SMALLEST_PART", Self::SMALLEST_PART)
-            .part(include_str!("../../../shaders/shared/key_range.wgsl"))
+            .part("shaders/shared/key_range.wgsl")
     }
 }
 
@@ -157,25 +159,6 @@ pub struct SdpaDecode {
 }
 
 impl SdpaDecode {
-    const RAW_BINDINGS: [Binding; 8] = [
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::ReadWrite,
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::ReadWrite,
-        Binding::Read,
-        Binding::Read,
-    ];
-    const BINDINGS: [Binding; 6] = [
-        Binding::Read,
-        Binding::Read,
-        Binding::Read,
-        Binding::Read,
-        Binding::ReadWrite,
-        Binding::ReadWrite,
-    ];
-
     /// The size of subgroups where their invocations are known to be neighbours, and enough for a
     /// key's scores.
     fn teams(target: &KernelTarget) -> Option<usize> {
@@ -188,10 +171,10 @@ impl SdpaDecode {
 
     /// How `rows` heads, of q or of k and v too, are normed and turned.
     fn norm_heads(wgsl: Wgsl, target: &KernelTarget, rows: usize) -> Wgsl {
-        wgsl.uint("HEAD_ROWS", rows).part(include_str!("../../../shaders/shared/turned.wgsl")).part(
+        wgsl.uint("HEAD_ROWS", rows).part("shaders/shared/turned.wgsl").part(
             match Self::teams(target) {
-                Some(_) => include_str!("../../../shaders/shared/norm_heads_teams.wgsl"),
-                None => include_str!("../../../shaders/shared/norm_heads_pool.wgsl"),
+                Some(_) => "shaders/shared/norm_heads_teams.wgsl",
+                None => "shaders/shared/norm_heads_pool.wgsl",
             },
         )
     }
@@ -234,40 +217,26 @@ impl Kernel for SdpaDecode {
                 .uint("SUBGROUP", subgroup)
                 .uint("LANE_ITEMS", octets.div_ceil(subgroup))
                 .uint("LANE_SCORES", tile.div_ceil(subgroup))
-                .part(include_str!("../../../shaders/shared/decode_teams.wgsl")),
-            None => wgsl.part(include_str!("../../../shaders/shared/decode_pool.wgsl")),
+                .part("shaders/shared/decode_teams.wgsl"),
+            None => wgsl.part("shaders/shared/decode_pool.wgsl"),
         };
-        let (wgsl, bindings) = match self.raw {
-            Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => (
-                Self::norm_heads(
-                    wgsl.part(include_str!("../../../shaders/shared/rotation.wgsl")),
-                    target,
-                    heads,
-                )
-                .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
-                .float("EPS", eps)
-                .part(include_str!("../../../shaders/shared/heads_query.wgsl")),
-                [Self::BINDINGS.as_slice(), &[Binding::Read; 2]].concat(),
-            ),
-            Some(RawHeads { v_norm, eps }) => (
+        let wgsl = match self.raw {
+            Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => {
+                Self::norm_heads(wgsl.part("shaders/shared/rotation.wgsl"), target, heads)
+                    .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
+                    .float("EPS", eps)
+                    .part("shaders/shared/heads_query.wgsl")
+            }
+            Some(RawHeads { v_norm, eps }) => {
                 Self::norm_heads(RopeKvUpdate::sources(wgsl, &split.layer), target, heads + 2)
                     .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part(include_str!("../../../shaders/shared/heads_raw.wgsl")),
-                Self::RAW_BINDINGS.to_vec(),
-            ),
-            None => (
-                wgsl.uint("HEAD_ROWS", heads)
-                    .part(include_str!("../../../shaders/shared/heads_ready.wgsl")),
-                Self::BINDINGS.to_vec(),
-            ),
+                    .part("shaders/shared/heads_raw.wgsl")
+            }
+            None => wgsl.uint("HEAD_ROWS", heads).part("shaders/shared/heads_ready.wgsl"),
         };
-        KernelSource {
-            name: "sdpa_decode",
-            wgsl: wgsl.part(include_str!("../../../shaders/attention/sdpa_decode.wgsl")).finish(),
-            bindings,
-        }
+        wgsl.kernel("shaders/attention/sdpa_decode.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -309,15 +278,9 @@ impl Kernel for SdpaCombine {
         let layer = &self.split.layer;
         let wgsl =
             self.split.constants(target).uint("WORKGROUP", self.split.combine_workgroup(target));
-        KernelSource {
-            name: "sdpa_combine",
-            wgsl: self
-                .emit
-                .add(wgsl, target, 3, layer.n_heads * layer.head_dim)
-                .part(include_str!("../../../shaders/attention/sdpa_combine.wgsl"))
-                .finish(),
-            bindings: self.emit.bindings(&[Binding::Read, Binding::Read, Binding::Read]),
-        }
+        self.emit
+            .add(wgsl, target, 3, layer.n_heads * layer.head_dim)
+            .kernel("shaders/attention/sdpa_combine.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

@@ -6,19 +6,35 @@
 use std::fmt::Write;
 
 use crate::{
-    gpu::{device::tuning::KernelTarget, kernels::unroll::unroll},
+    gpu::{
+        device::{
+            dispatch::{Access, Binding, KernelSource},
+            tuning::KernelTarget,
+        },
+        kernels::unroll::unroll,
+    },
     quant::{PackFormat, padded_cols},
 };
+
+// `FILES`: path and text of every file in shaders/, which build.rs lists.
+include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
+
+pub(super) fn text_of(file: &str) -> &'static str {
+    let found = FILES.iter().find(|(path, _)| *path == file);
+    found.unwrap_or_else(|| panic!("there is no {file}")).1
+}
 
 /// WGSL text under construction.
 pub(in crate::gpu) struct Wgsl {
     enables: String,
     text: String,
+    /// With their numbers: literals, or sums with a constant.
+    bindings: Vec<(&'static str, Binding)>,
 }
 
 impl Wgsl {
     pub fn new() -> Self {
-        Wgsl { enables: String::new(), text: String::new() }
+        Wgsl { enables: String::new(), text: String::new(), bindings: Vec::new() }
     }
 
     /// `alias real`: the type of matrix tiles.
@@ -58,8 +74,18 @@ impl Wgsl {
         self
     }
 
-    pub fn part(mut self, fragment: &str) -> Self {
-        self.text.push_str(fragment);
+    /// A file, with the bindings that it declares.
+    pub fn part(mut self, file: &'static str) -> Self {
+        let text = text_of(file);
+        let lines = text.lines().enumerate();
+        self.bindings.extend(lines.filter_map(|(index, line)| binding(file, index + 1, line)));
+        self.text.push_str(text);
+        self
+    }
+
+    /// Text that declares no bindings.
+    pub fn text(mut self, text: &str) -> Self {
+        self.text.push_str(text);
         self
     }
 
@@ -70,10 +96,8 @@ impl Wgsl {
         match target.variant.subgroups {
             Some(min_size) => this
                 .uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
-                .part(include_str!("../../../shaders/shared/reduce_subgroups.wgsl")),
-            None => this
-                .uint("TEAMS", 1)
-                .part(include_str!("../../../shaders/shared/reduce_workgroup.wgsl")),
+                .part("shaders/shared/reduce_subgroups.wgsl"),
+            None => this.uint("TEAMS", 1).part("shaders/shared/reduce_workgroup.wgsl"),
         }
     }
 
@@ -82,23 +106,19 @@ impl Wgsl {
     pub fn weights(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
         let this = self.weight_constants(format, cols, tiled);
         match format {
-            PackFormat::F32 => this.part(include_str!("../../../shaders/shared/weights_f32.wgsl")),
-            PackFormat::F16 => this.part(include_str!("../../../shaders/shared/weights_f16.wgsl")),
-            PackFormat::BF16 => {
-                this.part(include_str!("../../../shaders/shared/weights_bf16.wgsl"))
-            }
+            PackFormat::F32 => this.part("shaders/shared/weights_f32.wgsl"),
+            PackFormat::F16 => this.part("shaders/shared/weights_f16.wgsl"),
+            PackFormat::BF16 => this.part("shaders/shared/weights_bf16.wgsl"),
             PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
-                this.part(include_str!("../../../shaders/shared/weights_int4.wgsl"))
+                this.part("shaders/shared/weights_int4.wgsl")
             }
-            PackFormat::Int { bits: 5 | 6, .. } => this
-                .part(include_str!("../../../shaders/shared/int56.wgsl"))
-                .part(include_str!("../../../shaders/shared/weights_int56.wgsl")),
-            PackFormat::Int { .. } => {
-                this.part(include_str!("../../../shaders/shared/weights_int8.wgsl"))
+            PackFormat::Int { bits: 5 | 6, .. } => {
+                this.part("shaders/shared/int56.wgsl").part("shaders/shared/weights_int56.wgsl")
             }
-            PackFormat::Iq4 => this
-                .part(include_str!("../../../shaders/shared/iq4.wgsl"))
-                .part(include_str!("../../../shaders/shared/weights_iq4.wgsl")),
+            PackFormat::Int { .. } => this.part("shaders/shared/weights_int8.wgsl"),
+            PackFormat::Iq4 => {
+                this.part("shaders/shared/iq4.wgsl").part("shaders/shared/weights_iq4.wgsl")
+            }
         }
     }
 
@@ -107,11 +127,9 @@ impl Wgsl {
         let this = self.weight_constants(format, cols, tiled);
         match format {
             PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
-                this.part(include_str!("../../../shaders/shared/group_int4.wgsl"))
+                this.part("shaders/shared/group_int4.wgsl")
             }
-            _ => this
-                .weight_bytes(format)
-                .part(include_str!("../../../shaders/shared/group_bytes.wgsl")),
+            _ => this.weight_bytes(format).part("shaders/shared/group_bytes.wgsl"),
         }
     }
 
@@ -120,27 +138,23 @@ impl Wgsl {
         let this = self.weight_constants(format, cols, tiled);
         match format {
             PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
-                this.part(include_str!("../../../shaders/shared/halves_int4.wgsl"))
+                this.part("shaders/shared/halves_int4.wgsl")
             }
-            _ => this
-                .weight_bytes(format)
-                .part(include_str!("../../../shaders/shared/halves_bytes.wgsl")),
+            _ => this.weight_bytes(format).part("shaders/shared/halves_bytes.wgsl"),
         }
     }
 
     /// How to read 32 weights of a row as int8, and their scales.
     fn weight_bytes(self, format: PackFormat) -> Self {
-        let this = self
-            .part(include_str!("../../../shaders/shared/bytes.wgsl"))
-            .part(include_str!("../../../shaders/shared/block_scales.wgsl"));
+        let this = self.part("shaders/shared/bytes.wgsl").part("shaders/shared/block_scales.wgsl");
         match format {
-            PackFormat::Int { bits: 5 | 6, .. } => this
-                .part(include_str!("../../../shaders/shared/int56.wgsl"))
-                .part(include_str!("../../../shaders/shared/bytes_int56.wgsl")),
-            PackFormat::Iq4 => this
-                .part(include_str!("../../../shaders/shared/iq4.wgsl"))
-                .part(include_str!("../../../shaders/shared/bytes_iq4.wgsl")),
-            _ => this.part(include_str!("../../../shaders/shared/bytes_int8.wgsl")),
+            PackFormat::Int { bits: 5 | 6, .. } => {
+                this.part("shaders/shared/int56.wgsl").part("shaders/shared/bytes_int56.wgsl")
+            }
+            PackFormat::Iq4 => {
+                this.part("shaders/shared/iq4.wgsl").part("shaders/shared/bytes_iq4.wgsl")
+            }
+            _ => this.part("shaders/shared/bytes_int8.wgsl"),
         }
     }
 
@@ -149,32 +163,63 @@ impl Wgsl {
         self.uint("DATA_WORDS", format.data_words(cols))
             .uint("SCALE_WORDS", format.scale_words(cols).max(1))
             .bool("TILED", tiled)
-            .part(include_str!("../../../shaders/shared/weight_place.wgsl"))
+            .part("shaders/shared/weight_place.wgsl")
     }
 
     fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
         let this = self.weight_place(format, cols, tiled);
         match format.layout() {
-            None => this
-                .uint("GROUP", 32)
-                .bool("OFFSET", false)
-                .part(include_str!("../../../shaders/shared/scales_none.wgsl")),
+            None => {
+                this.uint("GROUP", 32).bool("OFFSET", false).part("shaders/shared/scales_none.wgsl")
+            }
             Some((bits, group, offset)) => this
                 .uint("BITS", bits as usize)
                 .uint("LOW_WORDS", padded_cols(cols) / 8)
                 .uint("GROUP", group)
                 .bool("OFFSET", offset)
                 .part(match offset {
-                    _ if format == PackFormat::Q4K => {
-                        include_str!("../../../shaders/shared/scales_q4_k.wgsl")
-                    }
-                    false => include_str!("../../../shaders/shared/scales_symmetric.wgsl"),
-                    true => include_str!("../../../shaders/shared/scales_offset.wgsl"),
+                    _ if format == PackFormat::Q4K => "shaders/shared/scales_q4_k.wgsl",
+                    false => "shaders/shared/scales_symmetric.wgsl",
+                    true => "shaders/shared/scales_offset.wgsl",
                 }),
         }
     }
 
-    pub fn finish(self) -> String {
-        self.enables + &unroll(&self.text)
+    /// The kernel in `file`, which is the last part, and names it.
+    pub fn kernel(self, file: &'static str) -> KernelSource {
+        let mut this = self.part(file);
+        let number = |(number, _): &(&str, _)| -> usize {
+            number.split(" + ").map(|term| constant(&this.text, term)).sum()
+        };
+        this.bindings.sort_by_cached_key(number);
+        assert!(this.bindings.iter().map(number).eq(0..this.bindings.len()), "bindings of {file}");
+        let stem = file.rsplit('/').next().and_then(|name| name.strip_suffix(".wgsl"));
+        KernelSource {
+            name: stem.unwrap_or(file),
+            file,
+            wgsl: this.enables + &unroll(&this.text),
+            bindings: this.bindings.into_iter().map(|(_, binding)| binding).collect(),
+        }
     }
+}
+
+/// The value of a literal, or of a constant of the text.
+fn constant(text: &str, term: &str) -> usize {
+    let declared = || text.split_once(&format!("const {term}: u32 = "))?.1.split_once("u;");
+    let value = declared().map_or(term, |(value, _)| value);
+    value.parse().unwrap_or_else(|_| panic!("the number of a binding: {term}"))
+}
+
+/// Number and binding of a line `@group(0) @binding(number) var<storage, read> name: …`.
+fn binding(file: &'static str, line: usize, text: &'static str) -> Option<(&'static str, Binding)> {
+    let (number, rest) = text.strip_prefix("@group(0) @binding(")?.split_once(") ")?;
+    let (space, rest) = rest.trim_start_matches("@coherent ").split_once("> ")?;
+    let access = match space {
+        "var<uniform" => Access::Uniform,
+        "var<storage, read" => Access::Read,
+        "var<storage, read_write" => Access::ReadWrite,
+        _ => return None,
+    };
+    let (name, _) = rest.split_once(':')?;
+    Some((number, Binding { name, access, file, line }))
 }

@@ -1,16 +1,48 @@
-//! What a layer keeps on the device: its KV cache and its weights as the forward pass wants them.
+//! The decoder's layers on the device: their KV caches, and their weights as the forward pass takes
+//! them.
 
 use crate::{
-    backend::cache_capacity,
-    config::LayerConfig,
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
-        kernels::{RopeKvUpdate, SdpaCoop},
+        kernels::{RopeKvUpdate, SdpaCoop, SplitAttention},
         weights::matrix::GpuMatrix,
     },
-    weights::{CacheType, LayerWeights, LoadOptions, PerLayerWeights},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::{CacheType, cache_capacity},
+        weights::{LayerWeights, LoadOptions, PerLayerWeights},
+    },
 };
+
+/// The decoder's layers and their caches.
+pub(in crate::gpu) struct Decoder {
+    pub config: ModelConfig,
+    pub layers: Vec<GpuLayer>,
+    /// After the last layer.
+    pub norm: GpuBuffer,
+    /// Of the layers that have keys of their own, which are the first ones.
+    pub caches: Vec<LayerCache>,
+    pub cache_type: CacheType,
+}
+
+impl Decoder {
+    /// The cache that layer `index` reads.
+    pub fn cache(&self, index: usize) -> &LayerCache {
+        &self.caches[self.config.kv_layer(index)]
+    }
+
+    /// Layer `index`'s attention, split over the keys.
+    pub fn split_attention(&self, index: usize) -> SplitAttention {
+        let (layer, capacity) = (&self.config.layers[index], self.cache(index).capacity);
+        SplitAttention::of(layer, &self.config, self.cache_type, capacity)
+    }
+
+    /// Weights of the norm before layer `index`, or after the last one.
+    pub fn input_norm(&self, index: usize) -> &GpuBuffer {
+        self.layers.get(index).map_or(&self.norm, |layer| &layer.input_norm)
+    }
+}
 
 /// KV cache of one layer, each `[slots, n_kv_heads, capacity, head_dim]`.
 pub(in crate::gpu) struct LayerCache {
@@ -44,8 +76,8 @@ impl LayerCache {
     }
 }
 
-/// Matrices with one input, with the columns of the result at which theirs begin: one matrix where
-/// they could be joined.
+/// Matrices with one input, each with the first column of its results: one matrix where they could
+/// be fused.
 pub(in crate::gpu) type FusedProjections = Vec<(GpuMatrix, usize)>;
 
 /// Weights of a layer.
@@ -62,9 +94,9 @@ pub(in crate::gpu) struct GpuLayer {
     pub post_feedforward_norm: GpuBuffer,
     /// With per-layer embeddings.
     pub per_layer: Option<GpuPerLayer>,
-    /// Uniform of f32: the layer's output scalar, and which sets of words a chained kernel uses and
-    /// empties.
-    pub scalar: GpuBuffer,
+    /// The layer's output scalar, and a uniform of it.
+    pub scalar: f32,
+    pub scalar_uniform: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
     /// Cosines and sines, see [`RopeKvUpdate::turns`].
@@ -111,32 +143,33 @@ impl GpuLayer {
         let qkv = [Some(weights.q_proj), weights.k_proj, weights.v_proj];
         Ok(GpuLayer {
             input_norm: weights.input_norm,
-            qkv: join(qkv.into_iter().flatten()),
+            qkv: fuse(qkv.into_iter().flatten()),
             o_proj: weights.o_proj,
             post_attention_norm: weights.post_attention_norm,
             pre_feedforward_norm: weights.pre_feedforward_norm,
-            gate_up: join([weights.gate_proj, weights.up_proj]),
+            gate_up: fuse([weights.gate_proj, weights.up_proj]),
             down_proj: weights.down_proj,
             post_feedforward_norm: weights.post_feedforward_norm,
             per_layer: weights
                 .per_layer
                 .map(|weights| GpuPerLayer::new(gpu, index, weights))
                 .transpose()?,
-            scalar: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
+            scalar: weights.scalar,
+            scalar_uniform: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
             qk_norms,
             rope_frequencies: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,
         })
     }
 }
 
-/// Matrices whose results lie one after another, as they were loaded: each by itself, or all in the
-/// last.
-fn join(matrices: impl IntoIterator<Item = GpuMatrix>) -> FusedProjections {
-    let mut first = 0;
-    let place = |matrix: GpuMatrix| {
-        first += matrix.rows;
-        let offset = first - matrix.rows;
+/// Matrices whose results follow one another, as they were loaded: each by itself, or all fused in
+/// the last.
+fn fuse(matrices: impl IntoIterator<Item = GpuMatrix>) -> FusedProjections {
+    let mut next = 0;
+    let with_offset = |matrix: GpuMatrix| {
+        next += matrix.rows;
+        let offset = next - matrix.rows;
         (matrix, offset)
     };
-    matrices.into_iter().filter(|matrix| !matrix.parts.is_empty()).map(place).collect()
+    matrices.into_iter().filter(|matrix| !matrix.parts.is_empty()).map(with_offset).collect()
 }

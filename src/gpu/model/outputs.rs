@@ -1,15 +1,15 @@
-//! What a step is to bring back: which rows go through the head, and where their results lie.
+//! What a step brings back: the rows that go through the output head, and where their results are.
 
 use std::ops::Range;
 
 use crate::{
     backend::{SequenceStep, StepOutput, StepResult},
     error::{Error, Result},
-    gpu::{backend::StepRow, kernels::DrawWords},
+    gpu::{kernels::DrawWords, model::step::StepRow},
     sampling::Draw,
 };
 
-/// Where a sequence's results lie in the readback buffer, in words.
+/// Where a sequence's results are in the readback buffer, in words.
 pub(in crate::gpu) enum ReadbackSlot {
     None,
     Logits { first: usize, words: usize },
@@ -41,11 +41,11 @@ pub(in crate::gpu) struct OutputBlock {
 
 /// What logits are for.
 pub(in crate::gpu) enum LogitsUse {
-    /// To be read back…
+    /// The host reads them.
     Logits,
-    /// …or for a token to be chosen from, the most likely one
+    /// The device chooses the most likely token.
     Greedy,
-    /// or one drawn for each row.
+    /// The device draws a token for each row.
     Sample(Vec<DrawWords>),
 }
 
@@ -57,14 +57,14 @@ struct SampledRow {
     draw: Option<Draw>,
 }
 
-/// What a step is to bring back. The readback buffer holds all logits, then all tokens.
+/// What a step brings back. The readback buffer holds all logits, then all tokens.
 #[derive(Default)]
 pub(in crate::gpu) struct OutputRequest {
     outputs: Vec<StepOutput>,
     /// Row ranges whose logits are read back, per sequence.
     logit_ranges: Vec<Range<u32>>,
     pub logit_rows: usize,
-    chosen: Vec<SampledRow>,
+    sampled: Vec<SampledRow>,
 }
 
 impl OutputRequest {
@@ -80,9 +80,9 @@ impl OutputRequest {
                 StepOutput::None | StepOutput::Greedy | StepOutput::Sample(_) => end..end,
             };
             match part.output {
-                StepOutput::Greedy => request.chosen.push(SampledRow { row, slot, draw: None }),
+                StepOutput::Greedy => request.sampled.push(SampledRow { row, slot, draw: None }),
                 StepOutput::Sample(draw) => {
-                    request.chosen.push(SampledRow { row, slot, draw: Some(draw) })
+                    request.sampled.push(SampledRow { row, slot, draw: Some(draw) })
                 }
                 StepOutput::None | StepOutput::LastLogits | StepOutput::AllLogits => {}
             }
@@ -100,28 +100,27 @@ impl OutputRequest {
         let logits = logit_rows
             .chunks(most)
             .map(|rows| OutputBlock { rows: rows.to_vec(), usage: LogitsUse::Logits });
-        let choice = |chosen: &[SampledRow]| {
-            let rows = chosen.iter().map(|chosen| chosen.row).collect();
-            let words =
-                |chosen: &SampledRow| chosen.draw.map_or(DrawWords::LIKELIEST, DrawWords::from);
-            let usage = match chosen.iter().all(|chosen| chosen.draw.is_none()) {
+        let choice = |sampled: &[SampledRow]| {
+            let rows = sampled.iter().map(|row| row.row).collect();
+            let words = |row: &SampledRow| row.draw.map_or(DrawWords::LIKELIEST, DrawWords::from);
+            let usage = match sampled.iter().all(|row| row.draw.is_none()) {
                 true => LogitsUse::Greedy,
-                false => LogitsUse::Sample(chosen.iter().map(words).collect()),
+                false => LogitsUse::Sample(sampled.iter().map(words).collect()),
             };
             OutputBlock { rows, usage }
         };
-        logits.chain(self.chosen.chunks(most).map(choice)).collect()
+        logits.chain(self.sampled.chunks(most).map(choice)).collect()
     }
 
     /// Slots of the sequences whose token is chosen, in the order of their tokens in the readback
     /// buffer.
     pub fn sampled_slots(&self) -> impl Iterator<Item = u32> {
-        self.chosen.iter().map(|chosen| chosen.slot)
+        self.sampled.iter().map(|row| row.slot)
     }
 
     /// Words of the readback buffer.
     pub fn words(&self, vocab: usize) -> usize {
-        self.logit_rows * vocab + self.chosen.len()
+        self.logit_rows * vocab + self.sampled.len()
     }
 
     pub fn slots(&self, vocab: usize) -> Vec<ReadbackSlot> {

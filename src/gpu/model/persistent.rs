@@ -1,22 +1,232 @@
-//! Layers whose kernels after attention, up to the next layer's, are one, see [`Chain`].
+//! Persistent kernels of decoding: each runs from one layer's attention to the next one's, see
+//! [`Chain`].
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::{Error, Result},
     gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
-        kernels::{Chain, Kernel, Linear, SplitAttention},
+        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget},
+        kernels::{Chain, Kernel, Linear},
         model::{
-            forward::{Model, StepShape},
-            layers::FusedProjections,
+            layers::{Decoder, FusedProjections},
+            recorder::Recorder,
+            workspace::{Allocator, Workspace},
         },
         weights::matrix::GpuMatrix,
     },
+    model::config::{LayerConfig, ModelConfig},
 };
 
-/// The only matrix of several that were joined, in one buffer; else `None`.
-fn single(joined: &FusedProjections) -> Option<&GpuMatrix> {
-    match joined.as_slice() {
+/// Buffers of a model's persistent kernels alone.
+pub(in crate::gpu) struct PersistentBuffers<B = GpuBuffer> {
+    /// [`Chain::SETS`] sets of words by which workgroups exchange results.
+    exchange: B,
+    /// A word: whether a workgroup waited in vain.
+    fault: B,
+    /// Of each layer a uniform of f32: its scalar, the set that its kernel uses, the set that it
+    /// empties.
+    layers: Vec<B>,
+}
+
+impl<B> PersistentBuffers<B> {
+    /// `None` where no persistent kernels are used.
+    pub fn new<A: Allocator<Buffer = B>>(
+        gpu: &A,
+        target: &KernelTarget,
+        config: &ModelConfig,
+    ) -> Result<Option<Self>> {
+        if !target.tuning.persistent || config.beyond_dense().is_some() {
+            return Ok(None);
+        }
+        let exchange = 4 * (Chain::SETS * set_words(config)) as u64;
+        let layers = config.layers.iter().map(|_| gpu.uniform("persistent layer", [0; 4]));
+        Ok(Some(PersistentBuffers {
+            exchange: gpu.buffer("exchange", exchange)?,
+            fault: gpu.buffer("fault", 16)?,
+            layers: layers.collect::<Result<_>>()?,
+        }))
+    }
+}
+
+/// The persistent kernels of a model, which were seen to run all their workgroups at once.
+pub(in crate::gpu) struct PersistentLayers {
+    /// By layer; `None` where there is no such kernel for its matrices.
+    pub kernels: Vec<Option<Chain>>,
+    buffers: PersistentBuffers,
+}
+
+impl PersistentLayers {
+    /// Plans the kernels and probes how many of their workgroups run at the same time. `compile`
+    /// compiles the kernels of decoding; `None` where persistent kernels are not used.
+    ///
+    /// Errors: the user asked for them, and none of this model's can be used, or fewer workgroups
+    /// run at the same time than probing tries.
+    pub async fn find(
+        gpu: &Gpu,
+        decoder: &Decoder,
+        workspace: &Workspace,
+        compile: impl Fn(&Self) -> Result<()>,
+    ) -> Result<Option<Self>> {
+        let refuse = |reason: String| match gpu.tuning().persistent && gpu.requires_persistent() {
+            true => Err(Error::Device(format!("{reason}: leave out persistent=on"))),
+            false => Ok(None),
+        };
+        if let Some(what) = decoder.config.beyond_dense() {
+            return refuse(format!("a model with {what} has no persistent kernels"));
+        }
+        let Some(buffers) = PersistentBuffers::new(gpu, gpu.target(), &decoder.config)? else {
+            return Ok(None);
+        };
+        let mut persistent = PersistentLayers { kernels: Vec::new(), buffers };
+        for &workgroups in gpu.tuning().persistent_workgroups {
+            persistent.kernels = kernels(gpu, decoder, workgroups);
+            if persistent.kernels.iter().flatten().count() < 2 {
+                let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
+                let what = "the model has no two layers for persistent kernels";
+                return refuse(format!("{what} ({needs})"));
+            }
+            // All at the same time: the others are ready before the persistent ones.
+            compile(&persistent)?;
+            if persistent.probe(gpu, decoder, workspace).await? {
+                log::info!("persistent kernels between layers in {workgroups} workgroups");
+                return Ok(Some(persistent));
+            }
+        }
+        refuse(format!("{} does not run workgroups at the same time", gpu.facts()))
+    }
+
+    /// Whether the kernel after layer `index`'s attention is persistent.
+    pub fn covers(&self, index: usize) -> bool {
+        self.kernels[index].is_some()
+    }
+
+    /// A word that is not 0 after a fault: results since then are wrong.
+    pub fn fault(&self) -> &GpuBuffer {
+        &self.buffers.fault
+    }
+
+    /// Records the kernel after layer `index`'s attention, if there is one.
+    pub fn record<'a>(
+        &'a self,
+        rec: &mut Recorder<'a>,
+        decoder: &'a Decoder,
+        index: usize,
+    ) -> Result<()> {
+        match &self.kernels[index] {
+            Some(kernel) => rec.run(kernel, &self.bindings(decoder, rec.workspace, index)),
+            None => Ok(()),
+        }
+    }
+
+    fn bindings<'a>(
+        &'a self,
+        decoder: &'a Decoder,
+        s: &'a Workspace,
+        index: usize,
+    ) -> [(&'static str, &'a GpuBuffer); 20] {
+        let (layer, next) = (&decoder.layers[index], decoder.layers.get(index + 1));
+        let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
+        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
+        let [o, gate_up, down, qkv] = matrices.map(|matrix| &matrix.parts[0]);
+        [
+            ("o_data", &o.data),
+            ("o_scales", &o.scales),
+            ("gate_up_data", &gate_up.data),
+            ("gate_up_scales", &gate_up.scales),
+            ("down_data", &down.data),
+            ("down_scales", &down.scales),
+            ("qkv_data", &qkv.data),
+            ("qkv_scales", &qkv.scales),
+            ("sums", &s.partial_attention),
+            ("norms", &s.attention_stats),
+            ("rows", &s.rows),
+            ("post_attention", &layer.post_attention_norm),
+            ("pre_feedforward", &layer.pre_feedforward_norm),
+            ("post_feedforward", &layer.post_feedforward_norm),
+            ("next_input", decoder.input_norm(index + 1)),
+            ("stream", &s.x),
+            ("exchange", &self.buffers.exchange),
+            ("y", if next.is_some() { &s.qkv } else { &s.normed }),
+            ("fault", &self.buffers.fault),
+            ("layer", &self.buffers.layers[index]),
+        ]
+    }
+
+    /// Gives each kernel its layer's scalar and its sets, and empties all sets.
+    fn write_uniforms(&self, gpu: &Gpu, decoder: &Decoder) {
+        let indices: Vec<usize> =
+            (0..self.kernels.len()).filter(|index| self.covers(*index)).collect();
+        for (&index, sets) in indices.iter().zip(rotate_sets(indices.len())) {
+            let [used, emptied] = sets.map(|set| set as f32);
+            let words = [decoder.layers[index].scalar, used, emptied, 0.0];
+            let uniform = &self.buffers.layers[index];
+            gpu.queue().write_buffer(uniform, 0, bytemuck::cast_slice(&words));
+        }
+        self.empty_sets(gpu);
+    }
+
+    fn empty_sets(&self, gpu: &Gpu) {
+        let exchange = &self.buffers.exchange;
+        let empty = vec![Chain::EMPTY; exchange.size() as usize / 4];
+        gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
+    }
+
+    /// Whether all workgroups of the first kernel run at the same time: runs it once.
+    async fn probe(&self, gpu: &Gpu, decoder: &Decoder, workspace: &Workspace) -> Result<bool> {
+        let Some((index, kernel)) =
+            self.kernels.iter().enumerate().find_map(|(i, kernel)| Some((i, kernel.as_ref()?)))
+        else {
+            return Ok(false);
+        };
+        self.write_uniforms(gpu, decoder);
+        let buffers = self.bindings(decoder, workspace, index);
+        let (source, grid) = (kernel.source(gpu.target()), kernel.grid(gpu.target()));
+        let dispatch = gpu.dispatch(&source, &buffers, grid)?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
+        gpu.queue().submit([encoder.finish()]);
+        let words: Vec<u32> = gpu.download(self.fault()).await?;
+        gpu.queue().write_buffer(self.fault(), 0, &[0; 16]);
+        self.empty_sets(gpu);
+        Ok(words[0] == 0)
+    }
+}
+
+/// Words of a set, for all layers of a model.
+fn set_words(config: &ModelConfig) -> usize {
+    let widest =
+        |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
+    let attention = widest(|layer| layer.n_heads * layer.head_dim);
+    Chain::set_words(config.hidden_size, attention, widest(|layer| layer.intermediate_size))
+}
+
+/// The kernels of all layers in `workgroups` workgroups, where the device and the matrices allow.
+fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<Chain>> {
+    let runs = |kernel: &Chain| kernel.can_run(gpu.target(), gpu.facts());
+    let layers = 0..decoder.layers.len();
+    layers.map(|index| kernel(decoder, index, workgroups).filter(runs)).collect()
+}
+
+fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Chain> {
+    let layer = &decoder.layers[index];
+    let qkv = match decoder.layers.get(index + 1) {
+        Some(next) => Some(linear(single(&next.qkv)?)?),
+        None => None,
+    };
+    Some(Chain {
+        split: decoder.split_attention(index),
+        o: linear(&layer.o_proj)?,
+        gate_up: linear(single(&layer.gate_up)?)?,
+        down: linear(&layer.down_proj)?,
+        qkv,
+        eps: decoder.config.rms_norm_eps,
+        set_words: set_words(&decoder.config),
+        workgroups,
+    })
+}
+
+/// The one matrix into which projections were fused.
+fn single(projections: &FusedProjections) -> Option<&GpuMatrix> {
+    match projections.as_slice() {
         [(matrix, _)] => Some(matrix),
         _ => None,
     }
@@ -35,166 +245,14 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
     })
 }
 
-/// Words of a set by which workgroups exchange results, for all layers of a model.
-pub(in crate::gpu) fn set_words(config: &ModelConfig) -> usize {
-    let widest =
-        |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
-    let attention = widest(|layer| layer.n_heads * layer.head_dim);
-    Chain::set_words(config.hidden_size, attention, widest(|layer| layer.intermediate_size))
-}
-
-/// For each of so many chained kernels (at least two) the set of words it uses, and the one it
-/// empties: that of the next kernel, or of the next step's first. In a ring of an odd number the
-/// last one has a set of its own.
-fn sets_in_turns(count: usize) -> Vec<[usize; 2]> {
-    let set = |place: usize| {
-        if place + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { place % 2 }
+/// The set that each of `count` kernels (at least two) uses, and the set that it empties: that of the
+/// next kernel, or of the next step's first. In a ring of an odd number the last one has a set of
+/// its own.
+fn rotate_sets(count: usize) -> Vec<[usize; 2]> {
+    let set = |index: usize| {
+        if index + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { index % 2 }
     };
-    (0..count).map(|place| [set(place), set((place + 1) % count)]).collect()
-}
-
-impl Model {
-    /// The kernel from layer `index`'s attention to the next one's or the head; `None` where it
-    /// cannot be used.
-    pub(in crate::gpu) fn persistent(&self, index: usize) -> Option<Chain> {
-        self.persistent_of(index, self.persistent_workgroups?)
-    }
-
-    fn persistent_of(&self, index: usize, workgroups: usize) -> Option<Chain> {
-        let layer = &self.layers[index];
-        let qkv = match self.layers.get(index + 1) {
-            Some(next) => Some(linear(single(&next.qkv)?)?),
-            None => None,
-        };
-        let config = &self.config.layers[index];
-        let chain = Chain {
-            split: SplitAttention::of(
-                config,
-                &self.config,
-                self.cache_type,
-                self.caches[index].capacity,
-            ),
-            o: linear(&layer.o_proj)?,
-            gate_up: linear(single(&layer.gate_up)?)?,
-            down: linear(&layer.down_proj)?,
-            qkv,
-            eps: self.config.rms_norm_eps,
-            set_words: set_words(&self.config),
-            workgroups,
-        };
-        chain.can_run(self.gpu.target(), self.gpu.facts()).then_some(chain)
-    }
-
-    /// What [`Model::persistent`]'s kernel is bound to.
-    pub(in crate::gpu) fn persistent_buffers(&self, index: usize) -> Vec<&GpuBuffer> {
-        let (s, layer, next) = (&self.workspace, &self.layers[index], self.layers.get(index + 1));
-        let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
-        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
-        let weights = matrices
-            .into_iter()
-            .flat_map(|matrix| [&matrix.parts[0].data, &matrix.parts[0].scales]);
-        let inputs = [
-            &s.partial_attention,
-            &s.attention_stats,
-            &s.rows,
-            &layer.post_attention_norm,
-            &layer.pre_feedforward_norm,
-            &layer.post_feedforward_norm,
-            next.map_or(&self.norm, |next| &next.input_norm),
-        ];
-        let y = if next.is_some() { &s.qkv } else { &s.normed };
-        let results = [&s.x, &s.exchange, y, &s.fault, &layer.scalar];
-        weights.chain(inputs).chain(results).collect()
-    }
-
-    /// Chains kernels where the device's tuning says so and they can be.
-    ///
-    /// Errors: the user asked for it, and none of this model's can be, or fewer workgroups run at
-    /// the same time than are tried.
-    pub(in crate::gpu) async fn choose_persistent(&mut self) -> Result<()> {
-        if !self.gpu.tuning().persistent {
-            return Ok(());
-        }
-        match self.find_workgroups().await? {
-            Ok(workgroups) => {
-                log::info!("the persistent kernel runs in {workgroups} workgroups");
-                self.persistent_workgroups = Some(workgroups);
-            }
-            Err(reason) if self.gpu.requires_persistent() => {
-                return Err(Error::Device(format!("{reason}: leave out persistent=on")));
-            }
-            Err(reason) => log::info!("no persistent kernel: {reason}"),
-        }
-        Ok(())
-    }
-
-    /// Finds out how many workgroups run at the same time, by letting them wait for one another; or
-    /// why none can.
-    async fn find_workgroups(&mut self) -> Result<Result<usize, String>> {
-        for &workgroups in self.gpu.tuning().persistent_workgroups {
-            let mut chains = (0..self.layers.len())
-                .filter_map(|index| Some((index, self.persistent_of(index, workgroups)?)));
-            let (chain, others) = (chains.next(), chains.count());
-            let (Some((index, chain)), 1..) = (chain, others) else {
-                let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
-                return Ok(Err(format!(
-                    "the model has no two layers for the persistent kernel ({needs})"
-                )));
-            };
-            self.compile_persistent(workgroups)?;
-            if self.runs_together(index, &chain).await? {
-                return Ok(Ok(workgroups));
-            }
-        }
-        Ok(Err(format!("{} does not run workgroups at the same time", self.gpu.facts())))
-    }
-
-    /// All kernels of generation at the same time: the others are ready before the chained ones.
-    fn compile_persistent(&mut self, workgroups: usize) -> Result<()> {
-        let chosen = self.persistent_workgroups.replace(workgroups);
-        let compiled = self.compile(StepShape::Decode);
-        self.persistent_workgroups = chosen;
-        compiled
-    }
-
-    /// Tells each chained kernel which set of words its workgroups use and which they empty, and
-    /// empties all.
-    fn share_exchange(&self, workgroups: usize) {
-        let chained: Vec<usize> = (0..self.layers.len())
-            .filter(|index| self.persistent_of(*index, workgroups).is_some())
-            .collect();
-        for (index, sets) in chained.iter().zip(sets_in_turns(chained.len())) {
-            let sets = sets.map(|set| set as f32);
-            self.gpu.queue().write_buffer(
-                &self.layers[*index].scalar,
-                4,
-                bytemuck::cast_slice(&sets),
-            );
-        }
-        self.empty_exchange();
-    }
-
-    fn empty_exchange(&self) {
-        let exchange = &self.workspace.exchange;
-        let empty = vec![Chain::EMPTY; exchange.size() as usize / 4];
-        self.gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
-    }
-
-    async fn runs_together(&self, index: usize, chain: &Chain) -> Result<bool> {
-        let (gpu, fault): (&Gpu, _) = (&self.gpu, &self.workspace.fault);
-        self.share_exchange(chain.workgroups);
-        let buffers: Vec<&wgpu::Buffer> =
-            self.persistent_buffers(index).into_iter().map(|buffer| &**buffer).collect();
-        let dispatch =
-            gpu.dispatch(&chain.source(gpu.target()), &buffers, chain.grid(gpu.target()))?;
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
-        gpu.queue().submit([encoder.finish()]);
-        let words: Vec<u32> = gpu.download(fault).await?;
-        gpu.queue().write_buffer(fault, 0, &[0; 16]);
-        self.empty_exchange();
-        Ok(words[0] == 0)
-    }
+    (0..count).map(|index| [set(index), set((index + 1) % count)]).collect()
 }
 
 #[cfg(test)]
@@ -202,12 +260,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_set_is_emptied_just_before_its_turn() {
+    fn each_set_is_emptied_by_the_kernel_before_its_user() {
         for count in 2..10 {
-            let sets = sets_in_turns(count);
-            for (place, [used, emptied]) in sets.iter().enumerate() {
-                assert_ne!(used, emptied, "{place} of {count}");
-                assert_eq!(*emptied, sets[(place + 1) % count][0], "{place} of {count}");
+            let sets = rotate_sets(count);
+            for (index, [used, emptied]) in sets.iter().enumerate() {
+                assert_ne!(used, emptied, "{index} of {count}");
+                assert_eq!(*emptied, sets[(index + 1) % count][0], "{index} of {count}");
                 assert!(*used < Chain::SETS);
             }
         }

@@ -13,11 +13,11 @@ use crate::{
             grid::Grid,
         },
         kernels::{
-            Convert, Emit, GatedMatvecQ8, GeluMul, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes,
-            Matvec, MatvecQ8, MatvecQ8Split, Prefetch, ROW_TILE, UpTail, stride,
+            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
+            MatvecQ8Split, Prefetch, ROW_TILE, stride,
         },
-        model::{forward::StepShape, layers::FusedProjections, workspace::Workspace},
-        weights::matrix::GpuMatrix,
+        model::{layers::FusedProjections, step::StepShape, workspace::Workspace},
+        weights::matrix::{GpuMatrix, MatrixPart},
     },
 };
 
@@ -29,7 +29,7 @@ pub(in crate::gpu) struct OutputView<'a> {
     pub offset: usize,
 }
 
-/// Activations `[rows, stride(cols)]` f32, or what was made of them.
+/// Activations `[rows, stride(cols)]` in one format.
 #[derive(Clone, Copy)]
 pub(in crate::gpu) struct Activations<'a> {
     pub floats: &'a GpuBuffer,
@@ -40,6 +40,13 @@ pub(in crate::gpu) struct Activations<'a> {
     pub q8: [&'a GpuBuffer; 2],
 }
 
+impl<'a> Activations<'a> {
+    /// int8 activations and their groups, as products bind them.
+    pub fn q8_bindings(&self) -> [(&'static str, &'a GpuBuffer); 2] {
+        [("x", self.q8[0]), ("x_groups", self.q8[1])]
+    }
+}
+
 pub(in crate::gpu) struct Recorder<'a> {
     pub gpu: &'a Gpu,
     pub workspace: &'a Workspace,
@@ -47,7 +54,7 @@ pub(in crate::gpu) struct Recorder<'a> {
     /// Rows are output rows, not tokens.
     pub over_outputs: bool,
     pub steps: Vec<Dispatch>,
-    /// Where there is one, kernels are only noted in it.
+    /// If there is one, kernels are only noted in it.
     sources: Option<HashSet<KernelSource>>,
 }
 
@@ -61,7 +68,7 @@ impl<'a> Recorder<'a> {
         Recorder { gpu, workspace, shape, over_outputs, steps: Vec::new(), sources: None }
     }
 
-    /// A plan without steps, which notes the kernels that it would take.
+    /// A recorder that notes the kernels of its steps, and makes no dispatches.
     pub fn for_sources(
         gpu: &'a Gpu,
         workspace: &'a Workspace,
@@ -79,15 +86,15 @@ impl<'a> Recorder<'a> {
         self.sources.unwrap_or_default()
     }
 
-    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[&GpuBuffer]) -> Result<()> {
+    /// Adds a kernel, bound to buffers by name.
+    pub fn run(&mut self, kernel: &dyn Kernel, buffers: &[(&str, &GpuBuffer)]) -> Result<()> {
         let source = kernel.source(self.gpu.target());
         if let Some(sources) = &mut self.sources {
             sources.insert(source);
             return Ok(());
         }
         let grid: Grid = kernel.grid(self.gpu.target());
-        let buffers: Vec<&wgpu::Buffer> = buffers.iter().map(|buffer| &***buffer).collect();
-        let mut dispatch = self.gpu.dispatch(&source, &buffers, grid)?;
+        let mut dispatch = self.gpu.dispatch(&source, buffers, grid)?;
         dispatch.cost = kernel.cost();
         self.steps.push(dispatch);
         Ok(())
@@ -97,42 +104,28 @@ impl<'a> Recorder<'a> {
     pub fn run_emitting(
         &mut self,
         kernel: &dyn Kernel,
-        own: &[&GpuBuffer],
+        own: &[(&str, &GpuBuffer)],
         emit: Emit,
         floats: &GpuBuffer,
     ) -> Result<()> {
         let s = self.workspace;
-        let outputs: &[&GpuBuffer] = match emit {
-            Emit::Floats => &[floats],
-            Emit::Q8 => &[&s.quants, &s.quant_groups],
-            Emit::Halves { .. } => &[&s.halves],
+        let outputs = match emit {
+            Emit::Floats => vec![floats],
+            Emit::Q8 => vec![&s.quants, &s.quant_groups],
+            Emit::Halves { .. } => vec![&s.halves],
         };
-        self.run(kernel, &[own, outputs].concat())
-    }
-
-    pub fn is_small(&self) -> bool {
-        matches!(
-            self.shape,
-            StepShape::Decode | StepShape::DecodeBatch(_) | StepShape::ShortPrefill(_)
-        )
-    }
-
-    /// Rows that the products of few rows have room for.
-    fn batch_rows(&self) -> usize {
-        match self.shape {
-            StepShape::DecodeBatch(rows) | StepShape::ShortPrefill(rows) => rows,
-            StepShape::Decode | StepShape::MixedBatch | StepShape::Prefill => 1,
-        }
+        let outputs = emit.bindings().iter().copied().zip(outputs);
+        self.run(kernel, &own.iter().copied().chain(outputs).collect::<Vec<_>>())
     }
 
     /// The parts of a product.
-    fn linears(
+    pub fn linears(
         &self,
         matrix: &GpuMatrix,
         view: OutputView<'_>,
         softcap: Option<f32>,
     ) -> Vec<Linear> {
-        let linear = |part: &crate::gpu::weights::matrix::MatrixPart| Linear {
+        let linear = |part: &MatrixPart| Linear {
             format: matrix.format,
             rows: part.rows,
             cols: matrix.cols,
@@ -145,8 +138,8 @@ impl<'a> Recorder<'a> {
         matrix.parts.iter().map(linear).collect()
     }
 
-    /// Starts to bring the matrix of the next product nearer while the kernel before this runs: the
-    /// addresses of its pages, and its first bytes, so many; and the pages of a later one.
+    /// Brings the matrix of the next product nearer while the kernel before it runs: the addresses of
+    /// its pages and its first `ahead_bytes`; of a later matrix, the addresses alone.
     pub fn prefetch(
         &mut self,
         matrix: &GpuMatrix,
@@ -155,7 +148,7 @@ impl<'a> Recorder<'a> {
     ) -> Result<()> {
         let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
         if !self.gpu.tuning().prefetch
-            || !self.is_small()
+            || !self.shape.is_small()
             || !has_scales(matrix)
             || !has_scales(later)
         {
@@ -170,13 +163,15 @@ impl<'a> Recorder<'a> {
             ahead_bytes,
         };
         let sink = self.gpu.buffer("prefetch", 16)?;
-        self.run(&kernel, &[&part.data, &part.scales, &later.data, &later.scales, &sink])
+        let [data, scales] = part.bindings();
+        let later = [("later_data", &later.data), ("later_scales", &later.scales)];
+        self.run(&kernel, &[data, scales, later[0], later[1], ("sink", &sink)])
     }
 
     /// The format in which a product takes its activations.
-    fn format(&self, matrix: &GpuMatrix, view: OutputView<'_>, softcap: Option<f32>) -> Emit {
+    pub fn format(&self, matrix: &GpuMatrix, view: OutputView<'_>, softcap: Option<f32>) -> Emit {
         let target = self.gpu.target();
-        if self.is_small() {
+        if self.shape.is_small() {
             let q8 = target.variant.dp4a && Linear::supports_q8(matrix.format);
             return if q8 { Emit::Q8 } else { Emit::Floats };
         }
@@ -189,9 +184,9 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The format that suits all of these products, which is floats where they differ.
-    pub fn shared_format(&self, joined: &FusedProjections, view: OutputView<'_>) -> Emit {
-        let mut formats = joined.iter().map(|(matrix, offset)| {
+    /// The format that all of these products take; f32 where they differ.
+    pub fn shared_format(&self, projections: &FusedProjections, view: OutputView<'_>) -> Emit {
+        let mut formats = projections.iter().map(|(matrix, offset)| {
             let offset = view.offset + offset;
             self.format(matrix, OutputView { offset, ..view }, None)
         });
@@ -202,25 +197,25 @@ impl<'a> Recorder<'a> {
     /// Products of matrices with one input, side by side in `view`.
     pub fn products(
         &mut self,
-        joined: &FusedProjections,
+        projections: &FusedProjections,
         input: Activations<'_>,
         view: OutputView<'_>,
     ) -> Result<()> {
-        let mut there = vec![input.format];
-        for (matrix, offset) in joined {
+        let mut available = vec![input.format];
+        for (matrix, offset) in projections {
             let view = OutputView { offset: view.offset + offset, ..view };
             let format = self.format(matrix, view, None);
-            if !there.contains(&format) {
+            if !available.contains(&format) {
                 self.convert(input, format)?;
-                there.push(format);
+                available.push(format);
             }
             self.product(matrix, input, view, None, 1)?;
         }
         Ok(())
     }
 
-    /// Activations in the workspace buffers for their format.
-    pub fn input(&self, floats: &'a GpuBuffer, cols: usize, format: Emit) -> Activations<'a> {
+    /// Activations in the workspace's buffers for their format.
+    pub fn activations(&self, floats: &'a GpuBuffer, cols: usize, format: Emit) -> Activations<'a> {
         Activations {
             floats,
             cols,
@@ -232,7 +227,7 @@ impl<'a> Recorder<'a> {
     fn convert(&mut self, input: Activations<'_>, emit: Emit) -> Result<()> {
         debug_assert_eq!(input.format, Emit::Floats, "only floats can be converted");
         let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
-        self.run_emitting(&kernel, &[input.floats], emit, input.floats)
+        self.run_emitting(&kernel, &[("x", input.floats)], emit, input.floats)
     }
 
     /// One product whose input is floats.
@@ -244,97 +239,15 @@ impl<'a> Recorder<'a> {
         softcap: Option<f32>,
     ) -> Result<()> {
         let format = self.format(matrix, view, softcap);
-        let input = self.input(x, matrix.cols, Emit::Floats);
+        let input = self.activations(x, matrix.cols, Emit::Floats);
         if format != Emit::Floats {
             self.convert(input, format)?;
         }
         self.product(matrix, input, view, softcap, 1)
     }
 
-    /// Gate and up and what becomes of them, in one kernel where that can be, else in two; the
-    /// input of `down`.
-    pub fn gated(
-        &mut self,
-        gate_up: &FusedProjections,
-        down: &GpuMatrix,
-        input: Activations<'_>,
-        view: OutputView<'a>,
-        hidden: &'a GpuBuffer,
-    ) -> Result<Activations<'a>> {
-        let (s, ffn) = (self.workspace, down.cols);
-        let format = self.sublayer_input_format(down);
-        if let ([(matrix, _)], Emit::Q8, Emit::Q8) = (gate_up.as_slice(), input.format, format)
-            && let [part] = matrix.parts.as_slice()
-            && self.shape == StepShape::Decode
-        {
-            let kernel = GatedMatvecQ8(self.linears(matrix, view, None)[0]);
-            if kernel.can_run(self.gpu.target()) {
-                let [quants, groups] = input.q8;
-                let q8 = [&s.hidden_quants, &s.hidden_quant_groups];
-                self.run(
-                    &kernel,
-                    &[&part.data, &part.scales, quants, groups, &s.step, q8[0], q8[1]],
-                )?;
-                return Ok(Activations { floats: hidden, cols: ffn, format, q8 });
-            }
-        }
-        let tail = match (gate_up.as_slice(), input.format) {
-            ([(matrix, 0)], Emit::Halves { .. }) => self.product_and_tail(matrix, view)?,
-            _ => None,
-        };
-        if tail.is_none() {
-            self.products(gate_up, input, view)?;
-        }
-        let buffers = [view.y, &s.sublayer_output];
-        let own = if tail.is_some() { &buffers[..] } else { &buffers[..1] };
-        self.run_emitting(&GeluMul { n: ffn, emit: format, tail }, own, format, hidden)?;
-        Ok(self.input(hidden, ffn, format))
-    }
-
-    /// A product of activations in halves whose last rows of weights are one of their own, into
-    /// `workspace.sublayer_output`, where that is worth it.
-    fn product_and_tail(
-        &mut self,
-        matrix: &GpuMatrix,
-        view: OutputView<'_>,
-    ) -> Result<Option<UpTail>> {
-        let s = self.workspace;
-        let ([part], Emit::Halves { m_stride }) =
-            (matrix.parts.as_slice(), self.format(matrix, view, None))
-        else {
-            return Ok(None);
-        };
-        let Some((cols, parts)) = MatmulCoop::tail(self.gpu.target(), matrix.rows, s.row_capacity)
-        else {
-            return Ok(None);
-        };
-        let part_stride = s.row_capacity * cols;
-        if (4 * parts * part_stride) as u64 > s.sublayer_output.size() || cols > matrix.rows / 2 {
-            return Ok(None);
-        }
-        let whole = self.linears(matrix, view, None)[0];
-        let first_row = matrix.rows - cols;
-        let most = MatmulCoop {
-            linear: Linear { rows: first_row, ..whole },
-            first_row: 0,
-            m_stride,
-            splits: 1,
-            split_stride: 0,
-        };
-        let tail = MatmulCoop {
-            linear: Linear { rows: cols, y_stride: cols, y_offset: 0, ..whole },
-            first_row,
-            m_stride,
-            splits: parts,
-            split_stride: part_stride,
-        };
-        self.run(&most, &[&part.data, &part.scales, &s.halves, view.y, &s.step])?;
-        self.run(&tail, &[&part.data, &part.scales, &s.halves, &s.sublayer_output, &s.step])?;
-        Ok(Some(UpTail { cols, parts, part_stride }))
-    }
-
-    /// The end of a branch: a product into `workspace.sublayer_output`. The result is the sum of so many
-    /// parts.
+    /// The last product of attention or the MLP, into `sublayer_output`: a sum of as many splits as
+    /// it returns.
     pub fn sublayer_output(&mut self, matrix: &GpuMatrix, input: Activations<'_>) -> Result<usize> {
         let view = self.sublayer_view(matrix);
         let format = self.format(matrix, view, None);
@@ -347,7 +260,7 @@ impl<'a> Recorder<'a> {
             }
             Emit::Q8 if matrix.parts.len() == 1 => MatvecQ8Split::splits(
                 matrix.rows,
-                self.batch_rows(),
+                self.shape.batch_rows().unwrap_or(1),
                 matrix.tiled,
                 self.gpu.target(),
             ),
@@ -361,18 +274,17 @@ impl<'a> Recorder<'a> {
         OutputView { y: &self.workspace.sublayer_output, stride: stride(matrix.rows), offset: 0 }
     }
 
-    /// The format in which [`Recorder::branch`] takes its activations.
+    /// The format in which [`Recorder::sublayer_output`] takes its activations.
     pub fn sublayer_input_format(&self, matrix: &GpuMatrix) -> Emit {
         self.format(matrix, self.sublayer_view(matrix), None)
     }
 
-    /// From one part of a branch to the next, in elements.
-    pub fn split_stride_of(&self, hidden: usize) -> usize {
-        let rows = if self.is_small() { self.batch_rows() } else { self.workspace.row_capacity };
-        rows * stride(hidden)
+    /// From one split of a sublayer output to the next, in elements.
+    pub fn split_stride(&self, hidden: usize) -> usize {
+        self.shape.batch_rows().unwrap_or(self.workspace.row_capacity) * stride(hidden)
     }
 
-    /// A product whose input is there in the format that it takes.
+    /// A product whose input has the format that it takes.
     fn product(
         &mut self,
         matrix: &GpuMatrix,
@@ -381,32 +293,33 @@ impl<'a> Recorder<'a> {
         softcap: Option<f32>,
         splits: usize,
     ) -> Result<()> {
-        let (x, [quants, groups]) = (input.floats, input.q8);
+        let (x, [quants, groups]) = (("x", input.floats), input.q8_bindings());
         let format = self.format(matrix, view, softcap);
         let s = self.workspace;
+        let (y, step) = (("y", view.y), ("step", &s.step));
         for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, view, softcap)) {
-            let (data, scales, y) = (&part.data, &part.scales, view.y);
+            let [data, scales] = part.bindings();
             match format {
                 Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.target()) => {
-                    let m = self.batch_rows();
+                    let m = self.shape.batch_rows().unwrap_or(1);
                     let split_stride = m * linear.y_stride;
                     let kernel = MatvecQ8Split { linear, m, splits, split_stride };
-                    self.run(&kernel, &[data, scales, quants, groups, &s.step, y])?;
+                    self.run(&kernel, &[data, scales, quants, groups, step, y])?;
                 }
                 Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
                 Emit::Halves { m_stride } => {
                     let split_stride = s.row_capacity * linear.y_stride;
                     let kernel =
                         MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
-                    self.run(&kernel, &[data, scales, &s.halves, y, &s.step])?;
+                    self.run(&kernel, &[data, scales, ("x", &s.halves), y, step])?;
                 }
-                Emit::Floats if self.is_small() => {
+                Emit::Floats if self.shape.is_small() => {
                     self.run(&Matvec(linear), &[data, scales, x, y])?
                 }
                 Emit::Floats if self.gpu.tuning().row_per_invocation => {
-                    self.run(&MatmulLanes(linear), &[data, scales, x, y, &s.step])?;
+                    self.run(&MatmulLanes(linear), &[data, scales, x, y, step])?;
                 }
-                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, &s.step])?,
+                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, step])?,
             }
         }
         Ok(())

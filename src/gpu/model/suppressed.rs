@@ -35,7 +35,7 @@ impl Suppressed {
                 let kernel = Suppress { n: vocab, count: ids.len() };
                 let buffer = gpu.buffer_of("suppressed tokens", &ids)?;
                 let source = kernel.source(gpu.target());
-                let buffers: [&wgpu::Buffer; 2] = [logits, &buffer];
+                let buffers = [("logits", logits), ("ids", &buffer)];
                 Some(gpu.dispatch(&source, &buffers, kernel.grid(gpu.target()))?)
             }
         };

@@ -13,14 +13,13 @@ use std::{
 };
 
 use crate::{
-    checkpoint::TensorSource,
     error::Result,
     gpu::{
-        backend::max_step_tokens,
         device::{buffers::GpuBuffer, dispatch::KernelSource, gpu::Gpu},
         model::{
-            forward::{Model, StepShape, logit_rows},
+            forward::Model,
             layers::LayerCache,
+            step::{StepShape, logit_rows, max_step_tokens},
             workspace::{Allocator, Workspace},
         },
         weights::{
@@ -28,11 +27,14 @@ use crate::{
             matrix::{GpuMatrix, MatrixMemory},
         },
     },
-    weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+    model::{
+        source::TensorSource,
+        weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+    },
 };
 
 /// Bytes that satisfy every binding.
-const BINDING_BYTES: u64 = 1 << 10;
+pub(in crate::gpu) const BINDING_BYTES: u64 = 1 << 10;
 const POLL: Duration = Duration::from_millis(2);
 
 /// A thread that lets a driver compile; dropped, it ends after the kernel under way.
@@ -68,8 +70,8 @@ impl WarmUp {
             .model(source, options)
             .await?;
         let head = StepShape::Decode;
-        let groups =
-            [model.sources(StepShape::Prefill, head)?, model.sources(StepShape::Decode, head)?];
+        let sources = |trunk| model.sources(trunk, head, None);
+        let groups = [sources(StepShape::Prefill)?, sources(StepShape::Decode)?];
         drop(model);
         let (gpu, stop) = (gpu.clone(), Arc::new(AtomicBool::new(false)));
         let asked_to_stop = stop.clone();
@@ -117,13 +119,13 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
 }
 
 /// Makes matrices of the right shapes without their memory.
-struct Shapes {
+pub(in crate::gpu) struct Shapes {
     gpu: Gpu,
     fused: FusedAllocator,
 }
 
 impl Shapes {
-    fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Self {
+    pub fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Self {
         Shapes {
             gpu: gpu.clone(),
             fused: FusedAllocator::new(gpu, tensors, MatrixMemory::ShapeOnly),
@@ -131,7 +133,11 @@ impl Shapes {
     }
 
     /// A model that can name its kernels, and nothing else.
-    async fn model(mut self, source: &dyn TensorSource, options: &LoadOptions) -> Result<Model> {
+    pub async fn model(
+        mut self,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+    ) -> Result<Model> {
         let gpu = self.gpu.clone();
         let (config, rows) = (source.config(), max_step_tokens(&gpu, options));
         let weights = ModelWeights::load(source, options.quantize, &mut self, &mut |_| ()).await?;
@@ -147,7 +153,7 @@ impl Shapes {
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         let logit_rows = logit_rows(config, options, rows);
         let workspace = Workspace::new(&buffers, gpu.target(), config, options, rows, logit_rows)?;
-        Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options, rows)
+        Model::new(gpu.clone(), config.clone(), weights, caches, workspace, options)
     }
 }
 
@@ -177,49 +183,5 @@ impl Allocator for TinyBuffers<'_> {
 
     fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
         self.0.uniform(label, words)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use pollster::block_on;
-
-    use super::*;
-    use crate::{
-        checkpoint::Checkpoint,
-        gpu::{backend::GpuBackend, device::select::DeviceOptions},
-    };
-
-    #[test]
-    fn the_kernels_of_an_answer_are_known_before_its_weights() {
-        let gpu =
-            block_on(Gpu::open(&DeviceOptions::default())).expect("the test needs an adapter");
-        let (checkpoint, options) = (Checkpoint::demo().unwrap(), LoadOptions::default());
-        if !gpu.facts().compiles_at_first_run() {
-            assert!(block_on(WarmUp::start(&gpu, &checkpoint, &options)).unwrap().is_none());
-            return;
-        }
-        let tensors = weights::plan(&checkpoint, options.quantize).unwrap();
-        let model = block_on(Shapes::new(&gpu, &tensors).model(&checkpoint, &options)).unwrap();
-        let of = |shape| model.sources(shape, StepShape::Decode).unwrap();
-        let kernels = &of(StepShape::Prefill) | &of(StepShape::Decode);
-        assert!(gpu.peak_bytes() < 4 << 20, "{} bytes", gpu.peak_bytes());
-        gpu.compile_together(kernels.clone()).unwrap();
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
-        let descriptor = wgpu::BufferDescriptor {
-            label: None,
-            size: BINDING_BYTES,
-            usage,
-            mapped_at_creation: false,
-        };
-        let buffers: Vec<wgpu::Buffer> =
-            (0..12).map(|_| gpu.device().create_buffer(&descriptor)).collect();
-        let kernel = kernels.iter().min_by_key(|kernel| kernel.wgsl.len()).unwrap();
-        gpu.run_nothing(kernel, &buffers).unwrap();
-        gpu.check().unwrap();
-        drop(model);
-
-        drop(block_on(GpuBackend::load(gpu.clone(), &checkpoint, &options, &mut |_| ())).unwrap());
-        assert_eq!(gpu.pipeline_stats().made, kernels.len(), "loading makes others");
     }
 }

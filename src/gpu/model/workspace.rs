@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    config::{LayerConfig, ModelConfig},
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget},
         kernels::{
-            Argmax, Chain, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample,
+            Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample,
             SplitAttention, stride,
         },
-        model::persistent::set_words,
     },
-    weights::LoadOptions,
+    model::{
+        config::{LayerConfig, ModelConfig},
+        weights::LoadOptions,
+    },
 };
 
 /// Where buffers come from: a device, or a sum of their sizes.
@@ -40,27 +41,27 @@ impl Allocator for Gpu {
 pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     /// Residual stream `[rows, hidden]`.
     pub x: B,
-    /// Normed input of the next branch `[rows, hidden]`.
+    /// Normed input of the next sublayer `[rows, hidden]`.
     pub normed: B,
-    /// Output of a branch `[parts, rows, hidden]`: the sum of several parts, or one.
+    /// Output of attention's or the MLP's last product `[splits, rows, hidden]`, to be summed.
     pub sublayer_output: B,
-    /// Heads as they are projected, and later the MLP's hidden state.
+    /// q, k and v as they are projected, and later the MLP's hidden state.
     pub qkv: B,
-    /// What becomes the hidden state, and before it attention's outputs.
+    /// gate and up, and before them attention's outputs.
     pub gate_up: B,
     /// Attention outputs and hidden states (of the MLP, of per-layer inputs) of padded widths,
     /// which must keep their zeros.
     padded_attention: BTreeMap<usize, B>,
     padded_hidden: BTreeMap<usize, B>,
-    /// All layers' vectors `[rows, layers · size]`, with per-layer embeddings.
+    /// Per-layer inputs of all layers `[rows, layers · size]`, if the model has them.
     pub per_layer: B,
-    /// Parts of attention for the few rows of a decoding step.
+    /// Partial outputs and softmax statistics of attention split over the keys.
     pub partial_attention: B,
     pub attention_stats: B,
     /// int8 activations and their groups.
     pub quants: B,
     pub quant_groups: B,
-    /// The same of the MLP's hidden state, for the one row that a kernel makes from others of them.
+    /// The same of one row of the MLP's hidden state: its kernel reads the others.
     pub hidden_quants: B,
     pub hidden_quant_groups: B,
     /// f16 activations for cooperative matrices, see [`Emit::Halves`](crate::gpu::kernels::Emit).
@@ -77,19 +78,15 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     pub sample_parts: B,
     /// How the tokens of a pass of the head are drawn.
     pub draws: B,
-    /// Inputs of the step: one [`crate::gpu::backend::StepRow`] a token.
+    /// Inputs of the step: one [`StepRow`](super::step::StepRow) a token.
     pub rows: B,
     /// Rows whose logits are wanted.
     pub outputs: B,
     /// The last token chosen on the device for each slot.
     pub sampled: B,
-    /// By which workgroups that wait for one another exchange results, see `exchange.wgsl`.
-    pub exchange: B,
-    /// A word: whether one of them waited in vain.
-    pub fault: B,
     /// Uniform: rows, outputs.
     pub step: B,
-    /// Uniform: 1.0, the scalar where a seam has none.
+    /// Uniform: 1.0, the scalar of an `add_rms_norm` without one.
     pub one: B,
 }
 
@@ -117,10 +114,10 @@ impl<B> Workspace<B> {
         // 128.
         let rows = rows.next_multiple_of(16);
         let coop = target.variant.coop.is_some();
-        let parts = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
+        let splits = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
         let halves =
             if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
-        let few = rows.min(MatvecQ8Split::MOST_ROWS);
+        let decode_rows = rows.min(MatvecQ8Split::MOST_ROWS);
         let split = |size: fn(&SplitAttention, &KernelTarget) -> usize| {
             let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
             config.layers.iter().map(|layer| size(&of(layer), target)).max().unwrap_or(0)
@@ -139,22 +136,25 @@ impl<B> Workspace<B> {
             .max(attention)
             .max(stride(per_layer));
         let qkv = widest(RopeKvUpdate::qkv_stride).max(ffn).max(stride(per_layer));
-        let exchange = if target.tuning.persistent && config.beyond_dense().is_none() {
-            4 * (Chain::SETS * set_words(config)) as u64
-        } else {
-            0
-        };
         Ok(Workspace {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,
-            sublayer_output: floats("branch", rows * parts, hidden)?,
+            sublayer_output: floats("sublayer output", rows * splits, hidden)?,
             qkv: floats("qkv or hidden", rows, qkv)?,
             gate_up: floats("gate and up, or attention", rows, gate_up)?,
             padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim, 0)?,
             padded_hidden: padded("mlp", |layer| layer.intermediate_size, per_layer)?,
             per_layer: floats("per-layer inputs", rows, stride(config.per_layer_columns()))?,
-            partial_attention: floats("attention sums", few, split(SplitAttention::sums_per_row))?,
-            attention_stats: floats("attention norms", few, split(SplitAttention::norms_per_row))?,
+            partial_attention: floats(
+                "partial attention",
+                decode_rows,
+                split(SplitAttention::sums_per_row),
+            )?,
+            attention_stats: floats(
+                "softmax statistics",
+                decode_rows,
+                split(SplitAttention::norms_per_row),
+            )?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
             quant_groups: gpu.buffer("int8 scales", (rows * input / 4) as u64)?,
             hidden_quants: gpu.buffer("int8 mlp", ffn as u64)?,
@@ -169,19 +169,17 @@ impl<B> Workspace<B> {
             rows: gpu.buffer("rows", 16 * rows as u64)?,
             outputs: gpu.buffer("output rows", 4 * logit_rows as u64)?,
             sampled: gpu.buffer("sampled", 4 * options.max_sequences as u64)?,
-            exchange: gpu.buffer("exchange", exchange)?,
-            fault: gpu.buffer("fault", 16)?,
             step: gpu.uniform("step", [0; 4])?,
             one: gpu.uniform("one", [1f32.to_bits(), 0, 0, 0])?,
         })
     }
 
-    /// Room for attention's outputs of so many columns.
+    /// The buffer for attention's outputs of `cols` columns.
     pub fn attention(&self, cols: usize) -> &B {
         self.padded_attention.get(&cols).unwrap_or(&self.gate_up)
     }
 
-    /// Room for a hidden state of so many columns: an MLP's, or what becomes of a layer's vector.
+    /// The buffer for a hidden state of `cols` columns: an MLP's, or of per-layer inputs.
     pub fn hidden(&self, cols: usize) -> &B {
         self.padded_hidden.get(&cols).unwrap_or(&self.qkv)
     }

@@ -9,7 +9,7 @@ use crate::{
         device::gpu::Gpu,
         weights::matrix::{GpuMatrix, MatrixMemory, Split},
     },
-    weights::{MatrixReader, PlannedTensor},
+    model::weights::{MatrixReader, PlannedTensor},
 };
 
 /// Rows of a larger matrix.

@@ -55,7 +55,7 @@ impl Gpu {
         let kernel = QuantizeHqq { spec: *spec, dtype, rows, cols };
         let dispatch = self.dispatch(
             &kernel.source(self.target()),
-            &[&source, &chosen],
+            &[("source", &source), ("chosen", &chosen)],
             kernel.grid(self.target()),
         )?;
         let mut encoder = self.device().create_command_encoder(&Default::default());

@@ -21,6 +21,13 @@ pub struct MatrixPart {
     pub scales: GpuBuffer,
 }
 
+impl MatrixPart {
+    /// As kernels bind them.
+    pub(in crate::gpu) fn bindings(&self) -> [(&'static str, &GpuBuffer); 2] {
+        [("data", &self.data), ("scales", &self.scales)]
+    }
+}
+
 /// A packed weight matrix `[rows, cols]`.
 pub struct GpuMatrix {
     pub format: PackFormat,

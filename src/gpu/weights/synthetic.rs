@@ -4,8 +4,6 @@
 use std::{borrow::Cow, cell::Cell, ops::Range};
 
 use crate::{
-    checkpoint::{LocalBoxFuture, TensorInfo, TensorSource},
-    config::ModelConfig,
     error::{Error, Result},
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
@@ -15,8 +13,12 @@ use crate::{
             matrix::{GpuMatrix, MatrixMemory},
         },
     },
+    model::{
+        config::ModelConfig,
+        source::{LocalBoxFuture, TensorInfo, TensorSource},
+        weights::{MatrixReader, PlannedTensor, WeightStore},
+    },
     quant::{Dtype, PackFormat},
-    weights::{MatrixReader, PlannedTensor, WeightStore},
 };
 
 /// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7,
@@ -159,8 +161,11 @@ impl SyntheticStore {
         let kernel = Fill { random };
         let words = self.gpu.uniform("fill", [(buffer.size() / 4) as u32, value, 0, 0])?;
         let source = kernel.source(self.gpu.target());
-        let dispatch =
-            self.gpu.dispatch(&source, &[buffer, &words], kernel.grid(self.gpu.target()))?;
+        let dispatch = self.gpu.dispatch(
+            &source,
+            &[("words", buffer), ("fill", &words)],
+            kernel.grid(self.gpu.target()),
+        )?;
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()), StepSize::default());
         self.gpu.queue().submit([encoder.finish()]);

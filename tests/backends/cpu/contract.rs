@@ -7,7 +7,7 @@ use gemma4_wgpu::{
     Error,
     backend::Backend,
     cpu::CpuBackend,
-    weights::{self, LoadOptions},
+    model::weights::{self, LoadOptions},
 };
 
 const EXACT: f32 = 0.0;

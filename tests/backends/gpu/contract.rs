@@ -8,8 +8,8 @@ use gemma4_wgpu::{
     backend::{Backend, SequenceStep, StepOutput, StepTokens},
     generate::{Generator, Request},
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    model::weights::LoadOptions,
     sampling::SamplingParams,
-    weights::LoadOptions,
 };
 
 /// Tokens one by one run other kernels than many at once: sums come in another order, and a value

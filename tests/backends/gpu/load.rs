@@ -7,11 +7,14 @@ use crate::common::{all_logits, assert_close, load_gpu, random_model::RandomMode
 use gemma4_wgpu::{
     Error, Result,
     backend::{Backend, SequenceStep, StepOutput, StepResult, StepTokens},
-    checkpoint::{Checkpoint, LocalBoxFuture, TensorInfo, TensorSource},
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+    checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    model::{
+        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+        source::{LocalBoxFuture, TensorInfo, TensorSource},
+        weights::LoadOptions,
+    },
     quant::{Dtype, PackFormat, Quantize, pack_rows},
-    weights::LoadOptions,
 };
 use half::f16;
 
@@ -19,7 +22,7 @@ const OPTIONS: LoadOptions = LoadOptions {
     quantize: Quantize::None,
     context_length: 64,
     max_sequences: 1,
-    cache_type: gemma4_wgpu::weights::CacheType::F32,
+    cache_type: gemma4_wgpu::model::kv::CacheType::F32,
 };
 const TOKENS: [u32; 7] = [1, 5, 2, 60, 33, 8, 4];
 
@@ -93,7 +96,7 @@ impl Stored {
     fn of(config: ModelConfig, linear: Dtype, embedding: Dtype) -> Stored {
         let model = RandomModel::new(config);
         let mut matrices = BTreeMap::new();
-        let planned = gemma4_wgpu::weights::plan(&model, Quantize::None).unwrap();
+        let planned = gemma4_wgpu::model::weights::plan(&model, Quantize::None).unwrap();
         for tensor in planned.into_iter().filter(|tensor| tensor.format.is_some()) {
             let dtype = if tensor.name.starts_with("embed_tokens") { embedding } else { linear };
             let shape = tensor.info.shape;

@@ -3,8 +3,8 @@
 use std::fs;
 
 use gemma4_wgpu::{
-    checkpoint::{Checkpoint, gguf::Gguf},
-    config::{ModelConfig, Rope},
+    checkpoint::{Checkpoint, gguf::container::Gguf},
+    model::config::{ModelConfig, Rope},
     text::{GgufVocabulary, TextAssets, Vocabulary},
 };
 use tempfile::tempdir;

@@ -11,26 +11,34 @@ use serde_json::Value;
 
 use crate::{
     checkpoint::{
-        TensorInfo, decide,
-        files::{Checkpoint, Format, ModelFile, file_names, insert, insert_grouped, read_optional},
-        gguf_files::PartName,
-        import::{Part, Parts, Scheme},
-        names, safetensors,
-    },
-    config::{
-        Architecture, ModelConfig,
-        json::{self, Fields},
+        checkpoint::{Checkpoint, Format},
+        decide,
+        directory::file_names,
+        import::{
+            Scheme,
+            matrix::{Part, Parts},
+        },
+        model_file::{ModelFile, read_optional},
+        names,
+        part_name::PartName,
+        safetensors::header,
+        tensor_index::{insert, insert_grouped},
     },
     error::{Error, Result, quoted},
+    json::{self, Fields},
+    model::{
+        config::{Architecture, ModelConfig},
+        source::TensorInfo,
+    },
 };
 
-pub(super) const CONFIG: &str = "config.json";
+pub(in crate::checkpoint) const CONFIG: &str = "config.json";
 const EXTENSION: &str = "safetensors";
 const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(in crate::checkpoint) const INDEX: &str = "model.safetensors.index.json";
 
 /// Which safetensors files hold a model.
-pub(super) enum Weights {
+pub(in crate::checkpoint) enum Weights {
     File(PathBuf),
     Index(PathBuf),
     /// All shards, without an index.
@@ -39,13 +47,13 @@ pub(super) enum Weights {
 
 /// `model.safetensors.index.json`
 #[derive(Deserialize)]
-pub(super) struct Index {
+pub(in crate::checkpoint) struct Index {
     /// Tensor name to file name.
     weight_map: BTreeMap<String, String>,
 }
 
 /// The weights that a directory with a config.json holds; `None` if there is neither.
-pub(super) fn weights_in(directory: &Path) -> Result<Option<Weights>> {
+pub(in crate::checkpoint) fn weights_in(directory: &Path) -> Result<Option<Weights>> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
     let weights = match (single.is_file(), index.is_file()) {
         (true, _) => Some(Weights::File(single)),
@@ -87,7 +95,7 @@ fn shards_of(
 }
 
 /// Opens one safetensors file; of a set of shards all, whether an index names them or not.
-pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
+pub(in crate::checkpoint) fn open_file(path: &Path) -> Result<Checkpoint> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let index_path = directory.join(INDEX);
     if let (Some(index), Some(name)) = (read_index(&index_path)?, path.file_name())
@@ -110,7 +118,7 @@ pub(super) fn open_file(path: &Path) -> Result<Checkpoint> {
 }
 
 /// Opens the weights with the directory's config.json.
-pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
+pub(in crate::checkpoint) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
     let config_path = directory.join(CONFIG);
     let config = read_optional(&config_path)?.ok_or_else(|| {
         Error::checkpoint(
@@ -136,7 +144,7 @@ pub(super) fn open(directory: &Path, weights: Weights) -> Result<Checkpoint> {
 
 impl Index {
     /// Errors unless the checkpoint has all tensors that the index names.
-    pub(super) fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    pub(in crate::checkpoint) fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         let lost = self.weight_map.iter().find(|(name, _)| {
             names::from_hf(name).is_some_and(|name| !checkpoint.tensors.contains_key(name))
         });
@@ -150,7 +158,7 @@ impl Index {
 }
 
 /// The checkpoint that a config.json and its safetensors files make.
-pub(super) fn assemble(
+pub(in crate::checkpoint) fn assemble(
     format: Format,
     config_path: &Path,
     config: &[u8],
@@ -162,8 +170,8 @@ pub(super) fn assemble(
     let (mut parsed, mut metadata) = (Vec::new(), HashMap::new());
     for file in &files {
         let broken = |reason: String| Error::checkpoint(&file.path, reason);
-        let (tensors, texts) = safetensors::parse_head(file.bytes(), file.len())
-            .map_err(|error| broken(error.reason()))?;
+        let (tensors, texts) =
+            header::parse_head(file.bytes(), file.len()).map_err(|error| broken(error.reason()))?;
         parsed.push(tensors);
         collect_metadata(&mut metadata, texts).map_err(broken)?;
     }
@@ -218,8 +226,8 @@ pub(super) fn assemble(
         format,
         files,
         tensors,
-        copies: false,
-        beside: None,
+        copy_reads: false,
+        sidecar_files: None,
         skipped,
     })
 }
@@ -245,7 +253,7 @@ fn read_index(path: &Path) -> Result<Option<Index>> {
     read_optional(path)?.map(|bytes| parse_index(path, &bytes)).transpose()
 }
 
-pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index> {
+pub(in crate::checkpoint) fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index> {
     json::parse(bytes).map_err(|error| Error::checkpoint(path, error))
 }
 
@@ -258,7 +266,7 @@ pub(crate) fn shard_names(index_path: &Path, bytes: &[u8]) -> Result<Vec<String>
 }
 
 /// The files that an index names, each once. They must lie in the directory itself.
-pub(super) fn shard_paths(
+pub(in crate::checkpoint) fn shard_paths(
     directory: &Path,
     index_path: &Path,
     index: &Index,

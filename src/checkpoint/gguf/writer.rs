@@ -4,9 +4,11 @@ use std::path::Path;
 
 use crate::{
     checkpoint::{
-        gguf::{DEFAULT_ALIGNMENT, MAGIC, stored_bytes},
-        gguf_types::type_id,
-        writer::NewFile,
+        gguf::{
+            container::{DEFAULT_ALIGNMENT, MAGIC},
+            types::type_id,
+        },
+        new_file::NewFile,
     },
     error::{Error, Result},
     quant::Dtype,
@@ -41,7 +43,7 @@ impl NewGgufTensor {
     ///
     /// Errors: packed rows, or rows that do not fill whole blocks.
     pub fn bytes(&self) -> Result<u64> {
-        let bytes = type_id(self.dtype).and_then(|_| stored_bytes(self.dtype, &self.shape));
+        let bytes = type_id(self.dtype).and_then(|_| self.dtype.tensor_bytes(&self.shape));
         bytes.ok_or_else(|| {
             Error::tensor(&self.name, format!("{} of shape {:?} for GGUF", self.dtype, self.shape))
         })

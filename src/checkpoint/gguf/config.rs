@@ -2,12 +2,15 @@
 //! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
 
 use crate::{
-    checkpoint::gguf::{Gguf, GgufTensor, Value},
-    config::{
-        Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope,
-        share_kv,
+    checkpoint::gguf::{
+        container::{Gguf, GgufTensor},
+        value::Value,
     },
     error::{Error, Result, quoted},
+    model::config::{
+        Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
+        validate::MAX_LAYERS,
+    },
     quant::Dtype,
 };
 

@@ -1,8 +1,8 @@
 //! Published architectures by name, for models without a checkpoint.
 
 use crate::{
-    config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
     error::{Error, Result},
+    model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
 };
 
 /// Names that [`ModelConfig::named`] knows.
@@ -23,7 +23,7 @@ impl ModelConfig {
             "e4b" => Ok(GEMMA4_E4B.config()),
             "e2b" => Ok(GEMMA4_E2B.config()),
             "270m" => Ok(gemma3_270m()),
-            "demo" => ModelConfig::from_hf_json(include_str!("../../assets/demo/config.json")),
+            "demo" => ModelConfig::from_hf_json(include_str!("../../../assets/demo/config.json")),
             _ => Err(match UNSUPPORTED.iter().find(|(known, _)| *known == name) {
                 Some((_, what)) => Error::Unsupported((*what).into()),
                 None => {

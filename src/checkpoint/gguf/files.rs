@@ -2,31 +2,63 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use crate::{
     checkpoint::{
-        TensorInfo, decide,
-        files::{Checkpoint, Format, ModelFile, file_names, insert},
-        gguf::Gguf,
-        gguf_types::type_name,
+        checkpoint::{Checkpoint, Format},
+        decide,
+        directory::file_names,
+        gguf::{config::FREQUENCY_FACTORS, container::Gguf, types::type_name},
+        model_file::ModelFile,
         names,
+        part_name::PartName,
+        tensor_index::insert,
     },
-    config::{Architecture, FREQUENCY_FACTORS, ModelConfig},
     error::{Error, Result},
+    model::{
+        config::{Architecture, ModelConfig},
+        source::TensorInfo,
+    },
 };
 
 const EXTENSION: &str = "gguf";
+/// Bytes of the largest tensor that is cached.
+const MAX_CACHED_BYTES: u64 = 1 << 20;
+
+impl ModelFile {
+    pub(in crate::checkpoint) fn gguf(&self) -> Result<Gguf<'_>> {
+        let parsed = Gguf::parse_head(self.bytes(), self.len());
+        let parsed = parsed.map_err(|error| Error::checkpoint(&self.path, error.reason()))?;
+        Ok(parsed.with_cached(self.cached_tensors()))
+    }
+
+    /// Reads a small tensor of a file that is read by ranges, if its beginning does not reach that
+    /// far, so that [`Gguf::data`] has its bytes.
+    pub(in crate::checkpoint) async fn cache_small_tensor(&mut self, name: &str) -> Result<()> {
+        let range = self.gguf()?.tensor(name).map(|tensor| tensor.range.clone());
+        let is_missing = |range: &Range<u64>| range.end > self.bytes().len() as u64;
+        let Some(range) =
+            range.filter(|range| is_missing(range) && range.end - range.start <= MAX_CACHED_BYTES)
+        else {
+            return Ok(());
+        };
+        let data = self.read(range, false).await?.into_owned();
+        self.cache_tensor(name, data);
+        Ok(())
+    }
+}
 
 /// Opens the file and, if its name says `-00002-of-00003.gguf`, the other parts beside it.
-pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+pub(in crate::checkpoint) fn open(path: &Path) -> Result<Checkpoint> {
     let paths = part_paths(path);
     assemble(path, paths.iter().map(|part| ModelFile::open(part)).collect::<Result<_>>()?)
 }
 
 /// The checkpoint that the parts of a model make, in order.
-pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint> {
+pub(in crate::checkpoint) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint> {
     let parts = files.iter().map(ModelFile::gguf).collect::<Result<Vec<_>>>()?;
     for (index, (part, file)) in parts.iter().zip(&files).enumerate() {
         check_part(part, index, parts.len())
@@ -64,19 +96,22 @@ pub(super) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint>
         format,
         files,
         tensors,
-        copies: false,
-        beside: None,
+        copy_reads: false,
+        sidecar_files: None,
         skipped,
     })
 }
 
 /// The GGUF model of a directory; projectors for other modalities do not count.
-pub(super) fn model_in(directory: &Path) -> Result<PathBuf> {
+pub(in crate::checkpoint) fn model_in(directory: &Path) -> Result<PathBuf> {
     model_among(directory, file_names(directory)?)
 }
 
 /// The GGUF model among the files of a directory, or the first part of it.
-pub(super) fn model_among(directory: &Path, mut names: Vec<String>) -> Result<PathBuf> {
+pub(in crate::checkpoint) fn model_among(
+    directory: &Path,
+    mut names: Vec<String>,
+) -> Result<PathBuf> {
     let not_read = names.iter().filter(|name| is_other_form(name)).min().cloned();
     names.retain(|name| {
         let later_part = PartName::parse(name, EXTENSION).is_some_and(|part| part.number != 1);
@@ -109,35 +144,8 @@ fn is_other_form(name: &str) -> bool {
     (is_torch && is_model) || name.ends_with(".safetensors")
 }
 
-/// A name of the form `{stem}-{number:05}-of-{count:05}.{extension}`.
-pub(crate) struct PartName<'a> {
-    stem: &'a str,
-    extension: &'a str,
-    pub number: u32,
-    pub count: u32,
-}
-
-impl<'a> PartName<'a> {
-    /// `None` if the name is not a part's.
-    pub fn parse(name: &'a str, extension: &'a str) -> Option<Self> {
-        let (rest, count) = name.strip_suffix(extension)?.strip_suffix('.')?.rsplit_once("-of-")?;
-        let (stem, number) = rest.rsplit_once('-')?;
-        let digits = |text: &str| {
-            (text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit()))
-                .then(|| text.parse().ok())
-        };
-        let (number, count) = (digits(number)??, digits(count)??);
-        (1..=count).contains(&number).then_some(PartName { stem, extension, number, count })
-    }
-
-    /// The name of another part of the set.
-    pub fn sibling(&self, number: u32) -> String {
-        format!("{}-{number:05}-of-{:05}.{}", self.stem, self.count, self.extension)
-    }
-}
-
 /// All parts of the set that `path` belongs to, in order; itself alone if its name is not a part's.
-pub(super) fn part_paths(path: &Path) -> Vec<PathBuf> {
+pub(in crate::checkpoint) fn part_paths(path: &Path) -> Vec<PathBuf> {
     match path
         .file_name()
         .and_then(|name| name.to_str())

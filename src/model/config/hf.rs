@@ -4,12 +4,12 @@
 use serde_json::Value;
 
 use crate::{
-    config::{
-        Architecture, AttentionKind, LayerConfig, MAX_LAYERS, ModelConfig, PerLayerInput, Rope,
-        json::{self, Fields},
-        share_kv,
-    },
     error::{Error, Result, quoted},
+    json::{self, Fields},
+    model::config::{
+        Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
+        validate::MAX_LAYERS,
+    },
 };
 
 const TIED: &str = "tie_word_embeddings";

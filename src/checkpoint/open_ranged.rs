@@ -1,18 +1,22 @@
 //! Checkpoints whose files are not in memory and cannot be mapped: a browser's, or a server's.
 //! Headers are read when the checkpoint is opened, rows of tensors when they are wanted.
 
-use std::{collections::HashMap, ops::Range, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use crate::{
     checkpoint::{
-        HeadError, LocalBoxFuture,
-        files::{Checkpoint, Format, ModelFile, refuse_pointer},
-        gguf::Gguf,
-        gguf_files::{self, PartName},
-        hf_files::{self, CONFIG, INDEX},
-        safetensors,
+        checkpoint::{Checkpoint, Format},
+        directory::refuse_pointer,
+        gguf::{self, config::FREQUENCY_FACTORS, container::Gguf},
+        head_error::HeadError,
+        model_file::ModelFile,
+        part_name::PartName,
+        range_read::NamedFile,
+        safetensors::{
+            self,
+            files::{CONFIG, INDEX},
+        },
     },
-    config::FREQUENCY_FACTORS,
     error::{Error, Result},
 };
 
@@ -22,7 +26,7 @@ const FIRST_BYTES: u64 = 1 << 20;
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Small files of a checkpoint, read whole.
-const BESIDE: [&str; 6] = [
+const SIDECAR_FILES: [&str; 6] = [
     CONFIG,
     INDEX,
     "generation_config.json",
@@ -30,56 +34,6 @@ const BESIDE: [&str; 6] = [
     "tokenizer_config.json",
     "chat_template.jinja",
 ];
-
-/// What threads can share, where there are threads: a browser's objects stay in their worker.
-#[cfg(not(target_arch = "wasm32"))]
-pub trait Shareable: Send + Sync {}
-#[cfg(not(target_arch = "wasm32"))]
-impl<T: Send + Sync> Shareable for T {}
-#[cfg(target_arch = "wasm32")]
-pub trait Shareable {}
-#[cfg(target_arch = "wasm32")]
-impl<T> Shareable for T {}
-
-/// Bytes that are somewhere else.
-pub trait RangeRead: Shareable {
-    /// Bytes of the whole.
-    fn len(&self) -> u64;
-
-    /// Whether there is nothing.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bytes of `range`, which lies within the whole. Errors: what went wrong, in one line.
-    fn read(&self, range: Range<u64>) -> LocalBoxFuture<'_, Result<Vec<u8>, String>>;
-}
-
-impl dyn RangeRead {
-    /// All bytes of `range` of the file `path`, or an error that names it.
-    pub(super) async fn read_exactly(&self, path: &Path, range: Range<u64>) -> Result<Vec<u8>> {
-        let wanted = range.end - range.start;
-        let bytes =
-            self.read(range.clone()).await.map_err(|reason| Error::checkpoint(path, reason))?;
-        match bytes.len() as u64 == wanted {
-            true => Ok(bytes),
-            false => {
-                let reason = format!(
-                    "gave {} bytes from {} on instead of {wanted}",
-                    bytes.len(),
-                    range.start
-                );
-                Err(Error::checkpoint(path, reason))
-            }
-        }
-    }
-}
-
-/// A file of a checkpoint: its name without directories, and its bytes.
-pub struct NamedFile {
-    pub name: String,
-    pub bytes: Box<dyn RangeRead>,
-}
 
 impl Checkpoint {
     /// Opens the files of one model: a `.gguf` file or all parts of one, or `.safetensors` with
@@ -101,37 +55,39 @@ impl Checkpoint {
 }
 
 async fn open_gguf(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
-    let beside = read_beside(&files).await?;
+    let sidecar_files = read_sidecar_files(&files).await?;
     let names = files.iter().map(|file| file.name.clone()).collect();
-    let model = gguf_files::model_among(Path::new("the files given"), names)?;
+    let model = gguf::files::model_among(Path::new("the files given"), names)?;
     // Named like a path of a directory by then.
     let model = Path::new(model.file_name().unwrap_or_default());
     let mut parts = Vec::new();
-    for path in gguf_files::part_paths(model) {
+    for path in gguf::files::part_paths(model) {
         let file = take(&mut files, &path.to_string_lossy())?;
         let mut part = with_head(file, &|head, len| Gguf::parse_head(head, len).map(drop)).await?;
         // The config depends on it, wherever it lies.
-        part.keep(FREQUENCY_FACTORS).await?;
+        part.cache_small_tensor(FREQUENCY_FACTORS).await?;
         parts.push(part);
     }
-    let mut checkpoint = gguf_files::assemble(model, parts)?;
+    let mut checkpoint = gguf::files::assemble(model, parts)?;
     checkpoint.decide_head().await?;
-    Ok(Checkpoint { beside: Some(beside), ..checkpoint })
+    Ok(Checkpoint { sidecar_files: Some(sidecar_files), ..checkpoint })
 }
 
 async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
-    let beside = read_beside(&files).await?;
-    let config = beside.get(CONFIG).ok_or_else(|| {
+    let sidecar_files = read_sidecar_files(&files).await?;
+    let config = sidecar_files.get(CONFIG).ok_or_else(|| {
         Error::Input(format!(
             "{CONFIG} is missing: choose it, tokenizer.json and the .safetensors files together"
         ))
     })?;
     let index_path = Path::new(INDEX);
-    let index =
-        beside.get(INDEX).map(|bytes| hf_files::parse_index(index_path, bytes)).transpose()?;
+    let index = sidecar_files
+        .get(INDEX)
+        .map(|bytes| safetensors::files::parse_index(index_path, bytes))
+        .transpose()?;
     let names: Vec<String> = match &index {
         Some(index) => {
-            let paths = hf_files::shard_paths(Path::new(""), index_path, index)?;
+            let paths = safetensors::files::shard_paths(Path::new(""), index_path, index)?;
             paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
         }
         None => {
@@ -146,17 +102,18 @@ async fn open_safetensors(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
     for name in names {
         let file = take(&mut files, &name)?;
         shards.push(
-            with_head(file, &|head, len| safetensors::parse_head(head, len).map(drop)).await?,
+            with_head(file, &|head, len| safetensors::header::parse_head(head, len).map(drop))
+                .await?,
         );
     }
     let mut checkpoint =
-        hf_files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
+        safetensors::files::assemble(Format::HuggingFace, Path::new(CONFIG), config, shards)?;
     checkpoint.settle_formats().await?;
     checkpoint.decide_head().await?;
     if let Some(index) = index {
         index.check(index_path, &checkpoint)?;
     }
-    Ok(Checkpoint { beside: Some(beside), ..checkpoint })
+    Ok(Checkpoint { sidecar_files: Some(sidecar_files), ..checkpoint })
 }
 
 /// Whether the files are all the shards of one model.
@@ -176,9 +133,9 @@ fn take(files: &mut Vec<NamedFile>, name: &str) -> Result<NamedFile> {
 }
 
 /// The small files.
-async fn read_beside(files: &[NamedFile]) -> Result<HashMap<String, Vec<u8>>> {
+async fn read_sidecar_files(files: &[NamedFile]) -> Result<HashMap<String, Vec<u8>>> {
     let mut read = HashMap::new();
-    for file in files.iter().filter(|file| BESIDE.contains(&file.name.as_str())) {
+    for file in files.iter().filter(|file| SIDECAR_FILES.contains(&file.name.as_str())) {
         let (path, len) = (Path::new(&file.name), file.bytes.len());
         if len > MOST_BYTES {
             return Err(Error::checkpoint(

@@ -5,8 +5,8 @@ use std::{borrow::Cow, ops::Range};
 
 use crate::{
     checkpoint::{
-        files::ModelFile,
-        import::{Imported, Place},
+        import::matrix::{Imported, Place},
+        model_file::ModelFile,
     },
     error::{Error, Result},
     quant::{
@@ -36,7 +36,7 @@ impl Part<'_> {
 /// The format that holds a matrix, as [`Grouped::format`] chooses it.
 ///
 /// Errors: parts that do not fit together (in one line), a failed read.
-pub(super) async fn format(
+pub(in super::super) async fn format(
     files: &[ModelFile],
     name: &str,
     imported: &Imported,
@@ -62,7 +62,7 @@ pub(super) async fn format(
 /// Packs some rows as `format`, which [`format`] gave.
 ///
 /// Errors: as [`Grouped::pack`], and a failed read.
-pub(super) async fn pack(
+pub(in super::super) async fn pack(
     files: &[ModelFile],
     name: &str,
     imported: &Imported,

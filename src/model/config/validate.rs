@@ -1,12 +1,12 @@
 //! Bounds that every [`ModelConfig`] keeps, whatever file it came from.
 
 use crate::{
-    config::{AttentionKind, LayerConfig, ModelConfig},
     error::{Error, Result},
+    model::config::{AttentionKind, LayerConfig, ModelConfig},
 };
 
 /// More layers than any model of the family could have.
-pub(super) const MAX_LAYERS: usize = 1024;
+pub(crate) const MAX_LAYERS: usize = 1024;
 
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_HIDDEN: usize = 1 << 17;

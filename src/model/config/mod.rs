@@ -1,14 +1,8 @@
 //! [`ModelConfig`]: every number of the architecture, per layer, read once.
 
-mod gguf;
-mod hf;
-pub(crate) mod json;
+pub(crate) mod hf;
 pub mod shapes;
-mod validate;
-
-pub(crate) use gguf::FREQUENCY_FACTORS;
-pub(crate) use hf::with_tied;
-use validate::MAX_LAYERS;
+pub(crate) mod validate;
 
 use crate::{Error, Result};
 
@@ -143,7 +137,7 @@ impl ModelConfig {
 /// before them, as transformers does (`kv_sharing_modes`).
 ///
 /// Errors: [`Error::Config`] with `key` if there is none.
-fn share_kv(layers: &mut [LayerConfig], shared: usize, key: &str) -> Result<()> {
+pub(crate) fn share_kv(layers: &mut [LayerConfig], shared: usize, key: &str) -> Result<()> {
     let fault = |reason: &str| Error::Config(format!("{key} = {shared}: {reason}"));
     let own =
         layers.len().checked_sub(shared).ok_or_else(|| fault("more than there are layers"))?;

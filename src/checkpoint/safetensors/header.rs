@@ -20,12 +20,12 @@ use serde::{
 };
 
 use crate::{
-    config::json,
     error::quoted,
+    json,
     quant::{Dtype, PackFormat},
 };
 
-use crate::checkpoint::{HeadError, gguf::stored_bytes};
+use crate::checkpoint::head_error::HeadError;
 
 /// Longer headers are corrupt (the reference implementation's limit).
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -205,7 +205,7 @@ impl Entry<'_> {
             _ => None,
         };
         if let Some(dtype) = dtype
-            && stored_bytes(dtype, &shape) != Some(range.end - range.start)
+            && dtype.tensor_bytes(&shape) != Some(range.end - range.start)
         {
             let bytes = range.end - range.start;
             return Err(format!("shape {shape:?} of {dtype:?} does not fill its {bytes} bytes"));

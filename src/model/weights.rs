@@ -4,8 +4,12 @@ use std::{borrow::Cow, ops::Range};
 
 use crate::{
     Error, Result,
-    checkpoint::{TensorInfo, TensorSource, names::LAYER_TENSORS},
-    config::{LayerConfig, ModelConfig, PerLayerInput},
+    checkpoint::names::LAYER_TENSORS,
+    model::{
+        config::{LayerConfig, ModelConfig, PerLayerInput},
+        kv::CacheType,
+        source::{TensorInfo, TensorSource},
+    },
     quant::{self, Dtype, PackFormat, PackedRows, Quantize},
 };
 
@@ -38,14 +42,6 @@ impl Default for LoadOptions {
             cache_type: CacheType::default(),
         }
     }
-}
-
-/// Element type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum CacheType {
-    #[default]
-    F16,
-    F32,
 }
 
 /// Where a backend puts its weights.

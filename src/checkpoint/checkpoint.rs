@@ -1,0 +1,153 @@
+//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped (or embedded) and indexed by tensor
+//! name.
+
+use std::{borrow::Cow, collections::HashMap, ops::Range};
+
+use crate::{
+    checkpoint::{
+        import::grouped_ranges,
+        model_file::ModelFile,
+        tensor_index::{Content, Entry, TensorIndex, grouped_bytes},
+    },
+    error::{Error, Result},
+    model::{
+        config::ModelConfig,
+        source::{LocalBoxFuture, TensorInfo, TensorSource},
+    },
+    quant::Dtype,
+};
+
+/// A checkpoint on disk, memory-mapped: tensors are read as slices of the map. Or the embedded one.
+pub struct Checkpoint {
+    pub(super) config: ModelConfig,
+    pub(super) description: String,
+    pub(super) format: Format,
+    pub(super) files: Vec<ModelFile>,
+    pub(super) tensors: TensorIndex,
+    /// See [`Checkpoint::copy_reads`].
+    pub(super) copy_reads: bool,
+    /// Tokenizer and config files of a checkpoint that is read by ranges.
+    pub(super) sidecar_files: Option<HashMap<String, Vec<u8>>>,
+    /// Tensors of the files, by their own names, that no model of the family has.
+    pub(super) skipped: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// safetensors, with config.json and tokenizer files beside them.
+    HuggingFace,
+    /// The same, embedded in the program.
+    Demo,
+    Gguf,
+}
+
+impl Checkpoint {
+    /// Bytes of all files that hold weights.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(ModelFile::len).sum()
+    }
+
+    /// Whether the weights are safetensors files.
+    pub fn is_hugging_face(&self) -> bool {
+        self.format == Format::HuggingFace
+    }
+
+    /// The model's name and format in a few words: `Gemma 3 270m, GGUF`.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// From now on bytes are read from the files into memory of their own where that is possible,
+    /// not borrowed from the maps: pages of a map count as the process's memory as long as the
+    /// system does not need them.
+    pub fn copy_reads(&mut self) {
+        self.copy_reads = true;
+    }
+
+    /// Whether files are read by ranges.
+    fn is_ranged(&self) -> bool {
+        self.files.iter().any(ModelFile::is_ranged)
+    }
+
+    /// Finds the formats of grouped integers in files that are read by ranges, which opening left
+    /// out.
+    ///
+    /// Errors: parts that do not fit together, a failed read.
+    pub(super) async fn settle_formats(&mut self) -> Result<()> {
+        for (name, entry) in &mut self.tensors {
+            if let Content::Grouped(imported, format) = &mut entry.content {
+                *format = grouped_ranges::format(&self.files, name, imported).await?;
+                entry.info.dtype = Dtype::Packed(*format);
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.tensors.get(name).ok_or_else(|| Error::tensor(name, "missing from the checkpoint"))
+    }
+
+    /// Bytes of some rows of a tensor.
+    async fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let entry = self.entry(name)?;
+        let (count, row_elements) = match entry.info.shape.as_slice() {
+            [] => (1, 1),
+            [len] => (1, *len),
+            [rows, inner @ ..] => (*rows, inner.iter().product()),
+        };
+        if rows.start > rows.end || rows.end > count {
+            return Err(Error::tensor(name, format!("rows {rows:?} of {count}")));
+        }
+        let beyond = || Error::tensor(name, "reaches past the end of its file");
+        match &entry.content {
+            Content::Stored((file, place)) => {
+                let bytes = entry
+                    .info
+                    .dtype
+                    .bytes_of(row_elements)
+                    .map_err(|reason| Error::tensor(name, reason))?;
+                let at = |row: usize| place.start + row as u64 * bytes as u64;
+                let range = at(rows.start)..at(rows.end);
+                match self.files.get(*file) {
+                    Some(file) if range.end <= place.end && range.end <= file.len() => {
+                        file.read(range, self.copy_reads).await
+                    }
+                    _ => Err(beyond()),
+                }
+            }
+            Content::Grouped(imported, format) if self.is_ranged() => {
+                let packed =
+                    grouped_ranges::pack(&self.files, name, imported, rows, *format).await?;
+                Ok(Cow::Owned(packed.to_bytes()))
+            }
+            Content::Grouped(imported, format) => {
+                let bytes = grouped_bytes(&self.files, imported).ok_or_else(beyond)?;
+                let packed = imported.grouped.pack(bytes, rows, *format);
+                packed
+                    .map(|packed| Cow::Owned(packed.to_bytes()))
+                    .map_err(|reason| Error::tensor(name, reason))
+            }
+        }
+    }
+}
+impl TensorSource for Checkpoint {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.tensors.get(name).map(|entry| entry.info.clone())
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        self.explain_missing(name)
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a str,
+        rows: Range<usize>,
+    ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
+        Box::pin(self.rows(name, rows))
+    }
+}

@@ -1,0 +1,17 @@
+//! Errors of reading a header from the first bytes of a file.
+
+/// Why the first bytes of a file do not tell its tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadError {
+    /// They end before the header does; the file goes on.
+    Short(String),
+    /// The file is broken, in one line.
+    Bad(String),
+}
+
+impl HeadError {
+    pub(crate) fn reason(self) -> String {
+        let (HeadError::Short(reason) | HeadError::Bad(reason)) = self;
+        reason
+    }
+}

@@ -1,0 +1,76 @@
+//! The tensors that make a matrix of integers, checked and located.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use crate::{
+    checkpoint::safetensors::header::StoredTensor,
+    error::quoted,
+    quant::grouped::{Grouped, Number, Table},
+};
+
+/// A tensor, and the number of the file that it is in.
+pub(in super::super) struct Part {
+    pub file: usize,
+    pub tensor: StoredTensor,
+}
+
+/// Tensors of one matrix by what follows its module's name: `weight`, `scales`…
+pub(in super::super) type Parts = BTreeMap<&'static str, Part>;
+
+/// A file and the bytes of a tensor in it.
+pub(in super::super) type Place = (usize, Range<u64>);
+
+/// A matrix and where its tensors lie.
+pub(in super::super) struct Imported {
+    pub grouped: Grouped,
+    pub integers: Place,
+    pub scales: Place,
+    pub zeros: Option<Place>,
+}
+
+/// A part that must be there, of one of these dtypes and as many dimensions.
+pub(super) fn part<'a>(
+    parts: &'a Parts,
+    name: &str,
+    dtypes: &[&str],
+    dimensions: usize,
+) -> Result<&'a Part, String> {
+    let part = parts.get(name).ok_or_else(|| format!("{name} is missing"))?;
+    let tensor = &part.tensor;
+    if !dtypes.contains(&tensor.dtype_name.as_str()) {
+        return Err(format!(
+            "{name} has dtype {}, not {}",
+            quoted(&tensor.dtype_name),
+            dtypes.join(" or ")
+        ));
+    }
+    if tensor.shape.len() != dimensions {
+        return Err(format!("{name} has shape {:?}, not {dimensions} dimensions", tensor.shape));
+    }
+    Ok(part)
+}
+
+/// A part of floats with a value for each row and group.
+pub(super) fn table(part: &Part, shape: [usize; 2], transposed: bool) -> Result<Table, String> {
+    let tensor = &part.tensor;
+    let wanted = if transposed { [shape[1], shape[0]] } else { shape };
+    if tensor.shape != wanted {
+        return Err(format!("{} has shape {:?}, not {wanted:?}", tensor.name, tensor.shape));
+    }
+    let number = match tensor.dtype_name.as_str() {
+        "F32" => Number::F32,
+        "F16" => Number::F16,
+        "BF16" => Number::BF16,
+        "I8" => Number::I8,
+        other => return Err(format!("{} has dtype {}", tensor.name, quoted(other))),
+    };
+    Ok(Table { number, transposed })
+}
+
+pub(super) const FLOATS: &[&str] = &["BF16", "F16", "F32"];
+
+impl Part {
+    pub(super) fn place(&self) -> Place {
+        (self.file, self.tensor.range.clone())
+    }
+}

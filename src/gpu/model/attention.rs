@@ -1,0 +1,149 @@
+//! Attention of one layer: rotary embedding, KV update, scores and values.
+
+use crate::{
+    error::Result,
+    gpu::{
+        device::buffers::GpuBuffer,
+        kernels::{
+            Emit, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
+        },
+        model::{
+            layers::{Decoder, GpuLayer, LayerCache},
+            recorder::{Activations, Recorder},
+            step::StepShape,
+            workspace::Workspace,
+        },
+    },
+    model::config::LayerConfig,
+};
+
+/// Bytes of the next matrix that are brought into the cache while a token is attended.
+const PREFETCH_BYTES: usize = 4 << 20;
+
+/// Records layer `index`'s attention from `qkv`; its outputs, or its partial outputs and softmax
+/// statistics for a persistent kernel.
+pub(super) fn attention<'a>(
+    rec: &mut Recorder<'a>,
+    decoder: &'a Decoder,
+    index: usize,
+    is_partial: bool,
+) -> Result<Activations<'a>> {
+    let config = &decoder.config.layers[index];
+    let split = decoder.split_attention(index);
+    let cols = config.n_heads * config.head_dim;
+    let out = rec.activations(rec.workspace.attention(cols), cols, Emit::Floats);
+    if !(rec.shape.is_small() && split.can_run(rec.gpu.target())) {
+        rope(rec, decoder, index)?;
+        return whole_attention(rec, decoder, index, out);
+    }
+    // Tokens of one sequence need each other's keys, which another layer may have made.
+    let is_raw = !matches!(rec.shape, StepShape::ShortPrefill(_)) || config.kv_from.is_some();
+    if !is_raw {
+        rope(rec, decoder, index)?;
+    }
+    attend_keys(rec, decoder, index, is_raw)?;
+    let layer = &decoder.layers[index];
+    if is_partial {
+        rec.prefetch(&layer.o_proj, &layer.down_proj, PREFETCH_BYTES)?;
+        return Ok(out);
+    }
+    combine(rec, decoder, index, split, out)
+}
+
+/// qkv → q and, where the layer has keys of its own, the caches.
+fn rope(rec: &mut Recorder<'_>, decoder: &Decoder, index: usize) -> Result<()> {
+    let (s, layer, cache) = (rec.workspace, &decoder.layers[index], decoder.cache(index));
+    let kernel = RopeKvUpdate {
+        layer: decoder.config.layers[index].clone(),
+        v_norm: decoder.config.v_norm,
+        eps: decoder.config.rms_norm_eps,
+        cache_type: decoder.cache_type,
+        capacity: cache.capacity,
+    };
+    let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
+    let [norms, frequencies] = rotation(layer);
+    rec.run(&kernel, &[qkv, norms, frequencies, rows, k_cache, v_cache])
+}
+
+/// Attention of parts of the keys; if `is_raw`, what [`rope`] does as well.
+fn attend_keys(
+    rec: &mut Recorder<'_>,
+    decoder: &Decoder,
+    index: usize,
+    is_raw: bool,
+) -> Result<()> {
+    let (s, layer, cache) = (rec.workspace, &decoder.layers[index], decoder.cache(index));
+    let raw = RawHeads { v_norm: decoder.config.v_norm, eps: decoder.config.rms_norm_eps };
+    let kernel = SdpaDecode { split: decoder.split_attention(index), raw: is_raw.then_some(raw) };
+    let parts = [("sums", &s.partial_attention), ("norms", &s.attention_stats)];
+    let mut buffers = [&qkv_and_cache(s, cache)[..], &parts].concat();
+    if is_raw {
+        buffers.extend(rotation(layer));
+    }
+    rec.run(&kernel, &buffers)
+}
+
+/// What all attention kernels read, as they bind it.
+fn qkv_and_cache<'a>(
+    s: &'a Workspace,
+    cache: &'a LayerCache,
+) -> [(&'static str, &'a GpuBuffer); 4] {
+    [("qkv", &s.qkv), ("k_cache", &cache.k), ("v_cache", &cache.v), ("rows", &s.rows)]
+}
+
+/// Norms of q and k, and the rotary frequencies.
+fn rotation(layer: &GpuLayer) -> [(&'static str, &GpuBuffer); 2] {
+    [("head_norms", &layer.qk_norms), ("turns", &layer.rope_frequencies)]
+}
+
+/// Partial outputs → outputs, in the format of the product after them.
+fn combine<'a>(
+    rec: &mut Recorder<'a>,
+    decoder: &Decoder,
+    index: usize,
+    split: SplitAttention,
+    mut out: Activations<'a>,
+) -> Result<Activations<'a>> {
+    let s = rec.workspace;
+    if SdpaCombine::can_emit(&split.layer) {
+        out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
+    }
+    let kernel = SdpaCombine { split, emit: out.format };
+    let own = [("sums", &s.partial_attention), ("norms", &s.attention_stats), ("rows", &s.rows)];
+    rec.run_emitting(&kernel, &own, out.format, out.floats)?;
+    Ok(out)
+}
+
+/// Attention of every token over all its keys.
+fn whole_attention<'a>(
+    rec: &mut Recorder<'a>,
+    decoder: &Decoder,
+    index: usize,
+    mut out: Activations<'a>,
+) -> Result<Activations<'a>> {
+    let (s, cache) = (rec.workspace, decoder.cache(index));
+    let config = &decoder.config.layers[index];
+    let sdpa = Sdpa {
+        layer: config.clone(),
+        scale: decoder.config.attention_scale,
+        cache_type: decoder.cache_type,
+        capacity: cache.capacity,
+        q_tile: query_tile(rec.shape, config),
+    };
+    let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
+    if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
+        out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
+        let kernel = SdpaCoop { sdpa, emit: out.format };
+        let own = [qkv, k_cache, v_cache, rows, ("step", &s.step)];
+        rec.run_emitting(&kernel, &own, out.format, out.floats)?;
+    } else {
+        let others = [("out", out.floats), ("step", &s.step)];
+        rec.run(&sdpa, &[qkv, k_cache, v_cache, rows, others[0], others[1]])?;
+    }
+    Ok(out)
+}
+
+/// Tokens that a workgroup takes: several only where all are of one sequence.
+fn query_tile(shape: StepShape, config: &LayerConfig) -> usize {
+    if shape == StepShape::Prefill { Sdpa::prefill_tile(config) } else { 1 }
+}

@@ -1,0 +1,60 @@
+//! The output head: final hidden states to logits, and logits to tokens.
+
+use crate::{
+    error::Result,
+    gpu::{
+        device::dispatch::Dispatch,
+        kernels::{Argmax, ArgmaxParts, GatherRows, Sample, TopKParts},
+        model::{
+            outputs::LogitsUse,
+            recorder::{OutputView, Recorder},
+        },
+        weights::matrix::GpuMatrix,
+    },
+    model::config::ModelConfig,
+};
+
+/// Dispatches of the output head.
+pub(in crate::gpu) struct OutputHead {
+    pub logits: Vec<Dispatch>,
+    argmax: Vec<Dispatch>,
+    sample: Vec<Dispatch>,
+}
+
+impl OutputHead {
+    /// Records the head of a model with this lm_head `[vocab, hidden]`.
+    pub fn record(
+        rec: &mut Recorder<'_>,
+        config: &ModelConfig,
+        lm_head: &GpuMatrix,
+    ) -> Result<Self> {
+        let (s, vocab) = (rec.workspace, config.vocab_size);
+        let [outputs, rows] = [("outputs", &s.outputs), ("rows", &s.rows)];
+        let [logits_in, sampled] = [("logits", &s.logits), ("sampled", &s.sampled)];
+        let gathered = ("out", &s.gathered);
+        let gather = GatherRows { cols: config.hidden_size };
+        rec.run(&gather, &[("x", &s.normed), outputs, gathered])?;
+        let view = OutputView { y: &s.logits, stride: vocab, offset: 0 };
+        rec.single(lm_head, &s.gathered, view, config.final_logit_softcap)?;
+        let logits = std::mem::take(&mut rec.steps);
+
+        let parts = ("parts", &s.argmax_parts);
+        rec.run(&ArgmaxParts { n: vocab }, &[logits_in, parts])?;
+        rec.run(&Argmax { n: vocab }, &[parts, outputs, rows, sampled])?;
+        let argmax = std::mem::take(&mut rec.steps);
+
+        let [parts, draws] = [("parts", &s.sample_parts), ("draws", &s.draws)];
+        rec.run(&TopKParts { n: vocab }, &[logits_in, draws, parts])?;
+        rec.run(&Sample { n: vocab }, &[parts, draws, outputs, rows, sampled])?;
+        Ok(OutputHead { logits, argmax, sample: std::mem::take(&mut rec.steps) })
+    }
+
+    /// What chooses tokens after the logits.
+    pub fn choice(&self, usage: &LogitsUse) -> &[Dispatch] {
+        match usage {
+            LogitsUse::Logits => &[],
+            LogitsUse::Greedy => &self.argmax,
+            LogitsUse::Sample(_) => &self.sample,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What a model is: its configuration, its tensors and their source, its KV cache.
+
+pub mod config;
+pub mod kv;
+pub mod source;
+pub mod weights;
