@@ -78,7 +78,7 @@ def is_code(line, previous, in_list):
 
 def faults(lines):
     """Pairs of a line's number and a fault."""
-    fenced = in_list = False
+    fenced = in_list = commented = False
     front_matter = lines[:1] == ["---"]
     previous, unfinished = "", None
     for number, line in enumerate(lines, 1):
@@ -87,12 +87,15 @@ def faults(lines):
             continue
         if line.lstrip().startswith("```"):
             fenced = not fenced
+        hidden = commented or line.lstrip().startswith("<!--")
+        commented = hidden and "-->" not in line
         marker = LIST_MARKER.match(line)
         in_list = bool(marker) or (in_list and (not line.strip() or line.startswith(" ")))
         prose = not (
             fenced
+            or hidden
             or not line.strip()
-            or line.lstrip().startswith(("#", "|", "<!--", "```"))
+            or line.lstrip().startswith(("#", "|", "```"))
             or is_code(line, previous, in_list)
         )
         previous = line

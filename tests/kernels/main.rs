@@ -4,15 +4,20 @@
 mod attention;
 mod catalogue;
 mod chain;
+mod combinations;
 mod elementwise;
+mod embed;
 mod emit;
 mod emulated;
 mod gated;
 mod harness;
 mod linear;
+#[path = "../common/long.rs"]
+mod long;
 mod norm;
 mod per_layer;
 mod quantize;
 mod repack;
 mod sample;
 mod translation;
+mod weights;

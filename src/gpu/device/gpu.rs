@@ -124,6 +124,12 @@ impl Gpu {
         Ok(Gpu(Arc::new(inner(target, pipeline_cache))))
     }
 
+    /// Frees compiled kernels, which software drivers keep about 1.5 MB each for. Those that run
+    /// again are compiled again.
+    pub fn forget_pipelines(&self) {
+        lock(&self.0.pipelines).clear();
+    }
+
     pub fn facts(&self) -> &AdapterFacts {
         &self.0.facts
     }
