@@ -43,10 +43,9 @@ pub struct ModelArgs {
     /// its name or a part of it that no other adapter's has
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
-    /// Kernel variants to switch, such as subgroups=off,f16=off,dp4a=off,coop=off,checks=on
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", help = KernelOptions::usage())]
     kernels: Option<KernelOptions>,
-    /// Measure first which kernel variants are fastest for this model here, those of --kernels
+    /// Measure first which kernel options are fastest for this model here, those of --kernels
     /// aside, and keep the result for the next time
     #[arg(long)]
     autotune: bool,

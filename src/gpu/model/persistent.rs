@@ -67,8 +67,8 @@ impl PersistentLayers {
         workspace: &Workspace,
         compile: impl Fn(&Self) -> Result<()>,
     ) -> Result<Option<Self>> {
-        let refuse = |reason: String| match gpu.tuning().persistent && gpu.asked_to_chain() {
-            true => Err(Error::Device(format!("{reason}: leave out chain=on"))),
+        let refuse = |reason: String| match gpu.tuning().persistent && gpu.requires_persistent() {
+            true => Err(Error::Device(format!("{reason}: leave out persistent=on"))),
             false => Ok(None),
         };
         if let Some(what) = decoder.config.beyond_dense() {
