@@ -3,9 +3,11 @@
 //! A step is submitted without waiting and read later, so that the host can run a step ahead and a
 //! browser never blocks. Several sequences may share a step.
 
+mod kind;
 mod sequences;
 mod step;
 
+pub use kind::BackendKind;
 pub use sequences::Sequences;
 pub use step::{SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket};
 
