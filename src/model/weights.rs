@@ -349,7 +349,8 @@ mod tests {
         for model in ["31b", "e2b", "270m"] {
             let source = SyntheticSource::new(ModelConfig::named(model).unwrap());
             let mut names = Names(Vec::new());
-            let load = ModelWeights::load(&source, Quantize::None, &mut names, &mut |_| ());
+            let mut progress = |_| ();
+            let load = ModelWeights::load(&source, Quantize::None, &mut names, &mut progress);
             pollster::block_on(load).unwrap();
             let specs = tensor_specs(source.config()).into_iter();
             // A scalar is no vector of a store.
