@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
     error::{Error, Result},
     generate::check_prompt,
 };
@@ -51,7 +51,7 @@ async fn run(
     for (index, chunk) in tokens.chunks(rows).enumerate() {
         let step = SequenceStep {
             sequence,
-            tokens: StepTokens::Host(chunk),
+            input: StepInput::Tokens(chunk),
             output: StepOutput::AllLogits,
         };
         let ticket = backend.submit(&[step])?;
@@ -78,7 +78,7 @@ pub struct Perplexity {
 
 impl Perplexity {
     /// Counts `targets`, each predicted by its row of `logits`, shape `[targets, vocab]`; rows
-    /// without a target are ignored. Errors if a target lies outside the vocabulary.
+    /// without a target are ignored. Errors if a target is outside the vocabulary.
     pub fn add(&mut self, logits: &[f32], vocab: usize, targets: &[u32]) -> Result<()> {
         let losses: Vec<f64> = logits
             .par_chunks_exact(vocab)
