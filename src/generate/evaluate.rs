@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
     error::{Error, Result},
     generate::check_prompt,
     sampling::argmax,
@@ -52,7 +52,7 @@ async fn run(
     for (index, chunk) in tokens.chunks(rows).enumerate() {
         let step = SequenceStep {
             sequence,
-            tokens: StepTokens::Host(chunk),
+            input: StepInput::Tokens(chunk),
             output: StepOutput::AllLogits,
         };
         let ticket = backend.submit(&[step])?;
