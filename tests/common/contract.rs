@@ -287,11 +287,14 @@ macro_rules! contract_tests {
     ($tolerance:expr, $make:expr, $name:expr) => {
         $crate::contract_tests! {
             @ $make;
-            chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance), f16_cache_is_close_to_f32(),
-            outputs_agree($tolerance), steps_without_output_count($tolerance), previous_continues_greedily($tolerance),
+            chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance),
+            f16_cache_is_close_to_f32(),
+            outputs_agree($tolerance), steps_without_output_count($tolerance),
+            previous_continues_greedily($tolerance),
             draws_like_the_host(), draws_beside_logits(), suppressed_tokens_are_not_chosen(),
             previous_needs_a_choice(), sequences_do_not_touch($tolerance),
-            truncate_forgets($tolerance), closed_sequences_make_room($tolerance), bad_steps_are_refused(),
+            truncate_forgets($tolerance), closed_sequences_make_room($tolerance),
+            bad_steps_are_refused(),
             large_steps_are_refused(), impossible_options_are_refused(), info_is_plausible($name),
             tickets_are_read_once()
         }

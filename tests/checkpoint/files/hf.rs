@@ -9,7 +9,8 @@ fn hf_directory() -> TempDir {
         "model_type": "gemma3", "eos_token_id": [1, 106],
         "text_config": {
             "model_type": "gemma3_text", "vocab_size": 3, "hidden_size": 4, "intermediate_size": 4,
-            "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 2,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
+            "head_dim": 2,
         },
     });
     fs::write(directory.path().join("config.json"), config.to_string()).unwrap();

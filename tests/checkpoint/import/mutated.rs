@@ -36,12 +36,19 @@ fn exercise(config: &[u8], weights: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn mutated_imports(
         fixture_index in 0usize..4,
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..6),
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<u8>(), any::<bool>()),
+            1..6,
+        ),
         in_config in any::<bool>(),
     ) {
         let read = |file: &str| fs::read(fixture(FIXTURES[fixture_index]).join(file)).unwrap();

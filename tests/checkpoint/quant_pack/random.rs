@@ -25,9 +25,13 @@ fn block_rows(dtype: Dtype) -> impl Strategy<Value = (usize, Vec<u8>)> {
 
 proptest! {
     #[test]
-    fn rounding_stays_within_its_bound((cols, values) in matrix(), format in select(int_formats())) {
+    fn rounding_stays_within_its_bound(
+        (cols, values) in matrix(),
+        format in select(int_formats()),
+    ) {
         let rows = values.len() / cols;
-        let packed = pack_rows(Dtype::F32, &encode(Dtype::F32, &values), rows, cols, format).unwrap();
+        let bytes = encode(Dtype::F32, &values);
+        let packed = pack_rows(Dtype::F32, &bytes, rows, cols, format).unwrap();
         let PackFormat::Int { group, .. } = format else { unreachable!() };
         for (row, values) in values.chunks(cols).enumerate() {
             let mut found = vec![f32::NAN; cols];
@@ -35,16 +39,22 @@ proptest! {
             for (found, values) in found.chunks(group as usize).zip(values.chunks(group as usize)) {
                 for (found, &value) in found.iter().zip(values) {
                     let bound = error_bound(format, values, value);
-                    prop_assert!((found - value).abs() <= bound, "{} for {}, bound {}", found, value, bound);
+                    let error = (found - value).abs();
+                    prop_assert!(error <= bound, "{found} for {value}, bound {bound}");
                 }
             }
         }
     }
 
     #[test]
-    fn padding_is_zero((cols, values) in matrix(), format in select(int_formats()), dtype in select(floats())) {
+    fn padding_is_zero(
+        (cols, values) in matrix(),
+        format in select(int_formats()),
+        dtype in select(floats()),
+    ) {
         for format in [format, native_format(dtype)] {
-            let packed = pack_rows(dtype, &encode(dtype, &values), values.len() / cols, cols, format).unwrap();
+            let (bytes, rows) = (encode(dtype, &values), values.len() / cols);
+            let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
             prop_assert_eq!(packed.data.len(), packed.rows * format.data_words(cols));
             prop_assert_eq!(packed.scales.len(), packed.rows * format.scale_words(cols));
             let real = unpack(&packed);
@@ -60,14 +70,19 @@ proptest! {
     #[test]
     fn floats_are_copied((cols, values) in matrix(), dtype in select(floats())) {
         let bytes = encode(dtype, &values);
-        let packed = pack_rows(dtype, &bytes, values.len() / cols, cols, native_format(dtype)).unwrap();
+        let rows = values.len() / cols;
+        let packed = pack_rows(dtype, &bytes, rows, cols, native_format(dtype)).unwrap();
         let found = unpack(&packed);
         prop_assert_eq!(&found, &dequantize(dtype, &bytes).unwrap());
         prop_assert_eq!(encode(dtype, &found), bytes);
     }
 
     #[test]
-    fn rows_stand_alone((cols, values) in matrix(), format in select(int_formats()), dtype in select(floats())) {
+    fn rows_stand_alone(
+        (cols, values) in matrix(),
+        format in select(int_formats()),
+        dtype in select(floats()),
+    ) {
         let bytes = encode(dtype, &values);
         for format in [format, native_format(dtype)] {
             rows_equal_the_whole(dtype, &bytes, cols, format)?;
@@ -75,7 +90,10 @@ proptest! {
     }
 
     #[test]
-    fn block_rows_stand_alone((dtype, (cols, bytes)) in select(blocks()).prop_flat_map(|dtype| (Just(dtype), block_rows(dtype)))) {
+    fn block_rows_stand_alone(
+        (dtype, (cols, bytes)) in
+            select(blocks()).prop_flat_map(|dtype| (Just(dtype), block_rows(dtype))),
+    ) {
         rows_equal_the_whole(dtype, &bytes, cols, native_format(dtype))?;
     }
 
@@ -86,8 +104,10 @@ proptest! {
         rows in prop_oneof![any::<usize>(), 0usize..4],
         cols in prop_oneof![any::<usize>(), 0usize..600],
     ) {
-        let fits = dtype.bytes_of(cols).ok().and_then(|row_bytes| row_bytes.checked_mul(rows)) == Some(len);
-        prop_assert_eq!(pack_rows(dtype, &vec![0; len], rows, cols, native_format(dtype)).is_ok(), fits);
+        let row_bytes = dtype.bytes_of(cols).ok();
+        let fits = row_bytes.and_then(|bytes| bytes.checked_mul(rows)) == Some(len);
+        let packed = pack_rows(dtype, &vec![0; len], rows, cols, native_format(dtype));
+        prop_assert_eq!(packed.is_ok(), fits);
     }
 
     #[test]
