@@ -3,7 +3,7 @@
 
 use gemma4_wgpu::{
     Error, Result,
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
     model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
     quant::Quantize,
     sampling::{Draw, Sampler, SamplingParams},
@@ -113,7 +113,7 @@ pub fn outputs_agree(make: Make, tolerance: f32) {
     let last = &all[11 * vocab(&*backend)..];
     for output in [StepOutput::None, StepOutput::LastLogits, StepOutput::Greedy] {
         let sequence = backend.open_sequence().unwrap();
-        let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), output).unwrap();
+        let result = step(&mut *backend, sequence, StepInput::Tokens(&tokens), output).unwrap();
         match output {
             StepOutput::None => assert_eq!(result, StepResult::None),
             StepOutput::Greedy => assert_eq!(result, StepResult::Token(argmax(last))),
@@ -136,7 +136,7 @@ pub fn steps_without_output_count(make: Make, tolerance: f32) {
         for (index, &chunk) in chunks.iter().enumerate() {
             let (now, later) = rest.split_at(chunk);
             let output = if index == 2 { StepOutput::LastLogits } else { StepOutput::None };
-            last = step(&mut *backend, sequence, StepTokens::Host(now), output).unwrap();
+            last = step(&mut *backend, sequence, StepInput::Tokens(now), output).unwrap();
             rest = later;
         }
         backend.close_sequence(sequence);
@@ -152,8 +152,8 @@ fn run_both(
 ) -> Vec<StepResult> {
     let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
     let part = |s: usize| {
-        let tokens = StepTokens::Host(&prompts[s]);
-        SequenceStep { sequence: sequences[s], tokens, output: outputs[s] }
+        let tokens = StepInput::Tokens(&prompts[s]);
+        SequenceStep { sequence: sequences[s], input: tokens, output: outputs[s] }
     };
     let ticket = backend.submit(&[part(0), part(1)]).unwrap();
     let results = pollster::block_on(backend.read(ticket)).unwrap();
@@ -181,8 +181,12 @@ pub fn sequences_do_not_touch(make: Make, tolerance: f32) {
             .iter()
             .map(|&i| {
                 let start = together[i].len() / vocab;
-                let tokens = StepTokens::Host(&prompts[i][start..start + chunk[i]]);
-                SequenceStep { sequence: sequences[i], tokens, output: StepOutput::AllLogits }
+                let tokens = StepInput::Tokens(&prompts[i][start..start + chunk[i]]);
+                SequenceStep {
+                    sequence: sequences[i],
+                    input: tokens,
+                    output: StepOutput::AllLogits,
+                }
             })
             .collect();
         let ticket = backend.submit(&step).unwrap();
@@ -270,7 +274,7 @@ pub fn tickets_are_read_once(make: Make) {
     let ticket = backend
         .submit(&[SequenceStep {
             sequence,
-            tokens: StepTokens::Host(&[1]),
+            input: StepInput::Tokens(&[1]),
             output: StepOutput::None,
         }])
         .unwrap();

@@ -34,15 +34,15 @@ pub fn devices() -> &'static [Gpu] {
                         dp4a: Some(true),
                         coop: Some(false),
                         // Alternately: it goes with any other choice.
-                        wide: Some(
+                        large_workgroups: Some(
                             f16 && facts.max_workgroup_invocations >= 1024
                                 && facts.max_workgroup_bytes >= 32 << 10,
                         ),
                         // Kernels are run whether the variant would choose them or not; it lets
                         // others use subgroups more.
-                        lanes: Some(checks && subgroups && has_lanes),
+                        row_per_invocation: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
-                        chain: None,
+                        persistent: None,
                         repack: None,
                         inplace: None,
                         checks: Some(checks),

@@ -2,7 +2,7 @@ use pollster::block_on;
 
 use super::*;
 use crate::{
-    backend::{StepOutput, StepTokens},
+    backend::{SequenceId, StepInput, StepOutput},
     checkpoint::Checkpoint,
     gpu::{
         device::{kernel_options::KernelOptions, select::DeviceOptions},
@@ -10,9 +10,12 @@ use crate::{
     },
 };
 
-fn demo(chain: bool) -> Result<GpuBackend> {
-    let kernels =
-        KernelOptions { chain: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
+fn demo(persistent: bool) -> Result<GpuBackend> {
+    let kernels = KernelOptions {
+        persistent: Some(persistent),
+        dp4a: Some(true),
+        ..KernelOptions::default()
+    };
     let gpu = block_on(Gpu::open(&DeviceOptions { kernels, ..DeviceOptions::default() }))?;
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
     block_on(GpuBackend::load(gpu, &Checkpoint::demo()?, &options, &mut |_| ()))
@@ -20,7 +23,7 @@ fn demo(chain: bool) -> Result<GpuBackend> {
 
 fn logits(backend: &mut GpuBackend, sequence: SequenceId) -> Result<Vec<StepResult>> {
     let step =
-        SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::LastLogits };
+        SequenceStep { sequence, input: StepInput::Tokens(&[5]), output: StepOutput::LastLogits };
     let ticket = backend.submit(&[step])?;
     block_on(backend.read(ticket))
 }
@@ -32,7 +35,7 @@ fn a_fault_ends_persistent_kernels() {
         Ok(backend) => backend,
         // SwiftShader runs no persistent kernels.
         Err(error) => {
-            assert!(error.to_string().contains("chain=on"), "{error}");
+            assert!(error.to_string().contains("persistent=on"), "{error}");
             return;
         }
     };

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use crate::{
     error::{Error, Result},
-    gpu::device::{adapter::AdapterFacts, kernel_options::KernelOptions},
+    gpu::device::{
+        adapter::{AdapterFacts, enumerate},
+        kernel_options::KernelOptions,
+    },
 };
 
 const NO_ADAPTER: &str = match cfg!(target_arch = "wasm32") {
@@ -33,12 +36,12 @@ pub struct DeviceOptions {
 /// be large or small. One device that several APIs or drivers offer counts once: the first of them
 /// is taken.
 ///
-/// Errors: no adapters (the message starts with `no adapter`), none that is meant, or several; the
+/// Errors: no adapters ([`Error::NoAdapter`]), none that is meant, or several; the
 /// message lists them.
 pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> {
     let all: Vec<usize> = (0..adapters.len()).collect();
     let Some(best) = most_capable(adapters, &all) else {
-        return Err(Error::Device(NO_ADAPTER.into()));
+        return Err(Error::NoAdapter(NO_ADAPTER.into()));
     };
     let Some(wanted) = wanted.map(str::trim) else { return Ok(best) };
     if !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -67,6 +70,16 @@ pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> 
             list(adapters, &meant)
         ))),
     }
+}
+
+/// The adapter that `wanted` names, or the most capable one. Errors: see [`select`].
+pub(in crate::gpu) async fn find(
+    instance: &wgpu::Instance,
+    wanted: Option<&str>,
+) -> Result<(AdapterFacts, wgpu::Adapter)> {
+    let mut found = enumerate(instance).await;
+    let facts: Vec<AdapterFacts> = found.iter().map(|(facts, _)| facts.clone()).collect();
+    Ok(found.swap_remove(select(&facts, wanted)?))
 }
 
 /// Places of the adapters that a text other than a number names.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use crate::{
     gpu::{
         device::{
-            dispatch::{Access, Binding, KernelSource},
+            source::{Access, Binding, KernelSource},
             tuning::KernelTarget,
         },
         kernels::unroll::unroll,

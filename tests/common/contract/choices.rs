@@ -9,11 +9,11 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     let prompt = random_tokens(vocab(&*backend), 9, 5);
     let sequence = backend.open_sequence().unwrap();
     let submit = |backend: &mut dyn Backend, tokens, output| {
-        backend.submit(&[SequenceStep { sequence, tokens, output }]).unwrap()
+        backend.submit(&[SequenceStep { sequence, input: tokens, output }]).unwrap()
     };
-    let mut tickets = vec![submit(&mut *backend, StepTokens::Host(&prompt), StepOutput::Greedy)];
-    tickets.extend((0..5).map(|_| submit(&mut *backend, StepTokens::Previous, StepOutput::Greedy)));
-    tickets.push(submit(&mut *backend, StepTokens::Previous, StepOutput::LastLogits));
+    let mut tickets = vec![submit(&mut *backend, StepInput::Tokens(&prompt), StepOutput::Greedy)];
+    tickets.extend((0..5).map(|_| submit(&mut *backend, StepInput::Previous, StepOutput::Greedy)));
+    tickets.push(submit(&mut *backend, StepInput::Previous, StepOutput::LastLogits));
     assert_eq!(backend.sequence_len(sequence), 9 + 6);
 
     // Read from the last to the first.
@@ -67,7 +67,7 @@ pub fn draws_like_the_host(make: Make) {
     for (i, draws) in draws.iter().enumerate() {
         let part = |s: usize| SequenceStep {
             sequence: sequences[s],
-            tokens: if i == 0 { StepTokens::Host(&prompts[s]) } else { StepTokens::Previous },
+            input: if i == 0 { StepInput::Tokens(&prompts[s]) } else { StepInput::Previous },
             output: draws[s].map_or(StepOutput::Greedy, StepOutput::Sample),
         };
         tickets.push(backend.submit(&[part(0), part(1)]).unwrap());
@@ -83,7 +83,7 @@ pub fn draws_like_the_host(make: Make) {
     for (i, (draws, results)) in draws.iter().zip(results).enumerate() {
         let part = |s: usize| SequenceStep {
             sequence: sequences[s],
-            tokens: StepTokens::Host(&tokens[s]),
+            input: StepInput::Tokens(&tokens[s]),
             output: StepOutput::LastLogits,
         };
         let ticket = backend.submit(&[part(0), part(1)]).unwrap();
@@ -123,11 +123,11 @@ pub fn previous_needs_a_choice(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let sequence = backend.open_sequence().unwrap();
     let mut previous_after = |output, truncate: Option<usize>| {
-        step(&mut *backend, sequence, StepTokens::Host(&[1, 2]), output).unwrap();
+        step(&mut *backend, sequence, StepInput::Tokens(&[1, 2]), output).unwrap();
         if let Some(len) = truncate {
             backend.truncate(sequence, len).unwrap();
         }
-        step(&mut *backend, sequence, StepTokens::Previous, StepOutput::None)
+        step(&mut *backend, sequence, StepInput::Previous, StepOutput::None)
     };
     assert!(previous_after(StepOutput::Greedy, None).is_ok()); // 3 positions
     assert!(matches!(previous_after(StepOutput::LastLogits, None), Err(Error::Input(_)))); // 5

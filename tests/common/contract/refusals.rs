@@ -8,17 +8,18 @@ pub fn bad_steps_are_refused(make: Make) {
     let mut backend = make(&RandomModel::small(), &options).unwrap();
     let unknown = [1, vocab(&*backend) as u32];
     let sequence = backend.open_sequence().unwrap();
-    let part = |sequence, tokens| SequenceStep { sequence, tokens, output: StepOutput::None };
-    let good = part(sequence, StepTokens::Host(&[1, 2, 3]));
+    let part =
+        |sequence, tokens| SequenceStep { sequence, input: tokens, output: StepOutput::None };
+    let good = part(sequence, StepInput::Tokens(&[1, 2, 3]));
     backend.submit(&[good]).unwrap();
     let bad: [(&str, &[SequenceStep]); 7] = [
         ("no sequence", &[]),
-        ("no token", &[part(sequence, StepTokens::Host(&[]))]),
-        ("unknown token", &[part(sequence, StepTokens::Host(&unknown))]),
+        ("no token", &[part(sequence, StepInput::Tokens(&[]))]),
+        ("unknown token", &[part(sequence, StepInput::Tokens(&unknown))]),
         ("sequence twice", &[good, good]),
-        ("sequence not open", &[good, part(SequenceId(usize::MAX), StepTokens::Host(&[1]))]),
-        ("past the context", &[part(sequence, StepTokens::Host(&[1; 6]))]),
-        ("no previous token", &[part(sequence, StepTokens::Previous)]),
+        ("sequence not open", &[good, part(SequenceId(usize::MAX), StepInput::Tokens(&[1]))]),
+        ("past the context", &[part(sequence, StepInput::Tokens(&[1; 6]))]),
+        ("no previous token", &[part(sequence, StepInput::Previous)]),
     ];
     for (what, step) in bad {
         let error = backend.submit(step).expect_err(what);
@@ -55,9 +56,9 @@ pub fn large_steps_are_refused(make: Make) {
         make(&RandomModel::small(), &LoadOptions { context_length: 100_000, ..F32 }).unwrap();
     let tokens = vec![1; backend.info().max_step_tokens + 1];
     let sequence = backend.open_sequence().unwrap();
-    let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), StepOutput::None);
+    let result = step(&mut *backend, sequence, StepInput::Tokens(&tokens), StepOutput::None);
     assert!(matches!(result, Err(Error::Input(_))));
-    step(&mut *backend, sequence, StepTokens::Host(&tokens[1..]), StepOutput::None).unwrap();
+    step(&mut *backend, sequence, StepInput::Tokens(&tokens[1..]), StepOutput::None).unwrap();
 }
 
 /// Options that nothing can satisfy are errors.
