@@ -7,7 +7,7 @@ use crate::model::config::{LayerConfig, ModelConfig};
 
 use Condition::{Always, LayerScalar, OwnKeys, OwnValues, PerLayerInput, UntiedHead};
 use Dim::{
-    HeadDim, Hidden, Intermediate, KeyValue, One, PerLayer, PerLayerColumns, PerLayerVocab, Query,
+    HeadSize, Hidden, Intermediate, KeyValue, One, PerLayer, PerLayerColumns, PerLayerVocab, Query,
     Vocab,
 };
 use Role::{
@@ -54,7 +54,7 @@ enum Dim {
     Query,
     /// Key heads · head dimension.
     KeyValue,
-    HeadDim,
+    HeadSize,
     Intermediate,
     /// Elements of a layer's vector.
     PerLayer,
@@ -132,8 +132,8 @@ tensors! {
     K_PROJ = "self_attn.k_proj.weight", "attn_k.weight", Linear [KeyValue, Hidden], OwnKeys;
     V_PROJ = "self_attn.v_proj.weight", "attn_v.weight", Linear [KeyValue, Hidden], OwnValues;
     O_PROJ = "self_attn.o_proj.weight", "attn_output.weight", Linear [Hidden, Query], Always;
-    Q_NORM = "self_attn.q_norm.weight", "attn_q_norm.weight", HeadNorm [HeadDim], Always;
-    K_NORM = "self_attn.k_norm.weight", "attn_k_norm.weight", HeadNorm [HeadDim], OwnKeys;
+    Q_NORM = "self_attn.q_norm.weight", "attn_q_norm.weight", HeadNorm [HeadSize], Always;
+    K_NORM = "self_attn.k_norm.weight", "attn_k_norm.weight", HeadNorm [HeadSize], OwnKeys;
     POST_ATTENTION_NORM = "post_attention_layernorm.weight", "post_attention_norm.weight",
         Norm [Hidden], Always;
     PRE_FEEDFORWARD_NORM = "pre_feedforward_layernorm.weight", "ffn_norm.weight",
@@ -189,7 +189,7 @@ impl Dim {
             Hidden => config.hidden_size,
             Query => layer?.n_heads * layer?.head_dim,
             KeyValue => layer?.n_kv_heads * layer?.head_dim,
-            HeadDim => layer?.head_dim,
+            HeadSize => layer?.head_dim,
             Intermediate => layer?.intermediate_size,
             PerLayer => config.per_layer_input?.size,
             PerLayerColumns => config.per_layer_columns(),
