@@ -1,5 +1,5 @@
 //! Compiles kernels while weights are read, in the order in which an answer runs them. Software
-//! drivers (lavapipe) compile a kernel when it first runs, so each runs once without workgroups.
+//! drivers compile a kernel when it first runs, so each runs once without workgroups.
 
 use std::{
     collections::HashSet,
@@ -79,8 +79,8 @@ impl WarmUp {
     }
 }
 
-/// Runs groups of kernels until it is asked to stop. A kernel that fails here fails again in a step,
-/// which returns the error.
+/// Runs groups of kernels until it is asked to stop. A kernel that fails here fails again in a
+/// step, which returns the error.
 fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     let most = groups.iter().flatten().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;

@@ -17,8 +17,8 @@ use crate::{
 const LONGEST_GROUP: usize = 1024;
 
 impl Gpu {
-    /// Whether [`Gpu::choose_steps`] takes matrices of `cols` columns: hqq in groups of at most 1024
-    /// columns.
+    /// Whether [`Gpu::choose_steps`] takes matrices of `cols` columns: hqq in groups of at most
+    /// 1024 columns.
     pub fn chooses(spec: &Spec, cols: usize) -> bool {
         spec.method == Method::Hqq && spec.group_columns(cols) <= LONGEST_GROUP
     }

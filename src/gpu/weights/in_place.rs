@@ -19,8 +19,8 @@ use crate::{
     quant::{Dtype, PackFormat, pack_into},
 };
 
-/// Bytes of a file that one thread lays out at a time. The result stays in its core's cache until it
-/// is written.
+/// Bytes of a file that one thread lays out at a time. The result stays in its core's cache until
+/// it is written.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// Writes slices to mapped buffers.
@@ -64,8 +64,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Writes rows to a mapped part from its row `first` on, which must be even. Threads map runs of
-    /// [`TILE_ROWS`] rows, and wgpu maps from multiples of 8 bytes.
+    /// Writes rows to a mapped part from its row `first` on, which must be even. Threads map runs
+    /// of [`TILE_ROWS`] rows, and wgpu maps from multiples of 8 bytes.
     fn write(&self, stored: &[u8], first: usize, part: &MatrixPart) -> Result<(), String> {
         let rows = (PIECE_BYTES / self.row_bytes).max(1).next_multiple_of(TILE_ROWS);
         let pieces = stored.par_chunks(rows * self.row_bytes).enumerate();
