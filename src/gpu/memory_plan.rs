@@ -47,7 +47,7 @@ impl GpuBackend {
     pub fn plan(gpu: &Gpu, source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
         let config = source.config();
         let rows = max_step_tokens(gpu, options);
-        let tensors = weights::plan(source, options.quantize)?;
+        let tensors = weights::planned_tensors(source, options.quantize)?;
         let mut plan = MemoryPlan {
             context_length: options.context_length,
             weight_bytes: tensors.iter().map(tensor_bytes).sum::<u64>() + table_bytes(config),

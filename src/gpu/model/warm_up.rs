@@ -27,8 +27,9 @@ use crate::{
         },
     },
     model::{
+        matrix_reader::MatrixReader,
         source::TensorSource,
-        weights::{self, LoadOptions, MatrixReader, ModelWeights, PlannedTensor, WeightStore},
+        weights::{self, LoadOptions, ModelWeights, PlannedTensor, WeightStore},
     },
 };
 
@@ -65,7 +66,7 @@ impl WarmUp {
         if !gpu.facts().compiles_at_first_run() {
             return Ok(None);
         }
-        let model = Shapes::new(gpu, &weights::plan(source, options.quantize)?)
+        let model = Shapes::new(gpu, &weights::planned_tensors(source, options.quantize)?)
             .model(source, options)
             .await?;
         let head = StepShape::Decode;

@@ -8,7 +8,7 @@ use crate::{
         device::gpu::Gpu,
         weights::matrix::{GpuMatrix, MatrixMemory, Split},
     },
-    model::weights::{MatrixReader, PlannedTensor},
+    model::{matrix_reader::MatrixReader, weights::PlannedTensor},
 };
 
 /// Rows of a larger matrix.

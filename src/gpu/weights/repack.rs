@@ -21,8 +21,9 @@ use crate::{
         },
     },
     model::{
+        matrix_reader::{self, MatrixReader},
         source::TensorSource,
-        weights::{self, MatrixReader, PlannedTensor},
+        weights::PlannedTensor,
     },
     quant::{Dtype, PackFormat},
 };
@@ -86,7 +87,7 @@ fn sizes(tensors: &[PlannedTensor]) -> Option<(u64, usize)> {
 
 /// Bytes of a matrix's largest slice; `None` if the device does not lay it out.
 fn slice_bytes(dtype: Dtype, format: PackFormat, rows: usize, cols: usize) -> Option<u64> {
-    weights::slice_bytes(dtype, rows, cols).filter(|_| Repack::supports(dtype, format))
+    matrix_reader::slice_bytes(dtype, rows, cols).filter(|_| Repack::supports(dtype, format))
 }
 
 impl RepackSink {

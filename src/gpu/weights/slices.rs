@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    model::weights::MatrixReader,
+    model::matrix_reader::MatrixReader,
 };
 
 /// Rows of a matrix as the checkpoint stores them, and where they go.

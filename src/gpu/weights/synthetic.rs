@@ -14,8 +14,10 @@ use crate::{
     },
     model::{
         config::ModelConfig,
+        matrix_reader::MatrixReader,
         source::{LocalBoxFuture, TensorInfo, TensorSource},
-        weights::{MatrixReader, PlannedTensor, WeightStore},
+        tensors::{self, ModelTensor, Role},
+        weights::{PlannedTensor, WeightStore},
     },
     quant::{Dtype, PackFormat},
 };
@@ -48,60 +50,13 @@ impl SyntheticSource {
         SyntheticSource { config, embedding: Dtype::Q8_0, per_layer: Dtype::Q8_0 }
     }
 
-    /// Type and shape of a tensor; `None` for what the model does not have.
-    fn shape(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
-        let config = &self.config;
-        let hidden = config.hidden_size;
-        let matrix = |rows, cols| Some((Dtype::Q4_0, vec![rows, cols]));
-        let columns = config.per_layer_columns();
-        let Some(rest) = name.strip_prefix("layers.") else {
-            return match name {
-                "embed_tokens.weight" | "lm_head.weight" => {
-                    Some((self.embedding, vec![config.vocab_size, hidden]))
-                }
-                "norm.weight" => Some((Dtype::F32, vec![hidden])),
-                "embed_tokens_per_layer.weight" => config
-                    .per_layer_input
-                    .map(|input| (self.per_layer, vec![input.vocab_size, columns])),
-                "per_layer_model_projection.weight" => {
-                    config.per_layer_input.and_then(|_| matrix(columns, hidden))
-                }
-                "per_layer_projection_norm.weight" => {
-                    config.per_layer_input.map(|input| (Dtype::F32, vec![input.size]))
-                }
-                _ => None,
-            };
-        };
-        let (index, tensor) = rest.split_once('.')?;
-        let layer = config.layers.get(index.parse::<usize>().ok()?)?;
-        let (q, kv, ffn) = (
-            layer.n_heads * layer.head_dim,
-            layer.n_kv_heads * layer.head_dim,
-            layer.intermediate_size,
-        );
-        let shares = layer.kv_from.is_some();
-        match tensor {
-            "self_attn.q_proj.weight" => matrix(q, hidden),
-            "self_attn.k_proj.weight" if !shares => matrix(kv, hidden),
-            "self_attn.v_proj.weight" if !shares && !layer.k_eq_v => matrix(kv, hidden),
-            "self_attn.o_proj.weight" => matrix(hidden, q),
-            "mlp.gate_proj.weight" | "mlp.up_proj.weight" => matrix(ffn, hidden),
-            "mlp.down_proj.weight" => matrix(hidden, ffn),
-            "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => {
-                Some((Dtype::F32, vec![layer.head_dim]))
-            }
-            "per_layer_input_gate.weight" => {
-                config.per_layer_input.and_then(|input| matrix(input.size, hidden))
-            }
-            "per_layer_projection.weight" => {
-                config.per_layer_input.and_then(|input| matrix(hidden, input.size))
-            }
-            "post_per_layer_input_norm.weight" => {
-                config.per_layer_input.map(|_| (Dtype::F32, vec![hidden]))
-            }
-            "layer_scalar" if config.layer_scalar => Some((Dtype::F32, vec![1])),
-            norm if norm.contains("layernorm") => Some((Dtype::F32, vec![hidden])),
-            _ => None,
+    /// How a tensor of this role is stored.
+    fn dtype(&self, role: Role) -> Dtype {
+        match role {
+            Role::TokenEmbedding | Role::OutputHead => self.embedding,
+            Role::PerLayerTable => self.per_layer,
+            Role::Linear | Role::PerLayerProjection => Dtype::Q4_0,
+            Role::Norm | Role::HeadNorm | Role::Scalar => Dtype::F32,
         }
     }
 }
@@ -120,7 +75,8 @@ impl TensorSource for SyntheticSource {
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.shape(name).map(|(dtype, shape)| TensorInfo { dtype, shape })
+        let tensor = tensors::find(&self.config, name)?;
+        Some(TensorInfo { dtype: self.dtype(tensor.role), shape: tensor.shape })
     }
 
     /// Norm weights and scalars; matrices exist on the device alone.
@@ -129,9 +85,9 @@ impl TensorSource for SyntheticSource {
         name: &'a str,
         _: Range<usize>,
     ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
-        let values = match self.shape(name) {
-            Some((Dtype::F32, shape)) => {
-                let value = if name.contains("_attn.") { self.qk_norm(shape[0]) } else { 1.0 };
+        let values = match tensors::find(&self.config, name) {
+            Some(ModelTensor { role, shape, .. }) if self.dtype(role) == Dtype::F32 => {
+                let value = if role == Role::HeadNorm { self.qk_norm(shape[0]) } else { 1.0 };
                 Ok(Cow::Owned(value.to_le_bytes().repeat(shape.iter().product())))
             }
             _ => Err(Error::tensor(name, "a synthetic matrix cannot be read")),
