@@ -1,3 +1,5 @@
+//! needs: cache, reduce, rotation, step; constants CAPACITY, D, EPS, K_SOURCE, N_HEADS, N_KV,
+//! QKV_STRIDE, V_NORM, V_SOURCE, WORKGROUP
 // One head of one token: RMS norm, rotary embedding (half-split: dim i turns with i + D/2), KV
 // update.
 //   heads 0..N_HEADS: q, normed and turned in place

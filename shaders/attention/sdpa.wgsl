@@ -1,3 +1,5 @@
+//! needs: cache, step; constants CAPACITY, D, K_TILE, N_HEADS, N_KV, OUT_STRIDE, QKV_STRIDE,
+//! Q_TILE, SCALE, WINDOW, WORKGROUP
 // Scaled dot-product attention of one head for Q_TILE consecutive tokens of one sequence, over the
 // KV cache: keys come in tiles of K_TILE, softmax is carried along (maximum and sum), each
 // invocation owns some dims.

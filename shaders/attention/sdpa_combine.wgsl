@@ -1,3 +1,4 @@
+//! needs: epilogue, key_range, step; constants D, EMIT_COLS, N_HEADS, PARTS, WORKGROUP
 // Joins the parts that sdpa_decode made of one head's attention. LANES invocations share four dims.
 
 @group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;    // [rows, N_HEADS, PARTS, D / 4]

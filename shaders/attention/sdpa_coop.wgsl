@@ -1,3 +1,5 @@
+//! needs: epilogue, step; constants CAPACITY, D, HEADS, N_HEADS, N_KV, QKV_STRIDE, SCALE, WINDOW;
+//! enables f16, wgpu_cooperative_matrix
 // Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices (f16
 // in, f32 sums), with softmax as the keys come ("flash attention", Dao et al. 2022). A workgroup
 // has QUERIES queries: TOKENS tokens of HEADS heads that share a KV head, so that keys and values

@@ -1,3 +1,5 @@
+//! needs: epilogue, step; constants CAPACITY, D, HEADS, N_HEADS, N_KV, QKV_STRIDE, SCALE, WINDOW;
+//! enables f16, wgpu_cooperative_matrix
 // sdpa_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: scaled dot-product attention
 // for consecutive tokens of one sequence, f16 in, f32 sums, with softmax as the keys come. A
 // workgroup of eight subgroups has QUERIES queries: TOKENS tokens of HEADS heads that share a KV

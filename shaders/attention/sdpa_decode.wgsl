@@ -1,3 +1,6 @@
+//! needs: cache, heads, key_range, octet, scores, step; constants AHEAD, CAPACITY, D, HEADS,
+//! HEADS_AT_ONCE, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_TEAMS, N_HEADS, N_KV, OCTETS_EACH,
+//! OUT_ROUNDS, PARTS, TILE, VALUE_LANES, WORKGROUP
 // Scaled dot-product attention for single tokens, split over keys ("flash-decoding", Dao et al.
 // 2023): a workgroup takes one part of the keys for HEADS query heads that share a KV head, so that
 // K and V are read once for them. Eight neighbouring invocations have a key for the scores; for the

@@ -1,3 +1,5 @@
+//! needs: scales, step, token, weights; constants COLS, FIRST_ROW, GROUP, ROWS, SCALE, TRUE_COLS,
+//! WORKGROUP
 // x[row] = table[token of row] · SCALE, for tokens whose table row lies in this part of the table.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;     // [ROWS, DATA_WORDS]

@@ -1,3 +1,4 @@
+//! needs: epilogue, gelu; constants GATE_SCALE, IN_STRIDE, N, VECTORS_STRIDE, WORKGROUP
 // out[row, i] = gelu(gate[row, i] · GATE_SCALE) · vector[row, i], where a layer's vector is a part
 // of all layers' vectors.
 

@@ -1,3 +1,5 @@
+//! needs: reduce, scales, step, token, weights; constants EPS, FIRST_ROW, GROUP, PROJECTION_SCALE,
+//! ROWS, SIZE, STRIDE, TABLE_SCALE, WORKGROUP
 // All layers' vectors of each token, made of the embedding's projections in place, a workgroup for
 // each layer of a row:
 // x[row, layer] = (rms_norm(x[row, layer] · PROJECTION_SCALE) · norm + table[token, layer] ·

@@ -1,3 +1,4 @@
+//! needs: epilogue; constants EMIT_COLS, WORKGROUP
 // Activations in another form: see the fragment that defines `emit`.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [rows, EMIT_COLS / 4]

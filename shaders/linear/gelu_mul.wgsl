@@ -1,3 +1,4 @@
+//! needs: epilogue, gelu, up; constants IN_STRIDE, N, WORKGROUP
 // out[row, i] = gelu(gate[row, i]) · up[row, i]. Another fragment has `up_of`.
 
 @group(0) @binding(0) var<storage, read> gate_up: array<f32>;    // [rows, IN_STRIDE]: gate [N], up [N]

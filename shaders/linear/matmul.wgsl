@@ -1,3 +1,5 @@
+//! needs: octet, real, scales, step, weights, write_results; constants COLS, GROUP, OVER_OUTPUTS,
+//! ROWS, Y_OFFSET, Y_STRIDE
 // y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]) for many rows at once:
 // tiles of 64 rows × 64 n × 32 k in workgroup memory, 4 × 4 results an invocation.
 

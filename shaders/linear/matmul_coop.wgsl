@@ -1,3 +1,5 @@
+//! needs: scales, step, weight_halves; constants COLS, FIRST_ROW, M_STRIDE, ROWS, SPLITS,
+//! SPLIT_STRIDE, Y_OFFSET, Y_STRIDE; enables f16, wgpu_cooperative_matrix
 // y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k] on cooperative matrices: f16 in, f32
 // sums. A workgroup of four subgroups makes 128 rows m × 128 columns n, each subgroup 64 × 64, in
 // steps of 32 k: tiles are written to workgroup memory from registers while the next ones are on

@@ -1,3 +1,5 @@
+//! needs: scales, step, weight_halves; constants COLS, FIRST_ROW, M_STRIDE, ROWS, SPLITS,
+//! SPLIT_STRIDE, Y_OFFSET, Y_STRIDE; enables f16, wgpu_cooperative_matrix
 // matmul_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: y[m, Y_OFFSET + n] = sum
 // over k of weight[n, k] · x[m, k], f16 in, f32 sums. A workgroup of four subgroups makes 32 rows m
 // × 128 columns n, each subgroup 32 × 32, in steps of 32 k: tiles are written to workgroup memory

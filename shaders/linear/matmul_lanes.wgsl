@@ -1,3 +1,5 @@
+//! needs: octet, scales, step, weights, write_results; constants COLS, GROUP, OVER_OUTPUTS, ROWS,
+//! SUBGROUP, Y_OFFSET, Y_STRIDE
 // matmul for adapters that are played by a processor, where a subgroup is a vector register: each
 // invocation has one row of x, and a weight that one of them loaded is broadcast to all. No
 // workgroup memory, whose every access such adapters spell out lane by lane.

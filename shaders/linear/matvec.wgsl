@@ -1,3 +1,5 @@
+//! needs: reduce, scales, weights, write_results; constants COLS, GROUP, OFFSET, ROWS, TEAMS,
+//! Y_OFFSET, Y_STRIDE
 // y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, f32
 // activations.
 

@@ -1,3 +1,5 @@
+//! needs: reduce, scales, weights, write_results; constants COLS, GROUP, ROWS, TEAMS, Y_OFFSET,
+//! Y_STRIDE
 // y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, int8
 // activations: within a group the products are integers (dot4I8Packed); scales follow.
 

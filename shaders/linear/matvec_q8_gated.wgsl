@@ -1,3 +1,4 @@
+//! needs: epilogue, gelu, tiles_q8; constants EMIT_COLS, M, ROWS
 // Products of two tiles of gate and the two of up that go with them: gelu(gate) · up, emitted. Up's
 // rows follow gate's.
 

@@ -1,3 +1,5 @@
+//! needs: finish, scales, step, weight_groups; constants COLS, K_SPLIT, LANES, M, OVER_OUTPUTS, R,
+//! ROWS, SUBGROUP, WORKGROUP, Y_OFFSET, Y_STRIDE
 // y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations,
 // on devices whose subgroups all have SUBGROUP invocations. LANES of them share R weight rows, each
 // taking groups of 32 columns; the workgroup's K_SPLIT subgroups share the columns. Weights are

@@ -1,3 +1,4 @@
+//! needs: finish, tiles_q8; constants ROWS, SPLIT_STRIDE, Y_OFFSET, Y_STRIDE
 // Products of tiles as they are: y[m, Y_OFFSET + n] = finish(sum), or where workgroups share
 // columns y[split, m, n] = sum.
 

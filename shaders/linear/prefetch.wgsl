@@ -1,3 +1,5 @@
+//! needs: constants DATA_FOURS, DATA_PAGES, GROUPS, LATER_DATA_PAGES, LATER_SCALE_PAGES, PAGE,
+//! SCALE_PAGES, SCALE_WORDS, WORKGROUP
 // Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its
 // and another one's pages into its tables, beside a kernel that leaves the memory idle. Only so
 // much is made of what is read that no compiler leaves it out.

@@ -1,3 +1,5 @@
+//! needs: half_bits, search, source; constants COLS, GROUP, HIGHEST, LOWEST, ROWS, ROW_GROUPS,
+//! WORKGROUP
 // Scale and offset of each group of a matrix by half-quadratic quantization, one invocation a
 // group.
 

@@ -1,3 +1,4 @@
+//! needs: half_bits, stored_rows, weight_place
 // Q4_K to int4 with the block's own scales, two groups of 32 weights an invocation: a quarter of a
 // block, which is d and dmin, 12 bytes of scales and minima, 256 nibbles: 32 low ones of a group,
 // then the high ones of the next.

@@ -1,3 +1,4 @@
+//! needs: half_bits, stored_rows, weight_place; constants LOW_FOURS
 // Q6_K to int6 in groups of 16, 64 weights an invocation: a quarter of a block, which is 128 bytes
 // of low nibbles, 64 of pairs of high bits, 16 scales and d. In each half of it, the low nibbles of
 // 64 bytes are weights 0 to 63, their high ones 64 to 127, and 32 bytes have the high bits, two of

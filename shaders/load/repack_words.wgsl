@@ -1,3 +1,5 @@
+//! needs: stored_rows, weight_place; constants DATA_WORDS, FLOATS, HIGH_EXPONENT, LOW_EXPONENT,
+//! STORED_DATA_BYTES
 // Rows whose words are the device's already: of data (floats may need padding), then
 // STORED_SCALE_WORDS of scales. Four words of data, or one of scales, an invocation.
 

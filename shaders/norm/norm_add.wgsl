@@ -1,3 +1,4 @@
+//! needs: branch, epilogue, reduce; constants EMIT_COLS, SCALE, WORKGROUP
 // The end of a branch of the residual stream, after which a product takes the stream itself,
 // scaled:
 //   x[row] = x[row] + rms_norm(branch[row]) · post_weight

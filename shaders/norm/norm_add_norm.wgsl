@@ -1,3 +1,4 @@
+//! needs: branch, epilogue, reduce; constants EMIT_COLS, EPS, N, WORKGROUP
 // The seam between two branches of the residual stream:
 //   x[row] = (x[row] + rms_norm(branch[row]) · post_weight) · scalar
 //   out[row] = rms_norm(x[row]) · next_weight

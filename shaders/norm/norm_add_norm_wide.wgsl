@@ -1,3 +1,4 @@
+//! needs: epilogue, reduce; constants EMIT_COLS, EPS, N, PARTS, PART_STRIDE, WORKGROUP
 // norm_add_norm for rows that a workgroup holds whole, two vec4s an invocation: everything is
 // loaded at once, so that the memory's latency is paid once.
 

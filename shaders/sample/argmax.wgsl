@@ -1,3 +1,4 @@
+//! needs: argmax_tree, step; constants N, PARTS, WORKGROUP
 // sampled[slot] = the id with the largest logit, the lowest such id.
 
 @group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;      // [outputs, PARTS], see argmax_parts

@@ -1,3 +1,4 @@
+//! needs: draw, step, top_k; constants MOST, PARTS, WORKGROUP
 // sampled[slot] = an id drawn from the top_k largest logits at a temperature, of those the most
 // likely that hold top_p, of those none less likely than min_p times the first. NO_TOKEN if a logit
 // is NaN or +inf, or none is finite.

@@ -1,3 +1,4 @@
+//! needs: draw, top_k; constants MOST, N, PARTS, WORKGROUP
 // The top_k largest logits of each part of a row and their ids.
 
 @group(0) @binding(0) var<storage, read> logits: array<u32>;             // [outputs, N], their bits

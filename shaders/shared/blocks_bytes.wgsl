@@ -1,3 +1,4 @@
+//! needs: stored_rows, weight_place; constants BLOCK_BYTES
 // Q8_0: a scale, then 32 bytes.
 
 fn group_step(row_byte: u32, group: u32) -> u32 {

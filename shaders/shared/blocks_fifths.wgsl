@@ -1,3 +1,5 @@
+//! needs: fifth_words, nibble_words, plain_step, stored_rows, weight_place; constants BLOCK_BYTES,
+//! OFFSET
 // Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles. Without an offset they
 // are stored with 16 added: with its fifth bit turned round a weight is a number in two's
 // complement.

@@ -1,3 +1,4 @@
+//! needs: half_bits, nibble_words, stored_rows, weight_place; constants BLOCK_BYTES
 // IQ4_XS: d, the upper two bits of eight scales, their lower four, 256 nibbles. Scales are stored
 // with 32 added.
 

@@ -1,3 +1,4 @@
+//! needs: fifth_words, half_bits, stored_rows, weight_place; constants BLOCK_BYTES
 // Q5_K: d and dmin, 12 bytes of scales and minima as Q4_K has them, 32 bytes whose bit g is the
 // fifth one of a weight of group g, 256 nibbles: 32 low ones of a group, then the high ones of the
 // next.

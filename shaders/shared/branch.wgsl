@@ -1,3 +1,4 @@
+//! needs: reduce; constants EPS, N, PARTS, PART_STRIDE, WORKGROUP
 // A branch of the residual stream, a sum of parts, and the factor of its norm.
 
 const FOURS: u32 = (N + 3u) / 4u;

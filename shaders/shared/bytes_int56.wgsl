@@ -1,3 +1,4 @@
+//! needs: bytes, int56, weight_place; constants BITS, LOW_WORDS
 // 32 weights of 5 or 6 bits of a row.
 struct Stored {
     low: vec4<u32>,

@@ -1,3 +1,4 @@
+//! needs: bytes, weight_place
 // 32 int8 weights of a row.
 struct Stored {
     lo: vec4<u32>,

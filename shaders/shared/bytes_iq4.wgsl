@@ -1,3 +1,4 @@
+//! needs: bytes, iq4, weight_place
 // 32 IQ4 weights of a row: nibbles as int4 has them, that choose levels.
 struct Stored {
     quants: vec4<u32>,

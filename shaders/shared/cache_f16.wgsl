@@ -1,3 +1,4 @@
+//! needs: octet
 // KV cache in f16: two neighbouring dims in a word.
 alias CachePair = u32;
 alias CacheEight = vec4<u32>;

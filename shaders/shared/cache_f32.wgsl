@@ -1,3 +1,4 @@
+//! needs: octet
 // KV cache in f32: two neighbouring dims.
 alias CachePair = vec2<f32>;
 alias CacheEight = Octet;

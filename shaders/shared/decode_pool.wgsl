@@ -1,3 +1,5 @@
+//! needs: constants HEADS, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_TEAMS, PARTS, SCORES_EACH,
+//! SCORE_LANES, TILE
 // For sdpa_decode without subgroup operations: scores are summed and weighed in workgroup memory.
 // SCORE_LANES neighbours have a head.
 

@@ -1,3 +1,4 @@
+//! needs: constants HEADS, KEYS_EACH, KEY_LANES, KEY_TEAMS, LANE_SCORES, PARTS, SUBGROUP, TILE
 // For sdpa_decode, where subgroups are neighbours: scores are summed and weighed by subgroups, of
 // which each has a head.
 

@@ -1,3 +1,4 @@
+//! needs: constants EMIT, EMIT_COLS
 // Results as they are: [rows, EMIT_COLS] f32.
 
 @group(0) @binding(EMIT) var<storage, read_write> out: array<vec4<f32>>; // [rows, EMIT_COLS / 4]

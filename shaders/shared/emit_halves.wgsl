@@ -1,3 +1,4 @@
+//! needs: constants EMIT, EMIT_COLS, M_STRIDE; enables f16
 // Results as matmul_coop reads them: f16, blocks of 32 columns outermost, so that a tile of rows is
 // contiguous. Within four columns the order is 0, 2, 1, 3, in which the weights' nibbles come
 // apart.

@@ -1,3 +1,4 @@
+//! needs: constants EMIT, EMIT_COLS, WORKGROUP
 // Results as int8: each group of 32 values becomes round(x / s) with s = max|x| / 127.
 
 @group(0) @binding(EMIT) var<storage, read_write> quants: array<u32>;             // [rows, EMIT_COLS / 4], four int8 a word

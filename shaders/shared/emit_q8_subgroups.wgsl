@@ -1,3 +1,4 @@
+//! needs: q8_lanes; constants EMIT, EMIT_COLS
 // Results as int8 in groups of 32 values, see q8_lanes.wgsl.
 
 @group(0) @binding(EMIT) var<storage, read_write> quants: array<u32>;             // [rows, EMIT_COLS / 4], four int8 a word

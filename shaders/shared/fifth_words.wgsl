@@ -1,3 +1,4 @@
+//! needs: stored_rows, weight_place; constants GROUPS
 // Where a group's word of fifth bits belongs, and zeros behind the last one's. Bit k of its byte b
 // is weight 4k + b's.
 fn write_fifths(unit: Unit, group: u32, word: u32) {

@@ -1,3 +1,4 @@
+//! needs: block_scales, bytes, weight_bytes; constants GROUP
 // 32 weights of a row as dot4I8Packed takes them.
 struct GroupWeights {
     bytes: Bytes,

@@ -1,3 +1,4 @@
+//! needs: scales, weight_place; constants GROUP, OFFSET
 // A group of 32 int4 weights as dot4I8Packed takes them.
 struct GroupWeights {
     quants: vec4<u32>,

@@ -1,3 +1,4 @@
+//! needs: block_scales, weight_bytes; constants GROUP, OFFSET
 // 32 weights of a row as f16, in the column order of emit_halves, by way of int8. The kernel's
 // put_weights writes four to its tile.
 struct BlockWeights {

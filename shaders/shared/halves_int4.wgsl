@@ -1,3 +1,4 @@
+//! needs: scales, weight_place; constants GROUP, OFFSET
 // 32 int4 weights of a row as f16, in the column order of emit_halves. The kernel's put_weights
 // writes four to its tile.
 struct BlockWeights {

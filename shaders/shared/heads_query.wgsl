@@ -1,3 +1,4 @@
+//! needs: cache, norm_heads, octet, turned; constants D, QKV_STRIDE, SCALE
 // For sdpa_decode of a layer that attends to another layer's keys and values, which are in the
 // cache: q as the product left it, normed and turned by other fragments as heads_raw's.
 

@@ -1,3 +1,5 @@
+//! needs: cache, norm_heads, octet, turned; constants CAPACITY, D, HEADS, K_SOURCE,
+//! QKV_STRIDE, SCALE, V_NORM, V_SOURCE, WORKGROUP
 // For sdpa_decode: q, k and v as the product left them. Every workgroup norms and turns its q, its
 // k and its v; that which has the newest key puts k and v into the cache, from which it alone reads
 // them. (Where several have the same KV head, they write the same.) Steps with two tokens of one

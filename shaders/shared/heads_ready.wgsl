@@ -1,3 +1,4 @@
+//! needs: cache; constants D, HEADS, QKV_STRIDE, SCALE, WORKGROUP
 // For sdpa_decode: q as rope_kv_update left it, K and V in the cache.
 
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]

@@ -1,3 +1,4 @@
+//! needs: octet; constants D, EPS, HEAD_ROWS, ITEMS_EACH, WORKGROUP
 // For heads_raw and heads_query without subgroup operations.
 
 const ITEMS: u32 = HEAD_ROWS * OCTETS;

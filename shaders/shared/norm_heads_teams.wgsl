@@ -1,3 +1,4 @@
+//! needs: octet; constants D, EPS, HEAD_ROWS, LANE_ITEMS, SUBGROUP, WORKGROUP
 // For heads_raw and heads_query, where subgroups are neighbours: a subgroup norms a head on its
 // own.
 

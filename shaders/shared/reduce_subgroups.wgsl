@@ -1,3 +1,4 @@
+//! needs: constants TEAMS, WORKGROUP
 // Entry point and reductions through subgroup operations, for any subgroup size.
 // A "team" is a subgroup: the invocations that share one matrix row.
 

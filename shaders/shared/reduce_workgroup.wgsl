@@ -1,3 +1,4 @@
+//! needs: constants WORKGROUP
 // Entry point and reductions through workgroup memory, for devices without subgroup operations.
 // A "team" is the whole workgroup.
 

@@ -1,3 +1,4 @@
+//! needs: weight_place
 // Scales and minima of 6 bits, whose factors eight groups share: four words, see PackFormat::Q4K.
 alias ScaleUnit = vec4<u32>;
 

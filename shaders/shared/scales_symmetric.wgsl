@@ -1,3 +1,4 @@
+//! needs: weight_place
 // One f16 scale a group, two groups in a word.
 alias ScaleUnit = u32;
 

@@ -1,3 +1,4 @@
+//! needs: constants ROW_BYTES, ROW_UNITS, TILED, WORKGROUP
 // Rows as they lie in a file, behind four words that say where they go.
 
 @group(0) @binding(0) var<storage, read> stored: array<u32>;              // the header, then [rows, ROW_BYTES]

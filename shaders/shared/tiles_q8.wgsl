@@ -1,3 +1,5 @@
+//! needs: scales, step, weight_groups; constants COLS, M, OVER_OUTPUTS, ROWS, SPLITS, STACK, SUMS,
+//! TILES, WORKGROUP
 // sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights
 // (weight_place.wgsl). A workgroup makes TILES · STACK tiles of 16 weight rows: 16 neighbouring
 // invocations have a row each of STACK tiles, so that activations are loaded once for these; PARTS

@@ -1,3 +1,4 @@
+//! needs: constants ID_DIGITS, MOST, NO_ID, WORKGROUP
 // The best of many candidates, by one workgroup: a radix select finds the last of them, digit by
 // digit, and those that are no worse are kept.
 //

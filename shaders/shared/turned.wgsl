@@ -1,3 +1,4 @@
+//! needs: octet, rotation
 // Rotary embedding of four dims of a normed head's first half and the four that turn with them,
 // after the head's norm weights.
 fn turned(values: Octet, normed: f32, weights_at: u32, four: u32, position: u32) -> Octet {

@@ -1,3 +1,4 @@
+//! needs: constants DATA_WORDS, SCALE_WORDS, TILED
 // Where weights lie: row by row, or where TILED in runs of 16 rows, of which neighbouring rows' 16
 // bytes, and words of scales, are neighbours: data [ROWS / 16, DATA_WORDS / 4, 16, 4], scales [ROWS
 // / 16, SCALE_WORDS, 16], of Q4_K [ROWS / 16, SCALE_WORDS / 4, 16, 4].

@@ -1,3 +1,4 @@
+//! needs: octet; constants DATA_WORDS
 // Weights stored as f16, two in a word; see PackFormat::F16.
 
 fn quants8(row: u32, octet: u32) -> Octet {

@@ -1,3 +1,4 @@
+//! needs: octet; constants DATA_WORDS
 // Weights stored as f32; see PackFormat::F32.
 
 fn quants8(row: u32, octet: u32) -> Octet {

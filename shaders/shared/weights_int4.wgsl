@@ -1,3 +1,4 @@
+//! needs: octet, weight_place; constants OFFSET
 // int4 weights, eight in a word; see PackFormat::Int. Without offsets, zero lies at 8.
 
 const ZERO: f32 = select(8.0, 0.0, OFFSET);

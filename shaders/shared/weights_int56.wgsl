@@ -1,3 +1,4 @@
+//! needs: int56, octet, weight_place; constants LOW_WORDS
 // The same eight quants as two words of int8.
 fn quants8_int8(row: u32, octet: u32) -> vec2<u32> {
     let quad = octet * 2u;

@@ -1,3 +1,4 @@
+//! needs: octet, weight_place
 // int8 weights, four in a word; see PackFormat::Int.
 
 fn quants8(row: u32, octet: u32) -> Octet {

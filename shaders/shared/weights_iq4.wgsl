@@ -1,3 +1,4 @@
+//! needs: iq4, octet, weight_place
 // The same eight quants as two words of int8.
 fn quants8_int8(row: u32, octet: u32) -> vec2<u32> {
     let word = data[data_word(row, octet)];

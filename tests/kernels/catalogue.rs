@@ -4,11 +4,11 @@ use gemma4_wgpu::{
     gpu::{
         AdapterFacts, Coop, CooperativeMatrix, KernelTarget,
         kernels::{
-            Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul,
-            Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
-            NormAdd, NormAddNorm, PerLayerGate, PerLayerInputs, Prefetch, QuantizeHqq, RawHeads,
-            Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
-            SplitAttention, Suppress, TopKParts, UpTail,
+            Argmax, ArgmaxParts, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul, Kernel,
+            Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, NormAdd,
+            NormAddNorm, PerLayerGate, PerLayerInputs, PersistentLayer, Prefetch, QuantizeHqq,
+            RawHeads, Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop,
+            SdpaDecode, SplitAttention, Suppress, TopKParts, UpTail,
         },
     },
     model::{
@@ -318,17 +318,17 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         tiled: true,
     };
     let layer = layer_31b(true);
-    let chain = Chain {
+    let chain = PersistentLayer {
         split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
         o: chained(5376, 16384),
         gate_up: chained(43008, 5376),
         down: chained(5376, 21504),
         qkv: Some(chained(16384, 5376)),
         eps: 1e-6,
-        set_words: Chain::set_words(5376, 16384, 21504),
+        set_words: PersistentLayer::set_words(5376, 16384, 21504),
         workgroups: 256,
     };
-    all.push(Box::new(Chain { qkv: None, ..chain.clone() }));
+    all.push(Box::new(PersistentLayer { qkv: None, ..chain.clone() }));
     all.push(Box::new(chain));
     for full in [false, true] {
         let sdpa = Sdpa {

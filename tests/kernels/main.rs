@@ -3,7 +3,6 @@
 
 mod attention;
 mod catalogue;
-mod chain;
 mod elementwise;
 mod emit;
 mod emulated;
@@ -12,6 +11,7 @@ mod harness;
 mod linear;
 mod norm;
 mod per_layer;
+mod persistent_layer;
 mod quantize;
 mod repack;
 mod sample;

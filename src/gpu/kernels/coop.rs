@@ -85,8 +85,7 @@ impl MatmulCoop {
 impl Kernel for MatmulCoop {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.linear;
-        let wgsl = Wgsl::new()
-            .coop()
+        let wgsl = Wgsl::default()
             .uint("ROWS", linear.rows)
             .uint("FIRST_ROW", self.first_row)
             .uint("COLS", stride(linear.cols))
@@ -95,8 +94,7 @@ impl Kernel for MatmulCoop {
             .uint("M_STRIDE", self.m_stride)
             .uint("SPLITS", self.splits)
             .uint("SPLIT_STRIDE", self.split_stride)
-            .part("shaders/shared/step.wgsl")
-            .weight_halves(linear.format, linear.cols, linear.tiled);
+            .weights(linear.format, linear.cols, linear.tiled);
         wgsl.kernel(match target.variant.coop {
             Some(Coop::Eight) => "shaders/linear/matmul_coop8.wgsl",
             _ => "shaders/linear/matmul_coop.wgsl",
@@ -149,7 +147,7 @@ impl Kernel for SdpaCoop {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
         assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
+        let wgsl = self.sdpa.constants(Wgsl::default()).uint("HEADS", self.heads());
         let wgsl = self.emit.add(wgsl, target, 5, layer.n_heads * layer.head_dim);
         wgsl.kernel(match target.variant.coop {
             Some(Coop::Eight) => "shaders/attention/sdpa_coop8.wgsl",

@@ -30,19 +30,16 @@ impl Emit {
     pub(super) fn add(self, wgsl: Wgsl, target: &KernelTarget, at: usize, cols: usize) -> Wgsl {
         let wgsl = wgsl.uint("EMIT", at).uint("EMIT_COLS", stride(cols));
         match self {
-            Emit::Floats => wgsl.part("shaders/shared/emit_floats.wgsl"),
+            Emit::Floats => wgsl.choose("emit_floats"),
             // Where other kernels rely on it too that subgroups are neighbours.
             Emit::Q8
                 if target.variant.subgroups_contiguous
                     && target.variant.subgroup_size >= Some(8) =>
             {
-                wgsl.part("shaders/shared/q8_lanes.wgsl")
-                    .part("shaders/shared/emit_q8_subgroups.wgsl")
+                wgsl.choose("emit_q8_subgroups")
             }
-            Emit::Q8 => wgsl.part("shaders/shared/emit_q8.wgsl"),
-            Emit::Halves { m_stride } => {
-                wgsl.f16().uint("M_STRIDE", m_stride).part("shaders/shared/emit_halves.wgsl")
-            }
+            Emit::Q8 => wgsl.choose("emit_q8"),
+            Emit::Halves { m_stride } => wgsl.uint("M_STRIDE", m_stride).choose("emit_halves"),
         }
     }
 
@@ -67,7 +64,7 @@ pub struct Convert {
 
 impl Kernel for Convert {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new().uint("WORKGROUP", 256);
+        let wgsl = Wgsl::default().uint("WORKGROUP", 256);
         self.emit.add(wgsl, target, 1, self.cols).kernel("shaders/linear/convert.wgsl")
     }
 

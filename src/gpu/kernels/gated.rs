@@ -39,18 +39,17 @@ impl GeluMul {
 
 impl Kernel for GeluMul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
-            .uint("IN_STRIDE", stride(2 * self.n))
-            .part("shaders/shared/gelu.wgsl");
+            .uint("IN_STRIDE", stride(2 * self.n));
         let (wgsl, own) = match self.tail {
-            None => (wgsl.part("shaders/shared/up_whole.wgsl"), 1),
+            None => (wgsl.choose("up_whole"), 1),
             Some(UpTail { cols, parts, part_stride }) => (
                 wgsl.uint("TAIL_COLS", cols)
                     .uint("TAIL_PARTS", parts)
                     .uint("TAIL_STRIDE", part_stride)
-                    .part("shaders/shared/up_tail.wgsl"),
+                    .choose("up_tail"),
                 2,
             ),
         };
@@ -91,12 +90,11 @@ impl Kernel for GatedMatvecQ8 {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.0;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
-            .uint("SPLITS", 1)
-            .part("shaders/shared/step.wgsl")
-            .weight_groups(linear.format, linear.cols, linear.tiled)
-            .part("shaders/shared/gelu.wgsl")
-            .part("shaders/shared/tiles_q8.wgsl");
+        let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1).uint("SPLITS", 1).weights(
+            linear.format,
+            linear.cols,
+            linear.tiled,
+        );
         Emit::Q8.add(wgsl, target, 5, linear.rows / 2).kernel("shaders/linear/matvec_q8_gated.wgsl")
     }
 

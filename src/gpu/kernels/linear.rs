@@ -51,20 +51,16 @@ impl Linear {
     }
 
     fn constants(&self) -> Wgsl {
-        self.sizes()
-            .part("shaders/shared/octet.wgsl")
-            .weights(self.format, self.cols, self.tiled)
-            .part("shaders/shared/write_results.wgsl")
+        self.sizes().weights(self.format, self.cols, self.tiled)
     }
 
     pub(super) fn sizes(&self) -> Wgsl {
-        Wgsl::new()
+        Wgsl::default()
             .uint("ROWS", self.rows)
             .uint("COLS", stride(self.cols))
-            .uint("Y_STRIDE", self.y_stride)
-            .uint("Y_OFFSET", self.y_offset)
-            .float("SOFTCAP", self.softcap.unwrap_or(0.0))
-            .part("shaders/shared/finish.wgsl")
+            .optional_uint("Y_STRIDE", self.y_stride)
+            .optional_uint("Y_OFFSET", self.y_offset)
+            .optional_float("SOFTCAP", self.softcap.unwrap_or(0.0))
     }
 
     fn extent(&self, tile: u32) -> Extent {
@@ -133,12 +129,11 @@ pub struct Matmul(pub Linear);
 
 impl Kernel for Matmul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
+        // Unquantized weights are for exactness; int weights lose nothing that f16 would keep.
+        let is_f16 = target.variant.f16 && self.0.format.group().is_some();
         self.0
             .constants()
-            // Unquantized weights are for exactness; int weights lose nothing that f16 would
-            // keep.
-            .real(target.variant.f16 && self.0.format.group().is_some())
-            .part("shaders/shared/step.wgsl")
+            .choose(if is_f16 { "real_f16" } else { "real_f32" })
             .bool("OVER_OUTPUTS", self.0.over_outputs)
             .kernel("shaders/linear/matmul.wgsl")
     }
@@ -169,7 +164,6 @@ impl Kernel for MatmulLanes {
             .constants()
             .uint("SUBGROUP", target.variant.subgroup_size.unwrap_or(4) as usize)
             .bool("OVER_OUTPUTS", self.0.over_outputs)
-            .part("shaders/shared/step.wgsl")
             .kernel("shaders/linear/matmul_lanes.wgsl")
     }
 
@@ -269,18 +263,13 @@ impl Kernel for MatvecQ8Split {
         let (shared, split) = self.shape();
         let linear = &self.linear;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = wgsl.part("shaders/shared/step.wgsl").weight_groups(
-            linear.format,
-            linear.cols,
-            linear.tiled,
-        );
+        let wgsl = wgsl.weights(linear.format, linear.cols, linear.tiled);
         match linear.tiled {
             true => {
                 let MatvecShape { workgroup, stack, .. } = self.tiled_shape(target);
                 tiled_sizes(wgsl, workgroup, 1, stack, self.m)
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
-                    .part("shaders/shared/tiles_q8.wgsl")
                     .kernel("shaders/linear/matvec_q8_tiled.wgsl")
             }
             false => wgsl

@@ -2,15 +2,16 @@
 //! twin in [`crate::cpu::ops`] says what it computes.
 
 mod attention;
-mod chain;
 mod coop;
 mod elementwise;
 mod emit;
+mod fragments;
 mod gated;
 mod linear;
 mod memory;
 mod norm;
 mod per_layer;
+mod persistent;
 mod quantize;
 mod repack;
 mod sample;
@@ -19,7 +20,6 @@ mod unroll;
 pub(in crate::gpu) mod wgsl;
 
 pub use attention::{RopeKvUpdate, Sdpa};
-pub use chain::Chain;
 pub use coop::{MatmulCoop, SdpaCoop};
 pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
 pub use emit::{Convert, Emit, ROW_TILE};
@@ -28,6 +28,7 @@ pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, T
 pub use memory::{Fill, Prefetch, ReadAll};
 pub use norm::{NormAdd, NormAddNorm, RmsNorm};
 pub use per_layer::{PerLayerGate, PerLayerInputs};
+pub use persistent::PersistentLayer;
 pub use quantize::QuantizeHqq;
 pub use repack::Repack;
 pub use sample::{DrawWords, Sample, Suppress, TopKParts};

@@ -17,7 +17,7 @@ pub struct RmsNorm {
 
 impl Kernel for RmsNorm {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("N", self.n)
             .uint("STRIDE", stride(self.n))
             .float("EPS", self.eps)
@@ -46,7 +46,7 @@ pub struct NormAddNorm {
 
 impl Kernel for NormAddNorm {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
@@ -57,10 +57,7 @@ impl Kernel for NormAddNorm {
             true => {
                 (wgsl.reductions(target, WIDE_WORKGROUP), "shaders/norm/norm_add_norm_wide.wgsl")
             }
-            false => (
-                wgsl.reductions(target, WORKGROUP).part("shaders/shared/branch.wgsl"),
-                "shaders/norm/norm_add_norm.wgsl",
-            ),
+            false => (wgsl.reductions(target, WORKGROUP), "shaders/norm/norm_add_norm.wgsl"),
         };
         self.emit.add(wgsl, target, 5, self.n).kernel(file)
     }
@@ -91,7 +88,7 @@ impl NormAdd {
 
 impl Kernel for NormAdd {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
@@ -100,8 +97,7 @@ impl Kernel for NormAdd {
             .reductions(
                 target,
                 if target.tuning.large_workgroups { WIDE_WORKGROUP } else { WORKGROUP },
-            )
-            .part("shaders/shared/branch.wgsl");
+            );
         self.emit.add(wgsl, target, 3, self.n).kernel("shaders/norm/norm_add.wgsl")
     }
 

@@ -32,7 +32,7 @@ pub struct PerLayerInputs {
 impl Kernel for PerLayerInputs {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let cols = self.layers * self.size;
-        Wgsl::new()
+        Wgsl::default()
             .uint("FIRST_ROW", self.first_row)
             .uint("ROWS", self.rows)
             .uint("SIZE", self.size)
@@ -40,11 +40,8 @@ impl Kernel for PerLayerInputs {
             .float("PROJECTION_SCALE", self.projection_scale)
             .float("TABLE_SCALE", (self.size as f32).sqrt())
             .float("EPS", self.eps)
-            .part("shaders/shared/octet.wgsl")
             .weights(self.format, cols, self.tiled)
-            .part("shaders/shared/step.wgsl")
             .reductions(target, 64)
-            .part("shaders/shared/token.wgsl")
             .kernel("shaders/embed/per_layer_inputs.wgsl")
     }
 
@@ -69,13 +66,12 @@ impl PerLayerGate {
 
 impl Kernel for PerLayerGate {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
-            .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
-            .part("shaders/shared/gelu.wgsl");
+            .float("GATE_SCALE", 1.0 / NormAdd::SCALE);
         self.emit.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
     }
 

@@ -137,7 +137,6 @@ impl SplitAttention {
             .uint("WINDOW", self.window().unwrap_or(0))
             .uint("PARTS", self.parts(target))
             .uint("SMALLEST_PART", Self::SMALLEST_PART)
-            .part("shaders/shared/key_range.wgsl")
     }
 }
 
@@ -171,12 +170,10 @@ impl SdpaDecode {
 
     /// How `rows` heads, of q or of k and v too, are normed and turned.
     fn norm_heads(wgsl: Wgsl, target: &KernelTarget, rows: usize) -> Wgsl {
-        wgsl.uint("HEAD_ROWS", rows).part("shaders/shared/turned.wgsl").part(
-            match Self::teams(target) {
-                Some(_) => "shaders/shared/norm_heads_teams.wgsl",
-                None => "shaders/shared/norm_heads_pool.wgsl",
-            },
-        )
+        wgsl.uint("HEAD_ROWS", rows).choose(match Self::teams(target) {
+            Some(_) => "norm_heads_teams",
+            None => "norm_heads_pool",
+        })
     }
 }
 
@@ -204,8 +201,8 @@ impl Kernel for SdpaDecode {
             .uint("KEY_TEAMS", teams)
             .uint("KEYS_EACH", tile / teams)
             .uint("OCTETS_EACH", octets.div_ceil(KEY_LANES))
-            .uint("SCORE_LANES", score_lanes)
-            .uint("SCORES_EACH", tile / score_lanes)
+            .optional_uint("SCORE_LANES", score_lanes)
+            .optional_uint("SCORES_EACH", tile / score_lanes)
             .uint("VALUE_LANES", value_lanes)
             .uint("AHEAD", tile.div_ceil(value_lanes).min(MOST_AHEAD))
             .uint("HEADS_AT_ONCE", at_once)
@@ -215,26 +212,26 @@ impl Kernel for SdpaDecode {
         let wgsl = match teams {
             Some(subgroup) => wgsl
                 .uint("SUBGROUP", subgroup)
-                .uint("LANE_ITEMS", octets.div_ceil(subgroup))
+                .optional_uint("LANE_ITEMS", octets.div_ceil(subgroup))
                 .uint("LANE_SCORES", tile.div_ceil(subgroup))
-                .part("shaders/shared/decode_teams.wgsl"),
-            None => wgsl.part("shaders/shared/decode_pool.wgsl"),
+                .choose("decode_teams"),
+            None => wgsl.choose("decode_pool"),
         };
         let wgsl = match self.raw {
             Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => {
-                Self::norm_heads(wgsl.part("shaders/shared/rotation.wgsl"), target, heads)
-                    .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
+                Self::norm_heads(wgsl, target, heads)
+                    .optional_uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
                     .float("EPS", eps)
-                    .part("shaders/shared/heads_query.wgsl")
+                    .choose("heads_query")
             }
             Some(RawHeads { v_norm, eps }) => {
                 Self::norm_heads(RopeKvUpdate::sources(wgsl, &split.layer), target, heads + 2)
-                    .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
+                    .optional_uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part("shaders/shared/heads_raw.wgsl")
+                    .choose("heads_raw")
             }
-            None => wgsl.uint("HEAD_ROWS", heads).part("shaders/shared/heads_ready.wgsl"),
+            None => wgsl.uint("HEAD_ROWS", heads).choose("heads_ready"),
         };
         wgsl.kernel("shaders/attention/sdpa_decode.wgsl")
     }

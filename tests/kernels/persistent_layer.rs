@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     cpu::{CpuMatrix, ops},
     gpu::{
         Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
-        kernels::{Chain, Kernel, Linear, SplitAttention},
+        kernels::{Kernel, Linear, PersistentLayer, SplitAttention},
         tile,
     },
     model::{
@@ -126,12 +126,12 @@ impl Case {
         (x, y)
     }
 
-    fn kernel(&self, tiled: bool) -> Chain {
+    fn kernel(&self, tiled: bool) -> PersistentLayer {
         let [o, gate_up, down, qkv] = [0, 1, 2, 3].map(|i| linear(&self.matrices[i], tiled));
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
         // Some more, as where other layers are wider.
-        let set_words = Chain::set_words(n, attention, ffn) + 8;
-        Chain {
+        let set_words = PersistentLayer::set_words(n, attention, ffn) + 8;
+        PersistentLayer {
             split: self.split.clone(),
             o,
             gate_up,
@@ -175,7 +175,7 @@ impl Case {
         let (x, y, fault) = (upload(gpu, &self.x), zeros(gpu, room), zeros(gpu, 1));
         // The second of three sets is used, which the others surround with words that are not
         // empty.
-        let sets: Vec<u32> = [[7, Chain::EMPTY, 7]]
+        let sets: Vec<u32> = [[7, PersistentLayer::SENTINEL, 7]]
             .as_flattened()
             .iter()
             .flat_map(|word| vec![*word; set])
@@ -197,19 +197,20 @@ impl Case {
 
     fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize, position: usize) {
         for is_last in [false, true] {
-            let kernel = Chain { workgroups, ..self.kernel(tiled) };
+            let kernel = PersistentLayer { workgroups, ..self.kernel(tiled) };
             let qkv = if is_last { None } else { kernel.qkv };
-            self.check_kernel(gpu, &Chain { qkv, ..kernel }, tiled, position);
+            self.check_kernel(gpu, &PersistentLayer { qkv, ..kernel }, tiled, position);
         }
     }
 
-    fn check_kernel(&self, gpu: &Gpu, kernel: &Chain, tiled: bool, position: usize) {
+    fn check_kernel(&self, gpu: &Gpu, kernel: &PersistentLayer, tiled: bool, position: usize) {
         let parts = Parts::new(gpu, &self.split, position);
         let (x, y) = self.expected(&parts.attention, kernel.qkv.is_none());
         assert!(kernel.can_run(gpu.target(), gpu.facts()));
         let found = self.run(gpu, kernel, kernel.set_words, tiled, &parts);
         assert_eq!(found.fault, 0);
-        let is_empty = |set: &Vec<u32>| set.iter().filter(|word| **word == Chain::EMPTY).count();
+        let is_empty =
+            |set: &Vec<u32>| set.iter().filter(|word| **word == PersistentLayer::SENTINEL).count();
         let set = found.sets[0].len();
         assert_eq!(
             found.sets.iter().map(is_empty).collect::<Vec<_>>(),
@@ -233,8 +234,8 @@ const BINDINGS: [&str; 20] = [
     "down_scales",
     "qkv_data",
     "qkv_scales",
-    "sums",
-    "norms",
+    "partial_outputs",
+    "softmax_stats",
     "rows",
     "post_attention",
     "pre_feedforward",
@@ -322,7 +323,7 @@ fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
 }
 
 /// Fewer workgroups than wait for one another.
-struct Alone(Chain);
+struct Alone(PersistentLayer);
 
 impl Kernel for Alone {
     fn source(&self, target: &KernelTarget) -> KernelSource {
@@ -338,7 +339,7 @@ impl Kernel for Alone {
 fn waiting_in_vain_ends_and_is_reported() {
     for gpu in with_neighbours() {
         let case = Case::new(SMALL);
-        let kernel = Chain { workgroups: 2, ..case.kernel(false) };
+        let kernel = PersistentLayer { workgroups: 2, ..case.kernel(false) };
         let set = kernel.set_words;
         let parts = Parts::new(gpu, &case.split, 20);
         assert_eq!(case.run(gpu, &Alone(kernel), set, false, &parts).fault, 1);

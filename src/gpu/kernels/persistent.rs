@@ -8,7 +8,7 @@ use crate::{
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
-        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention, wgsl::text_of},
+        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},
     },
     quant::PackFormat,
 };
@@ -22,11 +22,11 @@ use crate::{
 /// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms
 /// of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and before o_proj and the
 /// MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the
-/// final one; x `[n]` (updated); [`Chain::SETS`] sets of `set_words`; q, k and v, or the normed
+/// final one; x `[n]` (updated); [`PersistentLayer::SETS`] sets of `set_words`; q, k and v, or the normed
 /// hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another
 /// that is emptied for the next dispatch, 0. A set must be empty before it is used.
 #[derive(Debug, Clone)]
-pub struct Chain {
+pub struct PersistentLayer {
     /// Of heads of a multiple of 32 dims.
     pub split: SplitAttention,
     /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
@@ -37,13 +37,13 @@ pub struct Chain {
     pub qkv: Option<Linear>,
     pub eps: f32,
     /// Words of a set: by which the workgroups of a dispatch exchange results. At least
-    /// [`Chain::set_words`], and the same for all dispatches that share sets.
+    /// [`PersistentLayer::set_words`], and the same for all dispatches that share sets.
     pub set_words: usize,
     /// Workgroups, which wait for one another.
     pub workgroups: usize,
 }
 
-impl Chain {
+impl PersistentLayer {
     /// Invocations of a workgroup: two of them would find no room on a processor, and more are not
     /// to be had.
     const WORKGROUP: usize = 1024;
@@ -55,7 +55,7 @@ impl Chain {
     /// in a ring of any number but one.
     pub const SETS: usize = 3;
     /// What a word says that nobody has written.
-    pub const EMPTY: u32 = 0x8080_8080;
+    pub const SENTINEL: u32 = 0x8080_8080;
     /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a
     /// second. llvmpipe leaves any loop after 65535.
     const MOST_SPINS: usize = 60_000;
@@ -68,9 +68,9 @@ impl Chain {
 
     /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
     pub fn can_run(&self, target: &KernelTarget, facts: &AdapterFacts) -> bool {
-        let neighbours = target.variant.subgroups_contiguous
+        let contiguous = target.variant.subgroups_contiguous
             && target.variant.subgroup_size.is_some_and(|size| size >= 8);
-        neighbours
+        contiguous
             && target.variant.dp4a
             && facts.coherent
             && facts.max_storage_buffers >= 19
@@ -95,27 +95,8 @@ impl Chain {
     }
 
     fn matrices(&self) -> Vec<(&'static str, Linear)> {
-        let own = [("o", self.o), ("gate_up", self.gate_up), ("down", self.down)];
-        own.into_iter().chain(self.qkv.map(|qkv| ("qkv", qkv))).collect()
-    }
-
-    /// What is read after a matrix, as parameters and statements of its product.
-    fn following(&self, name: &str) -> (&'static str, &'static str) {
-        match name {
-            "o" => (
-                "before: ptr<function, Columns>, ready: ptr<function, Ready>, next: ptr<function, gate_up_Held>,",
-                "*before = stream_ready(local); *ready = attention_ready(local); gate_up_begin(next, group, 0u, local);",
-            ),
-            "gate_up" => ("next: ptr<function, down_Held>,", "down_begin(next, group, 0u, local);"),
-            "down" if self.qkv.is_none() => {
-                ("ready: ptr<function, Ready>,", "*ready = feedforward_ready(local);")
-            }
-            "down" => (
-                "ready: ptr<function, Ready>, next: ptr<function, qkv_Held>,",
-                "*ready = feedforward_ready(local); qkv_begin(next, group, 0u, local);",
-            ),
-            _ => ("", ""),
-        }
+        let own = [("O", self.o), ("GATE_UP", self.gate_up), ("DOWN", self.down)];
+        own.into_iter().chain(self.qkv.map(|qkv| ("QKV", qkv))).collect()
     }
 
     fn most_cols(&self) -> usize {
@@ -125,24 +106,25 @@ impl Chain {
     /// Units that a workgroup has at once, and how often it has so many.
     fn rounds(&self, linear: Linear, unit: usize) -> (usize, usize) {
         let units = (linear.rows / (16 * unit)).div_ceil(self.workgroups);
-        // A team's share may not exceed a tile.
+        // A warp's share may not exceed a tile.
         let most = units.min(Self::WORKGROUP / 32 / unit);
         (most, units.div_ceil(most))
     }
 
-    /// Teams that read side by side: not more than a tile has pairs of groups.
-    fn squad(&self) -> usize {
-        let fits =
-            |squad: &usize| self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *squad);
+    /// Warps that read side by side, not more than a tile has pairs of groups.
+    fn cluster(&self) -> usize {
+        let fits = |cluster: &usize| {
+            self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *cluster)
+        };
         [4, 1].into_iter().find(fits).unwrap_or(1)
     }
 
-    /// Tiles at which a squad works, at most.
+    /// Tiles at which a cluster works, at most.
     fn slots(&self) -> usize {
         let slots = self.matrices().into_iter().zip(Self::UNITS).map(|((_, linear), unit)| {
             let pairs = linear.cols / 64;
             let share = (self.rounds(linear, unit).0 * unit * pairs).div_ceil(Self::WORKGROUP / 32);
-            let stretch = share * self.squad();
+            let stretch = share * self.cluster();
             if stretch.is_multiple_of(pairs) {
                 stretch / pairs
             } else {
@@ -158,7 +140,7 @@ impl Chain {
     }
 }
 
-impl Kernel for Chain {
+impl Kernel for PersistentLayer {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
         let subgroup = target.variant.subgroup_size.unwrap_or(8) as usize;
@@ -167,71 +149,34 @@ impl Kernel for Chain {
             .constants(target)
             .uint("SUBGROUP", subgroup)
             .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
-            .uint("SET_FOURS", self.set_words / 4)
+            .uint("SET_VEC4S", self.set_words / 4)
             .uint("N", n)
             .float("EPS", self.eps)
             .uint("WORKGROUPS", self.workgroups)
             .uint("MOST_SPINS", Self::MOST_SPINS)
             .uint("MOST_COLS", self.most_cols())
-            .uint("SQUAD", self.squad())
+            .uint("CLUSTER", self.cluster())
             .uint("SLOTS", self.slots())
             .uint("PER", (n / 8).div_ceil(workgroup))
-            .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup));
+            .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup))
+            .uint("DEPTH", Self::DEPTH)
+            .choose(match self.qkv {
+                Some(_) => "to_next_layer",
+                None => "to_output_head",
+            });
         for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
             let (most_units, rounds) = self.rounds(linear, unit);
-            let (following, follows) = self.following(name);
+            let lanes = 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2();
             wgsl = wgsl
-                .uint(&format!("{name}_ROWS"), linear.rows)
-                .uint(&format!("{name}_GROUPS"), linear.cols / 32)
-                .uint(&format!("{name}_UNIT"), unit)
-                .uint(&format!("{name}_MOST_UNITS"), most_units)
-                .uint(&format!("{name}_ROUNDS"), rounds)
-                .uint(
-                    &format!("{name}_LANES"),
-                    1 << (workgroup / (most_units * unit * 16)).min(8).ilog2(),
-                )
-                .uint(&format!("{name}_DEPTH"), Self::DEPTH)
-                .bool(&format!("{name}_TILED"), linear.tiled)
-                .bool(&format!("{name}_GATED"), name == "gate_up")
-                .text(
-                    &text_of("shaders/persistent/chain_product.wgsl")
-                        .replace(
-                            "NAME_KEEP",
-                            match name {
-                                "o" => "keep_attention",
-                                "gate_up" => "keep_hidden",
-                                "down" => "keep_feedforward",
-                                _ => "keep_heads",
-                            },
-                        )
-                        .replace("FOLLOWING", following)
-                        .replace("FOLLOWS", follows)
-                        .replace("NAME", name),
-                );
+                .uint(format!("{name}_ROWS"), linear.rows)
+                .uint(format!("{name}_GROUPS"), linear.cols / 32)
+                .uint(format!("{name}_UNIT"), unit)
+                .uint(format!("{name}_MOST_UNITS"), most_units)
+                .uint(format!("{name}_ROUNDS"), rounds)
+                .uint(format!("{name}_LANES"), lanes)
+                .bool(format!("{name}_TILED"), linear.tiled);
         }
-        let norms = [
-            ("attention", "post_attention", "pre_feedforward", "1.0"),
-            ("feedforward", "post_feedforward", "next_input", "layer.x"),
-        ];
-        for (name, post, next, scalar) in norms {
-            let text = text_of("shaders/persistent/chain_norm.wgsl")
-                .replace("NAME", name)
-                .replace("POST", post)
-                .replace("NEXT", next)
-                .replace("SCALAR", scalar);
-            wgsl = wgsl.text(&text);
-        }
-        wgsl.part("shaders/persistent/exchange.wgsl")
-            .part("shaders/shared/gelu.wgsl")
-            .part("shaders/shared/q8_lanes.wgsl")
-            .part("shaders/shared/q8_eights.wgsl")
-            .part("shaders/persistent/chain_join.wgsl")
-            .part(match self.qkv {
-                Some(_) => "shaders/persistent/chain_next.wgsl",
-                None => "shaders/persistent/chain_last.wgsl",
-            })
-            .reductions(target, workgroup)
-            .kernel("shaders/persistent/chain.wgsl")
+        wgsl.reductions(target, workgroup).kernel("shaders/persistent/persistent_layer.wgsl")
     }
 
     fn cost(&self) -> Cost {
