@@ -40,8 +40,9 @@ impl Target<'_> {
     }
 }
 
-/// The folder that holds MLX's `include` and `lib`: `mlx_root` if it is set, else the first of
-/// `packages` (where Python keeps its package) that has the headers. The error says what to do.
+/// The folder that has MLX's `include` and `lib`: `mlx_root` if it is set.
+/// Otherwise it is the first of `packages`, Python's package folders, that has the headers.
+/// The error names the remedy.
 pub fn locate(
     mlx_root: Option<OsString>,
     packages: &[PathBuf],

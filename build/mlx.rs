@@ -1,5 +1,7 @@
-//! Builds `src/mlx/shim.cpp` against MLX into a library of its own, which the program holds and
-//! loads when MLX is asked for: a program built with MLX also starts where MLX has gone.
+//! Builds `src/mlx/shim.cpp` against MLX into a library of its own.
+//!
+//! The program contains the library and loads it when MLX is requested. It thus starts without MLX
+//! too.
 
 use std::{
     env,

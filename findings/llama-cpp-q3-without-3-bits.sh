@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Guess: for models like Gemma 3 270M or 1B, Q2_K gives 2-bit matrices and Q3_K_M mostly 3-bit ones.
 #   Both files are then smaller than Q4_0, in this order.
-# Seen: no matrix has 2 bits, Q3_K_M has none of 3 bits, and its file is larger than that of Q4_0.
+# Seen: no matrix has 2 bits, Q3_K_M has none of 3 bits and is larger than Q4_0.
 #   K-quants need rows of 256 columns, which hidden sizes 640 and 1152 do not divide into.
 #   Another type takes their place.
 #   The file's general.file_type still says Q2_K and Q3_K_M.

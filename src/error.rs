@@ -23,7 +23,10 @@ pub enum Error {
     /// Something well-formed that this version cannot run; the text names it.
     #[error("unsupported: {0}")]
     Unsupported(String),
-    /// No adapter, a lost device, a limit of the device.
+    /// There is no adapter.
+    #[error("device: {0}")]
+    NoAdapter(String),
+    /// An adapter that is not meant, a lost device, a limit of the device.
     #[error("device: {0}")]
     Device(String),
     /// The tokenizer is missing, broken or refused a text.

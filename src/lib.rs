@@ -1,10 +1,28 @@
 //! Runs Google's Gemma 4 (and Gemma 3) text models in int4 on any GPU, from one set of WGSL
 //! kernels.
 //!
-//! The way of a token: a [`checkpoint::Checkpoint`] gives a [`model::config::ModelConfig`] and tensors; a
-//! [`backend::Backend`] packs them for its device; [`generate`] feeds it tokens that [`text`] made
-//! and samples what comes back with [`sampling`].
+//! Most programs need five types: a [`Model`] opened with [`ModelOptions`] gets [`Message`]s and
+//! [`ChatOptions`] and gives an [`Answer`].
+//!
+//! ```
+//! use gemma4_wgpu::{ChatOptions, Message, Model};
+//!
+//! let mut model = Model::open("demo")?;
+//! let options = ChatOptions {
+//!     max_new_tokens: std::num::NonZeroUsize::new(8),
+//!     ..ChatOptions::default()
+//! };
+//! for event in model.chat(&[Message::user("Once upon a time")], &options)? {
+//!     println!("{:?}", event?);
+//! }
+//! # Ok::<(), gemma4_wgpu::Error>(())
+//! ```
+//!
+//! Below them: a [`checkpoint::Checkpoint`] gives a [`model::config::ModelConfig`] and tensors; a
+//! [`backend::Backend`] packs them for its device; [`mod@text`] makes tokens of a prompt;
+//! [`generate`] feeds them to the backend and chooses what comes next with [`sampling`].
 
+mod api;
 pub mod backend;
 pub mod checkpoint;
 pub mod convert;
@@ -27,4 +45,19 @@ pub mod text;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use api::ModelOptions;
+pub use api::{Answer, ChatOptions, Model};
 pub use error::{Error, Result};
+pub use text::Message;
+
+/// The examples, which run as documentation tests.
+#[cfg(doctest)]
+mod examples {
+    #[doc = concat!("```standalone_crate\n", include_str!("../examples/generate.rs"), "```")]
+    struct Generate;
+    #[doc = concat!("```standalone_crate\n", include_str!("../examples/logits.rs"), "```")]
+    struct Logits;
+    #[doc = concat!("```standalone_crate\n", include_str!("../examples/embed_in_app.rs"), "```")]
+    struct EmbedInApp;
+}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks the Markdown files of the repository: one sentence a line, at most 20 words each.
+"""Checks the repository's prose: sentences of at most 20 words, in the field's words.
 
     python3 tools/check_prose.py [FILE...]
 
-Code and headings are free. A table's cell may hold several sentences, each of at most 20 words.
-Text in backticks and a link's text count as they are read: code is one word. Words that
-docs/glossary.md has replaced are faults too.
+Markdown has one sentence a line. Its code and headings are free. A table's cell may have several
+sentences. In source files the comments are checked, except code in them. Code in backticks counts
+as one word, and a link as its text. Private words that a standard term has replaced are faults too.
 """
 
 import re
@@ -14,6 +14,11 @@ import sys
 from pathlib import Path
 
 MOST_WORDS = 20
+# A comment's text by the suffix of its file.
+SLASHES = re.compile(r"^\s*(?://[/!]?|/?\*+)(?!/) ?(.*?)(?:\*/)?$")
+HASHES = re.compile(r"^\s*#(?!!) ?(.*)$")
+COMMENTS = dict.fromkeys((".rs", ".wgsl", ".ts", ".mjs", ".cpp"), SLASHES)
+COMMENTS |= dict.fromkeys((".py", ".sh", ".toml", ".yml"), HASHES)
 MOST_GLOSSARY_WORDS = 40
 
 # Periods that end no sentence.
@@ -71,6 +76,30 @@ def faults_of_text(text, alone):
             yield f"“{found.group()}”: write {term}"
 
 
+def paragraphs(lines, comment):
+    """Pairs of a line's number and a paragraph of comments that begins there."""
+    text, start, fenced = "", 0, False
+    for number, line in enumerate([*lines, ""], 1):
+        match = comment.match(line)
+        found = match.group(1).rstrip() if match else ""
+        fence = found.lstrip().startswith("```")
+        fenced = (fenced != fence) if match else False
+        # An indented line, an item of a list and a row of a table are paragraphs of their own.
+        apart = not found.strip() or fenced or fence or found.startswith(("  ", "- ", "* ", "|"))
+        if text and apart:
+            yield start, text
+            text = ""
+        if found.strip() and not (fenced or fence or found.startswith("    ")):
+            start = start if text else number
+            text = f"{text} {found.strip()}".strip()
+
+
+def comment_faults(lines, comment):
+    """Pairs of a line's number and a fault of the comments there."""
+    for number, text in paragraphs(lines, comment):
+        yield from ((number, fault) for fault in faults_of_text(text, False))
+
+
 def is_code(line, previous, in_list):
     """Whether a line belongs to an indented code block."""
     return not in_list and line.startswith("    ") and (not previous or previous.startswith("    "))
@@ -78,7 +107,7 @@ def is_code(line, previous, in_list):
 
 def faults(lines):
     """Pairs of a line's number and a fault."""
-    fenced = in_list = False
+    fenced = in_list = commented = False
     front_matter = lines[:1] == ["---"]
     previous, unfinished = "", None
     for number, line in enumerate(lines, 1):
@@ -87,12 +116,15 @@ def faults(lines):
             continue
         if line.lstrip().startswith("```"):
             fenced = not fenced
+        hidden = commented or line.lstrip().startswith("<!--")
+        commented = hidden and "-->" not in line
         marker = LIST_MARKER.match(line)
         in_list = bool(marker) or (in_list and (not line.strip() or line.startswith(" ")))
         prose = not (
             fenced
+            or hidden
             or not line.strip()
-            or line.lstrip().startswith(("#", "|", "<!--", "```"))
+            or line.lstrip().startswith(("#", "|", "```"))
             or is_code(line, previous, in_list)
         )
         previous = line
@@ -127,13 +159,15 @@ def glossary_faults(lines):
 def main():
     root = Path(__file__).resolve().parent.parent
     listed = subprocess.run(
-        ["git", "ls-files", "*.md"], cwd=root, capture_output=True, text=True, check=True
+        ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
     )
     files = [Path(name) for name in sys.argv[1:]] or [root / name for name in listed.stdout.split()]
+    files = [file for file in files if file.suffix == ".md" or file.suffix in COMMENTS]
     count = 0
     for file in files:
         lines = file.read_text().split("\n")
-        found = list(faults(lines))
+        comment = COMMENTS.get(file.suffix)
+        found = list(comment_faults(lines, comment) if comment else faults(lines))
         if file.name == "glossary.md":
             found += glossary_faults(lines)
         for number, fault in found:
@@ -142,9 +176,9 @@ def main():
             )
         count += len(found)
     if not files:
-        sys.exit("no Markdown files found")
+        sys.exit("no files found")
     if count:
-        sys.exit(f"{count} faults in the Markdown files")
+        sys.exit(f"{count} faults in the prose")
 
 
 if __name__ == "__main__":

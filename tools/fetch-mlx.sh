@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fetches MLX for the CPU of a Linux machine (mlx-cpu, 10 MB) from the Python package index into the
-# cache directory, and prints the folder to set MLX_ROOT to. Exits at once if it is there. A Mac
-# installs the package `mlx` instead. Needs python3 with pip or venv.
+# Fetches MLX for Linux CPUs (mlx-cpu, 10 MB) from the Python package index into the cache
+# directory. Prints the value of MLX_ROOT. Exits at once if it is there. A Mac installs the package
+# `mlx` instead. Needs python3 with pip or venv.
 set -eu
 
 version=${1:-0.32.4}

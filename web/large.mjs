@@ -1,4 +1,4 @@
-// Compares tokens and memory of a model that is too large for the tests: picked from the disk in
+// Compares tokens and memory of a model that is too large for the tests. It runs from the disk in
 // Chromium on SwiftShader, and in the native program on the CPU.
 // `npm run large --prefix web -- FILE.gguf`; tools/load_rate/make_checkpoint.py makes the file.
 

@@ -1,5 +1,5 @@
-//! A safetensors file of any bytes beside the config.json of MLX, compressed-tensors or no
-//! quantizer at all (torchao's describes itself): opened, and a matrix read.
+//! Opens a safetensors file of any bytes and reads a matrix. The config.json beside it is of MLX,
+//! compressed-tensors or no quantizer (torchao's files describe themselves).
 #![no_main]
 
 use gemma4_wgpu::{checkpoint::Checkpoint, model::source::TensorSource};

@@ -3,8 +3,10 @@
 //! A step is submitted without waiting and read later, so that the host can run a step ahead and a
 //! browser never blocks. Several sequences may share a step.
 
+mod kind;
 mod sequences;
 
+pub use kind::BackendKind;
 pub(crate) use sequences::Sequences;
 
 use crate::{

@@ -27,7 +27,7 @@ impl Thoughts {
     }
 }
 
-/// What stands last on the screen.
+/// The last block on the screen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
     Nothing,

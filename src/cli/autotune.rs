@@ -17,7 +17,9 @@ use crate::{
     cpu::CpuBackend,
     error::{Error, Result},
     generate::{Divergence, each_logits_in_steps},
-    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions, KernelTarget},
+    gpu::{
+        AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOption, KernelOptions, KernelTarget,
+    },
     model::{
         config::{LayerConfig, ModelConfig},
         kv::CacheType,
@@ -26,8 +28,6 @@ use crate::{
     },
 };
 
-/// Options that are tried, in this order; bounds checks are no matter of speed.
-const TRIED: [&str; 8] = ["subgroups", "coop", "f16", "dp4a", "wide", "lanes", "prefetch", "chain"];
 /// A choice must be faster by so much to be kept: what differs less may be noise.
 const GAIN: f64 = 1.03;
 /// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
@@ -147,8 +147,8 @@ fn search<S: Subject>(
     let (mut kernels, mut target, mut best) = (start.kernels, start.target, open(&start.kernels)?);
     best.turn()?;
     let mut trials = Vec::new();
-    for name in TRIED {
-        let Some((candidate, switched)) = switch(name, &kernels, &target, start.facts) else {
+    for option in KernelOption::search_order() {
+        let Some((candidate, switched)) = switch(option, &kernels, &target, start.facts) else {
             continue;
         };
         // A driver that cannot run it says so in its own way.
@@ -174,21 +174,23 @@ fn search<S: Subject>(
     Ok((kernels, trials))
 }
 
-/// The kernels with the option of a name switched, and their variant; `None` if it was asked for,
-/// or makes no difference here.
+/// The kernels with an option switched, and their target; `None` if it was asked for, or makes no
+/// difference here.
 fn switch(
-    name: &str,
+    option: &KernelOption,
     kernels: &KernelOptions,
     target: &KernelTarget,
     facts: &AdapterFacts,
 ) -> Option<(KernelOptions, KernelTarget)> {
-    let mut switched = *kernels;
-    let option = switched.field(name).filter(|option| option.is_none())?;
-    *option = Some(!is_on(target, name));
     // Measured when the device was opened; the facts do not have it.
-    let known =
-        KernelOptions { prefetch: switched.prefetch.or(Some(target.tuning.prefetch)), ..switched };
-    let target_there = KernelTarget::choose(facts, &known).ok()?;
+    let known = |kernels: &KernelOptions| KernelOptions {
+        prefetch: kernels.prefetch.or(Some(target.tuning.prefetch)),
+        ..*kernels
+    };
+    let is_on = option.get(&known(kernels).resolve(facts).ok()?)?;
+    let mut switched = *kernels;
+    option.get(kernels).is_none().then(|| option.set(&mut switched, Some(!is_on)))?;
+    let target_there = KernelTarget::choose(facts, &known(&switched)).ok()?;
     (target_there != *target).then_some((switched, target_there))
 }
 
@@ -201,21 +203,6 @@ fn compare<S: Subject>(best: &mut S, candidate: &mut S) -> Result<Rates> {
         rates = (rates.0.faster(&best.turn()?), rates.1.faster(&candidate.turn()?));
     }
     Ok(rates.1.over(&rates.0))
-}
-
-/// Whether a target has the option of a name.
-fn is_on(target: &KernelTarget, name: &str) -> bool {
-    let KernelTarget { variant, tuning } = target;
-    match name {
-        "subgroups" => variant.subgroups.is_some(),
-        "coop" => variant.coop.is_some(),
-        "f16" => variant.f16,
-        "dp4a" => variant.dp4a,
-        "wide" => tuning.large_workgroups,
-        "lanes" => tuning.row_per_invocation,
-        "chain" => tuning.persistent,
-        _ => tuning.prefetch,
-    }
 }
 
 /// A model of the same layers, one of each kind.
@@ -434,14 +421,15 @@ mod tests {
 
     #[test]
     fn what_is_faster_is_kept() {
-        let (kernels, trials) = found("", |kernels| match (kernels.dp4a, kernels.wide) {
-            (Some(true), Some(false)) => rates(100.0, 200.0),
-            (Some(true), None) => rates(100.0, 150.0),
-            _ => rates(100.0, 100.0),
-        });
-        assert_eq!(kernels, "dp4a=on,wide=off");
-        // Everything was tried, lanes too, which a card may have.
-        assert_eq!(trials.len(), TRIED.len());
+        let (kernels, trials) =
+            found("", |kernels| match (kernels.dp4a, kernels.large_workgroups) {
+                (Some(true), Some(false)) => rates(100.0, 200.0),
+                (Some(true), None) => rates(100.0, 150.0),
+                _ => rates(100.0, 100.0),
+            });
+        assert_eq!(kernels, "dp4a=on,large_workgroups=off");
+        // A card that has everything can switch everything.
+        assert_eq!(trials.len(), KernelOption::search_order().len());
         assert_eq!(trials.iter().filter(|trial| trial.kept).count(), 2);
     }
 

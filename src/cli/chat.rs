@@ -8,7 +8,7 @@ use crate::{
     cli::{
         Exit, one_line,
         report::Output,
-        session::{Answer, Session},
+        session::{Answered, Session},
     },
     error::Error,
     text::{Message, Role},
@@ -20,14 +20,14 @@ const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, \
 /// Reads prompts and streams answers until the user leaves. `opening` holds the system message, if
 /// there is one.
 pub fn run(
-    session: &mut Session<'_>,
+    session: &mut Session,
     opening: Vec<Message>,
     output: &Output,
     quiet: bool,
 ) -> Result<(), Exit> {
     let mut editor = DefaultEditor::new().map_err(terminal_error)?;
     if !quiet {
-        eprintln!("{} · {HELP}", session.generator.backend().info().device);
+        eprintln!("{} · {HELP}", session.model.info().device);
     }
     let mut conversation = opening.clone();
     let mut interrupted = false;
@@ -50,13 +50,15 @@ pub fn run(
             "/help" => eprintln!("{HELP}"),
             "/clear" => {
                 conversation.clone_from(&opening);
-                session.generator.reset();
+                session.model.clear();
             }
             typed => {
                 // A full history only costs the arrow keys.
                 let _ = editor.add_history_entry(typed);
                 match prompt_of(typed) {
-                    Some(prompt) => interrupted = turn(session, &mut conversation, prompt, output)?,
+                    Some(prompt) => {
+                        interrupted = exchange(session, &mut conversation, prompt, output)?
+                    }
                     None => eprintln!("{typed}: no such command; {HELP}"),
                 }
             }
@@ -72,20 +74,20 @@ fn prompt_of(typed: &str) -> Option<&str> {
     }
 }
 
-/// One turn: a prompt and its answer; true if Ctrl-C ended it. A prompt that cannot be used is
+/// One exchange: a prompt and its answer; true if Ctrl-C ended it. A prompt that cannot be used is
 /// named and forgotten.
-fn turn(
-    session: &mut Session<'_>,
+fn exchange(
+    session: &mut Session,
     conversation: &mut Vec<Message>,
     prompt: &str,
     output: &Output,
 ) -> Result<bool, Exit> {
-    conversation.push(Message::new(Role::User, prompt));
+    conversation.push(Message::user(prompt));
     match answer(session, conversation) {
         Ok(answer) => {
             output.after(&answer, session);
             let interrupted = answer.interrupted();
-            conversation.push(answer.into_message());
+            conversation.push(answer.parts.into());
             Ok(interrupted)
         }
         Err(Exit::Failed(error @ (Error::Input(_) | Error::Template(_) | Error::Tokenizer(_)))) => {
@@ -97,18 +99,19 @@ fn turn(
     }
 }
 
-fn answer(session: &mut Session<'_>, conversation: &[Message]) -> Result<Answer, Exit> {
-    let tokens = session.prompter.tokens(conversation)?;
-    let tokens = session.prompter.tokenizer.as_known(tokens, session.generator.held());
-    let room = session.generator.backend().info().context_length;
-    if tokens.len() > room && conversation.iter().any(|message| message.role == Role::Assistant) {
-        let count = tokens.len();
+fn answer(session: &mut Session, conversation: &[Message]) -> Result<Answered, Exit> {
+    let prompt = session.prompt(conversation)?;
+    let room = session.model.info().context_length;
+    if prompt.tokens.len() > room
+        && conversation.iter().any(|message| message.role == Role::Assistant)
+    {
+        let count = prompt.tokens.len();
         let full = format!("the conversation has {count} tokens, but the context holds {room}");
         let reason = format!("{full}; /clear empties it");
         return Err(Error::Input(reason).into());
     }
     let mut stdout = io::stdout().lock();
-    let answer = session.answer(&tokens, &mut stdout)?;
+    let answer = session.answer(&prompt, &mut stdout)?;
     writeln!(stdout).map_err(Exit::from_stdout)?;
     Ok(answer)
 }

@@ -12,7 +12,7 @@ use crate::{
     cli::{
         Exit,
         interrupt::{self, Work},
-        model::byte_bar,
+        progress::byte_bar,
     },
     convert,
     error::Error,

@@ -8,11 +8,12 @@ use serde_json::Value;
 use crate::{
     cli::{Exit, mlx},
     error::Error,
-    gpu,
+    gpu::{self, AdapterFacts, KernelOptions},
 };
 
 /// List the adapters with the facts that choose kernels, and MLX's device if it is built in
 #[derive(Args)]
+#[command(after_help = KernelOptions::help())]
 pub struct DevicesArgs {
     /// Print a JSON array
     #[arg(long)]
@@ -21,19 +22,23 @@ pub struct DevicesArgs {
 
 pub fn run(args: &DevicesArgs) -> Result<(), Exit> {
     let adapters = pollster::block_on(gpu::adapters());
-    let mut facts = serde_json::to_value(&adapters).map_err(|error| {
-        Error::Device(format!("the adapters' facts cannot be written: {error}"))
-    })?;
-    facts.as_array_mut().into_iter().for_each(|list| list.extend(mlx::facts()));
-    let text = match &facts {
-        _ if args.json => format!("{facts:#}\n"),
-        Value::Array(list) if list.is_empty() => {
-            "no adapter; only --backend cpu can run\n".to_owned()
-        }
-        Value::Array(list) => list.iter().map(describe).collect::<Vec<_>>().join("\n"),
-        other => other.to_string(),
+    let mut list = adapters.iter().map(facts).collect::<Result<Vec<_>, _>>()?;
+    list.extend(mlx::facts());
+    let text = match list.as_slice() {
+        list if args.json => format!("{:#}\n", Value::from(list)),
+        [] => "no adapter; only --backend cpu can run\n".to_owned(),
+        list => list.iter().map(describe).collect::<Vec<_>>().join("\n"),
     };
     io::stdout().write_all(text.as_bytes()).map_err(Exit::from_stdout)
+}
+
+/// An adapter's facts, and the kernel options that they choose.
+fn facts(adapter: &AdapterFacts) -> Result<Value, Error> {
+    let mut facts = serde_json::to_value(adapter).map_err(|error| {
+        Error::Device(format!("the adapters' facts cannot be written: {error}"))
+    })?;
+    facts["kernels"] = KernelOptions::UNSET.resolve(adapter)?.to_string().into();
+    Ok(facts)
 }
 
 /// One adapter: its number and name, then a line per fact.

@@ -11,23 +11,24 @@ use clap::Args;
 use serde_json::json;
 
 use crate::{
-    backend::Backend,
+    api::Model,
     checkpoint::Checkpoint,
     cli::{
         Exit,
         interrupt::{self, Work},
         logits_file::{BaseLogits, LogitsFile},
-        model::{ModelArgs, progress_bar},
+        model::ModelArgs,
+        progress::progress_bar,
     },
     error::{Error, Result},
-    generate::{Divergence, Perplexity, check_prompt, each_logits_in_steps},
+    generate::{Divergence, Perplexity, check_prompt},
     model::source::TensorSource,
     text::Tokenizer,
 };
 
 /// Measure how well the model predicts a text, or write its logits
 ///
-/// The text starts with the start token, if the tokenizer adds one, and stands in one context.
+/// The text starts with the start token, if the tokenizer adds one, and is one context.
 /// Every token after the first is predicted from all before it; the perplexity is exp of the mean
 /// negative log-likelihood of these predictions.
 #[derive(Args)]
@@ -83,8 +84,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Exit> {
     let context_length = args.model.context_length(&checkpoint, tokens.len())?;
     check_prompt(tokens.len(), context_length)?;
     interrupt::install()?;
-    let mut backend = args.model.load(&checkpoint, context_length)?;
-    let (score, divergence) = evaluate(args, backend.as_mut(), &tokens)?;
+    let mut model = Model::new(args.model.load(&checkpoint, context_length)?, None);
+    let (score, divergence) = evaluate(args, &mut model, &tokens)?;
     print(args, &score, &divergence).map_err(Exit::from_stdout)
 }
 
@@ -92,10 +93,10 @@ pub fn run(args: &EvalArgs) -> Result<(), Exit> {
 /// for.
 fn evaluate(
     args: &EvalArgs,
-    backend: &mut dyn Backend,
+    model: &mut Model,
     tokens: &[u32],
 ) -> Result<(Perplexity, Divergence), Exit> {
-    let vocab = backend.config().vocab_size;
+    let vocab = model.config().vocab_size;
     let work = Work::begin();
     let base = args.kl_divergence_base.as_ref();
     let mut base = base.map(|path| BaseLogits::open(path, tokens.len(), vocab)).transpose()?;
@@ -106,18 +107,17 @@ fn evaluate(
     let bar = progress_bar(tokens.len() as u64, args.model.quiet);
     let (mut score, mut divergence) = (Perplexity::default(), Divergence::default());
     let most = args.ubatch_size.map_or(usize::MAX, NonZeroUsize::get);
-    let visited =
-        pollster::block_on(each_logits_in_steps(backend, tokens, most, &mut |first, rows| {
-            if work.stopped() {
-                return Err(Error::Input("interrupted".into()));
-            }
-            bar.inc((rows.len() / vocab) as u64);
-            score.add(rows, vocab, &tokens[first + 1..])?;
-            if let Some(base) = &mut base {
-                divergence.add(&base.read(rows.len())?, rows, vocab)?;
-            }
-            file.as_mut().map_or(Ok(()), |file| file.append(rows))
-        }));
+    let visited = pollster::block_on(model.logits_in_steps(tokens, most, &mut |first, rows| {
+        if work.stopped() {
+            return Err(Error::Input("interrupted".into()));
+        }
+        bar.inc((rows.len() / vocab) as u64);
+        score.add(rows, vocab, &tokens[first + 1..])?;
+        if let Some(base) = &mut base {
+            divergence.add(&base.read(rows.len())?, rows, vocab)?;
+        }
+        file.as_mut().map_or(Ok(()), |file| file.append(rows))
+    }));
     bar.finish_and_clear();
     match visited {
         Err(_) if work.stopped() => return Err(Exit::Interrupted),

@@ -12,6 +12,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
 use crate::{
+    api::open::DEFAULT_CONTEXT,
     checkpoint::{Checkpoint, UnusedTensors},
     cli::{Exit, memory::MemoryReport, model::ModelArgs},
     error::{Error, Result},
@@ -22,9 +23,6 @@ use crate::{
     },
     quant::PackFormat,
 };
-
-/// Positions that the memory plan is for unless `--ctx` says otherwise: those of `run`.
-const DEFAULT_CONTEXT: usize = 4096;
 
 /// Tell what a checkpoint holds, and whether it fits on the device
 ///
@@ -46,7 +44,7 @@ pub struct InspectArgs {
     model: ModelArgs,
 }
 
-/// All that is told. Sizes are in bytes.
+/// The whole report. Sizes are in bytes.
 #[derive(Serialize)]
 struct Report {
     description: String,
@@ -349,7 +347,8 @@ fn describe(report: &Report) -> String {
 fn describe_floats(floats: &FloatMatrices) -> String {
     let size = |bytes| BinaryBytes(bytes).to_string();
     format!(
-        "{} matrices stay as stored ({}): a token reads {} of them, of {} in all; --quantize int8 makes that {}",
+        "{} matrices stay as stored ({}): a token reads {} of them, of {} in all; \
+         --quantize int8 makes that {}",
         floats.tensors,
         floats.names.join("; "),
         size(floats.token_bytes),

@@ -1,4 +1,4 @@
-//! Whether a model fits on its device: the plan, what is free, and how both are told.
+//! Whether a model fits on its device: the plan, what is free, and both in words.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub struct Memory<'a> {
     pub plan: MemoryPlan,
 }
 
-/// What `inspect` tells of it. Sizes are in bytes.
+/// Its part of the report of `inspect`. Sizes are in bytes.
 #[derive(Serialize)]
 pub struct MemoryReport {
     pub device: String,
@@ -219,7 +219,7 @@ impl HostMemory {
     fn read() -> Option<HostMemory> {
         let mut system = sysinfo::System::new().ok()?;
         system.refresh_memory();
-        // What is free within a container's limit is not told: its use counts cached files too.
+        // What is free within a container's limit is unknown: its use counts cached files too.
         let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
         let total = system.total_memory().min(limit);
         let free = system.available_memory().min(limit);
@@ -233,7 +233,8 @@ impl fmt::Display for MemoryReport {
         let plan = &self.plan;
         write!(
             f,
-            "{} weights + {} KV cache of sliding and {} of full layers for {} positions + {} scratch = {}",
+            "{} weights + {} KV cache of sliding and {} of full layers for {} positions + \
+             {} scratch = {}",
             BinaryBytes(plan.weight_bytes),
             BinaryBytes(plan.kv_sliding_bytes),
             BinaryBytes(plan.kv_full_bytes),

@@ -5,43 +5,18 @@ use serde_json::Value;
 use crate::{
     backend::Backend,
     error::Result,
-    model::{config::ModelConfig, source::TensorSource, weights::LoadOptions},
+    model::{config::ModelConfig, weights::LoadOptions},
 };
 
 #[cfg(feature = "mlx")]
 mod built {
     use serde_json::json;
 
-    use super::*;
-    use crate::mlx::{self, Activations, MlxBackend, MlxOptions};
-
-    fn options(exact: bool) -> MlxOptions {
-        MlxOptions { activations: exact.then_some(Activations::F32), ..MlxOptions::default() }
-    }
-
-    /// Whether `auto` takes MLX: on a Mac's GPU. A broken MLX is told of.
-    pub fn is_preferred() -> bool {
-        if !cfg!(target_os = "macos") {
-            return false;
-        }
-        match mlx::facts() {
-            Ok(facts) => facts.metal,
-            Err(error) => {
-                eprintln!("warning: {error}; running on wgpu");
-                false
-            }
-        }
-    }
-
-    /// Loads a checkpoint; `exact` computes in f32.
-    pub async fn load(
-        source: &dyn TensorSource,
-        load: &LoadOptions,
-        exact: bool,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Box<dyn Backend>> {
-        Ok(Box::new(MlxBackend::load(source, load, options(exact), progress).await?))
-    }
+    use super::{Backend, LoadOptions, ModelConfig, Result, Value};
+    use crate::{
+        api,
+        mlx::{self, MlxBackend},
+    };
 
     /// A model of random weights.
     pub async fn synthetic(
@@ -50,7 +25,8 @@ mod built {
         exact: bool,
         seed: u64,
     ) -> Result<Box<dyn Backend>> {
-        Ok(Box::new(MlxBackend::synthetic(config, load, options(exact), seed).await?))
+        let options = api::mlx::options(exact);
+        Ok(Box::new(MlxBackend::synthetic(config, load, options, seed).await?))
     }
 
     /// MLX and its device, as `devices` lists them.
@@ -72,29 +48,8 @@ mod built {
 
 #[cfg(not(feature = "mlx"))]
 mod built {
-    use super::{Backend, LoadOptions, ModelConfig, Result, TensorSource, Value};
-    use crate::error::Error;
-
-    fn absent<T>() -> Result<T> {
-        Err(Error::Input(
-            "this program was built without MLX: \
-             build it with `cargo build --release --features mlx`"
-                .into(),
-        ))
-    }
-
-    pub fn is_preferred() -> bool {
-        false
-    }
-
-    pub async fn load(
-        _: &dyn TensorSource,
-        _: &LoadOptions,
-        _: bool,
-        _: &mut dyn FnMut(u64),
-    ) -> Result<Box<dyn Backend>> {
-        absent()
-    }
+    use super::{Backend, LoadOptions, ModelConfig, Result, Value};
+    use crate::api;
 
     pub async fn synthetic(
         _: ModelConfig,
@@ -102,7 +57,7 @@ mod built {
         _: bool,
         _: u64,
     ) -> Result<Box<dyn Backend>> {
-        absent()
+        Err(api::mlx::absent())
     }
 
     pub fn facts() -> Option<Value> {
@@ -110,4 +65,4 @@ mod built {
     }
 }
 
-pub use built::{facts, is_preferred, load, synthetic};
+pub use built::{facts, synthetic};

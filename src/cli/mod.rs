@@ -13,6 +13,7 @@ mod logits_file;
 mod memory;
 mod mlx;
 mod model;
+mod progress;
 mod pull;
 mod quantize;
 mod report;

@@ -15,7 +15,8 @@ use crate::{
     cli::{
         Exit,
         interrupt::{self, Work},
-        model::{byte_bar, own_cache},
+        model::own_cache,
+        progress::byte_bar,
     },
     error::{Error, Result},
     gpu::{self, DeviceOptions, Gpu},

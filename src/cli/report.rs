@@ -6,7 +6,7 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use crate::{
-    cli::session::{Answer, Session},
+    cli::session::{Answered, Session},
     generate::FinishReason,
     text::{BrokenCall, ToolCall},
 };
@@ -48,7 +48,7 @@ struct Channel<'a> {
     text: &'a str,
 }
 
-/// What is told on stderr after an answer.
+/// What goes to stderr after an answer.
 pub struct Output {
     /// Whether the answer is one of a chat.
     pub chat: bool,
@@ -61,9 +61,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// Tells of a full context and of an answer that is nothing but thoughts; the figures if they
-    /// are wanted.
-    pub fn after(&self, answer: &Answer, session: &Session<'_>) {
+    /// Warns of a full context and of an answer that is nothing but thoughts; prints the figures if
+    /// they are wanted.
+    pub fn after(&self, answer: &Answered, session: &Session) {
         let report = self.report(answer, session);
         if report.finish_reason == FinishReason::ContextFull {
             let clear = if self.chat { "/clear empties it, " } else { "" };
@@ -82,8 +82,8 @@ impl Output {
     }
 
     /// The answer with its figures.
-    pub fn report<'a>(&self, answer: &'a Answer, session: &Session<'_>) -> Report<'a> {
-        let info = session.generator.backend().info();
+    pub fn report<'a>(&self, answer: &'a Answered, session: &Session) -> Report<'a> {
+        let info = session.model.info();
         let stats = &answer.generation.stats;
         let channels = answer.parts.channels.iter();
         let channels = channels.map(|(name, text)| Channel { name, text }).collect();

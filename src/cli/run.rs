@@ -9,22 +9,14 @@ use std::{
 use clap::Args;
 
 use crate::{
+    api::{ChatOptions, Model, open::DEFAULT_CONTEXT},
     cli::{
-        Exit,
-        answer::Thoughts,
-        chat, interrupt,
-        model::ModelArgs,
-        report::Output,
-        session::{Prompter, Session},
+        Exit, answer::Thoughts, chat, interrupt, model::ModelArgs, report::Output, session::Session,
     },
     error::{Error, Result},
-    generate::{Generator, check_prompt},
-    sampling::SamplingParams,
-    text::{Message, RenderOptions, Role, SamplingDefaults},
+    generate::check_prompt,
+    text::{Message, Processor, Prompt},
 };
-
-/// Context of a run unless `--ctx` says otherwise.
-const DEFAULT_CONTEXT: usize = 4096;
 
 /// Generate text: answer one prompt, or chat in a terminal
 ///
@@ -92,84 +84,55 @@ struct SamplingArgs {
     seed: Option<u64>,
 }
 
-impl SamplingArgs {
-    fn params(&self, checkpoint: &SamplingDefaults) -> Result<SamplingParams> {
-        let gemma = SamplingParams::default();
-        let params = SamplingParams {
-            temperature: self.temperature.or(checkpoint.temperature).unwrap_or(gemma.temperature),
-            top_k: self.top_k.or(checkpoint.top_k).unwrap_or(gemma.top_k),
-            top_p: self.top_p.or(checkpoint.top_p).unwrap_or(gemma.top_p),
-            min_p: self.min_p.or(checkpoint.min_p).unwrap_or(gemma.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(checkpoint.repetition_penalty)
-                .unwrap_or(gemma.repetition_penalty),
-            seed: self.seed,
-        };
-        params.validate().map(|()| params)
-    }
-}
-
 pub fn run(args: &RunArgs) -> Result<(), Exit> {
-    let prompt = args.prompt()?;
-    if prompt.is_none() && args.json {
+    let text = args.prompt()?;
+    if text.is_none() && args.json {
         return Err(
             Error::Input("--json needs a prompt: give --prompt or standard input".into()).into()
         );
     }
     // Whatever can be wrong is found before the weights are loaded.
     let checkpoint = args.model.open()?;
-    let assets = checkpoint.text_assets()?;
-    let sampling = args.sampling.params(&assets.sampling)?;
-    let options = RenderOptions {
-        enable_thinking: args.thinking,
-        parse_special: args.parse_special,
-        ..RenderOptions::default()
-    };
-    let prompter = Prompter::new(&assets, args.raw_prompt, options)?;
+    let processor = Processor::new(&checkpoint.text_assets()?)?;
+    let options = args.options();
+    options.sampling(processor.sampling())?;
     let context_length = args.model.context_length(&checkpoint, DEFAULT_CONTEXT)?;
-    let mut messages: Vec<Message> = Vec::new();
-    messages.extend(args.system.as_ref().map(|text| Message::new(Role::System, text)));
-    messages.extend(prompt.as_ref().map(|text| Message::new(Role::User, text)));
-    let tokens = match prompt {
-        Some(_) => Some(prompter.tokens(&messages)?),
-        None => None,
-    };
-    if let Some(tokens) = &tokens {
-        check_prompt(tokens.len(), context_length)?;
+    let messages = args.messages(text.as_deref());
+    let prompt = args.processed(&processor, &messages, text.as_deref(), &options)?;
+    if let Some(prompt) = &prompt {
+        check_prompt(prompt.tokens.len(), context_length)?;
     }
     interrupt::install()?;
     let start = Instant::now();
-    let mut backend = args.model.load(&checkpoint, context_length)?;
+    let backend = args.model.load(&checkpoint, context_length)?;
     let load_time = start.elapsed();
     let mut session = Session {
-        generator: Generator::new(backend.as_mut()),
-        prompter: &prompter,
-        sampling,
-        max_new_tokens: args.max_new_tokens,
+        model: Model::new(backend, Some(processor)),
+        options,
+        raw: args.raw_prompt,
         thoughts: Thoughts::for_stdout(args.thinking),
     };
     let hides_thoughts = !args.thinking && !args.json;
-    let output = Output { chat: tokens.is_none(), hides_thoughts, stats: args.stats, load_time };
-    match tokens {
-        Some(tokens) if args.json => answer_json(&mut session, &tokens, &output),
-        Some(tokens) => answer_once(&mut session, &tokens, &output),
+    let output = Output { chat: prompt.is_none(), hides_thoughts, stats: args.stats, load_time };
+    match prompt {
+        Some(prompt) if args.json => answer_json(&mut session, &prompt, &output),
+        Some(prompt) => answer_once(&mut session, &prompt, &output),
         None => chat::run(&mut session, messages, &output, args.model.quiet),
     }
 }
 
 /// Streams one answer to standard output.
-fn answer_once(session: &mut Session<'_>, tokens: &[u32], output: &Output) -> Result<(), Exit> {
+fn answer_once(session: &mut Session, prompt: &Prompt, output: &Output) -> Result<(), Exit> {
     let mut stdout = io::stdout().lock();
-    let answer = session.answer(tokens, &mut stdout)?;
+    let answer = session.answer(prompt, &mut stdout)?;
     writeln!(stdout).map_err(Exit::from_stdout)?;
     output.after(&answer, session);
     if answer.interrupted() { Err(Exit::Interrupted) } else { Ok(()) }
 }
 
 /// Prints one answer as a JSON object.
-fn answer_json(session: &mut Session<'_>, tokens: &[u32], output: &Output) -> Result<(), Exit> {
-    let answer = session.answer(tokens, &mut io::sink())?;
+fn answer_json(session: &mut Session, prompt: &Prompt, output: &Output) -> Result<(), Exit> {
+    let answer = session.answer(prompt, &mut io::sink())?;
     let report = serde_json::to_string(&output.report(&answer, session))
         .map_err(|error| Error::Input(format!("the answer cannot be written as JSON: {error}")))?;
     writeln!(io::stdout(), "{report}").map_err(Exit::from_stdout)?;
@@ -178,6 +141,43 @@ fn answer_json(session: &mut Session<'_>, tokens: &[u32], output: &Output) -> Re
 }
 
 impl RunArgs {
+    fn options(&self) -> ChatOptions {
+        let sampling = &self.sampling;
+        ChatOptions {
+            max_new_tokens: self.max_new_tokens,
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            repetition_penalty: sampling.repetition_penalty,
+            seed: sampling.seed,
+            thinking: self.thinking,
+            parse_special: self.parse_special,
+        }
+    }
+
+    /// The conversation before the model's first answer.
+    fn messages(&self, prompt: Option<&str>) -> Vec<Message> {
+        let system = self.system.as_ref().map(Message::system);
+        system.into_iter().chain(prompt.map(Message::user)).collect()
+    }
+
+    /// The one prompt in tokens; `None` for a chat. Errors: no template where one is needed.
+    fn processed(
+        &self,
+        processor: &Processor,
+        messages: &[Message],
+        prompt: Option<&str>,
+        options: &ChatOptions,
+    ) -> Result<Option<Prompt>> {
+        Ok(match prompt {
+            Some(text) if self.raw_prompt => Some(processor.raw(text)?),
+            Some(_) => Some(processor.chat(messages, &options.render_options())?),
+            None if self.raw_prompt => None,
+            None => processor.template().map(|_| None)?,
+        })
+    }
+
     /// The one prompt; `None` for a chat.
     fn prompt(&self) -> Result<Option<String>> {
         if let Some(prompt) = &self.prompt {

@@ -78,7 +78,7 @@ pub struct Perplexity {
 
 impl Perplexity {
     /// Counts `targets`, each predicted by its row of `logits`, shape `[targets, vocab]`; rows
-    /// without a target are ignored. Errors if a target lies outside the vocabulary.
+    /// without a target are ignored. Errors if a target is outside the vocabulary.
     pub fn add(&mut self, logits: &[f32], vocab: usize, targets: &[u32]) -> Result<()> {
         let losses: Vec<f64> = logits
             .par_chunks_exact(vocab)

@@ -357,7 +357,7 @@ impl GpuBackend {
         self.trunks.remove(&StepShape::Decode);
         let reason = "workgroups that wait for one another did not run at the same time: \
                       from now on none wait";
-        Error::Device(format!("{reason} (--kernels chain=off from the start)"))
+        Error::Device(format!("{reason} (--kernels persistent=off from the start)"))
     }
 
     async fn finish(&mut self, ticket: Ticket) -> Result<Vec<StepResult>> {

@@ -13,7 +13,7 @@ use crate::{
             step::{logit_rows, max_step_tokens},
             workspace::{Allocator, Workspace},
         },
-        weights::upload::Uploads,
+        weights::repack::RepackSink,
     },
     memory::MemoryPlan,
     model::{
@@ -69,7 +69,7 @@ impl GpuBackend {
         let (workspace, logit_rows) = (Sum::default(), logit_rows(config, options, rows));
         Workspace::new(&workspace, gpu.target(), config, options, rows, logit_rows)?;
         PersistentBuffers::new(&workspace, gpu.target(), config)?;
-        plan.scratch_bytes = workspace.0.get().max(Uploads::bytes(gpu, &tensors));
+        plan.scratch_bytes = workspace.0.get().max(RepackSink::bytes(gpu, &tensors));
         Ok(plan)
     }
 }

@@ -14,7 +14,7 @@ pub use device::{
     dispatch::{Access, Binding, Dispatch, KernelSource},
     gpu::Gpu,
     grid::{Extent, Grid, StepSize},
-    kernel_options::KernelOptions,
+    kernel_options::{KERNEL_OPTIONS, KernelOption, KernelOptions},
     pipeline_cache::PipelineStats,
     select::{DeviceOptions, select},
     tuning::{KernelTarget, MatvecShape, Tuning},

@@ -194,7 +194,7 @@ pub fn is_short_hash(text: &str) -> bool {
     (4..40).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Makes the directory that a file is to lie in.
+/// Makes the directory of a file.
 pub fn make_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new(""));
     fs::create_dir_all(parent).map_err(|source| Error::Io { path: parent.into(), source })

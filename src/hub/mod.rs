@@ -69,16 +69,16 @@ pub fn is_plain(part: &str) -> bool {
         && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-/// The path that `--model` means: of `hf:REPO` the snapshot in the cache (or the one GGUF model in
-/// it), of `hf:REPO:FILE` a file of it; any other as it is. The snapshot is that of the branch
-/// main, or of `hf:REPO@REVISION`.
+/// The path that a model's name means: of `hf:REPO` the snapshot in the cache (or the one GGUF
+/// model in it), of `hf:REPO:FILE` a file of it; any other as it is. The snapshot is that of the
+/// branch main, or of `hf:REPO@REVISION`.
 ///
 /// Errors: no such name, or a repository, revision or file that is not in the cache.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
     let Some(text) = model.to_str().and_then(|text| text.strip_prefix(PREFIX)) else {
         return Ok(model.to_owned());
     };
-    let fault = |reason: String| Error::Input(format!("--model {PREFIX}{text}: {reason}"));
+    let fault = |reason: String| Error::Input(format!("{PREFIX}{text}: {reason}"));
     let name = Name::parse(text)
         .map_err(|reason| fault(reason.replace(FORM, &format!("{PREFIX}{FORM}"))))?;
     let cache = Cache::find().map_err(&fault)?;

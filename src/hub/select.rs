@@ -111,10 +111,12 @@ fn whole_model(repository: &str, files: &[String]) -> Result<Wanted> {
     match gguf_models(names(files)).as_slice() {
         [only] => with_companions(repository, files, only),
         [] => Err(Error::Unsupported(format!(
-            "{repository} holds neither config.json with model.safetensors (or its index) nor a GGUF model"
+            "{repository} holds neither config.json with model.safetensors (or its index) nor a \
+             GGUF model"
         ))),
         several => Err(Error::Input(format!(
-            "{repository} holds several GGUF models; take one with {repository}:FILE, or its tag such as Q4_0: {}",
+            "{repository} holds several GGUF models; take one with {repository}:FILE, or its tag \
+             such as Q4_0: {}",
             shown(several)
         ))),
     }

@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// U+2581, which stands for a space in SentencePiece vocabularies.
+/// U+2581, the space of SentencePiece vocabularies.
 pub(super) const SPACE_MARK: &str = "\u{2581}";
 
 /// Values of `tokenizer.ggml.token_type`.
@@ -111,7 +111,8 @@ pub(super) fn shadowed(
         let last = id_of(token).unwrap_or_default();
         let count = shadowed.len();
         log::warn!(
-            "the GGUF vocabulary has {count} spellings twice, such as {token:?} as {id} and {last}: text becomes the last"
+            "the GGUF vocabulary has {count} spellings twice, such as {token:?} as {id} and \
+             {last}: text becomes the last"
         );
     }
     shadowed

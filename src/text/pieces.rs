@@ -12,7 +12,7 @@ pub(super) enum Pieces {
     /// Text in which some strings stand for others (`▁` for a space); `<0xE2>` may stand for a
     /// byte.
     SentencePiece { replace: Vec<(String, String)>, byte_fallback: bool },
-    /// GPT-2's alphabet: every character stands for one byte.
+    /// GPT-2's alphabet: every character means one byte.
     ByteLevel,
     /// Whole words: a space between any two tokens.
     Words,
@@ -96,7 +96,7 @@ fn append_byte_level(token: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// GPT-2's alphabet (`bytes_to_unicode` in its encoder.py): printable Latin-1 stands for itself,
+/// GPT-2's alphabet (`bytes_to_unicode` in its encoder.py): printable Latin-1 means itself,
 /// the other bytes for characters from U+0100 on.
 fn byte_alphabet() -> &'static HashMap<char, u8> {
     static ALPHABET: std::sync::OnceLock<HashMap<char, u8>> = std::sync::OnceLock::new();

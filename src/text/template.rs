@@ -1,9 +1,8 @@
 //! Conversations to prompts: the checkpoint's chat template, or a built-in one.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use minijinja::{Environment, Value, context, value::Serde};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
@@ -12,81 +11,41 @@ use crate::{
         channels::ToolCall,
         jinja,
         marks::{ControlMarks, Guard, Middles, RenderedPrompt},
+        message::{Message, Role},
         tokenizer::Tokenizer,
     },
 };
 
-/// Who wrote a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    #[serde(alias = "developer")]
-    System,
-    User,
-    #[serde(alias = "model")]
-    Assistant,
+/// All texts of a message that a template could write.
+fn texts(message: &Message) -> Vec<Cow<'_, str>> {
+    let calls = message.tool_calls().flat_map(ToolCall::texts).map(Cow::Borrowed);
+    [message.content()].into_iter().chain(message.reasoning()).chain(calls).collect()
 }
 
-impl Role {
-    /// The name that templates know.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        }
+/// The message as templates of transformers read it. `mask` gets every text, and which control
+/// tokens of it are the template's concern.
+fn value(
+    message: &Message,
+    mask: &mut dyn FnMut(&str, &[&str]) -> Result<String>,
+) -> Result<Value> {
+    let kept: &[&str] = match message.role {
+        Role::Assistant => &CHANNEL_MARKS,
+        Role::System | Role::User => &[],
+    };
+    let content = Value::from(mask(&message.content(), kept)?);
+    let mut fields = vec![("role", Value::from(message.role.name())), ("content", content)];
+    if let Some(reasoning) = message.reasoning() {
+        // Templates know one of the two names.
+        let reasoning = Value::from(mask(&reasoning, &[])?);
+        fields.extend([("reasoning", reasoning.clone()), ("reasoning_content", reasoning)]);
     }
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    pub role: Role,
-    /// Without thoughts and calls.
-    #[serde(default)]
-    pub content: String,
-    /// What the model thought before it wrote `content`. Templates decide what of it goes back.
-    #[serde(default, alias = "reasoning_content", skip_serializing_if = "Option::is_none")]
-    pub reasoning: Option<String>,
-    /// What the model asked for, in its order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-}
-
-impl Message {
-    /// A message of `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: content.into(), reasoning: None, tool_calls: Vec::new() }
+    let mut mask = |text: &str| mask(text, &[]);
+    let calls = message.tool_calls().map(|call| call.with_texts(&mut mask));
+    let calls = calls.collect::<Result<Vec<ToolCall>>>()?;
+    if !calls.is_empty() {
+        fields.push(("tool_calls", Value::from(Serde(&calls))));
     }
-
-    /// All texts that a template could write.
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        let calls = self.tool_calls.iter().flat_map(ToolCall::texts);
-        [self.content.as_str()].into_iter().chain(self.reasoning.as_deref()).chain(calls)
-    }
-
-    /// The message as templates of transformers read it. `mask` gets every text, and which control
-    /// tokens of it are the template's concern.
-    fn value(&self, mask: &mut dyn FnMut(&str, &[&str]) -> Result<String>) -> Result<Value> {
-        let kept: &[&str] = match self.role {
-            Role::Assistant => &CHANNEL_MARKS,
-            Role::System | Role::User => &[],
-        };
-        let content = Value::from(mask(&self.content, kept)?);
-        let mut fields = vec![("role", Value::from(self.role.name())), ("content", content)];
-        if let Some(reasoning) = &self.reasoning {
-            // Templates know one of the two names.
-            let reasoning = Value::from(mask(reasoning, &[])?);
-            fields.extend([("reasoning", reasoning.clone()), ("reasoning_content", reasoning)]);
-        }
-        if !self.tool_calls.is_empty() {
-            let mut mask = |text: &str| mask(text, &[]);
-            let calls = self.tool_calls.iter().map(|call| call.with_texts(&mut mask));
-            let calls = calls.collect::<Result<Vec<ToolCall>>>()?;
-            fields.push(("tool_calls", Value::from(Serde(&calls))));
-        }
-        Ok(Value::from_pairs(fields))
-    }
+    Ok(Value::from_pairs(fields))
 }
 
 /// What a template is asked for.
@@ -141,8 +100,11 @@ impl ChatTemplate {
             None => match built_in() {
                 Some((_, source)) => (*source).to_owned(),
                 None => {
-                    let reason = "the checkpoint brings none and its vocabulary has no turn tokens; use --raw-prompt";
-                    return Err(Error::Template(reason.into()));
+                    return Err(Error::Template(
+                        "the checkpoint brings none and its vocabulary has no turn tokens; \
+                         it only completes texts (--raw-prompt)"
+                            .into(),
+                    ));
                 }
             },
         };
@@ -180,8 +142,8 @@ impl ChatTemplate {
     /// Errors: [`Error::Template`] with what the template raised or where it failed.
     pub fn prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<RenderedPrompt> {
         let plain = self.masked_prompt(messages, options, Middles::Plain)?;
-        let mut texts = messages.iter().flat_map(Message::texts);
-        if options.parse_special || !texts.any(|text| self.marks.is_middle(text)) {
+        let mut texts = messages.iter().flat_map(texts);
+        if options.parse_special || !texts.any(|text| self.marks.is_middle(&text)) {
             return Ok(plain);
         }
         // Few templates compare what messages say; where one does, what it writes counts.
@@ -197,13 +159,14 @@ impl ChatTemplate {
         options: &RenderOptions,
         middles: Middles,
     ) -> Result<RenderedPrompt> {
-        let texts = messages.iter().flat_map(Message::texts);
-        let mut guard = Guard::new(&self.marks, middles, texts.chain([self.source.as_str()]));
+        let texts: Vec<Cow<'_, str>> = messages.iter().flat_map(texts).collect();
+        let texts = texts.iter().map(AsRef::as_ref).chain([self.source.as_str()]);
+        let mut guard = Guard::new(&self.marks, middles, texts);
         let mut mask = |text: &str, kept: &[&str]| match options.parse_special {
             true => Ok(text.to_owned()),
             false => guard.mask(text, kept),
         };
-        let messages = messages.iter().map(|message| message.value(&mut mask));
+        let messages = messages.iter().map(|message| value(message, &mut mask));
         let messages = messages.collect::<Result<Vec<Value>>>()?;
         let variables = context! {
             messages => messages,

@@ -45,7 +45,8 @@ impl Tokenizer {
             Some(Vocabulary::Gguf(vocabulary)) => gguf_vocabulary::build(vocabulary)?,
             None => {
                 return Err(Error::Tokenizer(
-                    "the checkpoint brings no vocabulary: tokenizer.json is needed (tokenizer.model is not read)"
+                    "the checkpoint brings no vocabulary: tokenizer.json is needed \
+                     (tokenizer.model is not read)"
                         .into(),
                 ));
             }

@@ -2,7 +2,8 @@
 
 use crate::text::{
     TextAssets,
-    template::{ChatTemplate, Message, RenderOptions, Role},
+    message::Message,
+    template::{ChatTemplate, RenderOptions},
     tokenizer::Tokenizer,
 };
 
@@ -13,8 +14,7 @@ impl ChatTemplate {
     /// The control token that the template writes after an assistant's answer; `None` where it
     /// writes something else, or cannot be rendered.
     pub fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
-        let messages =
-            [Message::new(Role::User, "question"), Message::new(Role::Assistant, ANSWER)];
+        let messages = [Message::user("question"), Message::assistant(ANSWER)];
         let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
         let text = match self.render(&messages, &options) {
             Ok(text) => text,
@@ -40,7 +40,8 @@ pub fn stop_ids(
     if let Some(id) = turn_end.filter(|id| !ids.contains(id)) {
         let token = tokenizer.token(id).unwrap_or_default();
         log::info!(
-            "{token} (id {id}) ends an answer: the template writes it there, the checkpoint does not name it"
+            "{token} (id {id}) ends an answer: the template writes it there, \
+             the checkpoint does not name it"
         );
         ids.push(id);
     }

@@ -187,7 +187,8 @@ fn kernels_are_measured_once() {
     let home = tempfile::tempdir().unwrap();
     let model = TinyModel::new().write();
     // All but one option as asked, to keep it short.
-    let kernels = "subgroups=on,f16=off,dp4a=off,coop=off,wide=off,prefetch=off,chain=off";
+    let kernels =
+        "subgroups=on,f16=off,dp4a=off,coop=off,large_workgroups=off,prefetch=off,persistent=off";
     let run = |args: &[&str]| {
         let output = bench(&model, &[&["--autotune"], args].concat())
             .env("XDG_CACHE_HOME", home.path())

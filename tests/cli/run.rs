@@ -396,6 +396,9 @@ fn devices_lists_the_same_adapters_both_ways() {
             adapter["name"].as_str().unwrap()
         )));
         assert!(adapter["subgroup_min_size"].is_u64() && adapter["shader_f16"].is_boolean());
+        let kernels = adapter["kernels"].as_str().unwrap();
+        assert!(kernels.parse::<gemma4_wgpu::gpu::KernelOptions>().is_ok(), "{kernels}");
+        assert!(kernels.contains("checks=off") && text.contains(kernels), "{text}");
         let bus = &adapter["pci_bus_id"];
         assert!(bus.is_null() || bus.as_str().unwrap().contains(':'), "{bus}");
         assert!(text.contains(&format!(

@@ -21,19 +21,8 @@ use gemma4_wgpu::{
 };
 
 /// Kernels that round neither weights nor activations on the way: int8 and f16 products off.
-pub const EXACT_KERNELS: KernelOptions = KernelOptions {
-    subgroups: None,
-    f16: Some(false),
-    dp4a: Some(false),
-    coop: None,
-    wide: None,
-    lanes: None,
-    prefetch: None,
-    chain: None,
-    repack: None,
-    inplace: None,
-    checks: None,
-};
+pub const EXACT_KERNELS: KernelOptions =
+    KernelOptions { f16: Some(false), dp4a: Some(false), ..KernelOptions::UNSET };
 
 /// Loads a model on the backend under test.
 pub type Make<'a> = &'a dyn Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>;

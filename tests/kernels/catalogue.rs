@@ -84,7 +84,7 @@ pub fn targets(subgroup: u32, wide: bool) -> Vec<KernelTarget> {
                 let [subgroups, wide] = [subgroups, wide && f16].map(on);
                 let [f16, checks] = [f16, checks].map(on);
                 let options = format!(
-                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,wide={wide},checks={checks}"
+                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},checks={checks}"
                 );
                 all.push(target(&facts, &options));
             }
@@ -251,7 +251,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
 
 /// The target of a card with cooperative matrices of 16 × 16, and its kernels.
 pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
-    let target = target(&AdapterFacts::example_card(), "dp4a=on,prefetch=on,chain=on");
+    let target = target(&AdapterFacts::example_card(), "dp4a=on,prefetch=on,persistent=on");
     assert_eq!(target.variant.coop, Some(Coop::Sixteen));
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
     all.push(Box::new(Prefetch {

@@ -9,7 +9,11 @@ use gemma4_wgpu::{
 };
 use proptest::prelude::*;
 
-use crate::{emit::check_forms, harness::*};
+use crate::{
+    combinations::{on_devices, random_cases},
+    emit::check_forms,
+    harness::*,
+};
 
 fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let gate_up: Vec<f32> = random(rows * 2 * n, seed).iter().map(|x| 12.0 * x).collect();
@@ -78,10 +82,10 @@ fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
 
 #[test]
 fn gelu_at_awkward_sizes() {
-    for gpu in devices() {
-        for (rows, n) in [(1, 1), (3, 50), (2, 64), (1, 4097)] {
-            check_gelu_mul(gpu, rows, n, 3);
-        }
+    let sizes = [(1, 1), (3, 50), (2, 64), (1, 4097)];
+    for (gpu, [size]) in on_devices([sizes.len()]) {
+        let (rows, n) = sizes[size];
+        check_gelu_mul(gpu, rows, n, 3);
     }
 }
 
@@ -146,7 +150,7 @@ fn gathers_rows() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(12))]
 
     #[test]
     fn any_size(rows in 1usize..9, n in 1usize..3000, seed: u32, device: prop::sample::Index) {

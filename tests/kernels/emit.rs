@@ -9,7 +9,7 @@ use gemma4_wgpu::{
 };
 use half::f16;
 
-use crate::harness::*;
+use crate::{combinations::on_devices, harness::*};
 
 /// The forms in which a device can write so many rows.
 fn forms(gpu: &Gpu, rows: usize) -> Vec<Emit> {
@@ -111,26 +111,23 @@ fn check_q8(
 
 #[test]
 fn converts() {
-    for gpu in devices() {
-        for (rows, cols, over_outputs) in
-            [(1, 1, false), (3, 31, true), (2, 96, false), (5, 1056, true)]
-        {
-            let x = random(rows * cols, 11);
-            let kernel =
-                |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
-            // Only the count that it goes by is right.
-            let others = rows - 1;
-            let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };
-            let step = StepSize { rows, outputs, keys: 0 };
-            check_forms(
-                gpu,
-                "convert",
-                &kernel,
-                &|| vec![("x", upload_rows(gpu, &x, cols))],
-                step,
-                (&x, cols),
-                1e-6,
-            );
-        }
+    let shapes = [(1, 1, false), (3, 31, true), (2, 96, false), (5, 1056, true)];
+    for (gpu, [shape]) in on_devices([shapes.len()]) {
+        let (rows, cols, over_outputs) = shapes[shape];
+        let x = random(rows * cols, 11);
+        let kernel = |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
+        // Only the count that it goes by is right.
+        let others = rows - 1;
+        let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };
+        let step = StepSize { rows, outputs, keys: 0 };
+        check_forms(
+            gpu,
+            "convert",
+            &kernel,
+            &|| vec![("x", upload_rows(gpu, &x, cols))],
+            step,
+            (&x, cols),
+            1e-6,
+        );
     }
 }

@@ -10,7 +10,7 @@ use gemma4_wgpu::{
     quant::PackFormat,
 };
 
-use crate::{emit::check_forms, harness::*, linear::weights};
+use crate::{combinations::on_devices_where, emit::check_forms, harness::*, weights::weights};
 
 /// gelu(gate) · up of one row, with `n` results and `k` columns.
 fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
@@ -52,16 +52,13 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
 
 #[test]
 fn gated_products() {
-    for gpu in devices().iter().filter(|gpu| gpu.tuning().large_workgroups) {
-        for format in [
-            PackFormat::INT4,
-            PackFormat::Int { bits: 4, group: 32, offset: true },
-            PackFormat::Q4K,
-        ] {
-            for (n, k) in [(32, 32), (96, 416), (64, 2112)] {
-                check_gated(gpu, format, n, k);
-            }
-        }
+    let formats =
+        [PackFormat::INT4, PackFormat::Int { bits: 4, group: 32, offset: true }, PackFormat::Q4K];
+    let sizes = [(32, 32), (96, 416), (64, 2112)];
+    let is_possible = |gpu: &Gpu, _| gpu.tuning().large_workgroups;
+    for (gpu, [format, size]) in on_devices_where([formats.len(), sizes.len()], is_possible) {
+        let (n, k) = sizes[size];
+        check_gated(gpu, formats[format], n, k);
     }
 }
 

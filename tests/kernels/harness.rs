@@ -1,4 +1,7 @@
 //! Runs one kernel on every variant that the adapter can run.
+//!
+//! Devices keep the pipelines that they compile, and lavapipe keeps LLVM's modules with each: about
+//! 1.5 MB, so that the thousands of a run took 12 GB. Hence devices forget them from time to time.
 
 use std::sync::OnceLock;
 
@@ -6,6 +9,9 @@ use gemma4_wgpu::gpu::{
     DeviceOptions, Gpu, GpuBuffer, KernelOptions, StepSize, kernels::Kernel, kernels::stride,
 };
 use pollster::block_on;
+
+/// Pipelines after which a device forgets them.
+const KEPT_PIPELINES: usize = 24;
 
 /// The adapter opened in every variant; in half of them where there are few for want of f16, as on
 /// SwiftShader, which takes minutes for each. A machine without an adapter fails.
@@ -28,15 +34,15 @@ pub fn devices() -> &'static [Gpu] {
                         dp4a: Some(true),
                         coop: Some(false),
                         // Alternately: it goes with any other choice.
-                        wide: Some(
+                        large_workgroups: Some(
                             f16 && facts.max_workgroup_invocations >= 1024
                                 && facts.max_workgroup_bytes >= 32 << 10,
                         ),
                         // Kernels are run whether the variant would choose them or not; it lets
                         // others use subgroups more.
-                        lanes: Some(checks && subgroups && has_lanes),
+                        row_per_invocation: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
-                        chain: None,
+                        persistent: None,
                         repack: None,
                         inplace: None,
                         checks: Some(checks),
@@ -67,6 +73,9 @@ pub fn run(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], rows: usize, outpu
 
 /// Runs a kernel once for a step.
 pub fn run_step(gpu: &Gpu, kernel: &dyn Kernel, buffers: &[Named], step: StepSize) {
+    if gpu.pipeline_stats().made.is_multiple_of(KEPT_PIPELINES) {
+        gpu.forget_pipelines();
+    }
     let source = kernel.source(gpu.target());
     let dispatch =
         gpu.dispatch(&source, buffers, kernel.grid(gpu.target())).expect("the kernel compiles");

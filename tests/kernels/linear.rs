@@ -5,53 +5,23 @@ use gemma4_wgpu::{
     gpu::{
         Gpu, GpuBuffer,
         kernels::{
-            Convert, Embed, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
+            Convert, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
             MatvecQ8Split, ROW_TILE, stride,
         },
         tile,
     },
-    quant::{self, Dtype, PackFormat, PackedRows},
+    quant::PackFormat,
 };
-use half::{bf16, f16};
 use proptest::prelude::*;
 
-use crate::{catalogue::FORMATS, emulated::Emulated, harness::*};
-
-/// Random weights in a format.
-pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
-    if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 | PackFormat::Q4K = format {
-        return stored_weights(format, rows, cols, seed);
-    }
-    let values = random(rows * cols, seed);
-    let (dtype, bytes): (Dtype, Vec<u8>) = match format {
-        PackFormat::F16 => {
-            (Dtype::F16, values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect())
-        }
-        PackFormat::BF16 => {
-            (Dtype::BF16, values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect())
-        }
-        _ => (Dtype::F32, bytemuck::cast_slice(&values).to_vec()),
-    };
-    CpuMatrix::new(quant::pack_rows(dtype, &bytes, rows, cols, format).expect("the format packs"))
-}
-
-/// Random integers in a format that floats are not rounded to.
-fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
-    let word = |x: f32| x.to_bits().wrapping_mul(0x9e37_79b9);
-    let data =
-        random(rows * format.data_words(cols), seed).into_iter().map(|x| word(x) ^ word(x) >> 15);
-    let steps = random(2 * rows * format.scale_words(cols), seed + 1);
-    let step = |x: f32| f16::from_f32(x / 32.0).to_bits() as u32;
-    let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16);
-    // Of Q4_K's scales only every fourth word is made of f16, which are multiplied with up to 63.
-    let scales = scales.enumerate().map(|(at, pair)| match format {
-        PackFormat::Q4K if at % 4 > 0 => pair.wrapping_mul(0x9e37_79b9),
-        PackFormat::Q4K => step(steps[2 * at] / 63.0) | step(steps[2 * at + 1] / 63.0) << 16,
-        _ => pair,
-    });
-    let scales = scales.collect();
-    CpuMatrix::new(PackedRows { format, rows, cols, data: data.collect(), scales })
-}
+use crate::{
+    catalogue::FORMATS,
+    combinations::{on_devices, on_devices_where, random_cases},
+    emulated::Emulated,
+    harness::*,
+    long::is_long,
+    weights::weights,
+};
 
 struct Case {
     format: PackFormat,
@@ -60,6 +30,8 @@ struct Case {
     n: usize,
     k: usize,
     softcap: Option<f32>,
+    /// The rows are those of a step's outputs.
+    over_outputs: bool,
     /// Weights in runs of 16 rows.
     tiled: bool,
     seed: u64,
@@ -153,20 +125,33 @@ fn check(gpu: &Gpu, case: &Case) {
     let step = gpu.uniform("step", [case.m as u32, case.m as u32, 0, 0]).expect("a uniform");
     let what = format!("{:?} {}×{}×{}", case.format, case.m, case.n, case.k);
     let f16_tolerance = if gpu.variant().f16 { 4e-3 } else { 3e-5 };
-    for over_outputs in [false, true] {
-        let output = Output::new(gpu, case);
-        let kernel = Matvec(output.linear(case, over_outputs));
-        run(
-            gpu,
-            &kernel,
-            &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer)],
-            case.m,
-            case.m,
-        );
-        assert_close(&format!("matvec {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
+    let over_outputs = case.over_outputs;
+    let output = Output::new(gpu, case);
+    let kernel = Matvec(output.linear(case, over_outputs));
+    run(gpu, &kernel, &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer)], case.m, case.m);
+    assert_close(&format!("matvec {what}"), gpu, &output.results(gpu, case), &expected, 3e-5);
 
+    let output = Output::new(gpu, case);
+    let kernel = Matmul(output.linear(case, over_outputs));
+    run(
+        gpu,
+        &kernel,
+        &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer), ("step", &step)],
+        case.m,
+        case.m,
+    );
+    assert_close(
+        &format!("matmul {what}"),
+        gpu,
+        &output.results(gpu, case),
+        &expected,
+        f16_tolerance,
+    );
+
+    // The same whatever else the variant chooses.
+    if MatmulLanes::can_run(gpu.target()) && !gpu.variant().f16 {
         let output = Output::new(gpu, case);
-        let kernel = Matmul(output.linear(case, over_outputs));
+        let kernel = MatmulLanes(output.linear(case, over_outputs));
         run(
             gpu,
             &kernel,
@@ -175,32 +160,12 @@ fn check(gpu: &Gpu, case: &Case) {
             case.m,
         );
         assert_close(
-            &format!("matmul {what}"),
+            &format!("matmul_lanes {what}"),
             gpu,
             &output.results(gpu, case),
             &expected,
-            f16_tolerance,
+            3e-5,
         );
-
-        // The same whatever else the variant chooses.
-        if MatmulLanes::can_run(gpu.target()) && !gpu.variant().f16 {
-            let output = Output::new(gpu, case);
-            let kernel = MatmulLanes(output.linear(case, over_outputs));
-            run(
-                gpu,
-                &kernel,
-                &[inputs[0], inputs[1], inputs[2], ("y", &output.buffer), ("step", &step)],
-                case.m,
-                case.m,
-            );
-            assert_close(
-                &format!("matmul_lanes {what}"),
-                gpu,
-                &output.results(gpu, case),
-                &expected,
-                3e-5,
-            );
-        }
     }
     if gpu.variant().coop.is_some() {
         check_coop(
@@ -367,33 +332,36 @@ fn sum_of_parts(
 
 #[test]
 fn awkward_sizes() {
-    for gpu in devices() {
-        for format in FORMATS {
-            for (m, n, k, softcap) in
-                [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)]
-            {
-                check(gpu, &Case { format, m, n, k, softcap, tiled: false, seed: 7 });
-            }
-        }
+    let sizes = [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)];
+    for (gpu, [format, size, over_outputs]) in on_devices([FORMATS.len(), sizes.len(), 2]) {
+        let (format, (m, n, k, softcap)) = (FORMATS[format], sizes[size]);
+        let over_outputs = over_outputs == 1;
+        check(gpu, &Case { format, m, n, k, softcap, over_outputs, tiled: false, seed: 7 });
     }
 }
 
-/// Sizes that cooperative matrices take: whole and partial tiles, one block and many.
+/// Sizes that cooperative matrices take: whole and partial tiles, one block and many. On a device
+/// without such matrices one size each.
 #[test]
 fn tiles() {
     // The variant with cooperative matrices, where there is one.
-    let gpu = devices().last().expect("a variant");
-    for format in FORMATS {
-        for (m, n, k) in
-            [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)]
-        {
-            for tiled in [false, true] {
-                // Only ints with whole groups of 32 columns are tiled.
-                if !tiled || Linear::supports_q8(format) {
-                    check(gpu, &Case { format, m, n, k, softcap: None, tiled, seed: 9 });
-                }
-            }
-        }
+    let last = devices().last().expect("a variant");
+    let has_matrices = last.variant().coop.is_some();
+    let sizes =
+        [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)];
+    let is_possible = |gpu: &Gpu, [format, size, tiled]: [usize; 3]| {
+        let is_own_size = (format + 3 * tiled) % sizes.len() == size;
+        // Only ints with whole groups of 32 columns are tiled.
+        std::ptr::eq(gpu, last)
+            && (tiled == 0 || Linear::supports_q8(FORMATS[format]))
+            && (has_matrices || is_own_size || is_long())
+    };
+    for (gpu, [format, size, tiled]) in
+        on_devices_where([FORMATS.len(), sizes.len(), 2], is_possible)
+    {
+        let (format, (m, n, k), tiled) = (FORMATS[format], sizes[size], tiled == 1);
+        let case = Case { format, m, n, k, softcap: None, over_outputs: false, tiled, seed: 9 };
+        check(gpu, &case);
     }
 }
 
@@ -412,15 +380,32 @@ fn emulated_matrices() {
     // With runtime checks and without.
     for gpu in with_f16.iter().rev().take(2) {
         for (m, n, k) in [(1, 1, 1), (3, 5, 33), (9, 8, 64), (31, 144, 32), (70, 272, 416)] {
-            let case =
-                Case { format: PackFormat::INT4, m, n, k, softcap: None, tiled: false, seed: 11 };
+            let case = Case {
+                format: PackFormat::INT4,
+                m,
+                n,
+                k,
+                softcap: None,
+                over_outputs: false,
+                tiled: false,
+                seed: 11,
+            };
             check(gpu, &case, &[(1, 0), (3, tail(&case))]);
         }
     }
     for gpu in with_f16.iter().rev().take(1) {
         for format in FORMATS.into_iter().filter(|format| Linear::supports_q8(*format)) {
             for (n, tiled) in [(130, false), (144, true)] {
-                let case = Case { format, m: 34, n, k: 160, softcap: None, tiled, seed: 13 };
+                let case = Case {
+                    format,
+                    m: 34,
+                    n,
+                    k: 160,
+                    softcap: None,
+                    over_outputs: false,
+                    tiled,
+                    seed: 13,
+                };
                 check(gpu, &case, &[(2, tail(&case))]);
             }
         }
@@ -440,103 +425,15 @@ fn many_rows() {
             n: 4 * 65535 + 9,
             k: 8,
             softcap: None,
+            over_outputs: false,
             tiled: false,
             seed: 3,
         },
     );
 }
 
-#[test]
-fn embedding_in_parts() {
-    let (vocab, hidden, scale) = (48, 50, 7.0711);
-    // The last row takes its token from the device: slot 1 chose token 9.
-    let rows: Vec<[u32; 4]> = vec![[0, 0, 0, 0], [40, 1, 0, 0], [5, 2, 0, 0], [u32::MAX, 0, 1, 0]];
-    let tokens = [0, 40, 5, 9];
-    for gpu in devices() {
-        for format in FORMATS {
-            let matrix = weights(format, vocab, hidden, 5);
-            let mut expected = vec![0.0; tokens.len() * hidden];
-            ops::embed(&matrix, &tokens, scale, &mut expected);
-            let packed = matrix.packed();
-            let (data_words, scale_words) = (format.data_words(hidden), format.scale_words(hidden));
-            let (rows, sampled) = (upload(gpu, &rows), upload(gpu, &[3u32, 9]));
-            let x = zeros(gpu, tokens.len() * stride(hidden));
-            // Parts of whole runs of rows where they are tiled.
-            let ways: &[(bool, [(usize, usize); 2])] = match Linear::supports_q8(format) {
-                true => &[(false, [(0, 6), (6, 42)]), (true, [(0, 16), (16, 32)])],
-                false => &[(false, [(0, 6), (6, 42)])],
-            };
-            for &(tiled, parts) in ways {
-                for (first_row, part_rows) in parts {
-                    let data =
-                        &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
-                    let scales = &packed.scales
-                        [first_row * scale_words..(first_row + part_rows) * scale_words];
-                    let (data, scales) = match tiled {
-                        true => (
-                            tile(data, data_words, 4),
-                            tile(scales, scale_words, format.scale_unit()),
-                        ),
-                        false => (data.to_vec(), scales.to_vec()),
-                    };
-                    let kernel =
-                        Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
-                    let buffers = [
-                        ("data", &upload(gpu, &data)),
-                        ("scales", &upload(gpu, &scales)),
-                        ("rows", &rows),
-                        ("sampled", &sampled),
-                        ("x", &x),
-                    ];
-                    run(gpu, &kernel, &buffers, tokens.len(), 0);
-                }
-                assert_close(
-                    "embed",
-                    gpu,
-                    &download_rows(gpu, &x, tokens.len(), hidden),
-                    &expected,
-                    1e-6,
-                );
-            }
-        }
-    }
-}
-
-/// Each weight is what ggml's formula gives in f32, also where d and dmin are subnormal.
-#[test]
-fn q4_k_is_exact() {
-    let (rows, cols) = (16, 512);
-    let mut blocks: Vec<u8> =
-        random(rows * cols / 256 * 144, 11).iter().map(|x| (x * 128.0) as i8 as u8).collect();
-    for (index, block) in blocks.chunks_exact_mut(144).enumerate() {
-        let [d, dmin] =
-            [1.5, 1.0].map(|x: f32| f16::from_f32(x * 2f32.powi(-(8 + index as i32 % 16))));
-        block[..2].copy_from_slice(&d.to_le_bytes());
-        block[2..4].copy_from_slice(&dmin.to_le_bytes());
-    }
-    let expected = quant::dequantize(Dtype::Q4_K, &blocks).expect("finite weights");
-    let packed =
-        quant::pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).expect("whole blocks");
-    let tokens: Vec<[u32; 4]> = (0..rows as u32).map(|token| [token, 0, 0, 0]).collect();
-    for gpu in devices() {
-        let kernel =
-            Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
-        let x = zeros(gpu, rows * cols);
-        let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
-        let buffers = [
-            ("data", &weights[0]),
-            ("scales", &weights[1]),
-            ("rows", &upload(gpu, &tokens)),
-            ("sampled", &upload(gpu, &[0u32])),
-            ("x", &x),
-        ];
-        run(gpu, &kernel, &buffers, rows, 0);
-        assert_eq!(download_rows(gpu, &x, rows, cols), expected, "{:?}", gpu.target());
-    }
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(24))]
 
     #[test]
     fn any_size(
@@ -547,6 +444,8 @@ proptest! {
         seed: u32,
         device: prop::sample::Index,
     ) {
-        check(device.get(devices()), &Case { format, m, n, k, softcap: None, tiled: false, seed: seed as u64 });
+        let (seed, over_outputs) = (u64::from(seed), seed % 2 == 1);
+        let case = Case { format, m, n, k, softcap: None, over_outputs, tiled: false, seed };
+        check(device.get(devices()), &case);
     }
 }

@@ -3,12 +3,16 @@
 
 mod attention;
 mod catalogue;
+mod combinations;
 mod elementwise;
+mod embed;
 mod emit;
 mod emulated;
 mod gated;
 mod harness;
 mod linear;
+#[path = "../common/long.rs"]
+mod long;
 mod norm;
 mod per_layer;
 mod persistent_layer;
@@ -16,3 +20,4 @@ mod quantize;
 mod repack;
 mod sample;
 mod translation;
+mod weights;

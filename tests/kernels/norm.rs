@@ -9,7 +9,11 @@ use gemma4_wgpu::{
 };
 use proptest::prelude::*;
 
-use crate::{emit::check_forms, harness::*};
+use crate::{
+    combinations::{on_devices, random_cases},
+    emit::check_forms,
+    harness::*,
+};
 
 const EPS: f32 = 1e-6;
 
@@ -77,16 +81,16 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
 
 #[test]
 fn awkward_sizes() {
-    for gpu in devices() {
-        for (rows, n) in [(1, 1), (1, 7), (3, 36), (2, 256), (5, 257), (1, 5376)] {
-            check_rms_norm(gpu, rows, n, 1);
-            check_norm_add_norm(gpu, rows, n, 2);
-        }
+    let sizes = [(1, 1), (1, 7), (3, 36), (2, 256), (5, 257), (1, 5376)];
+    for (gpu, [size]) in on_devices([sizes.len()]) {
+        let (rows, n) = sizes[size];
+        check_rms_norm(gpu, rows, n, 1);
+        check_norm_add_norm(gpu, rows, n, 2);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(12))]
 
     #[test]
     fn any_size(rows in 1usize..9, n in 1usize..900, seed: u32, device: prop::sample::Index) {

@@ -10,7 +10,13 @@ use gemma4_wgpu::{
 };
 use proptest::prelude::*;
 
-use crate::{catalogue::FORMATS, emit::check_forms, harness::*, linear::weights};
+use crate::{
+    catalogue::FORMATS,
+    combinations::{on_devices, random_cases},
+    emit::check_forms,
+    harness::*,
+    weights::weights,
+};
 
 const EPS: f32 = 1e-6;
 const SAMPLED: u32 = u32::MAX;
@@ -153,32 +159,34 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
 
 #[test]
 fn vectors_in_every_format() {
-    for gpu in devices() {
-        for format in FORMATS {
-            // Layers that begin within eights and groups of the table, and as they are published.
-            for (layers, size) in [(5, 9), (2, 256)] {
-                check_inputs(gpu, format, layers, size, 7);
-            }
-        }
+    // Layers that begin within eights and groups of the table, and as they are published.
+    let sizes = [(5, 9), (2, 256)];
+    for (gpu, [format, size]) in on_devices([FORMATS.len(), sizes.len()]) {
+        let (layers, size) = sizes[size];
+        check_inputs(gpu, FORMATS[format], layers, size, 7);
     }
 }
 
 #[test]
 fn awkward_sizes() {
+    let gates = [(1, 1, 1), (3, 9, 5), (2, 256, 3), (4, 300, 2)];
+    for (gpu, [gate]) in on_devices([gates.len()]) {
+        let (rows, n, layers) = gates[gate];
+        check_gate(gpu, rows, n, layers, 3);
+    }
+    let sizes = [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)];
+    for (gpu, [size]) in on_devices([sizes.len()]) {
+        let (rows, n) = sizes[size];
+        check_norm_add(gpu, rows, n, 1.0, 5);
+    }
     for gpu in devices() {
-        for (rows, n, layers) in [(1, 1, 1), (3, 9, 5), (2, 256, 3), (4, 300, 2)] {
-            check_gate(gpu, rows, n, layers, 3);
-        }
-        for (rows, n) in [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)] {
-            check_norm_add(gpu, rows, n, 1.0, 5);
-        }
         // Beyond what f16 holds.
         check_norm_add(gpu, 2, 96, 2e5, 6);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(12))]
 
     #[test]
     fn any_size(

@@ -14,7 +14,7 @@ use gemma4_wgpu::{
     quant::PackFormat,
 };
 
-use crate::{harness::*, linear::weights};
+use crate::{harness::*, weights::weights};
 
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;

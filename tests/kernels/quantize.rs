@@ -10,8 +10,10 @@ use gemma4_wgpu::{
 use half::{bf16, f16};
 use pollster::block_on;
 
-use crate::harness::*;
+use crate::{combinations::on_devices, harness::*};
 
+/// Bits, and whether there is no offset.
+const INTEGERS: [(u8, bool); 4] = [(4, true), (4, false), (8, true), (8, false)];
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 /// Values as they are stored, and as f32.
@@ -113,58 +115,50 @@ fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (u
 
 #[test]
 fn hqq_chooses_what_its_twin_does() {
-    for gpu in devices() {
-        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
-            let (mut groups, mut others) = (0, 0);
-            for (index, dtype) in DTYPES.into_iter().enumerate() {
-                // Even and odd rows, whole groups and partial ones.
-                for (group, rows, cols) in
-                    [(Some(16), 40, 112), (Some(32), 70, 199), (Some(64), 9, 200), (None, 5, 333)]
-                {
-                    let spec = Spec { bits, group, symmetric, method: Method::Hqq };
-                    let values = weights(rows * cols, 7 * cols as u64 + index as u64);
-                    let (more, of_them) = check(gpu, spec, dtype, &values, cols);
-                    (groups, others) = (groups + more, others + of_them);
-                }
-            }
-            assert!(
-                500 * others <= groups,
-                "{bits} bits, {symmetric}: {others} of {groups} groups on {:?}",
-                gpu.target()
-            );
-        }
+    // Even and odd rows, whole groups and partial ones.
+    let shapes = [(Some(16), 40, 112), (Some(32), 70, 199), (Some(64), 9, 200), (None, 5, 333)];
+    let mut counts = [(0, 0); INTEGERS.len()];
+    for (gpu, [integer, dtype, shape]) in on_devices([INTEGERS.len(), DTYPES.len(), shapes.len()]) {
+        let ((bits, symmetric), (group, rows, cols)) = (INTEGERS[integer], shapes[shape]);
+        let spec = Spec { bits, group, symmetric, method: Method::Hqq };
+        let values = weights(rows * cols, 7 * cols as u64 + dtype as u64);
+        let (groups, others) = check(gpu, spec, DTYPES[dtype], &values, cols);
+        counts[integer].0 += groups;
+        counts[integer].1 += others;
+    }
+    for ((bits, symmetric), (groups, others)) in INTEGERS.into_iter().zip(counts) {
+        assert!(500 * others <= groups, "{bits} bits, {symmetric}: {others} of {groups} groups");
     }
 }
 
 /// Zeros, values whose scales are f16's smallest, single values, and the largest that have a scale.
 #[test]
 fn hqq_of_extremes() {
-    for gpu in devices() {
-        for (bits, symmetric) in [(4, true), (4, false), (8, true), (8, false)] {
-            let spec = Spec { bits, group: Some(32), symmetric, method: Method::Hqq };
-            for factor in [0.0, 1e-30, 1e-9, 2e-7, 1e-6, 3e-5, 1e-3, 1e5, 2e5] {
-                let values: Vec<f32> = random(96, 5).iter().map(|x| factor * x).collect();
-                let (bytes, values) = stored(Dtype::F32, &values);
-                for cols in [1, 96] {
-                    let rows = 96 / cols;
-                    let chosen =
-                        block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, rows, cols)).unwrap();
-                    let actual = spec.quantize_chosen(Dtype::F32, &bytes, rows, cols, &chosen);
-                    let expected = spec.quantize(Dtype::F32, &bytes, rows, cols);
-                    let what = format!("{spec:?}, {factor}, {cols} columns on {:?}", gpu.target());
-                    match (actual, expected) {
-                        (Ok((actual, _)), Ok((expected, _))) => {
-                            let [actual, expected] =
-                                [actual, expected].map(|packed| errors(&spec, &values, &packed));
-                            for (actual, expected) in actual.iter().zip(expected) {
-                                assert!(
-                                    *actual <= expected * (1.0 + allowed(&spec)),
-                                    "{what}: {actual}, twin {expected}"
-                                );
-                            }
+    for (gpu, [integer]) in on_devices([INTEGERS.len()]) {
+        let (bits, symmetric) = INTEGERS[integer];
+        let spec = Spec { bits, group: Some(32), symmetric, method: Method::Hqq };
+        for factor in [0.0, 1e-30, 1e-9, 2e-7, 1e-6, 3e-5, 1e-3, 1e5, 2e5] {
+            let values: Vec<f32> = random(96, 5).iter().map(|x| factor * x).collect();
+            let (bytes, values) = stored(Dtype::F32, &values);
+            for cols in [1, 96] {
+                let rows = 96 / cols;
+                let chosen =
+                    block_on(gpu.choose_steps(&spec, Dtype::F32, &bytes, rows, cols)).unwrap();
+                let actual = spec.quantize_chosen(Dtype::F32, &bytes, rows, cols, &chosen);
+                let expected = spec.quantize(Dtype::F32, &bytes, rows, cols);
+                let what = format!("{spec:?}, {factor}, {cols} columns on {:?}", gpu.target());
+                match (actual, expected) {
+                    (Ok((actual, _)), Ok((expected, _))) => {
+                        let [actual, expected] =
+                            [actual, expected].map(|packed| errors(&spec, &values, &packed));
+                        for (actual, expected) in actual.iter().zip(expected) {
+                            assert!(
+                                *actual <= expected * (1.0 + allowed(&spec)),
+                                "{what}: {actual}, twin {expected}"
+                            );
                         }
-                        (actual, expected) => assert_eq!(actual.err(), expected.err(), "{what}"),
                     }
+                    (actual, expected) => assert_eq!(actual.err(), expected.err(), "{what}"),
                 }
             }
         }

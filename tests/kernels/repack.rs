@@ -10,7 +10,7 @@ use gemma4_wgpu::{
 };
 use half::{bf16, f16};
 
-use crate::{catalogue::STORED, harness::*};
+use crate::{catalogue::STORED, combinations::on_devices_where, harness::*};
 
 /// Columns that fill blocks, in even and odd numbers; others where there are no blocks.
 fn columns(dtype: Dtype) -> [usize; 3] {
@@ -106,33 +106,26 @@ fn expected(packed: &PackedRows, tiled: bool) -> [Vec<u32>; 2] {
 
 #[test]
 fn stored_rows_are_laid_out_as_the_host_does() {
-    for gpu in devices() {
-        for (index, dtype) in STORED.into_iter().enumerate() {
-            let format = native_format(dtype);
-            assert!(Repack::supports(dtype, format));
-            for cols in columns(dtype) {
-                let has_scales = format.scale_words(cols) > 0;
-                // In one slice, and in several of which the last is shorter.
-                for (rows, slice, tiled) in
-                    [(1, 1, false), (37, 37, false), (37, 16, false), (80, 32, true)]
-                {
-                    if tiled && !has_scales {
-                        continue;
-                    }
-                    let bytes = stored(dtype, rows, cols, (7 * cols + rows + index) as u64);
-                    let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
-                    let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, tiled, slice);
-                    let what = format!(
-                        "{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}",
-                        gpu.target()
-                    );
-                    let [expected_data, expected_scales] = expected(&packed, tiled);
-                    assert!(data == expected_data, "data of {what}");
-                    assert!(scales == expected_scales, "scales of {what}");
-                    assert_eq!(faults, [u32::MAX; 4], "{what}");
-                }
-            }
-        }
+    // In one slice, and in several of which the last is shorter.
+    let cuts = [(1, 1, false), (37, 37, false), (37, 16, false), (80, 32, true)];
+    let has_scales = |dtype| native_format(dtype).scale_words(columns(dtype)[0]) > 0;
+    let is_possible =
+        |_: &Gpu, [dtype, _, cut]: [usize; 3]| !cuts[cut].2 || has_scales(STORED[dtype]);
+    for (gpu, [index, cols, cut]) in on_devices_where([STORED.len(), 3, cuts.len()], is_possible) {
+        let dtype = STORED[index];
+        let format = native_format(dtype);
+        assert!(Repack::supports(dtype, format));
+        let cols = columns(dtype)[cols];
+        let (rows, slice, tiled) = cuts[cut];
+        let bytes = stored(dtype, rows, cols, (7 * cols + rows + index) as u64);
+        let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
+        let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, tiled, slice);
+        let what =
+            format!("{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}", gpu.target());
+        let [expected_data, expected_scales] = expected(&packed, tiled);
+        assert!(data == expected_data, "data of {what}");
+        assert!(scales == expected_scales, "scales of {what}");
+        assert_eq!(faults, [u32::MAX; 4], "{what}");
     }
 }
 

@@ -12,7 +12,7 @@ use gemma4_wgpu::{
 };
 use proptest::prelude::*;
 
-use crate::harness::*;
+use crate::{combinations::random_cases, harness::*};
 
 /// Gemma's way to choose.
 const GEMMA: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
@@ -264,7 +264,7 @@ fn draws_follow_the_distribution() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(random_cases(10))]
 
     #[test]
     fn any_draw_of_any_logits(

@@ -241,8 +241,8 @@ CASES = [
             "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
         },
     ),
-    # What E4B has: a vector for each layer from a table by token, and the last layers without keys
-    # of their own. The prompt is several windows long.
+    # E4B's kind: per-layer embeddings, and shared keys and values in the last layers. The prompt is
+    # several windows long.
     Case(
         "gemma4-per-layer",
         "gemma4",
@@ -267,9 +267,8 @@ CASES = [
             eos_token_id=[1, 50],
         ),
     ),
-    # What E2B has beside that: an MLP twice as wide in the layers that share, here the keys of the
-    # last two layers before them, the full one first. One KV head, no size a multiple of 4, more
-    # vectors than tokens.
+    # E2B's kind: also an MLP twice as wide in the layers that share keys. The full one of the last
+    # two layers with keys is first. One KV head, no size a multiple of 4, more vectors than tokens.
     Case(
         "gemma4-double-wide",
         "gemma4",

@@ -36,8 +36,7 @@ HEAD_DIM = {True: 16, False: 32}
 KV_HEADS = {True: 2, False: 1}
 ROPE_BASE = {True: 10_000.0, False: 1_000_000.0}
 PARTIAL_ROTARY = 0.25
-# Of E2B's kind: elements of a layer's vector, and layers that use others' keys and have an MLP
-# twice as wide.
+# E2B's kind: elements of a layer's vector, and layers with shared keys and an MLP twice as wide.
 PER_LAYER, SHARED = 32, 3
 TOKENS = 48  # six windows
 

@@ -24,7 +24,7 @@ NEW_TOKENS = 64
 TOP = 20
 SMALLEST_GAP = 0.1
 SHORT_PREFIX = 256
-# Every position's logits lie in memory at once: 64 x 262144 x 4 bytes.
+# Every position's logits are in memory at once: 64 x 262144 x 4 bytes.
 BATCH = 64
 
 

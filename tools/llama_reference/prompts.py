@@ -1,9 +1,8 @@
-"""What the reference figures are made for."""
+"""The prompts and texts of the reference figures."""
 
-# Chosen among about a hundred candidates: llama.cpp rounds activations to 8 bits in products with
-# quantized weights, which moves these logits by up to 2 or so. Here the greedy answer is the same
-# with and without that rounding, token by token and in batches, with a top-2 gap of 0.1 or more at
-# every token in both.
+# Chosen among about a hundred candidates. llama.cpp rounds activations to 8 bits in products with
+# quantized weights. That changes these logits by up to 2. These greedy answers are the same
+# with and without the rounding, token by token and in batches. The top-2 gap is at least 0.1.
 GREEDY_PROMPTS = {
     "english": "Congress shall make no law respecting an establishment of religion, or prohibiting",
     "list": "1. January\n2. February\n3. March\n",

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Times a plain read of a checkpoint's file and the loading of it, with the file out of and in the
-# page cache. measure.sh PROGRAM FILE [OPTION OF BENCH ...]
+# Times a plain read and the loading of a checkpoint's file, outside and inside the page cache.
+#
+#     measure.sh PROGRAM FILE [OPTION OF BENCH ...]
 #
 # Both are rates of bytes of a file. Loading ends when the device has all weights, checked, and
 # generation's kernels. An untimed load comes first, to fill the pipeline cache.

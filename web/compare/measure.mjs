@@ -1,6 +1,5 @@
-// Compares the demo model with a model of its sizes in transformers.js (WebGPU and WebAssembly), in
-// one Chromium on its software adapter. Rounds alternate, so that other work disturbs all equally.
-// See README.md.
+// Compares the demo model with one of its sizes in transformers.js, by WebGPU and WebAssembly, in
+// one Chromium. Rounds alternate, so that other work disturbs all equally. See README.md.
 
 import { readFile } from "node:fs/promises";
 import http from "node:http";
@@ -45,7 +44,7 @@ page.on("pageerror", (error) => console.error(error.message));
 await page.goto(`http://localhost:${server.address().port}/`);
 
 /**
- * Defines `ours` and `theirs`: each loads a model and returns a function that makes a number of
+ * Defines `ours` and `theirs`, which load a model. Each returns a function that makes a number of
  * tokens and returns their rate after the first.
  */
 await page.evaluate(() => {

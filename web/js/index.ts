@@ -33,8 +33,7 @@ export type {
 export { type CachedModel, cachedModels, deleteCachedModel } from "./cache.js";
 
 /**
- * What to load: `"demo"` (the small model that the program contains), a URL, files that the user
- * chose (all files of one model), or a folder.
+ * What to load: the embedded model (`"demo"`), a URL, all files of a model, or a folder.
  */
 export type Source =
   "demo" | URL | string | UrlSource | File | Iterable<File> | FileList | FileSystemDirectoryHandle;
@@ -68,8 +67,8 @@ export class Gemma {
   /**
    * Loads a model.
    *
-   * Errors: a browser without WebGPU, broken files or other files than a model's, a server that
-   * cannot be read, storage or a device that is too small.
+   * Errors: no WebGPU, broken or other files, an unreachable server, too little storage or device
+   * memory.
    */
   static async load(source: Source, settings: LoadSettings = {}): Promise<Gemma> {
     const { onProgress, signal, worker, ...options } = settings;

@@ -7,7 +7,7 @@ use futures_channel::{
     oneshot,
 };
 use gemma4_wgpu::{
-    Error, Result,
+    Error, Model, Result,
     backend::Backend,
     checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend},
@@ -15,6 +15,7 @@ use gemma4_wgpu::{
         source::TensorSource,
         weights::{self, LoadOptions},
     },
+    text::Processor,
 };
 use js_sys::{Array, Function};
 use serde::Serialize;
@@ -22,8 +23,8 @@ use wasm_bindgen::{JsError, JsValue, prelude::wasm_bindgen};
 
 use crate::{
     files,
-    options::{self, Load},
-    serve::{Order, Text, serve},
+    options::{self, Chat, Load},
+    serve::{Order, serve},
 };
 
 /// `ModelInfo` of web/js/protocol.ts.
@@ -78,9 +79,9 @@ impl Engine {
     ) -> Result<String, JsError> {
         self.stopped.set(false);
         let (reply, answered) = oneshot::channel();
-        let (prompt, options) =
-            (options::parse("messages", &prompt)?, options::parse("options", &options)?);
-        let order = Order { prompt, options, on_token, reply };
+        let prompt = options::parse("messages", &prompt)?;
+        let options: Chat = options::parse("options", &options)?;
+        let order = Order { prompt, options: options.into(), on_token, reply };
         let gone = || Error::Device("the model was disposed".into());
         self.orders.unbounded_send(order).map_err(|_| gone())?;
         Ok(answered.await.map_err(|_| gone())??)
@@ -102,7 +103,7 @@ async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engin
         _ => Checkpoint::open_ranged(files::named(files)?).await?,
     };
     let options = options.resolve(checkpoint.config().max_position_embeddings)?;
-    let text = Text::new(checkpoint.text_assets()?)?;
+    let processor = Processor::new(&checkpoint.text_assets()?)?;
     let total = weights::load_bytes(&checkpoint);
     let mut read = 0u64;
     let mut tell = |bytes: u64| {
@@ -121,7 +122,8 @@ async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engin
     drop(checkpoint);
     let (orders, waiting) = unbounded();
     let stopped = Rc::new(Cell::new(false));
-    wasm_bindgen_futures::spawn_local(serve(gpu, backend, text, waiting, stopped.clone()));
+    let model = Model::new(Box::new(backend), Some(processor));
+    wasm_bindgen_futures::spawn_local(serve(gpu, model, waiting, stopped.clone()));
     Ok(Engine { info, orders, stopped })
 }
 
@@ -133,8 +135,9 @@ fn with_sizes(error: Error, total: u64, options: &LoadOptions) -> Error {
         {
             let (size, context) = (total as f64 / 1e9, options.context_length);
             Error::Device(format!(
-                "{reason}: the file's weights have {size:.1} GB and the context {context} positions; a smaller model, \
-                 a shorter context or fewer programs on the graphics card would fit"
+                "{reason}: the file's weights have {size:.1} GB and the context {context} \
+                 positions; a smaller model, a shorter context or fewer programs on the graphics \
+                 card would fit"
             ))
         }
         error => error,

@@ -3,12 +3,11 @@
 use std::num::NonZeroUsize;
 
 use gemma4_wgpu::{
-    Error, Result,
+    ChatOptions, Error, Message, Result,
     generate::{FinishReason, Generation},
     model::{kv::CacheType, weights::LoadOptions},
     quant::Quantize,
-    sampling::SamplingParams,
-    text::{AnswerParts, Message, SamplingDefaults, ToolCall},
+    text::{AnswerParts, ToolCall},
 };
 use serde::{Deserialize, Serialize};
 
@@ -91,28 +90,24 @@ pub struct Chat {
     min_p: Option<f32>,
     repetition_penalty: Option<f32>,
     seed: Option<u64>,
-    pub max_tokens: Option<NonZeroUsize>,
+    max_tokens: Option<NonZeroUsize>,
     #[serde(default)]
-    pub thinking: bool,
+    thinking: bool,
 }
 
-impl Chat {
-    /// What is not given comes from the checkpoint, or else is Gemma's default. Errors: a value
-    /// that cannot be used.
-    pub fn sampling(&self, checkpoint: &SamplingDefaults) -> Result<SamplingParams> {
-        let gemma = SamplingParams::default();
-        let params = SamplingParams {
-            temperature: self.temperature.or(checkpoint.temperature).unwrap_or(gemma.temperature),
-            top_k: self.top_k.or(checkpoint.top_k).unwrap_or(gemma.top_k),
-            top_p: self.top_p.or(checkpoint.top_p).unwrap_or(gemma.top_p),
-            min_p: self.min_p.or(checkpoint.min_p).unwrap_or(gemma.min_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(checkpoint.repetition_penalty)
-                .unwrap_or(gemma.repetition_penalty),
-            seed: self.seed,
-        };
-        params.validate().map(|()| params)
+impl From<Chat> for ChatOptions {
+    fn from(chat: Chat) -> ChatOptions {
+        ChatOptions {
+            max_new_tokens: chat.max_tokens,
+            temperature: chat.temperature,
+            top_k: chat.top_k,
+            top_p: chat.top_p,
+            min_p: chat.min_p,
+            repetition_penalty: chat.repetition_penalty,
+            seed: chat.seed,
+            thinking: chat.thinking,
+            parse_special: false,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-// The package's worker on a device that allows few bytes in a buffer: as many as its URL says.
-// Buffers beyond that are refused; those made are told to the channel "buffers", by their labels.
+// The package's worker on a device that allows few bytes in a buffer; its URL has the number.
+// Larger buffers are refused. The channel "buffers" gets the labels of the others.
 
 const bytes = Number(new URL(import.meta.url).searchParams.get("bytes"));
 for (const limit of ["maxBufferSize", "maxStorageBufferBindingSize"]) {

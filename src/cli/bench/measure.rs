@@ -22,9 +22,9 @@ pub struct Test {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Process a prompt of so many tokens.
+    /// Process a prompt of this many tokens.
     Prompt(usize),
-    /// Generate so many tokens.
+    /// Generate this many tokens.
     Generate(usize),
 }
 

@@ -46,7 +46,9 @@ pub fn table(test: &str, times: &[KernelTime]) -> String {
     let busy: u64 = times.iter().map(|time| time.duration).sum();
     let span = times.last().map_or(0, |last| last.start + last.duration);
     let mut text = format!(
-        "\n{test}: {} kernels, {:.3} ms busy of {:.3} ms\n\n| kernel | calls | ms | µs each | GB/s | TFLOP/s |\n|---|---:|---:|---:|---:|---:|\n",
+        "\n{test}: {} kernels, {:.3} ms busy of {:.3} ms\n\n\
+         | kernel | calls | ms | µs each | GB/s | TFLOP/s |\n\
+         |---|---:|---:|---:|---:|---:|\n",
         times.len(),
         busy as f64 / 1e6,
         span as f64 / 1e6,
@@ -72,7 +74,9 @@ pub fn table(test: &str, times: &[KernelTime]) -> String {
 pub fn write_trace(path: &Path, profiles: &[(String, Vec<KernelTime>)]) -> Result<()> {
     let mut events = Vec::new();
     for (thread, (test, times)) in profiles.iter().enumerate() {
-        events.push(json!({ "ph": "M", "name": "thread_name", "pid": 1, "tid": thread, "args": { "name": test } }));
+        events.push(json!({
+            "ph": "M", "name": "thread_name", "pid": 1, "tid": thread, "args": { "name": test },
+        }));
         events.extend(times.iter().map(|time| {
             json!({
                 "ph": "X", "pid": 1, "tid": thread, "name": time.name, "cat": "kernel",

@@ -19,8 +19,9 @@ use crate::{
         Exit,
         interrupt::Work,
         pull::{
-            client::{Client, Fault, reader},
+            client::{Client, reader},
             digest::Digest,
+            fault::Fault,
             listing::{Listing, RemoteFile},
             progress::Progress,
         },
@@ -82,7 +83,7 @@ impl Downloads<'_> {
 
     /// Waits while another process downloads the same.
     fn lock(&self, file: &RemoteFile) -> Result<File, Exit> {
-        let mut told = false;
+        let mut is_noted = false;
         loop {
             if let Some(lock) = self.cache.lock(&file.etag)? {
                 return Ok(lock);
@@ -90,10 +91,10 @@ impl Downloads<'_> {
             if self.work.stopped() {
                 return Err(Exit::Interrupted);
             }
-            if !told {
+            if !is_noted {
                 self.progress
                     .note(&format!("{}: another process downloads it; waiting", file.name));
-                told = true;
+                is_noted = true;
             }
             thread::sleep(Duration::from_millis(200));
         }
@@ -238,7 +239,8 @@ impl Partial {
             Some(found) if !found.eq_ignore_ascii_case(&file.etag) => {
                 let (name, wanted) = (&file.name, &file.etag);
                 let reason = format!(
-                    "what came has the checksum {found}, not {wanted}; it was removed, pull it again"
+                    "what came has the checksum {found}, not {wanted}; it was removed, \
+                     pull it again"
                 );
                 Err(Error::Download(format!("{name}: {reason}")))
             }

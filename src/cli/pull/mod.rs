@@ -3,8 +3,11 @@
 mod client;
 mod digest;
 mod download;
+mod environment;
+mod fault;
 mod listing;
 mod progress;
+mod url;
 
 use std::{
     collections::HashSet,
@@ -43,8 +46,8 @@ use crate::{
 /// on where it stopped. Prints the path of the model.
 #[derive(Args)]
 #[command(
-    after_help = "Environment: HF_TOKEN (or the file that `hf auth login` writes), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE; \
-                        SSL_CERT_FILE, HTTPS_PROXY"
+    after_help = "Environment: HF_TOKEN (or the file that `hf auth login` writes), HF_ENDPOINT, \
+                  HF_HOME, HF_HUB_CACHE; SSL_CERT_FILE, HTTPS_PROXY"
 )]
 pub struct PullArgs {
     /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as

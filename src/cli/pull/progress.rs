@@ -8,9 +8,9 @@ use std::{
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar};
 
-use crate::cli::model::byte_bar;
+use crate::cli::progress::byte_bar;
 
-/// How often a line tells how far a long download is.
+/// How often a line says how far a long download is.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
 pub struct Progress {
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    /// Counts anew, up to so many bytes.
+    /// Counts anew, up to `bytes` bytes.
     pub fn start(&self, bytes: u64) {
         self.bar.reset();
         self.bar.set_length(bytes);

@@ -10,9 +10,12 @@ use crate::{
     },
 };
 
-fn demo(chain: bool) -> Result<GpuBackend> {
-    let kernels =
-        KernelOptions { chain: Some(chain), dp4a: Some(true), ..KernelOptions::default() };
+fn demo(persistent: bool) -> Result<GpuBackend> {
+    let kernels = KernelOptions {
+        persistent: Some(persistent),
+        dp4a: Some(true),
+        ..KernelOptions::default()
+    };
     let gpu = block_on(Gpu::open(&DeviceOptions { kernels, ..DeviceOptions::default() }))?;
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
     block_on(GpuBackend::load(gpu, &Checkpoint::demo()?, &options, &mut |_| ()))
@@ -32,7 +35,7 @@ fn a_fault_ends_persistent_kernels() {
         Ok(backend) => backend,
         // SwiftShader runs no persistent kernels.
         Err(error) => {
-            assert!(error.to_string().contains("chain=on"), "{error}");
+            assert!(error.to_string().contains("persistent=on"), "{error}");
             return;
         }
     };

@@ -127,6 +127,11 @@ impl AdapterFacts {
         self.device_type == "CPU" || SOFTWARE.iter().any(|part| name.contains(part))
     }
 
+    /// The size of all subgroups, where there is only one.
+    pub fn subgroup_size(&self) -> Option<u32> {
+        (self.subgroup_min_size == self.subgroup_max_size).then_some(self.subgroup_max_size)
+    }
+
     /// Whether kernels are compiled when they first run rather than when their pipelines are made:
     /// so do software drivers but for SwiftShader.
     #[cfg(not(target_arch = "wasm32"))]

@@ -27,8 +27,8 @@ pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;
 pub(in crate::gpu) struct Inner {
     facts: AdapterFacts,
     target: KernelTarget,
-    /// The user's word on [`Tuning::persistent`].
-    asked_to_chain: bool,
+    /// Whether the user asked for [`Tuning::persistent`].
+    requires_persistent: bool,
     pub(in crate::gpu) device: wgpu::Device,
     queue: wgpu::Queue,
     tally: Arc<MemoryTally>,
@@ -69,7 +69,8 @@ impl Gpu {
             facts.subgroups = true;
             (facts.subgroup_min_size, facts.subgroup_max_size) = (smallest, largest);
         }
-        let mut target = KernelTarget::choose(&facts, &options.kernels)?;
+        let kernels = options.kernels.resolve(&facts)?;
+        let mut target = KernelTarget::new(&facts, &kernels);
         let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
@@ -102,7 +103,7 @@ impl Gpu {
         let inner = |target, pipeline_cache| Inner {
             facts: facts.clone(),
             target,
-            asked_to_chain: options.kernels.chain == Some(true),
+            requires_persistent: options.kernels.persistent == Some(true),
             device: device.clone(),
             queue: queue.clone(),
             tally: Arc::default(),
@@ -112,7 +113,7 @@ impl Gpu {
             pipeline_cache,
         };
         // Only where it was seen to help is the cache worth a measurement.
-        if target.tuning.probes_prefetch(&options.kernels) {
+        if kernels.prefetch.is_none() {
             let probe = Gpu(Arc::new(inner(target, None)));
             target.tuning.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
         }
@@ -122,6 +123,12 @@ impl Gpu {
             None => None,
         };
         Ok(Gpu(Arc::new(inner(target, pipeline_cache))))
+    }
+
+    /// Frees compiled kernels, which software drivers keep about 1.5 MB each for. Those that run
+    /// again are compiled again.
+    pub fn forget_pipelines(&self) {
+        lock(&self.0.pipelines).clear();
     }
 
     pub fn facts(&self) -> &AdapterFacts {
@@ -143,9 +150,9 @@ impl Gpu {
         &self.0.target.tuning
     }
 
-    /// Whether chained kernels are the user's wish: then it is an error where they cannot be.
-    pub(in crate::gpu) fn asked_to_chain(&self) -> bool {
-        self.0.asked_to_chain
+    /// Whether the user asked for the persistent kernel: then it is an error where it cannot run.
+    pub(in crate::gpu) fn requires_persistent(&self) -> bool {
+        self.0.requires_persistent
     }
 
     pub fn device(&self) -> &wgpu::Device {

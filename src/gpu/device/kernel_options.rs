@@ -1,76 +1,305 @@
-//! Overrides of the kernel variant that adapter facts would choose.
+//! The kernel options: what of a [`KernelTarget`](crate::gpu::KernelTarget) can be switched, in one
+//! table. Parsing, help, docs and the search of `--autotune` derive from it.
 
 use std::{fmt, str::FromStr};
 
-/// Overrides of what adapter facts would choose; `None` leaves the choice to them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct KernelOptions {
-    pub subgroups: Option<bool>,
-    pub f16: Option<bool>,
-    pub dp4a: Option<bool>,
-    /// Matrix products and attention of many tokens on cooperative matrices.
-    pub coop: Option<bool>,
-    /// Workgroups of 1024 where one workgroup has a whole row.
-    pub wide: Option<bool>,
-    /// Matrix products of many tokens with a row of activations in each invocation.
-    pub lanes: Option<bool>,
-    /// Weights brought into the last-level cache ahead of generation's products.
-    pub prefetch: Option<bool>,
-    /// What lies between two layers' attention in one dispatch, when one token is generated.
-    pub chain: Option<bool>,
-    /// Weights sent as they lie in the file and laid out on the device.
-    pub repack: Option<bool>,
-    /// Weights laid out by the host in the device's memory.
-    pub inplace: Option<bool>,
-    /// Bounds checks and loop bounding in shaders; off unless asked for.
-    pub checks: Option<bool>,
+use crate::{
+    error::{Error, Result},
+    gpu::device::{adapter::AdapterFacts, variant::Coop},
+};
+
+const VENDOR_NVIDIA: u32 = 0x10de;
+
+/// An option of `--kernels`.
+pub struct KernelOption {
+    pub name: &'static str,
+    /// What it does where it is on.
+    pub help: &'static str,
+    rule: Rule,
+    field: fn(&mut KernelOptions) -> &mut Option<bool>,
+}
+
+type Decide<T> = fn(&Given<'_>) -> T;
+
+/// What decides an option.
+struct Rule {
+    /// When it is on unless the user says otherwise, in words and by the facts. `None`: a
+    /// measurement tells when the device is opened.
+    default: (&'static str, Decide<Option<bool>>),
+    /// What it cannot be on without.
+    needs: Option<(&'static str, Decide<bool>)>,
+    /// Its place in the search of `--autotune`, which tries it.
+    search: Option<u8>,
+    /// An earlier name, which is refused.
+    formerly: Option<&'static str>,
+}
+
+/// What a [`Rule`] may look at.
+struct Given<'a> {
+    facts: &'a AdapterFacts,
+    /// By the user.
+    asked: &'a KernelOptions,
+    /// Of the options above it in the table.
+    chosen: &'a KernelOptions,
+}
+
+impl Given<'_> {
+    fn coop(&self) -> Option<Coop> {
+        let has_types = self.chosen.subgroups == Some(true) && self.chosen.f16 == Some(true);
+        self.facts.coop_kernels().filter(|_| has_types)
+    }
+
+    /// Whether 16 × 16 matrices are used: only large cards have them.
+    fn is_large(&self) -> bool {
+        self.chosen.coop == Some(true) && self.coop() == Some(Coop::Sixteen)
+    }
+
+    /// The size of all subgroups.
+    fn subgroup_size(&self) -> Option<u32> {
+        self.facts.subgroup_size().filter(|_| self.chosen.subgroups == Some(true))
+    }
+
+    fn is_discrete(&self) -> bool {
+        self.facts.device_type == "discrete GPU"
+    }
+}
+
+macro_rules! kernel_options {
+    ($($(#[doc = $help:literal])+ $name:ident: $rule:expr,)+) => {
+        /// Values of the [`KERNEL_OPTIONS`]; `None` leaves the choice to the adapter's facts.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct KernelOptions {
+            $($(#[doc = $help])+ pub $name: Option<bool>,)+
+        }
+
+        /// All options, in the order in which they are decided.
+        pub const KERNEL_OPTIONS: &[KernelOption] = &[$(KernelOption {
+            name: stringify!($name),
+            help: concat!($($help),+),
+            rule: $rule,
+            field: |options| &mut options.$name,
+        }),+];
+
+        impl KernelOptions {
+            /// No option is set.
+            pub const UNSET: KernelOptions = KernelOptions { $($name: None),+ };
+        }
+    };
+}
+
+kernel_options! {
+    /// Subgroup operations in place of workgroup memory
+    subgroups: Rule {
+        default: ("on", |_| Some(true)),
+        needs: Some(("subgroup operations", |given| given.facts.subgroups)),
+        search: Some(1),
+        formerly: None,
+    },
+    /// Tiles of matrix products with int weights in f16 instead of f32
+    f16: Rule {
+        // Software drivers convert every f16 by hand.
+        default: ("on except in software", |given| Some(!given.facts.is_software())),
+        needs: Some(("16-bit floats", |given| given.facts.shader_f16)),
+        search: Some(3),
+        formerly: None,
+    },
+    /// Activations in int8 for matrix-vector products of int weights
+    dp4a: Rule {
+        // One instruction where the driver says so; an expansion elsewhere.
+        default: ("on with NVIDIA's Vulkan driver", |given| {
+            Some(given.facts.vendor == VENDOR_NVIDIA && given.facts.api == "vulkan")
+        }),
+        needs: None,
+        search: Some(4),
+        formerly: None,
+    },
+    /// Cooperative matrices for products and attention of many tokens
+    coop: Rule {
+        default: ("on", |_| Some(true)),
+        needs: Some((
+            "cooperative matrices with subgroups and f16",
+            |given| given.coop().is_some(),
+        )),
+        search: Some(2),
+        formerly: None,
+    },
+    /// Workgroups of 1024 where one workgroup has a whole row
+    large_workgroups: Rule {
+        // Few rows leave a large device idle but for the one workgroup's own latency.
+        default: ("on for discrete cards", |given| Some(given.is_discrete())),
+        needs: Some(("workgroups of 1024 with 32 KiB", |given| {
+            given.facts.max_workgroup_invocations >= 1024
+                && given.facts.max_workgroup_bytes >= 32 << 10
+        })),
+        search: Some(5),
+        formerly: Some("wide"),
+    },
+    /// A row of activations in each invocation for matrix products of many tokens
+    row_per_invocation: Rule {
+        // A processor's vector registers are its subgroups. Of four lanes, tiles in workgroup
+        // memory are as fast.
+        default: ("on in software with subgroups of 8 or more", |given| {
+            Some(given.facts.is_software() && given.subgroup_size() >= Some(8))
+        }),
+        needs: Some(("subgroups of one size, 4 or more", |given| {
+            given.subgroup_size().is_some_and(|size| size >= 4 && size.is_power_of_two())
+        })),
+        search: Some(6),
+        formerly: Some("lanes"),
+    },
+    /// Weights read into the cache while kernels run that leave the memory idle
+    prefetch: Rule {
+        default: ("measured for cards with matrices of 16 x 16", |given| {
+            (!given.is_large()).then_some(false)
+        }),
+        needs: None,
+        search: Some(7),
+        formerly: None,
+    },
+    /// One dispatch between two layers' attention when one token is generated
+    persistent: Rule {
+        // Only there is it known to be faster.
+        default: ("on for NVIDIA's cards with dp4a and matrices of 16 x 16", |given| {
+            let is_card = given.facts.vendor == VENDOR_NVIDIA && given.is_discrete();
+            Some(is_card && given.is_large() && given.chosen.dp4a == Some(true))
+        }),
+        needs: Some(("coherent buffers", |given| given.facts.coherent)),
+        search: Some(8),
+        formerly: Some("chain"),
+    },
+    /// Weights laid out by the host in mapped memory of the device
+    inplace: Rule {
+        // Who asks for another of the ways gets it.
+        default: ("on where memory is shared with the host", |given| {
+            Some(given.facts.unified_memory && given.asked.repack.is_none())
+        }),
+        needs: Some(("storage buffers that can be mapped", |given| given.facts.mappable_storage)),
+        search: None,
+        formerly: None,
+    },
+    /// Weights sent as the file has them, and laid out on the device
+    repack: Rule {
+        // In browsers files come through memory in any case.
+        default: ("on without inplace, except in browsers", |given| {
+            Some(given.chosen.inplace == Some(false) && !cfg!(target_arch = "wasm32"))
+        }),
+        needs: None,
+        search: None,
+        formerly: None,
+    },
+    /// Bounds checks and loop bounding in shaders
+    checks: Rule {
+        default: ("off", |_| Some(false)),
+        needs: None,
+        search: None,
+        formerly: None,
+    },
+}
+
+impl KernelOption {
+    /// The option of a name. The error names those that there are.
+    fn named(name: &str) -> Result<&'static KernelOption, String> {
+        if let Some(option) = KERNEL_OPTIONS.iter().find(|option| option.name == name) {
+            return Ok(option);
+        }
+        Err(match KERNEL_OPTIONS.iter().find(|option| option.rule.formerly == Some(name)) {
+            Some(option) => format!("{name} is now called {}", option.name),
+            None => format!("no kernel option {name}; there are {}", KernelOptions::names()),
+        })
+    }
+
+    /// Options that `--autotune` tries, in its order.
+    pub fn search_order() -> Vec<&'static KernelOption> {
+        let mut order: Vec<_> =
+            KERNEL_OPTIONS.iter().filter(|option| option.rule.search.is_some()).collect();
+        order.sort_by_key(|option| option.rule.search);
+        order
+    }
+
+    /// Its value in `options`.
+    pub fn get(&self, options: &KernelOptions) -> Option<bool> {
+        let mut copy = *options;
+        *(self.field)(&mut copy)
+    }
+
+    pub fn set(&self, options: &mut KernelOptions, value: Option<bool>) {
+        *(self.field)(options) = value;
+    }
+
+    /// Errors if it is asked for and the adapter lacks what it needs.
+    fn decide(&self, given: &Given<'_>) -> Result<Option<bool>> {
+        let lacks = self.rule.needs.filter(|(_, has)| !has(given)).map(|(what, _)| what);
+        match (self.get(given.asked), lacks) {
+            (Some(true), Some(what)) => Err(Error::Device(format!(
+                "{} has no {what}: leave out {}=on",
+                given.facts, self.name
+            ))),
+            (None, Some(_)) => Ok(Some(false)),
+            (None, None) => Ok(self.rule.default.1(given)),
+            (asked, _) => Ok(asked),
+        }
+    }
 }
 
 impl KernelOptions {
-    /// Names of the options, as [`FromStr`] takes them.
-    pub const NAMES: [&str; 11] = [
-        "subgroups",
-        "f16",
-        "dp4a",
-        "coop",
-        "wide",
-        "lanes",
-        "prefetch",
-        "chain",
-        "repack",
-        "inplace",
-        "checks",
-    ];
-
-    /// The option of a name; `None` where there is no such option.
-    pub fn get(&self, name: &str) -> Option<Option<bool>> {
-        let mut copy = *self;
-        copy.field(name).map(|field| *field)
+    /// All options decided: as asked for, or by an adapter's facts. `None` is left of those that a
+    /// measurement decides.
+    ///
+    /// Errors: an option is asked for that the adapter cannot follow; two that exclude each other.
+    pub fn resolve(&self, facts: &AdapterFacts) -> Result<KernelOptions> {
+        if self.repack == Some(true) && self.inplace == Some(true) {
+            return Err(Error::Input("repack=on and inplace=on exclude each other".into()));
+        }
+        let mut chosen = KernelOptions::UNSET;
+        for option in KERNEL_OPTIONS {
+            let value = option.decide(&Given { facts, asked: self, chosen: &chosen })?;
+            option.set(&mut chosen, value);
+        }
+        Ok(chosen)
     }
 
-    /// The option of a name, to be set; `None` where there is no such option.
-    pub fn field(&mut self, name: &str) -> Option<&mut Option<bool>> {
-        Some(match name {
-            "subgroups" => &mut self.subgroups,
-            "f16" => &mut self.f16,
-            "dp4a" => &mut self.dp4a,
-            "coop" => &mut self.coop,
-            "wide" => &mut self.wide,
-            "lanes" => &mut self.lanes,
-            "prefetch" => &mut self.prefetch,
-            "chain" => &mut self.chain,
-            "repack" => &mut self.repack,
-            "inplace" => &mut self.inplace,
-            "checks" => &mut self.checks,
-            _ => return None,
-        })
+    fn names() -> String {
+        KERNEL_OPTIONS.iter().map(|option| option.name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// One line on `--kernels`.
+    pub fn usage() -> String {
+        format!(
+            "Kernel options to switch, as NAME=on or NAME=off with commas between: {}. \
+             `devices --help` explains them",
+            Self::names()
+        )
+    }
+
+    /// What each option does, a paragraph each.
+    pub fn help() -> String {
+        let mut text = String::from("Kernel options (--kernels NAME=on|off,…):\n");
+        for KernelOption { name, help, rule, .. } in KERNEL_OPTIONS {
+            text += &format!("  {name:<20}{}\n", help.trim());
+            text += &format!("{:22}default: {}\n", "", rule.default.0);
+            if let Some((what, _)) = rule.needs {
+                text += &format!("{:22}needs: {what}\n", "");
+            }
+        }
+        text
+    }
+
+    /// The rows of docs/kernel-options.md.
+    #[cfg(test)]
+    fn markdown() -> String {
+        let row = |KernelOption { name, help, rule, .. }: &KernelOption| {
+            let needs = rule.needs.map_or("", |(what, _)| what);
+            let search = rule.search.map_or(String::new(), |place| place.to_string());
+            format!("| `{name}` | {} | {} | {needs} | {search} |\n", help.trim(), rule.default.0)
+        };
+        KERNEL_OPTIONS.iter().map(row).collect()
     }
 }
 
 /// What [`KernelOptions`]'s `FromStr` reads: the options that are set, or nothing.
 impl fmt::Display for KernelOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = Self::NAMES.iter().filter_map(|name| Some((name, self.get(name)??)));
+        let set = KERNEL_OPTIONS.iter().filter_map(|option| Some((option.name, option.get(self)?)));
         let parts: Vec<_> =
             set.map(|(name, on)| format!("{name}={}", if on { "on" } else { "off" })).collect();
         f.write_str(&parts.join(","))
@@ -80,21 +309,125 @@ impl fmt::Display for KernelOptions {
 impl FromStr for KernelOptions {
     type Err = String;
 
-    /// `subgroups=off,f16=off,dp4a=on,coop=off,wide=off,lanes=off,prefetch=off,chain=on,repack=off,inplace=off,checks=on`,
-    /// in any order, any part of it.
+    /// `f16=off,checks=on`: any of the [`KERNEL_OPTIONS`], in any order.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut options = KernelOptions::default();
+        let mut options = KernelOptions::UNSET;
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (name, value) =
                 part.split_once('=').ok_or_else(|| format!("{part}: want NAME=on or NAME=off"))?;
+            let option = KernelOption::named(name)?;
             let value = match value {
                 "on" => true,
                 "off" => false,
                 _ => return Err(format!("{part}: want {name}=on or {name}=off")),
             };
-            let unknown = || format!("{name}: no such kernel option ({})", Self::NAMES.join(", "));
-            *options.field(name).ok_or_else(unknown)? = Some(value);
+            option.set(&mut options, Some(value));
         }
         Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(option: &KernelOption, value: bool) -> KernelOptions {
+        let mut options = KernelOptions::UNSET;
+        option.set(&mut options, Some(value));
+        options
+    }
+
+    /// An adapter that has nothing that an option needs.
+    fn bare() -> AdapterFacts {
+        AdapterFacts {
+            subgroups: false,
+            shader_f16: false,
+            mappable_storage: false,
+            cooperative_matrices: Vec::new(),
+            max_workgroup_invocations: 256,
+            coherent: false,
+            ..AdapterFacts::example_card()
+        }
+    }
+
+    #[test]
+    fn every_option_is_read_written_and_explained() {
+        let help = KernelOptions::help();
+        for option in KERNEL_OPTIONS {
+            for (value, text) in [(true, "on"), (false, "off")] {
+                let text = format!("{}={text}", option.name);
+                assert_eq!(text.parse(), Ok(only(option, value)));
+                assert_eq!(only(option, value).to_string(), text);
+            }
+            assert_eq!(option.get(&KernelOptions::UNSET), None);
+            assert!(KernelOptions::usage().contains(option.name));
+            assert!(help.contains(option.help.trim()) && help.contains(option.rule.default.0));
+            let bad = format!("{}=yes", option.name).parse::<KernelOptions>().unwrap_err();
+            assert!(bad.contains(&format!("want {}=on", option.name)), "{bad}");
+        }
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
+
+    #[test]
+    fn every_option_follows_the_user_or_says_what_it_lacks() {
+        for option in KERNEL_OPTIONS {
+            for facts in [AdapterFacts::example_card(), bare()] {
+                let off = only(option, false).resolve(&facts).unwrap();
+                assert_eq!(option.get(&off), Some(false), "{}", option.name);
+                let on = only(option, true).resolve(&facts);
+                match option.rule.needs {
+                    Some((what, _)) if facts == bare() => {
+                        let message = on.unwrap_err().to_string();
+                        let expected = format!("has no {what}: leave out {}=on", option.name);
+                        assert!(message.ends_with(&expected), "{message}");
+                        let default = KernelOptions::UNSET.resolve(&facts).unwrap();
+                        assert_eq!(option.get(&default), Some(false), "{}", option.name);
+                    }
+                    _ => assert_eq!(option.get(&on.unwrap()), Some(true), "{}", option.name),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_and_former_names_are_refused() {
+        let refused = |text: &str| text.parse::<KernelOptions>().unwrap_err();
+        let message = refused("f16=on,speed=on");
+        assert!(message.starts_with("no kernel option speed; there are subgroups, f16, "));
+        assert!(KERNEL_OPTIONS.iter().all(|option| message.contains(option.name)), "{message}");
+        for option in KERNEL_OPTIONS {
+            let Some(former) = option.rule.formerly else { continue };
+            let expected = format!("{former} is now called {}", option.name);
+            assert_eq!(refused(&format!("{former}=on")), expected);
+        }
+        assert_eq!(refused("f16"), "f16: want NAME=on or NAME=off");
+    }
+
+    #[test]
+    fn the_search_has_no_two_options_in_one_place() {
+        let places: Vec<_> =
+            KernelOption::search_order().iter().map(|option| option.rule.search).collect();
+        assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{places:?}");
+    }
+
+    #[test]
+    fn ways_to_load_exclude_each_other() {
+        let facts = AdapterFacts { unified_memory: true, ..AdapterFacts::example_card() };
+        let chosen = |text: &str| {
+            let options = text.parse::<KernelOptions>().unwrap().resolve(&facts);
+            options.map(|options| (options.inplace == Some(true), options.repack == Some(true)))
+        };
+        assert_eq!(chosen("").unwrap(), (true, false));
+        assert_eq!(chosen("repack=on").unwrap(), (false, true));
+        assert_eq!(chosen("repack=off").unwrap(), (false, false));
+        assert_eq!(chosen("inplace=off").unwrap(), (false, true));
+        assert!(chosen("repack=on,inplace=on").unwrap_err().to_string().contains("exclude"));
+    }
+
+    #[test]
+    fn docs_list_every_option() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/kernel-options.md");
+        let (text, rows) = (std::fs::read_to_string(path).unwrap(), KernelOptions::markdown());
+        assert!(text.contains(&rows), "docs/kernel-options.md must contain:\n{rows}");
     }
 }

@@ -33,12 +33,12 @@ pub struct DeviceOptions {
 /// be large or small. One device that several APIs or drivers offer counts once: the first of them
 /// is taken.
 ///
-/// Errors: no adapters (the message starts with `no adapter`), none that is meant, or several; the
+/// Errors: no adapters ([`Error::NoAdapter`]), none that is meant, or several; the
 /// message lists them.
 pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> {
     let all: Vec<usize> = (0..adapters.len()).collect();
     let Some(best) = most_capable(adapters, &all) else {
-        return Err(Error::Device(NO_ADAPTER.into()));
+        return Err(Error::NoAdapter(NO_ADAPTER.into()));
     };
     let Some(wanted) = wanted.map(str::trim) else { return Ok(best) };
     if !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit()) {

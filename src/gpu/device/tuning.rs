@@ -2,15 +2,13 @@
 //! the device's class unless an option says otherwise.
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     gpu::device::{
         adapter::AdapterFacts,
         kernel_options::KernelOptions,
-        variant::{Coop, Variant, lacking, row_per_invocation},
+        variant::{Coop, Variant},
     },
 };
-
-const VENDOR_NVIDIA: u32 = 0x10de;
 
 /// What a kernel is made for: what the device can run, and what is best there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,10 +18,14 @@ pub struct KernelTarget {
 }
 
 impl KernelTarget {
-    /// The target for an adapter. Errors if an option asks for what the adapter lacks.
+    /// The target for an adapter. Errors: see [`KernelOptions::resolve`].
     pub fn choose(facts: &AdapterFacts, options: &KernelOptions) -> Result<Self> {
-        let variant = Variant::choose(facts, options)?;
-        Ok(KernelTarget { variant, tuning: Tuning::choose(facts, &variant, options)? })
+        Ok(Self::new(facts, &options.resolve(facts)?))
+    }
+
+    pub(super) fn new(facts: &AdapterFacts, resolved: &KernelOptions) -> Self {
+        let variant = Variant::new(facts, resolved);
+        KernelTarget { variant, tuning: Tuning::new(facts, &variant, resolved) }
     }
 }
 
@@ -97,43 +99,11 @@ const PERSISTENT_WORKGROUPS: &[usize] = &[128, 96, 80, 64, 48, 32];
 const PERSISTENT_WORKGROUPS_IN_SOFTWARE: &[usize] = &[1];
 
 impl Tuning {
-    /// The best for an adapter, as far as its facts tell. Errors if an option asks for what the
-    /// adapter lacks.
-    pub fn choose(
-        facts: &AdapterFacts,
-        variant: &Variant,
-        options: &KernelOptions,
-    ) -> Result<Self> {
-        let is_discrete = facts.device_type == "discrete GPU";
-        let is_software = facts.is_software();
+    /// The best for an adapter, as far as its facts tell.
+    fn new(facts: &AdapterFacts, variant: &Variant, options: &KernelOptions) -> Self {
         // Only large cards have such matrices with room for these kernels.
         let is_large = variant.coop == Some(Coop::Sixteen);
-        let can_be_large =
-            facts.max_workgroup_invocations >= 1024 && facts.max_workgroup_bytes >= 32 << 10;
-        if options.wide == Some(true) && !can_be_large {
-            return Err(lacking(facts, "wide"));
-        }
-        // Few rows leave a large device idle but for the one workgroup's own latency.
-        let large_workgroups = options.wide.unwrap_or(can_be_large && is_discrete);
-        if options.chain == Some(true) && !facts.coherent {
-            return Err(lacking(facts, "chain"));
-        }
-        // Only there is it known to be faster.
-        let persistent = facts.coherent
-            && facts.vendor == VENDOR_NVIDIA
-            && is_discrete
-            && is_large
-            && variant.dp4a;
-        if options.inplace == Some(true) && !facts.mappable_storage {
-            return Err(lacking(facts, "inplace"));
-        }
-        if options.inplace == Some(true) && options.repack == Some(true) {
-            return Err(Error::Input("repack=on and inplace=on exclude each other".into()));
-        }
-        // Who asks for one of the other two ways gets it.
-        let can_be_in_place =
-            facts.unified_memory && facts.mappable_storage && options.repack.is_none();
-        let inplace = options.inplace.unwrap_or(can_be_in_place);
+        let large_workgroups = options.large_workgroups == Some(true);
         let (decode_workgroup, decode_workgroup_bytes) = match variant.subgroup_size {
             _ if is_large => (256, 46 << 10),
             _ if large_workgroups => (256, 31 << 10),
@@ -142,19 +112,17 @@ impl Tuning {
             Some(4) => (64, 15 << 10),
             _ => (128, 15 << 10),
         };
-        Ok(Tuning {
+        Tuning {
             large_workgroups,
-            row_per_invocation: row_per_invocation(facts, variant.subgroup_size, options)?,
-            // Found out by a measurement when the device is opened.
-            prefetch: options.prefetch.unwrap_or(false),
-            persistent: options.chain.unwrap_or(persistent),
-            persistent_workgroups: match is_software {
+            row_per_invocation: options.row_per_invocation == Some(true),
+            prefetch: options.prefetch == Some(true),
+            persistent: options.persistent == Some(true),
+            persistent_workgroups: match facts.is_software() {
                 true => PERSISTENT_WORKGROUPS_IN_SOFTWARE,
                 false => PERSISTENT_WORKGROUPS,
             },
-            // In browsers files come through memory in any case.
-            repack: options.repack.unwrap_or(!inplace && !cfg!(target_arch = "wasm32")),
-            inplace,
+            repack: options.repack == Some(true),
+            inplace: options.inplace == Some(true),
             interleave_weights: is_large,
             matvec: if is_large { LARGE_MATVEC } else { SMALL_MATVEC },
             narrow_matvec: if is_large { LARGE_NARROW_MATVEC } else { SMALL_MATVEC },
@@ -166,12 +134,7 @@ impl Tuning {
                 "CPU" => 128,
                 _ => 256,
             },
-        })
-    }
-
-    /// Whether a measurement shall tell if `prefetch` helps: where it was seen to.
-    pub(in crate::gpu) fn probes_prefetch(&self, options: &KernelOptions) -> bool {
-        options.prefetch.is_none() && self.coop_round.is_some()
+        }
     }
 
     /// The shape of a product of interleaved weights for `m` rows of activations.
@@ -201,7 +164,7 @@ mod tests {
 
     fn h200() -> AdapterFacts {
         let card = AdapterFacts::example_card();
-        AdapterFacts { name: "NVIDIA H200".into(), vendor: VENDOR_NVIDIA, ..card }
+        AdapterFacts { name: "NVIDIA H200".into(), vendor: 0x10de, ..card }
     }
 
     /// What differs between the adapters, in one line.
@@ -286,7 +249,7 @@ mod tests {
             ),
             (
                 h200(),
-                "dp4a=off,wide=off",
+                "dp4a=off,large_workgroups=off",
                 "Some(32) Some(32) Some(Sixteen); contiguous f16 repack interleaved; 256 of 46; \
                  Some(264) 128; 512 at most; ",
                 LARGE,

@@ -1,11 +1,6 @@
 //! What kernels can run on a device, from the adapter's facts.
 
-use crate::{
-    error::{Error, Result},
-    gpu::device::{adapter::AdapterFacts, kernel_options::KernelOptions},
-};
-
-const VENDOR_NVIDIA: u32 = 0x10de;
+use crate::gpu::device::{adapter::AdapterFacts, kernel_options::KernelOptions};
 
 /// Cooperative matrices of f16 with f32 sums, in subgroups of 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,57 +31,22 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// The variant for an adapter. Errors if an option asks for what the adapter lacks.
-    pub fn choose(facts: &AdapterFacts, options: &KernelOptions) -> Result<Self> {
-        if options.subgroups == Some(true) && !facts.subgroups {
-            return Err(lacking(facts, "subgroups"));
-        }
-        if options.f16 == Some(true) && !facts.shader_f16 {
-            return Err(lacking(facts, "f16"));
-        }
-        let subgroups = options.subgroups.unwrap_or(facts.subgroups);
-        let subgroup_size = (subgroups && facts.subgroup_min_size == facts.subgroup_max_size)
-            .then_some(facts.subgroup_max_size);
-        // Software rasterizers convert every f16 by hand.
-        let f16 = options.f16.unwrap_or(facts.shader_f16 && !facts.is_software());
-        let can_coop = facts.coop_kernels().filter(|_| subgroups && f16);
-        if options.coop == Some(true) && can_coop.is_none() {
-            return Err(lacking(facts, "coop"));
-        }
-        let coop = can_coop.filter(|_| options.coop != Some(false));
-        Ok(Variant {
+    /// The variant for an adapter with all options decided.
+    pub(super) fn new(facts: &AdapterFacts, options: &KernelOptions) -> Self {
+        let subgroups = options.subgroups == Some(true);
+        let coop = facts.coop_kernels().filter(|_| options.coop == Some(true));
+        Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
-            subgroup_size,
+            subgroup_size: facts.subgroup_size().filter(|_| subgroups),
             // Where the kernels that are chosen rely on it in any case.
             subgroups_contiguous: coop == Some(Coop::Sixteen)
-                || row_per_invocation(facts, subgroup_size, options)?,
-            f16,
-            // One instruction where the driver says so; an expansion elsewhere.
-            dp4a: options.dp4a.unwrap_or(facts.vendor == VENDOR_NVIDIA && facts.api == "vulkan"),
+                || options.row_per_invocation == Some(true),
+            f16: options.f16 == Some(true),
+            dp4a: options.dp4a == Some(true),
             coop,
-            checks: options.checks.unwrap_or(false),
-        })
+            checks: options.checks == Some(true),
+        }
     }
-}
-
-/// Whether products have a row of activations in each invocation: on a processor, whose vector registers subgroups are. With four
-/// lanes tiles in workgroup memory are as fast. Errors if it is asked for and subgroups do not
-/// allow it.
-pub(super) fn row_per_invocation(
-    facts: &AdapterFacts,
-    subgroup_size: Option<u32>,
-    options: &KernelOptions,
-) -> Result<bool> {
-    let can = subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two());
-    if options.lanes == Some(true) && !can {
-        return Err(lacking(facts, "lanes"));
-    }
-    Ok(options.lanes.unwrap_or(facts.is_software() && subgroup_size >= Some(8)))
-}
-
-/// An option that asks for what an adapter lacks.
-pub(super) fn lacking(facts: &AdapterFacts, name: &str) -> Error {
-    Error::Device(format!("{facts} has no {name}: leave out {name}=on"))
 }
 
 #[cfg(test)]
@@ -122,8 +82,9 @@ mod tests {
             coherent: false,
             ..AdapterFacts::example_card()
         };
-        let options = options.parse().expect("options");
-        Variant::choose(&facts, &options).expect("what the device can do").coop
+        let options: KernelOptions = options.parse().expect("options");
+        let options = options.resolve(&facts).expect("what the device can do");
+        Variant::new(&facts, &options).coop
     }
 
     #[test]

@@ -20,12 +20,13 @@ use crate::{
 /// Bytes of the next matrix that are brought into the cache while a token is attended.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Records layer `index`'s attention from `qkv`; its outputs, or its partial outputs and softmax
-/// statistics for a persistent kernel.
+/// Records layer `index`'s attention from `qkv`: its outputs in the format `wanted` where a kernel
+/// can, else in f32; or its partial outputs and softmax statistics for a persistent kernel.
 pub(super) fn attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &'a Decoder,
     index: usize,
+    wanted: Emit,
     is_partial: bool,
 ) -> Result<Activations<'a>> {
     let config = &decoder.config.layers[index];
@@ -34,7 +35,7 @@ pub(super) fn attention<'a>(
     let out = rec.activations(rec.workspace.attention(cols), cols, Emit::Floats);
     if !(rec.shape.is_small() && split.can_run(rec.gpu.target())) {
         rope(rec, decoder, index)?;
-        return whole_attention(rec, decoder, index, out);
+        return whole_attention(rec, decoder, index, wanted, out);
     }
     // Tokens of one sequence need each other's keys, which another layer may have made.
     let is_raw = !matches!(rec.shape, StepShape::ShortPrefill(_)) || config.kv_from.is_some();
@@ -47,7 +48,7 @@ pub(super) fn attention<'a>(
         rec.prefetch(&layer.o_proj, &layer.down_proj, PREFETCH_BYTES)?;
         return Ok(out);
     }
-    combine(rec, decoder, index, split, out)
+    combine(rec, split, wanted, out)
 }
 
 /// qkv → q and, where the layer has keys of its own, the caches.
@@ -96,17 +97,16 @@ fn rotation(layer: &GpuLayer) -> [(&'static str, &GpuBuffer); 2] {
     [("head_norms", &layer.qk_norms), ("turns", &layer.rope_frequencies)]
 }
 
-/// Partial outputs → outputs, in the format of the product after them.
+/// Partial outputs → outputs.
 fn combine<'a>(
     rec: &mut Recorder<'a>,
-    decoder: &Decoder,
-    index: usize,
     split: SplitAttention,
+    wanted: Emit,
     mut out: Activations<'a>,
 ) -> Result<Activations<'a>> {
     let s = rec.workspace;
     if SdpaCombine::can_emit(&split.layer) {
-        out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
+        out.format = wanted;
     }
     let kernel = SdpaCombine { split, emit: out.format };
     let own = [("sums", &s.partial_attention), ("norms", &s.attention_stats), ("rows", &s.rows)];
@@ -119,6 +119,7 @@ fn whole_attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &Decoder,
     index: usize,
+    wanted: Emit,
     mut out: Activations<'a>,
 ) -> Result<Activations<'a>> {
     let (s, cache) = (rec.workspace, decoder.cache(index));
@@ -132,7 +133,7 @@ fn whole_attention<'a>(
     };
     let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
     if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
-        out.format = rec.sublayer_input_format(&decoder.layers[index].o_proj);
+        out.format = wanted;
         let kernel = SdpaCoop { sdpa, emit: out.format };
         let own = [qkv, k_cache, v_cache, rows, ("step", &s.step)];
         rec.run_emitting(&kernel, &own, out.format, out.floats)?;

@@ -15,10 +15,11 @@ use crate::{
             attention::attention,
             head::OutputHead,
             layers::{Decoder, GpuLayer, LayerCache},
-            mlp::{gate_up_view, mlp},
+            linear::SplitSum,
+            mlp::{mlp, plan_gate_up},
             per_layer::{per_layer_inputs, take_per_layer_input},
             persistent::PersistentLayers,
-            recorder::{OutputView, Recorder},
+            recorder::{Activations, OutputView, PlannedLinear, Recorder, shared_input},
             step::StepShape,
             workspace::Workspace,
         },
@@ -39,7 +40,7 @@ const PREFETCH_BYTES: usize = 8 << 20;
 enum LayerInput {
     /// Its normed input in this format.
     Normed(Emit),
-    /// Its q, k and v, which a persistent kernel made.
+    /// Its q, k and v, which a persistent kernel made; after the last layer, the final hidden state.
     QkvReady,
 }
 
@@ -170,15 +171,25 @@ impl Model {
         }
         let persistent = persistent.filter(|_| rec.shape == StepShape::Decode);
         let mut input = LayerInput::Normed(Emit::Floats);
+        let mut qkv = self.plan_qkv(rec, 0);
         let mut to_keys = 0;
         for index in 0..self.decoder.layers.len() {
             let persistent = persistent.filter(|layers| layers.covers(index));
-            input = self.layer(rec, index, input, persistent)?;
+            let next_qkv = self.plan_qkv(rec, index + 1);
+            input = self.layer(rec, index, input, [&qkv, &next_qkv], persistent)?;
+            qkv = next_qkv;
             if index + 1 == self.decoder.caches.len() {
                 to_keys = rec.steps.len();
             }
         }
         Ok(to_keys)
+    }
+
+    /// Plans q, k and v of layer `index`; none after the last layer.
+    fn plan_qkv<'a>(&'a self, rec: &Recorder<'a>, index: usize) -> Vec<PlannedLinear<'a>> {
+        let Some(layer) = self.decoder.layers.get(index) else { return Vec::new() };
+        let stride = RopeKvUpdate::qkv_stride(&self.config().layers[index]);
+        rec.plan_fused(&layer.qkv, OutputView { y: &self.workspace.qkv, stride, offset: 0 })
     }
 
     fn embed(&self, rec: &mut Recorder<'_>) -> Result<()> {
@@ -205,74 +216,64 @@ impl Model {
         rec: &mut Recorder<'a>,
         index: usize,
         input: LayerInput,
+        [qkv, next_qkv]: [&[PlannedLinear<'a>]; 2],
         persistent: Option<&'a PersistentLayers>,
     ) -> Result<LayerInput> {
-        let (s, layer, next) =
-            (rec.workspace, &self.decoder.layers[index], self.decoder.layers.get(index + 1));
-        let (ffn, hidden) = (layer.down_proj.cols, self.config().hidden_size);
+        let (s, layer, hidden) =
+            (rec.workspace, &self.decoder.layers[index], self.config().hidden_size);
 
         // Attention
         if let LayerInput::Normed(format) = input {
-            let normed = rec.activations(&s.normed, hidden, format);
-            rec.products(&layer.qkv, normed, self.qkv_view(index))?;
+            rec.products(qkv, rec.activations(&s.normed, hidden, format))?;
         }
-        let attended = attention(rec, &self.decoder, index, persistent.is_some())?;
+        let o_proj = rec.plan_sublayer(&layer.o_proj);
+        let attended =
+            attention(rec, &self.decoder, index, o_proj.plan.input, persistent.is_some())?;
         if let Some(persistent) = persistent {
             persistent.record(rec, &self.decoder, index)?;
-            return Ok(match next {
-                Some(_) => LayerInput::QkvReady,
-                None => LayerInput::Normed(Emit::Floats),
-            });
+            return Ok(LayerInput::QkvReady);
         }
-        let splits = rec.sublayer_output(&layer.o_proj, attended)?;
-        let format = rec.shared_format(&layer.gate_up, gate_up_view(rec, ffn));
+        let output = o_proj.plan.sum;
+        rec.products(&[o_proj], attended)?;
+        let gate_up = plan_gate_up(rec, layer);
         let norms = [&layer.post_attention_norm, &layer.pre_feedforward_norm];
-        self.add_rms_norm(rec, splits, format, norms, &s.one)?;
+        let normed = self.add_rms_norm(rec, output, norms, &s.one, shared_input(&gate_up))?;
 
         // MLP
         rec.prefetch(&layer.gate_up[0].0, &layer.down_proj, PREFETCH_BYTES)?;
-        let mut splits = mlp(rec, layer, rec.activations(&s.normed, hidden, format))?;
+        let mut output = mlp(rec, &gate_up, &layer.down_proj, normed)?;
         let mut post_norm = &layer.post_feedforward_norm;
 
         // Per-layer input
         if let Some(weights) = &layer.per_layer {
-            splits = take_per_layer_input(rec, self.config(), layer, weights, splits)?;
+            output = take_per_layer_input(rec, self.config(), layer, weights, output)?;
             post_norm = &weights.norm;
         }
 
-        let format = next
-            .map_or(Emit::Floats, |next| rec.shared_format(&next.qkv, self.qkv_view(index + 1)));
+        let format = shared_input(next_qkv);
         let norms = [post_norm, self.decoder.input_norm(index + 1)];
-        self.add_rms_norm(rec, splits, format, norms, &layer.scalar_uniform)?;
-        if let Some(next) = next {
+        self.add_rms_norm(rec, output, norms, &layer.scalar_uniform, format)?;
+        if let Some(next) = self.decoder.layers.get(index + 1) {
             rec.prefetch(&next.qkv[0].0, &next.o_proj, PREFETCH_BYTES)?;
         }
         Ok(LayerInput::Normed(format))
     }
 
-    fn qkv_view(&self, index: usize) -> OutputView<'_> {
-        OutputView {
-            y: &self.workspace.qkv,
-            stride: RopeKvUpdate::qkv_stride(&self.config().layers[index]),
-            offset: 0,
-        }
-    }
-
-    /// Sublayer output, a sum of `splits` → x; x, normed → the next sublayer's input.
-    fn add_rms_norm(
+    /// Sublayer output → x; x, normed → the next sublayer's input in `format`.
+    fn add_rms_norm<'a>(
         &self,
-        rec: &mut Recorder<'_>,
-        splits: usize,
-        format: Emit,
+        rec: &mut Recorder<'a>,
+        output: SplitSum,
         [post_norm, next_norm]: [&GpuBuffer; 2],
         scalar: &GpuBuffer,
-    ) -> Result<()> {
+        format: Emit,
+    ) -> Result<Activations<'a>> {
         let (s, n) = (rec.workspace, self.config().hidden_size);
         let kernel = NormAddNorm {
             n,
             eps: self.config().rms_norm_eps,
-            parts: splits,
-            part_stride: rec.split_stride(n),
+            parts: output.splits,
+            part_stride: output.stride,
             emit: format,
         };
         let own = [
@@ -282,6 +283,7 @@ impl Model {
             ("next_weight", next_norm),
             ("layer", scalar),
         ];
-        rec.run_emitting(&kernel, &own, format, &s.normed)
+        rec.run_emitting(&kernel, &own, format, &s.normed)?;
+        Ok(rec.activations(&s.normed, n, format))
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     gpu::{
         device::dispatch::Dispatch,
-        kernels::{Argmax, ArgmaxParts, GatherRows, Sample, TopKParts},
+        kernels::{Argmax, ArgmaxParts, Emit, GatherRows, Sample, TopKParts},
         model::{
             outputs::LogitsUse,
             recorder::{OutputView, Recorder},
@@ -35,7 +35,9 @@ impl OutputHead {
         let gather = GatherRows { cols: config.hidden_size };
         rec.run(&gather, &[("x", &s.normed), outputs, gathered])?;
         let view = OutputView { y: &s.logits, stride: vocab, offset: 0 };
-        rec.single(lm_head, &s.gathered, view, config.final_logit_softcap)?;
+        let lm_head = rec.plan(lm_head, view, config.final_logit_softcap);
+        let hidden = rec.activations(&s.gathered, config.hidden_size, Emit::Floats);
+        rec.products(&[lm_head], hidden)?;
         let logits = std::mem::take(&mut rec.steps);
 
         let parts = ("parts", &s.argmax_parts);

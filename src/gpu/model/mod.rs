@@ -4,6 +4,7 @@ mod attention;
 pub(in crate::gpu) mod forward;
 pub(in crate::gpu) mod head;
 pub(in crate::gpu) mod layers;
+mod linear;
 mod mlp;
 pub(in crate::gpu) mod outputs;
 mod per_layer;

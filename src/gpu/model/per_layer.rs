@@ -4,10 +4,11 @@ use crate::{
     error::Result,
     gpu::{
         device::buffers::GpuBuffer,
-        kernels::{NormAdd, PerLayerGate, PerLayerInputs, stride},
+        kernels::{Emit, NormAdd, PerLayerGate, PerLayerInputs, stride},
         model::{
             layers::{GpuLayer, GpuPerLayer},
-            recorder::{OutputView, Recorder},
+            linear::SplitSum,
+            recorder::{OutputView, Recorder, shared_input},
         },
         weights::matrix::GpuMatrix,
     },
@@ -23,7 +24,9 @@ pub(super) fn per_layer_inputs(
 ) -> Result<()> {
     let (s, table) = (rec.workspace, &tables.table);
     let view = OutputView { y: &s.per_layer, stride: stride(table.cols), offset: 0 };
-    rec.single(&tables.projection, &s.x, view, None)?;
+    let projection = rec.plan(&tables.projection, view, None);
+    let x = rec.activations(&s.x, config.hidden_size, Emit::Floats);
+    rec.products(&[projection], x)?;
     for part in &table.parts {
         let kernel = PerLayerInputs {
             format: table.format,
@@ -43,35 +46,36 @@ pub(super) fn per_layer_inputs(
     Ok(())
 }
 
-/// Adds the MLP's output, a sum of `splits`, to x; the gated projection of the layer's vector →
-/// sublayer output, a sum of as many splits as it returns.
+/// Adds the MLP's output to x; the gated projection of the layer's vector → sublayer output.
 pub(super) fn take_per_layer_input<'a>(
     rec: &mut Recorder<'a>,
     config: &ModelConfig,
     layer: &'a GpuLayer,
     weights: &'a GpuPerLayer,
-    splits: usize,
-) -> Result<usize> {
+    output: SplitSum,
+) -> Result<SplitSum> {
     let (s, n) = (rec.workspace, config.hidden_size);
     let size = weights.projection.cols;
     let gate = OutputView { y: &s.gate_up, stride: stride(size), offset: 0 };
-    let format = rec.shared_format(&weights.gate, gate);
+    let gate = rec.plan_fused(&weights.gate, gate);
+    let format = shared_input(&gate);
     let kernel = NormAdd {
         n,
         eps: config.rms_norm_eps,
-        parts: splits,
-        part_stride: rec.split_stride(n),
+        parts: output.splits,
+        part_stride: output.stride,
         emit: format,
     };
     let post_weight = ("post_weight", &layer.post_feedforward_norm);
     let own = [("x", &s.x), ("branch", &s.sublayer_output), post_weight];
     rec.run_emitting(&kernel, &own, format, &s.normed)?;
-    rec.products(&weights.gate, rec.activations(&s.normed, n, format), gate)?;
+    rec.products(&gate, rec.activations(&s.normed, n, format))?;
 
-    let (format, gated) = (rec.sublayer_input_format(&weights.projection), s.hidden(size));
-    let kernel =
-        PerLayerGate { n: size, vectors_stride: stride(config.per_layer_columns()), emit: format };
+    let (projection, gated) = (rec.plan_sublayer(&weights.projection), s.hidden(size));
+    let (sum, emit) = (projection.plan.sum, projection.plan.input);
+    let kernel = PerLayerGate { n: size, vectors_stride: stride(config.per_layer_columns()), emit };
     let own = [("gate", &s.gate_up), ("vectors", &s.per_layer), ("place", &weights.columns)];
-    rec.run_emitting(&kernel, &own, format, gated)?;
-    rec.sublayer_output(&weights.projection, rec.activations(gated, size, format))
+    rec.run_emitting(&kernel, &own, emit, gated)?;
+    rec.products(&[projection], rec.activations(gated, size, emit))?;
+    Ok(sum)
 }

@@ -8,6 +8,7 @@ use crate::{
         kernels::{Kernel, Linear, PersistentLayer},
         model::{
             layers::{Decoder, FusedProjections},
+            linear::linears,
             recorder::Recorder,
             workspace::{Allocator, Workspace},
         },
@@ -66,8 +67,8 @@ impl PersistentLayers {
         workspace: &Workspace,
         compile: impl Fn(&Self) -> Result<()>,
     ) -> Result<Option<Self>> {
-        let refuse = |reason: String| match gpu.tuning().persistent && gpu.asked_to_chain() {
-            true => Err(Error::Device(format!("{reason}: leave out chain=on"))),
+        let refuse = |reason: String| match gpu.tuning().persistent && gpu.requires_persistent() {
+            true => Err(Error::Device(format!("{reason}: leave out persistent=on"))),
             false => Ok(None),
         };
         if let Some(what) = decoder.config.beyond_dense() {
@@ -237,16 +238,10 @@ fn single(projections: &FusedProjections) -> Option<&GpuMatrix> {
 }
 
 fn linear(matrix: &GpuMatrix) -> Option<Linear> {
-    (matrix.parts.len() == 1).then_some(Linear {
-        format: matrix.format,
-        rows: matrix.rows,
-        cols: matrix.cols,
-        y_stride: matrix.rows,
-        y_offset: 0,
-        softcap: None,
-        over_outputs: false,
-        tiled: matrix.tiled,
-    })
+    match linears(matrix, matrix.rows, 0).as_slice() {
+        &[linear] => Some(linear),
+        _ => None,
+    }
 }
 
 /// The set that each of `count` kernels (at least two) uses, and the set that it empties: that of the

@@ -1,5 +1,4 @@
-//! A list of dispatches under construction: which kernel makes a product, and from activations in
-//! which format.
+//! A list of dispatches under construction.
 
 use std::collections::HashSet;
 
@@ -12,12 +11,14 @@ use crate::{
             gpu::Gpu,
             grid::Grid,
         },
-        kernels::{
-            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
-            MatvecQ8Split, Prefetch, ROW_TILE, stride,
+        kernels::{Convert, Emit, Kernel, Linear, Prefetch, stride},
+        model::{
+            layers::FusedProjections,
+            linear::{self, LinearPlan, linears},
+            step::StepShape,
+            workspace::Workspace,
         },
-        model::{layers::FusedProjections, step::StepShape, workspace::Workspace},
-        weights::matrix::{GpuMatrix, MatrixPart},
+        weights::matrix::GpuMatrix,
     },
 };
 
@@ -32,11 +33,11 @@ pub(in crate::gpu) struct OutputView<'a> {
 /// Activations `[rows, stride(cols)]` in one format.
 #[derive(Clone, Copy)]
 pub(in crate::gpu) struct Activations<'a> {
+    /// Where they are as f32.
     pub floats: &'a GpuBuffer,
     pub cols: usize,
-    /// The one format that is there.
     pub format: Emit,
-    /// Where int8 activations and their groups are.
+    /// Where they and their groups are as int8.
     pub q8: [&'a GpuBuffer; 2],
 }
 
@@ -47,6 +48,19 @@ impl<'a> Activations<'a> {
     }
 }
 
+/// A matrix, how it is multiplied, and where the results go.
+pub(in crate::gpu) struct PlannedLinear<'a> {
+    pub matrix: &'a GpuMatrix,
+    pub plan: LinearPlan,
+    pub y: &'a GpuBuffer,
+}
+
+/// The format that all of these products take; f32 where they differ.
+pub(in crate::gpu) fn shared_input(linears: &[PlannedLinear<'_>]) -> Emit {
+    linear::shared_input(linears.iter().map(|linear| &linear.plan))
+}
+
+/// Records the dispatches of a step of one shape.
 pub(in crate::gpu) struct Recorder<'a> {
     pub gpu: &'a Gpu,
     pub workspace: &'a Workspace,
@@ -118,24 +132,50 @@ impl<'a> Recorder<'a> {
         self.run(kernel, &own.iter().copied().chain(outputs).collect::<Vec<_>>())
     }
 
-    /// The parts of a product.
-    pub fn linears(
+    /// Plans the product of a matrix.
+    pub fn plan<'m>(
         &self,
-        matrix: &GpuMatrix,
-        view: OutputView<'_>,
+        matrix: &'m GpuMatrix,
+        view: OutputView<'m>,
         softcap: Option<f32>,
-    ) -> Vec<Linear> {
-        let linear = |part: &MatrixPart| Linear {
-            format: matrix.format,
-            rows: part.rows,
-            cols: matrix.cols,
-            y_stride: view.stride,
-            y_offset: view.offset + part.first_row,
-            softcap,
-            over_outputs: self.over_outputs,
-            tiled: matrix.tiled,
+    ) -> PlannedLinear<'m> {
+        self.plan_linears(matrix, view, softcap, false)
+    }
+
+    /// Plans the products of matrices with one input, side by side in `view`.
+    pub fn plan_fused<'m>(
+        &self,
+        projections: &'m FusedProjections,
+        view: OutputView<'m>,
+    ) -> Vec<PlannedLinear<'m>> {
+        let plan = |(matrix, offset): &'m (GpuMatrix, usize)| {
+            self.plan(matrix, OutputView { offset: view.offset + offset, ..view }, None)
         };
-        matrix.parts.iter().map(linear).collect()
+        projections.iter().map(plan).collect()
+    }
+
+    /// Plans the last product of attention or the MLP, a sum of splits in `sublayer_output`.
+    pub fn plan_sublayer<'m>(&self, matrix: &'m GpuMatrix) -> PlannedLinear<'m>
+    where
+        'a: 'm,
+    {
+        let y = &self.workspace.sublayer_output;
+        let view = OutputView { y, stride: stride(matrix.rows), offset: 0 };
+        self.plan_linears(matrix, view, None, true)
+    }
+
+    fn plan_linears<'m>(
+        &self,
+        matrix: &'m GpuMatrix,
+        view: OutputView<'m>,
+        softcap: Option<f32>,
+        may_split: bool,
+    ) -> PlannedLinear<'m> {
+        let with_rows = |linear| Linear { softcap, over_outputs: self.over_outputs, ..linear };
+        let parts = linears(matrix, view.stride, view.offset).into_iter().map(with_rows).collect();
+        let (target, capacity) = (self.gpu.target(), self.workspace.row_capacity);
+        let plan = LinearPlan::new(target, self.shape, capacity, parts, may_split);
+        PlannedLinear { matrix, plan, y: view.y }
     }
 
     /// Brings the matrix of the next product nearer while the kernel before it runs: the addresses of
@@ -168,48 +208,39 @@ impl<'a> Recorder<'a> {
         self.run(&kernel, &[data, scales, later[0], later[1], ("sink", &sink)])
     }
 
-    /// The format in which a product takes its activations.
-    pub fn format(&self, matrix: &GpuMatrix, view: OutputView<'_>, softcap: Option<f32>) -> Emit {
-        let target = self.gpu.target();
-        if self.shape.is_small() {
-            let q8 = target.variant.dp4a && Linear::supports_q8(matrix.format);
-            return if q8 { Emit::Q8 } else { Emit::Floats };
-        }
-        let linears = self.linears(matrix, view, softcap);
-        match linears.iter().all(|linear| MatmulCoop::can_run(target, linear)) {
-            true => {
-                Emit::Halves { m_stride: self.workspace.row_capacity.next_multiple_of(ROW_TILE) }
-            }
-            false => Emit::Floats,
-        }
-    }
-
-    /// The format that all of these products take; f32 where they differ.
-    pub fn shared_format(&self, projections: &FusedProjections, view: OutputView<'_>) -> Emit {
-        let mut formats = projections.iter().map(|(matrix, offset)| {
-            let offset = view.offset + offset;
-            self.format(matrix, OutputView { offset, ..view }, None)
-        });
-        let first = formats.next().unwrap_or(Emit::Floats);
-        if formats.all(|format| format == first) { first } else { Emit::Floats }
-    }
-
-    /// Products of matrices with one input, side by side in `view`.
+    /// Products of one input, which is converted from f32 to each format that it lacks.
     pub fn products(
         &mut self,
-        projections: &FusedProjections,
+        linears: &[PlannedLinear<'_>],
         input: Activations<'_>,
-        view: OutputView<'_>,
     ) -> Result<()> {
         let mut available = vec![input.format];
-        for (matrix, offset) in projections {
-            let view = OutputView { offset: view.offset + offset, ..view };
-            let format = self.format(matrix, view, None);
+        for linear in linears {
+            let format = linear.plan.input;
             if !available.contains(&format) {
                 self.convert(input, format)?;
                 available.push(format);
             }
-            self.product(matrix, input, view, None, 1)?;
+            self.product(linear, input)?;
+        }
+        Ok(())
+    }
+
+    /// A product whose input has the format that it takes.
+    fn product(&mut self, linear: &PlannedLinear<'_>, input: Activations<'_>) -> Result<()> {
+        let s = self.workspace;
+        let PlannedLinear { matrix, plan, y } = linear;
+        let mut shared = match plan.input {
+            Emit::Floats => vec![("x", input.floats)],
+            Emit::Q8 => input.q8_bindings().to_vec(),
+            Emit::Halves { .. } => vec![("x", &s.halves)],
+        };
+        shared.push(("y", y));
+        if plan.kernel.reads_step() {
+            shared.push(("step", &s.step));
+        }
+        for (part, kernel) in matrix.parts.iter().zip(plan.kernels()) {
+            self.run(&*kernel, &[&part.bindings(), &shared[..]].concat())?;
         }
         Ok(())
     }
@@ -228,100 +259,5 @@ impl<'a> Recorder<'a> {
         debug_assert_eq!(input.format, Emit::Floats, "only floats can be converted");
         let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
         self.run_emitting(&kernel, &[("x", input.floats)], emit, input.floats)
-    }
-
-    /// One product whose input is floats.
-    pub fn single(
-        &mut self,
-        matrix: &GpuMatrix,
-        x: &GpuBuffer,
-        view: OutputView<'_>,
-        softcap: Option<f32>,
-    ) -> Result<()> {
-        let format = self.format(matrix, view, softcap);
-        let input = self.activations(x, matrix.cols, Emit::Floats);
-        if format != Emit::Floats {
-            self.convert(input, format)?;
-        }
-        self.product(matrix, input, view, softcap, 1)
-    }
-
-    /// The last product of attention or the MLP, into `sublayer_output`: a sum of as many splits as
-    /// it returns.
-    pub fn sublayer_output(&mut self, matrix: &GpuMatrix, input: Activations<'_>) -> Result<usize> {
-        let view = self.sublayer_view(matrix);
-        let format = self.format(matrix, view, None);
-        if format != input.format {
-            self.convert(input, format)?;
-        }
-        let splits = match format {
-            Emit::Halves { .. } if matrix.parts.len() == 1 => {
-                MatmulCoop::splits(matrix.rows, matrix.cols)
-            }
-            Emit::Q8 if matrix.parts.len() == 1 => MatvecQ8Split::splits(
-                matrix.rows,
-                self.shape.batch_rows().unwrap_or(1),
-                matrix.tiled,
-                self.gpu.target(),
-            ),
-            _ => 1,
-        };
-        self.product(matrix, input, view, None, splits)?;
-        Ok(splits)
-    }
-
-    fn sublayer_view(&self, matrix: &GpuMatrix) -> OutputView<'a> {
-        OutputView { y: &self.workspace.sublayer_output, stride: stride(matrix.rows), offset: 0 }
-    }
-
-    /// The format in which [`Recorder::sublayer_output`] takes its activations.
-    pub fn sublayer_input_format(&self, matrix: &GpuMatrix) -> Emit {
-        self.format(matrix, self.sublayer_view(matrix), None)
-    }
-
-    /// From one split of a sublayer output to the next, in elements.
-    pub fn split_stride(&self, hidden: usize) -> usize {
-        self.shape.batch_rows().unwrap_or(self.workspace.row_capacity) * stride(hidden)
-    }
-
-    /// A product whose input has the format that it takes.
-    fn product(
-        &mut self,
-        matrix: &GpuMatrix,
-        input: Activations<'_>,
-        view: OutputView<'_>,
-        softcap: Option<f32>,
-        splits: usize,
-    ) -> Result<()> {
-        let (x, [quants, groups]) = (("x", input.floats), input.q8_bindings());
-        let format = self.format(matrix, view, softcap);
-        let s = self.workspace;
-        let (y, step) = (("y", view.y), ("step", &s.step));
-        for (part, linear) in matrix.parts.iter().zip(self.linears(matrix, view, softcap)) {
-            let [data, scales] = part.bindings();
-            match format {
-                Emit::Q8 if MatvecQ8Split::runs_on(self.gpu.target()) => {
-                    let m = self.shape.batch_rows().unwrap_or(1);
-                    let split_stride = m * linear.y_stride;
-                    let kernel = MatvecQ8Split { linear, m, splits, split_stride };
-                    self.run(&kernel, &[data, scales, quants, groups, step, y])?;
-                }
-                Emit::Q8 => self.run(&MatvecQ8(linear), &[data, scales, quants, groups, y])?,
-                Emit::Halves { m_stride } => {
-                    let split_stride = s.row_capacity * linear.y_stride;
-                    let kernel =
-                        MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride };
-                    self.run(&kernel, &[data, scales, ("x", &s.halves), y, step])?;
-                }
-                Emit::Floats if self.shape.is_small() => {
-                    self.run(&Matvec(linear), &[data, scales, x, y])?
-                }
-                Emit::Floats if self.gpu.tuning().row_per_invocation => {
-                    self.run(&MatmulLanes(linear), &[data, scales, x, y, step])?;
-                }
-                Emit::Floats => self.run(&Matmul(linear), &[data, scales, x, y, step])?,
-            }
-        }
-        Ok(())
     }
 }

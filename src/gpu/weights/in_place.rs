@@ -1,5 +1,5 @@
-//! Weights written to the device's memory by the host, where both have the same: no copy on the
-//! way, no kernel.
+//! Weights that the host lays out in the device's memory, where both share one: no copy on the way,
+//! no kernel.
 
 use std::time::Duration;
 
@@ -11,58 +11,41 @@ use crate::{
     gpu::{
         device::gpu::one_line,
         kernels::TILE_ROWS,
-        weights::matrix::{GpuMatrix, MatrixPart, tile},
+        weights::{
+            matrix::{GpuMatrix, MatrixPart, tile},
+            slices::Slice,
+        },
     },
-    model::weights::MatrixReader,
     quant::{Dtype, PackFormat, pack_into},
 };
 
-/// Bytes of a file that one thread lays out at a time: what they become stays in its core's cache
-/// until it is written.
+/// Bytes of a file that one thread lays out at a time: the result stays in its core's cache until it
+/// is written.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// Writes matrices to mapped buffers.
+/// Writes slices to mapped buffers.
 #[derive(Default)]
-pub(in crate::gpu) struct InPlace {
+pub(super) struct InPlaceSink {
     bytes: u64,
     writing: Duration,
 }
 
-impl InPlace {
-    /// Writes all rows of a reader to a mapped matrix, from its row `first` on.
+impl InPlaceSink {
+    /// Writes a slice of a mapped matrix.
     ///
-    /// Errors: a failed read; what packing finds wrong.
-    pub async fn write(
-        &mut self,
-        reader: &mut MatrixReader<'_>,
-        matrix: &GpuMatrix,
-        first: usize,
-    ) -> Result<()> {
+    /// Errors: what packing finds wrong.
+    pub fn write(&mut self, matrix: &GpuMatrix, slice: Slice<'_, '_, &MatrixPart>) -> Result<()> {
         let &GpuMatrix { format, cols, tiled, .. } = matrix;
-        let dtype = reader.dtype();
-        let rows = Rows {
-            dtype,
-            row_bytes: dtype.bytes_of(cols).map_err(Error::Input)?.max(1),
-            format,
-            cols,
-            tiled,
-        };
-        for (part, first, count) in matrix.row_ranges(first, reader.rows) {
-            let mut done = 0;
-            while done < count {
-                let Some((row, stored)) = reader.next_stored(count - done).await? else { break };
-                let begin = Instant::now();
-                let written = rows.write(&stored, first + done, part);
-                if let Err(reason) = written {
-                    // Packing the whole slice names the row as it does everywhere.
-                    let named = reader.pack(row, &stored).err();
-                    return Err(named.unwrap_or_else(|| Error::tensor(reader.name, reason)));
-                }
-                self.bytes += stored.len() as u64;
-                self.writing += begin.elapsed();
-                done += stored.len() / rows.row_bytes;
-            }
+        let row_bytes = slice.bytes.len() / slice.rows.max(1);
+        let rows = Rows { dtype: slice.reader.dtype(), row_bytes, format, cols, tiled };
+        let begin = Instant::now();
+        if let Err(reason) = rows.write(slice.bytes, slice.part_row, slice.part) {
+            // Packing the whole slice names the row as the other ways do.
+            let named = slice.reader.pack(slice.row, slice.bytes).err();
+            return Err(named.unwrap_or_else(|| Error::tensor(slice.reader.name, reason)));
         }
+        self.bytes += slice.bytes.len() as u64;
+        self.writing += begin.elapsed();
         Ok(())
     }
 
@@ -71,7 +54,7 @@ impl InPlace {
     }
 }
 
-/// How rows are stored and how they are to lie.
+/// How rows are stored, and how they are laid out.
 struct Rows {
     dtype: Dtype,
     row_bytes: usize,
@@ -107,8 +90,8 @@ impl Rows {
         )
     }
 
-    /// Writes words of rows to a buffer from word `at` on, tiled in units of so many if they are to
-    /// be.
+    /// Writes words of rows to a buffer from word `at` on; interleaved in units of `unit` words if
+    /// the matrix is.
     fn put(
         &self,
         words: &[u32],

@@ -1,15 +1,17 @@
-//! The way of weights from a checkpoint into matrices on the device.
+//! A checkpoint's weights as matrices on the device.
 
 #[cfg(not(target_arch = "wasm32"))]
-use crate::gpu::weights::in_place::InPlace;
+use crate::gpu::weights::in_place::InPlaceSink;
 use crate::{
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu},
         weights::{
             fused::FusedAllocator,
-            matrix::{GpuMatrix, MatrixMemory, tile},
-            upload::Uploads,
+            host::HostSink,
+            matrix::{GpuMatrix, MatrixMemory},
+            repack::RepackSink,
+            slices::for_each_slice,
         },
     },
     model::{
@@ -18,21 +20,18 @@ use crate::{
     },
 };
 
-/// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
-const FLUSH_BYTES: u64 = 64 << 20;
-
-/// Uploads weights as they are read.
+/// Brings weights to the device as they are read.
 pub(in crate::gpu) struct GpuStore {
     gpu: Gpu,
     bytes: u64,
-    unflushed: u64,
     fused: FusedAllocator,
-    /// For what the device lays out.
-    uploads: Option<Uploads>,
+    host: HostSink,
+    /// For matrices that the device lays out.
+    repack: Option<RepackSink>,
     /// For all matrices, where the device's memory is the host's. A browser's buffers belong to one
     /// thread.
     #[cfg(not(target_arch = "wasm32"))]
-    in_place: Option<InPlace>,
+    in_place: Option<InPlaceSink>,
 }
 
 impl GpuStore {
@@ -40,98 +39,56 @@ impl GpuStore {
     ///
     /// Errors: no memory for the buffers that they pass through.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
-        let uploads = Uploads::new(&gpu, tensors)?;
         let memory = if gpu.tuning().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
-        let fused = FusedAllocator::new(&gpu, tensors, memory);
-        #[cfg(not(target_arch = "wasm32"))]
-        let in_place = gpu.tuning().inplace.then(InPlace::default);
         Ok(GpuStore {
-            gpu,
             bytes: 0,
-            unflushed: 0,
-            fused,
-            uploads,
+            fused: FusedAllocator::new(&gpu, tensors, memory),
+            host: HostSink::new(gpu.clone()),
+            repack: RepackSink::new(&gpu, tensors)?,
             #[cfg(not(target_arch = "wasm32"))]
-            in_place,
+            in_place: gpu.tuning().inplace.then(InPlaceSink::default),
+            gpu,
         })
     }
 
-    async fn write(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
-        if words.is_empty() {
-            return Ok(());
-        }
-        self.gpu.queue().write_buffer(buffer, offset, bytemuck::cast_slice(words));
-        self.unflushed += 4 * words.len() as u64;
-        if self.unflushed >= FLUSH_BYTES {
-            self.flush().await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until everything written has reached the device.
-    async fn flush(&mut self) -> Result<()> {
-        self.unflushed = 0;
-        self.gpu.queue().submit([]);
-        self.gpu.finished().await
-    }
-
-    /// Packs a matrix here and writes it.
-    async fn pack(
+    /// Writes all rows of a reader to a matrix, from its row `first` on.
+    async fn write(
         &mut self,
         reader: &mut MatrixReader<'_>,
         matrix: &GpuMatrix,
         first: usize,
     ) -> Result<()> {
-        let (data_words, scale_words) =
-            (matrix.format.data_words(matrix.cols), matrix.format.scale_words(matrix.cols));
-        for (part, first, rows) in matrix.row_ranges(first, reader.rows) {
-            let mut row = first;
-            while row < first + rows {
-                let Some((_, packed)) = reader.next(first + rows - row).await? else { break };
-                let (data, scales) = match matrix.tiled {
-                    true => (
-                        tile(&packed.data, data_words, 4),
-                        tile(&packed.scales, scale_words, matrix.format.scale_unit()),
-                    ),
-                    false => (packed.data, packed.scales),
-                };
-                self.write(&part.data, 4 * (row * data_words) as u64, &data).await?;
-                self.write(&part.scales, 4 * (row * scale_words) as u64, &scales).await?;
-                row += packed.rows;
+        let ranges = matrix.row_ranges(first, reader.rows);
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(sink) = &mut self.in_place {
+            return for_each_slice(reader, ranges, async |slice| sink.write(matrix, slice)).await;
+        }
+        match &mut self.repack {
+            Some(sink) if sink.takes(reader) => {
+                for_each_slice(reader, ranges, async |slice| sink.write(matrix, slice).await)
+                    .await?;
+                sink.end(reader, matrix, first);
+                Ok(())
+            }
+            _ => {
+                let sink = &mut self.host;
+                for_each_slice(reader, ranges, async |slice| sink.write(matrix, slice).await).await
             }
         }
-        Ok(())
     }
 
-    /// Brings all rows of a reader to a matrix, from its row `first` on.
-    async fn fill(
-        &mut self,
-        reader: &mut MatrixReader<'_>,
-        matrix: &GpuMatrix,
-        first: usize,
-    ) -> Result<()> {
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(in_place) = &mut self.in_place {
-            return in_place.write(reader, matrix, first).await;
-        }
-        match &mut self.uploads {
-            Some(uploads) if uploads.takes(reader) => uploads.send(reader, matrix, first).await,
-            _ => self.pack(reader, matrix, first).await,
-        }
-    }
-
-    /// Waits until all weights lie on the device as they should. Returns their bytes.
+    /// Waits until all weights are on the device and checked. Returns their bytes.
     ///
-    /// Errors: see [`Uploads::finish`].
+    /// Errors: see [`RepackSink::finish`].
     pub async fn finish(mut self, source: &dyn TensorSource) -> Result<u64> {
-        if let Some(uploads) = self.uploads.take() {
-            uploads.finish(source).await?;
+        if let Some(sink) = self.repack.take() {
+            sink.finish(source).await?;
         }
         #[cfg(not(target_arch = "wasm32"))]
-        if let Some(in_place) = &self.in_place {
-            in_place.report();
+        if let Some(sink) = &self.in_place {
+            sink.report();
         }
-        self.flush().await?;
+        self.host.flush().await?;
         Ok(self.bytes)
     }
 }
@@ -142,7 +99,7 @@ impl WeightStore for GpuStore {
 
     async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<GpuMatrix> {
         let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
-        self.fill(&mut reader, &matrix, first).await?;
+        self.write(&mut reader, &matrix, first).await?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
         Ok(self.fused.end(matrix, first + reader.rows))
     }

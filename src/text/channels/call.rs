@@ -22,7 +22,7 @@ pub struct ToolCall {
 /// A call that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BrokenCall {
-    /// What stands between the call's marks, other marks spelled out.
+    /// The text between the call's marks, other marks spelled out.
     pub text: String,
     /// What is wrong with it.
     pub reason: String,

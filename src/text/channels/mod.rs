@@ -107,7 +107,7 @@ impl Channels {
 ///
 /// Nothing but marks and these are left out: the line of a channel's name; whitespace at both ends
 /// of a channel's text; whitespace after a channel or call, unless content is on both sides.
-/// Between two thoughts stands an empty line.
+/// An empty line separates two thoughts.
 pub struct AnswerParser<'a> {
     channels: &'a Channels,
     stream: TextStream<'a>,

@@ -157,7 +157,7 @@ impl<'t, 's> Rewriter<'t, 's> {
         }
     }
 
-    /// Operands and what stands between them, up to a closing bracket.
+    /// Operands and the operators between them, up to a closing bracket.
     fn expressions(&mut self) -> String {
         let mut text = String::new();
         let mut after_operand = false;

@@ -41,18 +41,18 @@ fn chained_kernels_predict_the_same() {
         .facts()
         .clone();
     let own = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
-    let chained = KernelOptions { chain: Some(true), ..own };
+    let persistent = KernelOptions { persistent: Some(true), ..own };
     if !facts.coherent {
         let refused =
-            common::load_gpu(&Checkpoint::demo().unwrap(), &LoadOptions::default(), chained)
+            common::load_gpu(&Checkpoint::demo().unwrap(), &LoadOptions::default(), persistent)
                 .map(|_| ());
         assert!(refused.unwrap_err().to_string().contains("no chain"));
         return;
     }
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
-    let loaded = common::load_gpu(&Checkpoint::demo().unwrap(), &options, chained);
+    let loaded = common::load_gpu(&Checkpoint::demo().unwrap(), &options, persistent);
     if facts.subgroup_min_size != facts.subgroup_max_size || facts.subgroup_min_size < 8 {
-        assert!(loaded.map(|_| ()).unwrap_err().to_string().contains("leave out chain=on"));
+        assert!(loaded.map(|_| ()).unwrap_err().to_string().contains("leave out persistent=on"));
         return;
     }
     let mut backend = loaded.unwrap();
@@ -63,7 +63,7 @@ fn chained_kernels_predict_the_same() {
     assert!(kernels.iter().any(|kernel| kernel.name == "chain"));
 
     let (expected, base) = perplexity_and_logits(&common::gpu(own), 60, 1);
-    let (found, logits) = perplexity_and_logits(&common::gpu(chained), 60, 1);
+    let (found, logits) = perplexity_and_logits(&common::gpu(persistent), 60, 1);
     assert!(
         (found / expected - 1.0).abs() < 0.003,
         "{found}, with kernels of their own {expected}"
@@ -117,10 +117,10 @@ fn sampled_text_is_the_hosts() {
         f16: off,
         dp4a: off,
         coop: off,
-        wide: off,
-        lanes: off,
+        large_workgroups: off,
+        row_per_invocation: off,
         prefetch: off,
-        chain: off,
+        persistent: off,
         repack: off,
         inplace: off,
         checks: Some(true),

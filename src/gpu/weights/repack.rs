@@ -1,5 +1,4 @@
-//! Weights on their way to the device as they lie in a checkpoint: the host copies bytes, the
-//! device lays them out.
+//! Weights that the device lays out: the host copies the checkpoint's bytes, a kernel repacks them.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,7 +14,10 @@ use crate::{
             grid::StepSize,
         },
         kernels::{Kernel, Repack},
-        weights::matrix::{GpuMatrix, MatrixPart},
+        weights::{
+            matrix::{GpuMatrix, MatrixPart},
+            slices::{Slice, for_each_slice},
+        },
     },
     model::{
         source::TensorSource,
@@ -24,7 +26,7 @@ use crate::{
     quant::{Dtype, PackFormat},
 };
 
-/// Buffers that take turns: one is filled while those before it are on their way.
+/// Staging buffers: one is filled while those before it are on their way.
 const SLOTS: usize = 4;
 /// Bytes that one thread copies at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -40,9 +42,9 @@ struct Sent {
     part_rows: Vec<usize>,
 }
 
-/// Sends matrices. They must not be used before [`Uploads::finish`] has found nothing wrong with
-/// them.
-pub(in crate::gpu) struct Uploads {
+/// Sends slices to the device. Matrices must not be used before [`RepackSink::finish`] has found
+/// nothing wrong with them.
+pub(in crate::gpu) struct RepackSink {
     gpu: Gpu,
     slot_bytes: u64,
     slots: usize,
@@ -85,7 +87,7 @@ fn slice_bytes(dtype: Dtype, format: PackFormat, rows: usize, cols: usize) -> Op
     weights::slice_bytes(dtype, rows, cols).filter(|_| Repack::supports(dtype, format))
 }
 
-impl Uploads {
+impl RepackSink {
     /// Bytes of the buffers that sending these tensors takes at most.
     pub fn bytes(gpu: &Gpu, tensors: &[PlannedTensor]) -> u64 {
         match sizes(tensors) {
@@ -103,7 +105,7 @@ impl Uploads {
         let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.tuning().repack) else {
             return Ok(None);
         };
-        Ok(Some(Uploads {
+        Ok(Some(RepackSink {
             gpu: gpu.clone(),
             slot_bytes,
             slots: 0,
@@ -123,37 +125,31 @@ impl Uploads {
         self.sent.len() < self.room && bytes.is_some_and(|bytes| bytes + around <= self.slot_bytes)
     }
 
-    /// Sends all rows of a reader that [`Uploads::takes`] takes to a matrix, from its row `first`
-    /// on.
+    /// Sends a slice of a matrix that [`RepackSink::takes`].
     ///
-    /// Errors: a failed read, a failed device.
-    pub async fn send(
+    /// Errors: a failed device.
+    pub(super) async fn write(
         &mut self,
-        reader: &mut MatrixReader<'_>,
         matrix: &GpuMatrix,
-        first: usize,
+        slice: Slice<'_, '_, &MatrixPart>,
     ) -> Result<()> {
-        let (dtype, cols, tiled) = (reader.dtype(), matrix.cols, matrix.tiled);
-        let row_ranges: Vec<_> = matrix.row_ranges(first, reader.rows).collect();
-        for &(part, first, count) in &row_ranges {
-            let mut done = 0;
-            while done < count {
-                let Some((row, bytes)) = reader.next_stored(count - done).await? else { break };
-                let rows = bytes.len() / dtype.bytes_of(cols).map_err(Error::Input)?.max(1);
-                let header = Repack::header(rows, first + done, row, self.sent.len());
-                self.send_rows(header, &bytes, Repack { dtype, cols, rows, tiled }, part).await?;
-                done += rows;
-            }
-        }
+        let header = Repack::header(slice.rows, slice.part_row, slice.row, self.sent.len());
+        let (dtype, rows) = (slice.reader.dtype(), slice.rows);
+        let kernel = Repack { dtype, cols: matrix.cols, rows, tiled: matrix.tiled };
+        self.send_rows(header, slice.bytes, kernel, slice.part).await
+    }
+
+    /// Notes that all rows of a reader were sent to a matrix, from its row `first` on.
+    pub fn end(&mut self, reader: &MatrixReader<'_>, matrix: &GpuMatrix, first: usize) {
+        let part_rows = matrix.row_ranges(first, reader.rows).map(|(_, _, rows)| rows).collect();
         self.sent.push(Sent {
             name: reader.name.into(),
-            dtype,
+            dtype: reader.dtype(),
             format: matrix.format,
             rows: reader.rows,
-            cols,
-            part_rows: row_ranges.iter().map(|(_, _, rows)| *rows).collect(),
+            cols: matrix.cols,
+            part_rows,
         });
-        Ok(())
     }
 
     async fn send_rows(
@@ -227,15 +223,11 @@ impl Sent {
         let shape = (self.rows, self.cols);
         let mut reader =
             MatrixReader::new(source, &self.name, self.dtype, shape, self.format, &mut ignore);
-        for part_rows in &self.part_rows {
-            let mut left = *part_rows;
-            while left > 0 {
-                match reader.next(left).await {
-                    Ok(Some((_, packed))) => left -= packed.rows,
-                    Ok(None) => break,
-                    Err(error) => return error,
-                }
-            }
+        let ranges = self.part_rows.iter().map(|&rows| ((), 0, rows));
+        let pack =
+            async |slice: Slice<'_, '_, ()>| slice.reader.pack(slice.row, slice.bytes).map(|_| ());
+        if let Err(error) = for_each_slice(&mut reader, ranges, pack).await {
+            return error;
         }
         Error::tensor(
             &self.name,

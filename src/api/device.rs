@@ -1,0 +1,138 @@
+//! Where a model runs, and loading it there.
+
+use crate::{
+    api::{mlx, open::ModelOptions},
+    backend::{Backend, BackendKind},
+    cpu::CpuBackend,
+    error::{Error, Result},
+    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    model::{source::TensorSource, weights::LoadOptions},
+};
+
+/// Where a model runs.
+#[derive(Clone)]
+pub(crate) enum Device {
+    Gpu(Gpu),
+    Cpu,
+    Mlx,
+}
+
+impl ModelOptions {
+    /// The device that needs no adapter, where the options mean one.
+    pub(crate) fn without_adapter(&self) -> Option<Device> {
+        match self.backend {
+            BackendKind::Cpu => Some(Device::Cpu),
+            BackendKind::Mlx => Some(Device::Mlx),
+            BackendKind::Auto if !self.asks_for_gpu() && mlx::is_preferred() => Some(Device::Mlx),
+            BackendKind::Auto | BackendKind::Wgpu => None,
+        }
+    }
+
+    /// The device to run on. Where there is no GPU, and nothing about an adapter was asked for, it
+    /// is the CPU, with a logged warning.
+    pub(crate) fn open_device(&self) -> Result<Device> {
+        if let Some(device) = self.without_adapter() {
+            return Ok(device);
+        }
+        let opened = self.open_gpu();
+        if self.backend == BackendKind::Auto
+            && !self.asks_for_gpu()
+            && let Some(reason) = reason_for_cpu(opened.as_ref().map(Gpu::facts))
+        {
+            log::warn!("{reason}");
+            return Ok(Device::Cpu);
+        }
+        opened.map(Device::Gpu)
+    }
+
+    /// The adapter that the options name, or the most capable one.
+    pub(crate) fn open_gpu(&self) -> Result<Gpu> {
+        pollster::block_on(Gpu::open(&self.device_options()))
+    }
+
+    /// The device's options, kernels for exact activations included.
+    pub(crate) fn device_options(&self) -> DeviceOptions {
+        let mut device = self.device.clone();
+        if self.exact {
+            device.kernels.dp4a = Some(false);
+        }
+        device
+    }
+
+    /// Loads a model; `progress` gets the bytes read since it was last called.
+    pub(crate) async fn load(
+        &self,
+        device: Device,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Box<dyn Backend>> {
+        Ok(match device {
+            Device::Gpu(gpu) => Box::new(GpuBackend::load(gpu, source, options, progress).await?),
+            Device::Cpu => Box::new(CpuBackend::load(source, options, progress).await?),
+            Device::Mlx => mlx::load(source, options, self.exact, progress).await?,
+        })
+    }
+
+    fn asks_for_gpu(&self) -> bool {
+        self.device.adapter.is_some() || self.device.kernels != KernelOptions::default()
+    }
+}
+
+/// Why the CPU computes unasked, where opening the most capable adapter gave `opened`: there is no
+/// adapter, or none but a software driver, which has no more to offer than the CPU backend and
+/// compiles kernels first. `None` where it gave a GPU, or an error to be reported.
+fn reason_for_cpu(opened: Result<&AdapterFacts, &Error>) -> Option<String> {
+    match opened {
+        Ok(facts) if facts.is_software() => {
+            let name = &facts.name;
+            Some(format!(
+                "no adapter but {name}, a software driver: running on the CPU \
+                 (--backend wgpu runs on the driver)"
+            ))
+        }
+        Err(Error::NoAdapter(_)) => Some(
+            "no adapter: running on the CPU, which is slow (a GPU needs a Vulkan driver)".into(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::select;
+
+    /// What is said where these are all the adapters.
+    fn reason(adapters: &[AdapterFacts]) -> Option<String> {
+        let chosen = select(adapters, None);
+        reason_for_cpu(chosen.as_ref().map(|&place| &adapters[place]))
+    }
+
+    #[test]
+    fn software_drivers_are_no_gpus() {
+        let adapter = |name: &str, device_type: &str| AdapterFacts {
+            name: name.into(),
+            device_type: device_type.into(),
+            ..AdapterFacts::example_card()
+        };
+        let software = [
+            adapter("llvmpipe (LLVM 19.1.7, 256 bits)", "CPU"),
+            adapter("SwiftShader Device (Subzero)", "CPU"),
+            adapter("Microsoft Basic Render Driver", "other"),
+        ];
+        for driver in &software {
+            let reason = reason(std::slice::from_ref(driver)).unwrap();
+            let expected = format!("no adapter but {}, a software driver", driver.name);
+            assert!(reason.starts_with(&expected), "{reason}");
+        }
+        assert!(reason(&software).unwrap().contains("llvmpipe"));
+        assert!(reason(&[]).unwrap().starts_with("no adapter: running on the CPU"));
+        for kind in ["discrete GPU", "integrated GPU", "virtual GPU", "other"] {
+            assert_eq!(reason(&[&software[..], &[adapter("a card", kind)]].concat()), None);
+        }
+        // What else keeps an adapter from opening is reported.
+        let broken = Error::Device("lost".into());
+        assert_eq!(reason_for_cpu(Err(&broken)), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! The library's front door: a model, what goes in and what comes out. The command line and the
+//! browser's program use it too.
+
+mod answer;
+mod chat_options;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod device;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod mlx;
+mod model;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod open;
+
+pub use answer::Answer;
+pub use chat_options::ChatOptions;
+pub use model::Model;
+#[cfg(not(target_arch = "wasm32"))]
+pub use open::ModelOptions;

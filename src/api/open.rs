@@ -1,0 +1,117 @@
+//! Opening a model by its name.
+
+use std::path::Path;
+
+use crate::{
+    api::Model,
+    backend::BackendKind,
+    checkpoint::Checkpoint,
+    error::{Error, Result},
+    gpu::DeviceOptions,
+    hub,
+    model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
+    quant::Quantize,
+    text::Processor,
+};
+
+/// The name of the built-in model.
+pub(crate) const DEMO: &str = "demo";
+
+/// Positions of a context unless the options say otherwise.
+pub(crate) const DEFAULT_CONTEXT: usize = 4096;
+
+/// Where a model runs, and in which form.
+///
+/// ```
+/// use gemma4_wgpu::{ModelOptions, backend::BackendKind, quant::Quantize};
+///
+/// let options = ModelOptions {
+///     backend: BackendKind::Cpu,
+///     context_length: Some(1024),
+///     quantize: Quantize::Int8,
+///     ..ModelOptions::default()
+/// };
+/// assert!(options.device.adapter.is_none());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct ModelOptions {
+    /// What computes.
+    pub backend: BackendKind,
+    /// Which adapter runs which kernels. Options other than the default ask for a GPU where
+    /// `backend` is `Auto`.
+    pub device: DeviceOptions,
+    /// Multiply with activations as they are, where the GPU would round them to int8, or MLX to
+    /// bf16.
+    pub exact: bool,
+    /// What full-precision matrices become.
+    pub quantize: Quantize,
+    /// Element type of the KV cache.
+    pub cache_type: CacheType,
+    /// Positions of prompt and answer together; `None`: 4096, or what the model has if that is
+    /// less.
+    pub context_length: Option<usize>,
+}
+
+impl ModelOptions {
+    /// How a backend loads the model.
+    pub(crate) fn load_options(&self, context_length: usize, max_sequences: usize) -> LoadOptions {
+        LoadOptions {
+            quantize: self.quantize,
+            context_length,
+            max_sequences,
+            cache_type: self.cache_type,
+        }
+    }
+}
+
+impl Model {
+    /// Opens a model with the default options: a Hugging Face directory, a .safetensors file beside
+    /// its config.json, a .gguf file, `hf:OWNER/NAME[@REVISION][:FILE]` in the Hugging Face cache,
+    /// or `demo`, the small model that is part of the library.
+    ///
+    /// Errors: as [`Self::open_with`].
+    pub fn open(model: impl AsRef<Path>) -> Result<Model> {
+        Model::open_with(model, &ModelOptions::default())
+    }
+
+    /// Opens a model.
+    ///
+    /// Errors: no such model, one that is broken or of an unknown architecture, more positions than
+    /// it has, no such device, or one that it does not fit.
+    pub fn open_with(model: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
+        let checkpoint = open_checkpoint(model.as_ref())?;
+        let assets = checkpoint.text_assets()?;
+        let processor = match assets.vocabulary {
+            Some(_) => Some(Processor::new(&assets)?),
+            None => None,
+        };
+        let max = checkpoint.config().max_position_embeddings;
+        let context_length = options.context_length.unwrap_or(DEFAULT_CONTEXT.min(max));
+        if context_length > max {
+            return Err(Error::Input(format!(
+                "a context of {context_length} exceeds the model's {max} positions"
+            )));
+        }
+        let load = options.load_options(context_length, 1);
+        let device = options.open_device()?;
+        let backend = pollster::block_on(options.load(device, &checkpoint, &load, &mut |_| ()))?;
+        Ok(Model::new(backend, processor))
+    }
+}
+
+/// Opens the checkpoint that a path, a name of the Hugging Face cache or `demo` means; reads no
+/// weights yet.
+pub(crate) fn open_checkpoint(model: &Path) -> Result<Checkpoint> {
+    let path = hub::resolve(model)?;
+    if path.as_os_str() == DEMO {
+        return Checkpoint::demo();
+    }
+    let is_name = path.components().count() == 1 && path.extension().is_none();
+    if is_name && !path.exists() {
+        let name = path.display();
+        return Err(Error::Input(format!(
+            "{name}: no such path, and the only built-in model is {DEMO}"
+        )));
+    }
+    Checkpoint::open(path)
+}

@@ -1,0 +1,249 @@
+//! The options that say which model runs where, and loading it.
+
+mod bench;
+mod values;
+
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+
+use self::values::Context;
+use crate::{
+    api::{
+        ModelOptions,
+        device::Device,
+        open::{DEMO, open_checkpoint},
+    },
+    backend::{Backend, BackendKind},
+    checkpoint::Checkpoint,
+    cli::{autotune, memory::Memory, progress::byte_bar},
+    error::{Error, Result},
+    gpu::{DeviceOptions, Gpu, KernelOptions},
+    model::{
+        config::ModelConfig,
+        kv::CacheType,
+        source::TensorSource,
+        weights::{self, LoadOptions},
+    },
+    quant::Quantize,
+};
+
+/// Which model runs where.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Model and device")]
+pub struct ModelArgs {
+    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf
+    /// file, hf:OWNER/NAME[@REVISION][:FILE] in the Hugging Face cache (see `pull`), or `demo`, the
+    /// small model that is part of the program [default: demo]
+    #[arg(long, short, value_name = "PATH")]
+    pub model: Option<PathBuf>,
+    /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a
+    /// warning where there is none but a software driver. --adapter, --kernels and --autotune ask
+    /// for the GPU
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendKind,
+    /// Adapter to use: its number in `gemma4-wgpu devices`, its PCI bus id such as 0000:3b:00.0, or
+    /// its name or a part of it that no other adapter's has
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    #[arg(long, value_name = "LIST", help = KernelOptions::usage())]
+    kernels: Option<KernelOptions>,
+    /// Measure first which kernel options are fastest for this model here, those of --kernels
+    /// aside, and keep the result for the next time
+    #[arg(long)]
+    autotune: bool,
+    /// What `autotune` chose.
+    #[arg(skip)]
+    tuned: OnceCell<KernelOptions>,
+    /// Where the model runs.
+    #[arg(skip)]
+    device: OnceCell<Device>,
+    /// Multiply with activations as they are, where the device would round them to int8, or MLX to
+    /// bf16
+    #[arg(long, conflicts_with = "kernels")]
+    exact: bool,
+    /// What full-precision matrices become while loading; those that are quantized in the file keep
+    /// their own format
+    #[arg(long, value_enum, default_value_t)]
+    quantize: Quantize,
+    /// Element type of the KV cache
+    #[arg(long, value_enum, default_value_t)]
+    cache_type: CacheType,
+    /// Positions of the context, prompt and answer together; `max` for as many as the model has and
+    /// memory holds [default: what the model and the command need]
+    #[arg(long, value_name = "TOKENS")]
+    ctx: Option<Context>,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl ModelArgs {
+    /// Opens the checkpoint; reads no weights yet.
+    pub fn open(&self) -> Result<Checkpoint> {
+        open_checkpoint(self.model.as_deref().unwrap_or(Path::new(DEMO)))
+    }
+
+    /// The context's length: `--ctx`, else `default` or what the model has, if that is less.
+    pub fn context_length(&self, checkpoint: &Checkpoint, default: usize) -> Result<usize> {
+        let max = checkpoint.config().max_position_embeddings;
+        match self.ctx {
+            None => Ok(default.min(max)),
+            Some(Context::Tokens(ctx)) if ctx.get() > max => {
+                Err(Error::Input(format!("--ctx {ctx} exceeds the model's {max} positions")))
+            }
+            Some(Context::Tokens(ctx)) => Ok(ctx.get()),
+            Some(Context::Max) => {
+                let memory = self.memory(checkpoint, default.min(max))?;
+                memory.largest_context()?.ok_or_else(|| memory.refusal())
+            }
+        }
+    }
+
+    /// What the model takes with a context of `context_length` positions, and what its device has:
+    /// the GPU's through wgpu where MLX would be preferred, which makes no plan.
+    pub fn memory<'a>(
+        &self,
+        checkpoint: &'a Checkpoint,
+        context_length: usize,
+    ) -> Result<Memory<'a>> {
+        if self.backend == BackendKind::Mlx {
+            return Err(Error::Input(
+                "there are memory plans for --backend wgpu and cpu, none for mlx".into(),
+            ));
+        }
+        let gpu = match self.open_device(checkpoint.config())? {
+            Device::Gpu(gpu) => Some(gpu),
+            Device::Cpu => None,
+            Device::Mlx => Some(self.open_gpu(checkpoint.config())?),
+        };
+        Memory::new(gpu, checkpoint, self.options()?.load_options(context_length, 1))
+    }
+
+    /// What full-precision weights become.
+    pub fn quantize(&self) -> Quantize {
+        self.quantize
+    }
+
+    /// Loads the model onto its device, with a progress bar if stderr is a terminal.
+    pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
+        let load = self.options()?.load_options(context_length, 1);
+        let device = self.open_device(checkpoint.config())?;
+        let gpu = match &device {
+            Device::Mlx => return self.load_on(device, checkpoint, &load),
+            Device::Gpu(gpu) => Some(gpu.clone()),
+            Device::Cpu => None,
+        };
+        let memory = Memory::new(gpu, checkpoint, load)?;
+        memory.check()?;
+        self.load_on(device, checkpoint, &load).map_err(|error| memory.explain(error))
+    }
+
+    fn load_on(
+        &self,
+        device: Device,
+        checkpoint: &Checkpoint,
+        load: &LoadOptions,
+    ) -> Result<Box<dyn Backend>> {
+        let bytes = weights::load_bytes(checkpoint);
+        if let Device::Gpu(gpu) = &device {
+            self.note_compiling(gpu);
+        }
+        let (bar, start) = (byte_bar("loading", bytes, self.quiet), Instant::now());
+        let mut progress = |bytes| bar.inc(bytes);
+        let options = self.options()?;
+        let backend = pollster::block_on(options.load(device, checkpoint, load, &mut progress))?;
+        bar.finish_and_clear();
+        let seconds = start.elapsed().as_secs_f64();
+        log::info!(
+            "loaded {bytes} bytes in {seconds:.2} s, {:.2} GB/s",
+            bytes as f64 / seconds / 1e9
+        );
+        Ok(backend)
+    }
+
+    /// The library's options. An option that only adapters follow asks for the GPU.
+    ///
+    /// Errors: such an option for another backend.
+    fn options(&self) -> Result<ModelOptions> {
+        let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some() || self.autotune;
+        let backend = match self.backend {
+            kind @ (BackendKind::Cpu | BackendKind::Mlx) if asks_for_gpu => {
+                let name = if kind == BackendKind::Cpu { "cpu" } else { "mlx" };
+                return Err(Error::Input(format!(
+                    "--adapter, --kernels and --autotune do not apply to --backend {name}"
+                )));
+            }
+            BackendKind::Auto if asks_for_gpu => BackendKind::Wgpu,
+            kind => kind,
+        };
+        Ok(ModelOptions {
+            backend,
+            device: DeviceOptions {
+                adapter: self.adapter.clone(),
+                kernels: self.kernels.unwrap_or_default(),
+                pipeline_cache: own_cache("pipelines"),
+                ..DeviceOptions::default()
+            },
+            exact: self.exact,
+            quantize: self.quantize,
+            cache_type: self.cache_type,
+            context_length: None,
+        })
+    }
+
+    /// The device to run on, opened once.
+    fn open_device(&self, config: &ModelConfig) -> Result<Device> {
+        if let Some(device) = self.device.get() {
+            return Ok(device.clone());
+        }
+        let device = self.tuned_options(config)?.open_device()?;
+        Ok(self.device.get_or_init(|| device).clone())
+    }
+
+    fn open_gpu(&self, config: &ModelConfig) -> Result<Gpu> {
+        self.tuned_options(config)?.open_gpu()
+    }
+
+    /// The options with the kernels that `--autotune` chose, if it is there.
+    fn tuned_options(&self, config: &ModelConfig) -> Result<ModelOptions> {
+        let mut options = self.options()?;
+        if self.autotune {
+            options.device.kernels = match self.tuned.get() {
+                Some(tuned) => *tuned,
+                None => self.tune(&options.device_options(), config)?,
+            };
+        }
+        Ok(options)
+    }
+
+    /// A software driver lets the first words wait.
+    fn note_compiling(&self, gpu: &Gpu) {
+        let facts = gpu.facts();
+        if facts.is_software() && !self.quiet {
+            let name = &facts.name;
+            eprintln!("note: {name} is a software driver, which first compiles each kernel");
+        }
+    }
+
+    fn tune(&self, options: &DeviceOptions, config: &ModelConfig) -> Result<KernelOptions> {
+        let mut report = |line: &str| {
+            if !self.quiet {
+                eprintln!("autotune: {line}");
+            }
+        };
+        let directory = own_cache("autotune");
+        let tuned =
+            autotune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
+        Ok(*self.tuned.get_or_init(|| tuned))
+    }
+}
+
+/// A directory for what one start keeps for the next.
+pub fn own_cache(name: &str) -> Option<PathBuf> {
+    dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu").join(name))
+}

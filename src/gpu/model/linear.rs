@@ -1,0 +1,232 @@
+//! How a matrix is multiplied in a step of a shape: the one place that decides it.
+
+use crate::gpu::{
+    device::tuning::KernelTarget,
+    kernels::{
+        Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
+        ROW_TILE,
+    },
+    model::step::StepShape,
+    weights::matrix::{GpuMatrix, MatrixPart},
+};
+
+/// What runs a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gpu) enum LinearKernel {
+    Matvec,
+    MatvecQ8,
+    MatvecQ8Split,
+    Matmul,
+    MatmulLanes,
+    MatmulCoop,
+}
+
+impl LinearKernel {
+    fn choose(target: &KernelTarget, shape: StepShape, parts: &[Linear]) -> Self {
+        let all = |holds: &dyn Fn(&Linear) -> bool| parts.iter().all(holds);
+        if shape.is_small() {
+            let is_q8 = target.variant.dp4a && all(&|linear| Linear::supports_q8(linear.format));
+            return match (is_q8, MatvecQ8Split::runs_on(target)) {
+                (true, true) => LinearKernel::MatvecQ8Split,
+                (true, false) => LinearKernel::MatvecQ8,
+                (false, _) => LinearKernel::Matvec,
+            };
+        }
+        if all(&|linear| MatmulCoop::can_run(target, linear)) {
+            LinearKernel::MatmulCoop
+        } else if target.tuning.row_per_invocation {
+            LinearKernel::MatmulLanes
+        } else {
+            LinearKernel::Matmul
+        }
+    }
+
+    /// Whether the number of rows is bound as `step`.
+    pub fn reads_step(self) -> bool {
+        !matches!(self, LinearKernel::Matvec | LinearKernel::MatvecQ8)
+    }
+}
+
+/// Results as a sum over splits of K: `[splits, rows, y_stride]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gpu) struct SplitSum {
+    pub splits: usize,
+    /// From one split to the next, in elements.
+    pub stride: usize,
+}
+
+/// How a matrix is multiplied.
+#[derive(Debug, Clone)]
+pub(in crate::gpu) struct LinearPlan {
+    pub kernel: LinearKernel,
+    /// The format in which the kernel takes its activations.
+    pub input: Emit,
+    /// A product for each part of the matrix.
+    pub parts: Vec<Linear>,
+    pub sum: SplitSum,
+    /// Rows that a matrix-vector product has room for.
+    m: usize,
+}
+
+impl LinearPlan {
+    /// The plan for a matrix of these parts in steps of a shape, with buffers of `row_capacity` rows.
+    /// `may_split`: whoever reads the results adds up splits.
+    pub fn new(
+        target: &KernelTarget,
+        shape: StepShape,
+        row_capacity: usize,
+        parts: Vec<Linear>,
+        may_split: bool,
+    ) -> Self {
+        let kernel = LinearKernel::choose(target, shape, &parts);
+        let m = shape.batch_rows().unwrap_or(1);
+        let input = match kernel {
+            LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => Emit::Q8,
+            LinearKernel::MatmulCoop => {
+                Emit::Halves { m_stride: row_capacity.next_multiple_of(ROW_TILE) }
+            }
+            LinearKernel::Matvec | LinearKernel::Matmul | LinearKernel::MatmulLanes => Emit::Floats,
+        };
+        let splits = match (kernel, parts.as_slice()) {
+            (LinearKernel::MatvecQ8Split, [part]) if may_split => {
+                MatvecQ8Split::splits(part.rows, m, part.tiled, target)
+            }
+            (LinearKernel::MatmulCoop, [part]) if may_split => {
+                MatmulCoop::splits(part.rows, part.cols)
+            }
+            _ => 1,
+        };
+        let y_stride = parts.first().map_or(0, |part| part.y_stride);
+        let stride = shape.batch_rows().unwrap_or(row_capacity) * y_stride;
+        LinearPlan { kernel, input, parts, sum: SplitSum { splits, stride }, m }
+    }
+
+    /// The kernels of all parts.
+    pub fn kernels(&self) -> impl Iterator<Item = Box<dyn Kernel>> {
+        let SplitSum { splits, stride: split_stride } = self.sum;
+        self.parts.iter().map(move |&linear| -> Box<dyn Kernel> {
+            match (self.kernel, self.input) {
+                (LinearKernel::MatmulCoop, Emit::Halves { m_stride }) => {
+                    Box::new(MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride })
+                }
+                (LinearKernel::MatvecQ8Split, _) => {
+                    Box::new(MatvecQ8Split { linear, m: self.m, splits, split_stride })
+                }
+                (LinearKernel::MatvecQ8, _) => Box::new(MatvecQ8(linear)),
+                (LinearKernel::Matvec, _) => Box::new(Matvec(linear)),
+                (LinearKernel::MatmulLanes, _) => Box::new(MatmulLanes(linear)),
+                (LinearKernel::Matmul | LinearKernel::MatmulCoop, _) => Box::new(Matmul(linear)),
+            }
+        })
+    }
+}
+
+/// The format that all of these products take; f32 where they differ.
+pub(in crate::gpu) fn shared_input<'p>(plans: impl IntoIterator<Item = &'p LinearPlan>) -> Emit {
+    let mut formats = plans.into_iter().map(|plan| plan.input);
+    let first = formats.next().unwrap_or(Emit::Floats);
+    if formats.all(|format| format == first) { first } else { Emit::Floats }
+}
+
+/// The products of a matrix's parts, with results in columns from `y_offset` on of rows `y_stride`
+/// wide.
+pub(in crate::gpu) fn linears(matrix: &GpuMatrix, y_stride: usize, y_offset: usize) -> Vec<Linear> {
+    let linear = |part: &MatrixPart| Linear {
+        format: matrix.format,
+        rows: part.rows,
+        cols: matrix.cols,
+        y_stride,
+        y_offset: y_offset + part.first_row,
+        softcap: None,
+        over_outputs: false,
+        tiled: matrix.tiled,
+    };
+    matrix.parts.iter().map(linear).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gpu::{device::adapter::AdapterFacts, kernels::stride},
+        quant::PackFormat,
+    };
+
+    const CAPACITY: usize = 512;
+    const HALVES: Emit = Emit::Halves { m_stride: CAPACITY };
+
+    fn target(options: &str) -> KernelTarget {
+        let card = AdapterFacts { vendor: 0x10de, ..AdapterFacts::example_card() };
+        KernelTarget::choose(&card, &options.parse().unwrap()).unwrap()
+    }
+
+    fn linear(format: PackFormat, rows: usize, cols: usize) -> Linear {
+        Linear {
+            format,
+            rows,
+            cols,
+            y_stride: stride(rows),
+            y_offset: 0,
+            softcap: None,
+            over_outputs: false,
+            tiled: true,
+        }
+    }
+
+    fn plan(options: &str, shape: StepShape, parts: Vec<Linear>) -> LinearPlan {
+        LinearPlan::new(&target(options), shape, CAPACITY, parts, true)
+    }
+
+    /// Kernel, input format and splits by device and shape of step.
+    #[test]
+    fn the_shape_of_a_step_decides() {
+        use LinearKernel as K;
+        use StepShape as S;
+        let table = [
+            ("", S::Decode, K::MatvecQ8Split, Emit::Q8, 1),
+            ("", S::DecodeBatch(8), K::MatvecQ8Split, Emit::Q8, 4),
+            ("", S::ShortPrefill(4), K::MatvecQ8Split, Emit::Q8, 2),
+            ("", S::Prefill, K::MatmulCoop, HALVES, 3),
+            ("", S::MixedBatch, K::MatmulCoop, HALVES, 3),
+            ("dp4a=off", S::Decode, K::Matvec, Emit::Floats, 1),
+            ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, Emit::Q8, 1),
+            ("coop=off", S::Prefill, K::Matmul, Emit::Floats, 1),
+            ("coop=off,lanes=on", S::Prefill, K::MatmulLanes, Emit::Floats, 1),
+        ];
+        for (options, shape, kernel, input, splits) in table {
+            let plan = plan(options, shape, vec![linear(PackFormat::INT4, 2560, 10240)]);
+            let found = (plan.kernel, plan.input, plan.sum.splits);
+            assert_eq!(found, (kernel, input, splits), "{options} {shape:?}");
+            let rows = shape.batch_rows().unwrap_or(CAPACITY);
+            assert_eq!(plan.sum.stride, rows * 2560, "{options} {shape:?}");
+        }
+    }
+
+    #[test]
+    fn unquantized_weights_are_multiplied_in_f32() {
+        for (shape, kernel) in
+            [(StepShape::Decode, LinearKernel::Matvec), (StepShape::Prefill, LinearKernel::Matmul)]
+        {
+            let plan = plan("", shape, vec![linear(PackFormat::BF16, 256, 256)]);
+            assert_eq!((plan.kernel, plan.input), (kernel, Emit::Floats));
+        }
+    }
+
+    #[test]
+    fn only_whole_matrices_are_split_and_only_where_the_sum_is_read() {
+        let part = linear(PackFormat::INT4, 2560, 10240);
+        assert_eq!(plan("", StepShape::Prefill, vec![part; 2]).sum.splits, 1);
+        let shape = StepShape::Prefill;
+        let single = LinearPlan::new(&target(""), shape, CAPACITY, vec![part], false);
+        assert_eq!(single.sum.splits, 1);
+    }
+
+    #[test]
+    fn products_with_one_input_share_its_format_or_take_f32() {
+        let of = |format| plan("", StepShape::Prefill, vec![linear(format, 256, 256)]);
+        let (int4, int8, bf16) = (of(PackFormat::INT4), of(PackFormat::INT8), of(PackFormat::BF16));
+        assert_eq!(shared_input([&int4, &int8]), HALVES);
+        assert_eq!(shared_input([&int4, &bf16]), Emit::Floats);
+        assert_eq!(shared_input([]), Emit::Floats);
+    }
+}

@@ -1,0 +1,67 @@
+//! Weights packed by the host and copied to the device.
+
+use crate::{
+    error::Result,
+    gpu::{
+        device::gpu::Gpu,
+        weights::{
+            matrix::{GpuMatrix, MatrixPart, tile},
+            slices::Slice,
+        },
+    },
+};
+
+/// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
+const FLUSH_BYTES: u64 = 64 << 20;
+
+/// Packs slices and copies them.
+pub(super) struct HostSink {
+    gpu: Gpu,
+    unflushed: u64,
+}
+
+impl HostSink {
+    pub fn new(gpu: Gpu) -> Self {
+        HostSink { gpu, unflushed: 0 }
+    }
+
+    /// Packs a slice of a matrix and writes it.
+    ///
+    /// Errors: what packing finds wrong, a failed device.
+    pub async fn write(
+        &mut self,
+        matrix: &GpuMatrix,
+        slice: Slice<'_, '_, &MatrixPart>,
+    ) -> Result<()> {
+        let (format, cols) = (matrix.format, matrix.cols);
+        let packed = slice.reader.pack(slice.row, slice.bytes)?;
+        let sides = [
+            (&slice.part.data, packed.data, format.data_words(cols), 4),
+            (&slice.part.scales, packed.scales, format.scale_words(cols), format.scale_unit()),
+        ];
+        for (buffer, words, row_words, unit) in sides {
+            let words = if matrix.tiled { tile(&words, row_words, unit) } else { words };
+            self.copy(buffer, 4 * (slice.part_row * row_words) as u64, &words).await?;
+        }
+        Ok(())
+    }
+
+    async fn copy(&mut self, buffer: &wgpu::Buffer, offset: u64, words: &[u32]) -> Result<()> {
+        if words.is_empty() {
+            return Ok(());
+        }
+        self.gpu.queue().write_buffer(buffer, offset, bytemuck::cast_slice(words));
+        self.unflushed += 4 * words.len() as u64;
+        if self.unflushed >= FLUSH_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything written has reached the device.
+    pub async fn flush(&mut self) -> Result<()> {
+        self.unflushed = 0;
+        self.gpu.queue().submit([]);
+        self.gpu.finished().await
+    }
+}

@@ -1,0 +1,183 @@
+//! Messages of a conversation, as lists of parts.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::channels::{AnswerParts, ToolCall};
+
+/// Who wrote a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    #[serde(alias = "developer")]
+    System,
+    User,
+    #[serde(alias = "model")]
+    Assistant,
+}
+
+impl Role {
+    /// The name that templates know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
+/// One message of a conversation.
+///
+/// Its JSON is the usual one: `role`, `content` (a text, or a list of `{"type": "text", "text":
+/// …}`), and of answers `reasoning` (or `reasoning_content`) and `tool_calls`.
+///
+/// ```
+/// use gemma4_wgpu::Message;
+///
+/// let message: Message = serde_json::from_str(r#"{"role": "user", "content": "Hello"}"#)?;
+/// assert_eq!(message, Message::user("Hello"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Wire", from = "Wire")]
+pub struct Message {
+    pub role: Role,
+    pub parts: Vec<Part>,
+}
+
+/// A part of a message. More kinds may come, such as images and sound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    Text(String),
+    /// What the model thought before it wrote its answer. Templates decide what of it goes back.
+    Thought(String),
+    /// What the model asked for.
+    ToolCall(ToolCall),
+}
+
+impl Message {
+    /// A message of text.
+    pub fn new(role: Role, text: impl Into<String>) -> Message {
+        let text = text.into();
+        let parts = if text.is_empty() { Vec::new() } else { vec![Part::Text(text)] };
+        Message { role, parts }
+    }
+
+    /// What the model is to know of its task.
+    pub fn system(text: impl Into<String>) -> Message {
+        Message::new(Role::System, text)
+    }
+
+    /// A prompt.
+    pub fn user(text: impl Into<String>) -> Message {
+        Message::new(Role::User, text)
+    }
+
+    /// An answer of the model.
+    pub fn assistant(text: impl Into<String>) -> Message {
+        Message::new(Role::Assistant, text)
+    }
+
+    /// All texts, joined; without thoughts and calls.
+    pub fn content(&self) -> Cow<'_, str> {
+        joined(self.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            _ => None,
+        }))
+        .unwrap_or_default()
+    }
+
+    /// All thoughts, joined; `None` without any.
+    pub fn reasoning(&self) -> Option<Cow<'_, str>> {
+        joined(self.parts.iter().filter_map(|part| match part {
+            Part::Thought(text) => Some(text.as_str()),
+            _ => None,
+        }))
+    }
+
+    /// All calls, in their order.
+    pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::ToolCall(call) => Some(call),
+            _ => None,
+        })
+    }
+}
+
+/// An answer as a message for the next prompt. Broken calls and other channels stay out.
+impl From<AnswerParts> for Message {
+    fn from(answer: AnswerParts) -> Message {
+        let AnswerParts { content, reasoning, tool_calls, .. } = answer;
+        let mut message = Message::assistant(content);
+        message.parts.splice(..0, reasoning.map(Part::Thought));
+        message.parts.extend(tool_calls.into_iter().map(Part::ToolCall));
+        message
+    }
+}
+
+/// The texts as one; `None` without any.
+fn joined<'a>(mut texts: impl Iterator<Item = &'a str>) -> Option<Cow<'a, str>> {
+    let first = Cow::Borrowed(texts.next()?);
+    Some(texts.fold(first, |all, text| all + text))
+}
+
+/// A message as JSON.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    role: Role,
+    #[serde(default)]
+    content: Content,
+    #[serde(default, alias = "reasoning_content", skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "content is neither a text nor a list of text parts")]
+enum Content {
+    Text(String),
+    Parts(Vec<ContentPart>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum ContentPart {
+    Text { text: String },
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Content::Text(String::new())
+    }
+}
+
+impl From<Message> for Wire {
+    fn from(message: Message) -> Wire {
+        Wire {
+            role: message.role,
+            content: Content::Text(message.content().into_owned()),
+            reasoning: message.reasoning().map(Cow::into_owned),
+            tool_calls: message.tool_calls().cloned().collect(),
+        }
+    }
+}
+
+impl From<Wire> for Message {
+    fn from(wire: Wire) -> Message {
+        let texts = match wire.content {
+            Content::Text(text) => vec![text],
+            Content::Parts(parts) => {
+                parts.into_iter().map(|ContentPart::Text { text }| text).collect()
+            }
+        };
+        let texts = texts.into_iter().filter(|text| !text.is_empty());
+        let mut parts: Vec<Part> = wire.reasoning.map(Part::Thought).into_iter().collect();
+        parts.extend(texts.map(Part::Text));
+        parts.extend(wire.tool_calls.into_iter().map(Part::ToolCall));
+        Message { role: wire.role, parts }
+    }
+}
