@@ -5,8 +5,10 @@
 // invocation owns some dims.
 
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;            // [rows, QKV_STRIDE], q first
-@group(0) @binding(1) var<storage, read> k_cache: array<CachePair>;  // [slots, N_KV, CAPACITY, D / 2]
-@group(0) @binding(2) var<storage, read> v_cache: array<CachePair>;  // [slots, N_KV, CAPACITY, D / 2]
+// [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(1) var<storage, read> k_cache: array<CachePair>;
+// [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(2) var<storage, read> v_cache: array<CachePair>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;           // [rows]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;      // [rows, OUT_STRIDE]
 @group(0) @binding(5) var<uniform> step: Step;

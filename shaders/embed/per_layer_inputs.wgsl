@@ -30,9 +30,9 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     for (var i = local; i < SIZE; i += WORKGROUP) {
         let col = group.y * SIZE + i;
         let quants = quants8(table_row, col / 8u);
-        let four = select(quants.lo, quants.hi, col % 8u >= 4u);
+        let i4 = select(quants.lo, quants.hi, col % 8u >= 4u);
         let scale = scale_of(table_row, col / GROUP);
-        let of_token = (four[col % 4u] * scale.x + scale.y) * TABLE_SCALE;
+        let of_token = (i4[col % 4u] * scale.x + scale.y) * TABLE_SCALE;
         x[base + i] = (x[base + i] * factor * norm[i] + of_token) * SQRT_HALF;
     }
 }

@@ -1,4 +1,4 @@
-//! needs: exchange, reduce; constants N, PER, TEAMS, WORKGROUP
+//! needs: exchange, reduce; constants N, PER, SUBGROUPS, WORKGROUP
 // An invocation's columns of a row, and rows that all workgroups read.
 
 const VEC8S: u32 = N / 8u;
@@ -13,7 +13,7 @@ struct Columns {
     vec8s: array<Vec8, PER>,
 }
 
-var<workgroup> branch_sums: array<f32, TEAMS>;
+var<workgroup> branch_sums: array<f32, SUBGROUPS>;
 
 fn is_column(p: u32, local: u32) -> bool {
     return local + p * WORKGROUP < VEC8S;
@@ -49,12 +49,12 @@ fn sum_of_squares(values: Columns, local: u32) -> f32 {
         own += dot(vec8.lo, vec8.lo) + dot(vec8.hi, vec8.hi);
     }
     let subgroup_sum = subgroupAdd(own);
-    if team_lane == 0u {
-        branch_sums[team_index] = subgroup_sum;
+    if subgroup_lane == 0u {
+        branch_sums[subgroup_index] = subgroup_sum;
     }
     workgroupBarrier();
     var sum = 0.0;
-    for (var i = team_lane; i < team_count; i += team_size) {
+    for (var i = subgroup_lane; i < subgroup_count; i += subgroup_width) {
         sum += branch_sums[i];
     }
     return subgroupAdd(sum);

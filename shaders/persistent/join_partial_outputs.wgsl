@@ -1,4 +1,4 @@
-//! needs: activations, key_range, q8_lanes, reduce; constants D, O_GROUPS, PARTS, PART_STEPS,
+//! needs: activations, key_range, q8_subgroup, reduce; constants D, O_GROUPS, PARTS, PART_STEPS,
 //! SUBGROUP, WORKGROUPS
 // Joins the partial outputs of sdpa_decode, which sdpa_combine does elsewhere.
 
@@ -17,7 +17,7 @@ struct Joined {
 // A lane's parts of four columns of a head.
 fn own_parts(head: u32, vec4_index: u32, parts: u32) -> Joined {
     var joined = Joined(LOWEST, 0.0, vec4<f32>());
-    for (var at = team_lane / 8u; at < parts; at += PARTS_AHEAD * PART_LANES) {
+    for (var at = subgroup_lane / 8u; at < parts; at += PARTS_AHEAD * PART_LANES) {
         var held = array<vec4<f32>, PARTS_AHEAD>();
         var stats = array<vec2<f32>, PARTS_AHEAD>();
         for (var i = 0u; i < PARTS_AHEAD; i++) { // unrolled
@@ -49,8 +49,9 @@ fn rescaled(joined: Joined, largest: f32) -> Joined {
 // columns each, of every PART_LANES-th part.
 fn join_attention(group: u32) {
     let end = (group + 1u) * O_GROUPS / WORKGROUPS;
-    for (var own = group * O_GROUPS / WORKGROUPS + team_index; own < end; own += team_count) {
-        let vec4_index = own * 8u % VEC4S + team_lane % 8u;
+    for (var own = group * O_GROUPS / WORKGROUPS
+        + subgroup_index; own < end; own += subgroup_count) {
+        let vec4_index = own * 8u % VEC4S + subgroup_lane % 8u;
         var joined = own_parts(own * 8u / VEC4S, vec4_index, part_count(rows[0].position));
         var largest = joined.largest;
         for (var i = 0u; i < PART_STEPS; i++) { // unrolled
@@ -61,7 +62,7 @@ fn join_attention(group: u32) {
             joined.total += subgroupShuffleXor(joined.total, 8u << i);
             joined.sum += subgroupShuffleXor(joined.sum, 8u << i);
         }
-        let q8 = quantize_lanes(joined.sum / joined.total);
-        store_group(ATTENTION, O_GROUPS, own, gather_words(q8.word), q8.group, team_lane);
+        let q8 = quantize_vec4(joined.sum / joined.total);
+        store_group(ATTENTION, O_GROUPS, own, gather_words(q8.word), q8.group, subgroup_lane);
     }
 }

@@ -1,5 +1,5 @@
-//! needs: activations, add_rms_norm, columns, ending, exchange, gelu, join_partial_outputs,
-//! product, product_down, product_gate_up, product_o, q8_lanes, reduce, step;
+//! needs: activations, layer_norms, columns, ending, exchange, gelu, join_partial_outputs,
+//! product, product_down, product_gate_up, product_o, q8_subgroup, reduce, step;
 //! constants DOWN_GROUPS, N, O_GROUPS
 // One row from the partial outputs of attention in a layer to q, k and v of the next one: joins
 // them, o_proj, norms, gate and up with GELU, down, norms, qkv; after the last layer there is none.
@@ -72,7 +72,7 @@ fn store_hidden(first: u32, count: u32, local: u32) {
         for (var i = 0u; i < 4u; i++) { // unrolled
             values[i] = gelu_tanh(gates[i]) * ups[i];
         }
-        let q8 = quantize_lanes(values);
+        let q8 = quantize_vec4(values);
         let words = gather_words(q8.word);
         store_group(HIDDEN, DOWN_GROUPS, first + local / 8u, words, q8.group, local % 8u);
     }

@@ -4,7 +4,8 @@
 // A matrix's rows go in tiles of 16, which workgroups take in whole units of `unit` tiles. In a
 // workgroup every 32 invocations (a warp here, whatever the subgroups are) have an equal share of
 // all that is to be read: pairs of groups of one tile after another, so that nobody waits before
-// the end. CLUSTER warps take turns at the pairs of one stretch: what is read at the same time is
+// the end. CLUSTER warps take frequencies at the pairs of one stretch: what is read at the same
+// time is
 // contiguous.
 //
 // A file of each matrix has what reads its buffers; here is what they share. Their functions are
@@ -18,7 +19,7 @@ struct Matrix {
     most_units: u32, // that a workgroup takes in a round
     stretch: u32,    // pairs that a cluster takes in a round
     lanes: u32,      // invocations that add up a row
-    tiled: bool,
+    interleaved16: bool,
     gated: bool,
 }
 
@@ -44,7 +45,7 @@ struct Walk {
 }
 
 const WARPS: u32 = WORKGROUP / 32u;
-// Tiles at which a cluster works, and a little, so that eight neighbours meet in no bank.
+// Tiles at which a cluster works, and a little, so that eight contiguous meet in no bank.
 const WARP_PITCH: u32 = SLOTS * 32u + 4u;
 var<workgroup> warp_sums: array<f32, WARPS * WARP_PITCH>;
 var<workgroup> row_sums: array<f32, WARPS * 16u>;
@@ -72,7 +73,7 @@ fn place_of(matrix: Matrix, units: vec2<u32>, at: u32) -> u32 {
 }
 
 fn data_index(matrix: Matrix, place: u32, local: u32) -> u32 {
-    if matrix.tiled {
+    if matrix.interleaved16 {
         return place * 32u + local % 32u;
     }
     let row = place / matrix.pairs * 16u + local % 16u;
@@ -81,7 +82,7 @@ fn data_index(matrix: Matrix, place: u32, local: u32) -> u32 {
 
 // Of the scales of a pair of groups.
 fn scale_index(matrix: Matrix, place: u32, local: u32) -> u32 {
-    if matrix.tiled {
+    if matrix.interleaved16 {
         return place * 16u + local % 16u;
     }
     let row = place / matrix.pairs * 16u + local % 16u;

@@ -1,5 +1,5 @@
 //! needs: product; constants DOWN_ROWS, DOWN_GROUPS, DOWN_UNIT, DOWN_MOST_UNITS,
-//! DOWN_ROUNDS, DOWN_LANES, DOWN_TILED, DEPTH, CLUSTER
+//! DOWN_ROUNDS, DOWN_LANES, DOWN_INTERLEAVED16, DEPTH, CLUSTER
 // The second half of the MLP → the second branch.
 
 const DOWN_PAIRS: u32 = DOWN_GROUPS / 2u;
@@ -13,7 +13,7 @@ const DOWN: Matrix = Matrix(
     DOWN_MOST_UNITS,
     DOWN_SHARE * CLUSTER,
     DOWN_LANES,
-    DOWN_TILED,
+    DOWN_INTERLEAVED16,
     false,
 );
 

@@ -1,5 +1,5 @@
 //! needs: product; constants GATE_UP_ROWS, GATE_UP_GROUPS, GATE_UP_UNIT, GATE_UP_MOST_UNITS,
-//! GATE_UP_ROUNDS, GATE_UP_LANES, GATE_UP_TILED, DEPTH, CLUSTER
+//! GATE_UP_ROUNDS, GATE_UP_LANES, GATE_UP_INTERLEAVED16, DEPTH, CLUSTER
 // The first half of the MLP: gelu(gate) · up.
 
 const GATE_UP_PAIRS: u32 = GATE_UP_GROUPS / 2u;
@@ -13,7 +13,7 @@ const GATE_UP: Matrix = Matrix(
     GATE_UP_MOST_UNITS,
     GATE_UP_SHARE * CLUSTER,
     GATE_UP_LANES,
-    GATE_UP_TILED,
+    GATE_UP_INTERLEAVED16,
     true,
 );
 

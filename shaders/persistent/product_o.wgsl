@@ -1,5 +1,5 @@
 //! needs: product; constants O_ROWS, O_GROUPS, O_UNIT, O_MOST_UNITS,
-//! O_ROUNDS, O_LANES, O_TILED, DEPTH, CLUSTER
+//! O_ROUNDS, O_LANES, O_INTERLEAVED16, DEPTH, CLUSTER
 // Attention's output → the first branch.
 
 const O_PAIRS: u32 = O_GROUPS / 2u;
@@ -13,7 +13,7 @@ const O: Matrix = Matrix(
     O_MOST_UNITS,
     O_SHARE * CLUSTER,
     O_LANES,
-    O_TILED,
+    O_INTERLEAVED16,
     false,
 );
 

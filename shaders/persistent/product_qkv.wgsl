@@ -1,5 +1,5 @@
 //! needs: product; constants QKV_ROWS, QKV_GROUPS, QKV_UNIT, QKV_MOST_UNITS,
-//! QKV_ROUNDS, QKV_LANES, QKV_TILED, DEPTH, CLUSTER
+//! QKV_ROUNDS, QKV_LANES, QKV_INTERLEAVED16, DEPTH, CLUSTER
 // Queries, keys and values of the next layer.
 
 const QKV_PAIRS: u32 = QKV_GROUPS / 2u;
@@ -13,7 +13,7 @@ const QKV: Matrix = Matrix(
     QKV_MOST_UNITS,
     QKV_SHARE * CLUSTER,
     QKV_LANES,
-    QKV_TILED,
+    QKV_INTERLEAVED16,
     false,
 );
 

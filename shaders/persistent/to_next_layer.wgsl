@@ -1,4 +1,4 @@
-//! needs: add_rms_norm, columns, product, product_qkv
+//! needs: layer_norms, columns, product, product_qkv
 // The end of the kernel between two layers: queries, keys and values of the next one.
 
 // What comes after down, while its sums are made.

@@ -1,4 +1,4 @@
-//! needs: add_rms_norm, columns, product; constants PER, WORKGROUP
+//! needs: layer_norms, columns, product; constants PER, WORKGROUP
 // The end of the kernel after the last layer: what the output head takes.
 
 // What comes after down, while its sums are made.

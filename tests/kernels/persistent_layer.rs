@@ -116,18 +116,19 @@ impl Case {
         };
         let (mut x, mut normed) = (self.x.clone(), vec![0.0; self.x.len()]);
         let branch = product(o, attention);
-        ops::norm_add_norm(&mut x, &branch, post_attention, 1.0, pre_feedforward, EPS, &mut normed);
+        ops::add_rms_norm(&mut x, &branch, post_attention, 1.0, pre_feedforward, EPS, &mut normed);
         let mut products = product(gate_up, &normed);
         let (gate, up) = products.split_at_mut(down.in_features());
         ops::gelu_mul(gate, up);
         let branch = product(down, gate);
-        ops::norm_add_norm(&mut x, &branch, post_feedforward, SCALAR, next_input, EPS, &mut normed);
+        ops::add_rms_norm(&mut x, &branch, post_feedforward, SCALAR, next_input, EPS, &mut normed);
         let y = if is_last { normed } else { product(qkv, &normed) };
         (x, y)
     }
 
-    fn kernel(&self, tiled: bool) -> PersistentLayer {
-        let [o, gate_up, down, qkv] = [0, 1, 2, 3].map(|i| linear(&self.matrices[i], tiled));
+    fn kernel(&self, interleaved16: bool) -> PersistentLayer {
+        let [o, gate_up, down, qkv] =
+            [0, 1, 2, 3].map(|i| linear(&self.matrices[i], interleaved16));
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
         // Some more, as where other layers are wider.
         let set_words = PersistentLayer::set_words(n, attention, ffn) + 8;
@@ -148,7 +149,7 @@ impl Case {
         gpu: &Gpu,
         kernel: &dyn Kernel,
         set: usize,
-        tiled: bool,
+        interleaved16: bool,
         parts: &Parts,
     ) -> Results {
         let mut buffers: Vec<GpuBuffer> = Vec::new();
@@ -159,7 +160,7 @@ impl Case {
                 (&packed.scales, packed.format.scale_words(cols), 1),
             ];
             for (words, row, unit) in words {
-                buffers.push(if tiled {
+                buffers.push(if interleaved16 {
                     upload(gpu, &tile(words, row, unit))
                 } else {
                     upload(gpu, words)
@@ -195,19 +196,25 @@ impl Case {
         }
     }
 
-    fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize, position: usize) {
+    fn check(&self, gpu: &Gpu, interleaved16: bool, workgroups: usize, position: usize) {
         for is_last in [false, true] {
-            let kernel = PersistentLayer { workgroups, ..self.kernel(tiled) };
+            let kernel = PersistentLayer { workgroups, ..self.kernel(interleaved16) };
             let qkv = if is_last { None } else { kernel.qkv };
-            self.check_kernel(gpu, &PersistentLayer { qkv, ..kernel }, tiled, position);
+            self.check_kernel(gpu, &PersistentLayer { qkv, ..kernel }, interleaved16, position);
         }
     }
 
-    fn check_kernel(&self, gpu: &Gpu, kernel: &PersistentLayer, tiled: bool, position: usize) {
+    fn check_kernel(
+        &self,
+        gpu: &Gpu,
+        kernel: &PersistentLayer,
+        interleaved16: bool,
+        position: usize,
+    ) {
         let parts = Parts::new(gpu, &self.split, position);
         let (x, y) = self.expected(&parts.attention, kernel.qkv.is_none());
         assert!(kernel.can_run(gpu.target(), gpu.facts()));
-        let found = self.run(gpu, kernel, kernel.set_words, tiled, &parts);
+        let found = self.run(gpu, kernel, kernel.set_words, interleaved16, &parts);
         assert_eq!(found.fault, 0);
         let is_empty =
             |set: &Vec<u32>| set.iter().filter(|word| **word == PersistentLayer::SENTINEL).count();
@@ -219,7 +226,10 @@ impl Case {
         );
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
         let end = if kernel.qkv.is_some() { "next" } else { "last" };
-        let what = format!("chain of {} to the {end}, tiled {tiled}, position {position}", x.len());
+        let what = format!(
+            "chain of {} to the {end}, interleaved16 {interleaved16}, position {position}",
+            x.len()
+        );
         assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
         assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
     }
@@ -256,7 +266,7 @@ struct Results {
     sets: Vec<Vec<u32>>,
 }
 
-fn linear(matrix: &CpuMatrix, tiled: bool) -> Linear {
+fn linear(matrix: &CpuMatrix, interleaved16: bool) -> Linear {
     Linear {
         format: PackFormat::INT4,
         rows: matrix.out_features(),
@@ -265,7 +275,7 @@ fn linear(matrix: &CpuMatrix, tiled: bool) -> Linear {
         y_offset: 0,
         softcap: None,
         over_outputs: false,
-        tiled,
+        interleaved16,
     }
 }
 
@@ -295,12 +305,12 @@ fn equals_its_parts() {
     for sizes in [SMALL, Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024 }, large] {
         let case = Case::new(sizes);
         for gpu in with_neighbours() {
-            for tiled in [false, true] {
+            for interleaved16 in [false, true] {
                 for position in [20, 5000] {
-                    case.check(gpu, tiled, 1, position);
+                    case.check(gpu, interleaved16, 1, position);
                 }
                 if !gpu.facts().is_software() {
-                    case.check(gpu, tiled, 32, 1000);
+                    case.check(gpu, interleaved16, 32, 1000);
                 }
             }
         }

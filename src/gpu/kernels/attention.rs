@@ -84,7 +84,7 @@ impl RopeKvUpdate {
 
     /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
     /// position wraps at whole turns, so that angles are exact at any position.
-    pub fn turns(layer: &LayerConfig) -> Vec<u32> {
+    pub fn rope_frequencies(layer: &LayerConfig) -> Vec<u32> {
         let frequencies = layer.rope.inverse_frequencies(layer.head_dim);
         let turns = |frequency: &f32| {
             (*frequency as f64 / std::f64::consts::TAU * 2f64.powi(32)).round() as u64 as u32

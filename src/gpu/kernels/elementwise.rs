@@ -22,7 +22,7 @@ pub struct Embed {
     pub cols: usize,
     pub scale: f32,
     /// See [`Linear`](super::Linear).
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Kernel for Embed {
@@ -34,7 +34,7 @@ impl Kernel for Embed {
             .uint("COLS", stride(self.cols))
             .uint("TRUE_COLS", self.cols)
             .float("SCALE", self.scale)
-            .weights(self.format, self.cols, self.tiled)
+            .weights(self.format, self.cols, self.interleaved16)
             .kernel("shaders/embed/embed.wgsl")
     }
 

@@ -12,16 +12,16 @@ impl Wgsl {
         let this = self.uint("WORKGROUP", workgroup);
         match target.variant.subgroups {
             Some(min_size) => this
-                .optional_uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
+                .optional_uint("SUBGROUPS", workgroup / (min_size as usize).min(workgroup))
                 .choose("reduce_subgroups"),
-            None => this.optional_uint("TEAMS", 1).choose("reduce_workgroup"),
+            None => this.optional_uint("SUBGROUPS", 1).choose("reduce_workgroup"),
         }
     }
 
     /// How to read weights of `format`: eight at a time, int weights also in groups of 32 for
-    /// integer dot products, or as f16 into a tile. `tiled`: in the order of `weight_place.wgsl`.
-    pub fn weights(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        let this = self.weight_place(format, cols, tiled).choose(scales(format));
+    /// integer dot products, or as f16 into a tile. `interleaved16`: in the order of `weight_layout.wgsl`.
+    pub fn weights(self, format: PackFormat, cols: usize, interleaved16: bool) -> Self {
+        let this = self.weight_layout(format, cols, interleaved16).choose(scales(format));
         let (group, offset) =
             format.layout().map_or((32, false), |(_, group, offset)| (group, offset));
         let bits = format.layout().map_or(0, |(bits, ..)| bits as usize);
@@ -45,10 +45,10 @@ impl Wgsl {
     }
 
     /// Where words of weights are.
-    pub fn weight_place(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
+    pub fn weight_layout(self, format: PackFormat, cols: usize, interleaved16: bool) -> Self {
         self.optional_uint("DATA_WORDS", format.data_words(cols))
             .optional_uint("SCALE_WORDS", format.scale_words(cols).max(1))
-            .optional_bool("TILED", tiled)
+            .optional_bool("INTERLEAVED16", interleaved16)
     }
 }
 

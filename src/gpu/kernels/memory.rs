@@ -95,7 +95,7 @@ impl Kernel for Prefetch {
         Wgsl::default()
             .uint("WORKGROUP", WORKGROUP)
             .uint("GROUPS", self.groups())
-            .uint("DATA_FOURS", self.data_bytes / 16)
+            .uint("DATA_VEC4S", self.data_bytes / 16)
             .uint("SCALE_WORDS", self.scale_bytes / 4)
             .uint("PAGE", Self::PAGE)
             .uint("DATA_PAGES", self.data_bytes.div_ceil(Self::PAGE))

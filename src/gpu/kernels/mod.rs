@@ -4,7 +4,7 @@
 mod attention;
 mod coop;
 mod elementwise;
-mod emit;
+mod epilogue;
 mod fragments;
 mod gated;
 mod linear;
@@ -22,11 +22,13 @@ pub(in crate::gpu) mod wgsl;
 pub use attention::{RopeKvUpdate, Sdpa};
 pub use coop::{MatmulCoop, SdpaCoop};
 pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
-pub use emit::{Convert, Emit, ROW_TILE};
-pub use gated::{GatedMatvecQ8, GeluMul, UpTail};
-pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
+pub use epilogue::{ActivationFormat, Convert, ROW_TILE};
+pub use gated::{GeluMul, MatvecQ8Gated, UpTail};
+pub use linear::{
+    Linear, Matmul, MatmulRowPerInvocation, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS,
+};
 pub use memory::{Fill, Prefetch, ReadAll};
-pub use norm::{NormAdd, NormAddNorm, RmsNorm};
+pub use norm::{AddRmsNorm, RmsNorm, RmsNormAdd};
 pub use per_layer::{PerLayerGate, PerLayerInputs};
 pub use persistent::PersistentLayer;
 pub use quantize::QuantizeHqq;

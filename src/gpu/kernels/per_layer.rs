@@ -7,7 +7,7 @@ use crate::{
             grid::{Extent, Grid},
             tuning::KernelTarget,
         },
-        kernels::{Kernel, emit::Emit, norm::NormAdd, stride, wgsl::Wgsl},
+        kernels::{Kernel, epilogue::ActivationFormat, norm::RmsNormAdd, stride, wgsl::Wgsl},
     },
     quant::PackFormat,
 };
@@ -26,7 +26,7 @@ pub struct PerLayerInputs {
     pub projection_scale: f32,
     pub eps: f32,
     /// See [`Linear`](super::Linear).
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Kernel for PerLayerInputs {
@@ -40,7 +40,7 @@ impl Kernel for PerLayerInputs {
             .float("PROJECTION_SCALE", self.projection_scale)
             .float("TABLE_SCALE", (self.size as f32).sqrt())
             .float("EPS", self.eps)
-            .weights(self.format, cols, self.tiled)
+            .weights(self.format, cols, self.interleaved16)
             .reductions(target, 64)
             .kernel("shaders/embed/per_layer_inputs.wgsl")
     }
@@ -50,14 +50,14 @@ impl Kernel for PerLayerInputs {
     }
 }
 
-/// Bindings: gate `[rows, stride(n)]`, a product of what [`NormAdd`] leaves, all layers' vectors
+/// Bindings: gate `[rows, stride(n)]`, a product of what [`RmsNormAdd`] leaves, all layers' vectors
 /// `[rows, vectors_stride]`, a uniform whose first u32 is the layer's first column of these, then
-/// those of `emit` for `n` columns.
+/// those of `epilogue` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerGate {
     pub n: usize,
     pub vectors_stride: usize,
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
 }
 
 impl PerLayerGate {
@@ -71,8 +71,8 @@ impl Kernel for PerLayerGate {
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
-            .float("GATE_SCALE", 1.0 / NormAdd::SCALE);
-        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
+            .float("GATE_SCALE", 1.0 / RmsNormAdd::SCALE);
+        self.epilogue.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

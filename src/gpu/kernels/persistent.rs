@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// From the parts of attention in one layer to q, k and v of the next one, or after the last layer
-/// to the normed hidden state: joins them, o_proj, [`NormAddNorm`](super::NormAddNorm), gate and up
-/// with GELU, down_proj, [`NormAddNorm`](super::NormAddNorm), qkv, for one row with int8
+/// to the normed hidden state: joins them, o_proj, [`AddRmsNorm`](super::AddRmsNorm), gate and up
+/// with GELU, down_proj, [`AddRmsNorm`](super::AddRmsNorm), qkv, for one row with int8
 /// activations. The workgroups must all run at once: where they do not, a fault is kept and the
 /// results are wrong.
 ///
@@ -174,7 +174,7 @@ impl Kernel for PersistentLayer {
                 .uint(format!("{name}_MOST_UNITS"), most_units)
                 .uint(format!("{name}_ROUNDS"), rounds)
                 .uint(format!("{name}_LANES"), lanes)
-                .bool(format!("{name}_TILED"), linear.tiled);
+                .bool(format!("{name}_INTERLEAVED16"), linear.interleaved16);
         }
         wgsl.reductions(target, workgroup).kernel("shaders/persistent/persistent_layer.wgsl")
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Rows of a matrix from the bytes of a file to the words of its [`native_format`]; its twin is
-/// [`pack_rows`](crate::quant::pack_rows) and, if `tiled`, [`tile`](crate::gpu::tile).
+/// [`pack_rows`](crate::quant::pack_rows) and, if `interleaved16`, [`tile`](crate::gpu::tile).
 ///
 /// Bindings: the rows' bytes behind [`Repack::header`], with [`Repack::SLACK_BYTES`] after them
 /// that are read and not used; data and scales of consecutive rows; slots, of which the matrix's
@@ -23,9 +23,9 @@ use crate::{
 pub struct Repack {
     pub dtype: Dtype,
     pub cols: usize,
-    /// Whole runs of [`TILE_ROWS`](super::TILE_ROWS) if they are tiled.
+    /// Whole runs of [`TILE_ROWS`](super::TILE_ROWS) if they are interleaved.
     pub rows: usize,
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Repack {
@@ -69,7 +69,7 @@ impl Repack {
                 return wgsl.kernel("shaders/load/repack_q4_k.wgsl");
             }
             Dtype::Q6_K => {
-                let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32);
+                let wgsl = wgsl.uint("LOW_VEC4S", self.cols / 32);
                 return wgsl.kernel("shaders/load/repack_q6_k.wgsl");
             }
             _ => {}
@@ -113,7 +113,7 @@ impl Kernel for Repack {
             .uint("ROW_UNITS", self.row_units())
             // Whoever reads rows has made sure that these can be counted.
             .uint("ROW_BYTES", self.dtype.bytes_of(self.cols).unwrap_or(0))
-            .weight_place(self.format(), self.cols, self.tiled);
+            .weight_layout(self.format(), self.cols, self.interleaved16);
         match self.dtype.block_len() {
             1 => self.words(wgsl),
             _ => self.blocks(wgsl),

@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, GpuBuffer, StepSize,
-        kernels::{Convert, Emit, Kernel, ROW_TILE, stride},
+        kernels::{ActivationFormat, Convert, Kernel, ROW_TILE, stride},
     },
 };
 use half::f16;
@@ -12,10 +12,10 @@ use half::f16;
 use crate::{combinations::on_devices, harness::*};
 
 /// The forms in which a device can write so many rows.
-fn forms(gpu: &Gpu, rows: usize) -> Vec<Emit> {
-    let mut forms = vec![Emit::Floats, Emit::Q8];
+fn forms(gpu: &Gpu, rows: usize) -> Vec<ActivationFormat> {
+    let mut forms = vec![ActivationFormat::F32, ActivationFormat::Q8Block32];
     if gpu.facts().shader_f16 {
-        forms.push(Emit::Halves { m_stride: rows.next_multiple_of(ROW_TILE) });
+        forms.push(ActivationFormat::F16Tiled { m_stride: rows.next_multiple_of(ROW_TILE) });
     }
     forms
 }
@@ -26,7 +26,7 @@ fn forms(gpu: &Gpu, rows: usize) -> Vec<Emit> {
 pub fn check_forms(
     gpu: &Gpu,
     what: &str,
-    kernel: &dyn Fn(Emit) -> Option<Box<dyn Kernel>>,
+    kernel: &dyn Fn(ActivationFormat) -> Option<Box<dyn Kernel>>,
     own: &dyn Fn() -> Vec<(&'static str, GpuBuffer)>,
     step: StepSize,
     (expected, cols): (&[f32], usize),
@@ -38,24 +38,28 @@ pub fn check_forms(
         let what = format!("{what} as {form:?}");
         let own = own();
         let outputs = match form {
-            Emit::Floats => vec![zeros(gpu, rows * width)],
-            Emit::Q8 => vec![zeros(gpu, rows * width / 4), zeros(gpu, rows * width / 16)],
-            Emit::Halves { m_stride } => vec![zeros(gpu, m_stride * width / 2)],
+            ActivationFormat::F32 => vec![zeros(gpu, rows * width)],
+            ActivationFormat::Q8Block32 => {
+                vec![zeros(gpu, rows * width / 4), zeros(gpu, rows * width / 16)]
+            }
+            ActivationFormat::F16Tiled { m_stride } => vec![zeros(gpu, m_stride * width / 2)],
         };
         let buffers = own.iter().map(|(name, buffer)| (*name, buffer));
         let outputs_by_name = form.bindings().iter().copied().zip(&outputs);
         let buffers: Vec<Named> = buffers.chain(outputs_by_name).collect();
         run_step(gpu, &*kernel, &buffers, step);
         match form {
-            Emit::Floats => assert_close(
+            ActivationFormat::F32 => assert_close(
                 &what,
                 gpu,
                 &download_rows(gpu, &outputs[0], rows, cols),
                 expected,
                 tolerance,
             ),
-            Emit::Q8 => check_q8(gpu, &what, &outputs, (expected, cols), tolerance),
-            Emit::Halves { m_stride } => {
+            ActivationFormat::Q8Block32 => {
+                check_q8(gpu, &what, &outputs, (expected, cols), tolerance)
+            }
+            ActivationFormat::F16Tiled { m_stride } => {
                 let halves: Vec<f16> = download(gpu, &outputs[0], m_stride * width);
                 let at = |row: usize, col: usize| {
                     let within = col % 32 / 4 * 4 + [0, 2, 1, 3][col % 4];
@@ -115,7 +119,8 @@ fn converts() {
     for (gpu, [shape]) in on_devices([shapes.len()]) {
         let (rows, cols, over_outputs) = shapes[shape];
         let x = random(rows * cols, 11);
-        let kernel = |emit| Some(Box::new(Convert { cols, emit, over_outputs }) as Box<dyn Kernel>);
+        let kernel =
+            |epilogue| Some(Box::new(Convert { cols, epilogue, over_outputs }) as Box<dyn Kernel>);
         // Only the count that it goes by is right.
         let others = rows - 1;
         let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };

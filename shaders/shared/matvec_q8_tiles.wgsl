@@ -1,16 +1,20 @@
 //! needs: scales, step, weight_groups; constants COLS, M, OVER_OUTPUTS, ROWS, SPLITS, STACK, SUMS,
 //! TILES, WORKGROUP
-// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and tiled weights
-// (weight_place.wgsl). A workgroup makes TILES · STACK tiles of 16 weight rows: 16 neighbouring
+// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and interleaved weights
+// (weight_layout.wgsl). A workgroup makes TILES · STACK tiles of 16 weight rows: 16 neighbouring
 // invocations have a row each of STACK tiles, so that activations are loaded once for these; PARTS
 // sixteens share a tile's columns in groups of 32. Weights are read once for all M. Where SPLITS >
 // 1, workgroups share columns too. The fragment before this one says which tiles, and what becomes
 // of the sums.
 
-@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS / 16, DATA_WORDS / 4, 16]
-@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS / 16, SCALE_WORDS, 16]
-@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [M, COLS / 16], 16 int8 in each
-@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [M, COLS / 32]: scale, scale · sum
+// [ROWS / 16, DATA_WORDS / 4, 16]
+@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
+// [ROWS / 16, SCALE_WORDS, 16]
+@group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;
+// [M, COLS / 16], 16 int8 in each
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;
+// [M, COLS / 32]: scale, scale · sum
+@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;
 @group(0) @binding(4) var<uniform> step: Step;
 
 const GROUPS: u32 = COLS / 32u;
@@ -59,7 +63,8 @@ fn main(
     }
     for (var m = 0u; m < M; m++) { // unrolled
         for (var s = 0u; s < STACK; s++) { // unrolled
-            partial_sums[((part * M + m) * TILES + tile) * STACK * 16u + s * 16u + lane] = sums[m * STACK + s];
+            partial_sums[((part * M + m) * TILES + tile) * STACK * 16u + s * 16u
+                + lane] = sums[m * STACK + s];
         }
     }
     workgroupBarrier();
@@ -68,7 +73,7 @@ fn main(
         for (var p = 0u; p < PARTS; p++) {
             sum += partial_sums[p * M * TILE_ROWS + i];
         }
-        keep(vec2<u32>(block, group.z), i / TILE_ROWS, i % TILE_ROWS, sum, rows);
+        store(vec2<u32>(block, group.z), i / TILE_ROWS, i % TILE_ROWS, sum, rows);
     }
     conclude(block, rows, local);
 }

@@ -1,4 +1,4 @@
-//! needs: activations, columns, q8_eights, reduce; constants EPS, N, PER, WORKGROUP
+//! needs: activations, columns, q8_vec8, reduce; constants EPS, N, PER, WORKGROUP
 // The norm after attention and the one after the MLP. Every workgroup does all of it, which is less
 // than to wait for one another.
 
@@ -8,7 +8,7 @@ struct Ready {
     nexts: array<Vec8, PER>,
 }
 
-// The condition keeps the loads here: without one they move to where they are used.
+// The condition stores the loads here: without one they move to where they are used.
 fn attention_ready(local: u32) -> Ready {
     var ready = Ready();
     for (var p = 0u; p < PER; p++) { // unrolled
@@ -55,12 +55,12 @@ fn add_rms_norm(
         own += dot(lo, lo) + dot(hi, hi);
     }
     let subgroup_sum = subgroupAdd(own);
-    if team_lane == 0u {
-        partial_sums[team_index] = subgroup_sum;
+    if subgroup_lane == 0u {
+        partial_sums[subgroup_index] = subgroup_sum;
     }
     for (var p = 0u; p < PER; p++) { // unrolled
         let nexts = ready.nexts[p];
-        let q8 = quantize_eight(after.vec8s[p].lo * nexts.lo, after.vec8s[p].hi * nexts.hi);
+        let q8 = quantize_vec8(after.vec8s[p].lo * nexts.lo, after.vec8s[p].hi * nexts.hi);
         let x = subgroupShuffleXor(q8.words.x, 1u);
         let words = vec4<u32>(q8.words, x, subgroupShuffleXor(q8.words.y, 1u));
         let i = local + p * WORKGROUP;
@@ -73,7 +73,7 @@ fn add_rms_norm(
     }
     workgroupBarrier();
     var part = 0.0;
-    for (var i = team_lane; i < team_count; i += team_size) {
+    for (var i = subgroup_lane; i < subgroup_count; i += subgroup_width) {
         part += partial_sums[i];
     }
     x_factor = inverseSqrt(subgroupAdd(part) / f32(N) + EPS);

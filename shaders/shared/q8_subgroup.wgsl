@@ -1,4 +1,4 @@
-// A group of int8: round(x / s) with s = max|x| / 127. For subgroups of neighbours, of whole
+// A group of int8: round(x / s) with s = max|x| / 127. For subgroups of contiguous, of whole
 // eights.
 
 struct Q8 {
@@ -7,7 +7,7 @@ struct Q8 {
 }
 
 // Eight neighbouring invocations have a group. Call in uniform control flow.
-fn quantize_lanes(values: vec4<f32>) -> Q8 {
+fn quantize_vec4(values: vec4<f32>) -> Q8 {
     let magnitudes = abs(values);
     var largest = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));
     largest = max(largest, subgroupShuffleXor(largest, 1u));

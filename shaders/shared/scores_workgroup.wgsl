@@ -1,18 +1,19 @@
-//! needs: constants HEADS, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_TEAMS, PARTS, SCORES_EACH,
+//! needs: constants HEADS, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, PARTS, SCORES_EACH,
 //! SCORE_LANES, TILE
 // For sdpa_decode without subgroup operations: scores are summed and weighed in workgroup memory.
-// SCORE_LANES neighbours have a head.
+// SCORE_LANES contiguous have a head.
 
 // Steps apart so that neither writes nor reads meet in a bank.
 const SCORE_PITCH: u32 = HEADS * TILE + 4u;
 // Also the squares from which heads are normed.
-var<workgroup> scores: array<f32, max(KEY_LANES * SCORE_PITCH, HEAD_ROWS * OCTETS)>;
+var<workgroup> scores: array<f32, max(KEY_LANES * SCORE_PITCH, HEAD_ROWS * VEC8S)>;
 var<workgroup> lanes: array<f32, HEADS * SCORE_LANES>;
 
-fn keep_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
+fn store_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
     for (var h = 0u; h < HEADS; h++) { // unrolled
         for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
-            let at = local % KEY_LANES * SCORE_PITCH + h * TILE + local / KEY_LANES + j * KEY_TEAMS;
+            let at = local % KEY_LANES * SCORE_PITCH + h * TILE + local / KEY_LANES
+                + j * KEY_CLUSTERS;
             scores[at] = parts[h * KEYS_EACH + j];
         }
     }
@@ -56,7 +57,7 @@ fn weigh_keys(before: Softmax, count: u32, local: u32) -> Softmax {
     return after;
 }
 
-fn keep_softmax(softmax: Softmax, first_part: u32, local: u32) {
+fn store_softmax(softmax: Softmax, first_part: u32, local: u32) {
     if local < HEADS * SCORE_LANES {
         lanes[local] = softmax.total;
     }
@@ -67,6 +68,6 @@ fn keep_softmax(softmax: Softmax, first_part: u32, local: u32) {
         for (var j = 0u; j < SCORE_LANES; j++) {
             total += lanes[local + j];
         }
-        norms[first_part + head * PARTS] = vec2<f32>(softmax.maximum, total);
+        softmax_stats[first_part + head * PARTS] = vec2<f32>(softmax.maximum, total);
     }
 }

@@ -1,7 +1,8 @@
-// A group of int8 as q8_lanes.wgsl makes it, for subgroups of neighbours, of whole fours: each has
+// A group of int8 as q8_subgroup.wgsl makes it, for subgroups of contiguous, of whole fours: each
+// has
 // eight values.
 
-struct EightQ8 {
+struct Vec8Q8 {
     words: vec2<u32>, // this invocation's
     group: vec2<f32>, // s, s · sum
 }
@@ -15,7 +16,7 @@ fn rounded_bytes(values: vec4<f32>) -> u32 {
 }
 
 // Four neighbouring invocations have a group. Call in uniform control flow.
-fn quantize_eight(lo: vec4<f32>, hi: vec4<f32>) -> EightQ8 {
+fn quantize_vec8(lo: vec4<f32>, hi: vec4<f32>) -> Vec8Q8 {
     let magnitudes = max(abs(lo), abs(hi));
     var largest = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));
     largest = max(largest, subgroupShuffleXor(largest, 1u));
@@ -26,5 +27,5 @@ fn quantize_eight(lo: vec4<f32>, hi: vec4<f32>) -> EightQ8 {
     var sum = dot4I8Packed(words.x, 0x01010101u) + dot4I8Packed(words.y, 0x01010101u);
     sum += subgroupShuffleXor(sum, 1u);
     sum += subgroupShuffleXor(sum, 2u);
-    return EightQ8(words, vec2<f32>(scale, scale * f32(sum)));
+    return Vec8Q8(words, vec2<f32>(scale, scale * f32(sum)));
 }

@@ -1,11 +1,11 @@
-//! needs: constants HEADS, KEYS_EACH, KEY_LANES, KEY_TEAMS, LANE_SCORES, PARTS, SUBGROUP, TILE
-// For sdpa_decode, where subgroups are neighbours: scores are summed and weighed by subgroups, of
+//! needs: constants HEADS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, LANE_SCORES, PARTS, SUBGROUP, TILE
+// For sdpa_decode, where subgroups are contiguous: scores are summed and weighed by subgroups, of
 // which each has a head.
 
 var<workgroup> scores: array<f32, HEADS * TILE>;
 
-// A key's score is the sum of eight neighbours' parts.
-fn keep_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
+// A key's score is the sum of eight contiguous' parts.
+fn store_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
     for (var h = 0u; h < HEADS; h++) { // unrolled
         for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
             var score = parts[h * KEYS_EACH + j];
@@ -13,7 +13,7 @@ fn keep_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
             score += subgroupShuffleXor(score, 2u);
             score += subgroupShuffleXor(score, 4u);
             if local % KEY_LANES == 0u {
-                scores[h * TILE + local / KEY_LANES + j * KEY_TEAMS] = score;
+                scores[h * TILE + local / KEY_LANES + j * KEY_CLUSTERS] = score;
             }
         }
     }
@@ -51,9 +51,9 @@ fn weigh_keys(before: Softmax, count: u32, local: u32) -> Softmax {
     return Softmax(largest, total);
 }
 
-fn keep_softmax(softmax: Softmax, first_part: u32, local: u32) {
+fn store_softmax(softmax: Softmax, first_part: u32, local: u32) {
     let total = subgroupAdd(softmax.total);
     if local / SUBGROUP < HEADS && local % SUBGROUP == 0u {
-        norms[first_part + local / SUBGROUP * PARTS] = vec2<f32>(softmax.maximum, total);
+        softmax_stats[first_part + local / SUBGROUP * PARTS] = vec2<f32>(softmax.maximum, total);
     }
 }

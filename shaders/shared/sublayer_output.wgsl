@@ -1,7 +1,7 @@
 //! needs: reduce; constants EPS, N, PARTS, PART_STRIDE, WORKGROUP
 // A branch of the residual stream, a sum of parts, and the factor of its norm.
 
-const FOURS: u32 = (N + 3u) / 4u;
+const VEC4S: u32 = (N + 3u) / 4u;
 
 fn branch_at(index: u32) -> vec4<f32> {
     var sum = branch[index];
@@ -14,7 +14,7 @@ fn branch_at(index: u32) -> vec4<f32> {
 // Of the row that begins at `base`. Call in uniform control flow.
 fn branch_factor(base: u32, local: u32) -> f32 {
     var squares = 0.0;
-    for (var i = local; i < FOURS; i += WORKGROUP) {
+    for (var i = local; i < VEC4S; i += WORKGROUP) {
         let value = branch_at(base + i);
         squares += dot(value, value);
     }
