@@ -5,87 +5,16 @@
 
 mod kind;
 mod sequences;
+mod step;
 
 pub use kind::BackendKind;
-pub(crate) use sequences::Sequences;
+pub use sequences::Sequences;
+pub use step::{SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket};
 
 use crate::{
     Error, Result,
     model::{config::ModelConfig, source::LocalBoxFuture},
-    sampling::Draw,
 };
-
-/// A sequence with its own KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SequenceId(pub usize);
-
-/// Tokens that a sequence takes in during a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StepTokens<'a> {
-    /// These ids.
-    Host(&'a [u32]),
-    /// The one token that the sequence's previous step chose ([`StepOutput::chooses`]). It never
-    /// visits the host, so the step can be submitted before the token is read.
-    Previous,
-}
-
-impl StepTokens<'_> {
-    /// How many tokens these are.
-    pub fn count(&self) -> usize {
-        match self {
-            StepTokens::Host(tokens) => tokens.len(),
-            StepTokens::Previous => 1,
-        }
-    }
-}
-
-/// What a sequence wants back from a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum StepOutput {
-    /// Only the KV cache matters (all but the last chunk of a prompt).
-    None,
-    /// Logits of the last position, shape `[vocab]`.
-    LastLogits,
-    /// Logits of every position of the step, shape `[tokens, vocab]`.
-    AllLogits,
-    /// The id with the largest logit at the last position, chosen on the device (lowest id among
-    /// equals).
-    Greedy,
-    /// An id drawn from the logits of the last position, on the device. [`Draw::choose`] defines
-    /// it; where weights are f32 sums, a choice within some 1e-6 of the boundary between two tokens
-    /// may fall to the other one.
-    ///
-    /// The step fails, submitted or read, if a logit is NaN or +∞, or none is finite.
-    Sample(Draw),
-}
-
-impl StepOutput {
-    /// Whether a token is chosen, with which the next step can go on.
-    pub fn chooses(&self) -> bool {
-        matches!(self, StepOutput::Greedy | StepOutput::Sample(_))
-    }
-}
-
-/// One sequence's part of a step.
-#[derive(Debug, Clone, Copy)]
-pub struct SequenceStep<'a> {
-    pub sequence: SequenceId,
-    pub tokens: StepTokens<'a>,
-    pub output: StepOutput,
-}
-
-/// What came back for one sequence.
-#[derive(Debug, Clone, PartialEq)]
-pub enum StepResult {
-    None,
-    /// f32, `[vocab]` or `[tokens, vocab]` as asked.
-    Logits(Vec<f32>),
-    Token(u32),
-}
-
-/// A step that was submitted and not yet read. Tickets may be read in any order, each once.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u64);
 
 /// Limits and facts of a loaded model on its device.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,18 +76,31 @@ pub trait Backend {
 
     fn info(&self) -> BackendInfo;
 
+    /// The open sequences: one bookkeeping for all backends.
+    fn sequences(&self) -> &Sequences;
+
+    fn sequences_mut(&mut self) -> &mut Sequences;
+
     /// Opens an empty sequence. Errors when `max_sequences` are open.
-    fn open_sequence(&mut self) -> Result<SequenceId>;
+    fn open_sequence(&mut self) -> Result<SequenceId> {
+        self.sequences_mut().open()
+    }
 
     /// Frees a sequence's place. Steps already submitted for it still finish.
-    fn close_sequence(&mut self, sequence: SequenceId);
+    fn close_sequence(&mut self, sequence: SequenceId) {
+        self.sequences_mut().close(sequence);
+    }
 
     /// Positions that the sequence holds (submitted steps included).
-    fn sequence_len(&self, sequence: SequenceId) -> usize;
+    fn sequence_len(&self, sequence: SequenceId) -> usize {
+        self.sequences().len(sequence)
+    }
 
     /// Forgets all positions from `len` on. Errors if a sliding layer no longer holds the window
     /// that ends there (the caller then starts a new sequence), or if `len` exceeds the length.
-    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()>;
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
+        self.sequences_mut().truncate(sequence, len)
+    }
 
     /// Steps submitted from now on choose none of these tokens, as if their logits were −∞; logits
     /// that are read stay as they are. Ids outside the vocabulary do not matter; an empty list lets

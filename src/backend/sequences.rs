@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    backend::{SequenceId, SequenceStep, StepOutput, StepTokens},
+    backend::{SequenceId, SequenceStep, StepInput, StepOutput},
     error::{Error, Result},
     model::kv::cache_capacity,
     model::{
@@ -14,7 +14,7 @@ use crate::{
 
 /// An open sequence.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sequence {
+pub struct Sequence {
     /// Its place in the KV caches.
     pub slot: usize,
     /// Positions held, submitted steps included.
@@ -27,7 +27,7 @@ pub(crate) struct Sequence {
 
 /// The open sequences of a backend, and what a step may ask of them.
 #[derive(Debug)]
-pub(crate) struct Sequences {
+pub struct Sequences {
     vocab_size: usize,
     pub context_length: usize,
     pub max_sequences: usize,
@@ -135,13 +135,13 @@ impl Sequences {
             if step[..index].iter().any(|earlier| earlier.sequence == part.sequence) {
                 return Err(Error::Input(format!("sequence {id} is twice in one step")));
             }
-            let tokens = match part.tokens {
-                StepTokens::Host([]) => {
+            let tokens = match part.input {
+                StepInput::Tokens([]) => {
                     return Err(Error::Input(format!("no tokens for sequence {id}")));
                 }
-                StepTokens::Host(tokens) => tokens,
-                StepTokens::Previous if sequence.has_previous => &[0],
-                StepTokens::Previous => {
+                StepInput::Tokens(tokens) => tokens,
+                StepInput::Previous if sequence.has_previous => &[0],
+                StepInput::Previous => {
                     return Err(Error::Input(format!(
                         "the previous step of sequence {id} chose no token"
                     )));
@@ -178,7 +178,7 @@ impl Sequences {
     pub fn advance(&mut self, step: &[SequenceStep<'_>]) {
         for part in step {
             let Some(sequence) = self.open.get_mut(&part.sequence.0) else { continue };
-            sequence.len += part.tokens.count();
+            sequence.len += part.input.count();
             sequence.longest = sequence.longest.max(sequence.len);
             sequence.has_previous = part.output.chooses();
         }

@@ -3,66 +3,50 @@
 use serde_json::Value;
 
 use crate::{
+    api,
     backend::Backend,
     error::Result,
     model::{config::ModelConfig, weights::LoadOptions},
 };
 
+/// A model of random weights; `exact` computes in f32.
 #[cfg(feature = "mlx")]
-mod built {
-    use serde_json::json;
-
-    use super::{Backend, LoadOptions, ModelConfig, Result, Value};
-    use crate::{
-        api,
-        mlx::{self, MlxBackend},
-    };
-
-    /// A model of random weights.
-    pub async fn synthetic(
-        config: ModelConfig,
-        load: &LoadOptions,
-        exact: bool,
-        seed: u64,
-    ) -> Result<Box<dyn Backend>> {
-        let options = api::mlx::options(exact);
-        Ok(Box::new(MlxBackend::synthetic(config, load, options, seed).await?))
-    }
-
-    /// MLX and its device, as `devices` lists them.
-    pub fn facts() -> Option<Value> {
-        Some(match mlx::facts() {
-            Ok(facts) => json!({
-                "index": "mlx",
-                "name": facts.device,
-                "mlx_version": facts.version,
-                "metal": facts.metal,
-                "memory_limit_bytes": facts.memory_limit,
-            }),
-            Err(error) => {
-                json!({ "index": "mlx", "name": "cannot run", "reason": error.to_string() })
-            }
-        })
-    }
+pub async fn synthetic(
+    config: ModelConfig,
+    load: &LoadOptions,
+    exact: bool,
+    seed: u64,
+) -> Result<Box<dyn Backend>> {
+    let options = api::mlx::options(exact);
+    Ok(Box::new(crate::mlx::MlxBackend::synthetic(config, load, options, seed).await?))
 }
 
+/// Errors: MLX is not a part of this program.
 #[cfg(not(feature = "mlx"))]
-mod built {
-    use super::{Backend, LoadOptions, ModelConfig, Result, Value};
-    use crate::api;
-
-    pub async fn synthetic(
-        _: ModelConfig,
-        _: &LoadOptions,
-        _: bool,
-        _: u64,
-    ) -> Result<Box<dyn Backend>> {
-        Err(api::mlx::absent())
-    }
-
-    pub fn facts() -> Option<Value> {
-        None
-    }
+pub async fn synthetic(
+    _: ModelConfig,
+    _: &LoadOptions,
+    _: bool,
+    _: u64,
+) -> Result<Box<dyn Backend>> {
+    Err(api::mlx::absent())
 }
 
-pub use built::{facts, synthetic};
+/// MLX and its device, as `devices` lists them.
+pub fn facts() -> Option<Value> {
+    #[cfg(not(feature = "mlx"))]
+    return None;
+    #[cfg(feature = "mlx")]
+    Some(match crate::mlx::facts() {
+        Ok(facts) => serde_json::json!({
+            "index": "mlx",
+            "name": facts.device,
+            "mlx_version": facts.version,
+            "metal": facts.metal,
+            "memory_limit_bytes": facts.memory_limit,
+        }),
+        Err(error) => {
+            serde_json::json!({ "index": "mlx", "name": "cannot run", "reason": error.to_string() })
+        }
+    })
+}

@@ -4,8 +4,8 @@ use std::{collections::HashMap, ops::Range};
 
 use crate::{
     backend::{
-        Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepOutput, StepResult,
-        StepTokens, Ticket, suppressible,
+        Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepOutput, StepResult, Ticket,
+        suppressible,
     },
     cpu::{
         forward::{Model, Segment, scaled},
@@ -97,9 +97,9 @@ impl CpuBackend {
                 continue;
             };
             let first = tokens.len();
-            match part.tokens {
-                StepTokens::Host(host) => tokens.extend_from_slice(host),
-                StepTokens::Previous => tokens.push(*chosen),
+            match part.input {
+                StepInput::Tokens(host) => tokens.extend_from_slice(host),
+                StepInput::Previous => tokens.push(*chosen),
             }
             let rows = first..tokens.len();
             segments.push(Segment { rows: rows.clone(), position: sequence.len, caches });
@@ -207,20 +207,12 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn open_sequence(&mut self) -> Result<SequenceId> {
-        self.sequences.open()
+    fn sequences(&self) -> &Sequences {
+        &self.sequences
     }
 
-    fn close_sequence(&mut self, sequence: SequenceId) {
-        self.sequences.close(sequence);
-    }
-
-    fn sequence_len(&self, sequence: SequenceId) -> usize {
-        self.sequences.len(sequence)
-    }
-
-    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
-        self.sequences.truncate(sequence, len)
+    fn sequences_mut(&mut self) -> &mut Sequences {
+        &mut self.sequences
     }
 
     fn suppress(&mut self, ids: &[u32]) -> Result<()> {

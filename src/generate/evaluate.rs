@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
     error::{Error, Result},
     generate::check_prompt,
+    sampling::argmax,
 };
 
 /// Logits held at once, in bytes: bounds the memory of an evaluation whatever the text's length.
@@ -51,7 +52,7 @@ async fn run(
     for (index, chunk) in tokens.chunks(rows).enumerate() {
         let step = SequenceStep {
             sequence,
-            tokens: StepTokens::Host(chunk),
+            input: StepInput::Tokens(chunk),
             output: StepOutput::AllLogits,
         };
         let ticket = backend.submit(&[step])?;
@@ -136,7 +137,7 @@ impl Divergence {
         let rows: Vec<(f64, bool)> = base
             .par_chunks_exact(vocab)
             .zip(logits.par_chunks_exact(vocab))
-            .map(|(base, row)| (divergence(base, row), top(base) == top(row)))
+            .map(|(base, row)| (divergence(base, row), argmax(base) == argmax(row)))
             .collect();
         self.positions += rows.len();
         for (divergence, is_same) in rows {
@@ -171,11 +172,6 @@ fn divergence(base: &[f32], row: &[f32]) -> f64 {
         if b == f64::NEG_INFINITY { 0.0 } else { b.exp() * (b - r) }
     };
     base.iter().zip(row).map(term).sum()
-}
-
-/// The first of the largest logits.
-fn top(row: &[f32]) -> usize {
-    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
 /// `ln Σ exp(row) − logit`.

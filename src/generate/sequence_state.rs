@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
     error::{Error, Result},
 };
 
@@ -58,13 +58,13 @@ impl SequenceState {
     pub(super) fn submit(
         &mut self,
         backend: &mut dyn Backend,
-        tokens: StepTokens<'_>,
+        input: StepInput<'_>,
         output: StepOutput,
     ) -> Result<()> {
         let sequence = self.id.ok_or_else(|| Error::Input("the sequence is not open".into()))?;
-        let ticket = backend.submit(&[SequenceStep { sequence, tokens, output }])?;
+        let ticket = backend.submit(&[SequenceStep { sequence, input, output }])?;
         self.in_flight.push_back(ticket);
-        if let StepTokens::Host(tokens) = tokens {
+        if let StepInput::Tokens(tokens) = input {
             self.held.extend(tokens);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use serde::Serialize;
 
 use crate::{
-    backend::{Backend, StepOutput, StepTokens},
+    backend::{Backend, StepInput, StepOutput},
     error::Result,
     generate::{SequenceState, Stats, check_prompt, decode::Strategy, stats::Clock},
     sampling::SamplingParams,
@@ -177,7 +177,7 @@ impl TokenStream {
                 Some(_) => StepOutput::None,
                 None => self.strategy.output(),
             };
-            sequence.submit(backend, StepTokens::Host(chunk), output)?;
+            sequence.submit(backend, StepInput::Tokens(chunk), output)?;
             if sequence.in_flight() > 1 {
                 sequence.read(backend).await?;
             }

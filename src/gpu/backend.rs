@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use crate::gpu::model::warm_up::WarmUp;
 use crate::{
     backend::{
-        Backend, BackendInfo, KernelTime, SequenceId, SequenceStep, Sequences, StepResult,
-        StepTokens, Ticket, suppressible,
+        Backend, BackendInfo, KernelTime, SequenceStep, Sequences, StepInput, StepResult, Ticket,
+        suppressible,
     },
     error::{Error, Result},
     gpu::{
@@ -174,9 +174,9 @@ impl GpuBackend {
         let mut rows = Vec::new();
         for part in step {
             let sequence = self.sequences.get(part.sequence)?;
-            let tokens = match part.tokens {
-                StepTokens::Host(tokens) => tokens,
-                StepTokens::Previous => &[StepRow::TAKE_SAMPLED],
+            let tokens = match part.input {
+                StepInput::Tokens(tokens) => tokens,
+                StepInput::Previous => &[StepRow::TAKE_SAMPLED],
             };
             let row = |(position, &token)| StepRow {
                 token,
@@ -413,20 +413,12 @@ impl Backend for GpuBackend {
         }
     }
 
-    fn open_sequence(&mut self) -> Result<SequenceId> {
-        self.sequences.open()
+    fn sequences(&self) -> &Sequences {
+        &self.sequences
     }
 
-    fn close_sequence(&mut self, sequence: SequenceId) {
-        self.sequences.close(sequence);
-    }
-
-    fn sequence_len(&self, sequence: SequenceId) -> usize {
-        self.sequences.len(sequence)
-    }
-
-    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
-        self.sequences.truncate(sequence, len)
+    fn sequences_mut(&mut self) -> &mut Sequences {
+        &mut self.sequences
     }
 
     fn suppress(&mut self, ids: &[u32]) -> Result<()> {

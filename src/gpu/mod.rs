@@ -1,6 +1,7 @@
 //! The wgpu backend: the same WGSL kernels on Vulkan, Metal, DirectX 12 and WebGPU.
 
 mod backend;
+mod bandwidth;
 mod device;
 pub mod kernels;
 mod memory_plan;
@@ -9,16 +10,17 @@ mod weights;
 
 pub use backend::GpuBackend;
 pub use device::{
-    adapter::{AdapterFacts, CooperativeMatrix, adapters},
+    adapter::{AdapterFacts, Coop, CooperativeMatrix, adapters},
     buffers::GpuBuffer,
-    dispatch::{Access, Binding, Dispatch, KernelSource},
+    dispatch::Dispatch,
     gpu::Gpu,
     grid::{Extent, Grid, StepSize},
     kernel_options::{KERNEL_OPTIONS, KernelOption, KernelOptions},
     pipeline_cache::PipelineStats,
     select::{DeviceOptions, select},
+    source::{Access, Binding, KernelSource},
     tuning::{KernelTarget, MatvecShape, Tuning},
-    variant::{Coop, Variant},
+    variant::Variant,
 };
 pub use weights::{
     matrix::{GpuMatrix, tile},

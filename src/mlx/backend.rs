@@ -9,8 +9,7 @@ use futures_channel::oneshot;
 
 use crate::{
     backend::{
-        Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepResult, StepTokens, Ticket,
-        suppressible,
+        Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepResult, Ticket, suppressible,
     },
     error::{Error, Result},
     gpu::SyntheticSource,
@@ -248,20 +247,12 @@ impl Backend for MlxBackend {
         }
     }
 
-    fn open_sequence(&mut self) -> Result<SequenceId> {
-        self.sequences.open()
+    fn sequences(&self) -> &Sequences {
+        &self.sequences
     }
 
-    fn close_sequence(&mut self, sequence: SequenceId) {
-        self.sequences.close(sequence);
-    }
-
-    fn sequence_len(&self, sequence: SequenceId) -> usize {
-        self.sequences.len(sequence)
-    }
-
-    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
-        self.sequences.truncate(sequence, len)
+    fn sequences_mut(&mut self) -> &mut Sequences {
+        &mut self.sequences
     }
 
     fn suppress(&mut self, ids: &[u32]) -> Result<()> {
@@ -275,9 +266,9 @@ impl Backend for MlxBackend {
         self.sequences.check(step)?;
         let part = |part: &SequenceStep<'_>| {
             let sequence = self.sequences.get(part.sequence)?;
-            let tokens = match part.tokens {
-                StepTokens::Host(tokens) => Some(tokens.to_vec()),
-                StepTokens::Previous => None,
+            let tokens = match part.input {
+                StepInput::Tokens(tokens) => Some(tokens.to_vec()),
+                StepInput::Previous => None,
             };
             Ok(Part { slot: sequence.slot, position: sequence.len, tokens, output: part.output })
         };

@@ -26,7 +26,7 @@ use crate::common::{
     load_gpu, real_model, step,
 };
 use gemma4_wgpu::{
-    backend::{Backend, StepOutput, StepResult, StepTokens},
+    backend::{Backend, StepInput, StepOutput, StepResult},
     checkpoint::Checkpoint,
     generate::{Generator, Perplexity, Request, each_logits},
     gpu::{GpuBackend, KernelOptions},
@@ -116,7 +116,7 @@ fn check_logits(backend: &mut dyn Backend) {
     for (name, tokens, prompt) in prompts(&reference) {
         let sequence = backend.open_sequence().unwrap();
         let result =
-            step(backend, sequence, StepTokens::Host(&tokens), StepOutput::LastLogits).unwrap();
+            step(backend, sequence, StepInput::Tokens(&tokens), StepOutput::LastLogits).unwrap();
         backend.close_sequence(sequence);
         let StepResult::Logits(logits) = result else { panic!("asked for logits, got {result:?}") };
         let check = |what: &str, actual: f32, expected: f32| {
@@ -169,7 +169,7 @@ fn logits_are_llama_cpps() {
 #[cfg(feature = "mlx")]
 #[test]
 fn mlx_is_as_near_to_llama_cpp() {
-    let mut backend = common::mlx(&*CHECKPOINT, &LoadOptions::default()).unwrap();
+    let mut backend = crate::common::mlx(&*CHECKPOINT, &LoadOptions::default()).unwrap();
     check_greedy(&mut *backend, &["english"], 24);
     check_logits(&mut *backend);
 }

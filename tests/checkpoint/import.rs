@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::safetensors_with;
 use gemma4_wgpu::{
-    backend::{Backend, SequenceStep, StepOutput, StepTokens},
+    backend::{Backend, SequenceStep, StepInput, StepOutput},
     checkpoint::Checkpoint,
     cpu::CpuBackend,
     model::{
@@ -80,9 +80,10 @@ fn equals_its_producer(name: &str, formats: &[(&str, &str)]) -> Checkpoint {
     let options = LoadOptions { context_length: 16, ..LoadOptions::default() };
     let mut backend = wait(CpuBackend::load(&checkpoint, &options, &mut |_| ())).unwrap();
     let sequence = backend.open_sequence().unwrap();
-    let tokens = StepTokens::Host(&[1, 2, 3]);
-    let ticket =
-        backend.submit(&[SequenceStep { sequence, tokens, output: StepOutput::Greedy }]).unwrap();
+    let tokens = StepInput::Tokens(&[1, 2, 3]);
+    let ticket = backend
+        .submit(&[SequenceStep { sequence, input: tokens, output: StepOutput::Greedy }])
+        .unwrap();
     assert_eq!(wait(backend.read(ticket)).unwrap().len(), 1);
     checkpoint
 }

@@ -3,7 +3,7 @@
 
 use gemma4_wgpu::{
     Error, Result,
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
     model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
     quant::Quantize,
     sampling::{Draw, Sampler, SamplingParams},
@@ -112,7 +112,7 @@ pub fn outputs_agree(make: Make, tolerance: f32) {
     let last = &all[11 * vocab(&*backend)..];
     for output in [StepOutput::None, StepOutput::LastLogits, StepOutput::Greedy] {
         let sequence = backend.open_sequence().unwrap();
-        let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), output).unwrap();
+        let result = step(&mut *backend, sequence, StepInput::Tokens(&tokens), output).unwrap();
         match output {
             StepOutput::None => assert_eq!(result, StepResult::None),
             StepOutput::Greedy => assert_eq!(result, StepResult::Token(argmax(last))),
@@ -135,7 +135,7 @@ pub fn steps_without_output_count(make: Make, tolerance: f32) {
         for (index, &chunk) in chunks.iter().enumerate() {
             let (now, later) = rest.split_at(chunk);
             let output = if index == 2 { StepOutput::LastLogits } else { StepOutput::None };
-            last = step(&mut *backend, sequence, StepTokens::Host(now), output).unwrap();
+            last = step(&mut *backend, sequence, StepInput::Tokens(now), output).unwrap();
             rest = later;
         }
         backend.close_sequence(sequence);
@@ -150,11 +150,11 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     let prompt = random_tokens(vocab(&*backend), 9, 5);
     let sequence = backend.open_sequence().unwrap();
     let submit = |backend: &mut dyn Backend, tokens, output| {
-        backend.submit(&[SequenceStep { sequence, tokens, output }]).unwrap()
+        backend.submit(&[SequenceStep { sequence, input: tokens, output }]).unwrap()
     };
-    let mut tickets = vec![submit(&mut *backend, StepTokens::Host(&prompt), StepOutput::Greedy)];
-    tickets.extend((0..5).map(|_| submit(&mut *backend, StepTokens::Previous, StepOutput::Greedy)));
-    tickets.push(submit(&mut *backend, StepTokens::Previous, StepOutput::LastLogits));
+    let mut tickets = vec![submit(&mut *backend, StepInput::Tokens(&prompt), StepOutput::Greedy)];
+    tickets.extend((0..5).map(|_| submit(&mut *backend, StepInput::Previous, StepOutput::Greedy)));
+    tickets.push(submit(&mut *backend, StepInput::Previous, StepOutput::LastLogits));
     assert_eq!(backend.sequence_len(sequence), 9 + 6);
 
     // Read from the last to the first.
@@ -208,7 +208,7 @@ pub fn draws_like_the_host(make: Make) {
     for (i, draws) in draws.iter().enumerate() {
         let part = |s: usize| SequenceStep {
             sequence: sequences[s],
-            tokens: if i == 0 { StepTokens::Host(&prompts[s]) } else { StepTokens::Previous },
+            input: if i == 0 { StepInput::Tokens(&prompts[s]) } else { StepInput::Previous },
             output: draws[s].map_or(StepOutput::Greedy, StepOutput::Sample),
         };
         tickets.push(backend.submit(&[part(0), part(1)]).unwrap());
@@ -224,7 +224,7 @@ pub fn draws_like_the_host(make: Make) {
     for (i, (draws, results)) in draws.iter().zip(results).enumerate() {
         let part = |s: usize| SequenceStep {
             sequence: sequences[s],
-            tokens: StepTokens::Host(&tokens[s]),
+            input: StepInput::Tokens(&tokens[s]),
             output: StepOutput::LastLogits,
         };
         let ticket = backend.submit(&[part(0), part(1)]).unwrap();
@@ -250,8 +250,8 @@ fn run_both(
 ) -> Vec<StepResult> {
     let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
     let part = |s: usize| {
-        let tokens = StepTokens::Host(&prompts[s]);
-        SequenceStep { sequence: sequences[s], tokens, output: outputs[s] }
+        let tokens = StepInput::Tokens(&prompts[s]);
+        SequenceStep { sequence: sequences[s], input: tokens, output: outputs[s] }
     };
     let ticket = backend.submit(&[part(0), part(1)]).unwrap();
     let results = pollster::block_on(backend.read(ticket)).unwrap();
@@ -281,11 +281,11 @@ pub fn previous_needs_a_choice(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let sequence = backend.open_sequence().unwrap();
     let mut previous_after = |output, truncate: Option<usize>| {
-        step(&mut *backend, sequence, StepTokens::Host(&[1, 2]), output).unwrap();
+        step(&mut *backend, sequence, StepInput::Tokens(&[1, 2]), output).unwrap();
         if let Some(len) = truncate {
             backend.truncate(sequence, len).unwrap();
         }
-        step(&mut *backend, sequence, StepTokens::Previous, StepOutput::None)
+        step(&mut *backend, sequence, StepInput::Previous, StepOutput::None)
     };
     assert!(previous_after(StepOutput::Greedy, None).is_ok()); // 3 positions
     assert!(matches!(previous_after(StepOutput::LastLogits, None), Err(Error::Input(_)))); // 5
@@ -314,8 +314,12 @@ pub fn sequences_do_not_touch(make: Make, tolerance: f32) {
             .iter()
             .map(|&i| {
                 let start = together[i].len() / vocab;
-                let tokens = StepTokens::Host(&prompts[i][start..start + chunk[i]]);
-                SequenceStep { sequence: sequences[i], tokens, output: StepOutput::AllLogits }
+                let tokens = StepInput::Tokens(&prompts[i][start..start + chunk[i]]);
+                SequenceStep {
+                    sequence: sequences[i],
+                    input: tokens,
+                    output: StepOutput::AllLogits,
+                }
             })
             .collect();
         let ticket = backend.submit(&step).unwrap();
@@ -384,17 +388,18 @@ pub fn bad_steps_are_refused(make: Make) {
     let mut backend = make(&RandomModel::small(), &options).unwrap();
     let unknown = [1, vocab(&*backend) as u32];
     let sequence = backend.open_sequence().unwrap();
-    let part = |sequence, tokens| SequenceStep { sequence, tokens, output: StepOutput::None };
-    let good = part(sequence, StepTokens::Host(&[1, 2, 3]));
+    let part =
+        |sequence, tokens| SequenceStep { sequence, input: tokens, output: StepOutput::None };
+    let good = part(sequence, StepInput::Tokens(&[1, 2, 3]));
     backend.submit(&[good]).unwrap();
     let bad: [(&str, &[SequenceStep]); 7] = [
         ("no sequence", &[]),
-        ("no token", &[part(sequence, StepTokens::Host(&[]))]),
-        ("unknown token", &[part(sequence, StepTokens::Host(&unknown))]),
+        ("no token", &[part(sequence, StepInput::Tokens(&[]))]),
+        ("unknown token", &[part(sequence, StepInput::Tokens(&unknown))]),
         ("sequence twice", &[good, good]),
-        ("sequence not open", &[good, part(SequenceId(usize::MAX), StepTokens::Host(&[1]))]),
-        ("past the context", &[part(sequence, StepTokens::Host(&[1; 6]))]),
-        ("no previous token", &[part(sequence, StepTokens::Previous)]),
+        ("sequence not open", &[good, part(SequenceId(usize::MAX), StepInput::Tokens(&[1]))]),
+        ("past the context", &[part(sequence, StepInput::Tokens(&[1; 6]))]),
+        ("no previous token", &[part(sequence, StepInput::Previous)]),
     ];
     for (what, step) in bad {
         let error = backend.submit(step).expect_err(what);
@@ -431,9 +436,9 @@ pub fn large_steps_are_refused(make: Make) {
         make(&RandomModel::small(), &LoadOptions { context_length: 100_000, ..F32 }).unwrap();
     let tokens = vec![1; backend.info().max_step_tokens + 1];
     let sequence = backend.open_sequence().unwrap();
-    let result = step(&mut *backend, sequence, StepTokens::Host(&tokens), StepOutput::None);
+    let result = step(&mut *backend, sequence, StepInput::Tokens(&tokens), StepOutput::None);
     assert!(matches!(result, Err(Error::Input(_))));
-    step(&mut *backend, sequence, StepTokens::Host(&tokens[1..]), StepOutput::None).unwrap();
+    step(&mut *backend, sequence, StepInput::Tokens(&tokens[1..]), StepOutput::None).unwrap();
 }
 
 /// Options that nothing can satisfy are errors.
@@ -472,7 +477,7 @@ pub fn tickets_are_read_once(make: Make) {
     let ticket = backend
         .submit(&[SequenceStep {
             sequence,
-            tokens: StepTokens::Host(&[1]),
+            input: StepInput::Tokens(&[1]),
             output: StepOutput::None,
         }])
         .unwrap();

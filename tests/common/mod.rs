@@ -14,7 +14,7 @@ pub mod real_model;
 
 use gemma4_wgpu::{
     Result,
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
     cpu::CpuBackend,
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     model::{source::TensorSource, weights::LoadOptions},
@@ -69,10 +69,10 @@ pub fn load_mlx(
 pub fn step(
     backend: &mut dyn Backend,
     sequence: SequenceId,
-    tokens: StepTokens<'_>,
+    input: StepInput<'_>,
     output: StepOutput,
 ) -> Result<StepResult> {
-    let ticket = backend.submit(&[SequenceStep { sequence, tokens, output }])?;
+    let ticket = backend.submit(&[SequenceStep { sequence, input, output }])?;
     let mut results = pollster::block_on(backend.read(ticket))?;
     assert_eq!(results.len(), 1);
     Ok(results.remove(0))
@@ -89,7 +89,7 @@ pub fn all_logits(
     let (mut rest, mut logits) = (tokens, Vec::new());
     for &chunk in chunks.iter().cycle() {
         let (now, later) = rest.split_at(chunk.min(rest.len()).min(backend.info().max_step_tokens));
-        match step(backend, sequence, StepTokens::Host(now), StepOutput::AllLogits).unwrap() {
+        match step(backend, sequence, StepInput::Tokens(now), StepOutput::AllLogits).unwrap() {
             StepResult::Logits(chunk) => logits.extend(chunk),
             other => panic!("asked for logits, got {other:?}"),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{load_mlx, own_process::in_own_process, random_model::RandomModel, step};
 use gemma4_wgpu::{
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
     mlx::{
         Activations, MlxBackend, active_bytes,
         ops::{Array, Dtype},
@@ -63,7 +63,7 @@ fn calls(
     tokens: &[u32],
 ) -> BTreeMap<&'static str, usize> {
     backend.take_calls().unwrap();
-    step(backend, sequence, StepTokens::Host(tokens), StepOutput::Greedy).unwrap();
+    step(backend, sequence, StepInput::Tokens(tokens), StepOutput::Greedy).unwrap();
     backend.take_calls().unwrap()
 }
 
@@ -140,13 +140,13 @@ fn kv_caches_are_updated_in_place() {
         let mut backend = load(config(12), context);
         assert!(backend.info().kv_bytes >= 8 * array_bytes);
         let sequence = backend.open_sequence().unwrap();
-        let first =
-            step(&mut backend, sequence, StepTokens::Host(&[1, 2, 3]), StepOutput::Greedy).unwrap();
+        let first = step(&mut backend, sequence, StepInput::Tokens(&[1, 2, 3]), StepOutput::Greedy)
+            .unwrap();
         assert!(matches!(first, StepResult::Token(_)));
 
         let one_by_one = growth(|| {
             for _ in 0..10 {
-                step(&mut backend, sequence, StepTokens::Previous, StepOutput::Greedy).unwrap();
+                step(&mut backend, sequence, StepInput::Previous, StepOutput::Greedy).unwrap();
             }
         });
         assert!(
@@ -159,7 +159,7 @@ fn kv_caches_are_updated_in_place() {
             for _ in 0..20 {
                 let next = [SequenceStep {
                     sequence,
-                    tokens: StepTokens::Previous,
+                    input: StepInput::Previous,
                     output: StepOutput::Greedy,
                 }];
                 let ticket = backend.submit(&next).unwrap();

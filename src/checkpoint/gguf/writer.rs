@@ -131,7 +131,7 @@ fn put_value(out: &mut Vec<u8>, value: &NewValue) {
     }
 }
 
-/// Writes a GGUF file, tensor by tensor; it appears when it is whole: see [`NewFile`].
+/// Writes a GGUF file, tensor by tensor; it appears when it is whole.
 pub struct GgufWriter {
     file: NewFile,
     /// Bytes of the current tensor so far.

@@ -17,11 +17,11 @@ pub struct NewTensor {
     pub bytes: u64,
 }
 
-/// Writes a safetensors file: see [`NewFile`].
+/// Writes a safetensors file, tensor by tensor; it appears when it is whole.
 pub struct SafetensorsWriter(NewFile);
 
 impl SafetensorsWriter {
-    /// Begins a file of these tensors, in this order. Errors: [`Error::Io`].
+    /// Begins a file of these tensors, in this order. Errors: [`crate::Error::Io`].
     pub fn create(
         target: &Path,
         tensors: &[NewTensor],

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket},
+    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
     error::Result,
     sampling::{Sampler, SamplingParams},
 };
@@ -128,7 +128,7 @@ pub(super) async fn prompt(
     for chunk in tokens.chunks(backend.info().max_step_tokens) {
         // Two steps in flight: the device never waits for the host, and work does not pile up.
         let step =
-            SequenceStep { sequence, tokens: StepTokens::Host(chunk), output: StepOutput::Greedy };
+            SequenceStep { sequence, input: StepInput::Tokens(chunk), output: StepOutput::Greedy };
         let ticket = backend.submit(&[step])?;
         if let Some(earlier) = last.replace(ticket) {
             backend.read(earlier).await?;
@@ -151,7 +151,7 @@ async fn generate(
     for _ in 0..count {
         let part = |&sequence| SequenceStep {
             sequence,
-            tokens: StepTokens::Previous,
+            input: StepInput::Previous,
             output: choice.next(),
         };
         let step: Vec<SequenceStep<'_>> = sequences.iter().map(part).collect();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde_json::json;
 
 use crate::{
-    backend::{Backend, KernelTime, SequenceStep, StepTokens},
+    backend::{Backend, KernelTime, SequenceStep, StepInput},
     cli::bench::measure::{Test, Work, prompt, random_tokens},
     error::{Error, Result},
 };
@@ -21,7 +21,7 @@ pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec
         prompt(backend, sequence, test.depth, seed).await?;
         let tokens = random_tokens(backend, count, seed);
         let output = test.choice(*seed)?.next();
-        let step = SequenceStep { sequence, tokens: StepTokens::Host(&tokens), output };
+        let step = SequenceStep { sequence, input: StepInput::Tokens(&tokens), output };
         // Once to compile the kernels.
         backend.profile(&[step]).await?;
         backend.truncate(sequence, test.depth)?;

@@ -1,7 +1,7 @@
 //! The device chooses, and runs the step after a token before the host has read that token.
 
 use crate::{
-    backend::{Backend, StepOutput, StepResult, StepTokens},
+    backend::{Backend, StepInput, StepOutput, StepResult},
     error::Result,
     generate::{SequenceState, decode::another_kind},
     sampling::Sampler,
@@ -40,7 +40,7 @@ impl Ahead {
         more: bool,
     ) -> Result<u32> {
         if more {
-            sequence.submit(backend, StepTokens::Previous, self.output())?;
+            sequence.submit(backend, StepInput::Previous, self.output())?;
         }
         let token = match sequence.read(backend).await? {
             StepResult::Token(token) => token,

@@ -1,7 +1,7 @@
 //! The host chooses from logits; the device waits for the choice.
 
 use crate::{
-    backend::{Backend, StepOutput, StepResult, StepTokens},
+    backend::{Backend, StepInput, StepOutput, StepResult},
     error::Result,
     generate::{SequenceState, decode::another_kind},
     sampling::{Sampler, suppress},
@@ -44,6 +44,6 @@ impl Host {
         sequence: &mut SequenceState,
         token: u32,
     ) -> Result<()> {
-        sequence.submit(backend, StepTokens::Host(&[token]), StepOutput::LastLogits)
+        sequence.submit(backend, StepInput::Tokens(&[token]), StepOutput::LastLogits)
     }
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use crate::{
     backend::{
-        Backend, BackendInfo, SequenceId, SequenceStep, StepOutput, StepResult, StepTokens, Ticket,
+        Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepInput, StepOutput,
+        StepResult, Ticket,
     },
     error::{Error, Result},
-    model::{config::ModelConfig, source::LocalBoxFuture},
+    model::{config::ModelConfig, source::LocalBoxFuture, weights::LoadOptions},
     sampling::{argmax, suppress},
 };
 
@@ -31,6 +32,7 @@ pub fn expected(prompt: &[u32], count: usize) -> Vec<u32> {
 pub struct Script {
     pub config: ModelConfig,
     pub context_length: usize,
+    sequences: Sequences,
     pub open: bool,
     pub held: Vec<u32>,
     /// The token that the last step chose.
@@ -53,7 +55,11 @@ impl Script {
             max_position_embeddings: context_length,
             ..ModelConfig::named("demo").unwrap()
         };
+        let options = LoadOptions { context_length, max_sequences: 1, ..LoadOptions::default() };
+        // Without layers, whose windows would limit how far it can be truncated.
+        let layerless = ModelConfig { layers: Vec::new(), ..config.clone() };
         Script {
+            sequences: Sequences::new(&layerless, &options, 4).unwrap(),
             config,
             context_length,
             open: false,
@@ -102,26 +108,30 @@ impl Backend for Script {
         }
     }
 
+    fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+
+    fn sequences_mut(&mut self) -> &mut Sequences {
+        &mut self.sequences
+    }
+
     fn open_sequence(&mut self) -> Result<SequenceId> {
-        assert!(!self.open, "the only sequence is open");
         self.open = true;
         self.held.clear();
-        Ok(SequenceId(0))
+        self.sequences.open()
     }
 
-    fn close_sequence(&mut self, _: SequenceId) {
+    fn close_sequence(&mut self, sequence: SequenceId) {
         self.open = false;
+        self.sequences.close(sequence);
     }
 
-    fn sequence_len(&self, _: SequenceId) -> usize {
-        self.held.len()
-    }
-
-    fn truncate(&mut self, _: SequenceId, len: usize) -> Result<()> {
-        assert!(self.open && len <= self.held.len());
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
         if !self.can_truncate {
             return Err(Error::Device("the window is gone".into()));
         }
+        self.sequences.truncate(sequence, len)?;
         self.held.truncate(len);
         self.chosen = None;
         Ok(())
@@ -133,16 +143,15 @@ impl Backend for Script {
     }
 
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
+        self.sequences.check(step).unwrap();
+        self.sequences.advance(step);
         let [step] = step else { panic!("one sequence") };
-        assert!(self.open);
         let before = self.held.len();
-        match step.tokens {
-            StepTokens::Host(tokens) => self.held.extend(tokens),
-            StepTokens::Previous => self.held.push(self.chosen.expect("the step before chose")),
+        match step.input {
+            StepInput::Tokens(tokens) => self.held.extend(tokens),
+            StepInput::Previous => self.held.push(self.chosen.expect("the step before chose")),
         }
-        let added = self.held.len() - before;
-        assert!((1..=4).contains(&added) && self.held.len() <= self.context_length);
-        self.run += added;
+        self.run += self.held.len() - before;
         if self.run > self.fail_after {
             return Err(Error::Device("lost".into()));
         }

@@ -2,7 +2,7 @@ use pollster::block_on;
 
 use super::*;
 use crate::{
-    backend::{StepOutput, StepTokens},
+    backend::{SequenceId, StepInput, StepOutput},
     checkpoint::Checkpoint,
     gpu::{
         device::{kernel_options::KernelOptions, select::DeviceOptions},
@@ -23,7 +23,7 @@ fn demo(persistent: bool) -> Result<GpuBackend> {
 
 fn logits(backend: &mut GpuBackend, sequence: SequenceId) -> Result<Vec<StepResult>> {
     let step =
-        SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::LastLogits };
+        SequenceStep { sequence, input: StepInput::Tokens(&[5]), output: StepOutput::LastLogits };
     let ticket = backend.submit(&[step])?;
     block_on(backend.read(ticket))
 }

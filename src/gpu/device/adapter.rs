@@ -4,14 +4,18 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{
-    error::Result,
-    gpu::device::{select::select, variant::Coop},
-};
-
 /// Parts of the names of drivers whose device is a processor, in small letters. Their APIs do not
 /// always say so.
 const SOFTWARE: [&str; 3] = ["llvmpipe", "swiftshader", "microsoft basic render driver"];
+
+/// Cooperative matrices of f16 with f32 sums, in subgroups of 32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Coop {
+    /// 16 × 16, as Vulkan's drivers have them.
+    Sixteen,
+    /// 8 × 8, as Metal has them.
+    Eight,
+}
 
 /// A matrix size that the adapter multiplies cooperatively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -221,7 +225,7 @@ pub(in crate::gpu) fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapter)> {
+pub(super) async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapter)> {
     #[cfg(not(target_arch = "wasm32"))]
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
     // A browser shows one, which is the slower one of two unless it is told.
@@ -241,14 +245,4 @@ async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapte
 /// All adapters of this machine that can run compute shaders.
 pub async fn adapters() -> Vec<AdapterFacts> {
     enumerate(&instance()).await.into_iter().map(|(facts, _)| facts).collect()
-}
-
-/// The adapter that `wanted` names, or the most capable one. Errors: see [`select`].
-pub(in crate::gpu) async fn find(
-    instance: &wgpu::Instance,
-    wanted: Option<&str>,
-) -> Result<(AdapterFacts, wgpu::Adapter)> {
-    let mut found = enumerate(instance).await;
-    let facts: Vec<AdapterFacts> = found.iter().map(|(facts, _)| facts.clone()).collect();
-    Ok(found.swap_remove(select(&facts, wanted)?))
 }

@@ -1,25 +1,21 @@
 //! An open device: buffers, and errors turned into [`Error::Device`].
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     error::{Error, Result},
     gpu::device::{
         adapter::{self, AdapterFacts},
         buffers::{GpuBuffer, MemoryTally, mapped_storage},
-        dispatch::KernelSource,
+        faults::{Faults, one_line},
         pipeline_cache::{PipelineCache, PipelineStats},
-        select::DeviceOptions,
+        pipelines::Pipelines,
+        select::{self, DeviceOptions},
+        source::KernelSource,
         tuning::{KernelTarget, Tuning},
         variant::Variant,
     },
 };
-
-/// Bytes of cache without which fetching weights ahead would throw out what is needed sooner.
-const PREFETCH_CACHE: u64 = 16 << 20;
 
 /// Becomes ready when submitted work is done.
 pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;
@@ -29,29 +25,11 @@ pub(in crate::gpu) struct Inner {
     target: KernelTarget,
     /// Whether the user asked for [`Tuning::persistent`].
     requires_persistent: bool,
-    pub(in crate::gpu) device: wgpu::Device,
+    device: wgpu::Device,
     queue: wgpu::Queue,
     tally: Arc<MemoryTally>,
-    /// First error that the device reported by itself.
-    fault: Arc<Mutex<Option<String>>>,
-    pub(in crate::gpu) pipelines: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
-    pub(in crate::gpu) pipeline_stats: Mutex<PipelineStats>,
-    pub(in crate::gpu) pipeline_cache: Option<PipelineCache>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.keep_pipelines();
-    }
-}
-
-impl Inner {
-    /// Keeps pipelines for the next start, unless something is wrong with the device.
-    fn keep_pipelines(&self) {
-        if let Some(cache) = self.pipeline_cache.as_ref().filter(|_| lock(&self.fault).is_none()) {
-            cache.save();
-        }
-    }
+    faults: Faults,
+    pub(in crate::gpu) pipelines: Pipelines,
 }
 
 /// An open device with its queue, kernel target and pipelines. Cheap to clone.
@@ -59,12 +37,13 @@ impl Inner {
 pub struct Gpu(pub(in crate::gpu) Arc<Inner>);
 
 impl Gpu {
-    /// Opens an adapter with all the features and limits that kernels can use.
-    ///
-    /// Errors: no adapter, none that matches, an option that it cannot follow, a driver's refusal.
-    pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
+    /// [`Gpu::open`] with a measurement, which tells whether the device has a large cache.
+    pub(in crate::gpu) async fn open_with(
+        options: &DeviceOptions,
+        has_large_cache: impl Fn(&Gpu) -> Result<bool>,
+    ) -> Result<Gpu> {
         let instance = adapter::instance();
-        let (mut facts, adapter) = adapter::find(&instance, options.adapter.as_deref()).await?;
+        let (mut facts, adapter) = select::find(&instance, options.adapter.as_deref()).await?;
         if let Some([smallest, largest]) = options.browser_subgroups {
             facts.subgroups = true;
             (facts.subgroup_min_size, facts.subgroup_max_size) = (smallest, largest);
@@ -98,24 +77,21 @@ impl Gpu {
             .request_device(&descriptor)
             .await
             .map_err(|error| Error::Device(one_line(&error)))?;
-        let fault = Arc::new(Mutex::new(None));
-        report_faults(&device, &fault);
-        let inner = |target, pipeline_cache| Inner {
+        let faults = Faults::of(&device);
+        let inner = |target: KernelTarget, cache| Inner {
             facts: facts.clone(),
             target,
             requires_persistent: options.kernels.persistent == Some(true),
             device: device.clone(),
             queue: queue.clone(),
             tally: Arc::default(),
-            fault: fault.clone(),
-            pipelines: Mutex::default(),
-            pipeline_stats: Mutex::default(),
-            pipeline_cache,
+            faults: faults.clone(),
+            pipelines: Pipelines::new(device.clone(), faults.clone(), target.variant.checks, cache),
         };
         // Only where it was seen to help is the cache worth a measurement.
         if kernels.prefetch.is_none() {
             let probe = Gpu(Arc::new(inner(target, None)));
-            target.tuning.prefetch = probe.has_cache_of(PREFETCH_CACHE)?;
+            target.tuning.prefetch = has_large_cache(&probe)?;
         }
         log::info!("{facts}, {target:?}");
         let pipeline_cache = match &options.pipeline_cache {
@@ -128,7 +104,7 @@ impl Gpu {
     /// Frees compiled kernels, which software drivers keep about 1.5 MB each for. Those that run
     /// again are compiled again.
     pub fn forget_pipelines(&self) {
-        lock(&self.0.pipelines).clear();
+        self.0.pipelines.forget();
     }
 
     pub fn facts(&self) -> &AdapterFacts {
@@ -170,22 +146,26 @@ impl Gpu {
 
     /// Pipelines made so far.
     pub fn pipeline_stats(&self) -> PipelineStats {
-        *lock(&self.0.pipeline_stats)
+        self.0.pipelines.stats()
     }
 
     /// Logs how many pipelines there are, and keeps them for the next start.
     pub(in crate::gpu) fn keep_pipelines(&self) {
         let PipelineStats { made, cached, time } = self.pipeline_stats();
         log::info!("{made} pipelines in {time:.2?}, {cached} of them compiled before");
-        self.0.keep_pipelines();
+        self.0.pipelines.save();
     }
 
     /// The first error that the device reported since it was opened, if any.
     pub fn check(&self) -> Result<()> {
-        match lock(&self.0.fault).as_ref() {
-            Some(fault) => Err(Error::Device(fault.clone())),
-            None => Ok(()),
-        }
+        self.0.faults.check()
+    }
+
+    /// Compiles kernels at the same time, so that their first dispatches do not wait.
+    ///
+    /// Errors: a kernel that the driver refuses.
+    pub(in crate::gpu) fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
+        self.0.pipelines.compile_together(kernels)
     }
 
     /// A zeroed storage buffer of at least `bytes`, which may be copied from and to.
@@ -369,37 +349,4 @@ pub(in crate::gpu) struct Mapping {
 /// What a buffer of so many bytes takes.
 pub(in crate::gpu) fn buffer_size(bytes: u64) -> u64 {
     bytes.max(16).checked_next_multiple_of(16).unwrap_or(bytes)
-}
-
-/// Keeps the first error that the device reports outside a call's own result.
-fn report_faults(device: &wgpu::Device, fault: &Arc<Mutex<Option<String>>>) {
-    let store = |fault: &Mutex<Option<String>>, text: String| {
-        log::error!("{text}");
-        lock(fault).get_or_insert(text);
-    };
-    let of_errors = fault.clone();
-    device.on_uncaptured_error(Arc::new(move |error| {
-        let text = match &error {
-            wgpu::Error::OutOfMemory { .. } => "out of memory".to_string(),
-            error => one_line(error),
-        };
-        store(&of_errors, text);
-    }));
-    let of_loss = fault.clone();
-    device.set_device_lost_callback(move |reason, message| {
-        let why = match message.split_whitespace().collect::<Vec<_>>().join(" ") {
-            why if why.is_empty() => format!("{reason:?}").to_lowercase(),
-            why => why,
-        };
-        store(&of_loss, format!("lost: {why}: load the model again"));
-    });
-}
-
-/// An error and its causes on one line.
-pub(in crate::gpu) fn one_line(error: &dyn std::error::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-pub(in crate::gpu) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

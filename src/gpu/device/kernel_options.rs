@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     error::{Error, Result},
-    gpu::device::{adapter::AdapterFacts, variant::Coop},
+    gpu::device::adapter::{AdapterFacts, Coop},
 };
 
 const VENDOR_NVIDIA: u32 = 0x10de;

@@ -13,7 +13,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::gpu::device::dispatch::KernelSource;
+use crate::gpu::device::source::KernelSource;
 
 /// What a file begins with; the SHA-256 of all that follows it comes next.
 const MAGIC: &[u8] = b"gemma4-wgpu pipelines 1\n";

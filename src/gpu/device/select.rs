@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use crate::{
     error::{Error, Result},
-    gpu::device::{adapter::AdapterFacts, kernel_options::KernelOptions},
+    gpu::device::{
+        adapter::{AdapterFacts, enumerate},
+        kernel_options::KernelOptions,
+    },
 };
 
 const NO_ADAPTER: &str = match cfg!(target_arch = "wasm32") {
@@ -67,6 +70,16 @@ pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> 
             list(adapters, &meant)
         ))),
     }
+}
+
+/// The adapter that `wanted` names, or the most capable one. Errors: see [`select`].
+pub(in crate::gpu) async fn find(
+    instance: &wgpu::Instance,
+    wanted: Option<&str>,
+) -> Result<(AdapterFacts, wgpu::Adapter)> {
+    let mut found = enumerate(instance).await;
+    let facts: Vec<AdapterFacts> = found.iter().map(|(facts, _)| facts.clone()).collect();
+    Ok(found.swap_remove(select(&facts, wanted)?))
 }
 
 /// Places of the adapters that a text other than a number names.

@@ -4,9 +4,9 @@
 use crate::{
     error::Result,
     gpu::device::{
-        adapter::AdapterFacts,
+        adapter::{AdapterFacts, Coop},
         kernel_options::KernelOptions,
-        variant::{Coop, Variant},
+        variant::Variant,
     },
 };
 

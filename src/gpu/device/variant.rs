@@ -1,15 +1,9 @@
 //! What kernels can run on a device, from the adapter's facts.
 
-use crate::gpu::device::{adapter::AdapterFacts, kernel_options::KernelOptions};
-
-/// Cooperative matrices of f16 with f32 sums, in subgroups of 32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Coop {
-    /// 16 × 16, as Vulkan's drivers have them.
-    Sixteen,
-    /// 8 × 8, as Metal has them.
-    Eight,
-}
+use crate::gpu::device::{
+    adapter::{AdapterFacts, Coop},
+    kernel_options::KernelOptions,
+};
 
 /// What kernels can run on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

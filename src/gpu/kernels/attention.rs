@@ -3,8 +3,8 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::KernelSource,
             grid::{Extent, Grid},
+            source::KernelSource,
             tuning::KernelTarget,
         },
         kernels::{Cost, Kernel, stride, wgsl::Wgsl},

@@ -3,10 +3,10 @@
 use crate::{
     gpu::{
         device::{
-            dispatch::KernelSource,
+            adapter::Coop,
             grid::{Extent, Grid},
+            source::KernelSource,
             tuning::KernelTarget,
-            variant::Coop,
         },
         kernels::{
             Cost, Kernel,

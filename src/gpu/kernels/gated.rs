@@ -2,8 +2,8 @@
 
 use crate::gpu::{
     device::{
-        dispatch::KernelSource,
         grid::{Extent, Grid},
+        source::KernelSource,
         tuning::KernelTarget,
     },
     kernels::{

@@ -36,6 +36,7 @@ pub use repack::Repack;
 pub use sample::{DrawWords, Sample, Suppress, TopKParts};
 pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 
+pub use super::device::source::Cost;
 use super::{Grid, KernelSource, KernelTarget};
 
 /// A kernel with its parameters.
@@ -50,16 +51,6 @@ pub trait Kernel {
     fn cost(&self) -> Cost {
         Cost::default()
     }
-}
-
-/// What tells a kernel from others of its name, and what it has to do.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Cost {
-    pub detail: String,
-    /// Bytes of weights that it reads.
-    pub weight_bytes: u64,
-    /// Multiplications by weights for one row of activations.
-    pub multiplications_per_row: u64,
 }
 
 /// Columns of an activation row in memory: a multiple of 32, the rest zero.

@@ -1,7 +1,7 @@
 //! RMS norms of the residual stream.
 
 use crate::gpu::{
-    device::{dispatch::KernelSource, grid::Grid, tuning::KernelTarget},
+    device::{grid::Grid, source::KernelSource, tuning::KernelTarget},
     kernels::{Kernel, epilogue::ActivationFormat, stride, wgsl::Wgsl},
 };
 

@@ -4,8 +4,8 @@ use crate::{
     gpu::{
         device::{
             adapter::AdapterFacts,
-            dispatch::KernelSource,
             grid::{Extent, Grid},
+            source::KernelSource,
             tuning::KernelTarget,
         },
         kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},

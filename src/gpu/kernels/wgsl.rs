@@ -10,7 +10,7 @@
 //! for which the kernel's struct chooses the fragment. Constants come from the struct too.
 
 use crate::gpu::{
-    device::dispatch::{Access, Binding, KernelSource},
+    device::source::{Access, Binding, KernelSource},
     kernels::unroll::unroll,
 };
 

@@ -5,11 +5,7 @@ use std::collections::HashSet;
 use crate::{
     error::Result,
     gpu::{
-        device::{
-            buffers::GpuBuffer,
-            dispatch::{Dispatch, KernelSource},
-            gpu::Gpu,
-        },
+        device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, source::KernelSource},
         kernels::{ActivationFormat, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate},
         model::{
             attention::attention,

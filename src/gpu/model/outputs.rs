@@ -72,7 +72,7 @@ impl OutputRequest {
         let mut request = OutputRequest::default();
         let mut first = 0u32;
         for part in step {
-            let end = first + part.tokens.count() as u32;
+            let end = first + part.input.count() as u32;
             let (row, slot) = (end - 1, rows[first as usize].slot);
             let range = match part.output {
                 StepOutput::AllLogits => first..end,

@@ -6,10 +6,7 @@ use crate::{
     error::Result,
     gpu::{
         device::{
-            buffers::GpuBuffer,
-            dispatch::{Dispatch, KernelSource},
-            gpu::Gpu,
-            grid::Grid,
+            buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, grid::Grid, source::KernelSource,
         },
         kernels::{ActivationFormat, Convert, Kernel, Linear, Prefetch, stride},
         model::{

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     error::Result,
     gpu::{
-        device::{buffers::GpuBuffer, dispatch::KernelSource, gpu::Gpu},
+        device::{buffers::GpuBuffer, gpu::Gpu, source::KernelSource},
         model::{
             forward::Model,
             layers::LayerCache,

@@ -9,7 +9,7 @@ use web_time::Instant;
 use crate::{
     error::{Error, Result},
     gpu::{
-        device::gpu::one_line,
+        device::faults::one_line,
         kernels::TILE_ROWS,
         weights::{
             matrix::{GpuMatrix, MatrixPart, tile},

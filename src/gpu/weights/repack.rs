@@ -10,7 +10,8 @@ use crate::{
     gpu::{
         device::{
             buffers::GpuBuffer,
-            gpu::{Gpu, Mapping, buffer_size, one_line},
+            faults::one_line,
+            gpu::{Gpu, Mapping, buffer_size},
             grid::StepSize,
         },
         kernels::{Kernel, Repack},

@@ -5,7 +5,7 @@ use crate::common::{EXACT_KERNELS, gpu, random_model::RandomModel};
 use crate::{common, contract_tests};
 use gemma4_wgpu::{
     Error,
-    backend::{Backend, SequenceStep, StepOutput, StepTokens},
+    backend::{Backend, SequenceStep, StepInput, StepOutput},
     generate::{Generator, Request},
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     model::weights::LoadOptions,
@@ -59,7 +59,7 @@ fn a_lost_device_is_an_error() {
             pollster::block_on(GpuBackend::load(gpu.clone(), &model, &options, &mut |_| ()))
                 .unwrap();
         let sequence = backend.open_sequence().unwrap();
-        let part = SequenceStep { sequence, tokens: StepTokens::Host(&[1, 2, 3]), output: outputs };
+        let part = SequenceStep { sequence, input: StepInput::Tokens(&[1, 2, 3]), output: outputs };
         let before = backend.submit(&[part]).unwrap();
         gpu.device().destroy();
         let under_way = pollster::block_on(backend.read(before));

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use crate::common::demo::{perplexity, perplexity_and_logits};
 use gemma4_wgpu::{
-    backend::{Backend, SequenceStep, StepOutput, StepTokens},
+    backend::{Backend, SequenceStep, StepInput, StepOutput},
     checkpoint::Checkpoint,
     generate::{Divergence, FinishReason, Generation, Generator, Request},
     gpu::{DeviceOptions, Gpu, KernelOptions},
@@ -58,7 +58,7 @@ fn chained_kernels_predict_the_same() {
     let mut backend = loaded.unwrap();
     let sequence = backend.open_sequence().unwrap();
     let step =
-        SequenceStep { sequence, tokens: StepTokens::Host(&[5]), output: StepOutput::Greedy };
+        SequenceStep { sequence, input: StepInput::Tokens(&[5]), output: StepOutput::Greedy };
     let kernels = pollster::block_on(backend.profile(&[step])).unwrap();
     assert!(kernels.iter().any(|kernel| kernel.name == "chain"));
 

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use crate::common::{all_logits, assert_close, load_gpu, random_model::RandomModel};
 use gemma4_wgpu::{
     Error, Result,
-    backend::{Backend, SequenceStep, StepOutput, StepResult, StepTokens},
+    backend::{Backend, SequenceStep, StepInput, StepOutput, StepResult},
     checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     model::{
@@ -262,7 +262,7 @@ fn synthetic_effective_models() {
     );
     let part = |sequence| SequenceStep {
         sequence,
-        tokens: StepTokens::Host(&TOKENS),
+        input: StepInput::Tokens(&TOKENS),
         output: StepOutput::AllLogits,
     };
     let ticket = backend.submit(&sequences.map(part)).unwrap();

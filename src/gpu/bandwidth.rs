@@ -6,7 +6,7 @@ use web_time::Instant;
 use crate::{
     error::Result,
     gpu::{
-        device::{gpu::Gpu, grid::StepSize},
+        device::{gpu::Gpu, grid::StepSize, select::DeviceOptions},
         kernels::{Kernel, ReadAll},
     },
 };
@@ -14,7 +14,17 @@ use crate::{
 /// Larger than any cache.
 const MOST_BYTES: u64 = 1 << 30;
 
+/// Bytes of cache without which fetching weights ahead would throw out what is needed sooner.
+const PREFETCH_CACHE: u64 = 16 << 20;
+
 impl Gpu {
+    /// Opens an adapter with all the features and limits that kernels can use.
+    ///
+    /// Errors: no adapter, none that matches, an option that it cannot follow, a driver's refusal.
+    pub async fn open(options: &DeviceOptions) -> Result<Gpu> {
+        Self::open_with(options, |gpu| gpu.has_cache_of(PREFETCH_CACHE)).await
+    }
+
     /// Bytes per second of a plain read of a buffer larger than the caches; the best of five.
     pub fn read_bandwidth(&self) -> Result<f64> {
         let facts = self.facts();
@@ -25,7 +35,7 @@ impl Gpu {
 
     /// Whether a buffer of so many bytes is read much faster again and again than one that no cache
     /// holds. `false` where the adapter's limits do not let it be found out.
-    pub(in crate::gpu) fn has_cache_of(&self, bytes: u64) -> Result<bool> {
+    fn has_cache_of(&self, bytes: u64) -> Result<bool> {
         const PASSES: u64 = 24;
         if bytes * PASSES > self.facts().max_binding_bytes.min(self.facts().max_buffer_bytes) {
             return Ok(false);
