@@ -326,19 +326,31 @@ mod tests {
         interface.map_or(vec![word], |(_, fragments)| fragments.to_vec())
     }
 
+    fn means(word: &'static str, path: &'static str) -> bool {
+        fragments(word).contains(&stem(path))
+    }
+
     #[test]
     fn files_need_what_they_use() {
         let all: Vec<&str> = FILES.iter().flat_map(|(_, text)| declared(text)).collect();
         for &(path, text) in FILES {
             let part = Part { path, text, header: Header::of(text) };
             let used: Vec<&str> = words(text).collect();
+            // What a fragment needs may be for those who need the fragment.
+            let for_others: Vec<&str> = FILES
+                .iter()
+                .filter(|(_, text)| Header::of(text).needs.iter().any(|word| means(word, path)))
+                .flat_map(|(_, text)| words(text))
+                .collect();
             for word in &part.header.needs {
                 let place = part.place(word);
                 let uses = |fragment: &&str| {
                     let file = locate(FILES, path, fragment);
                     let file = file.unwrap_or_else(|| panic!("{place}: there is no {fragment}"));
                     let needed = text_of(FILES, file).unwrap_or_default();
-                    let is_used = declared(needed).iter().any(|name| used.contains(name));
+                    let is_used = declared(needed)
+                        .iter()
+                        .any(|name| used.contains(name) || for_others.contains(name));
                     is_used || declared(text).iter().any(|name| words(needed).any(|w| w == *name))
                 };
                 // All of an interface are looked for, one of them is used.
