@@ -64,13 +64,13 @@ pub(in crate::gpu) struct LinearPlan {
     /// A product for each part of the matrix.
     pub parts: Vec<Linear>,
     pub sum: SplitSum,
-    /// Rows that a matrix-vector product has room for.
+    /// Rows of activations that a matrix-vector product takes.
     m: usize,
 }
 
 impl LinearPlan {
-    /// The plan for a matrix of these parts in steps of a shape, with buffers of `row_capacity` rows.
-    /// `may_split`: whoever reads the results adds up splits.
+    /// The plan for a matrix of these parts in steps of a shape, with buffers of `row_capacity`
+    /// rows. `may_split`: the kernel that reads the results adds up splits.
     pub fn new(
         target: &KernelTarget,
         shape: StepShape,
@@ -197,7 +197,13 @@ mod tests {
             ("dp4a=off", S::Decode, K::Matvec, ActivationFormat::F32, 1),
             ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, ActivationFormat::Q8Block32, 1),
             ("coop=off", S::Prefill, K::Matmul, ActivationFormat::F32, 1),
-            ("coop=off,lanes=on", S::Prefill, K::MatmulRowPerInvocation, ActivationFormat::F32, 1),
+            (
+                "coop=off,row_per_invocation=on",
+                S::Prefill,
+                K::MatmulRowPerInvocation,
+                ActivationFormat::F32,
+                1,
+            ),
         ];
         for (options, shape, kernel, input, splits) in table {
             let plan = plan(options, shape, vec![linear(PackFormat::INT4, 2560, 10240)]);
