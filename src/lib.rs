@@ -44,6 +44,8 @@ pub mod text;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+mod tune;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use api::ModelOptions;

@@ -1,10 +1,17 @@
 #!/bin/bash
-# Runs all tests. On Linux the tests of the wgpu backend run a second time on SwiftShader, a
-# software Vulkan driver that differs from Mesa's in all that kernels must not rely on: subgroups of
-# 4, no f16; and the package and the page of web/ in headless Chromium.
+# Runs the tests: tools/test.sh [--long] [options of cargo test]. With --long each kernel test runs
+# all combinations of variants, formats and sizes, not only enough of them for every pair.
+#
+# On Linux the tests of the wgpu backend run a second time on SwiftShader, a software Vulkan driver
+# that differs from Mesa's in all that kernels must not rely on: subgroups of 4, no f16. Then the
+# package and the page of web/ are tested in headless Chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+if [ "${1:-}" = --long ]; then
+    shift
+    export GEMMA4_WGPU_LONG_TESTS=1
+fi
 # Where Debian's chromium package puts SwiftShader; set SWIFTSHADER to use another copy.
 swiftshader=${SWIFTSHADER:-/usr/lib/chromium/vk_swiftshader_icd.json}
 # A layer of Mesa that prints a complaint where there is no desktop session.
@@ -15,14 +22,16 @@ if [ "$(uname)" = Linux ] && ! [ -f "$swiftshader" ]; then
     exit 1
 fi
 
+on_swiftshader() {
+    VK_DRIVER_FILES="$swiftshader" cargo test --no-fail-fast "$@"
+}
+
 tools/fetch-test-model.sh
 cargo test --no-fail-fast "$@"
 if [ "$(uname)" = Linux ]; then
     echo "the wgpu backend on SwiftShader:"
-    export VK_DRIVER_FILES="$swiftshader"
-    cargo test --no-fail-fast "$@" --test kernels -- --skip translation::
-    cargo test --no-fail-fast "$@" --test backends -- gpu::
-    unset VK_DRIVER_FILES
+    on_swiftshader "$@" --test kernels -- --skip translation::
+    on_swiftshader "$@" --test backends -- gpu::
     echo "the package and the page in Chromium:"
     web/build.sh
     npm test --silent --prefix web

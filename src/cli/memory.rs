@@ -227,7 +227,7 @@ impl HostMemory {
     }
 }
 
-/// In one line: `4.2 GiB weights + … = 6 GiB, 5 GiB of llvmpipe are free`.
+/// In one line: `4.2 GiB weights + … = 6 GiB, 5 GiB of the card are free`.
 impl fmt::Display for MemoryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = &self.plan;

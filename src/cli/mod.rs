@@ -1,7 +1,6 @@
 //! The command line: one file per subcommand.
 
 mod answer;
-mod autotune;
 mod bench;
 mod chat;
 mod convert;

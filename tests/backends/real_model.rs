@@ -7,7 +7,8 @@
 //! short text stands for the 2000 tokens of
 //!
 //! ```sh
-//! gemma4-wgpu eval --model gemma-3-270m-q4_k_m.gguf --text tests/fixtures/gemma3_270m/text.txt --max-tokens 2000
+//! gemma4-wgpu eval --model gemma-3-270m-q4_k_m.gguf \
+//!     --text tests/fixtures/gemma3_270m/text.txt --max-tokens 2000
 //! ```
 //!
 //! whose perplexity is 32.370 in llama.cpp.

@@ -128,16 +128,21 @@ fn published(
         if index % period == period - 1 { "full_attention" } else { "sliding_attention" }
     };
     json!({"model_type": "gemma4", "text_config": {
-        "attention_bias": false, "attention_k_eq_v": false, "enable_moe_block": false, "final_logit_softcapping": 30.0,
-        "global_head_dim": 512, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": hidden,
+        "attention_bias": false, "attention_k_eq_v": false, "enable_moe_block": false,
+        "final_logit_softcapping": 30.0,
+        "global_head_dim": 512, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": hidden,
         "hidden_size_per_layer_input": 256, "intermediate_size": ffn,
         "layer_types": (0..layers).map(kind).collect::<Vec<_>>(), "max_position_embeddings": 131072,
         "model_type": "gemma4_text", "num_attention_heads": 8, "num_global_key_value_heads": null,
-        "num_hidden_layers": layers, "num_key_value_heads": kv, "num_kv_shared_layers": shared, "rms_norm_eps": 1e-6,
+        "num_hidden_layers": layers, "num_key_value_heads": kv, "num_kv_shared_layers": shared,
+        "rms_norm_eps": 1e-6,
         "rope_parameters": {
-            "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1e6, "rope_type": "proportional"},
+            "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1e6,
+                               "rope_type": "proportional"},
             "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}},
-        "sliding_window": 512, "tie_word_embeddings": true, "use_double_wide_mlp": wide, "vocab_size": 262144,
+        "sliding_window": 512, "tie_word_embeddings": true, "use_double_wide_mlp": wide,
+        "vocab_size": 262144,
         "vocab_size_per_layer_input": 262144}, "tie_word_embeddings": true})
 }
 
@@ -226,8 +231,12 @@ fn gemma4_defaults() {
     assert_eq!(config.layers[5].rope, Rope { theta: 1e6, rotated_pairs: 64, scale: 1.0 });
     assert_eq!(config.layers[0].intermediate_size, 9216);
     // The last layer is full whatever the pattern says.
-    let config =
-        parse(&json!({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "num_hidden_layers": 8})).unwrap();
+    let config = parse(&json!({
+        "model_type": "gemma4_text",
+        "hidden_size_per_layer_input": 0,
+        "num_hidden_layers": 8,
+    }))
+    .unwrap();
     assert_eq!(full_layers(&config), [5, 7]);
     let config = parse(&json!({"model_type": "gemma4_unified_text"})).unwrap();
     assert_eq!(config.max_position_embeddings, 262_144);
@@ -252,7 +261,8 @@ fn gemma3_older_form() {
     let old = json!({
         "model_type": "gemma3",
         "text_config": {
-            "model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34, "sliding_window": 1024,
+            "model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34,
+            "sliding_window": 1024,
             "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "rope_local_base_freq": 20000,
             "sliding_window_pattern": 4,
         },
@@ -344,16 +354,21 @@ fn bad_values_are_named() {
             "lack sliding_attention",
         ),
         (
-            json!({"rope_parameters": {"full_attention": {}, "sliding_attention": {"rope_theta": 1e4}}}),
+            json!({"rope_parameters": {
+                "full_attention": {}, "sliding_attention": {"rope_theta": 1e4},
+            }}),
             "lack rope_theta",
         ),
         (
-            json!({"rope_parameters": {"full_attention": {"rope_theta": -1}, "sliding_attention": {"rope_theta": 1e4}}}),
+            json!({"rope_parameters": {
+                "full_attention": {"rope_theta": -1}, "sliding_attention": {"rope_theta": 1e4},
+            }}),
             "RoPE theta",
         ),
         (
             json!({"rope_parameters": {
-            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 1.5},
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6,
+                               "partial_rotary_factor": 1.5},
             "sliding_attention": {"rope_theta": 1e4}}}),
             "partial_rotary_factor = 1.5",
         ),

@@ -119,8 +119,10 @@ fn hostile_safetensors() {
     };
     let one = f32s("[0, 16]");
     let twice = format!("{}, {}", &one[..one.len() - 1], &one[1..]);
-    let gap = r#"{"t": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, "u": {"dtype": "U8", "shape": [4], "data_offsets": [12, 16]}}"#;
-    let overlap = r#"{"t": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, "u": {"dtype": "U8", "shape": [12], "data_offsets": [4, 16]}}"#;
+    let gap = r#"{"t": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]},
+                 "u": {"dtype": "U8", "shape": [4], "data_offsets": [12, 16]}}"#;
+    let overlap = r#"{"t": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]},
+                     "u": {"dtype": "U8", "shape": [12], "data_offsets": [4, 16]}}"#;
     let with = |header: &str| safetensors_with(header, &[0; 16]);
     for (file, part) in [
         (vec![0; 7], "shorter than"),

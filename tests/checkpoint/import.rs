@@ -1,11 +1,6 @@
 //! Checkpoints of MLX, compressed-tensors and torchao against their producers' own dequantization:
 //! see fixtures/import/generate.py.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use crate::support::safetensors_with;
 use gemma4_wgpu::{
     backend::{Backend, SequenceStep, StepInput, StepOutput},
@@ -20,7 +15,14 @@ use gemma4_wgpu::{
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use tempfile::TempDir;
+
+mod mutated;
+mod refusals;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import").join(name)
@@ -47,6 +49,13 @@ fn matrix(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
         }
     }
     values
+}
+
+fn assert_names(error: &str, wanted: &[&str]) {
+    assert!(
+        wanted.iter().all(|part| error.contains(part)) && !error.contains('\n'),
+        "{wanted:?} in {error}"
+    );
 }
 
 /// Every matrix is what its producer makes of it, up to an f16's rounding of scale and offset, and
@@ -204,59 +213,6 @@ fn rename(header: &mut Value, from: &str, to: &str) {
 
 fn same(_: &mut Value) {}
 
-#[test]
-fn unknown_schemes_are_named() {
-    let method = |method: &'static str| {
-        move |config: &mut Value| config["quantization_config"] = json!({ "quant_method": method })
-    };
-    assert_names(
-        &spoiled("compressed_tensors", method("bitsandbytes"), same),
-        &["unsupported", "bitsandbytes"],
-    );
-    assert_names(
-        &spoiled("compressed_tensors", method("torchao"), same),
-        &["unsupported", "torchao", "metadata"],
-    );
-    let ct = |change: fn(&mut Value)| {
-        spoiled("compressed_tensors", |c| change(&mut c["quantization_config"]), same)
-    };
-    assert_names(
-        &ct(|q| q["format"] = "float-quantized".into()),
-        &["unsupported", "float-quantized"],
-    );
-    assert_names(
-        &ct(|q| q["kv_cache_scheme"] = json!({"num_bits": 8})),
-        &["unsupported", "kv_cache_scheme"],
-    );
-    fn weights(q: &mut Value, key: &str, value: Value) {
-        q["config_groups"]["group_0"]["weights"][key] = value;
-    }
-    assert_names(&ct(|q| weights(q, "num_bits", 3.into())), &["unsupported", "3 bits"]);
-    assert_names(&ct(|q| weights(q, "type", "float".into())), &["unsupported", "float"]);
-    assert_names(
-        &ct(|q| q["config_groups"]["group_0"]["input_activations"] = json!({"num_bits": 8})),
-        &["unsupported", "activations"],
-    );
-    let mlx = |change: fn(&mut Value)| spoiled("mlx", |c| change(&mut c["quantization"]), same);
-    assert_names(&mlx(|q| q["mode"] = "mxfp4".into()), &["mxfp4", "only affine"]);
-    let mode = |q: &mut Value| {
-        q["language_model.model.layers.0.self_attn.q_proj"]["mode"] = "nvfp4".into()
-    };
-    assert_names(&mlx(mode), &["layers.0.self_attn.q_proj.weight", "nvfp4"]);
-    for bits in [2, 3, 5, 6] {
-        let change = |c: &mut Value| {
-            c["quantization"]["language_model.model.layers.0.self_attn.q_proj"]["bits"] =
-                bits.into()
-        };
-        assert_names(
-            &spoiled("mlx", change, same),
-            &["self_attn.q_proj.weight", &format!("{bits} bits"), "4 and 8"],
-        );
-    }
-    assert_names(&mlx(|q| q["bits"] = 6.into()), &["6 bits", "4 and 8"]);
-    assert_names(&mlx(|q| q["bits"] = json!("four")), &["bits is not"]);
-}
-
 /// MLX takes 4 bits in groups of 64 where a module's entry says nothing, whatever the others have.
 #[test]
 fn mlx_modules_without_a_group_size_have_the_usual_one() {
@@ -291,198 +247,4 @@ fn floats_beside_quantized_matrices_stay_as_they_are() {
     let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-dense-gqa");
     let plain = Checkpoint::open(plain).unwrap();
     assert_eq!(plan(&plain, Quantize::Auto).unwrap(), plan(&plain, Quantize::Int4).unwrap());
-}
-
-fn assert_names(error: &str, wanted: &[&str]) {
-    assert!(
-        wanted.iter().all(|part| error.contains(part)) && !error.contains('\n'),
-        "{wanted:?} in {error}"
-    );
-}
-
-#[test]
-fn groups_that_do_not_fit_are_named() {
-    let group =
-        |group: u32| move |config: &mut Value| config["quantization"]["group_size"] = group.into();
-    assert_names(&spoiled("mlx", group(48), same), &["tensor", "groups of 48"]);
-    assert_names(&spoiled("mlx", group(0), same), &["tensor", "groups of 0"]);
-    let scale = "model.language_model.layers.0.mlp.down_proj.weight_scale";
-    let error =
-        spoiled("compressed_tensors", same, |header| header[scale]["shape"] = json!([128, 2]));
-    assert_names(&error, &["layers.0.mlp.down_proj.weight", "[128, 2]"]);
-    let torchao =
-        |change: fn(&mut Value)| spoiled("torchao", same, |header| describe(header, change));
-    assert_names(
-        &torchao(|data| data["_data"]["block_size"] = json!([1, 48])),
-        &["q_proj", "groups of 48"],
-    );
-    assert_names(
-        &torchao(|data| data["_data"]["block_size"] = json!([1, 0])),
-        &["q_proj", "groups of 0"],
-    );
-    assert_names(
-        &torchao(|data| data["_data"]["block_size"] = json!([32, 32])),
-        &["q_proj", "[32,32]"],
-    );
-    assert_names(
-        &torchao(|data| data["_data"]["block_size"] = json!([1, 64])),
-        &["q_proj", "shape"],
-    );
-}
-
-/// Changes what torchao's metadata say of q_proj.
-fn describe(header: &mut Value, change: impl Fn(&mut Value)) {
-    let text = &mut header["__metadata__"]["layers.0.self_attn.q_proj.weight"];
-    let mut value: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
-    change(&mut value);
-    *text = value.to_string().into();
-}
-
-#[test]
-fn torchao_that_is_unknown_or_broken_is_named() {
-    let torchao =
-        |change: fn(&mut Value)| spoiled("torchao", same, |header| describe(header, change));
-    assert_names(
-        &torchao(|data| data["_type"] = "Float8Tensor".into()),
-        &["unsupported", "Float8Tensor", "q_proj"],
-    );
-    assert_names(
-        &torchao(|data| data["_type"] = Value::Null),
-        &["unsupported", "without a type", "q_proj"],
-    );
-    let metadata = |key: &'static str, value: &'static str| {
-        spoiled("torchao", same, |header| header["__metadata__"][key] = value.into())
-    };
-    assert_names(&metadata("tensor_names", "[1, 2"), &["model.safetensors", "bad JSON"]);
-    assert_names(&metadata("layers.0.self_attn.q_proj.weight", "{"), &["torchao", "bad JSON"]);
-    let intx = |change: fn(&mut Value)| {
-        spoiled("torchao", same, |header| {
-            let text = &mut header["__metadata__"]["layers.0.self_attn.v_proj.weight"];
-            let mut value: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
-            change(&mut value);
-            *text = value.to_string().into();
-        })
-    };
-    assert_names(
-        &intx(|data| data["_data"]["target_dtype"]["_data"] = "int16".into()),
-        &["v_proj", "int16"],
-    );
-    assert_names(
-        &intx(|data| data["_data"]["activation_quantization"] = "int8_asym_per_token".into()),
-        &["v_proj", "activations"],
-    );
-    let error = spoiled("torchao", same, |header| {
-        rename(
-            header,
-            "layers.0.self_attn.q_proj._weight_scale",
-            "layers.0.self_attn.q_proj._weight_scales",
-        );
-    });
-    assert_names(&error, &["q_proj", "_weight_scale is missing"]);
-}
-
-#[test]
-fn parts_that_are_missing_or_of_another_type_are_named() {
-    let module = "language_model.model.layers.0.mlp.gate_proj";
-    let error = spoiled("mlx", same, |h| {
-        rename(h, &format!("{module}.biases"), &format!("{module}.offsets"))
-    });
-    assert_names(&error, &["gate_proj.weight", "biases is missing"]);
-    let error = spoiled("mlx", same, |h| h[format!("{module}.scales")]["dtype"] = "I16".into());
-    assert_names(&error, &["gate_proj.weight", "scales", "I16"]);
-    let module = "model.language_model.layers.0.mlp.gate_proj";
-    let error = spoiled("compressed_tensors", same, |h| {
-        rename(h, &format!("{module}.weight_shape"), &format!("{module}.weight_g_idx"));
-    });
-    assert_names(&error, &["gate_proj.weight", "weight_g_idx"]);
-    let error = spoiled("compressed_tensors_asymmetric", same, |h| {
-        h[format!("{module}.weight_zero_point")]["shape"] = json!([1, 32]);
-    });
-    assert_names(&error, &["gate_proj.weight", "weight_zero_point", "[1, 32]"]);
-    // More than the file holds.
-    let packed = format!("{module}.weight_packed");
-    let error = spoiled("compressed_tensors", same, |h| {
-        h[&packed]["data_offsets"] = json!([0, 1u64 << 40])
-    });
-    assert_names(&error, &["gate_proj", "past the end"]);
-}
-
-#[test]
-fn scales_that_are_not_finite_are_named_when_read() {
-    let dir = copy("compressed_tensors", same, same);
-    let path = dir.path().join("model.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    let (header, parsed) = SafeTensors::read_metadata(&bytes).unwrap();
-    let name = "model.language_model.layers.0.mlp.gate_proj.weight_scale";
-    let (start, _) = parsed.info(name).unwrap().data_offsets;
-    let at = 8 + header + start;
-    bytes[at..at + 2].copy_from_slice(&0x7fc0u16.to_le_bytes());
-    fs::write(&path, bytes).unwrap();
-    let checkpoint = Checkpoint::open(dir.path()).unwrap();
-    let name = "layers.0.mlp.gate_proj.weight";
-    let error = wait(checkpoint.read(name, 0..1)).unwrap_err().to_string();
-    assert_names(&error, &[name, "row 0", "the scale is NaN"]);
-    assert!(wait(checkpoint.read(name, 1..2)).is_ok());
-    let format = PackFormat::INT4;
-    assert_eq!(checkpoint.info(name).unwrap().dtype, Dtype::Packed(format));
-}
-
-const FIXTURES: [&str; 5] = [
-    "mlx",
-    "compressed_tensors",
-    "compressed_tensors_asymmetric",
-    "compressed_tensors_mixed",
-    "torchao",
-];
-
-/// Opens the files and reads every matrix: errors are fine, panics are not.
-fn exercise(config: &[u8], weights: &[u8]) {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("config.json"), config).unwrap();
-    fs::write(dir.path().join("model.safetensors"), weights).unwrap();
-    let Ok(checkpoint) = Checkpoint::open(dir.path()) else { return };
-    for name in [
-        "embed_tokens",
-        "layers.0.self_attn.q_proj",
-        "layers.0.self_attn.v_proj",
-        "layers.0.mlp.down_proj",
-    ] {
-        let name = format!("{name}.weight");
-        let Some(info) = checkpoint.info(&name) else { continue };
-        let rows = info.shape.first().copied().unwrap_or(1);
-        if let (Ok(bytes), &[rows, cols]) =
-            (wait(checkpoint.read(&name, 0..rows)), info.shape.as_slice())
-            && let Dtype::Packed(format) = info.dtype
-        {
-            // What was read is whole.
-            pack_rows(info.dtype, &bytes, rows, cols, format).unwrap();
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn mutated_imports(
-        fixture_index in 0usize..4,
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..6),
-        in_config in any::<bool>(),
-    ) {
-        let read = |file: &str| fs::read(fixture(FIXTURES[fixture_index]).join(file)).unwrap();
-        let (mut config, mut weights) = (read("config.json"), read("model.safetensors"));
-        let header = 8 + u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
-        for (index, byte, digit) in edits {
-            // Digits make other numbers, anything else other names and mostly broken JSON.
-            let value = if digit { b'0' + byte % 10 } else { byte };
-            let place = match in_config {
-                true => { let at = index.index(config.len()); &mut config[at] }
-                false => { let at = 8 + index.index(header - 8); &mut weights[at] }
-            };
-            if !digit || place.is_ascii_digit() {
-                *place = value;
-            }
-        }
-        exercise(&config, &weights);
-    }
 }

@@ -74,7 +74,8 @@ fn packs_other_blocks_up_to_the_rounding_of_scales() {
         let row = packed_row(*dtype, &fixture(&format!("{name}.blocks")), expected.len(), format);
         let mut rounded = 0;
         for (row, expected) in row.chunks(group).zip(expected.chunks(group)) {
-            // |scale·q| and |offset| are at most range + |extreme| of the group; each is off by 2^-11 of it.
+            // |scale·q| and |offset| are at most range + |extreme| of the group; each is off by
+            // 2^-11 of it.
             let min = expected.iter().fold(f32::INFINITY, |min, &x| min.min(x));
             let max = expected.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
             let bound = (2.0 * (max - min) + max.abs().max(min.abs())) / 1024.0;

@@ -298,8 +298,11 @@ proptest! {
         seed in any::<u64>(),
         recent in vec(0u32..700, 0..5),
     ) {
-        let recent: Vec<u32> = recent.into_iter().filter(|&id| (id as usize) < logits.len()).collect();
-        let params = SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty, seed: Some(seed) };
+        let known = |id: &u32| (*id as usize) < logits.len();
+        let recent: Vec<u32> = recent.into_iter().filter(known).collect();
+        let seed = Some(seed);
+        let params =
+            SamplingParams { temperature, top_k, top_p, min_p, repetition_penalty, seed };
         let kept = probabilities(params, &logits, &recent);
         for id in draws(params, &logits, &recent, 8) {
             prop_assert!(kept[id as usize] > 0.0, "token {} was filtered out", id);
@@ -307,7 +310,10 @@ proptest! {
     }
 
     #[test]
-    fn any_logits_give_a_token_or_an_error(bits in vec(any::<u32>(), 0..50), params in any_params()) {
+    fn any_logits_give_a_token_or_an_error(
+        bits in vec(any::<u32>(), 0..50),
+        params in any_params(),
+    ) {
         let logits: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
         if let Ok(mut sampler) = Sampler::new(params) {
             let sound = !logits.iter().any(|&logit| logit.is_nan() || logit == f32::INFINITY)

@@ -257,7 +257,8 @@ impl State {
             false if is_large(name) => {
                 let location = format!("{}/data/{name}?signature=x", self.elsewhere);
                 let headers = format!(
-                    "Location: {location}\r\nX-Linked-Etag: \"{tag}\"\r\nX-Linked-Size: {bytes}\r\nETag: \"other\"\r\n"
+                    "Location: {location}\r\nX-Linked-Etag: \"{tag}\"\r\n\
+                     X-Linked-Size: {bytes}\r\nETag: \"other\"\r\n"
                 );
                 Reply { status: 302, headers, body: Vec::new() }
             }
@@ -283,6 +284,7 @@ impl State {
             }
             file
         };
-        json!({ "id": self.repository, "sha": COMMIT, "siblings": self.files.iter().map(file).collect::<Vec<_>>() })
+        let siblings: Vec<Value> = self.files.iter().map(file).collect();
+        json!({ "id": self.repository, "sha": COMMIT, "siblings": siblings })
     }
 }

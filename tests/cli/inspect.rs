@@ -107,7 +107,8 @@ fn it_tells_of_per_layer_embeddings_and_shared_keys() {
     assert!(names.contains(&"layers.3.self_attn.k_proj.weight".into()));
     assert!(!names.contains(&"layers.4.self_attn.k_proj.weight".into()));
     let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(&model));
-    let wanted = "7 layers (5 sliding over 6 positions, 2 full, 3 with others' keys and values), hidden size 32, 16 a layer";
+    let wanted = "7 layers (5 sliding over 6 positions, 2 full, 3 with others' keys and values), \
+                  hidden size 32, 16 a layer";
     assert!(text.contains(wanted), "no {wanted:?} in {text}");
 }
 

@@ -20,7 +20,8 @@ fn mlx([major, minor, patch]: [u32; 3], target: Target, library: &[u8]) -> TempD
     let root = tempfile::tempdir().unwrap();
     let header = format!(
         "#pragma once\n#define MLX_VERSION_MAJOR {major}\n#define MLX_VERSION_MINOR {minor}\n\
-         #define MLX_VERSION_PATCH {patch}\n#define MLX_VERSION_NUMERIC (100000 * MLX_VERSION_MAJOR)\n"
+         #define MLX_VERSION_PATCH {patch}\n\
+         #define MLX_VERSION_NUMERIC (100000 * MLX_VERSION_MAJOR)\n"
     );
     fs::create_dir_all(root.path().join("include/mlx")).unwrap();
     fs::create_dir(root.path().join("lib")).unwrap();

@@ -41,7 +41,9 @@ impl TinyModel {
             tokenizer_config: json!({
                 "bos_token": "<bos>",
                 "eos_token": "<eos>",
-                "chat_template": "{{ bos_token }}{% for m in messages %}<|turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content }}<turn|>\n\
+                "chat_template": "{{ bos_token }}{% for m in messages %}<|turn>\
+                                  {{ 'model' if m.role == 'assistant' else m.role }}\n\
+                                  {{ m.content }}<turn|>\n\
                                   {% endfor %}{{ '<|turn>model\n' }}",
             }),
             tokenizer: tokenizer(),
@@ -212,7 +214,8 @@ fn tokenizer() -> Value {
         .iter()
         .enumerate()
         .map(|(id, token)| {
-            json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+            json!({ "id": id, "content": token, "single_word": false, "lstrip": false,
+                    "rstrip": false,
                     "normalized": false, "special": true })
         })
         .collect();
@@ -220,9 +223,14 @@ fn tokenizer() -> Value {
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": added,
         "normalizer": null, "pre_tokenizer": null, "post_processor": null,
-        "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] },
-        "model": { "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-                   "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }],
+        },
+        "model": { "type": "BPE", "dropout": null, "unk_token": "<unk>",
+                   "continuing_subword_prefix": null,
+                   "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
+                   "ignore_merges": false,
                    "vocab": vocab, "merges": [] },
     })
 }

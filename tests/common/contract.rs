@@ -15,11 +15,12 @@ use super::{
     step,
 };
 
-#[path = "suppressed.rs"]
+mod choices;
+mod refusals;
 mod suppressed;
 
 #[allow(unused_imports)] // some test programs take another part
-pub use suppressed::suppressed_tokens_are_not_chosen;
+pub use self::{choices::*, refusals::*, suppressed::*};
 
 const F32: LoadOptions = LoadOptions {
     quantize: Quantize::None,
@@ -143,105 +144,6 @@ pub fn steps_without_output_count(make: Make, tolerance: f32) {
     }
 }
 
-/// Steps on `Previous` give what the same tokens give from the host, even submitted before the
-/// token is read.
-pub fn previous_continues_greedily(make: Make, tolerance: f32) {
-    let mut backend = make(&RandomModel::small(), &F32).unwrap();
-    let prompt = random_tokens(vocab(&*backend), 9, 5);
-    let sequence = backend.open_sequence().unwrap();
-    let submit = |backend: &mut dyn Backend, tokens, output| {
-        backend.submit(&[SequenceStep { sequence, input: tokens, output }]).unwrap()
-    };
-    let mut tickets = vec![submit(&mut *backend, StepInput::Tokens(&prompt), StepOutput::Greedy)];
-    tickets.extend((0..5).map(|_| submit(&mut *backend, StepInput::Previous, StepOutput::Greedy)));
-    tickets.push(submit(&mut *backend, StepInput::Previous, StepOutput::LastLogits));
-    assert_eq!(backend.sequence_len(sequence), 9 + 6);
-
-    // Read from the last to the first.
-    let mut results: Vec<StepResult> = tickets
-        .into_iter()
-        .rev()
-        .map(|ticket| pollster::block_on(backend.read(ticket)).unwrap().remove(0))
-        .collect();
-    let last = logits(results.remove(0));
-    let mut tokens = prompt;
-    for result in results.into_iter().rev() {
-        let StepResult::Token(token) = result else { panic!("asked for a token, got {result:?}") };
-        tokens.push(token);
-    }
-    backend.close_sequence(sequence);
-
-    let vocab = vocab(&*backend);
-    let all = fresh_logits(&mut *backend, &tokens, &[usize::MAX]);
-    for (row, &token) in all[8 * vocab..].chunks_exact(vocab).zip(&tokens[9..]) {
-        assert_eq!(argmax(row), token);
-    }
-    assert_close(&last, &all[14 * vocab..], tolerance, "last step");
-}
-
-/// Tokens drawn on the device are those that the host would draw from the same logits, each
-/// sequence by its own values, even where steps are submitted before tokens are read.
-pub fn draws_like_the_host(make: Make) {
-    let mut backend = make(&RandomModel::small(), &F32).unwrap();
-    let vocab = vocab(&*backend);
-    let prompts = [random_tokens(vocab, 9, 5), random_tokens(vocab, 6, 6)];
-    let values = [
-        SamplingParams { temperature: 0.9, top_k: 20, seed: Some(1), ..SamplingParams::default() },
-        SamplingParams {
-            temperature: 2.0,
-            top_k: 128,
-            top_p: 1.0,
-            min_p: 0.01,
-            seed: Some(2),
-            ..Default::default()
-        },
-    ];
-    const STEPS: usize = 12;
-    // The first of the two now and then takes the likeliest token.
-    let mut samplers = values.map(|values| Sampler::new(values).unwrap());
-    let draws: Vec<[Option<Draw>; 2]> = (0..STEPS)
-        .map(|i| [(i % 4 != 3).then(|| samplers[0].draw()), Some(samplers[1].draw())])
-        .collect();
-
-    let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
-    let mut tickets = Vec::new();
-    for (i, draws) in draws.iter().enumerate() {
-        let part = |s: usize| SequenceStep {
-            sequence: sequences[s],
-            input: if i == 0 { StepInput::Tokens(&prompts[s]) } else { StepInput::Previous },
-            output: draws[s].map_or(StepOutput::Greedy, StepOutput::Sample),
-        };
-        tickets.push(backend.submit(&[part(0), part(1)]).unwrap());
-    }
-    let results: Vec<_> = tickets
-        .into_iter()
-        .map(|ticket| pollster::block_on(backend.read(ticket)).unwrap())
-        .collect();
-    sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
-
-    let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
-    let mut tokens = prompts;
-    for (i, (draws, results)) in draws.iter().zip(results).enumerate() {
-        let part = |s: usize| SequenceStep {
-            sequence: sequences[s],
-            input: StepInput::Tokens(&tokens[s]),
-            output: StepOutput::LastLogits,
-        };
-        let ticket = backend.submit(&[part(0), part(1)]).unwrap();
-        let rows = pollster::block_on(backend.read(ticket)).unwrap().into_iter().map(logits);
-        let chosen: Vec<u32> = rows
-            .zip(draws)
-            .map(|(row, draw)| draw.map_or_else(|| argmax(&row), |draw| draw.choose(&row).unwrap()))
-            .collect();
-        assert_eq!(
-            results,
-            [StepResult::Token(chosen[0]), StepResult::Token(chosen[1])],
-            "step {i}"
-        );
-        tokens = [vec![chosen[0]], vec![chosen[1]]];
-    }
-}
-
 /// What one step of two new sequences gives.
 fn run_both(
     backend: &mut dyn Backend,
@@ -257,41 +159,6 @@ fn run_both(
     let results = pollster::block_on(backend.read(ticket)).unwrap();
     sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
     results
-}
-
-/// A token is drawn beside logits that are read, in one step.
-pub fn draws_beside_logits(make: Make) {
-    let mut backend = make(&RandomModel::small(), &F32).unwrap();
-    let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];
-    let draw =
-        Sampler::new(SamplingParams { seed: Some(5), ..SamplingParams::default() }).unwrap().draw();
-    let mut run = |outputs| run_both(&mut *backend, &prompts, outputs);
-    let logits_of_both = run([StepOutput::LastLogits, StepOutput::LastLogits]);
-    let [first, second] = [0, 1].map(|s| logits(logits_of_both[s].clone()));
-    let token = |row: &[f32]| StepResult::Token(draw.choose(row).unwrap());
-    let drawn_second = run([StepOutput::LastLogits, StepOutput::Sample(draw)]);
-    assert_eq!(drawn_second, [StepResult::Logits(first.clone()), token(&second)]);
-    let drawn_first = run([StepOutput::Sample(draw), StepOutput::AllLogits]);
-    assert_eq!(drawn_first[0], token(&first));
-    assert_eq!(logits(drawn_first[1].clone()).len(), 9 * second.len());
-}
-
-/// Only the last step's choice counts as previous, and not after it was truncated away.
-pub fn previous_needs_a_choice(make: Make) {
-    let mut backend = make(&RandomModel::small(), &F32).unwrap();
-    let sequence = backend.open_sequence().unwrap();
-    let mut previous_after = |output, truncate: Option<usize>| {
-        step(&mut *backend, sequence, StepInput::Tokens(&[1, 2]), output).unwrap();
-        if let Some(len) = truncate {
-            backend.truncate(sequence, len).unwrap();
-        }
-        step(&mut *backend, sequence, StepInput::Previous, StepOutput::None)
-    };
-    assert!(previous_after(StepOutput::Greedy, None).is_ok()); // 3 positions
-    assert!(matches!(previous_after(StepOutput::LastLogits, None), Err(Error::Input(_)))); // 5
-    assert!(previous_after(StepOutput::Greedy, Some(7)).is_ok()); // 8
-    assert!(matches!(previous_after(StepOutput::Greedy, Some(9)), Err(Error::Input(_)))); // 9
-    assert!(previous_after(StepOutput::Sample(DRAW), None).is_ok());
 }
 
 /// Two sequences in one step give what each gives alone.
@@ -382,76 +249,6 @@ pub fn closed_sequences_make_room(make: Make, tolerance: f32) {
     );
 }
 
-/// Every step that cannot be done is refused with an error and leaves the sequence as it was.
-pub fn bad_steps_are_refused(make: Make) {
-    let options = LoadOptions { context_length: 8, ..F32 };
-    let mut backend = make(&RandomModel::small(), &options).unwrap();
-    let unknown = [1, vocab(&*backend) as u32];
-    let sequence = backend.open_sequence().unwrap();
-    let part =
-        |sequence, tokens| SequenceStep { sequence, input: tokens, output: StepOutput::None };
-    let good = part(sequence, StepInput::Tokens(&[1, 2, 3]));
-    backend.submit(&[good]).unwrap();
-    let bad: [(&str, &[SequenceStep]); 7] = [
-        ("no sequence", &[]),
-        ("no token", &[part(sequence, StepInput::Tokens(&[]))]),
-        ("unknown token", &[part(sequence, StepInput::Tokens(&unknown))]),
-        ("sequence twice", &[good, good]),
-        ("sequence not open", &[good, part(SequenceId(usize::MAX), StepInput::Tokens(&[1]))]),
-        ("past the context", &[part(sequence, StepInput::Tokens(&[1; 6]))]),
-        ("no previous token", &[part(sequence, StepInput::Previous)]),
-    ];
-    for (what, step) in bad {
-        let error = backend.submit(step).expect_err(what);
-        assert!(matches!(error, Error::Input(_)), "{what}: {error}");
-        assert!(!error.to_string().contains('\n'), "{what}: {error}");
-        assert_eq!(backend.sequence_len(sequence), 3, "{what}");
-    }
-    let bad_draws = [
-        (Draw { temperature: 0.0, ..DRAW }, "temperature"),
-        (Draw { temperature: f32::NAN, ..DRAW }, "temperature"),
-        (Draw { top_k: 0, ..DRAW }, "top-k"),
-        (Draw { top_k: Draw::MOST_TOP_K + 1, ..DRAW }, "between 1 and 128"),
-        (Draw { top_p: 1.5, ..DRAW }, "top-p"),
-        (Draw { min_p: -1.0, ..DRAW }, "min-p"),
-        (Draw { point: 1.0, ..DRAW }, "point"),
-        (Draw { point: f64::NAN, ..DRAW }, "point"),
-    ];
-    for (draw, named) in bad_draws {
-        let step = SequenceStep { output: StepOutput::Sample(draw), ..good };
-        let error = backend.submit(&[step]).expect_err(named);
-        assert!(
-            matches!(error, Error::Input(_)) && error.to_string().contains(named),
-            "{named}: {error}"
-        );
-        assert_eq!(backend.sequence_len(sequence), 3, "{named}");
-    }
-    backend.close_sequence(sequence);
-    assert!(backend.submit(&[good]).is_err());
-}
-
-/// A step with more tokens than fit is refused.
-pub fn large_steps_are_refused(make: Make) {
-    let mut backend =
-        make(&RandomModel::small(), &LoadOptions { context_length: 100_000, ..F32 }).unwrap();
-    let tokens = vec![1; backend.info().max_step_tokens + 1];
-    let sequence = backend.open_sequence().unwrap();
-    let result = step(&mut *backend, sequence, StepInput::Tokens(&tokens), StepOutput::None);
-    assert!(matches!(result, Err(Error::Input(_))));
-    step(&mut *backend, sequence, StepInput::Tokens(&tokens[1..]), StepOutput::None).unwrap();
-}
-
-/// Options that nothing can satisfy are errors.
-pub fn impossible_options_are_refused(make: Make) {
-    for context_length in [0, 1 << 50, usize::MAX] {
-        let result = make(&RandomModel::small(), &LoadOptions { context_length, ..F32 });
-        let error =
-            result.err().unwrap_or_else(|| panic!("a context of {context_length} was accepted"));
-        assert!(matches!(error, Error::Input(_) | Error::Device(_)), "{error}");
-    }
-    assert!(make(&RandomModel::small(), &LoadOptions { max_sequences: 0, ..F32 }).is_err());
-}
-
 /// What the backend says of itself.
 pub fn info_is_plausible(make: Make, backend_name: &str) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
@@ -494,11 +291,14 @@ macro_rules! contract_tests {
     ($tolerance:expr, $make:expr, $name:expr) => {
         $crate::contract_tests! {
             @ $make;
-            chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance), f16_cache_is_close_to_f32(),
-            outputs_agree($tolerance), steps_without_output_count($tolerance), previous_continues_greedily($tolerance),
+            chunks_equal_single_tokens($tolerance), rings_wrap_around($tolerance),
+            f16_cache_is_close_to_f32(),
+            outputs_agree($tolerance), steps_without_output_count($tolerance),
+            previous_continues_greedily($tolerance),
             draws_like_the_host(), draws_beside_logits(), suppressed_tokens_are_not_chosen(),
             previous_needs_a_choice(), sequences_do_not_touch($tolerance),
-            truncate_forgets($tolerance), closed_sequences_make_room($tolerance), bad_steps_are_refused(),
+            truncate_forgets($tolerance), closed_sequences_make_room($tolerance),
+            bad_steps_are_refused(),
             large_steps_are_refused(), impossible_options_are_refused(), info_is_plausible($name),
             tickets_are_read_once()
         }

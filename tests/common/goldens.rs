@@ -106,8 +106,10 @@ macro_rules! golden_tests {
     ($tolerance:expr, $make:expr) => {
         $crate::golden_tests! {
             $tolerance, $make,
-            gemma3_linear_rope, gemma3_published, gemma4_31b_heads, gemma4_dense_gqa, gemma4_double_wide,
-            gemma4_k_eq_v, gemma4_odd_sizes, gemma4_per_layer, gemma4_published, gemma4_short_window,
+            gemma3_linear_rope, gemma3_published, gemma4_31b_heads, gemma4_dense_gqa,
+            gemma4_double_wide,
+            gemma4_k_eq_v, gemma4_odd_sizes, gemma4_per_layer, gemma4_published,
+            gemma4_short_window,
             gemma4_softcap_untied
         }
     };

@@ -14,7 +14,7 @@ use gemma4_wgpu::{
     quant::PackFormat,
 };
 
-use crate::{harness::*, weights::weights};
+use crate::{combinations::on_devices_where, harness::*, weights::weights};
 
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
@@ -195,12 +195,10 @@ impl Case {
         }
     }
 
-    fn check(&self, gpu: &Gpu, tiled: bool, workgroups: usize, position: usize) {
-        for is_last in [false, true] {
-            let kernel = Chain { workgroups, ..self.kernel(tiled) };
-            let qkv = if is_last { None } else { kernel.qkv };
-            self.check_kernel(gpu, &Chain { qkv, ..kernel }, tiled, position);
-        }
+    fn check(&self, gpu: &Gpu, [tiled, is_last]: [bool; 2], workgroups: usize, position: usize) {
+        let kernel = Chain { workgroups, ..self.kernel(tiled) };
+        let qkv = if is_last { None } else { kernel.qkv };
+        self.check_kernel(gpu, &Chain { qkv, ..kernel }, tiled, position);
     }
 
     fn check_kernel(&self, gpu: &Gpu, kernel: &Chain, tiled: bool, position: usize) {
@@ -291,17 +289,15 @@ fn with_neighbours() -> Vec<&'static Gpu> {
 #[test]
 fn equals_its_parts() {
     let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80 };
-    for sizes in [SMALL, Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024 }, large] {
-        let case = Case::new(sizes);
-        for gpu in with_neighbours() {
-            for tiled in [false, true] {
-                for position in [20, 5000] {
-                    case.check(gpu, tiled, 1, position);
-                }
-                if !gpu.facts().is_software() {
-                    case.check(gpu, tiled, 32, 1000);
-                }
-            }
+    let cases =
+        [SMALL, Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024 }, large].map(Case::new);
+    let able = with_neighbours();
+    let is_able = |gpu: &Gpu, _| able.iter().any(|able| std::ptr::eq(*able, gpu));
+    for (gpu, [case, tiled, is_last, far]) in on_devices_where([cases.len(), 2, 2, 2], is_able) {
+        let ways = [tiled, is_last].map(|way| way == 1);
+        cases[case].check(gpu, ways, 1, [20, 5000][far]);
+        if !gpu.facts().is_software() {
+            cases[case].check(gpu, ways, 32, 1000);
         }
     }
 }

@@ -156,7 +156,8 @@ proptest! {
     fn any_size(rows in 1usize..9, n in 1usize..3000, seed: u32, device: prop::sample::Index) {
         let gpu = device.get(devices());
         check_gelu_mul(gpu, rows, n, seed as u64);
-        let logits: Vec<Vec<f32>> = (0..rows).map(|row| random(n, seed as u64 + row as u64)).collect();
+        let row = |row: usize| random(n, seed as u64 + row as u64);
+        let logits: Vec<Vec<f32>> = (0..rows).map(row).collect();
         check_argmax(gpu, &logits);
     }
 }

@@ -93,8 +93,11 @@ fn number_invocations(text: &str) -> String {
     );
     let text = text.replace("    @builtin(subgroup_id) subgroup: u32,\n", "");
     let text = text.replace("    @builtin(subgroup_invocation_id) lane: u32,\n", "");
-    let numbers = "    let subgroup = local / 32u;\n    let lane = local % 32u;\n    emulated_lane = lane;\n    \
-                   emulated_local = local;\n";
+    let numbers = "    let subgroup = local / 32u;
+    let lane = local % 32u;
+    emulated_lane = lane;
+    emulated_local = local;
+";
     text.replace(body, &format!("{body}{numbers}"))
 }
 

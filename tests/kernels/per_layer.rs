@@ -98,7 +98,8 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
         let mut expected = gate.clone();
         ops::gelu_mul(&mut expected, &ops::per_layer_columns(&vectors, cols, n, layer));
         let kernel = |emit| {
-            Some(Box::new(PerLayerGate { n, vectors_stride: stride(cols), emit }) as Box<dyn Kernel>)
+            let kernel = PerLayerGate { n, vectors_stride: stride(cols), emit };
+            Some(Box::new(kernel) as Box<dyn Kernel>)
         };
         let scaled: Vec<f32> = gate.iter().map(|x| x * NormAdd::SCALE).collect();
         let own = || {

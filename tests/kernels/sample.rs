@@ -276,7 +276,8 @@ proptest! {
     ) {
         let gpu = device.get(two_devices());
         let draws = points(Draw { temperature, top_k, top_p, min_p, point: 0.0 }, 50, seed);
-        let row = |row: u64| random(n, seed ^ row).iter().map(|x| if coarse { (9.0 * x).round() } else { 9.0 * x }).collect();
+        let scaled = |x: &f32| if coarse { (9.0 * x).round() } else { 9.0 * x };
+        let row = |row: u64| random(n, seed ^ row).iter().map(scaled).collect();
         let logits: Vec<Vec<f32>> = (0..50).map(row).collect();
         let off = check(gpu, &logits, &draws);
         prop_assert!(off <= 1, "{} of 50 differ by rounding", off);

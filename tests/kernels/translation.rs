@@ -231,8 +231,10 @@ fn cooperative_matrices_of_8_translate_to_msl() {
             ] {
                 assert!(msl.contains(wanted), "{wanted} in {msl}");
             }
-            let types = "metal::simdgroup_float8x8 NagaCooperativeMultiplyAdd(const thread metal::simdgroup_half8x8& a, \
-                         const thread metal::simdgroup_half8x8& b, const thread metal::simdgroup_float8x8& c)";
+            let types = "metal::simdgroup_float8x8 NagaCooperativeMultiplyAdd(\
+                         const thread metal::simdgroup_half8x8& a, \
+                         const thread metal::simdgroup_half8x8& b, \
+                         const thread metal::simdgroup_float8x8& c)";
             assert!(msl.contains(types), "{msl}");
             let elements = cooperative_elements(&module, &info);
             assert!(

@@ -1,5 +1,5 @@
-//! How much memory MLX takes, and which operations a step asks it for. MLX counts both for the whole
-//! process.
+//! How much memory MLX takes, and which operations a step asks it for. MLX counts both for the
+//! whole process.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ fn operations_of_a_layer() {
         let full = layers / 3;
         let mut backend = load(config(layers), 128);
         let sequence = backend.open_sequence().unwrap();
-        // A prompt and a token: the same operations. Masks come from the host and are no operations.
+        // A prompt and a token: the same operations. Masks come from the host.
         for tokens in [&[1, 2, 3, 4, 5][..], &[6]] {
             let expected = BTreeMap::from([
                 // Words, scales and biases of the embedding's rows.

@@ -1,6 +1,5 @@
 //! `gemma4-wgpu bench`
 
-pub(super) mod measure;
 mod profile;
 mod table;
 
@@ -16,12 +15,14 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser},
 };
 
-use self::{
-    measure::{Test, Work},
-    table::{Facts, Row},
-};
+use self::table::{Facts, Row};
 use super::{Exit, model::ModelArgs};
-use crate::{Error, Result, backend::Backend, model::config::shapes};
+use crate::{
+    Error, Result,
+    backend::Backend,
+    model::config::shapes,
+    tune::workload::{Test, Work},
+};
 
 /// Measure prompt processing and generation
 #[derive(Args)]

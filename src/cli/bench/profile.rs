@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::{
     backend::{Backend, KernelTime, SequenceStep, StepInput},
-    cli::bench::measure::{Test, Work, prompt, random_tokens},
     error::{Error, Result},
+    tune::workload::{Test, Work, prompt, random_tokens},
 };
 
 /// Times the kernels of one step of a test: a chunk of the prompt, or one generated token.

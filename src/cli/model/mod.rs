@@ -20,7 +20,7 @@ use crate::{
     },
     backend::{Backend, BackendKind},
     checkpoint::Checkpoint,
-    cli::{autotune, memory::Memory, progress::byte_bar},
+    cli::{memory::Memory, progress::byte_bar},
     error::{Error, Result},
     gpu::{DeviceOptions, Gpu, KernelOptions},
     model::{
@@ -30,6 +30,7 @@ use crate::{
         weights::{self, LoadOptions},
     },
     quant::Quantize,
+    tune,
 };
 
 /// Which model runs where.
@@ -56,7 +57,7 @@ pub struct ModelArgs {
     /// aside, and keep the result for the next time
     #[arg(long)]
     autotune: bool,
-    /// What `autotune` chose.
+    /// What `tune` chose.
     #[arg(skip)]
     tuned: OnceCell<KernelOptions>,
     /// Where the model runs.
@@ -238,7 +239,7 @@ impl ModelArgs {
         };
         let directory = own_cache("autotune");
         let tuned =
-            autotune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
+            tune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
         Ok(*self.tuned.get_or_init(|| tuned))
     }
 }

@@ -6,7 +6,10 @@ use crate::{
     checkpoint::Checkpoint,
     gpu::{
         device::{kernel_options::KernelOptions, select::DeviceOptions},
-        model::warm_up::{BINDING_BYTES, Shapes},
+        model::{
+            step::StepShape,
+            warm_up::{BINDING_BYTES, Shapes},
+        },
     },
 };
 
@@ -40,11 +43,11 @@ fn a_fault_ends_persistent_kernels() {
         }
     };
     // More than any device runs at the same time.
-    let persistent = backend.model.persistent.as_mut().unwrap();
+    let persistent = backend.runner.model.persistent.as_mut().unwrap();
     for kernel in persistent.kernels.iter_mut().flatten() {
         kernel.workgroups = 320;
     }
-    backend.trunks.clear();
+    backend.runner.trunks.clear();
     let sequence = backend.open_sequence().unwrap();
     let error = logits(&mut backend, sequence).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("from now on none wait"), "{error}");

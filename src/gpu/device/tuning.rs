@@ -62,6 +62,8 @@ pub struct Tuning {
     pub decode_workgroup_bytes: usize,
     /// Most tokens of one submit, so that its work stays bounded on slow devices.
     pub max_step_tokens: usize,
+    /// Tokens of a prompt and of an answer that are enough to measure speed.
+    pub trial_tokens: [usize; 2],
 }
 
 /// How workgroups share a matrix-vector product of interleaved weights.
@@ -104,6 +106,11 @@ impl Tuning {
         // Only large cards have such matrices with room for these kernels.
         let is_large = variant.coop == Some(Coop::Sixteen);
         let large_workgroups = options.large_workgroups == Some(true);
+        let (max_step_tokens, trial_tokens) = match facts.device_type.as_str() {
+            "discrete GPU" => (512, [512, 64]),
+            "CPU" => (128, [32, 4]),
+            _ => (256, [128, 16]),
+        };
         let (decode_workgroup, decode_workgroup_bytes) = match variant.subgroup_size {
             _ if is_large => (256, 46 << 10),
             _ if large_workgroups => (256, 31 << 10),
@@ -129,11 +136,8 @@ impl Tuning {
             coop_round: is_large.then_some(LARGE_COOP_ROUND),
             decode_workgroup,
             decode_workgroup_bytes,
-            max_step_tokens: match facts.device_type.as_str() {
-                "discrete GPU" => 512,
-                "CPU" => 128,
-                _ => 256,
-            },
+            max_step_tokens,
+            trial_tokens,
         }
     }
 

@@ -57,7 +57,7 @@ impl Chain {
     /// What a word says that nobody has written.
     pub const EMPTY: u32 = 0x8080_8080;
     /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a
-    /// second. llvmpipe leaves any loop after 65535.
+    /// second. Software drivers leave any loop after 65535.
     const MOST_SPINS: usize = 60_000;
 
     /// Words of a set for rows of `n`, of `attention` and of `ffn`: two branches; int8 and two f32

@@ -58,7 +58,7 @@ impl Share {
     }
 
     /// Heads whose sums are added at once: two, if these are all. Two of four make the kernel need
-    /// more registers (NVIDIA).
+    /// more registers.
     fn heads_at_once(&self) -> usize {
         if self.workgroup >= 256 && self.heads == 2 { 2 } else { 1 }
     }

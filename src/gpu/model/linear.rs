@@ -191,7 +191,7 @@ mod tests {
             ("dp4a=off", S::Decode, K::Matvec, Emit::Floats, 1),
             ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, Emit::Q8, 1),
             ("coop=off", S::Prefill, K::Matmul, Emit::Floats, 1),
-            ("coop=off,lanes=on", S::Prefill, K::MatmulLanes, Emit::Floats, 1),
+            ("coop=off,row_per_invocation=on", S::Prefill, K::MatmulLanes, Emit::Floats, 1),
         ];
         for (options, shape, kernel, input, splits) in table {
             let plan = plan(options, shape, vec![linear(PackFormat::INT4, 2560, 10240)]);

@@ -10,6 +10,7 @@ pub(in crate::gpu) mod outputs;
 mod per_layer;
 pub(in crate::gpu) mod persistent;
 pub(in crate::gpu) mod recorder;
+pub(in crate::gpu) mod runner;
 pub(in crate::gpu) mod step;
 pub(in crate::gpu) mod suppressed;
 #[cfg(not(target_arch = "wasm32"))]

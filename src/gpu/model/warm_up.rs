@@ -1,4 +1,4 @@
-//! Software drivers compile a kernel when it first runs (lavapipe) rather than when its pipeline is
+//! Software drivers compile a kernel when it first runs rather than when its pipeline is
 //! made. Kernels are therefore run without workgroups while weights are read, in the order in which
 //! an answer takes them.
 

@@ -44,7 +44,10 @@ fn special_tokens_are_hidden_unless_asked_for() {
 
 proptest! {
     #[test]
-    fn pieces_join_to_the_decoded_text(bytes in prop::collection::vec(any::<u8>(), 0..40), text in ".{0,20}") {
+    fn pieces_join_to_the_decoded_text(
+        bytes in prop::collection::vec(any::<u8>(), 0..40),
+        text in ".{0,20}",
+    ) {
         let tokenizer = small_tokenizer("gemma4");
         let ids = [byte_ids(&bytes), tokenizer.encode(&text, false).unwrap()].concat();
         let pieces = streamed(&tokenizer, &ids);

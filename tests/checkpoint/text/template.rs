@@ -90,7 +90,8 @@ fn gemma4_built_in() {
         let options = RenderOptions { enable_thinking, ..Default::default() };
         template.render(&conversation(messages), &options).unwrap()
     };
-    let turns = "<|turn>user\nHello<turn|>\n<|turn>model\nHi!<turn|>\n<|turn>user\nBye?<turn|>\n<|turn>model\n";
+    let turns = "<|turn>user\nHello<turn|>\n<|turn>model\nHi!<turn|>\n\
+                 <|turn>user\nBye?<turn|>\n<|turn>model\n";
     let quiet =
         format!("<bos><|turn>system\nBe brief.<turn|>\n{turns}<|channel>thought\n<channel|>");
     assert_eq!(render(&THREE_TURNS, false), quiet);
@@ -155,10 +156,14 @@ const PYTHONIC: &str = r#"{%- macro shout(text) -%}
         {% break %}
     {% endfor %}
 {% endfor %}
-{{ messages[0].get('name', 'anonymous') }}|{{ messages[-1]['content'].split(' ')[0] }}|{{ ns.count }}
-{%- if tools is none and documents is none and not enable_thinking|default(false) %}|plain{% endif %}
-|{{ messages[1:] | length }}|{{ 'a-b'.replace('-', '+') }}|{{ 'xyz'.startswith('x') }}|{{ eos_token }}
-{%- if add_generation_prompt %}|{{ [1, {'k': "<é>"}] | tojson }}|{{ strftime_now('%Y') | int > 2000 }}{% endif %}"#;
+{{ messages[0].get('name', 'anonymous') }}|{{ messages[-1]['content'].split(' ')[0] }}|{{
+    ns.count }}
+{%- if tools is none and documents is none and not enable_thinking|default(false) -%}
+    |plain{% endif %}
+|{{ messages[1:] | length }}|{{ 'a-b'.replace('-', '+') }}|{{ 'xyz'.startswith('x') }}|{{
+    eos_token }}
+{%- if add_generation_prompt %}|{{ [1, {'k': "<é>"}] | tojson }}|{{
+    strftime_now('%Y') | int > 2000 }}{% endif %}"#;
 
 #[test]
 fn checkpoint_template_may_use_python_methods() {
@@ -191,7 +196,8 @@ const TOOLS: &str = r#"{%- macro object(value) -%}
     {%- endif -%}
 {%- endmacro -%}
 {%- set data = {'b': ['x', 'y'], 'a': True, 'c': {'type': 'z'}, 'n': 1} -%}
-{{- argument('s') }} {{ argument(data) }} {{ data['none'] is none }} {{ None is none }} {{ 'a' in data -}}"#;
+{{- argument('s') }} {{ argument(data) }} {{ data['none'] is none }} {{ None is none }} {{
+    'a' in data -}}"#;
 
 #[test]
 fn checkpoint_template_may_use_macros_and_type_tests() {
@@ -221,7 +227,8 @@ fn template_failures_are_one_line() {
 
 #[test]
 fn endless_templates_are_stopped() {
-    let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
+    let loops = "{% for a in range(9999) %}{% for b in range(9999) %}\
+                 {% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
     assert!(
         error(loops).starts_with("chat template: the template does not come to an end"),
         "{}",
@@ -260,7 +267,8 @@ fn long_chains_are_refused() {
 
 #[test]
 fn messages_read_like_the_usual_json() {
-    let text = r#"[{"role": "system", "content": "a"}, {"role": "model", "content": "b"}, {"role": "user", "content": "c"}]"#;
+    let text = r#"[{"role": "system", "content": "a"}, {"role": "model", "content": "b"},
+                   {"role": "user", "content": "c"}]"#;
     let messages: Vec<Message> = serde_json::from_str(text).unwrap();
     let expected = conversation(&[(Role::System, "a"), (Role::Assistant, "b"), (Role::User, "c")]);
     assert_eq!(messages, expected);
@@ -302,7 +310,8 @@ fn the_turns_end_is_a_stop_token() {
     assert_eq!(ids(GEMMA4, None), [1, 5]);
     let each = |end: &str| {
         format!(
-            "{{% for m in messages %}}<|turn>{{{{ m.role }}}}\n{{{{ m.content }}}}{end}{{% endfor %}}"
+            "{{% for m in messages %}}<|turn>{{{{ m.role }}}}\n\
+             {{{{ m.content }}}}{end}{{% endfor %}}"
         )
     };
     assert_eq!(ids(GEMMA4, Some(&each(" \n<turn|>"))), [1, 5]);

@@ -38,7 +38,8 @@ fn gemma_json() -> Value {
         .filter(|(_, (_, kind))| is_added(**kind));
     let added: Vec<Value> = added
         .map(|(id, (token, kind))| {
-            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false,
+                   "rstrip": false,
                    "normalized": false, "special": *kind == 3})
         })
         .collect();
@@ -46,17 +47,22 @@ fn gemma_json() -> Value {
         vocabulary.merges.iter().map(|merge| merge.split(' ').collect()).collect();
     json!({
         "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst",
+                       "stride": 0},
         "padding": null,
         "added_tokens": added,
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "},
+                          "behavior": "MergedWithPrevious", "invert": false},
         "post_processor": null,
         "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}
         ]},
-        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-                  "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>",
+                  "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
+                  "ignore_merges": false,
                   "vocab": ids, "merges": merges},
     })
 }
@@ -273,7 +279,8 @@ fn ids_outside_the_vocabulary_are_refused() {
     let none = TextAssets::default();
     assert_eq!(
         Tokenizer::new(&none).err().unwrap().to_string(),
-        "tokenizer: the checkpoint brings no vocabulary: tokenizer.json is needed (tokenizer.model is not read)"
+        "tokenizer: the checkpoint brings no vocabulary: tokenizer.json is needed \
+         (tokenizer.model is not read)"
     );
 }
 

@@ -1,4 +1,4 @@
-//! What `bench` times: prompts and generation on a backend, at a depth, in several sequences.
+//! What `bench` and `--autotune` time: prompts and generation on a backend, at a depth, in several sequences.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ impl Test {
     }
 
     /// How the test's tokens are chosen.
-    pub(super) fn choice(&self, seed: u64) -> Result<Choice> {
+    pub(crate) fn choice(&self, seed: u64) -> Result<Choice> {
         let params = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
         self.sampled.then(|| Sampler::new(params)).transpose().map(Choice)
     }
@@ -108,7 +108,7 @@ impl Test {
 }
 
 /// How tokens are chosen: drawn if there is a sampler.
-pub(super) struct Choice(Option<Sampler>);
+pub(crate) struct Choice(Option<Sampler>);
 
 impl Choice {
     pub fn next(&mut self) -> StepOutput {
@@ -117,7 +117,7 @@ impl Choice {
 }
 
 /// Processes `count` random tokens and chooses the one after them.
-pub(super) async fn prompt(
+pub(crate) async fn prompt(
     backend: &mut dyn Backend,
     sequence: SequenceId,
     count: usize,
@@ -174,7 +174,7 @@ fn tokens(results: Vec<StepResult>) -> Result<()> {
     }
 }
 
-pub(super) fn random_tokens(backend: &dyn Backend, count: usize, seed: &mut u64) -> Vec<u32> {
+pub(crate) fn random_tokens(backend: &dyn Backend, count: usize, seed: &mut u64) -> Vec<u32> {
     let vocab = backend.config().vocab_size as u64;
     (0..count).map(|_| (random(seed) % vocab) as u32).collect()
 }

@@ -1,0 +1,115 @@
+//! Models with random weights and chosen kernels, to be measured.
+
+use std::time::SystemTime;
+
+use crate::{
+    error::Result,
+    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
+    model::{
+        config::{LayerConfig, ModelConfig},
+        kv::CacheType,
+        weights::LoadOptions,
+    },
+    tune::{
+        reference::Reference,
+        search::{Candidate, Rates},
+        workload::{Test, Work},
+    },
+};
+
+/// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
+const MAX_LAYERS: usize = 4;
+const MAX_VOCABULARY: usize = 16384;
+
+/// A model of the same layers, one of each kind.
+pub fn reduced_config(config: &ModelConfig) -> ModelConfig {
+    let mut reduced = config.clone();
+    reduced.layers.clear();
+    for layer in &config.layers {
+        // The keys that a layer shares are here those of the layer that is like their own.
+        let own =
+            |index: usize| reduced.layers.iter().position(|other| *other == config.layers[index]);
+        let layer = LayerConfig { kv_from: layer.kv_from.and_then(own), ..layer.clone() };
+        if reduced.layers.len() < MAX_LAYERS && !reduced.layers.contains(&layer) {
+            reduced.layers.push(layer);
+        }
+    }
+    reduced.vocab_size = reduced.vocab_size.min(MAX_VOCABULARY);
+    if let Some(input) = &mut reduced.per_layer_input {
+        input.vocab_size = reduced.vocab_size;
+    }
+    reduced
+}
+
+/// Makes candidates.
+pub struct CandidateFactory<'a> {
+    pub options: &'a DeviceOptions,
+    pub config: &'a ModelConfig,
+    pub cache_type: CacheType,
+    pub reference: Reference,
+}
+
+impl CandidateFactory<'_> {
+    /// Errors: a device that fails, or that computes something else with these kernels.
+    pub fn open(&self, kernels: &KernelOptions) -> Result<SyntheticCandidate> {
+        let options = DeviceOptions { kernels: *kernels, ..self.options.clone() };
+        let gpu = pollster::block_on(Gpu::open(&options))?;
+        self.reference.check(&gpu)?;
+        let [prompt, generated] = gpu.tuning().trial_tokens;
+        let most = self.config.max_position_embeddings;
+        let tests = [
+            Work::Prompt(prompt.min(most)),
+            Work::Generate(generated.min(most.saturating_sub(1)).max(1)),
+        ]
+        .map(|work| Test { work, depth: 0, parallel: 1, sampled: false });
+        let load = LoadOptions {
+            context_length: tests.iter().map(Test::positions).max().unwrap_or(1),
+            cache_type: self.cache_type,
+            ..LoadOptions::default()
+        };
+        let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
+        let backend = pollster::block_on(GpuBackend::synthetic(
+            gpu,
+            self.config.clone(),
+            &load,
+            seed as u32,
+        ))?;
+        Ok(SyntheticCandidate { backend, tests, seed })
+    }
+}
+
+/// A model on a device, and what it is timed with: a prompt and generation.
+pub struct SyntheticCandidate {
+    backend: GpuBackend,
+    tests: [Test; 2],
+    seed: u64,
+}
+
+impl Candidate for SyntheticCandidate {
+    fn run_once(&mut self) -> Result<Rates> {
+        let mut rate = |test: &Test| -> Result<f64> {
+            let time = test.run(&mut self.backend, &mut self.seed)?;
+            Ok(test.tokens() as f64 / time.as_secs_f64().max(1e-9))
+        };
+        let [prompt, generation] = &self.tests;
+        Ok(Rates { prompt: rate(prompt)?, generation: rate(generation)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reduced_models_share_keys_as_their_models_do() {
+        for name in ["e4b", "e2b", "31b"] {
+            let reduced = reduced_config(&ModelConfig::named(name).unwrap());
+            reduced.validate().unwrap();
+            let shared: Vec<_> = reduced.layers.iter().map(|layer| layer.kv_from).collect();
+            match name {
+                "31b" => assert_eq!(shared, [None, None]),
+                _ => assert_eq!(shared, [None, None, Some(0), Some(1)]),
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `--autotune`: the kernel options that are fastest for a model's shapes on a device, measured
+//! once.
+
+mod candidate;
+mod reference;
+mod search;
+mod store;
+pub mod workload;
+
+use std::path::Path;
+
+use crate::{
+    error::Result,
+    gpu::{DeviceOptions, Gpu, KernelOptions},
+    model::{config::ModelConfig, kv::CacheType},
+    tune::{
+        candidate::{CandidateFactory, reduced_config},
+        reference::Reference,
+        search::{Start, search, shown},
+        store::{TuningResult, identity, path_of, read, write},
+    },
+};
+
+/// The kernel options for a model of this shape on the device that `options` name: a result in
+/// `directory`, or else a new one. What `options.kernels` sets stays. `report` gets a line for each
+/// result.
+///
+/// Errors: no such device, or one on which the kernels that its facts choose fail.
+pub fn choose(
+    options: &DeviceOptions,
+    config: &ModelConfig,
+    cache_type: CacheType,
+    directory: Option<&Path>,
+    report: &mut dyn FnMut(&str),
+) -> Result<KernelOptions> {
+    let gpu = pollster::block_on(Gpu::open(options))?;
+    let (facts, target) = (gpu.facts().clone(), *gpu.target());
+    drop(gpu);
+    let reduced = reduced_config(config);
+    let identity = identity(&facts, &reduced, cache_type, &options.kernels);
+    let path = directory.map(|directory| path_of(directory, &identity));
+    if let Some(kernels) = path.as_deref().and_then(|path| read(path, &identity)) {
+        report(&format!("found before: {}", shown(&kernels)));
+        return Ok(kernels);
+    }
+    let factory =
+        CandidateFactory { options, config: &reduced, cache_type, reference: Reference::new()? };
+    let start = Start { facts: &facts, target, kernels: options.kernels };
+    let (kernels, trials) = search(&start, &mut |kernels| factory.open(kernels), report)?;
+    report(&format!("kept: {}", shown(&kernels)));
+    if let Some(path) = path {
+        let result = TuningResult { identity, kernels: kernels.to_string(), trials };
+        if let Err(error) = write(&path, &result) {
+            log::warn!("the result cannot be kept in {}: {error}", path.display());
+        }
+    }
+    Ok(kernels)
+}

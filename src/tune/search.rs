@@ -1,0 +1,216 @@
+//! The search for the fastest kernel options: one after another is switched and measured.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Result,
+    gpu::{AdapterFacts, KernelOption, KernelOptions, KernelTarget},
+};
+
+/// A choice must be faster by this factor to be kept: what differs less may be noise.
+const LEAST_GAIN: f64 = 1.03;
+/// Two candidates alternate this many times after a warm-up each, and the fastest run counts.
+const RUNS: usize = 3;
+
+/// Tokens a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    pub prompt: f64,
+    pub generation: f64,
+}
+
+impl Rates {
+    /// The ratios to another's.
+    fn over(&self, other: &Rates) -> Rates {
+        Rates { prompt: self.prompt / other.prompt, generation: self.generation / other.generation }
+    }
+
+    /// How many times as fast, from ratios: their geometric mean.
+    fn gain(&self) -> f64 {
+        (self.prompt * self.generation).sqrt()
+    }
+
+    fn faster(&self, other: &Rates) -> Rates {
+        Rates {
+            prompt: self.prompt.max(other.prompt),
+            generation: self.generation.max(other.generation),
+        }
+    }
+}
+
+/// A model with some kernels, which can be measured.
+pub trait Candidate {
+    /// Runs both tests once.
+    fn run_once(&mut self) -> Result<Rates>;
+}
+
+/// What became of kernel options that were measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredTrial {
+    kernels: String,
+    /// How many times as fast as the best before it, or why that is not known.
+    ratios: Result<Rates, String>,
+    kept: bool,
+}
+
+/// Where a search begins.
+pub struct Start<'a> {
+    pub facts: &'a AdapterFacts,
+    /// What is chosen without measuring.
+    pub target: KernelTarget,
+    /// What was asked for.
+    pub kernels: KernelOptions,
+}
+
+/// Switches one option after another, and keeps what makes the model faster. `open` may find that
+/// kernels cannot be used. `report` gets a line for each trial.
+pub fn search<C: Candidate>(
+    start: &Start<'_>,
+    open: &mut dyn FnMut(&KernelOptions) -> Result<C>,
+    report: &mut dyn FnMut(&str),
+) -> Result<(KernelOptions, Vec<MeasuredTrial>)> {
+    let (mut kernels, mut target, mut best) = (start.kernels, start.target, open(&start.kernels)?);
+    best.run_once()?;
+    let mut trials = Vec::new();
+    for option in KernelOption::search_order() {
+        let Some((switched, switched_target)) = switch(option, &kernels, &target, start.facts)
+        else {
+            continue;
+        };
+        // A driver that cannot run it says so in its own way.
+        let outcome = open(&switched)
+            .and_then(|mut candidate| Ok((compare(&mut best, &mut candidate)?, candidate)));
+        let kept = matches!(&outcome, Ok((ratios, _)) if ratios.gain() > LEAST_GAIN);
+        let verdict = match &outcome {
+            Ok((Rates { prompt, generation }, _)) => {
+                let verdict = if kept { ", kept" } else { "" };
+                format!("prompts {prompt:.2}x, generation {generation:.2}x{verdict}")
+            }
+            Err(reason) => reason.to_string(),
+        };
+        report(&format!("{}: {verdict}", shown(&switched)));
+        let ratios = outcome.as_ref().map(|(ratios, _)| *ratios).map_err(|error| error.to_string());
+        trials.push(MeasuredTrial { kernels: switched.to_string(), ratios, kept });
+        if let (Ok((_, candidate)), true) = (outcome, kept) {
+            (kernels, target, best) = (switched, switched_target, candidate);
+        }
+    }
+    Ok((kernels, trials))
+}
+
+/// The kernels with an option switched, and their target; `None` if it was asked for, or makes no
+/// difference here.
+fn switch(
+    option: &KernelOption,
+    kernels: &KernelOptions,
+    target: &KernelTarget,
+    facts: &AdapterFacts,
+) -> Option<(KernelOptions, KernelTarget)> {
+    // Measured when the device was opened; the facts do not have it.
+    let known = |kernels: &KernelOptions| KernelOptions {
+        prefetch: kernels.prefetch.or(Some(target.tuning.prefetch)),
+        ..*kernels
+    };
+    let is_on = option.get(&known(kernels).resolve(facts).ok()?)?;
+    let mut switched = *kernels;
+    option.get(kernels).is_none().then(|| option.set(&mut switched, Some(!is_on)))?;
+    let target_there = KernelTarget::choose(facts, &known(&switched)).ok()?;
+    (target_there != *target).then_some((switched, target_there))
+}
+
+/// How many times as fast `candidate` is as `best`. Runs alternate, so that what else the machine
+/// does slows both.
+fn compare<C: Candidate>(best: &mut C, candidate: &mut C) -> Result<Rates> {
+    candidate.run_once()?;
+    let mut rates = (best.run_once()?, candidate.run_once()?);
+    for _ in 1..RUNS {
+        rates = (rates.0.faster(&best.run_once()?), rates.1.faster(&candidate.run_once()?));
+    }
+    Ok(rates.1.over(&rates.0))
+}
+
+/// Options in a message.
+pub fn shown(kernels: &KernelOptions) -> String {
+    let text = kernels.to_string();
+    if text.is_empty() { "the device's usual kernels".into() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    /// A card with everything, on which nothing but these matters.
+    struct Fake(Rates);
+
+    impl Candidate for Fake {
+        fn run_once(&mut self) -> Result<Rates> {
+            Ok(self.0)
+        }
+    }
+
+    /// The kernels found where `rates` are those of kernels, and the trials.
+    fn found(
+        asked: &str,
+        rates: fn(&KernelOptions) -> Result<Rates>,
+    ) -> (String, Vec<MeasuredTrial>) {
+        let (facts, kernels) = (AdapterFacts::example_card(), asked.parse().unwrap());
+        let target = KernelTarget::choose(&facts, &kernels).unwrap();
+        let start = Start { facts: &facts, target, kernels };
+        let (kernels, trials) =
+            search(&start, &mut |kernels| rates(kernels).map(Fake), &mut |_| ()).unwrap();
+        (kernels.to_string(), trials)
+    }
+
+    fn rates(prompt: f64, generation: f64) -> Result<Rates> {
+        Ok(Rates { prompt, generation })
+    }
+
+    #[test]
+    fn what_is_faster_is_kept() {
+        let (kernels, trials) =
+            found("", |kernels| match (kernels.dp4a, kernels.large_workgroups) {
+                (Some(true), Some(false)) => rates(100.0, 200.0),
+                (Some(true), None) => rates(100.0, 150.0),
+                _ => rates(100.0, 100.0),
+            });
+        assert_eq!(kernels, "dp4a=on,large_workgroups=off");
+        // A card that has everything can switch everything.
+        assert_eq!(trials.len(), KernelOption::search_order().len());
+        assert_eq!(trials.iter().filter(|trial| trial.kept).count(), 2);
+    }
+
+    #[test]
+    fn noise_changes_nothing() {
+        let (kernels, trials) = found("", |kernels| {
+            if kernels.dp4a.is_some() { rates(101.0, 103.0) } else { rates(100.0, 100.0) }
+        });
+        assert_eq!(kernels, "");
+        assert!(trials.iter().all(|trial| !trial.kept));
+    }
+
+    #[test]
+    fn what_was_asked_for_stays() {
+        let (kernels, trials) = found("dp4a=off,coop=off", |kernels| match kernels.dp4a {
+            Some(false) => rates(1.0, 1.0),
+            _ => rates(9.0, 9.0),
+        });
+        assert_eq!(kernels, "dp4a=off,coop=off");
+        assert!(trials.iter().all(|trial| trial.kernels.contains("dp4a=off,coop=off")));
+    }
+
+    #[test]
+    fn kernels_that_fail_are_left_alone() {
+        let (kernels, trials) = found("", |kernels| match kernels.f16 {
+            Some(false) => {
+                Err(Error::Device("its predictions are 3.000 nats from the processor's".into()))
+            }
+            _ => rates(1.0, 1.0),
+        });
+        assert_eq!(kernels, "");
+        let failed: Vec<&MeasuredTrial> =
+            trials.iter().filter(|trial| trial.ratios.is_err()).collect();
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].kernels == "f16=off" && !failed[0].kept);
+    }
+}
