@@ -1,15 +1,15 @@
 //! Which tensors a model has, decided by its files where the config says otherwise or nothing.
 //! docs/formats.md has the list of decisions.
 
-use std::collections::HashMap;
-
 use crate::{
-    checkpoint::{names, tensor_index::Entry},
+    checkpoint::{names, tensor_index::TensorIndex},
     error::{Error, Result, quoted},
-    model::config::{Architecture, LayerConfig, ModelConfig},
+    model::{
+        config::{Architecture, LayerConfig, ModelConfig},
+        tensors::{GATE_PROJ, LAYER_SCALAR, PER_LAYER_TABLE, V_PROJ},
+    },
 };
 
-const PER_LAYER_TABLE: &str = "embed_tokens_per_layer.weight";
 const PER_LAYER_SIZE: &str = "hidden_size_per_layer_input";
 
 /// Makes the config what the files are. `said` tells whether the config has a key.
@@ -17,7 +17,7 @@ const PER_LAYER_SIZE: &str = "hidden_size_per_layer_input";
 /// Errors: a contradiction that has no answer, in one line with both sides.
 pub(super) fn by_files(
     config: &mut ModelConfig,
-    tensors: &HashMap<String, Entry>,
+    tensors: &TensorIndex,
     said: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
     refuse_more_layers(config, tensors)?;
@@ -31,7 +31,7 @@ pub(super) fn by_files(
 }
 
 /// Errors if the files hold layers that the config does not count: the model would be cut short.
-fn refuse_more_layers(config: &ModelConfig, tensors: &HashMap<String, Entry>) -> Result<()> {
+fn refuse_more_layers(config: &ModelConfig, tensors: &TensorIndex) -> Result<()> {
     let count = config.layers.len();
     let is_beyond = |name: &&String| names::layer_of(name).is_some_and(|index| index >= count);
     match tensors.keys().filter(is_beyond).min() {
@@ -43,8 +43,8 @@ fn refuse_more_layers(config: &ModelConfig, tensors: &HashMap<String, Entry>) ->
 }
 
 /// A Gemma 4 whose files hold no scalar of any layer multiplies by none, as transformers does.
-fn decide_scalars(config: &mut ModelConfig, tensors: &HashMap<String, Entry>) -> Result<()> {
-    let mut names = (0..config.layers.len()).map(|index| format!("layers.{index}.layer_scalar"));
+fn decide_scalars(config: &mut ModelConfig, tensors: &TensorIndex) -> Result<()> {
+    let mut names = (0..config.layers.len()).map(|index| LAYER_SCALAR.in_layer(index));
     let found = names.find(|name| tensors.contains_key(name));
     match (config.architecture, found) {
         (Architecture::Gemma3, Some(name)) => {
@@ -61,17 +61,17 @@ fn decide_scalars(config: &mut ModelConfig, tensors: &HashMap<String, Entry>) ->
 /// Where the config does not say the size, a file without the table has no per-layer embeddings.
 fn decide_per_layer_input(
     config: &mut ModelConfig,
-    tensors: &HashMap<String, Entry>,
+    tensors: &TensorIndex,
     said: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
-    match (config.per_layer_input, tensors.get(PER_LAYER_TABLE)) {
+    match (config.per_layer_input, tensors.get(PER_LAYER_TABLE.name)) {
         (Some(_), None) if !said(PER_LAYER_SIZE) => config.per_layer_input = None,
         (None, Some(table)) => {
             let shape = &table.info.shape;
             let reason = format!(
                 "is in the files with shape {shape:?}, and the config has no {PER_LAYER_SIZE}"
             );
-            return Err(Error::tensor(PER_LAYER_TABLE, reason));
+            return Err(Error::tensor(PER_LAYER_TABLE.name, reason));
         }
         _ => {}
     }
@@ -79,8 +79,8 @@ fn decide_per_layer_input(
 }
 
 /// A layer whose values are stored uses them, whatever `attention_k_eq_v` says.
-fn decide_values(layer: &mut LayerConfig, index: usize, tensors: &HashMap<String, Entry>) {
-    let name = format!("layers.{index}.self_attn.v_proj.weight");
+fn decide_values(layer: &mut LayerConfig, index: usize, tensors: &TensorIndex) {
+    let name = V_PROJ.in_layer(index);
     if layer.k_eq_v && tensors.contains_key(&name) {
         log::info!("{name} is in the files and used, although the config says attention_k_eq_v");
         layer.k_eq_v = false;
@@ -89,8 +89,8 @@ fn decide_values(layer: &mut LayerConfig, index: usize, tensors: &HashMap<String
 
 /// A layer that shares keys may have an MLP of once or twice the width, whatever
 /// `use_double_wide_mlp` says.
-fn decide_width(layer: &mut LayerConfig, index: usize, tensors: &HashMap<String, Entry>) {
-    let gate = tensors.get(&format!("layers.{index}.mlp.gate_proj.weight"));
+fn decide_width(layer: &mut LayerConfig, index: usize, tensors: &TensorIndex) {
+    let gate = tensors.get(&GATE_PROJ.in_layer(index));
     let rows = gate.and_then(|gate| gate.info.shape.first().copied());
     let Some(rows) = rows.filter(|_| layer.kv_from.is_some()) else { return };
     let width = layer.intermediate_size;

@@ -7,13 +7,12 @@ use crate::{
         checkpoint::Checkpoint,
         import::matrix::Place,
         model_file::ModelFile,
-        names::LM_HEAD,
         tensor_index::{Content, Entry},
     },
     error::{Error, Result},
+    model::tensors::{EMBED_TOKENS, LM_HEAD},
 };
 
-const EMBEDDING: &str = "embed_tokens.weight";
 /// Bytes that are compared at first, doubled from then on: heads that differ do so at once.
 const FIRST_BYTES: u64 = 64 << 10;
 const MOST_BYTES: u64 = 64 << 20;
@@ -26,18 +25,20 @@ impl Checkpoint {
     ///
     /// Errors: the two differ in shape; a failed read.
     pub(super) async fn decide_head(&mut self) -> Result<()> {
-        let (head, embedding) = (self.tensors.get(LM_HEAD), self.tensors.get(EMBEDDING));
+        let (head, embedding) =
+            (self.tensors.get(LM_HEAD.name), self.tensors.get(EMBED_TOKENS.name));
         let (Some(head), Some(embedding)) = (head, embedding) else { return Ok(()) };
         if head.info.shape != embedding.info.shape {
             let (head, embedding) = (&head.info.shape, &embedding.info.shape);
-            let reason = format!("has shape {head:?}, and {EMBEDDING} has {embedding:?}");
-            return Err(Error::tensor(LM_HEAD, reason));
+            let reason = format!("has shape {head:?}, and {} has {embedding:?}", EMBED_TOKENS.name);
+            return Err(Error::tensor(LM_HEAD.name, reason));
         }
         let tied = same_content(&self.files, head, embedding).await?;
         if tied != self.config.tie_word_embeddings {
             let is = if tied { "equals" } else { "differs from" };
             let said = self.config.tie_word_embeddings;
-            log::info!("{LM_HEAD} {is} {EMBEDDING}: tie_word_embeddings is {tied}, not {said}");
+            let (head, embedding) = (LM_HEAD.name, EMBED_TOKENS.name);
+            log::info!("{head} {is} {embedding}: tie_word_embeddings is {tied}, not {said}");
         }
         self.config.tie_word_embeddings = tied;
         Ok(())

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::{
-    checkpoint::{checkpoint::Checkpoint, names::LM_HEAD},
+    checkpoint::checkpoint::Checkpoint,
     error::{Error, quoted},
-    model::{config::ModelConfig, weights},
+    model::{
+        config::ModelConfig,
+        tensors::{Condition, LM_HEAD, spec_of, tensor_kind, tensor_specs},
+    },
 };
 
 /// Parts of names that only lead to what a tensor is of.
@@ -22,7 +25,8 @@ pub struct UnusedTensors {
 impl Checkpoint {
     /// The tensors of the files that the model does not use, in groups.
     pub fn unused(&self) -> Vec<UnusedTensors> {
-        let used: HashSet<String> = weights::tensor_names(&self.config).into_iter().collect();
+        let used: HashSet<String> =
+            tensor_specs(&self.config).into_iter().map(|tensor| tensor.name).collect();
         let mut groups = BTreeMap::<String, usize>::new();
         for name in &self.skipped {
             *groups.entry(group_of(name)).or_default() += 1;
@@ -57,20 +61,18 @@ impl Checkpoint {
 /// What of the config asks for a tensor that other models do without.
 fn why_wanted(config: &ModelConfig, name: &str) -> Option<String> {
     let shared = config.layers.len() - config.cached_layers().len();
-    let tensor = weights::tensor_kind(name);
-    match tensor {
-        LM_HEAD => Some("tie_word_embeddings = false".into()),
-        "self_attn.v_proj.weight" => {
-            Some("that V is not K in this layer (attention_k_eq_v)".into())
-        }
-        "self_attn.k_proj.weight" | "self_attn.k_norm.weight" => {
+    let (_, spec) = spec_of(name)?;
+    match spec.condition {
+        Condition::UntiedHead => Some("tie_word_embeddings = false".into()),
+        Condition::OwnValues => Some("that V is not K in this layer (attention_k_eq_v)".into()),
+        Condition::OwnKeys => {
             Some(format!("num_kv_shared_layers = {shared}, which gives the layer keys of its own"))
         }
-        _ if tensor.contains("per_layer") => {
+        Condition::PerLayerInput => {
             let size = config.per_layer_input.map_or(0, |input| input.size);
             Some(format!("hidden_size_per_layer_input = {size}"))
         }
-        _ => None,
+        Condition::Always | Condition::LayerScalar => None,
     }
 }
 
@@ -100,8 +102,8 @@ fn group_of(name: &str) -> String {
 }
 
 fn layers_starred(name: &str) -> String {
-    match weights::tensor_kind(name) {
-        LM_HEAD => format!("{LM_HEAD} (equal to the embedding)"),
+    match tensor_kind(name) {
+        head if head == LM_HEAD.name => format!("{head} (equal to the embedding)"),
         tensor if tensor == name => name.to_owned(),
         tensor => format!("layers.*.{tensor}"),
     }

@@ -19,7 +19,8 @@ use crate::{
     model::{
         config::{Architecture, AttentionKind, ModelConfig},
         source::TensorSource,
-        weights::{self, PlannedTensor, tensor_kind},
+        tensors::{rows_read, tensor_kind},
+        weights::{self, PlannedTensor},
     },
     quant::PackFormat,
 };
@@ -152,7 +153,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Exit> {
 
 fn report(model: &ModelArgs, checkpoint: &Checkpoint, with_tensors: bool) -> Result<Report> {
     let config = checkpoint.config();
-    let planned = weights::plan(checkpoint, model.quantize())?;
+    let planned = weights::planned_tensors(checkpoint, model.quantize())?;
     let tensors: Vec<Tensor> = planned.iter().map(Tensor::new).collect();
     let sliding: Vec<usize> = windows(config).collect();
     let context_length = model.context_length(checkpoint, DEFAULT_CONTEXT)?;
@@ -205,7 +206,7 @@ fn float_matrices(config: &ModelConfig, planned: &[PlannedTensor]) -> Option<Flo
         let (Some(format), &[rows, cols]) = (tensor.format, tensor.info.shape.as_slice()) else {
             continue;
         };
-        let rows = weights::rows_read(config, &tensor.name, rows);
+        let rows = rows_read(config, tensor.role, rows);
         let bytes = (rows * format.row_bytes(cols)) as u64;
         found.all_token_bytes += bytes;
         if format.group().is_none() {

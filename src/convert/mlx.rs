@@ -10,7 +10,7 @@ use crate::{
     checkpoint::safetensors::writer::NewTensor,
     convert::{float_name, mlx_config, new_tensor},
     error::{Error, Result},
-    model::{config::ModelConfig, source::TensorInfo, weights::PlannedTensor},
+    model::{config::ModelConfig, source::TensorInfo, tensors::Role, weights::PlannedTensor},
     quant::{Dtype, PackFormat, pack_rows},
 };
 
@@ -50,8 +50,8 @@ impl Plan {
     /// Errors: a matrix in groups, or of a width, that MLX lacks.
     pub fn new(tensors: &[PlannedTensor], prefix: &str) -> Result<Plan> {
         let mut plan = Plan { tensors: Vec::new(), parts: Vec::new(), modules: Vec::new() };
-        for PlannedTensor { name, info, .. } in tensors {
-            let inner = if name == "lm_head.weight" { "" } else { "model." };
+        for PlannedTensor { name, role, info, .. } in tensors {
+            let inner = if *role == Role::OutputHead { "" } else { "model." };
             let stored = format!("{prefix}{inner}{name}");
             let (Dtype::Packed(format), &[rows, cols]) = (info.dtype, info.shape.as_slice()) else {
                 if !info.dtype.is_float() {

@@ -49,7 +49,7 @@ pub async fn to_mlx(
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
-    let tensors = weights::plan(source, Quantize::None)?;
+    let tensors = weights::planned_tensors(source, Quantize::None)?;
     let config_path = assets.join("config.json");
     let config = fs::read(&config_path).map_err(io(&config_path))?;
     let config: Value = serde_json::from_slice(&config)

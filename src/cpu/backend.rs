@@ -172,7 +172,10 @@ impl CpuBackend {
         let logits = 4 * config.vocab_size as u64;
         Ok(MemoryPlan {
             context_length: options.context_length,
-            weight_bytes: weights::plan(source, options.quantize)?.iter().map(bytes).sum(),
+            weight_bytes: weights::planned_tensors(source, options.quantize)?
+                .iter()
+                .map(bytes)
+                .sum(),
             kv_sliding_bytes: kv(true),
             kv_full_bytes: kv(false),
             scratch_bytes: activation_bytes(config, MAX_STEP_TOKENS.min(options.context_length))

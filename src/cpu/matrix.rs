@@ -3,7 +3,7 @@
 use crate::{
     cpu::try_with_capacity,
     error::Result,
-    model::weights::{MatrixReader, WeightStore},
+    model::{matrix_reader::MatrixReader, weights::WeightStore},
     quant::PackedRows,
 };
 

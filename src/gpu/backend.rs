@@ -55,7 +55,7 @@ impl Reservation {
 }
 
 impl GpuBackend {
-    /// Loads a model: `progress` is told bytes of the checkpoint consumed since it was last called.
+    /// Loads a model. `progress` gets the bytes of the checkpoint read since its last call.
     ///
     /// Errors: a broken checkpoint, weights or KV cache beyond the device's limits or memory.
     pub async fn load(
@@ -67,7 +67,8 @@ impl GpuBackend {
         let reservation = Reservation::new(&gpu, source.config(), options)?;
         #[cfg(not(target_arch = "wasm32"))]
         let warm_up = WarmUp::start(&gpu, source, options).await?;
-        let mut store = GpuStore::new(gpu.clone(), &weights::plan(source, options.quantize)?)?;
+        let mut store =
+            GpuStore::new(gpu.clone(), &weights::planned_tensors(source, options.quantize)?)?;
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
         let weight_bytes = store.finish(source).await?;
         #[cfg(not(target_arch = "wasm32"))]
@@ -86,8 +87,11 @@ impl GpuBackend {
     ) -> Result<Self> {
         let reservation = Reservation::new(&gpu, &config, options)?;
         let source = SyntheticSource::new(config);
-        let mut store =
-            SyntheticStore::new(gpu.clone(), &weights::plan(&source, options.quantize)?, seed);
+        let mut store = SyntheticStore::new(
+            gpu.clone(),
+            &weights::planned_tensors(&source, options.quantize)?,
+            seed,
+        );
         let weights =
             ModelWeights::load(&source, options.quantize, &mut store, &mut |_| ()).await?;
         Self::new(gpu, source.config(), weights, store.bytes, reservation, options).await

@@ -26,7 +26,7 @@ use crate::{
         config::{LayerConfig, ModelConfig},
         kv::{CacheType, cache_capacity},
         source::{LocalBoxFuture, TensorSource},
-        weights::{LoadOptions, ModelWeights, plan},
+        weights::{LoadOptions, ModelWeights, planned_tensors},
     },
     quant::Quantize,
 };
@@ -198,7 +198,8 @@ impl Room {
             (Some(format), &[rows, cols]) => rows as u128 * format.row_bytes(cols) as u128,
             _ => 0,
         };
-        let weights: u128 = plan(source, quantize).into_iter().flatten().map(bytes).sum();
+        let weights: u128 =
+            planned_tensors(source, quantize).into_iter().flatten().map(bytes).sum();
         let limit = self.facts.memory_limit;
         match weights + self.kv_bytes as u128 > limit as u128 {
             true => Err(Error::Device(format!(

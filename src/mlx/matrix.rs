@@ -9,7 +9,7 @@ use crate::{
         ops::{Array, Dtype, Quantized},
         worker,
     },
-    model::weights::{MatrixReader, WeightStore},
+    model::{matrix_reader::MatrixReader, weights::WeightStore},
     quant::{PackFormat, PackedRows},
 };
 

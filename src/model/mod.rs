@@ -2,5 +2,7 @@
 
 pub mod config;
 pub mod kv;
+pub mod matrix_reader;
 pub mod source;
+pub mod tensors;
 pub mod weights;

@@ -196,7 +196,7 @@ impl Job<'_> {
                 spec,
             })
         };
-        weights::plan(self.source, Quantize::None)?.into_iter().map(target).collect()
+        weights::planned_tensors(self.source, Quantize::None)?.into_iter().map(target).collect()
     }
 
     /// Tensors in files of at most `shard_bytes`.

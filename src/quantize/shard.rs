@@ -9,7 +9,10 @@ use crate::{
     },
     error::{Error, Result},
     gpu::Gpu,
-    model::weights::{PlannedTensor, tensor_kind},
+    model::{
+        tensors::{LM_HEAD, tensor_kind},
+        weights::PlannedTensor,
+    },
     quant::{
         Dtype, PackedRows,
         methods::{Spec, Squares},
@@ -39,7 +42,7 @@ impl Target {
 
 /// A tensor's name in the file: as the text model of transformers has it.
 pub fn stored_name(name: &str) -> String {
-    if name == "lm_head.weight" { name.into() } else { format!("model.{name}") }
+    if name == LM_HEAD.name { name.into() } else { format!("model.{name}") }
 }
 
 pub fn new_tensor(tensor: &PlannedTensor) -> NewTensor {

@@ -8,7 +8,7 @@ use gemma4_wgpu::{
     cpu::CpuBackend,
     model::{
         source::TensorSource,
-        weights::{LoadOptions, plan},
+        weights::{LoadOptions, planned_tensors},
     },
     quant::{Dtype, PackFormat, Quantize, pack_rows},
 };
@@ -236,7 +236,7 @@ fn mlx_modules_without_a_group_size_have_the_usual_one() {
 #[test]
 fn floats_beside_quantized_matrices_stay_as_they_are() {
     let format = |checkpoint: &Checkpoint, quantize| {
-        let planned = plan(checkpoint, quantize).unwrap();
+        let planned = planned_tensors(checkpoint, quantize).unwrap();
         let embedding = planned.iter().find(|tensor| tensor.name == "embed_tokens.weight").unwrap();
         embedding.format.unwrap().to_string()
     };
@@ -246,5 +246,8 @@ fn floats_beside_quantized_matrices_stay_as_they_are() {
     assert_eq!(format(&checkpoint, Quantize::Int4), "int8 g32");
     let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-dense-gqa");
     let plain = Checkpoint::open(plain).unwrap();
-    assert_eq!(plan(&plain, Quantize::Auto).unwrap(), plan(&plain, Quantize::Int4).unwrap());
+    assert_eq!(
+        planned_tensors(&plain, Quantize::Auto).unwrap(),
+        planned_tensors(&plain, Quantize::Int4).unwrap()
+    );
 }

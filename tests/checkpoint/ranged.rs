@@ -13,7 +13,7 @@ use gemma4_wgpu::{
     checkpoint::{Checkpoint, NamedFile, RangeRead},
     model::{
         source::{LocalBoxFuture, TensorSource},
-        weights::plan,
+        weights::planned_tensors,
     },
     quant::{Dtype, Quantize},
 };
@@ -65,8 +65,8 @@ fn open_error(files: Vec<NamedFile>) -> String {
 fn assert_same(ranged: &Checkpoint, mapped: &Checkpoint) {
     assert_eq!(ranged.config(), mapped.config());
     assert_eq!(ranged.description(), mapped.description());
-    let planned = plan(mapped, Quantize::Int4).unwrap();
-    assert_eq!(plan(ranged, Quantize::Int4).unwrap(), planned);
+    let planned = planned_tensors(mapped, Quantize::Int4).unwrap();
+    assert_eq!(planned_tensors(ranged, Quantize::Int4).unwrap(), planned);
     for tensor in planned {
         let rows = if tensor.info.shape.len() < 2 { 1 } else { tensor.info.shape[0] };
         let read = |source: &Checkpoint, rows: Range<usize>| {
@@ -111,7 +111,7 @@ fn integers_of_other_programs_equal_their_mapped_selves() {
         let ranged = open(files.into()).unwrap();
         assert_same(&ranged, &mapped);
         // Rows that begin within a word of packed zero points.
-        let packed = plan(&mapped, Quantize::Int4).unwrap();
+        let packed = planned_tensors(&mapped, Quantize::Int4).unwrap();
         for tensor in packed.iter().filter(|tensor| matches!(tensor.info.dtype, Dtype::Packed(_))) {
             let read = |source: &Checkpoint| {
                 pollster::block_on(source.read(&tensor.name, 3..13)).unwrap().into_owned()
@@ -249,9 +249,10 @@ fn what_is_no_model_is_named() {
         (vec![file("a.safetensors", vec![9; 20]), config()], "a.safetensors: claims a header"),
     ] {
         let error = match open(files) {
-            Ok(checkpoint) => {
-                plan(&checkpoint, Quantize::Int4).map(|_| String::new()).unwrap_err().to_string()
-            }
+            Ok(checkpoint) => planned_tensors(&checkpoint, Quantize::Int4)
+                .map(|_| String::new())
+                .unwrap_err()
+                .to_string(),
             Err(error) => error.to_string(),
         };
         assert!(error.contains(wanted) && !error.contains('\n'), "{error}, not {wanted}");

@@ -74,7 +74,7 @@ fn the_demo_bit_for_bit() {
     let (from, to) = (Checkpoint::open(&demo).unwrap(), Checkpoint::open(&output).unwrap());
     assert_eq!(from.config(), to.config());
     let mut types = std::collections::BTreeSet::new();
-    for tensor in weights::plan(&from, Quantize::None).unwrap() {
+    for tensor in weights::planned_tensors(&from, Quantize::None).unwrap() {
         assert_eq!(content(&from, &tensor.name), content(&to, &tensor.name), "{}", tensor.name);
         types.insert(to.info(&tensor.name).unwrap().dtype.to_string());
     }
@@ -129,7 +129,7 @@ fn the_same_logits() {
         assert_eq!(from.config().layers, to.config().layers, "{name}");
         assert_eq!(from.config().per_layer_input, to.config().per_layer_input, "{name}");
         assert_eq!(from.config().final_logit_softcap, to.config().final_logit_softcap, "{name}");
-        for tensor in weights::plan(&from, Quantize::None).unwrap() {
+        for tensor in weights::planned_tensors(&from, Quantize::None).unwrap() {
             assert_eq!(
                 content(&from, &tensor.name),
                 content(&to, &tensor.name),

@@ -46,7 +46,7 @@ pub async fn to_gguf(
     }
     let config = source.config();
     check_effective(config)?;
-    let planned = weights::plan(source, Quantize::None)?;
+    let planned = weights::planned_tensors(source, Quantize::None)?;
     let rotation = metadata::rotation_factors(config);
     // First, so that the head can be checked with it.
     let mut tensors = Vec::from_iter(rotation.as_ref().map(|factors| NewGgufTensor {
@@ -146,7 +146,7 @@ fn check_config(config: &ModelConfig, head: &[u8], tensors: &[NewGgufTensor]) ->
 
 async fn write_tensor(
     source: &dyn TensorSource,
-    PlannedTensor { name, info, .. }: &PlannedTensor,
+    PlannedTensor { name, role, info, .. }: &PlannedTensor,
     writer: &mut GgufWriter,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
@@ -154,7 +154,7 @@ async fn write_tensor(
     let &[rows, cols] = info.shape.as_slice() else {
         let bytes = source.read(name, 0..1).await?;
         let mut values = quant::dequantize(info.dtype, &bytes).map_err(fault)?;
-        if name.ends_with("norm.weight") {
+        if role.is_norm() {
             values.iter_mut().for_each(|value| *value += source.config().norm_weight_offset);
         }
         writer.append(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())?;

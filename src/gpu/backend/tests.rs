@@ -67,7 +67,7 @@ fn the_kernels_of_an_answer_are_known_before_its_weights() {
         assert!(block_on(WarmUp::start(&gpu, &checkpoint, &options)).unwrap().is_none());
         return;
     }
-    let tensors = weights::plan(&checkpoint, options.quantize).unwrap();
+    let tensors = weights::planned_tensors(&checkpoint, options.quantize).unwrap();
     let model = block_on(Shapes::new(&gpu, &tensors).model(&checkpoint, &options)).unwrap();
     let of = |shape| model.sources(shape, StepShape::Decode, None).unwrap();
     let kernels = &of(StepShape::Prefill) | &of(StepShape::Decode);

@@ -15,8 +15,9 @@ use crate::{
         },
     },
     model::{
+        matrix_reader::MatrixReader,
         source::TensorSource,
-        weights::{MatrixReader, PlannedTensor, WeightStore},
+        weights::{PlannedTensor, WeightStore},
     },
 };
 

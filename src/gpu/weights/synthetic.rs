@@ -1,5 +1,4 @@
-//! Models of random weights, made on the device in seconds: for measuring shapes that nobody has to
-//! download.
+//! Models of random weights, made on the device: for measuring shapes without a download.
 
 use std::{borrow::Cow, cell::Cell, ops::Range};
 
@@ -15,19 +14,20 @@ use crate::{
     },
     model::{
         config::ModelConfig,
+        matrix_reader::MatrixReader,
         source::{LocalBoxFuture, TensorInfo, TensorSource},
-        weights::{MatrixReader, PlannedTensor, WeightStore},
+        tensors::{self, ModelTensor, Role},
+        weights::{PlannedTensor, WeightStore},
     },
     quant::{Dtype, PackFormat},
 };
 
-/// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7,
-/// by layer: its norms' weights make it so. Weights of one would have 16 or more, with which hardly
-/// more than one key counts.
+/// Standard deviation of attention's scores, as the norms of trained models give it to random q and
+/// k (see docs/performance.md). With norm weights of one hardly more than one key would count.
 const SCORE_DEVIATION: f32 = 4.0;
 
-/// A checkpoint without files: Q4_0 layers, Q6_K embedding as Google's GGUF files of Q4_0 have it,
-/// norm weights of one but for q and k.
+/// A checkpoint without files: layers in Q4_0 and the embedding in Q6_K, as in Google's GGUF files.
+/// Norm weights are one, except for q and k.
 pub struct SyntheticSource {
     config: ModelConfig,
     embedding: Dtype,
@@ -50,66 +50,19 @@ impl SyntheticSource {
         SyntheticSource { config, embedding: Dtype::Q8_0, per_layer: Dtype::Q8_0 }
     }
 
-    /// Type and shape of a tensor; `None` for what the model does not have.
-    fn shape(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
-        let config = &self.config;
-        let hidden = config.hidden_size;
-        let matrix = |rows, cols| Some((Dtype::Q4_0, vec![rows, cols]));
-        let columns = config.per_layer_columns();
-        let Some(rest) = name.strip_prefix("layers.") else {
-            return match name {
-                "embed_tokens.weight" | "lm_head.weight" => {
-                    Some((self.embedding, vec![config.vocab_size, hidden]))
-                }
-                "norm.weight" => Some((Dtype::F32, vec![hidden])),
-                "embed_tokens_per_layer.weight" => config
-                    .per_layer_input
-                    .map(|input| (self.per_layer, vec![input.vocab_size, columns])),
-                "per_layer_model_projection.weight" => {
-                    config.per_layer_input.and_then(|_| matrix(columns, hidden))
-                }
-                "per_layer_projection_norm.weight" => {
-                    config.per_layer_input.map(|input| (Dtype::F32, vec![input.size]))
-                }
-                _ => None,
-            };
-        };
-        let (index, tensor) = rest.split_once('.')?;
-        let layer = config.layers.get(index.parse::<usize>().ok()?)?;
-        let (q, kv, ffn) = (
-            layer.n_heads * layer.head_dim,
-            layer.n_kv_heads * layer.head_dim,
-            layer.intermediate_size,
-        );
-        let shares = layer.kv_from.is_some();
-        match tensor {
-            "self_attn.q_proj.weight" => matrix(q, hidden),
-            "self_attn.k_proj.weight" if !shares => matrix(kv, hidden),
-            "self_attn.v_proj.weight" if !shares && !layer.k_eq_v => matrix(kv, hidden),
-            "self_attn.o_proj.weight" => matrix(hidden, q),
-            "mlp.gate_proj.weight" | "mlp.up_proj.weight" => matrix(ffn, hidden),
-            "mlp.down_proj.weight" => matrix(hidden, ffn),
-            "self_attn.q_norm.weight" | "self_attn.k_norm.weight" => {
-                Some((Dtype::F32, vec![layer.head_dim]))
-            }
-            "per_layer_input_gate.weight" => {
-                config.per_layer_input.and_then(|input| matrix(input.size, hidden))
-            }
-            "per_layer_projection.weight" => {
-                config.per_layer_input.and_then(|input| matrix(hidden, input.size))
-            }
-            "post_per_layer_input_norm.weight" => {
-                config.per_layer_input.map(|_| (Dtype::F32, vec![hidden]))
-            }
-            "layer_scalar" if config.layer_scalar => Some((Dtype::F32, vec![1])),
-            norm if norm.contains("layernorm") => Some((Dtype::F32, vec![hidden])),
-            _ => None,
+    /// How a tensor of this role is stored.
+    fn dtype(&self, role: Role) -> Dtype {
+        match role {
+            Role::TokenEmbedding | Role::OutputHead => self.embedding,
+            Role::PerLayerTable => self.per_layer,
+            Role::Linear | Role::PerLayerProjection => Dtype::Q4_0,
+            Role::Norm | Role::HeadNorm | Role::Scalar => Dtype::F32,
         }
     }
 }
 
 impl SyntheticSource {
-    /// Weights of q's and k's norms with which scores spread by [`SCORE_DEVIATION`].
+    /// Weights of q's and k's norms that give scores the deviation [`SCORE_DEVIATION`].
     fn qk_norm(&self, head_dim: usize) -> f32 {
         let of_ones = self.config.attention_scale * (head_dim as f32).sqrt();
         (SCORE_DEVIATION / of_ones).sqrt()
@@ -122,7 +75,8 @@ impl TensorSource for SyntheticSource {
     }
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
-        self.shape(name).map(|(dtype, shape)| TensorInfo { dtype, shape })
+        let tensor = tensors::find(&self.config, name)?;
+        Some(TensorInfo { dtype: self.dtype(tensor.role), shape: tensor.shape })
     }
 
     /// Norm weights and scalars; matrices exist on the device alone.
@@ -131,9 +85,9 @@ impl TensorSource for SyntheticSource {
         name: &'a str,
         _: Range<usize>,
     ) -> LocalBoxFuture<'a, Result<Cow<'a, [u8]>>> {
-        let values = match self.shape(name) {
-            Some((Dtype::F32, shape)) => {
-                let value = if name.contains("_attn.") { self.qk_norm(shape[0]) } else { 1.0 };
+        let values = match tensors::find(&self.config, name) {
+            Some(ModelTensor { role, shape, .. }) if self.dtype(role) == Dtype::F32 => {
+                let value = if role == Role::HeadNorm { self.qk_norm(shape[0]) } else { 1.0 };
                 Ok(Cow::Owned(value.to_le_bytes().repeat(shape.iter().product())))
             }
             _ => Err(Error::tensor(name, "a synthetic matrix cannot be read")),
@@ -181,8 +135,7 @@ impl WeightStore for SyntheticStore {
         let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
         let matrix = self.fused.end(matrix, first + reader.rows);
-        // Uniform quants times this scale give rows of length one, so that activations keep their
-        // size.
+        // With this scale uniform quants make rows of length one: activations keep their size.
         let deviation = match matrix.format {
             PackFormat::Int { bits: 4, .. } => 4.6,
             PackFormat::Int { bits: 6, .. } => 18.5,

@@ -96,7 +96,7 @@ impl Stored {
     fn of(config: ModelConfig, linear: Dtype, embedding: Dtype) -> Stored {
         let model = RandomModel::new(config);
         let mut matrices = BTreeMap::new();
-        let planned = gemma4_wgpu::model::weights::plan(&model, Quantize::None).unwrap();
+        let planned = gemma4_wgpu::model::weights::planned_tensors(&model, Quantize::None).unwrap();
         for tensor in planned.into_iter().filter(|tensor| tensor.format.is_some()) {
             let dtype = if tensor.name.starts_with("embed_tokens") { embedding } else { linear };
             let shape = tensor.info.shape;
