@@ -5,7 +5,6 @@ use half::{f16, slice::HalfFloatSliceExt};
 use crate::quant::{
     Dtype, PackFormat, PackedRows,
     gguf_blocks::{Block, IQ4_LEVELS, native_format},
-    pack::high_bits,
     padded_cols, q4_k,
     round::{self, MAX_GROUP},
 };
@@ -214,5 +213,14 @@ fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mu
         // processors lack, would do no more.
         let sign = 1u8 << (bits - 1);
         q.iter_mut().for_each(|q| *q = (*q ^ sign).wrapping_sub(sign));
+    }
+}
+
+/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are
+/// a word's.
+pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
+    match bits {
+        5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),
+        _ => None,
     }
 }
