@@ -7,6 +7,7 @@ use gemma4_wgpu::{
     model::{
         config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
         source::{LocalBoxFuture, TensorInfo, TensorSource},
+        tensors::tensor_specs,
     },
     quant::Dtype,
 };
@@ -83,52 +84,8 @@ impl RandomModel {
     /// Random weights for any config, the same for the same config.
     pub fn new(config: ModelConfig) -> Self {
         let mut model = RandomModel { config: config.clone(), tensors: BTreeMap::new() };
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        model.add("embed_tokens.weight".into(), &[vocab, hidden]);
-        if !config.tie_word_embeddings {
-            model.add("lm_head.weight".into(), &[vocab, hidden]);
-        }
-        model.add("norm.weight".into(), &[hidden]);
-        if let Some(input) = config.per_layer_input {
-            let columns = config.per_layer_columns();
-            model.add("embed_tokens_per_layer.weight".into(), &[input.vocab_size, columns]);
-            model.add("per_layer_model_projection.weight".into(), &[columns, hidden]);
-            model.add("per_layer_projection_norm.weight".into(), &[input.size]);
-        }
-        for (index, layer) in config.layers.iter().enumerate() {
-            let (q, kv, ffn) = (
-                layer.n_heads * layer.head_dim,
-                layer.n_kv_heads * layer.head_dim,
-                layer.intermediate_size,
-            );
-            let mut add =
-                |name: &str, shape: &[usize]| model.add(format!("layers.{index}.{name}"), shape);
-            for norm in ["input", "post_attention", "pre_feedforward", "post_feedforward"] {
-                add(&format!("{norm}_layernorm.weight"), &[hidden]);
-            }
-            add("self_attn.q_norm.weight", &[layer.head_dim]);
-            if layer.kv_from.is_none() {
-                add("self_attn.k_norm.weight", &[layer.head_dim]);
-            }
-            add("self_attn.q_proj.weight", &[q, hidden]);
-            if layer.kv_from.is_none() {
-                add("self_attn.k_proj.weight", &[kv, hidden]);
-                if !layer.k_eq_v {
-                    add("self_attn.v_proj.weight", &[kv, hidden]);
-                }
-            }
-            add("self_attn.o_proj.weight", &[hidden, q]);
-            add("mlp.gate_proj.weight", &[ffn, hidden]);
-            add("mlp.up_proj.weight", &[ffn, hidden]);
-            add("mlp.down_proj.weight", &[hidden, ffn]);
-            if let Some(input) = config.per_layer_input {
-                add("per_layer_input_gate.weight", &[input.size, hidden]);
-                add("per_layer_projection.weight", &[hidden, input.size]);
-                add("post_per_layer_input_norm.weight", &[hidden]);
-            }
-            if config.layer_scalar {
-                add("layer_scalar", &[1]);
-            }
+        for tensor in tensor_specs(&config) {
+            model.add(tensor.name, &tensor.shape);
         }
         model
     }
