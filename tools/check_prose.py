@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Checks the repository's prose: sentences of at most 20 words, in the field's words.
 
-    python3 tools/check_prose.py [FILE...]
+    python3 tools/check_prose.py [--comments] [FILE...]
 
-Markdown has one sentence a line. Its code and headings are free. A table's cell may have several
-sentences. In source files the comments are checked, except code in them. Code in backticks counts
+Without names all Markdown files are checked, and with `--comments` all source files too. Markdown
+has one sentence a line. Its code and headings are free. A table's cell may have several sentences.
+In source files the comments are checked, except code in them. Code in backticks counts
 as one word, and a link as its text. Private words that a standard term has replaced are faults too.
 """
 
@@ -174,8 +175,10 @@ def main():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
     )
-    files = [Path(name) for name in sys.argv[1:]] or [root / name for name in listed.stdout.split()]
-    files = [file for file in files if file.suffix == ".md" or file.suffix in COMMENTS]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--comments"]
+    files = [Path(name) for name in arguments] or [root / name for name in listed.stdout.split()]
+    sources = COMMENTS if arguments or "--comments" in sys.argv else {}
+    files = [file for file in files if file.suffix == ".md" or file.suffix in sources]
     count = 0
     for file in files:
         lines = file.read_text().split("\n")
