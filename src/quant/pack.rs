@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use crate::quant::{
     COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct,
+    floats::load_floats,
     gguf_blocks::{Block, native_format},
-    padded_cols, q4_k,
+    high_bits, padded_cols, q4_k,
     round::{self, MAX_GROUP},
-    unpack::load_floats,
 };
 
 /// Source bytes that make a task worth a thread.
@@ -344,14 +344,5 @@ impl<'a> RowWriter<'a> {
             self.high[quad / quads] |=
                 (u32::from_le_bytes(*q) >> 4 & mask) << (bits * (quad % quads));
         }
-    }
-}
-
-/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are
-/// a word's.
-pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
-    match bits {
-        5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),
-        _ => None,
     }
 }

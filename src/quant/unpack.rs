@@ -1,12 +1,12 @@
 //! Reading stored and packed weights as f32.
 
-use half::{f16, slice::HalfFloatSliceExt};
+use half::f16;
 
 use crate::quant::{
     Dtype, PackFormat, PackedRows,
+    floats::load_floats,
     gguf_blocks::{Block, IQ4_LEVELS, native_format},
-    pack::high_bits,
-    padded_cols, q4_k,
+    high_bits, padded_cols, q4_k,
     round::{self, MAX_GROUP},
 };
 
@@ -47,33 +47,6 @@ pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     match round::first_non_finite(&values) {
         Some(at) => Err(format!("value {at} is {}", values[at])),
         None => Ok(values),
-    }
-}
-
-/// Little-endian floats of a plain type as f32; `bytes` and `values` hold the same number of them.
-#[inline]
-pub(super) fn load_floats(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
-    match dtype {
-        Dtype::F16 => {
-            // By the slice, because half looks for the instruction at every call.
-            for (values, bytes) in values.chunks_mut(MAX_GROUP).zip(bytes.chunks(2 * MAX_GROUP)) {
-                let mut halves = [f16::ZERO; MAX_GROUP];
-                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
-                    *half = f16::from_le_bytes(*bytes);
-                }
-                halves[..values.len()].convert_to_f32_slice(values);
-            }
-        }
-        Dtype::BF16 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_bits((u16::from_le_bytes(*bytes) as u32) << 16);
-            }
-        }
-        _ => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-        }
     }
 }
 
