@@ -55,7 +55,7 @@ impl Reservation {
 }
 
 impl GpuBackend {
-    /// Loads a model: `progress` is told bytes of the checkpoint consumed since it was last called.
+    /// Loads a model. `progress` gets the bytes of the checkpoint read since its last call.
     ///
     /// Errors: a broken checkpoint, weights or KV cache beyond the device's limits or memory.
     pub async fn load(

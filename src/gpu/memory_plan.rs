@@ -1,4 +1,4 @@
-//! What a model takes on a device, summed as it will be allocated, and what the device still gives.
+//! Memory that a model takes on a device, and memory that the device still gives.
 
 use std::cell::Cell;
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Sums what would be allocated.
+/// Sums the sizes of buffers.
 #[derive(Default)]
 struct Sum(Cell<u64>);
 
@@ -84,8 +84,8 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
     }
 }
 
-/// Buffers that a layer makes of its weights: norms of q and k together, rotary tables, the scalar,
-/// the first column of its per-layer input.
+/// Buffers that a layer makes of its weights. They hold norms of q and k, rotary tables, the scalar
+/// and the first column of its per-layer input.
 fn table_bytes(config: &ModelConfig) -> u64 {
     let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
     let of_layer =
@@ -94,11 +94,10 @@ fn table_bytes(config: &ModelConfig) -> u64 {
 }
 
 impl Gpu {
-    /// Bytes that the device gives in buffers now, of at most `wanted`: by asking for them and
-    /// giving them back.
+    /// Bytes that the device gives in buffers now, at most `wanted`: allocates them and frees them.
     ///
-    /// A driver that promises more than it has makes this too large, which unified memory invites:
-    /// compare with what the host has free there.
+    /// Too large with a driver that promises more than it has. With unified memory, compare it with
+    /// the host's free memory.
     pub async fn free_bytes(&self, wanted: u64) -> u64 {
         const SMALLEST: u64 = 16 << 20;
         let mut chunk = self.facts().max_buffer_bytes.min(1 << 30);

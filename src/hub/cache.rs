@@ -8,10 +8,14 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::{
-    error::{Error, Result},
-    hub::is_plain,
-};
+use crate::error::{Error, Result};
+
+/// Whether a name from outside is safe as one part of a path.
+pub fn is_plain(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}
 
 /// Where Hugging Face's programs keep what they download.
 pub struct Cache {

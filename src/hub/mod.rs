@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::cache::{Cache, Repository};
+use self::cache::{Cache, Repository, is_plain};
 use crate::{Error, Result};
 
 const PREFIX: &str = "hf:";
@@ -60,13 +60,6 @@ impl fmt::Display for Name {
         self.revision.as_ref().map_or(Ok(()), |revision| write!(f, "@{revision}"))?;
         self.file.as_ref().map_or(Ok(()), |file| write!(f, ":{file}"))
     }
-}
-
-/// Whether a name from outside is safe as one part of a path.
-pub fn is_plain(part: &str) -> bool {
-    !part.is_empty()
-        && !part.starts_with('.')
-        && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
 /// The path that a model's name means: of `hf:REPO` the snapshot in the cache (or the one GGUF

@@ -5,12 +5,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::quant::{
-    COLUMN_ALIGN, Dtype, PackFormat, PackedRows,
-    floats::load_floats,
-    group_for,
+    COLUMN_ALIGN, Dtype, PackFormat, PackedRows, group_for,
     pack::{RowWriter, pack_rows},
     round::{self, MAX_GROUP},
     steps::{Levels, Steps, range},
+    unpack::load_floats,
 };
 
 /// How scale and offset of a group are chosen.

@@ -6,7 +6,6 @@
 use std::{borrow::Cow, fmt, str::FromStr};
 
 mod direct;
-mod floats;
 mod gguf_blocks;
 pub mod grouped;
 pub mod methods;
@@ -360,15 +359,6 @@ impl FromStr for PackFormat {
         formats
             .find(|format| format.to_string() == text)
             .ok_or_else(|| format!("unknown weight format {text:?}"))
-    }
-}
-
-/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are
-/// a word's.
-fn high_bits(bits: u8) -> Option<(usize, usize)> {
-    match bits {
-        5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),
-        _ => None,
     }
 }
 

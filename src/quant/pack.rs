@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use crate::quant::{
     COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct,
-    floats::load_floats,
     gguf_blocks::{Block, native_format},
-    high_bits, padded_cols, q4_k,
+    padded_cols, q4_k,
     round::{self, MAX_GROUP},
+    unpack::{high_bits, load_floats},
 };
 
 /// Source bytes that make a task worth a thread.

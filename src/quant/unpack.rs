@@ -1,12 +1,11 @@
 //! Reading stored and packed weights as f32.
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::quant::{
     Dtype, PackFormat, PackedRows,
-    floats::load_floats,
     gguf_blocks::{Block, IQ4_LEVELS, native_format},
-    high_bits, padded_cols, q4_k,
+    padded_cols, q4_k,
     round::{self, MAX_GROUP},
 };
 
@@ -47,6 +46,33 @@ pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     match round::first_non_finite(&values) {
         Some(at) => Err(format!("value {at} is {}", values[at])),
         None => Ok(values),
+    }
+}
+
+/// Little-endian floats of a plain type as f32; `bytes` and `values` hold the same number of them.
+#[inline]
+pub(super) fn load_floats(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    match dtype {
+        Dtype::F16 => {
+            // By the slice, because half looks for the instruction at every call.
+            for (values, bytes) in values.chunks_mut(MAX_GROUP).zip(bytes.chunks(2 * MAX_GROUP)) {
+                let mut halves = [f16::ZERO; MAX_GROUP];
+                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+                    *half = f16::from_le_bytes(*bytes);
+                }
+                halves[..values.len()].convert_to_f32_slice(values);
+            }
+        }
+        Dtype::BF16 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_bits((u16::from_le_bytes(*bytes) as u32) << 16);
+            }
+        }
+        _ => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
     }
 }
 
@@ -187,5 +213,14 @@ fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mu
         // processors lack, would do no more.
         let sign = 1u8 << (bits - 1);
         q.iter_mut().for_each(|q| *q = (*q ^ sign).wrapping_sub(sign));
+    }
+}
+
+/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are
+/// a word's.
+pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
+    match bits {
+        5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),
+        _ => None,
     }
 }

@@ -12,7 +12,10 @@ use sha2::{Digest, Sha256};
 use crate::{
     checkpoint::safetensors::header::OWN_VERSION,
     error::{Error, Result},
-    quantize::{Job, Kinds, shard::Target},
+    quantize::{
+        job::{Job, Kinds},
+        shard::Target,
+    },
 };
 
 /// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does

@@ -18,7 +18,7 @@ use crate::{
         methods::{Spec, Squares},
         recipe::Recipe,
     },
-    quantize::{Job, Kind, Kinds},
+    quantize::job::{Job, Kind, Kinds},
 };
 
 /// Source bytes that are quantized at once.

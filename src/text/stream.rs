@@ -78,3 +78,13 @@ impl<'a> TextStream<'a> {
 fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
+
+impl Tokenizer {
+    /// Text of `ids` without special tokens; see [`TextStream`] for bytes that are not UTF-8.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let mut stream = TextStream::new(self);
+        let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
+        text.push_str(&stream.flush());
+        text
+    }
+}

@@ -15,7 +15,6 @@ use crate::{
         gguf_vocabulary,
         marks::{ControlMarks, Part, RenderedPrompt},
         pieces::Pieces,
-        stream::TextStream,
         tokenizer_json::{self, one_line},
     },
 };
@@ -142,14 +141,6 @@ impl Tokenizer {
         let spellings: Vec<String> = special.map(|token| token.content.clone()).collect();
         let marks = Arc::new(ControlMarks::new(&spellings)?);
         Ok(Arc::clone(self.marks.get_or_init(|| marks)))
-    }
-
-    /// Text of `ids` without special tokens; see [`TextStream`] for bytes that are not UTF-8.
-    pub fn decode(&self, ids: &[u32]) -> String {
-        let mut stream = TextStream::new(self);
-        let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
-        text.push_str(&stream.flush());
-        text
     }
 
     /// Id of the token spelled exactly `token`.

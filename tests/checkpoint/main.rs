@@ -13,5 +13,6 @@ mod real;
 #[path = "../common/real_model.rs"]
 mod real_model;
 mod sampling;
+mod sources;
 mod support;
 mod text;

@@ -6,7 +6,7 @@ use ureq::http::{HeaderMap, header};
 use crate::{
     cli::{Exit, pull::client::Client},
     error::Error,
-    hub::{cache, is_plain},
+    hub::cache::{self, is_plain},
 };
 
 /// The files of a repository at a commit.

@@ -3,7 +3,7 @@
 use crate::{
     backend::{Backend, StepInput, StepOutput, StepResult},
     error::Result,
-    generate::{SequenceState, decode::another_kind},
+    generate::{SequenceState, decode::another_kind::another_kind},
     sampling::{Sampler, suppress},
 };
 

@@ -1,12 +1,13 @@
 //! Decoding strategies: where the next token is chosen, and which steps are in flight meanwhile.
 
 mod ahead;
+mod another_kind;
 mod host;
 
 use self::{ahead::Ahead, host::Host};
 use crate::{
-    backend::{Backend, StepOutput, StepResult},
-    error::{Error, Result},
+    backend::{Backend, StepOutput},
+    error::Result,
     generate::SequenceState,
     sampling::{Sampler, SamplingParams},
 };
@@ -74,13 +75,4 @@ impl Strategy {
             Strategy::Host(_) => Host::go_on(backend, sequence, token),
         }
     }
-}
-
-fn another_kind(result: &StepResult) -> Error {
-    let kind = match result {
-        StepResult::None => "nothing",
-        StepResult::Logits(_) => "logits",
-        StepResult::Token(_) => "a token",
-    };
-    Error::Device(format!("the backend answered a step with {kind}, not with what was asked for"))
 }

@@ -20,8 +20,8 @@ use crate::{
 /// Bytes of the next matrix that are brought into the cache while a token is attended.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Records layer `index`'s attention from `qkv`: its outputs in the format `wanted` where a kernel
-/// can, else in f32; or its partial outputs and softmax statistics for a persistent kernel.
+/// Records layer `index`'s attention from `qkv`. The outputs have the format `wanted` where a
+/// kernel can write it, else f32. A persistent kernel reads partial outputs and softmax statistics.
 pub(super) fn attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &'a Decoder,

@@ -36,7 +36,7 @@ const PREFETCH_BYTES: usize = 8 << 20;
 enum LayerInput {
     /// Its normed input in this format.
     Normed(Emit),
-    /// Its q, k and v, which a persistent kernel made; after the last layer, the final hidden state.
+    /// Its q, k and v, which a persistent kernel made; or the final hidden state.
     QkvReady,
 }
 

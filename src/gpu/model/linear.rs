@@ -64,13 +64,13 @@ pub(in crate::gpu) struct LinearPlan {
     /// A product for each part of the matrix.
     pub parts: Vec<Linear>,
     pub sum: SplitSum,
-    /// Rows that a matrix-vector product has room for.
+    /// Rows of activations that a matrix-vector product takes.
     m: usize,
 }
 
 impl LinearPlan {
-    /// The plan for a matrix of these parts in steps of a shape, with buffers of `row_capacity` rows.
-    /// `may_split`: whoever reads the results adds up splits.
+    /// The plan for a matrix of these parts in steps of a shape, with buffers of `row_capacity`
+    /// rows. `may_split`: the kernel that reads the results adds up splits.
     pub fn new(
         target: &KernelTarget,
         shape: StepShape,

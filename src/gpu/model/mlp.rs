@@ -86,8 +86,8 @@ fn gate_then_gelu<'a>(
     Ok(rec.activations(hidden, n, emit))
 }
 
-/// Gate and up in two products of f16 activations, where [`MatmulCoop::tail`] says so: the last rows
-/// go to `sublayer_output`.
+/// Gate and up in two products of f16 activations, where [`MatmulCoop::tail`] says so. The last
+/// rows go to `sublayer_output`.
 fn product_and_tail(rec: &mut Recorder<'_>, gate_up: &PlannedLinear<'_>) -> Result<Option<UpTail>> {
     let (s, matrix) = (rec.workspace, gate_up.matrix);
     let ([part], &[whole], Emit::Halves { m_stride }) =

@@ -59,8 +59,8 @@ impl PersistentLayers {
     /// Plans the kernels and probes how many of their workgroups run at the same time. `compile`
     /// compiles the kernels of decoding; `None` where persistent kernels are not used.
     ///
-    /// Errors: the user asked for them, and none of this model's can be used, or fewer workgroups
-    /// run at the same time than probing tries.
+    /// Errors, if the user asked for them: the model has none, or too few workgroups run at the
+    /// same time.
     pub async fn find(
         gpu: &Gpu,
         decoder: &Decoder,
@@ -240,9 +240,9 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
     }
 }
 
-/// The set that each of `count` kernels (at least two) uses, and the set that it empties: that of the
-/// next kernel, or of the next step's first. In a ring of an odd number the last one has a set of
-/// its own.
+/// The set that each of `count` kernels (at least two) uses, and the set that it empties. It
+/// empties that of the next kernel; the last one, that of the next step's first. In a ring of an odd
+/// number the last kernel has a set of its own.
 fn rotate_sets(count: usize) -> Vec<[usize; 2]> {
     let set = |index: usize| {
         if index + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { index % 2 }

@@ -111,7 +111,8 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Runs a kernel that leaves its results in the format `emit`; `floats` is where they go as f32.
+    /// Runs a kernel that leaves its results in the format `emit`; `floats` is where they go as
+    /// f32.
     pub fn run_emitting(
         &mut self,
         kernel: &dyn Kernel,
@@ -175,8 +176,8 @@ impl<'a> Recorder<'a> {
         PlannedLinear { matrix, plan, y: view.y }
     }
 
-    /// Brings the matrix of the next product nearer while the kernel before it runs: the addresses of
-    /// its pages and its first `ahead_bytes`; of a later matrix, the addresses alone.
+    /// Brings the next product's matrix into the cache while the kernel before it runs. It reads
+    /// the first `ahead_bytes`, and touches all pages of this and of a later matrix.
     pub fn prefetch(
         &mut self,
         matrix: &GpuMatrix,

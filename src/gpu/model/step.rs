@@ -74,7 +74,7 @@ impl StepShape {
         self.batch_rows().is_some()
     }
 
-    /// Rows that matrix-vector products have room for; `None` for matrix products.
+    /// Rows that matrix-vector products take; `None` for matrix products.
     pub fn batch_rows(self) -> Option<usize> {
         match self {
             StepShape::Decode => Some(1),

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// A list of such tokens, and what makes their logits −∞ before a token is chosen.
+/// A list of such tokens, and the dispatch that makes their logits −∞.
 #[derive(Default)]
 pub(in crate::gpu) struct Suppressed {
     ids: Vec<u32>,

@@ -1,6 +1,5 @@
-//! Software drivers compile a kernel when it first runs rather than when its pipeline is
-//! made. Kernels are therefore run without workgroups while weights are read, in the order in which
-//! an answer takes them.
+//! Compiles kernels while weights are read, in the order in which an answer runs them. Software
+//! drivers compile a kernel when it first runs, so each runs once without workgroups.
 
 use std::{
     collections::HashSet,
@@ -38,7 +37,7 @@ use crate::{
 pub(in crate::gpu) const BINDING_BYTES: u64 = 1 << 10;
 const POLL: Duration = Duration::from_millis(2);
 
-/// A thread that lets a driver compile; dropped, it ends after the kernel under way.
+/// A thread that compiles. When this is dropped, it ends after the current kernel.
 pub(in crate::gpu) struct WarmUp {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -48,17 +47,17 @@ impl Drop for WarmUp {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It does nothing that the model needs.
+            // The model needs nothing of it.
             let _ = thread.join();
         }
     }
 }
 
 impl WarmUp {
-    /// Starts with the kernels of a prompt, then those of generation. `None` on hardware, which has
-    /// nothing to gain.
+    /// Starts with the kernels of a prompt, then those of generation. `None` on hardware, which
+    /// compiles when a pipeline is made.
     ///
-    /// Errors: a checkpoint that cannot be loaded either.
+    /// Errors: a checkpoint that cannot be loaded.
     pub async fn start(
         gpu: &Gpu,
         source: &dyn TensorSource,
@@ -81,8 +80,8 @@ impl WarmUp {
     }
 }
 
-/// Runs groups of kernels, unless it is asked to stop. What fails here will fail again when it is
-/// used, and is told then.
+/// Runs groups of kernels until it is asked to stop. A kernel that fails here fails again in a
+/// step, which returns the error.
 fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     let most = groups.iter().flatten().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
@@ -94,7 +93,7 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     };
     let buffers: Vec<wgpu::Buffer> =
         (0..most).map(|_| gpu.device().create_buffer(&descriptor)).collect();
-    // All of them whenever it is to stop: what is kept for the next start does not depend on that.
+    // All pipelines are made even if it stops early: the cache on disk must not depend on that.
     if !groups.iter().all(|group| gpu.compile_together(group.clone()).is_ok()) {
         return;
     }
@@ -108,7 +107,7 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
                 continue;
             }
             let mut done = gpu.done();
-            // A wait of wgpu's would keep others from submitting.
+            // A blocking wait in wgpu would keep other threads from submitting.
             while let Ok(None) = done.try_recv() {
                 if gpu.device().poll(wgpu::PollType::Poll).is_err() {
                     return;

@@ -20,7 +20,7 @@ use crate::{
 /// Where buffers come from: a device, or a sum of their sizes.
 pub(in crate::gpu) trait Allocator {
     type Buffer;
-    /// Errors if there is no such buffer to be had.
+    /// Errors: the buffer is larger than the device allows, or out of memory.
     fn buffer(&self, label: &str, bytes: u64) -> Result<Self::Buffer>;
     fn uniform(&self, label: &str, words: [u32; 4]) -> Result<Self::Buffer>;
 }
@@ -49,8 +49,7 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     pub qkv: B,
     /// gate and up, and before them attention's outputs.
     pub gate_up: B,
-    /// Attention outputs and hidden states (of the MLP, of per-layer inputs) of padded widths,
-    /// which must keep their zeros.
+    /// Attention outputs and hidden states of padded widths, by width. Their padding stays zero.
     padded_attention: BTreeMap<usize, B>,
     padded_hidden: BTreeMap<usize, B>,
     /// Per-layer inputs of all layers `[rows, layers · size]`, if the model has them.
@@ -66,7 +65,7 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     pub hidden_quant_groups: B,
     /// f16 activations for cooperative matrices, see [`Emit::Halves`](crate::gpu::kernels::Emit).
     pub halves: B,
-    /// Rows that the buffers for all tokens of a step have room for.
+    /// Rows of the buffers for all tokens of a step.
     pub row_capacity: usize,
     /// Final hidden states whose logits are wanted `[outputs, hidden]`.
     pub gathered: B,

@@ -1,5 +1,4 @@
-//! Matrices with one input (q, k and v; gate and up), which lie in one from the beginning: nothing
-//! is copied to join them.
+//! Matrices with one input (q, k and v; gate and up), loaded as rows of one fused matrix.
 
 use std::collections::HashMap;
 
@@ -22,13 +21,13 @@ struct Share {
 /// Allocates matrices in the order of the forward pass.
 pub(in crate::gpu) struct FusedAllocator {
     shares: HashMap<String, Share>,
-    /// The joined matrix of which some rows have come.
+    /// The fused matrix that still waits for rows.
     open: Option<GpuMatrix>,
     memory: MatrixMemory,
 }
 
 impl FusedAllocator {
-    /// Joins what can be: matrices of one format that one binding holds.
+    /// Fuses matrices of one format that one binding holds.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], memory: MatrixMemory) -> Self {
         let mut shares = HashMap::new();
         let is_joined = |a: &PlannedTensor, b: &PlannedTensor| {
@@ -45,7 +44,7 @@ impl FusedAllocator {
         FusedAllocator { shares, open: None, memory }
     }
 
-    /// A matrix with room for the reader's rows, and the row of it with which they begin.
+    /// A matrix for the reader's rows, and the first of its rows that they take.
     pub fn begin(&mut self, gpu: &Gpu, reader: &MatrixReader<'_>) -> Result<(GpuMatrix, usize)> {
         let share = self.shares.get(reader.name).copied();
         let Share { first_row, all_rows } =
@@ -64,7 +63,7 @@ impl FusedAllocator {
         Ok((matrix, first_row))
     }
 
-    /// The matrix, when its last rows have come; before that [`GpuMatrix::placeholder`].
+    /// The matrix after its last rows, else a [`GpuMatrix::placeholder`].
     pub fn end(&mut self, matrix: GpuMatrix, rows_so_far: usize) -> GpuMatrix {
         if rows_so_far == matrix.rows {
             if self.memory == MatrixMemory::Mapped {
@@ -78,14 +77,14 @@ impl FusedAllocator {
     }
 }
 
-/// What is multiplied with a matrix that may be joined with others.
+/// The input of a matrix that may be fused with others: its name without the projection's.
 fn input(name: &str) -> Option<&str> {
     ["q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight"]
         .iter()
         .find_map(|end| name.strip_suffix(end))
 }
 
-/// Rows of these matrices together; `None` if one cannot hold them as it would each.
+/// Rows of these matrices together; `None` if one matrix cannot hold them in the same layout.
 fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
     let shape = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
         (Some(format), &[rows, cols]) => Some((format, rows, cols)),
@@ -97,7 +96,7 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
     for tensor in group {
         let (_, rows, _) =
             shape(tensor).filter(|&(of, _, columns)| (of, columns) == (format, cols))?;
-        // Rows that are written in place begin with an even one.
+        // Writing in place must begin at a multiple of 8 bytes, which even rows do.
         if all_rows % 2 == 1 {
             return None;
         }

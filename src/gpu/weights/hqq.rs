@@ -12,12 +12,12 @@ use crate::{
     },
 };
 
-/// Longest group that one invocation takes: longer ones would leave most of a device idle, and hold
-/// it for longer than systems let one submission run.
+/// Longest group that one invocation takes. Longer ones would leave most of a device idle, and run
+/// into the system's time limit for a submission.
 const LONGEST_GROUP: usize = 1024;
 
 impl Gpu {
-    /// Whether [`Gpu::choose_steps`] is for matrices of `cols` columns: hqq in groups of at most
+    /// Whether [`Gpu::choose_steps`] takes matrices of `cols` columns: hqq in groups of at most
     /// 1024 columns.
     pub fn chooses(spec: &Spec, cols: usize) -> bool {
         spec.method == Method::Hqq && spec.group_columns(cols) <= LONGEST_GROUP
@@ -64,7 +64,7 @@ impl Gpu {
         drop(pass);
         self.queue().submit([encoder.finish()]);
         let mut words: Vec<u32> = self.download(&chosen).await?;
-        // The buffer is rounded up.
+        // The buffer is longer than asked.
         words.truncate(groups);
         Ok(words)
     }

@@ -1,5 +1,5 @@
-//! Weights that the host lays out in the device's memory, where both share one: no copy on the way,
-//! no kernel.
+//! Weights that the host lays out in the device's memory, where both share one. There is no copy on
+//! the way, and no kernel.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::{
     quant::{Dtype, PackFormat, pack_into},
 };
 
-/// Bytes of a file that one thread lays out at a time: the result stays in its core's cache until it
-/// is written.
+/// Bytes of a file that one thread lays out at a time. The result stays in its core's cache until
+/// it is written.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// Writes slices to mapped buffers.
@@ -64,8 +64,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Writes rows to a mapped part from its row `first` on. Threads map runs of [`TILE_ROWS`]
-    /// rows, which begin at a multiple of the 8 bytes that wgpu asks for if `first` is even.
+    /// Writes rows to a mapped part from its row `first` on, which must be even. Threads map runs
+    /// of [`TILE_ROWS`] rows, and wgpu maps from multiples of 8 bytes.
     fn write(&self, stored: &[u8], first: usize, part: &MatrixPart) -> Result<(), String> {
         let rows = (PIECE_BYTES / self.row_bytes).max(1).next_multiple_of(TILE_ROWS);
         let pieces = stored.par_chunks(rows * self.row_bytes).enumerate();
@@ -90,8 +90,8 @@ impl Rows {
         )
     }
 
-    /// Writes words of rows to a buffer from word `at` on; interleaved in units of `unit` words if
-    /// the matrix is.
+    /// Writes words of rows to a buffer from word `at` on, interleaved in units of `unit` words if
+    /// needed.
     fn put(
         &self,
         words: &[u32],

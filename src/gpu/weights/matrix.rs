@@ -36,11 +36,11 @@ pub struct GpuMatrix {
     /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster
     /// on cooperative matrices of 16 × 16.
     pub tiled: bool,
-    /// None where the rows lie in a matrix that comes after this one: see `fused.rs`.
+    /// None where a later matrix holds the rows: see `fused.rs`.
     pub parts: Vec<MatrixPart>,
 }
 
-/// What memory a matrix gets.
+/// The memory that a matrix gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gpu) enum MatrixMemory {
     Device,
@@ -110,7 +110,7 @@ impl GpuMatrix {
         Ok(matrix)
     }
 
-    /// What stands for rows that lie in a matrix whose last rows are still to come.
+    /// A matrix without rows, for rows of a fused matrix whose last rows are still to come.
     pub(in crate::gpu) fn placeholder(joined: &GpuMatrix) -> Self {
         GpuMatrix { rows: 0, parts: Vec::new(), ..*joined }
     }
@@ -123,8 +123,8 @@ impl GpuMatrix {
         }
     }
 
-    /// The parts in which rows from `first` on lie, with the first row within each and how many
-    /// there are.
+    /// The parts that hold `rows` rows from `first` on, each with its first row of them and their
+    /// number.
     pub(in crate::gpu) fn row_ranges(
         &self,
         first: usize,

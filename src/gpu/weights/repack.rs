@@ -33,7 +33,7 @@ const SLOTS: usize = 4;
 /// Bytes that one thread copies at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// A matrix that was sent, to tell what is wrong with it.
+/// A matrix that was sent: what an error message about it needs.
 struct Sent {
     name: String,
     dtype: Dtype,
@@ -52,16 +52,17 @@ pub(in crate::gpu) struct RepackSink {
     slots: usize,
     /// Slots whose transfer was submitted, the oldest first.
     under_way: VecDeque<Mapping>,
-    /// What a slot holds, on the device.
+    /// The device's copy of a slot.
     stored: GpuBuffer,
     /// For each matrix the first row that its format cannot hold.
     faults: GpuBuffer,
-    room: usize,
+    /// Matrices that `faults` has a word for.
+    capacity: usize,
     sent: Vec<Sent>,
     times: Times,
 }
 
-/// Where the host's time goes.
+/// How the host spends its time.
 #[derive(Default)]
 struct Times {
     bytes: u64,
@@ -71,7 +72,7 @@ struct Times {
     waiting: Duration,
 }
 
-/// Bytes of a slot for these tensors, and how many of them are sent; `None` for none.
+/// Bytes of a slot for these tensors, and the number of tensors that are sent; `None` for none.
 fn sizes(tensors: &[PlannedTensor]) -> Option<(u64, usize)> {
     let slices =
         tensors.iter().filter_map(|tensor| match (tensor.format, tensor.info.shape.as_slice()) {
@@ -104,7 +105,7 @@ impl RepackSink {
     ///
     /// Errors: the buffers are larger than the device allows, or out of memory.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Result<Option<Self>> {
-        let Some((slot_bytes, room)) = sizes(tensors).filter(|_| gpu.tuning().repack) else {
+        let Some((slot_bytes, capacity)) = sizes(tensors).filter(|_| gpu.tuning().repack) else {
             return Ok(None);
         };
         Ok(Some(RepackSink {
@@ -113,8 +114,8 @@ impl RepackSink {
             slots: 0,
             under_way: VecDeque::new(),
             stored: gpu.buffer("stored weights", slot_bytes)?,
-            faults: gpu.buffer_of("faults of weights", &vec![u32::MAX; room])?,
-            room,
+            faults: gpu.buffer_of("faults of weights", &vec![u32::MAX; capacity])?,
+            capacity,
             sent: Vec::new(),
             times: Times::default(),
         }))
@@ -124,7 +125,8 @@ impl RepackSink {
     pub fn takes(&self, reader: &MatrixReader<'_>) -> bool {
         let bytes = slice_bytes(reader.dtype(), reader.format, reader.rows, reader.cols);
         let around = (Repack::HEADER_BYTES + Repack::SLACK_BYTES) as u64;
-        self.sent.len() < self.room && bytes.is_some_and(|bytes| bytes + around <= self.slot_bytes)
+        self.sent.len() < self.capacity
+            && bytes.is_some_and(|bytes| bytes + around <= self.slot_bytes)
     }
 
     /// Sends a slice of a matrix that [`RepackSink::takes`].
@@ -181,13 +183,12 @@ impl RepackSink {
         dispatch.encode(&mut pass, StepSize::default());
         drop(pass);
         let submission = gpu.queue().submit([encoder.finish()]);
-        // The map that was made with the buffer is zeroed once; later ones are as they were left.
+        // wgpu zeroes a buffer's first mapping only.
         self.under_way.push_back(gpu.map(slot, wgpu::MapMode::Write, submission));
         gpu.check()
     }
 
-    /// A mapped slot: a new one until there are enough, then the one that was sent first, when it
-    /// has arrived.
+    /// A mapped slot: a new one until there are enough, then the oldest one when it has arrived.
     async fn slot(&mut self) -> Result<GpuBuffer> {
         let oldest = if self.slots < SLOTS { None } else { self.under_way.pop_front() };
         match oldest {
@@ -199,10 +200,9 @@ impl RepackSink {
         }
     }
 
-    /// Waits until all that was sent is laid out, and looks for what could not be.
+    /// Waits until the device has laid out all matrices, and looks for faults.
     ///
-    /// Errors: a value, scale or offset that is NaN, infinite, or beyond f16, as packing on the
-    /// host names it; a failed device.
+    /// Errors: a value, scale or offset that is NaN, infinite or beyond f16; a failed device.
     pub async fn finish(self, source: &dyn TensorSource) -> Result<()> {
         let begin = Instant::now();
         let faults: Vec<u32> = self.gpu.download(&self.faults).await?;
@@ -219,7 +219,7 @@ impl RepackSink {
 }
 
 impl Sent {
-    /// What packing on the host says.
+    /// The error that packing on the host gives.
     async fn explain(&self, source: &dyn TensorSource, row: u32) -> Error {
         let mut ignore = |_| ();
         let shape = (self.rows, self.cols);
@@ -246,7 +246,7 @@ fn fill(slot: &wgpu::Buffer, header: &[u32; 4], rows: &[u8]) -> Result<()> {
     head.copy_from_slice(bytemuck::bytes_of(header));
     let (from, from_rest) = rows.as_chunks::<PIECE_BYTES>();
     let (to, mut to_rest) = rest.into_slice(..rows.len()).into_chunks::<PIECE_BYTES>();
-    // Pages that are not in memory are read by whoever touches them first: several at once.
+    // Touching a page of the file reads it: several threads read several pages at once.
     let pieces: Vec<_> = to.into_iter().zip(from).collect();
     pieces
         .into_par_iter()

@@ -17,8 +17,8 @@ pub(super) struct Slice<'s, 'r, P> {
     pub part_row: usize,
 }
 
-/// Reads all rows of a reader and gives them to `sink`: `ranges` are destinations, the first row in
-/// each and the number of rows.
+/// Reads all rows of a reader and gives them to `sink`. A range is a destination, its first row and
+/// the number of rows.
 ///
 /// Errors: a failed read; what `sink` finds wrong.
 pub(super) async fn for_each_slice<'r, P: Copy>(

@@ -1,5 +1,4 @@
-//! Models of random weights, made on the device in seconds: for measuring shapes that nobody has to
-//! download.
+//! Models of random weights, made on the device: for measuring shapes without a download.
 
 use std::{borrow::Cow, cell::Cell, ops::Range};
 
@@ -23,13 +22,12 @@ use crate::{
     quant::{Dtype, PackFormat},
 };
 
-/// Standard deviation of attention's scores. In Gemma 3 270M random q and k would have 2.1 to 6.7,
-/// by layer: its norms' weights make it so. Weights of one would have 16 or more, with which hardly
-/// more than one key counts.
+/// Standard deviation of attention's scores, as the norms of trained models give it to random q and
+/// k (see docs/performance.md). With norm weights of one hardly more than one key would count.
 const SCORE_DEVIATION: f32 = 4.0;
 
-/// A checkpoint without files: Q4_0 layers, Q6_K embedding as Google's GGUF files of Q4_0 have it,
-/// norm weights of one but for q and k.
+/// A checkpoint without files: layers in Q4_0 and the embedding in Q6_K, as in Google's GGUF files.
+/// Norm weights are one, except for q and k.
 pub struct SyntheticSource {
     config: ModelConfig,
     embedding: Dtype,
@@ -64,7 +62,7 @@ impl SyntheticSource {
 }
 
 impl SyntheticSource {
-    /// Weights of q's and k's norms with which scores spread by [`SCORE_DEVIATION`].
+    /// Weights of q's and k's norms that give scores the deviation [`SCORE_DEVIATION`].
     fn qk_norm(&self, head_dim: usize) -> f32 {
         let of_ones = self.config.attention_scale * (head_dim as f32).sqrt();
         (SCORE_DEVIATION / of_ones).sqrt()
@@ -137,8 +135,7 @@ impl WeightStore for SyntheticStore {
         let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
         let matrix = self.fused.end(matrix, first + reader.rows);
-        // Uniform quants times this scale give rows of length one, so that activations keep their
-        // size.
+        // With this scale uniform quants make rows of length one: activations keep their size.
         let deviation = match matrix.format {
             PackFormat::Int { bits: 4, .. } => 4.6,
             PackFormat::Int { bits: 6, .. } => 18.5,

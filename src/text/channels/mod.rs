@@ -1,12 +1,14 @@
 //! An answer, token by token, parted into what the reader gets, thoughts and tool calls.
 
 mod call;
+mod event;
 mod parts;
 mod sorter;
 mod spellings;
 
 pub use self::{
     call::{BrokenCall, ToolCall},
+    event::AnswerEvent,
     parts::AnswerParts,
 };
 use self::{
@@ -15,21 +17,6 @@ use self::{
 };
 use super::{ChatTemplate, TextStream, Tokenizer};
 use crate::Result;
-
-/// A piece of an answer, in the order in which the model wrote it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AnswerEvent {
-    /// Text for the reader.
-    Content(String),
-    /// Text of the channel `thought`, or of a channel without a name.
-    Thought(String),
-    /// Text of a channel with another name. Its first piece is empty: it announces the channel.
-    Channel { name: String, text: String },
-    /// A whole call.
-    ToolCall(ToolCall),
-    /// What a call's marks enclose, but cannot be read as one.
-    BrokenCall(BrokenCall),
-}
 
 /// The marks by which a model parts its answers; none for a model that does not.
 ///

@@ -1,8 +1,8 @@
 //! A whole answer by its parts.
 
 use crate::text::channels::{
-    AnswerEvent,
     call::{BrokenCall, ToolCall},
+    event::AnswerEvent,
 };
 
 /// The events of an answer, joined.

@@ -3,8 +3,8 @@
 use std::mem::take;
 
 use crate::text::channels::{
-    AnswerEvent,
     call::{self, CallText},
+    event::AnswerEvent,
     spellings::Mark,
 };
 

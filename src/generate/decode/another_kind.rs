@@ -1,0 +1,12 @@
+//! A backend that answers a step with something else than what was asked for.
+
+use crate::{backend::StepResult, error::Error};
+
+pub(super) fn another_kind(result: &StepResult) -> Error {
+    let kind = match result {
+        StepResult::None => "nothing",
+        StepResult::Logits(_) => "logits",
+        StepResult::Token(_) => "a token",
+    };
+    Error::Device(format!("the backend answered a step with {kind}, not with what was asked for"))
+}
