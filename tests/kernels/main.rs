@@ -3,12 +3,11 @@
 
 mod attention;
 mod catalogue;
-mod chain;
 mod combinations;
 mod elementwise;
 mod embed;
-mod emit;
 mod emulated;
+mod epilogue;
 mod gated;
 mod harness;
 mod linear;
@@ -16,6 +15,7 @@ mod linear;
 mod long;
 mod norm;
 mod per_layer;
+mod persistent_layer;
 mod quantize;
 mod repack;
 mod sample;
