@@ -160,7 +160,7 @@ fn check(gpu: &Gpu, case: &Case) {
             case.m,
         );
         assert_close(
-            &format!("matmul_lanes {what}"),
+            &format!("matmul_row_per_invocation {what}"),
             gpu,
             &output.results(gpu, case),
             &expected,
