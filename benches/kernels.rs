@@ -6,9 +6,9 @@ use gemma4_wgpu::{
     gpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
-            Convert, Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8Split,
-            NormAddNorm, ROW_TILE, RawHeads, RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode,
-            SplitAttention, stride,
+            ActivationFormat, AddRmsNorm, Convert, Kernel, Linear, Matmul, MatmulCoop,
+            MatmulRowPerInvocation, Matvec, MatvecQ8Split, ROW_TILE, RawHeads, RopeKvUpdate, Sdpa,
+            SdpaCoop, SdpaDecode, SplitAttention, stride,
         },
     },
     model::{
@@ -52,7 +52,7 @@ fn linear(rows: usize, cols: usize) -> Linear {
         y_offset: 0,
         softcap: None,
         over_outputs: false,
-        tiled: false,
+        interleaved16: false,
     }
 }
 
@@ -111,10 +111,10 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
         group.bench_function(BenchmarkId::new("matmul", &shape), |b| {
             b.iter(|| run(gpu, &dispatch, step))
         });
-        if MatmulLanes::can_run(gpu.target()) {
+        if MatmulRowPerInvocation::can_run(gpu.target()) {
             let dispatch = bind(
                 gpu,
-                &MatmulLanes(linear),
+                &MatmulRowPerInvocation(linear),
                 &[weights[0], weights[1], ("x", &x), ("y", &y), ("step", &many)],
             );
             group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| {
@@ -177,8 +177,10 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             capacity,
         };
         let variant = gpu.target();
-        let (sums, norms) =
-            (zeros(gpu, split.sums_per_row(variant)), zeros(gpu, split.norms_per_row(variant)));
+        let (sums, norms) = (
+            zeros(gpu, split.partial_outputs_per_row(variant)),
+            zeros(gpu, split.softmax_stats_per_row(variant)),
+        );
         if split.can_run(variant) {
             let step = StepSize { rows: 1, outputs: 0, keys: 2049 };
             let (head_norms, turns) =
@@ -189,8 +191,8 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
                 &kernel,
                 &[
                     &inputs[..],
-                    &[("sums", &sums), ("norms", &norms)],
-                    &[("head_norms", &head_norms), ("turns", &turns)],
+                    &[("partial_outputs", &sums), ("softmax_stats", &norms)],
+                    &[("head_norms", &head_norms), ("rope_frequencies", &turns)],
                 ]
                 .concat(),
             );
@@ -207,7 +209,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             b.iter(|| run(gpu, &dispatch, step))
         });
         if SdpaCoop::can_run(gpu.target(), &sdpa) {
-            let kernel = SdpaCoop { sdpa, emit: Emit::Floats };
+            let kernel = SdpaCoop { sdpa, epilogue: ActivationFormat::F32 };
             let dispatch = bind(gpu, &kernel, &buffers);
             group.bench_function(BenchmarkId::new("sdpa_coop", name), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
@@ -233,12 +235,12 @@ fn seams(criterion: &mut Criterion, gpu: &Gpu) {
         ("layer", &scalar),
     ];
     let step = StepSize { rows: 1, outputs: 0, keys: 0 };
-    let kernel = |emit| NormAddNorm { n, eps: 1e-6, parts: 1, part_stride: stride(n), emit };
-    let floats = bind(gpu, &kernel(Emit::Floats), &[&own[..], &[("out", &out)]].concat());
-    group.bench_function("norm_add_norm", |b| b.iter(|| run(gpu, &floats, step)));
-    let q8 = bind(gpu, &kernel(Emit::Q8), &[&own[..], &quants].concat());
-    group.bench_function("norm_add_norm to int8", |b| b.iter(|| run(gpu, &q8, step)));
-    let convert = Convert { cols: n, emit: Emit::Q8, over_outputs: false };
+    let kernel = |epilogue| AddRmsNorm { n, eps: 1e-6, parts: 1, part_stride: stride(n), epilogue };
+    let floats = bind(gpu, &kernel(ActivationFormat::F32), &[&own[..], &[("out", &out)]].concat());
+    group.bench_function("add_rms_norm", |b| b.iter(|| run(gpu, &floats, step)));
+    let q8 = bind(gpu, &kernel(ActivationFormat::Q8Block32), &[&own[..], &quants].concat());
+    group.bench_function("add_rms_norm to int8", |b| b.iter(|| run(gpu, &q8, step)));
+    let convert = Convert { cols: n, epilogue: ActivationFormat::Q8Block32, over_outputs: false };
     let convert = bind(gpu, &convert, &[&[("x", &x)][..], &quants].concat());
     group.bench_function("convert to int8", |b| b.iter(|| run(gpu, &convert, step)));
     group.finish();

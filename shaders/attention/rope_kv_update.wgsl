@@ -1,4 +1,7 @@
-// One head of one token: RMS norm, rotary embedding (half-split: dim i turns with i + D/2), KV
+//! needs: cache, reduce, rope_angle, step; constants CAPACITY, D, EPS, K_SOURCE, N_HEADS, N_KV,
+//! QKV_STRIDE, V_NORM, V_SOURCE, WORKGROUP
+// One head of one token: RMS norm, rotary embedding (half-split: dim i frequencies with i + D/2),
+// KV
 // update.
 //   heads 0..N_HEADS: q, normed and turned in place
 //   the next N_KV: k, normed and turned, into the K cache
@@ -6,11 +9,15 @@
 // place, V is the k projection before its norm. No invocation writes K's or V's place.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;           // [rows, QKV_STRIDE]
-@group(0) @binding(1) var<storage, read> head_norms: array<f32>;               // q_norm [D], k_norm [D]
-@group(0) @binding(2) var<storage, read> turns: array<u32>;               // [D / 2]: 2^32 · turns per position
+// q_norm [D], k_norm [D]
+@group(0) @binding(1) var<storage, read> head_norms: array<f32>;
+// [D / 2]: 2^32 · frequencies per position
+@group(0) @binding(2) var<storage, read> rope_frequencies: array<u32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;                // [rows]
-@group(0) @binding(4) var<storage, read_write> k_cache: array<CachePair>; // [slots, N_KV, CAPACITY, D / 2]
-@group(0) @binding(5) var<storage, read_write> v_cache: array<CachePair>; // [slots, N_KV, CAPACITY, D / 2]
+// [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(4) var<storage, read_write> k_cache: array<CachePair>;
+// [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(5) var<storage, read_write> v_cache: array<CachePair>;
 
 var<workgroup> head: array<f32, D>;
 
@@ -36,8 +43,8 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
             let weight = select(D, 0u, is_q) + i;
             first *= head_norms[weight];
             second *= head_norms[weight + D / 2u];
-            // The product wraps at whole turns, so that the angle is exact at any position.
-            let rotation = cos_sin(turns[i] * row.position);
+            // The product wraps at whole frequencies, so that the angle is exact at any position.
+            let rotation = cos_sin(rope_frequencies[i] * row.position);
             let turned = vec2<f32>(
                 first * rotation.x - second * rotation.y,
                 second * rotation.x + first * rotation.y,

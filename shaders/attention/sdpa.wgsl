@@ -1,10 +1,14 @@
+//! needs: cache, step; constants CAPACITY, D, K_TILE, N_HEADS, N_KV, OUT_STRIDE, QKV_STRIDE,
+//! Q_TILE, SCALE, WINDOW, WORKGROUP
 // Scaled dot-product attention of one head for Q_TILE consecutive tokens of one sequence, over the
 // KV cache: keys come in tiles of K_TILE, softmax is carried along (maximum and sum), each
 // invocation owns some dims.
 
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;            // [rows, QKV_STRIDE], q first
-@group(0) @binding(1) var<storage, read> k_cache: array<CachePair>;  // [slots, N_KV, CAPACITY, D / 2]
-@group(0) @binding(2) var<storage, read> v_cache: array<CachePair>;  // [slots, N_KV, CAPACITY, D / 2]
+// [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(1) var<storage, read> k_cache: array<CachePair>;
+// [slots, N_KV, CAPACITY, D / 2]
+@group(0) @binding(2) var<storage, read> v_cache: array<CachePair>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;           // [rows]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;      // [rows, OUT_STRIDE]
 @group(0) @binding(5) var<uniform> step: Step;

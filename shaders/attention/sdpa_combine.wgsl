@@ -1,16 +1,19 @@
+//! needs: epilogue, key_range, step; constants D, EPILOGUE_COLS, N_HEADS, PARTS, WORKGROUP
 // Joins the parts that sdpa_decode made of one head's attention. LANES invocations share four dims.
 
-@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;    // [rows, N_HEADS, PARTS, D / 4]
-@group(0) @binding(1) var<storage, read> norms: array<vec2<f32>>;   // [rows, N_HEADS, PARTS]: maximum, sum
+// [rows, N_HEADS, PARTS, D / 4]
+@group(0) @binding(0) var<storage, read> partial_outputs: array<vec4<f32>>;
+// [rows, N_HEADS, PARTS]: maximum, sum
+@group(0) @binding(1) var<storage, read> softmax_stats: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;          // [rows]
 
-const FOURS: u32 = D / 4u;
-const LANES: u32 = WORKGROUP / FOURS;
+const VEC4S: u32 = D / 4u;
+const LANES: u32 = WORKGROUP / VEC4S;
 const AHEAD: u32 = 8u;
 var<workgroup> maxima: array<f32, PARTS>;
 var<workgroup> weights: array<f32, PARTS>;
 var<workgroup> totals: array<f32, PARTS>;
-var<workgroup> pool: array<vec4<f32>, max((LANES - 1u) * FOURS, 1u)>; // of lanes after the first
+var<workgroup> pool: array<vec4<f32>, max((LANES - 1u) * VEC4S, 1u)>; // of lanes after the first
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -18,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let parts = part_count(rows[group.x].position);
     var norm = vec2<f32>();
     if local < parts {
-        norm = norms[first + local];
+        norm = softmax_stats[first + local];
         maxima[local] = norm.x;
     }
     workgroupBarrier();
@@ -33,15 +36,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
 
-    let four = local % FOURS;
-    let lane = local / FOURS;
+    let i4 = local % VEC4S;
+    let lane = local / VEC4S;
     var sum = vec4<f32>();
     var total = 0.0;
     if lane < LANES {
         for (var at = lane; at < parts; at += AHEAD * LANES) {
             var held = array<vec4<f32>, AHEAD>();
             for (var j = 0u; j < AHEAD; j++) { // unrolled
-                held[j] = sums[(first + min(at + j * LANES, parts - 1u)) * FOURS + four];
+                held[j] = partial_outputs[(first + min(at + j * LANES, parts - 1u)) * VEC4S + i4];
             }
             for (var j = 0u; j < AHEAD; j++) { // unrolled
                 let part = at + j * LANES;
@@ -54,16 +57,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if LANES > 1u {
         if lane > 0u && lane < LANES {
-            pool[local - FOURS] = sum;
+            pool[local - VEC4S] = sum;
         }
         workgroupBarrier();
         if lane == 0u {
             for (var other = 1u; other < LANES; other++) {
-                sum += pool[(other - 1u) * FOURS + four];
+                sum += pool[(other - 1u) * VEC4S + i4];
             }
         }
     }
     let inside = lane == 0u;
     // Past the head's end lies the next head, which is not ours to write.
-    emit(group.x, select(EMIT_COLS, group.y * FOURS + four, inside), select(vec4<f32>(), sum / total, inside), local);
+    epilogue(
+        group.x,
+        select(EPILOGUE_COLS, group.y * VEC4S + i4, inside),
+        select(vec4<f32>(), sum / total, inside),
+        local,
+    );
 }

@@ -1,3 +1,5 @@
+//! needs: epilogue, step; constants CAPACITY, D, HEADS, N_HEADS, N_KV, QKV_STRIDE, SCALE, WINDOW;
+//! enables f16, wgpu_cooperative_matrix
 // Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices (f16
 // in, f32 sums), with softmax as the keys come ("flash attention", Dao et al. 2022). A workgroup
 // has QUERIES queries: TOKENS tokens of HEADS heads that share a KV head, so that keys and values
@@ -14,9 +16,12 @@
 // Variables in workgroup memory have sizes of whole 16 bytes: drivers load matrices 16 bytes at a
 // time.
 
-@group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;      // [rows, QKV_STRIDE / 4], q first
-@group(0) @binding(1) var<storage, read_write> k_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
-@group(0) @binding(2) var<storage, read_write> v_cache: array<vec4<f16>>;  // [slots, N_KV, CAPACITY, D / 4]
+// [rows, QKV_STRIDE / 4], q first
+@group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
+// [slots, N_KV, CAPACITY, D / 4]
+@group(0) @binding(1) var<storage, read_write> k_cache: array<vec4<f16>>;
+// [slots, N_KV, CAPACITY, D / 4]
+@group(0) @binding(2) var<storage, read_write> v_cache: array<vec4<f16>>;
 @group(0) @binding(3) var<storage, read_write> rows: array<Row>;           // [rows]
 @group(0) @binding(4) var<uniform> step: Step;
 
@@ -25,9 +30,9 @@ const QUERIES: u32 = 32768u / D;    // 128 or 64
 const TOKENS: u32 = QUERIES / HEADS;
 const HALVES: u32 = D / 256u;       // subgroups that share the dims of a score
 const KEYS: u32 = 16u;              // of a tile
-const FOURS: u32 = D / 4u;
+const VEC4S: u32 = D / 4u;
 const Q_PITCH: u32 = 18u;           // of 64 dims, in vec4s, padded against bank conflicts
-const KV_PITCH: u32 = FOURS + 2u;   // in vec4s
+const KV_PITCH: u32 = VEC4S + 2u;   // in vec4s
 const S_PITCH: u32 = KEYS + 4u;
 const P_PITCH: u32 = KEYS / 4u + 2u; // in vec4s
 const SHARERS: u32 = WORKGROUP / QUERIES; // invocations that share a query's scores
@@ -38,7 +43,8 @@ const LOG2_E: f32 = 1.4426950408889634;
 const HIDDEN: f32 = -3.0e38;
 var<workgroup> k_tile: array<vec4<f16>, HALVES * QUERIES * Q_PITCH>; // queries, then [KEYS, D]
 var<workgroup> v_tile: array<vec4<f16>, KEYS * KV_PITCH>;            // [KEYS, D]
-var<workgroup> s_tile: array<f32, HALVES * QUERIES * S_PITCH>;       // [HALVES, QUERIES, KEYS], or scratch
+// [HALVES, QUERIES, KEYS], or scratch
+var<workgroup> s_tile: array<f32, HALVES * QUERIES * S_PITCH>;
 var<workgroup> p_tile: array<vec4<f16>, QUERIES * P_PITCH>;          // [QUERIES, KEYS]
 var<workgroup> factors: array<f32, QUERIES>;
 var<workgroup> moved: array<u32, 4>;                                 // of 16 queries in each 64
@@ -75,7 +81,7 @@ fn put_v(at: u32, held: Held) {
 
 // Where vec4 `i` of a tile lies.
 fn place(i: u32) -> u32 {
-    return (i / FOURS) * KV_PITCH + i % FOURS;
+    return (i / VEC4S) * KV_PITCH + i % VEC4S;
 }
 
 // 64 dims of all queries, from `dims` on of each 256.
@@ -90,7 +96,12 @@ fn stage_queries(first_row: u32, first_head: u32, dims: u32, row_count: u32, loc
 }
 
 // A block of 16 queries × 16 dims, each times its query's factor. `at` is this subgroup's scratch.
-fn rescaled(sums: coop_mat16x16<f32, C>, at: u32, first_query: u32, lane: u32) -> coop_mat16x16<f32, C> {
+fn rescaled(
+    sums: coop_mat16x16<f32, C>,
+    at: u32,
+    first_query: u32,
+    lane: u32,
+) -> coop_mat16x16<f32, C> {
     coopStoreT(sums, &s_tile[at], 16u);
     workgroupBarrier();
     for (var i = lane; i < 256u; i += 32u) {
@@ -102,16 +113,30 @@ fn rescaled(sums: coop_mat16x16<f32, C>, at: u32, first_query: u32, lane: u32) -
 
 // Writes a block of 16 queries × 16 dims times the queries' factors. `first` is the workgroup's
 // first row and head.
-fn finish(sums: coop_mat16x16<f32, C>, at: u32, query: u32, dim: u32, first: vec2<u32>, local: u32) {
+fn finish(
+    sums: coop_mat16x16<f32, C>,
+    at: u32,
+    query: u32,
+    dim: u32,
+    first: vec2<u32>,
+    local: u32,
+) {
     coopStoreT(sums, &s_tile[at], 16u);
     workgroupBarrier();
     for (var i = local % 32u; i < 64u; i += 32u) {
         let whose = query + i / 4u;
         let row = first.x + whose % TOKENS;
         let value = at + i * 4u;
-        let values = vec4<f32>(s_tile[value], s_tile[value + 1u], s_tile[value + 2u], s_tile[value + 3u]);
+        let values = vec4<f32>(
+            s_tile[value], s_tile[value + 1u], s_tile[value + 2u], s_tile[value + 3u],
+        );
         if row < step.rows {
-            emit(row, ((first.y + whose / TOKENS) * D + dim) / 4u + i % 4u, values * factors[whose], local);
+            epilogue(
+                row,
+                ((first.y + whose / TOKENS) * D + dim) / 4u + i % 4u,
+                values * factors[whose],
+                local,
+            );
         }
     }
     workgroupBarrier();
@@ -132,7 +157,9 @@ fn main(
     let first_position = rows[first_row].position;
     let end = first_position + row_count;
     let cache = (rows[first_row].slot * N_KV + first_head / (N_HEADS / N_KV)) * CAPACITY;
-    let seen_first = select(0u, first_position + 1u - min(WINDOW, first_position + 1u), WINDOW > 0u);
+    let seen_first = select(
+        0u, first_position + 1u - min(WINDOW, first_position + 1u), WINDOW > 0u,
+    );
     let first_key = seen_first - seen_first % KEYS;
 
     // This subgroup's 16 queries and 256 dims for the scores…
@@ -198,14 +225,14 @@ fn main(
     if local < 4u {
         moved[local] = 0u;
     }
-    let first_at = (cache + first_key % CAPACITY) * FOURS + local;
+    let first_at = (cache + first_key % CAPACITY) * VEC4S + local;
     var k_low = fetch_k(first_at);
     var k_high = k_low;
     if D == 512u {
         k_high = fetch_k(first_at + 1024u);
     }
     for (var key = first_key; key < end; key += KEYS) {
-        let at = (cache + key % CAPACITY) * FOURS + local;
+        let at = (cache + key % CAPACITY) * VEC4S + local;
         put_k(local, k_low);
         if D == 512u {
             put_k(local + 1024u, k_high);
@@ -218,22 +245,54 @@ fn main(
         }
         let k_at = half * 64u;
         var scores = coop_mat16x16<f32, C>();
-        scores = coopMultiplyAdd(q0, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 0u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q1, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 4u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q2, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 8u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q3, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 12u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q4, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 16u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q5, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 20u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q6, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 24u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q7, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 28u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q8, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 32u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(q9, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 36u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(qa, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 40u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(qb, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 44u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(qc, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 48u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(qd, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 52u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(qe, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 56u], KV_PITCH), scores);
-        scores = coopMultiplyAdd(qf, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 60u], KV_PITCH), scores);
+        scores = coopMultiplyAdd(
+            q0, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 0u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q1, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 4u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q2, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 8u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q3, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 12u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q4, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 16u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q5, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 20u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q6, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 24u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q7, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 28u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q8, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 32u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            q9, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 36u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            qa, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 40u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            qb, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 44u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            qc, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 48u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            qd, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 52u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            qe, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 56u], KV_PITCH), scores,
+        );
+        scores = coopMultiplyAdd(
+            qf, coopLoad<coop_mat16x16<f16, B>>(&k_tile[k_at + 60u], KV_PITCH), scores,
+        );
         coopStoreT(scores, &s_tile[s_at], S_PITCH);
         workgroupBarrier();
 
@@ -276,7 +335,7 @@ fn main(
         }
         // The last step loads its own keys again rather than branch.
         let next = select(key, key + KEYS, key + KEYS < end);
-        let next_at = (cache + next % CAPACITY) * FOURS + local;
+        let next_at = (cache + next % CAPACITY) * VEC4S + local;
         k_low = fetch_k(next_at);
         if D == 512u {
             k_high = fetch_k(next_at + 1024u);

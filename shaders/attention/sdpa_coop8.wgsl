@@ -1,3 +1,5 @@
+//! needs: epilogue, step; constants CAPACITY, D, HEADS, N_HEADS, N_KV, QKV_STRIDE, SCALE, WINDOW;
+//! enables f16, wgpu_cooperative_matrix
 // sdpa_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: scaled dot-product attention
 // for consecutive tokens of one sequence, f16 in, f32 sums, with softmax as the keys come. A
 // workgroup of eight subgroups has QUERIES queries: TOKENS tokens of HEADS heads that share a KV
@@ -32,7 +34,8 @@ const HEADROOM: f32 = 6.0;
 const LOG2_E: f32 = 1.4426950408889634;
 const HIDDEN: f32 = -3.0e38;
 var<workgroup> q_tile: array<f16, QUERIES * Q_PITCH>; // [QUERIES, D]
-var<workgroup> s_tile: array<f32, QUERIES * S_PITCH>; // [QUERIES, KEYS], or a block for each subgroup
+// [QUERIES, KEYS], or a block for each subgroup
+var<workgroup> s_tile: array<f32, QUERIES * S_PITCH>;
 var<workgroup> p_tile: array<f16, QUERIES * P_PITCH>; // [QUERIES, KEYS]
 var<workgroup> factors: array<f32, QUERIES>;
 var<workgroup> moved: u32;
@@ -40,10 +43,11 @@ var<workgroup> moved: u32;
 fn stage_queries(first_row: u32, first_head: u32, row_count: u32, local: u32) {
     for (var i = local; i < QUERIES * D / 4u; i += WORKGROUP) {
         let query = i / (D / 4u);
-        let four = i % (D / 4u);
+        let i4 = i % (D / 4u);
         let row = first_row + min(query % TOKENS, row_count - 1u);
-        let q = qkv[row * (QKV_STRIDE / 4u) + (first_head + query / TOKENS) * (D / 4u) + four] * (SCALE * LOG2_E);
-        let at = query * Q_PITCH + four * 4u;
+        let q = qkv[row * (QKV_STRIDE / 4u) + (first_head + query / TOKENS) * (D / 4u)
+            + i4] * (SCALE * LOG2_E);
+        let at = query * Q_PITCH + i4 * 4u;
         q_tile[at] = f16(q.x);
         q_tile[at + 1u] = f16(q.y);
         q_tile[at + 2u] = f16(q.z);
@@ -96,7 +100,14 @@ fn rescaled(sums: coop_mat8x8<f32, C>, part: u32, query: u32, lane: u32) -> coop
 
 // Writes a block of 8 queries × 8 dims times the queries' factors. `first` is the workgroup's first
 // row and head.
-fn finish(sums: coop_mat8x8<f32, C>, part: u32, query: u32, dim: u32, first: vec2<u32>, local: u32) {
+fn finish(
+    sums: coop_mat8x8<f32, C>,
+    part: u32,
+    query: u32,
+    dim: u32,
+    first: vec2<u32>,
+    local: u32,
+) {
     coopStoreT(sums, &s_tile[part], 8u);
     workgroupBarrier();
     let lane = local % 32u;
@@ -105,7 +116,12 @@ fn finish(sums: coop_mat8x8<f32, C>, part: u32, query: u32, dim: u32, first: vec
     if lane < 16u && row < step.rows {
         let at = part + lane * 4u;
         let values = vec4<f32>(s_tile[at], s_tile[at + 1u], s_tile[at + 2u], s_tile[at + 3u]);
-        emit(row, ((first.y + whose / TOKENS) * D + dim) / 4u + lane % 2u, values * factors[whose], local);
+        epilogue(
+            row,
+            ((first.y + whose / TOKENS) * D + dim) / 4u + lane % 2u,
+            values * factors[whose],
+            local,
+        );
     }
     workgroupBarrier();
 }
@@ -125,7 +141,9 @@ fn main(
     let first_position = rows[first_row].position;
     let end = first_position + row_count;
     let cache = (rows[first_row].slot * N_KV + first_head / (N_HEADS / N_KV)) * CAPACITY;
-    let seen_first = select(0u, first_position + 1u - min(WINDOW, first_position + 1u), WINDOW > 0u);
+    let seen_first = select(
+        0u, first_position + 1u - min(WINDOW, first_position + 1u), WINDOW > 0u,
+    );
     let first_key = seen_first - seen_first % 8u;
 
     let part = subgroup * 64u;
@@ -164,7 +182,7 @@ fn main(
     var o32 = zero;
     var o33 = zero;
     for (var key = first_key; key < end; key += KEYS) {
-        // Eight keys are neighbours also where a ring begins anew, for its length is a multiple.
+        // Eight keys are contiguous also where a ring begins anew, for its length is a multiple.
         let k_at = (cache + (key + subgroup * 8u) % CAPACITY) * D;
         var s0 = zero;
         var s1 = zero;
@@ -173,10 +191,16 @@ fn main(
         for (var d = 0u; d < D; d += 8u) {
             let keys = coopLoad<coop_mat8x8<f16, B>>(&k_cache[k_at + d], D);
             s0 = coopMultiplyAdd(coopLoadT<coop_mat8x8<f16, A>>(&q_tile[d], Q_PITCH), keys, s0);
-            s1 = coopMultiplyAdd(coopLoadT<coop_mat8x8<f16, A>>(&q_tile[8u * Q_PITCH + d], Q_PITCH), keys, s1);
+            s1 = coopMultiplyAdd(
+                coopLoadT<coop_mat8x8<f16, A>>(&q_tile[8u * Q_PITCH + d], Q_PITCH), keys, s1,
+            );
             if QUERIES == 32u {
-                s2 = coopMultiplyAdd(coopLoadT<coop_mat8x8<f16, A>>(&q_tile[16u * Q_PITCH + d], Q_PITCH), keys, s2);
-                s3 = coopMultiplyAdd(coopLoadT<coop_mat8x8<f16, A>>(&q_tile[24u * Q_PITCH + d], Q_PITCH), keys, s3);
+                s2 = coopMultiplyAdd(
+                    coopLoadT<coop_mat8x8<f16, A>>(&q_tile[16u * Q_PITCH + d], Q_PITCH), keys, s2,
+                );
+                s3 = coopMultiplyAdd(
+                    coopLoadT<coop_mat8x8<f16, A>>(&q_tile[24u * Q_PITCH + d], Q_PITCH), keys, s3,
+                );
             }
         }
         coopStoreT(s0, &s_tile[subgroup * 8u], S_PITCH);
@@ -192,7 +216,9 @@ fn main(
         for (var i = 0u; i < OWN_KEYS; i++) {
             let seen = key + own_key + i;
             let past_window = WINDOW > 0u && seen + WINDOW <= position;
-            own[i] = select(s_tile[query * S_PITCH + own_key + i], HIDDEN, seen > position || past_window);
+            own[i] = select(
+                s_tile[query * S_PITCH + own_key + i], HIDDEN, seen > position || past_window,
+            );
             highest = max(highest, own[i]);
         }
         highest = shared_max(highest);
@@ -235,12 +261,20 @@ fn main(
             // The parts become scores again.
             workgroupBarrier();
         }
-        for (var eight = 0u; eight < KEYS; eight += 8u) {
-            let v_at = (cache + (key + eight) % CAPACITY) * D + own_dim;
-            let p0 = coopLoadT<coop_mat8x8<f16, A>>(&p_tile[query_of(0u) * P_PITCH + eight], P_PITCH);
-            let p1 = coopLoadT<coop_mat8x8<f16, A>>(&p_tile[query_of(1u) * P_PITCH + eight], P_PITCH);
-            let p2 = coopLoadT<coop_mat8x8<f16, A>>(&p_tile[query_of(2u) * P_PITCH + eight], P_PITCH);
-            let p3 = coopLoadT<coop_mat8x8<f16, A>>(&p_tile[query_of(3u) * P_PITCH + eight], P_PITCH);
+        for (var vec8 = 0u; vec8 < KEYS; vec8 += 8u) {
+            let v_at = (cache + (key + vec8) % CAPACITY) * D + own_dim;
+            let p0 = coopLoadT<coop_mat8x8<f16, A>>(
+                &p_tile[query_of(0u) * P_PITCH + vec8], P_PITCH,
+            );
+            let p1 = coopLoadT<coop_mat8x8<f16, A>>(
+                &p_tile[query_of(1u) * P_PITCH + vec8], P_PITCH,
+            );
+            let p2 = coopLoadT<coop_mat8x8<f16, A>>(
+                &p_tile[query_of(2u) * P_PITCH + vec8], P_PITCH,
+            );
+            let p3 = coopLoadT<coop_mat8x8<f16, A>>(
+                &p_tile[query_of(3u) * P_PITCH + vec8], P_PITCH,
+            );
             let v0 = coopLoadT<coop_mat8x8<f16, B>>(&v_cache[v_at + dim_of(0u, 0u)], D);
             o00 = coopMultiplyAdd(p0, v0, o00);
             o10 = coopMultiplyAdd(p1, v0, o10);

@@ -1,22 +1,29 @@
+//! needs: cache, heads, key_range, vec8, scores, step; constants AHEAD, CAPACITY, D, HEADS,
+//! HEADS_AT_ONCE, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, N_HEADS, N_KV, VEC8S_EACH,
+//! OUT_ROUNDS, PARTS, TILE, VALUE_LANES, WORKGROUP
 // Scaled dot-product attention for single tokens, split over keys ("flash-decoding", Dao et al.
 // 2023): a workgroup takes one part of the keys for HEADS query heads that share a KV head, so that
 // K and V are read once for them. Eight neighbouring invocations have a key for the scores; for the
 // values each has eight dims of some keys. sdpa_combine joins the parts. Fragments before this one
 // have `prepare`, which fills `heads`, and what becomes of scores.
 
-@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;         // [rows, QKV_STRIDE / 4], q first
+// [rows, QKV_STRIDE / 4], q first
+@group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;              // [rows]
-@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;  // [rows, N_HEADS, PARTS, D / 4]
-@group(0) @binding(5) var<storage, read_write> norms: array<vec2<f32>>; // [rows, N_HEADS, PARTS]: maximum, sum
+// [rows, N_HEADS, PARTS, D / 4]
+@group(0) @binding(4) var<storage, read_write> partial_outputs: array<vec4<f32>>;
+// [rows, N_HEADS, PARTS]: maximum, sum
+@group(0) @binding(5) var<storage, read_write> softmax_stats: array<vec2<f32>>;
 
-const OCTETS: u32 = D / 8u;
-const FOURS: u32 = D / 4u;
+const VEC8S: u32 = D / 8u;
+const VEC4S: u32 = D / 4u;
 const LOWEST: f32 = -3.0e38;
 
-var<workgroup> heads: array<vec4<f32>, HEAD_ROWS * FOURS>; // q · SCALE in the first HEADS; see four_place
+// q · SCALE in the first HEADS; see vec4_place
+var<workgroup> heads: array<vec4<f32>, HEAD_ROWS * VEC4S>;
 var<workgroup> weights: array<f32, TILE * HEADS>;          // exp(score - maximum)
 var<workgroup> rescales: array<f32, HEADS>;
-var<workgroup> own_sums: array<vec4<f32>, VALUE_LANES * HEADS_AT_ONCE * FOURS>;
+var<workgroup> own_sums: array<vec4<f32>, VALUE_LANES * HEADS_AT_ONCE * VEC4S>;
 
 // Of a head's keys so far: their largest score, and this invocation's share of the sum of weights.
 struct Softmax {
@@ -24,41 +31,52 @@ struct Softmax {
     total: f32,
 }
 
-// Where four dims of a head are kept: even fours first, so that neighbouring octets do not meet in
+// Where four dims of a head are kept: even fours first, so that neighbouring vec8s do not meet in
 // a bank.
-fn four_place(head: u32, four: u32) -> u32 {
-    return head * FOURS + (four % 2u) * OCTETS + four / 2u;
+fn vec4_place(head: u32, i4: u32) -> u32 {
+    return head * VEC4S + (i4 % 2u) * VEC8S + i4 / 2u;
 }
 
-// Some octets of a team's keys; keys past the end repeat the last one.
-fn fetch_keys(cache: u32, tile: u32, count: u32, local: u32) -> array<CacheEight, KEYS_EACH * OCTETS_EACH> {
-    var keys = array<CacheEight, KEYS_EACH * OCTETS_EACH>();
+// Some vec8s of a subgroup's keys; keys past the end repeat the last one.
+fn fetch_keys(
+    cache: u32,
+    tile: u32,
+    count: u32,
+    local: u32,
+) -> array<CacheVec8, KEYS_EACH * VEC8S_EACH> {
+    var keys = array<CacheVec8, KEYS_EACH * VEC8S_EACH>();
     for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
-        let key = tile + min(local / KEY_LANES + j * KEY_TEAMS, count - 1u);
-        let place = (cache + key % CAPACITY) * OCTETS;
-        for (var o = 0u; o < OCTETS_EACH; o++) { // unrolled
-            keys[j * OCTETS_EACH + o] = k_cache[place + min(local % KEY_LANES + o * KEY_LANES, OCTETS - 1u)];
+        let key = tile + min(local / KEY_LANES + j * KEY_CLUSTERS, count - 1u);
+        let place = (cache + key % CAPACITY) * VEC8S;
+        for (var o = 0u; o < VEC8S_EACH; o++) { // unrolled
+            keys[j * VEC8S_EACH + o] = k_cache[place + min(
+                local % KEY_LANES + o * KEY_LANES, VEC8S - 1u,
+            )];
         }
     }
     return keys;
 }
 
-// The parts of q · key that this invocation's octets make.
-fn score_keys(keys: array<CacheEight, KEYS_EACH * OCTETS_EACH>, local: u32) -> array<f32, HEADS * KEYS_EACH> {
+// The parts of q · key that this invocation's vec8s make.
+fn score_keys(
+    keys: array<CacheVec8, KEYS_EACH * VEC8S_EACH>,
+    local: u32,
+) -> array<f32, HEADS * KEYS_EACH> {
     let lane = local % KEY_LANES;
     var products = array<f32, HEADS * KEYS_EACH>();
-    for (var o = 0u; o < OCTETS_EACH; o++) { // unrolled
-        let octet = lane + o * KEY_LANES;
-        if octet < OCTETS {
-            var unpacked = array<Octet, KEYS_EACH>();
+    for (var o = 0u; o < VEC8S_EACH; o++) { // unrolled
+        let vec8 = lane + o * KEY_LANES;
+        if vec8 < VEC8S {
+            var unpacked = array<Vec8, KEYS_EACH>();
             for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
-                unpacked[j] = unpack_eight(keys[j * OCTETS_EACH + o]);
+                unpacked[j] = unpack_vec8(keys[j * VEC8S_EACH + o]);
             }
             for (var h = 0u; h < HEADS; h++) { // unrolled
-                let lo = heads[h * FOURS + octet];
-                let hi = heads[h * FOURS + OCTETS + octet];
+                let lo = heads[h * VEC4S + vec8];
+                let hi = heads[h * VEC4S + VEC8S + vec8];
                 for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
-                    products[h * KEYS_EACH + j] += dot(lo, unpacked[j].lo) + dot(hi, unpacked[j].hi);
+                    products[h * KEYS_EACH + j] += dot(lo, unpacked[j].lo)
+                        + dot(hi, unpacked[j].hi);
                 }
             }
         }
@@ -67,34 +85,40 @@ fn score_keys(keys: array<CacheEight, KEYS_EACH * OCTETS_EACH>, local: u32) -> a
 }
 
 // Eight dims of AHEAD values from key `first` of a tile on; keys past the end repeat the last one.
-fn fetch_values(cache: u32, tile: u32, count: u32, first: u32, octet: u32) -> array<CacheEight, AHEAD> {
-    var values = array<CacheEight, AHEAD>();
+fn fetch_values(
+    cache: u32,
+    tile: u32,
+    count: u32,
+    first: u32,
+    vec8: u32,
+) -> array<CacheVec8, AHEAD> {
+    var values = array<CacheVec8, AHEAD>();
     for (var j = 0u; j < AHEAD; j++) { // unrolled
         let key = tile + min(first + j * VALUE_LANES, count - 1u);
-        values[j] = v_cache[(cache + key % CAPACITY) * OCTETS + octet];
+        values[j] = v_cache[(cache + key % CAPACITY) * VEC8S + vec8];
     }
     return values;
 }
 
 // This workgroup's sums of values, of as many heads at once as there is room for.
-fn keep_sums(own: array<Octet, HEADS>, first_part: u32, local: u32) {
+fn store_sums(own: array<Vec8, HEADS>, first_part: u32, local: u32) {
     for (var round = 0u; round < OUT_ROUNDS; round++) { // unrolled
-        if local / OCTETS < VALUE_LANES {
+        if local / VEC8S < VALUE_LANES {
             for (var h = 0u; h < HEADS_AT_ONCE; h++) { // unrolled
-                let at = (local / OCTETS * HEADS_AT_ONCE + h) * FOURS + local % OCTETS;
+                let at = (local / VEC8S * HEADS_AT_ONCE + h) * VEC4S + local % VEC8S;
                 own_sums[at] = own[round * HEADS_AT_ONCE + h].lo;
-                own_sums[at + OCTETS] = own[round * HEADS_AT_ONCE + h].hi;
+                own_sums[at + VEC8S] = own[round * HEADS_AT_ONCE + h].hi;
             }
         }
         workgroupBarrier();
-        for (var i = local; i < HEADS_AT_ONCE * FOURS; i += WORKGROUP) {
+        for (var i = local; i < HEADS_AT_ONCE * VEC4S; i += WORKGROUP) {
             var sum = own_sums[i];
             for (var lane = 1u; lane < VALUE_LANES; lane++) {
-                sum += own_sums[lane * HEADS_AT_ONCE * FOURS + i];
+                sum += own_sums[lane * HEADS_AT_ONCE * VEC4S + i];
             }
-            let part = first_part + (round * HEADS_AT_ONCE + i / FOURS) * PARTS;
-            // `lo` of all octets comes before `hi`.
-            sums[part * FOURS + i % OCTETS * 2u + i / OCTETS % 2u] = sum;
+            let part = first_part + (round * HEADS_AT_ONCE + i / VEC4S) * PARTS;
+            // `lo` of all vec8s comes before `hi`.
+            partial_outputs[part * VEC4S + i % VEC8S * 2u + i / VEC8S % 2u] = sum;
         }
         if round + 1u < OUT_ROUNDS {
             workgroupBarrier();
@@ -114,16 +138,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let cache = (row.slot * N_KV + kv_head) * CAPACITY;
     prepare(group.z, row.position, first_head, kv_head, cache, keys.y > row.position, local);
 
-    var own = array<Octet, HEADS>();
-    let octet = local % OCTETS;
-    let lane = local / OCTETS;
+    var own = array<Vec8, HEADS>();
+    let vec8 = local % VEC8S;
+    let lane = local / VEC8S;
     var softmax = Softmax(LOWEST, 0.0);
     for (var tile = keys.x; tile < keys.y; tile += TILE) {
         let count = min(TILE, keys.y - tile);
         let keys_held = fetch_keys(cache, tile, count, local);
         // On their way while the scores are made.
-        var values = fetch_values(cache, tile, count, lane, octet);
-        keep_scores(score_keys(keys_held, local), local);
+        var values = fetch_values(cache, tile, count, lane, vec8);
+        store_scores(score_keys(keys_held, local), local);
         workgroupBarrier();
         softmax = weigh_keys(softmax, count, local);
         workgroupBarrier();
@@ -134,7 +158,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var first = lane;
         while first < count && lane < VALUE_LANES {
             for (var j = 0u; j < AHEAD; j++) { // unrolled
-                let value = unpack_eight(values[j]);
+                let value = unpack_vec8(values[j]);
                 // Past the tile there are no weights, past the last key they are 0.
                 let key = min(first + j * VALUE_LANES, TILE - 1u);
                 let counts = f32(first + j * VALUE_LANES < TILE);
@@ -146,7 +170,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             first += AHEAD * VALUE_LANES;
             if first < count {
-                values = fetch_values(cache, tile, count, first, octet);
+                values = fetch_values(cache, tile, count, first, vec8);
             }
         }
         if tile + TILE < keys.y {
@@ -155,6 +179,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 
     let first_part = (group.z * N_HEADS + first_head) * PARTS + group.x;
-    keep_sums(own, first_part, local);
-    keep_softmax(softmax, first_part, local);
+    store_sums(own, first_part, local);
+    store_softmax(softmax, first_part, local);
 }

@@ -1,3 +1,5 @@
+//! needs: scales, step, token, weights; constants COLS, FIRST_ROW, GROUP, ROWS, SCALE, TRUE_COLS,
+//! WORKGROUP
 // x[row] = table[token of row] · SCALE, for tokens whose table row lies in this part of the table.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;     // [ROWS, DATA_WORDS]
@@ -13,14 +15,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let table_row = token - FIRST_ROW;
-    for (var octet = local; octet < COLS / 8u; octet += WORKGROUP) {
-        let quants = quants8(table_row, octet);
-        let scale = scale_of(table_row, octet * 8u / GROUP);
-        let at = group.x * (COLS / 4u) + octet * 2u;
+    for (var vec8 = local; vec8 < COLS / 8u; vec8 += WORKGROUP) {
+        let quants = quants8(table_row, vec8);
+        let scale = scale_of(table_row, vec8 * 8u / GROUP);
+        let at = group.x * (COLS / 4u) + vec8 * 2u;
         // Padding columns hold a group's offset: keep them zero.
-        let keep_lo = vec4<u32>(octet * 8u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(TRUE_COLS);
-        let keep_hi = vec4<u32>(octet * 8u) + vec4<u32>(4u, 5u, 6u, 7u) < vec4<u32>(TRUE_COLS);
-        x[at] = select(vec4<f32>(), (quants.lo * scale.x + scale.y) * SCALE, keep_lo);
-        x[at + 1u] = select(vec4<f32>(), (quants.hi * scale.x + scale.y) * SCALE, keep_hi);
+        let store_lo = vec4<u32>(vec8 * 8u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(TRUE_COLS);
+        let store_hi = vec4<u32>(vec8 * 8u) + vec4<u32>(4u, 5u, 6u, 7u) < vec4<u32>(TRUE_COLS);
+        x[at] = select(vec4<f32>(), (quants.lo * scale.x + scale.y) * SCALE, store_lo);
+        x[at + 1u] = select(vec4<f32>(), (quants.hi * scale.x + scale.y) * SCALE, store_hi);
     }
 }

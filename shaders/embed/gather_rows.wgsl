@@ -1,3 +1,4 @@
+//! needs: constants COLS, WORKGROUP
 // out[i] = x[outputs[i]]: the rows whose logits are wanted.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;          // [rows, COLS / 4]

@@ -1,3 +1,5 @@
+//! needs: reduce, scales, step, token, weights; constants EPS, FIRST_ROW, GROUP, PROJECTION_SCALE,
+//! ROWS, SIZE, STRIDE, TABLE_SCALE, WORKGROUP
 // All layers' vectors of each token, made of the embedding's projections in place, a workgroup for
 // each layer of a row:
 // x[row, layer] = (rms_norm(x[row, layer] · PROJECTION_SCALE) · norm + table[token, layer] ·
@@ -28,9 +30,9 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     for (var i = local; i < SIZE; i += WORKGROUP) {
         let col = group.y * SIZE + i;
         let quants = quants8(table_row, col / 8u);
-        let four = select(quants.lo, quants.hi, col % 8u >= 4u);
+        let i4 = select(quants.lo, quants.hi, col % 8u >= 4u);
         let scale = scale_of(table_row, col / GROUP);
-        let of_token = (four[col % 4u] * scale.x + scale.y) * TABLE_SCALE;
+        let of_token = (i4[col % 4u] * scale.x + scale.y) * TABLE_SCALE;
         x[base + i] = (x[base + i] * factor * norm[i] + of_token) * SQRT_HALF;
     }
 }

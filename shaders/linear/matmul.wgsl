@@ -1,3 +1,5 @@
+//! needs: vec8, real, scales, step, weights, write_results; constants COLS, GROUP, OVER_OUTPUTS,
+//! ROWS, Y_OFFSET, Y_STRIDE
 // y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]) for many rows at once:
 // tiles of 64 rows × 64 n × 32 k in workgroup memory, 4 × 4 results an invocation.
 
@@ -18,21 +20,21 @@ fn row_count() -> u32 {
 }
 
 // Activations past the end of the step are zero.
-fn load_x(row: u32, octet: u32) -> Octet {
+fn load_x(row: u32, vec8: u32) -> Vec8 {
     if row >= row_count() {
-        return Octet();
+        return Vec8();
     }
-    let at = row * (COLS / 4u) + octet * 2u;
-    return Octet(x[at], x[at + 1u]);
+    let at = row * (COLS / 4u) + vec8 * 2u;
+    return Vec8(x[at], x[at + 1u]);
 }
 
-fn load_weights(n: u32, octet: u32) -> Octet {
+fn load_weights(n: u32, vec8: u32) -> Vec8 {
     if n >= ROWS {
-        return Octet();
+        return Vec8();
     }
-    let quants = quants8(n, octet);
-    let scale = scale_of(n, octet * 8u / GROUP);
-    return Octet(quants.lo * scale.x + scale.y, quants.hi * scale.x + scale.y);
+    let quants = quants8(n, vec8);
+    let scale = scale_of(n, vec8 * 8u / GROUP);
+    return Vec8(quants.lo * scale.x + scale.y, quants.hi * scale.x + scale.y);
 }
 
 fn to_real(values: vec4<f32>) -> vec4<real> {
@@ -46,17 +48,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let tx = local % 16u; // n / 4
     let ty = local / 16u; // row / 4
     let lane = local / 4u; // the row (of x or of the weights) that this invocation loads…
-    let octet = local % 4u; // …and its eight columns
+    let vec8 = local % 4u; // …and its eight columns
     var sums = array<vec4<f32>, 4>();
     for (var k = 0u; k < COLS; k += TILE_K) {
-        let xs = load_x(first_row + lane, k / 8u + octet);
-        let ws = load_weights(first_n + lane, k / 8u + octet);
+        let xs = load_x(first_row + lane, k / 8u + vec8);
+        let ws = load_weights(first_n + lane, k / 8u + vec8);
         let xs_lo = to_real(xs.lo);
         let xs_hi = to_real(xs.hi);
         let ws_lo = to_real(ws.lo);
         let ws_hi = to_real(ws.hi);
         for (var i = 0u; i < 4u; i++) {
-            let lo = (octet * 8u + i) * (TILE / 4u) + lane / 4u;
+            let lo = (vec8 * 8u + i) * (TILE / 4u) + lane / 4u;
             let hi = lo + 4u * (TILE / 4u);
             x_tile[lo][lane % 4u] = xs_lo[i];
             x_tile[hi][lane % 4u] = xs_hi[i];

@@ -1,3 +1,5 @@
+//! needs: scales, step, weight_halves; constants COLS, FIRST_ROW, M_STRIDE, ROWS, SPLITS,
+//! SPLIT_STRIDE, Y_OFFSET, Y_STRIDE; enables f16, wgpu_cooperative_matrix
 // y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k] on cooperative matrices: f16 in, f32
 // sums. A workgroup of four subgroups makes 128 rows m × 128 columns n, each subgroup 64 × 64, in
 // steps of 32 k: tiles are written to workgroup memory from registers while the next ones are on
@@ -7,9 +9,11 @@
 // never written to other places than here (NVIDIA's before the tile in registers is used up, which
 // takes many moves between registers: 269 TFLOP/s against 335).
 
-@group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>; // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
+// [FIRST_ROW + ROWS…, DATA_WORDS / 4]
+@group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f16>>;    // [COLS / 32, M_STRIDE, 8], see emit_halves
+// [COLS / 32, M_STRIDE, 8], see epilogue_f16
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f16>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;         // [SPLITS, rows, Y_STRIDE]
 @group(0) @binding(4) var<uniform> step: Step;
 
@@ -20,8 +24,8 @@ const BLOCKS_PER_SPLIT: u32 = (BLOCKS + SPLITS - 1u) / SPLITS;
 var<workgroup> x_tile: array<vec4<f16>, TILE * PITCH>; // [m, k]
 var<workgroup> w_tile: array<vec4<f16>, TILE * PITCH>; // [n, k]
 
-fn put_weights(at: u32, four: vec4<f16>) {
-    w_tile[at] = four;
+fn put_weights(at: u32, values: vec4<f16>) {
+    w_tile[at] = values;
 }
 
 @compute @workgroup_size(128)

@@ -1,3 +1,5 @@
+//! needs: scales, step, weight_halves; constants COLS, FIRST_ROW, M_STRIDE, ROWS, SPLITS,
+//! SPLIT_STRIDE, Y_OFFSET, Y_STRIDE; enables f16, wgpu_cooperative_matrix
 // matmul_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: y[m, Y_OFFSET + n] = sum
 // over k of weight[n, k] · x[m, k], f16 in, f32 sums. A workgroup of four subgroups makes 32 rows m
 // × 128 columns n, each subgroup 32 × 32, in steps of 32 k: tiles are written to workgroup memory
@@ -8,9 +10,11 @@
 // would not compile there. Weights are the left factor and activations are turned as they are
 // written, so that only the results are transposed.
 
-@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;    // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
+// [FIRST_ROW + ROWS…, DATA_WORDS / 4]
+@group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;  // [ROWS, SCALE_WORDS]
-@group(0) @binding(2) var<storage, read> x: array<vec4<f16>>;       // [COLS / 32, M_STRIDE, 8], see emit_halves
+// [COLS / 32, M_STRIDE, 8], see epilogue_f16
+@group(0) @binding(2) var<storage, read> x: array<vec4<f16>>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;       // [SPLITS, rows, Y_STRIDE]
 @group(0) @binding(4) var<uniform> step: Step;
 
@@ -24,20 +28,20 @@ var<workgroup> x_tile: array<f16, 32u * PITCH>;    // [k, m]
 var<workgroup> blocks: array<f32, 256>;            // of results, one a subgroup; zeros at first
 
 // Four k of the weights from k 4 · at % PITCH of column 4 · at / PITCH on.
-fn put_weights(at: u32, four: vec4<f16>) {
-    w_tile[4u * at] = four.x;
-    w_tile[4u * at + 1u] = four.y;
-    w_tile[4u * at + 2u] = four.z;
-    w_tile[4u * at + 3u] = four.w;
+fn put_weights(at: u32, values: vec4<f16>) {
+    w_tile[4u * at] = values.x;
+    w_tile[4u * at + 1u] = values.y;
+    w_tile[4u * at + 2u] = values.z;
+    w_tile[4u * at + 3u] = values.w;
 }
 
 // Four k of the activations, the tile's number `i` as they lie in x.
-fn put_x(i: u32, four: vec4<f16>) {
+fn put_x(i: u32, values: vec4<f16>) {
     let at = (i % 8u) * 4u * PITCH + i / 8u;
-    x_tile[at] = four.x;
-    x_tile[at + PITCH] = four.y;
-    x_tile[at + 2u * PITCH] = four.z;
-    x_tile[at + 3u * PITCH] = four.w;
+    x_tile[at] = values.x;
+    x_tile[at + PITCH] = values.y;
+    x_tile[at + 2u * PITCH] = values.z;
+    x_tile[at + 3u * PITCH] = values.w;
 }
 
 // Writes a block of sums [n, m]. A block that the last column divides goes through the subgroup's

@@ -1,4 +1,6 @@
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, f32
+//! needs: reduce, scales, weights, write_results; constants COLS, GROUP, OFFSET, ROWS, SUBGROUPS,
+//! Y_OFFSET, Y_STRIDE
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a subgroup, f32
 // activations.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
@@ -8,8 +10,8 @@
 
 const BLOCK: u32 = min(GROUP, 32u); // columns with one scale that are taken together
 
-fn octet_product(n: u32, octet: u32, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
-    let quants = quants8(n, octet);
+fn vec8_product(n: u32, vec8: u32, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
+    let quants = quants8(n, vec8);
     return dot(quants.lo, lo) + dot(quants.hi, hi);
 }
 
@@ -19,14 +21,14 @@ fn block_products(n: vec4<u32>, block: u32, x_base: u32) -> vec4<f32> {
     var products = vec4<f32>();
     var x_sum = 0.0;
     for (var i = 0u; i < BLOCK / 8u; i++) {
-        let octet = block * (BLOCK / 8u) + i;
-        let lo = x[x_base + octet * 2u];
-        let hi = x[x_base + octet * 2u + 1u];
+        let vec8 = block * (BLOCK / 8u) + i;
+        let lo = x[x_base + vec8 * 2u];
+        let hi = x[x_base + vec8 * 2u + 1u];
         products += vec4<f32>(
-            octet_product(n.x, octet, lo, hi),
-            octet_product(n.y, octet, lo, hi),
-            octet_product(n.z, octet, lo, hi),
-            octet_product(n.w, octet, lo, hi),
+            vec8_product(n.x, vec8, lo, hi),
+            vec8_product(n.y, vec8, lo, hi),
+            vec8_product(n.z, vec8, lo, hi),
+            vec8_product(n.w, vec8, lo, hi),
         );
         if OFFSET {
             x_sum += dot(lo + hi, vec4<f32>(1.0));
@@ -43,16 +45,16 @@ fn block_products(n: vec4<u32>, block: u32, x_base: u32) -> vec4<f32> {
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let block = group.x + group.y * groups.x;
     let x_base = group.z * (COLS / 4u);
-    for (var team = team_index; team < TEAMS; team += team_count) {
-        let first = (block * TEAMS + team) * 4u;
+    for (var subgroup = subgroup_index; subgroup < SUBGROUPS; subgroup += subgroup_count) {
+        let first = (block * SUBGROUPS + subgroup) * 4u;
         // Rows past the end repeat the last one and are not written.
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
-        for (var b = team_lane; b < COLS / BLOCK; b += team_size) {
+        for (var b = subgroup_lane; b < COLS / BLOCK; b += subgroup_width) {
             sums += block_products(n, b, x_base);
         }
-        sums = team_sum(sums, local);
-        if team_lane == 0u {
+        sums = subgroup_sum(sums, local);
+        if subgroup_lane == 0u {
             write_results(first, sums, group.z * Y_STRIDE + Y_OFFSET);
         }
     }

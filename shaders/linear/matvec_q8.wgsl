@@ -1,10 +1,14 @@
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a team, int8
+//! needs: reduce, scales, weights, write_results; constants COLS, GROUP, ROWS, SUBGROUPS, Y_OFFSET,
+//! Y_STRIDE
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a subgroup, int8
 // activations: within a group the products are integers (dot4I8Packed); scales follow.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;            // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
-@group(0) @binding(2) var<storage, read> x: array<u32>;               // [rows, COLS / 4], four int8 a word
-@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
+// [rows, COLS / 4], four int8 a word
+@group(0) @binding(2) var<storage, read> x: array<u32>;
+// [rows, COLS / 32]: scale, scale · sum
+@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
 
 const PART: u32 = min(GROUP, 32u); // columns with one scale
@@ -16,9 +20,9 @@ fn group_product(n: u32, group: u32, row: u32) -> f32 {
     for (var part = 0u; part < 32u / PART; part++) {
         var sum = 0;
         for (var i = 0u; i < PART / 8u; i++) {
-            let octet = group * 4u + part * (PART / 8u) + i;
-            let quants = quants8_int8(n, octet);
-            let at = row * (COLS / 4u) + octet * 2u;
+            let vec8 = group * 4u + part * (PART / 8u) + i;
+            let quants = quants8_int8(n, vec8);
+            let at = row * (COLS / 4u) + vec8 * 2u;
             sum += dot4I8Packed(quants.x, x[at]) + dot4I8Packed(quants.y, x[at + 1u]);
         }
         let scale = scale_of(n, (group * 32u + part * PART) / GROUP);
@@ -31,19 +35,19 @@ fn group_product(n: u32, group: u32, row: u32) -> f32 {
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let block = group.x + group.y * groups.x;
-    for (var team = team_index; team < TEAMS; team += team_count) {
-        let first = (block * TEAMS + team) * 4u;
+    for (var subgroup = subgroup_index; subgroup < SUBGROUPS; subgroup += subgroup_count) {
+        let first = (block * SUBGROUPS + subgroup) * 4u;
         // Rows past the end repeat the last one and are not written.
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
-        for (var g = team_lane; g < COLS / 32u; g += team_size) {
+        for (var g = subgroup_lane; g < COLS / 32u; g += subgroup_width) {
             sums.x += group_product(n.x, g, group.z);
             sums.y += group_product(n.y, g, group.z);
             sums.z += group_product(n.z, g, group.z);
             sums.w += group_product(n.w, g, group.z);
         }
-        sums = team_sum(sums, local);
-        if team_lane == 0u {
+        sums = subgroup_sum(sums, local);
+        if subgroup_lane == 0u {
             write_results(first, sums, group.z * Y_STRIDE + Y_OFFSET);
         }
     }

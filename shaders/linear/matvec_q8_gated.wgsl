@@ -1,4 +1,5 @@
-// Products of two tiles of gate and the two of up that go with them: gelu(gate) · up, emitted. Up's
+//! needs: epilogue, gelu, matvec_q8_tiles; constants EPILOGUE_COLS, M, ROWS
+// Products of two tiles of gate and the two of up that go with them: gelu(gate) · up, stored. Up's
 // rows follow gate's.
 
 var<workgroup> kept: array<f32, M * TILE_ROWS>;
@@ -8,7 +9,7 @@ fn first_row(block: u32, tile: u32) -> u32 {
     return (tile / 2u) * (ROWS / 2u) + block * 32u + (tile % 2u) * 16u;
 }
 
-fn keep(place: vec2<u32>, m: u32, n: u32, sum: f32, rows: u32) {
+fn store(place: vec2<u32>, m: u32, n: u32, sum: f32, rows: u32) {
     kept[m * TILE_ROWS + n] = sum;
 }
 
@@ -24,5 +25,5 @@ fn conclude(block: u32, rows: u32, local: u32) {
             values[i] = gelu_tanh(kept[at + i]) * kept[at + 32u + i];
         }
     }
-    emit(row, select(EMIT_COLS, block * 8u + local % 8u, inside), values, local);
+    epilogue(row, select(EPILOGUE_COLS, block * 8u + local % 8u, inside), values, local);
 }

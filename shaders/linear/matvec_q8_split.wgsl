@@ -1,3 +1,5 @@
+//! needs: finish, scales, step, weight_groups; constants COLS, K_SPLIT, LANES, M, OVER_OUTPUTS, R,
+//! ROWS, SUBGROUP, WORKGROUP, Y_OFFSET, Y_STRIDE
 // y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations,
 // on devices whose subgroups all have SUBGROUP invocations. LANES of them share R weight rows, each
 // taking groups of 32 columns; the workgroup's K_SPLIT subgroups share the columns. Weights are
@@ -5,14 +7,16 @@
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
-@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;         // [rows, COLS / 16], 16 int8 in each
-@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;  // [rows, COLS / 32]: scale, scale · sum
+// [rows, COLS / 16], 16 int8 in each
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;
+// [rows, COLS / 32]: scale, scale · sum
+@group(0) @binding(3) var<storage, read> x_groups: array<vec2<f32>>;
 @group(0) @binding(4) var<uniform> step: Step;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;         // [rows, Y_STRIDE]
 
-const TEAMS: u32 = SUBGROUP / LANES;
+const CLUSTERS: u32 = SUBGROUP / LANES;
 const GROUPS: u32 = COLS / 32u;
-const ROWS_PER_WORKGROUP: u32 = TEAMS * R;
+const ROWS_PER_WORKGROUP: u32 = CLUSTERS * R;
 var<workgroup> partial_sums: array<f32, K_SPLIT * ROWS_PER_WORKGROUP * M>;
 
 @compute @workgroup_size(WORKGROUP)
@@ -25,9 +29,9 @@ fn main(
 ) {
     prepare_weights(local, WORKGROUP);
     let lane = invocation % LANES;
-    let team = invocation / LANES;
+    let subgroup = invocation / LANES;
     let block_row = (group.x + group.y * groups.x) * ROWS_PER_WORKGROUP;
-    let first = block_row + team * R;
+    let first = block_row + subgroup * R;
     let rows = select(step.rows, step.outputs, OVER_OUTPUTS);
     var sums = array<f32, R * M>();
     for (var g = part * LANES + lane; g < GROUPS; g += K_SPLIT * LANES) {
@@ -55,7 +59,7 @@ fn main(
     }
     if lane == 0u {
         for (var i = 0u; i < R * M; i++) {
-            partial_sums[(part * TEAMS + team) * (R * M) + i] = sums[i];
+            partial_sums[(part * CLUSTERS + subgroup) * (R * M) + i] = sums[i];
         }
     }
     workgroupBarrier();

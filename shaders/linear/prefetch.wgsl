@@ -1,3 +1,5 @@
+//! needs: constants DATA_VEC4S, DATA_PAGES, GROUPS, LATER_DATA_PAGES, LATER_SCALE_PAGES, PAGE,
+//! SCALE_PAGES, SCALE_WORDS, WORKGROUP
 // Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its
 // and another one's pages into its tables, beside a kernel that leaves the memory idle. Only so
 // much is made of what is read that no compiler leaves it out.
@@ -10,7 +12,8 @@
 @group(0) @binding(4) var<storage, read_write> sink: array<u32>; // one word
 
 const EACH: u32 = 4u;
-const SCALE_LINES: u32 = WORKGROUP / 4u; // lines of 32 bytes: an eighth as many bytes as of the data
+// lines of 32 bytes: an eighth as many bytes as of the data
+const SCALE_LINES: u32 = WORKGROUP / 4u;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -18,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if group.x < GROUPS {
         let first = group.x * WORKGROUP * EACH + local;
         for (var i = 0u; i < EACH; i++) {
-            seen ^= data[min(first + i * WORKGROUP, DATA_FOURS - 1u)];
+            seen ^= data[min(first + i * WORKGROUP, DATA_VEC4S - 1u)];
         }
         if local < SCALE_LINES {
             seen.x ^= scales[min((group.x * SCALE_LINES + local) * 8u, SCALE_WORDS - 1u)];

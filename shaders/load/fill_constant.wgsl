@@ -1,3 +1,4 @@
+//! needs: constants WORKGROUP
 // The same word everywhere.
 
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;

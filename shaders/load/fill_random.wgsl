@@ -1,3 +1,4 @@
+//! needs: constants WORKGROUP
 // Words of random bits, the same for the same seed.
 
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;

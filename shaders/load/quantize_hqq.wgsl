@@ -1,8 +1,12 @@
+//! needs: half_bits, search, source; constants COLS, GROUP, HIGHEST, LOWEST, ROWS, ROW_GROUPS,
+//! WORKGROUP
 // Scale and offset of each group of a matrix by half-quadratic quantization, one invocation a
 // group.
 
-@group(0) @binding(0) var<storage, read> source: array<u32>;          // [ROWS, COLS] as stored, see `value`
-@group(0) @binding(1) var<storage, read_write> chosen: array<u32>;    // [ROWS, ROW_GROUPS]: f16 scale, offset above it
+// [ROWS, COLS] as stored, see `value`
+@group(0) @binding(0) var<storage, read> source: array<u32>;
+// [ROWS, ROW_GROUPS]: f16 scale, offset above it
+@group(0) @binding(1) var<storage, read_write> chosen: array<u32>;
 
 struct Steps {
     scale: f32,

@@ -1,3 +1,4 @@
+//! needs: constants BLOCK, BLOCKS, WORKGROUP
 // Reads every word, once in each pass: the ceiling that weight bandwidth is quoted against.
 
 @group(0) @binding(0) var<storage, read> words: array<vec4<u32>>;

@@ -1,3 +1,4 @@
+//! needs: blocks, stored_rows, weight_layout; constants GROUPS, OFFSET
 // Blocks of a file to words of data and scales, two groups of 32 weights an invocation. What a
 // block is, a fragment says: `group_step`, the f16 scale and above it the offset of a group, and
 // `write_group`, its words of data.

@@ -1,3 +1,4 @@
+//! needs: half_bits, stored_rows, weight_layout
 // Q4_K to int4 with the block's own scales, two groups of 32 weights an invocation: a quarter of a
 // block, which is d and dmin, 12 bytes of scales and minima, 256 nibbles: 32 low ones of a group,
 // then the high ones of the next.
@@ -12,7 +13,7 @@ fn nibbles(bytes: u32) -> u32 {
 
 // The twin of quant::q4_k::words.
 fn scale_words(block: u32) -> vec4<u32> {
-    let head = stored_four(block);
+    let head = stored_vec4(block);
     // Bytes of groups 0 to 3: 6 bits of the scale, and the upper two of the one four groups on; the
     // same of the minimum. Then lower bits of groups 4 to 7: of the scale, above them of the
     // minimum.
@@ -35,26 +36,32 @@ fn is_beyond(words: vec4<u32>, group: u32) -> bool {
     let upper = words.w >> shift;
     let scale = ((words.y >> shift) & 15u) | ((upper << 4u) & 48u);
     let minimum = ((words.z >> shift) & 15u) | ((upper << 2u) & 48u);
-    return has_infinite_half(scaled_half(words.x & 0xffffu, scale) | (scaled_half(words.x >> 16u, minimum) << 16u));
+    return has_infinite_half(scaled_half(
+        words.x & 0xffffu, scale,
+    ) | (scaled_half(words.x >> 16u, minimum) << 16u));
 }
 
 // Four words of data: a group's low or high nibbles.
-fn group_four(bytes: u32, shift: u32) -> vec4<u32> {
-    let first = (stored_four(bytes) >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);
-    let second = (stored_four(bytes + 16u) >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);
-    return vec4<u32>(first.xz | (first.yw << vec2<u32>(4u)), second.xz | (second.yw << vec2<u32>(4u)));
+fn group_vec4(bytes: u32, shift: u32) -> vec4<u32> {
+    let first = (stored_vec4(bytes) >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);
+    let second = (stored_vec4(bytes + 16u) >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);
+    return vec4<u32>(
+        first.xz | (first.yw << vec2<u32>(4u)), second.xz | (second.yw << vec2<u32>(4u)),
+    );
 }
 
 fn repack(unit: Unit) {
     let block = unit.byte + unit.index / 4u * BLOCK_BYTES;
     let quarter = unit.index % 4u;
     for (var high = 0u; high < 2u; high++) { // unrolled
-        let four = group_four(block + 16u + 32u * quarter, 4u * high);
-        data[data_four(unit.place, 2u * unit.index + high)] = four;
+        let i4 = group_vec4(block + 16u + 32u * quarter, 4u * high);
+        data[data_vec4(unit.place, 2u * unit.index + high)] = i4;
     }
     let words = scale_words(block);
-    scales[4u * scale_four(unit.place, unit.index / 4u) + quarter] = words[quarter];
-    if has_infinite_half(words.x) || is_beyond(words, 2u * quarter) || is_beyond(words, 2u * quarter + 1u) {
+    scales[4u * scale_vec4(unit.place, unit.index / 4u) + quarter] = words[quarter];
+    if has_infinite_half(words.x) || is_beyond(words, 2u * quarter) || is_beyond(
+        words, 2u * quarter + 1u,
+    ) {
         note_fault(unit);
     }
 }

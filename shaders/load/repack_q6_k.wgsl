@@ -1,3 +1,4 @@
+//! needs: half_bits, stored_rows, weight_layout; constants LOW_VEC4S
 // Q6_K to int6 in groups of 16, 64 weights an invocation: a quarter of a block, which is 128 bytes
 // of low nibbles, 64 of pairs of high bits, 16 scales and d. In each half of it, the low nibbles of
 // 64 bytes are weights 0 to 63, their high ones 64 to 127, and 32 bytes have the high bits, two of
@@ -32,13 +33,13 @@ fn repack(unit: Unit) {
     let shift = quarter % 2u * 4u;
     var high_words = vec4<u32>();
     for (var run = 0u; run < 2u; run++) { // unrolled
-        let first = low_words(stored_four(low + run * 32u), shift);
-        let second = low_words(stored_four(low + run * 32u + 16u), shift);
-        data[data_four(unit.place, unit.index * 2u + run)] = vec4<u32>(first, second);
-        high_words[run * 2u] = high_word(stored_four(high), shift + 2u * run);
-        high_words[run * 2u + 1u] = high_word(stored_four(high + 16u), shift + 2u * run);
+        let first = low_words(stored_vec4(low + run * 32u), shift);
+        let second = low_words(stored_vec4(low + run * 32u + 16u), shift);
+        data[data_vec4(unit.place, unit.index * 2u + run)] = vec4<u32>(first, second);
+        high_words[run * 2u] = high_word(stored_vec4(high), shift + 2u * run);
+        high_words[run * 2u + 1u] = high_word(stored_vec4(high + 16u), shift + 2u * run);
     }
-    data[data_four(unit.place, LOW_FOURS + unit.index)] = high_words;
+    data[data_vec4(unit.place, LOW_VEC4S + unit.index)] = high_words;
 
     let d = stored_word(block + 208u) & 0xffffu;
     let factors = stored_word(block + 192u + 4u * quarter);

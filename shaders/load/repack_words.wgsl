@@ -1,3 +1,5 @@
+//! needs: stored_rows, weight_layout; constants DATA_WORDS, FLOATS, HIGH_EXPONENT, LOW_EXPONENT,
+//! STORED_DATA_BYTES
 // Rows whose words are the device's already: of data (floats may need padding), then
 // STORED_SCALE_WORDS of scales. Four words of data, or one of scales, an invocation.
 
@@ -9,17 +11,24 @@ fn in_row(word: u32, at: u32) -> u32 {
 
 // Whether a word has a float that is NaN or infinite.
 fn has_infinite(word: u32) -> bool {
-    return FLOATS && ((word & LOW_EXPONENT) == LOW_EXPONENT || (word & HIGH_EXPONENT) == HIGH_EXPONENT);
+    return FLOATS
+        && ((word & LOW_EXPONENT) == LOW_EXPONENT || (word & HIGH_EXPONENT) == HIGH_EXPONENT);
 }
 
 fn repack(unit: Unit) {
     if unit.index < DATA_WORDS / 4u {
         let at = 16u * unit.index;
-        let words = stored_four(unit.byte + at);
+        let words = stored_vec4(unit.byte + at);
         let kept =
-            vec4<u32>(in_row(words.x, at), in_row(words.y, at + 4u), in_row(words.z, at + 8u), in_row(words.w, at + 12u));
-        data[data_four(unit.place, unit.index)] = kept;
-        if has_infinite(kept.x) || has_infinite(kept.y) || has_infinite(kept.z) || has_infinite(kept.w) {
+            vec4<u32>(
+                in_row(words.x, at),
+                in_row(words.y, at + 4u),
+                in_row(words.z, at + 8u),
+                in_row(words.w, at + 12u),
+            );
+        data[data_vec4(unit.place, unit.index)] = kept;
+        if has_infinite(kept.x) || has_infinite(kept.y) || has_infinite(kept.z)
+            || has_infinite(kept.w) {
             note_fault(unit);
         }
     } else {

@@ -1,7 +1,10 @@
+//! needs: argmax_tree, step; constants N, PARTS, WORKGROUP
 // sampled[slot] = the id with the largest logit, the lowest such id.
 
-@group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;      // [outputs, PARTS], see argmax_parts
-@group(0) @binding(1) var<storage, read> outputs: array<u32>;          // [outputs]: rows of the step
+// [outputs, PARTS], see argmax_parts
+@group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;
+// [outputs]: rows of the step
+@group(0) @binding(1) var<storage, read> outputs: array<u32>;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;             // [rows]
 @group(0) @binding(3) var<storage, read_write> sampled: array<u32>;    // [slots]
 

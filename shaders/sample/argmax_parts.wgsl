@@ -1,7 +1,9 @@
+//! needs: argmax_tree; constants N, PARTS, WORKGROUP
 // The largest logit of each part of a row and its id.
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;             // [outputs, N]
-@group(0) @binding(1) var<storage, read_write> parts: array<vec2<u32>>;  // [outputs, PARTS]: bits of the value, id
+// [outputs, PARTS]: bits of the value, id
+@group(0) @binding(1) var<storage, read_write> parts: array<vec2<u32>>;
 
 const PART: u32 = (N + PARTS - 1u) / PARTS;
 

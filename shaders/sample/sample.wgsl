@@ -1,10 +1,13 @@
+//! needs: draw, step, top_k; constants MOST, PARTS, WORKGROUP
 // sampled[slot] = an id drawn from the top_k largest logits at a temperature, of those the most
 // likely that hold top_p, of those none less likely than min_p times the first. NO_TOKEN if a logit
 // is NaN or +inf, or none is finite.
 
-@group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;      // [outputs, PARTS · MOST], see top_k_parts
+// [outputs, PARTS · MOST], see top_k_parts
+@group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read> draws: array<Draw>;           // [outputs]
-@group(0) @binding(2) var<storage, read> outputs: array<u32>;          // [outputs]: rows of the step
+// [outputs]: rows of the step
+@group(0) @binding(2) var<storage, read> outputs: array<u32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;             // [rows]
 @group(0) @binding(4) var<storage, read_write> sampled: array<u32>;    // [slots]
 
@@ -65,7 +68,7 @@ fn choose(draw: Draw) -> u32 {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let draw = draws[group.x];
-    keep_best(group.x, 0u, PARTS * draw.top_k, draw.top_k, local);
+    store_best(group.x, 0u, PARTS * draw.top_k, draw.top_k, local);
     rank(draw.top_k, local);
     // Quarters, whose difference is no infinity: kept between barriers, for some drivers take the
     // quarter of the difference.

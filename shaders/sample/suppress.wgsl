@@ -1,3 +1,4 @@
+//! needs: constants COUNT, N, WORKGROUP
 // logits[output][id] = -inf for ids that are never chosen.
 
 @group(0) @binding(0) var<storage, read_write> logits: array<u32>;  // [outputs, N], their bits

@@ -1,3 +1,4 @@
+//! needs: constants WORKGROUP
 // The largest of a workgroup's values and its id, the lowest among equals. In two rounds:
 // processors that play a device change contexts at every barrier.
 

@@ -1,3 +1,4 @@
+//! needs: scales, weight_layout; constants GROUP
 // Scale and offset of 32 columns; where groups are of 16, which then have no offsets, the scales of
 // both halves.
 fn block_scales(row: u32, block: u32) -> vec2<f32> {

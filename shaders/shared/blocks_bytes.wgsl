@@ -1,3 +1,4 @@
+//! needs: stored_rows, weight_layout; constants BLOCK_BYTES
 // Q8_0: a scale, then 32 bytes.
 
 fn group_step(row_byte: u32, group: u32) -> u32 {
@@ -6,7 +7,7 @@ fn group_step(row_byte: u32, group: u32) -> u32 {
 
 fn write_group(unit: Unit, group: u32) {
     let block = unit.byte + group * BLOCK_BYTES;
-    for (var four = 0u; four < 2u; four++) {
-        data[data_four(unit.place, group * 2u + four)] = stored_four(block + 2u + 16u * four);
+    for (var i4 = 0u; i4 < 2u; i4++) {
+        data[data_vec4(unit.place, group * 2u + i4)] = stored_vec4(block + 2u + 16u * i4);
     }
 }

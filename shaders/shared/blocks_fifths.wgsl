@@ -1,3 +1,5 @@
+//! needs: fifth_words, nibble_words, plain_step, stored_rows, weight_layout; constants BLOCK_BYTES,
+//! OFFSET
 // Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles. Without an offset they
 // are stored with 16 added: with its fifth bit turned round a weight is a number in two's
 // complement.
@@ -12,7 +14,7 @@ fn fourth_bits(bits: u32) -> u32 {
 
 fn write_group(unit: Unit, group: u32) {
     let at = unit.byte + group * BLOCK_BYTES + select(2u, 4u, OFFSET);
-    data[data_four(unit.place, group)] = nibble_words(stored_four(at + 4u));
+    data[data_vec4(unit.place, group)] = nibble_words(stored_vec4(at + 4u));
     let bits = stored_word(at) ^ select(0xffffffffu, 0u, OFFSET);
     var word = 0u;
     for (var byte = 0u; byte < 4u; byte++) {

@@ -1,3 +1,4 @@
+//! needs: half_bits, nibble_words, stored_rows, weight_layout; constants BLOCK_BYTES
 // IQ4_XS: d, the upper two bits of eight scales, their lower four, 256 nibbles. Scales are stored
 // with 32 added.
 
@@ -15,6 +16,6 @@ fn group_step(row_byte: u32, group: u32) -> u32 {
 }
 
 fn write_group(unit: Unit, group: u32) {
-    let bytes = stored_four(unit.byte + group / 8u * BLOCK_BYTES + 8u + 16u * (group % 8u));
-    data[data_four(unit.place, group)] = nibble_words(bytes);
+    let bytes = stored_vec4(unit.byte + group / 8u * BLOCK_BYTES + 8u + 16u * (group % 8u));
+    data[data_vec4(unit.place, group)] = nibble_words(bytes);
 }

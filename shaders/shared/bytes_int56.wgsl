@@ -1,3 +1,4 @@
+//! needs: bytes, int56, weight_layout; constants BITS, LOW_WORDS
 // 32 weights of 5 or 6 bits of a row.
 struct Stored {
     low: vec4<u32>,
@@ -5,13 +6,13 @@ struct Stored {
 }
 
 fn load_stored(row: u32, block: u32) -> Stored {
-    let low = data[data_four(row, block)];
+    let low = data[data_vec4(row, block)];
     if BITS == 6u {
-        let four = data_four(row, LOW_WORDS / 4u + block / 2u);
+        let i4 = data_vec4(row, LOW_WORDS / 4u + block / 2u);
         let at = (block % 2u) * 2u;
-        return Stored(low, vec2<u32>(data[four][at], data[four][at + 1u]));
+        return Stored(low, vec2<u32>(data[i4][at], data[i4][at + 1u]));
     }
-    return Stored(low, vec2<u32>(data[data_four(row, LOW_WORDS / 4u + block / 4u)][block % 4u]));
+    return Stored(low, vec2<u32>(data[data_vec4(row, LOW_WORDS / 4u + block / 4u)][block % 4u]));
 }
 
 // How far up the high bits of a word's even quads go.

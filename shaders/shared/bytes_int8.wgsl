@@ -1,3 +1,4 @@
+//! needs: bytes, weight_layout
 // 32 int8 weights of a row.
 struct Stored {
     lo: vec4<u32>,
@@ -5,7 +6,7 @@ struct Stored {
 }
 
 fn load_stored(row: u32, block: u32) -> Stored {
-    return Stored(data[data_four(row, block * 2u)], data[data_four(row, block * 2u + 1u)]);
+    return Stored(data[data_vec4(row, block * 2u)], data[data_vec4(row, block * 2u + 1u)]);
 }
 
 fn to_bytes(stored: Stored) -> Bytes {

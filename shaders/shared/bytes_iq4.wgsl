@@ -1,10 +1,11 @@
+//! needs: bytes, iq4, weight_layout
 // 32 IQ4 weights of a row: nibbles as int4 has them, that choose levels.
 struct Stored {
     quants: vec4<u32>,
 }
 
 fn load_stored(row: u32, block: u32) -> Stored {
-    return Stored(data[data_four(row, block)]);
+    return Stored(data[data_vec4(row, block)]);
 }
 
 // The levels of a byte's nibbles, in bytes 0 and 2: one read for two weights, where `levels` takes

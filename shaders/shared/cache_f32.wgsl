@@ -1,6 +1,7 @@
+//! needs: vec8
 // KV cache in f32: two neighbouring dims.
 alias CachePair = vec2<f32>;
-alias CacheEight = Octet;
+alias CacheVec8 = Vec8;
 
 fn unpack_pair(pair: CachePair) -> vec2<f32> {
     return pair;
@@ -10,10 +11,10 @@ fn pack_pair(values: vec2<f32>) -> CachePair {
     return values;
 }
 
-fn unpack_eight(eight: CacheEight) -> Octet {
-    return eight;
+fn unpack_vec8(vec8: CacheVec8) -> Vec8 {
+    return vec8;
 }
 
-fn pack_eight(values: Octet) -> CacheEight {
+fn pack_vec8(values: Vec8) -> CacheVec8 {
     return values;
 }

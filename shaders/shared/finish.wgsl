@@ -1,3 +1,4 @@
+//! needs: constants SOFTCAP
 // tanh overflows on some drivers far from zero, where it is 1 anyway.
 fn finish(value: f32) -> f32 {
     if SOFTCAP > 0.0 {

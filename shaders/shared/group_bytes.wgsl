@@ -1,3 +1,4 @@
+//! needs: block_scales, bytes, weight_bytes; constants GROUP
 // 32 weights of a row as dot4I8Packed takes them.
 struct GroupWeights {
     bytes: Bytes,
@@ -11,7 +12,8 @@ fn load_group(row: u32, group: u32) -> GroupWeights {
 }
 
 fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
-    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) + dot4I8Packed(a.w, b.w);
+    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z)
+        + dot4I8Packed(a.w, b.w);
 }
 
 fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {

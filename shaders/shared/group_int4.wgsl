@@ -1,3 +1,4 @@
+//! needs: scales, weight_layout; constants GROUP, OFFSET
 // A group of 32 int4 weights as dot4I8Packed takes them.
 struct GroupWeights {
     quants: vec4<u32>,
@@ -5,7 +6,7 @@ struct GroupWeights {
 }
 
 fn load_group(row: u32, group: u32) -> GroupWeights {
-    return GroupWeights(data[data_four(row, group)], scale_of(row, group * 32u / GROUP));
+    return GroupWeights(data[data_vec4(row, group)], scale_of(row, group * 32u / GROUP));
 }
 
 fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {

@@ -1,4 +1,5 @@
-// 32 weights of a row as f16, in the column order of emit_halves, by way of int8. The kernel's
+//! needs: block_scales, weight_bytes; constants GROUP, OFFSET
+// 32 weights of a row as f16, in the column order of epilogue_f16, by way of int8. The kernel's
 // put_weights writes four to its tile.
 struct BlockWeights {
     stored: Stored,
@@ -25,5 +26,7 @@ fn write_weights(at: u32, weights: BlockWeights) {
     let bytes = to_bytes(weights.stored);
     let offset = f16(select(0.0, weights.scale.y, OFFSET));
     write_half(at, bytes.lo, f16(weights.scale.x), offset);
-    write_half(at + 4u, bytes.hi, f16(select(weights.scale.x, weights.scale.y, GROUP == 16u)), offset);
+    write_half(
+        at + 4u, bytes.hi, f16(select(weights.scale.x, weights.scale.y, GROUP == 16u)), offset,
+    );
 }

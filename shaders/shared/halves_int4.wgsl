@@ -1,4 +1,5 @@
-// 32 int4 weights of a row as f16, in the column order of emit_halves. The kernel's put_weights
+//! needs: scales, weight_layout; constants GROUP, OFFSET
+// 32 int4 weights of a row as f16, in the column order of epilogue_f16. The kernel's put_weights
 // writes four to its tile.
 struct BlockWeights {
     quants: vec4<u32>,
@@ -6,12 +7,14 @@ struct BlockWeights {
 }
 
 fn load_weights(row: u32, block: u32) -> BlockWeights {
-    return BlockWeights(data[data_four(row, block)], scale_of(row, block * 32u / GROUP));
+    return BlockWeights(data[data_vec4(row, block)], scale_of(row, block * 32u / GROUP));
 }
 
 // Two nibbles, 16 bits apart, become the last bits of the f16 1024.
 fn two(bits: u32) -> vec2<f16> {
-    return vec2<f16>(unpack2x16float((bits & 0x000f000fu) | 0x64006400u)) - f16(select(1032.0, 1024.0, OFFSET));
+    return vec2<f16>(unpack2x16float((bits & 0x000f000fu) | 0x64006400u)) - f16(select(
+        1032.0, 1024.0, OFFSET,
+    ));
 }
 
 fn write_word(at: u32, word: u32, scale: f16, offset: f16) {

@@ -1,12 +1,23 @@
+//! needs: cache; constants D, HEADS, QKV_STRIDE, SCALE, WORKGROUP
 // For sdpa_decode: q as rope_kv_update left it, K and V in the cache.
 
-@group(0) @binding(1) var<storage, read> k_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]
-@group(0) @binding(2) var<storage, read> v_cache: array<CacheEight>; // [slots, N_KV, CAPACITY, D / 8]
+// [slots, N_KV, CAPACITY, D / 8]
+@group(0) @binding(1) var<storage, read> k_cache: array<CacheVec8>;
+// [slots, N_KV, CAPACITY, D / 8]
+@group(0) @binding(2) var<storage, read> v_cache: array<CacheVec8>;
 
-fn prepare(row: u32, position: u32, first_head: u32, kv_head: u32, cache: u32, newest: bool, local: u32) {
+fn prepare(
+    row: u32,
+    position: u32,
+    first_head: u32,
+    kv_head: u32,
+    cache: u32,
+    newest: bool,
+    local: u32,
+) {
     let base = (row * QKV_STRIDE + first_head * D) / 4u;
-    for (var i = local; i < HEADS * FOURS; i += WORKGROUP) {
-        heads[four_place(i / FOURS, i % FOURS)] = qkv[base + i] * SCALE;
+    for (var i = local; i < HEADS * VEC4S; i += WORKGROUP) {
+        heads[vec4_place(i / VEC4S, i % VEC4S)] = qkv[base + i] * SCALE;
     }
     workgroupBarrier();
 }

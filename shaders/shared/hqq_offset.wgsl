@@ -1,3 +1,4 @@
+//! needs: constants BETA, BETA_GROWTH, HIGHEST, ITERATIONS, LOWEST, P
 // Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's
 // proximal step.
 

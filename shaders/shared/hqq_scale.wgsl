@@ -1,3 +1,4 @@
+//! needs: constants EITHER_SIGN, HIGHEST, ITERATIONS, LOWEST
 // Levels for a scale, the scale of least squares for these levels, and so on, from either sign.
 
 // The scale with which the largest magnitude becomes the lowest level (of int8: ±127).

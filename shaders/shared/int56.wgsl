@@ -1,3 +1,4 @@
+//! needs: constants BITS, OFFSET
 // 5- and 6-bit weights: low bits as int4 has them, high bits in words behind them; see
 // PackFormat::Int. As int8 they are moved up until their sign is the byte's (with an offset they
 // have none, and end one bit below).

@@ -1,3 +1,4 @@
+//! needs: constants PARTS, SMALLEST_PART, WINDOW
 // Keys that a query at `position` sees: first, and one past the last.
 fn seen_keys(position: u32) -> vec2<u32> {
     let end = position + 1u;

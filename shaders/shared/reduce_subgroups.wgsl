@@ -1,11 +1,12 @@
+//! needs: constants SUBGROUPS, WORKGROUP
 // Entry point and reductions through subgroup operations, for any subgroup size.
-// A "team" is a subgroup: the invocations that share one matrix row.
+// A "subgroup" is a subgroup: the invocations that share one matrix row.
 
-var<private> team_index: u32;
-var<private> team_count: u32;
-var<private> team_lane: u32;
-var<private> team_size: u32;
-var<workgroup> partial_sums: array<f32, TEAMS>;
+var<private> subgroup_index: u32;
+var<private> subgroup_count: u32;
+var<private> subgroup_lane: u32;
+var<private> subgroup_width: u32;
+var<workgroup> partial_sums: array<f32, SUBGROUPS>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -17,22 +18,22 @@ fn main(
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(subgroup_size) size: u32,
 ) {
-    team_index = subgroup;
-    team_count = subgroups;
-    team_lane = lane;
-    team_size = size;
+    subgroup_index = subgroup;
+    subgroup_count = subgroups;
+    subgroup_lane = lane;
+    subgroup_width = size;
     kernel(group, groups, local);
 }
 
 // Sum over the workgroup, known to every invocation. Call in uniform control flow.
 fn group_sum(value: f32, local: u32) -> f32 {
     let sum = subgroupAdd(value);
-    if team_lane == 0u {
-        partial_sums[team_index] = sum;
+    if subgroup_lane == 0u {
+        partial_sums[subgroup_index] = sum;
     }
     workgroupBarrier();
     var part = 0.0;
-    for (var i = team_lane; i < team_count; i += team_size) {
+    for (var i = subgroup_lane; i < subgroup_count; i += subgroup_width) {
         part += partial_sums[i];
     }
     let total = subgroupAdd(part);
@@ -40,7 +41,7 @@ fn group_sum(value: f32, local: u32) -> f32 {
     return total;
 }
 
-// Sum over the team, known to its lane 0 at least.
-fn team_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
+// Sum over the subgroup, known to its lane 0 at least.
+fn subgroup_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
     return subgroupAdd(value);
 }

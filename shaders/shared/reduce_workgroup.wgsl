@@ -1,10 +1,11 @@
+//! needs: constants WORKGROUP
 // Entry point and reductions through workgroup memory, for devices without subgroup operations.
-// A "team" is the whole workgroup.
+// A "subgroup" is the whole workgroup.
 
-const team_index: u32 = 0u;
-const team_count: u32 = 1u;
-const team_size: u32 = WORKGROUP;
-var<private> team_lane: u32;
+const subgroup_index: u32 = 0u;
+const subgroup_count: u32 = 1u;
+const subgroup_width: u32 = WORKGROUP;
+var<private> subgroup_lane: u32;
 var<workgroup> partial_sums: array<vec4<f32>, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
@@ -13,12 +14,12 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    team_lane = local;
+    subgroup_lane = local;
     kernel(group, groups, local);
 }
 
-// Sum over the team, known to every invocation. Call in uniform control flow.
-fn team_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
+// Sum over the subgroup, known to every invocation. Call in uniform control flow.
+fn subgroup_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
     partial_sums[local] = value;
     workgroupBarrier();
     for (var step = WORKGROUP / 2u; step > 0u; step >>= 1u) {
@@ -34,5 +35,5 @@ fn team_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
 
 // Sum over the workgroup, known to every invocation. Call in uniform control flow.
 fn group_sum(value: f32, local: u32) -> f32 {
-    return team_sum(vec4<f32>(value), local).x;
+    return subgroup_sum(vec4<f32>(value), local).x;
 }

@@ -1,3 +1,4 @@
+//! needs: weight_layout
 // An f16 scale and an f16 offset a group, in one word.
 alias ScaleUnit = u32;
 

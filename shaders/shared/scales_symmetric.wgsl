@@ -1,3 +1,4 @@
+//! needs: weight_layout
 // One f16 scale a group, two groups in a word.
 alias ScaleUnit = u32;
 

@@ -1,9 +1,12 @@
+//! needs: constants ROW_BYTES, ROW_UNITS, INTERLEAVED16, WORKGROUP
 // Rows as they lie in a file, behind four words that say where they go.
 
-@group(0) @binding(0) var<storage, read> stored: array<u32>;              // the header, then [rows, ROW_BYTES]
-@group(0) @binding(1) var<storage, read_write> data: array<vec4<u32>>;    // see weight_place.wgsl
+// the header, then [rows, ROW_BYTES]
+@group(0) @binding(0) var<storage, read> stored: array<u32>;
+@group(0) @binding(1) var<storage, read_write> data: array<vec4<u32>>;    // see weight_layout.wgsl
 @group(0) @binding(2) var<storage, read_write> scales: array<u32>;
-@group(0) @binding(3) var<storage, read_write> faults: array<atomic<u32>>; // [slots]: the first row that no format can hold
+// [slots]: the first row that no format can hold
+@group(0) @binding(3) var<storage, read_write> faults: array<atomic<u32>>;
 
 const HEADER_BYTES = 16u;
 
@@ -22,7 +25,7 @@ struct Unit {
 fn unit_of(number: u32) -> Unit {
     var row = number / ROW_UNITS;
     var index = number % ROW_UNITS;
-    if TILED {
+    if INTERLEAVED16 {
         row = number / (16u * ROW_UNITS) * 16u + number % 16u;
         index = number / 16u % ROW_UNITS;
     }
@@ -41,11 +44,13 @@ fn stored_word(byte: u32) -> u32 {
     return (stored[at] >> shift) | ((stored[at + 1u] << (31u - shift)) << 1u);
 }
 
-fn stored_four(byte: u32) -> vec4<u32> {
+fn stored_vec4(byte: u32) -> vec4<u32> {
     let at = byte / 4u;
     let shift = vec4<u32>(8u * (byte % 4u));
     let words = vec4<u32>(stored[at], stored[at + 1u], stored[at + 2u], stored[at + 3u]);
-    return (words >> shift) | ((vec4<u32>(words.yzw, stored[at + 4u]) << (31u - shift)) << vec4<u32>(1u));
+    return (words >> shift) | ((vec4<u32>(
+        words.yzw, stored[at + 4u],
+    ) << (31u - shift)) << vec4<u32>(1u));
 }
 
 // Whether one of the f16 in a word is NaN or infinite.

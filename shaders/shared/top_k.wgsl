@@ -1,3 +1,4 @@
+//! needs: constants ID_DIGITS, MOST, NO_ID, WORKGROUP
 // The best of many candidates, by one workgroup: a radix select finds the last of them, digit by
 // digit, and those that are no worse are kept.
 //
@@ -95,7 +96,7 @@ fn find_last(row: u32, first: u32, end: u32, k: u32, local: u32) -> vec2<u32> {
 
 // Leaves in `kept`, in any order, the `k` best of the row's candidates first..end, and (0, NO_ID)
 // where there are fewer.
-fn keep_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
+fn store_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
     var last = vec2<u32>();
     if end - first > k {
         last = find_last(row, first, end, k, local);

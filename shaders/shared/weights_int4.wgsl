@@ -1,18 +1,19 @@
+//! needs: vec8, weight_layout; constants OFFSET
 // int4 weights, eight in a word; see PackFormat::Int. Without offsets, zero lies at 8.
 
 const ZERO: f32 = select(8.0, 0.0, OFFSET);
 
-fn quants8(row: u32, octet: u32) -> Octet {
-    let word = data[data_word(row, octet)];
-    return Octet(
+fn quants8(row: u32, vec8: u32) -> Vec8 {
+    let word = data[data_word(row, vec8)];
+    return Vec8(
         vec4<f32>(unpack4xU8(word & 0x0f0f0f0fu)) - ZERO,
         vec4<f32>(unpack4xU8((word >> 4u) & 0x0f0f0f0fu)) - ZERO,
     );
 }
 
 // The same eight quants as two words of int8.
-fn quants8_int8(row: u32, octet: u32) -> vec2<u32> {
-    let word = data[data_word(row, octet)];
+fn quants8_int8(row: u32, vec8: u32) -> vec2<u32> {
+    let word = data[data_word(row, vec8)];
     return vec2<u32>(word & 0x0f0f0f0fu, (word >> 4u) & 0x0f0f0f0fu);
 }
 

@@ -67,25 +67,17 @@ impl Model {
             let layer = Layer { index, config, weights };
             let branch = self.attention(&layer, &normed, segments); // [rows, hidden]
             let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);
-            ops::norm_add_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
+            ops::add_rms_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
 
             let branch = feed_forward(&layer, &normed); // [rows, hidden]
             let (post, next) = (&weights.post_feedforward_norm, self.input_norm(index + 1));
             let Some(extra) = &weights.per_layer else {
-                ops::norm_add_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
+                ops::add_rms_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
                 continue;
             };
-            ops::norm_add(&mut x, &branch, post, eps);
+            ops::rms_norm_add(&mut x, &branch, post, eps);
             let branch = self.take_per_layer_input(index, extra, &x, &per_layer); // [rows, hidden]
-            ops::norm_add_norm(
-                &mut x,
-                &branch,
-                &extra.norm,
-                weights.scalar,
-                next,
-                eps,
-                &mut normed,
-            );
+            ops::add_rms_norm(&mut x, &branch, &extra.norm, weights.scalar, next, eps, &mut normed);
         }
         normed
     }

@@ -33,8 +33,8 @@ impl Gpu {
         self.time_reads(bytes, 1, if facts.is_software() { 1 } else { 16 })
     }
 
-    /// Whether a buffer of so many bytes is read much faster again and again than one that no cache
-    /// holds. `false` where the adapter's limits do not let it be found out.
+    /// Whether repeated reads of `bytes` are much faster than reads that no cache serves. `false`
+    /// where the adapter's limits do not allow the measurement.
     fn has_cache_of(&self, bytes: u64) -> Result<bool> {
         const PASSES: u64 = 24;
         if bytes * PASSES > self.facts().max_binding_bytes.min(self.facts().max_buffer_bytes) {
@@ -54,7 +54,7 @@ impl Gpu {
         let sums = self.buffer("read ceiling", 4 * (kernel.blocks * passes) as u64)?;
         let dispatch = self.dispatch(
             &kernel.source(self.target()),
-            &[("words", &words), ("sums", &sums)],
+            &[("words", &words), ("partial_outputs", &sums)],
             kernel.grid(self.target()),
         )?;
         let mut best = 0f64;

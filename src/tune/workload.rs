@@ -1,4 +1,4 @@
-//! What `bench` and `--autotune` time: prompts and generation on a backend, at a depth, in several sequences.
+//! What `bench` and `--autotune` time: prompts and generation, at a depth, in several sequences.
 
 use std::time::{Duration, Instant};
 

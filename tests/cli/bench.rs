@@ -91,7 +91,7 @@ fn kernels_of_a_step_as_table_and_trace() {
         "| matvec",
         "| matmul",
         "| rope_kv_update",
-        "| norm_add_norm",
+        "| add_rms_norm",
         "| argmax",
         "| top_k_parts",
         "| sample",

@@ -4,11 +4,11 @@ use gemma4_wgpu::{
     gpu::{
         AdapterFacts, Coop, CooperativeMatrix, KernelTarget,
         kernels::{
-            Argmax, ArgmaxParts, Chain, Convert, Embed, Emit, GatedMatvecQ8, GatherRows, GeluMul,
-            Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
-            NormAdd, NormAddNorm, PerLayerGate, PerLayerInputs, Prefetch, QuantizeHqq, RawHeads,
-            Repack, RmsNorm, RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
-            SplitAttention, Suppress, TopKParts, UpTail,
+            ActivationFormat, AddRmsNorm, Argmax, ArgmaxParts, Convert, Embed, GatherRows, GeluMul,
+            Kernel, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec, MatvecQ8,
+            MatvecQ8Gated, MatvecQ8Split, PerLayerGate, PerLayerInputs, PersistentLayer, Prefetch,
+            QuantizeHqq, RawHeads, Repack, RmsNorm, RmsNormAdd, RopeKvUpdate, Sample, Sdpa,
+            SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention, Suppress, TopKParts, UpTail,
         },
     },
     model::{
@@ -113,7 +113,7 @@ pub fn layer_31b(full: bool) -> LayerConfig {
 }
 
 /// All layers' vectors of E4B.
-fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
+fn per_layer_inputs(format: PackFormat, interleaved16: bool) -> PerLayerInputs {
     let (layers, size, projection_scale, eps) = (42, 256, 2560f32.powf(-0.5), 1e-6);
     PerLayerInputs {
         format,
@@ -123,7 +123,7 @@ fn per_layer_inputs(format: PackFormat, tiled: bool) -> PerLayerInputs {
         size,
         projection_scale,
         eps,
-        tiled,
+        interleaved16,
     }
 }
 
@@ -146,30 +146,36 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
         }
     }
     for dtype in STORED {
-        for tiled in [false, true] {
-            all.push(Box::new(Repack { dtype, cols: 5376, rows: 5376, tiled }));
+        for interleaved16 in [false, true] {
+            all.push(Box::new(Repack { dtype, cols: 5376, rows: 5376, interleaved16 }));
         }
     }
-    let mut forms = vec![Emit::Floats, Emit::Q8];
+    let mut forms = vec![ActivationFormat::F32, ActivationFormat::Q8Block32];
     if target.variant.f16 {
-        forms.push(Emit::Halves { m_stride: 512 });
+        forms.push(ActivationFormat::F16Tiled { m_stride: 512 });
     }
-    for &emit in &forms {
+    for &epilogue in &forms {
         for parts in [1, 3] {
-            all.push(Box::new(NormAddNorm {
+            all.push(Box::new(AddRmsNorm {
                 n: 5376,
                 eps: 1e-6,
                 parts,
                 part_stride: 512 * 5376,
-                emit,
+                epilogue,
             }));
         }
-        all.push(Box::new(NormAdd { n: 2560, eps: 1e-6, parts: 2, part_stride: 512 * 2560, emit }));
-        all.push(Box::new(PerLayerGate { n: 256, vectors_stride: 10752, emit }));
-        all.push(Box::new(GeluMul { n: 21504, emit, tail: None }));
+        all.push(Box::new(RmsNormAdd {
+            n: 2560,
+            eps: 1e-6,
+            parts: 2,
+            part_stride: 512 * 2560,
+            epilogue,
+        }));
+        all.push(Box::new(PerLayerGate { n: 256, vectors_stride: 10752, epilogue }));
+        all.push(Box::new(GeluMul { n: 21504, epilogue, tail: None }));
         let tail = Some(UpTail { cols: 768, parts: 11, part_stride: 512 * 768 });
-        all.push(Box::new(GeluMul { n: 21504, emit, tail }));
-        all.push(Box::new(Convert { cols: 5376, emit, over_outputs: false }));
+        all.push(Box::new(GeluMul { n: 21504, epilogue, tail }));
+        all.push(Box::new(Convert { cols: 5376, epilogue, over_outputs: false }));
     }
     for format in FORMATS {
         all.push(Box::new(Embed {
@@ -178,7 +184,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
             rows: 262144,
             cols: 5376,
             scale: 73.3,
-            tiled: false,
+            interleaved16: false,
         }));
         all.push(Box::new(per_layer_inputs(format, false)));
         for (softcap, over_outputs) in [(None, false), (Some(30.0), true)] {
@@ -190,12 +196,12 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
                 y_offset: 8192,
                 softcap,
                 over_outputs,
-                tiled: false,
+                interleaved16: false,
             };
             all.push(Box::new(Matvec(linear)));
             all.push(Box::new(Matmul(linear)));
-            if MatmulLanes::can_run(target) {
-                all.push(Box::new(MatmulLanes(linear)));
+            if MatmulRowPerInvocation::can_run(target) {
+                all.push(Box::new(MatmulRowPerInvocation(linear)));
             }
             if Linear::supports_q8(format) {
                 all.push(Box::new(MatvecQ8(linear)));
@@ -233,8 +239,8 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
             }));
             let split =
                 SplitAttention { layer: layer.clone(), scale: 1.0, cache_type, capacity: 1536 };
-            for &emit in &forms {
-                all.push(Box::new(SdpaCombine { split: split.clone(), emit }));
+            for &epilogue in &forms {
+                all.push(Box::new(SdpaCombine { split: split.clone(), epilogue }));
             }
             let raw = |v_norm| Some(RawHeads { v_norm, eps: 1e-6 });
             for raw in [None, raw(false), raw(true)] {
@@ -260,13 +266,17 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         later_bytes: [65_028_096, 8_128_512],
         ahead_bytes: 8 << 20,
     }));
-    for emit in [Emit::Floats, Emit::Q8, Emit::Halves { m_stride: 512 }] {
-        all.push(Box::new(NormAddNorm {
+    for epilogue in [
+        ActivationFormat::F32,
+        ActivationFormat::Q8Block32,
+        ActivationFormat::F16Tiled { m_stride: 512 },
+    ] {
+        all.push(Box::new(AddRmsNorm {
             n: 5376,
             eps: 1e-6,
             parts: 3,
             part_stride: 512 * 5376,
-            emit,
+            epilogue,
         }));
     }
     for format in FORMATS.into_iter().filter(|format| format.group().is_some()) {
@@ -278,10 +288,10 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             y_offset: 0,
             softcap: None,
             over_outputs: false,
-            tiled: false,
+            interleaved16: false,
         };
-        for (splits, tiled) in [(1, false), (3, false), (3, true)] {
-            let linear = Linear { tiled, ..linear };
+        for (splits, interleaved16) in [(1, false), (3, false), (3, true)] {
+            let linear = Linear { interleaved16, ..linear };
             all.push(Box::new(MatmulCoop {
                 linear,
                 first_row: 0,
@@ -290,14 +300,14 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
                 split_stride: 512 * 5376,
             }));
         }
-        let linear = Linear { tiled: true, ..linear };
+        let linear = Linear { interleaved16: true, ..linear };
         all.push(Box::new(Embed {
             format,
             first_row: 0,
             rows: 262144,
             cols: 5376,
             scale: 73.3,
-            tiled: true,
+            interleaved16: true,
         }));
         all.push(Box::new(per_layer_inputs(format, true)));
         all.push(Box::new(Matvec(linear)));
@@ -305,7 +315,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         for m in [1, 8] {
             all.push(Box::new(MatvecQ8Split { linear, m, splits: 1, split_stride: 0 }));
         }
-        all.push(Box::new(GatedMatvecQ8(linear)));
+        all.push(Box::new(MatvecQ8Gated(linear)));
     }
     let chained = |rows, cols| Linear {
         format: PackFormat::INT4,
@@ -315,20 +325,20 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         y_offset: 0,
         softcap: None,
         over_outputs: false,
-        tiled: true,
+        interleaved16: true,
     };
     let layer = layer_31b(true);
-    let chain = Chain {
+    let chain = PersistentLayer {
         split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
         o: chained(5376, 16384),
         gate_up: chained(43008, 5376),
         down: chained(5376, 21504),
         qkv: Some(chained(16384, 5376)),
         eps: 1e-6,
-        set_words: Chain::set_words(5376, 16384, 21504),
+        set_words: PersistentLayer::set_words(5376, 16384, 21504),
         workgroups: 256,
     };
-    all.push(Box::new(Chain { qkv: None, ..chain.clone() }));
+    all.push(Box::new(PersistentLayer { qkv: None, ..chain.clone() }));
     all.push(Box::new(chain));
     for full in [false, true] {
         let sdpa = Sdpa {
@@ -339,8 +349,8 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             q_tile: 4,
         };
         assert!(SdpaCoop::can_run(&target, &sdpa));
-        for emit in [Emit::Floats, Emit::Halves { m_stride: 512 }] {
-            all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
+        for epilogue in [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 512 }] {
+            all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), epilogue }));
         }
     }
     (target, all)
@@ -366,7 +376,7 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     assert_eq!(target.variant.coop, Some(Coop::Eight));
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
     for format in FORMATS {
-        for (rows, splits, tiled) in [(5376, 1, false), (5376, 3, true), (5371, 3, false)] {
+        for (rows, splits, interleaved16) in [(5376, 1, false), (5376, 3, true), (5371, 3, false)] {
             let linear = Linear {
                 format,
                 rows,
@@ -375,7 +385,7 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
                 y_offset: 0,
                 softcap: None,
                 over_outputs: false,
-                tiled,
+                interleaved16,
             };
             if MatmulCoop::can_run(&target, &linear) {
                 let split_stride = 256 * 5376;
@@ -398,8 +408,8 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             q_tile: 4,
         };
         assert!(SdpaCoop::can_run(&target, &sdpa));
-        for emit in [Emit::Floats, Emit::Halves { m_stride: 256 }] {
-            all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), emit }));
+        for epilogue in [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 256 }] {
+            all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), epilogue }));
         }
     }
     (target, all)

@@ -4,14 +4,16 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, StepSize,
-        kernels::{Argmax, ArgmaxParts, Emit, GatherRows, GeluMul, Kernel, UpTail, stride},
+        kernels::{
+            ActivationFormat, Argmax, ArgmaxParts, GatherRows, GeluMul, Kernel, UpTail, stride,
+        },
     },
 };
 use proptest::prelude::*;
 
 use crate::{
     combinations::{on_devices, random_cases},
-    emit::check_forms,
+    epilogue::check_forms,
     harness::*,
 };
 
@@ -23,7 +25,7 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
         ops::gelu_mul(&mut gate, &row[n..]);
         expected.extend(gate);
     }
-    let kernel = |emit| Some(Box::new(GeluMul { n, emit, tail: None }) as Box<dyn Kernel>);
+    let kernel = |epilogue| Some(Box::new(GeluMul { n, epilogue, tail: None }) as Box<dyn Kernel>);
     let step = StepSize { rows, ..Default::default() };
     let own = || vec![("gate_up", upload_rows(gpu, &gate_up, 2 * n))];
     check_forms(gpu, "gelu_mul", &kernel, &own, step, (&expected, n), 2e-5);
@@ -45,7 +47,8 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
         }
     }
     let tail = UpTail { cols, parts: 3, part_stride: rows * cols };
-    let kernel = |emit| Some(Box::new(GeluMul { n, emit, tail: Some(tail) }) as Box<dyn Kernel>);
+    let kernel =
+        |epilogue| Some(Box::new(GeluMul { n, epilogue, tail: Some(tail) }) as Box<dyn Kernel>);
     let own = || {
         let tail = upload(gpu, &parts.concat());
         vec![("gate_up", upload_rows(gpu, &main, 2 * n)), ("tail", tail)]
@@ -97,7 +100,7 @@ fn gelu_of_large_values() {
         let out = zeros(gpu, stride(4));
         run(
             gpu,
-            &GeluMul { n: 4, emit: Emit::Floats, tail: None },
+            &GeluMul { n: 4, epilogue: ActivationFormat::F32, tail: None },
             &[("gate_up", &upload_rows(gpu, &gate_up, 8)), ("out", &out)],
             1,
             0,

@@ -27,25 +27,31 @@ fn embedding_in_parts() {
         let (data_words, scale_words) = (format.data_words(hidden), format.scale_words(hidden));
         let (rows, sampled) = (upload(gpu, &rows), upload(gpu, &[3u32, 9]));
         let x = zeros(gpu, tokens.len() * stride(hidden));
-        // Parts of whole runs of rows where they are tiled.
+        // Parts of whole runs of rows where they are interleaved.
         let ways: &[(bool, [(usize, usize); 2])] = match Linear::supports_q8(format) {
             true => &[(false, [(0, 6), (6, 42)]), (true, [(0, 16), (16, 32)])],
             false => &[(false, [(0, 6), (6, 42)])],
         };
-        for &(tiled, parts) in ways {
+        for &(interleaved16, parts) in ways {
             for (first_row, part_rows) in parts {
                 let data =
                     &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
                 let scales =
                     &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
-                let (data, scales) = match tiled {
+                let (data, scales) = match interleaved16 {
                     true => {
                         (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit()))
                     }
                     false => (data.to_vec(), scales.to_vec()),
                 };
-                let kernel =
-                    Embed { format, first_row, rows: part_rows, cols: hidden, scale, tiled };
+                let kernel = Embed {
+                    format,
+                    first_row,
+                    rows: part_rows,
+                    cols: hidden,
+                    scale,
+                    interleaved16,
+                };
                 let buffers = [
                     ("data", &upload(gpu, &data)),
                     ("scales", &upload(gpu, &scales)),
@@ -83,8 +89,14 @@ fn q4_k_is_exact() {
         quant::pack_rows(Dtype::Q4_K, &blocks, rows, cols, PackFormat::Q4K).expect("whole blocks");
     let tokens: Vec<[u32; 4]> = (0..rows as u32).map(|token| [token, 0, 0, 0]).collect();
     for gpu in devices() {
-        let kernel =
-            Embed { format: packed.format, first_row: 0, rows, cols, scale: 1.0, tiled: false };
+        let kernel = Embed {
+            format: packed.format,
+            first_row: 0,
+            rows,
+            cols,
+            scale: 1.0,
+            interleaved16: false,
+        };
         let x = zeros(gpu, rows * cols);
         let weights = [upload(gpu, &packed.data), upload(gpu, &packed.scales)];
         let buffers = [

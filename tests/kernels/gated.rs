@@ -4,13 +4,13 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, StepSize,
-        kernels::{Convert, Emit, GatedMatvecQ8, Kernel, Linear, Prefetch, stride},
+        kernels::{ActivationFormat, Convert, Kernel, Linear, MatvecQ8Gated, Prefetch, stride},
         tile,
     },
     quant::PackFormat,
 };
 
-use crate::{combinations::on_devices_where, emit::check_forms, harness::*, weights::weights};
+use crate::{combinations::on_devices_where, epilogue::check_forms, harness::*, weights::weights};
 
 /// gelu(gate) · up of one row, with `n` results and `k` columns.
 fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
@@ -28,13 +28,14 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
         y_offset: 0,
         softcap: None,
         over_outputs: false,
-        tiled: true,
+        interleaved16: true,
     };
-    let kernel = GatedMatvecQ8(linear);
+    let kernel = MatvecQ8Gated(linear);
     assert!(kernel.can_run(gpu.target()));
     let own = || {
         let (quants, groups) = (zeros(gpu, stride(k) / 4), zeros(gpu, stride(k) / 16));
-        let convert = Convert { cols: k, emit: Emit::Q8, over_outputs: false };
+        let convert =
+            Convert { cols: k, epilogue: ActivationFormat::Q8Block32, over_outputs: false };
         let x = upload_rows(gpu, &x, k);
         let buffers = [("x", &x), ("quants", &quants), ("quant_groups", &groups)];
         run(gpu, &convert, &buffers, 1, 0);
@@ -45,7 +46,9 @@ fn check_gated(gpu: &Gpu, format: PackFormat, n: usize, k: usize) {
         let names = ["data", "scales", "x", "x_groups", "step"];
         names.into_iter().zip([data, scales, quants, groups, step]).collect()
     };
-    let as_q8 = |emit| (emit == Emit::Q8).then(|| Box::new(kernel) as Box<dyn Kernel>);
+    let as_q8 = |epilogue| {
+        (epilogue == ActivationFormat::Q8Block32).then(|| Box::new(kernel) as Box<dyn Kernel>)
+    };
     let step = StepSize { rows: 1, outputs: 0, keys: 0 };
     check_forms(gpu, &format!("gated {format:?} {n}×{k}"), &as_q8, &own, step, (gate, n), 1e-3);
 }

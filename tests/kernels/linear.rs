@@ -5,8 +5,8 @@ use gemma4_wgpu::{
     gpu::{
         Gpu, GpuBuffer,
         kernels::{
-            Convert, Emit, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8,
-            MatvecQ8Split, ROW_TILE, stride,
+            ActivationFormat, Convert, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec,
+            MatvecQ8, MatvecQ8Split, ROW_TILE, stride,
         },
         tile,
     },
@@ -33,7 +33,7 @@ struct Case {
     /// The rows are those of a step's outputs.
     over_outputs: bool,
     /// Weights in runs of 16 rows.
-    tiled: bool,
+    interleaved16: bool,
     seed: u64,
 }
 
@@ -48,7 +48,7 @@ impl Case {
             y_offset,
             softcap: self.softcap,
             over_outputs: false,
-            tiled: self.tiled,
+            interleaved16: self.interleaved16,
         }
     }
 }
@@ -106,7 +106,7 @@ impl Operands {
     /// Data, scales, activations.
     fn upload(&self, gpu: &Gpu, case: &Case) -> [GpuBuffer; 3] {
         let packed = self.matrix.packed();
-        let (data, scales) = match case.tiled {
+        let (data, scales) = match case.interleaved16 {
             true => (
                 tile(&packed.data, case.format.data_words(case.k), 4),
                 tile(&packed.scales, case.format.scale_words(case.k), case.format.scale_unit()),
@@ -149,9 +149,9 @@ fn check(gpu: &Gpu, case: &Case) {
     );
 
     // The same whatever else the variant chooses.
-    if MatmulLanes::can_run(gpu.target()) && !gpu.variant().f16 {
+    if MatmulRowPerInvocation::can_run(gpu.target()) && !gpu.variant().f16 {
         let output = Output::new(gpu, case);
-        let kernel = MatmulLanes(output.linear(case, over_outputs));
+        let kernel = MatmulRowPerInvocation(output.linear(case, over_outputs));
         run(
             gpu,
             &kernel,
@@ -207,7 +207,11 @@ fn check_coop(
     let m_stride = case.m.next_multiple_of(ROW_TILE);
     let step = gpu.uniform("step", [case.m as u32, 0, 0, 0]).expect("a uniform");
     let halves = zeros(gpu, m_stride * stride(case.k) / 2);
-    let convert = Convert { cols: case.k, emit: Emit::Halves { m_stride }, over_outputs: false };
+    let convert = Convert {
+        cols: case.k,
+        epilogue: ActivationFormat::F16Tiled { m_stride },
+        over_outputs: false,
+    };
     run(gpu, &convert, &[("x", device_x), ("halves", &halves)], case.m, 0);
     for &(splits, first_row) in splits_and_rows {
         let split_stride = rows * y_stride;
@@ -251,7 +255,8 @@ fn check_q8(
         upload(gpu, &vec![u32::MAX; room * cols / 4]),
         upload(gpu, &vec![u32::MAX; room * cols / 16]),
     );
-    let convert = Convert { cols: case.k, emit: Emit::Q8, over_outputs: false };
+    let convert =
+        Convert { cols: case.k, epilogue: ActivationFormat::Q8Block32, over_outputs: false };
     run(
         gpu,
         &convert,
@@ -285,7 +290,7 @@ fn check_q8(
     assert_close(&what, gpu, &output.results(gpu, case), &expected, tolerance);
 
     if MatvecQ8Split::runs_on(gpu.target()) && case.m <= MatvecQ8Split::MOST_ROWS {
-        for splits in if case.tiled { 1..4 } else { 1..2 } {
+        for splits in if case.interleaved16 { 1..4 } else { 1..2 } {
             let found = split_products(gpu, case, splits, [data, scales, &quants, &groups]);
             assert_close(&format!("{splits} splits of {what}"), gpu, &found, &expected, tolerance);
         }
@@ -336,7 +341,7 @@ fn awkward_sizes() {
     for (gpu, [format, size, over_outputs]) in on_devices([FORMATS.len(), sizes.len(), 2]) {
         let (format, (m, n, k, softcap)) = (FORMATS[format], sizes[size]);
         let over_outputs = over_outputs == 1;
-        check(gpu, &Case { format, m, n, k, softcap, over_outputs, tiled: false, seed: 7 });
+        check(gpu, &Case { format, m, n, k, softcap, over_outputs, interleaved16: false, seed: 7 });
     }
 }
 
@@ -349,18 +354,19 @@ fn tiles() {
     let has_matrices = last.variant().coop.is_some();
     let sizes =
         [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)];
-    let is_possible = |gpu: &Gpu, [format, size, tiled]: [usize; 3]| {
-        let is_own_size = (format + 3 * tiled) % sizes.len() == size;
-        // Only ints with whole groups of 32 columns are tiled.
+    let is_possible = |gpu: &Gpu, [format, size, interleaved16]: [usize; 3]| {
+        let is_own_size = (format + 3 * interleaved16) % sizes.len() == size;
+        // Only ints with whole groups of 32 columns are interleaved.
         std::ptr::eq(gpu, last)
-            && (tiled == 0 || Linear::supports_q8(FORMATS[format]))
+            && (interleaved16 == 0 || Linear::supports_q8(FORMATS[format]))
             && (has_matrices || is_own_size || is_long())
     };
-    for (gpu, [format, size, tiled]) in
+    for (gpu, [format, size, interleaved16]) in
         on_devices_where([FORMATS.len(), sizes.len(), 2], is_possible)
     {
-        let (format, (m, n, k), tiled) = (FORMATS[format], sizes[size], tiled == 1);
-        let case = Case { format, m, n, k, softcap: None, over_outputs: false, tiled, seed: 9 };
+        let (format, (m, n, k), interleaved16) = (FORMATS[format], sizes[size], interleaved16 == 1);
+        let case =
+            Case { format, m, n, k, softcap: None, over_outputs: false, interleaved16, seed: 9 };
         check(gpu, &case);
     }
 }
@@ -380,8 +386,8 @@ fn emulated_matrices() {
     // With runtime checks and without: by turns, in long runs each size both ways.
     let sizes = [(1, 1, 1), (3, 5, 33), (9, 8, 64), (31, 144, 32), (70, 272, 416)];
     for (index, (m, n, k)) in sizes.into_iter().enumerate() {
-        let (format, softcap, over_outputs, tiled) = (PackFormat::INT4, None, false, false);
-        let case = Case { format, m, n, k, softcap, over_outputs, tiled, seed: 11 };
+        let (format, softcap, over_outputs, interleaved16) = (PackFormat::INT4, None, false, false);
+        let case = Case { format, m, n, k, softcap, over_outputs, interleaved16, seed: 11 };
         for (which, gpu) in with_f16.iter().rev().take(2).enumerate() {
             if is_long() || which == index % 2 {
                 check(gpu, &case, &[(1, 0), (3, tail(&case))]);
@@ -390,7 +396,7 @@ fn emulated_matrices() {
     }
     for gpu in with_f16.iter().rev().take(1) {
         for format in FORMATS.into_iter().filter(|format| Linear::supports_q8(*format)) {
-            for (n, tiled) in [(130, false), (144, true)] {
+            for (n, interleaved16) in [(130, false), (144, true)] {
                 let case = Case {
                     format,
                     m: 34,
@@ -398,7 +404,7 @@ fn emulated_matrices() {
                     k: 160,
                     softcap: None,
                     over_outputs: false,
-                    tiled,
+                    interleaved16,
                     seed: 13,
                 };
                 check(gpu, &case, &[(2, tail(&case))]);
@@ -421,7 +427,7 @@ fn many_rows() {
             k: 8,
             softcap: None,
             over_outputs: false,
-            tiled: false,
+            interleaved16: false,
             seed: 3,
         },
     );
@@ -440,7 +446,7 @@ proptest! {
         device: prop::sample::Index,
     ) {
         let (seed, over_outputs) = (u64::from(seed), seed % 2 == 1);
-        let case = Case { format, m, n, k, softcap: None, over_outputs, tiled: false, seed };
+        let case = Case { format, m, n, k, softcap: None, over_outputs, interleaved16: false, seed };
         check(device.get(devices()), &case);
     }
 }

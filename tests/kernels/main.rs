@@ -4,12 +4,11 @@
 
 mod attention;
 mod catalogue;
-mod chain;
 mod combinations;
 mod elementwise;
 mod embed;
-mod emit;
 mod emulated;
+mod epilogue;
 mod gated;
 mod harness;
 mod linear;
@@ -17,6 +16,7 @@ mod linear;
 mod long;
 mod norm;
 mod per_layer;
+mod persistent_layer;
 mod quantize;
 mod repack;
 mod sample;

@@ -4,14 +4,14 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, StepSize,
-        kernels::{Emit, Kernel, NormAddNorm, RmsNorm, stride},
+        kernels::{ActivationFormat, AddRmsNorm, Kernel, RmsNorm, stride},
     },
 };
 use proptest::prelude::*;
 
 use crate::{
     combinations::{on_devices, random_cases},
-    emit::check_forms,
+    epilogue::check_forms,
     harness::*,
 };
 
@@ -37,7 +37,7 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let (post, next, scalar) = (random(n, seed + 2), random(n, seed + 3), 0.7f32);
     let before = x.clone();
     let mut expected = vec![0.0; rows * n];
-    ops::norm_add_norm(&mut x, &branch, &post, scalar, &next, EPS, &mut expected);
+    ops::add_rms_norm(&mut x, &branch, &post, scalar, &next, EPS, &mut expected);
     // The branch comes whole, or as three parts that are a row further apart than they need be.
     let part_stride = (rows + 1) * stride(n);
     let third: Vec<f32> = branch.iter().map(|value| value / 3.0).collect();
@@ -58,19 +58,20 @@ fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
                 ("layer", layer()),
             ]
         };
-        let kernel = |emit| {
-            Some(Box::new(NormAddNorm { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
+        let kernel = |epilogue| {
+            Some(Box::new(AddRmsNorm { n, eps: EPS, parts, part_stride, epilogue })
+                as Box<dyn Kernel>)
         };
         let step = StepSize { rows, ..Default::default() };
-        check_forms(gpu, "norm_add_norm", &kernel, &own, step, (&expected, n), 1e-5);
+        check_forms(gpu, "add_rms_norm", &kernel, &own, step, (&expected, n), 1e-5);
 
         let own = own();
         let out = zeros(gpu, rows * stride(n));
         let named = own.iter().map(|(name, buffer)| (*name, buffer));
         let buffers: Vec<Named> = named.chain([("out", &out)]).collect();
-        run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
+        run(gpu, &*kernel(ActivationFormat::F32).expect("floats"), &buffers, rows, 0);
         assert_close(
-            "norm_add_norm, stream",
+            "add_rms_norm, stream",
             gpu,
             &download_rows(gpu, &own[0].1, rows, n),
             &x,

@@ -4,7 +4,9 @@ use gemma4_wgpu::{
     cpu::ops,
     gpu::{
         Gpu, StepSize,
-        kernels::{Emit, Kernel, Linear, NormAdd, PerLayerGate, PerLayerInputs, stride},
+        kernels::{
+            ActivationFormat, Kernel, Linear, PerLayerGate, PerLayerInputs, RmsNormAdd, stride,
+        },
         tile,
     },
 };
@@ -13,7 +15,7 @@ use proptest::prelude::*;
 use crate::{
     catalogue::FORMATS,
     combinations::{on_devices, random_cases},
-    emit::check_forms,
+    epilogue::check_forms,
     harness::*,
     weights::weights,
 };
@@ -49,13 +51,13 @@ fn check_inputs(
     let (data_words, scale_words) = (format.data_words(cols), format.scale_words(cols));
     let (rows, sampled, norm) = (upload(gpu, &rows), upload(gpu, &chosen), upload(gpu, &norm));
     let ways = if Linear::supports_q8(format) { &[false, true][..] } else { &[false] };
-    for &tiled in ways {
+    for &interleaved16 in ways {
         let x = upload_rows(gpu, &projected, cols);
         for (first_row, part_rows) in [(0, 16), (16, 32)] {
             let data = &packed.data[first_row * data_words..(first_row + part_rows) * data_words];
             let scales =
                 &packed.scales[first_row * scale_words..(first_row + part_rows) * scale_words];
-            let (data, scales) = match tiled {
+            let (data, scales) = match interleaved16 {
                 true => (tile(data, data_words, 4), tile(scales, scale_words, format.scale_unit())),
                 false => (data.to_vec(), scales.to_vec()),
             };
@@ -67,7 +69,7 @@ fn check_inputs(
                 size,
                 projection_scale,
                 eps: EPS,
-                tiled,
+                interleaved16,
             };
             let buffers = [
                 ("data", &upload(gpu, &data)),
@@ -97,11 +99,11 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
     for layer in [0, layers - 1] {
         let mut expected = gate.clone();
         ops::gelu_mul(&mut expected, &ops::per_layer_columns(&vectors, cols, n, layer));
-        let kernel = |emit| {
-            let kernel = PerLayerGate { n, vectors_stride: stride(cols), emit };
+        let kernel = |epilogue| {
+            let kernel = PerLayerGate { n, vectors_stride: stride(cols), epilogue };
             Some(Box::new(kernel) as Box<dyn Kernel>)
         };
-        let scaled: Vec<f32> = gate.iter().map(|x| x * NormAdd::SCALE).collect();
+        let scaled: Vec<f32> = gate.iter().map(|x| x * RmsNormAdd::SCALE).collect();
         let own = || {
             let place = gpu.uniform("place", [(layer * n) as u32, 0, 0, 0]).expect("a uniform");
             let vectors = upload_rows(gpu, &vectors, cols);
@@ -117,8 +119,8 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
         (random(rows * n, seed), random(rows * n, seed + 1), random(n, seed + 2));
     x.iter_mut().for_each(|value| *value *= magnitude);
     let mut expected = x.clone();
-    ops::norm_add(&mut expected, &branch, &post, EPS);
-    let scaled: Vec<f32> = expected.iter().map(|x| x * NormAdd::SCALE).collect();
+    ops::rms_norm_add(&mut expected, &branch, &post, EPS);
+    let scaled: Vec<f32> = expected.iter().map(|x| x * RmsNormAdd::SCALE).collect();
     // The branch comes whole, or as two parts that are a row further apart than they need be.
     let part_stride = (rows + 1) * stride(n);
     for parts in [1, 2] {
@@ -138,18 +140,19 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
                 ("post_weight", upload(gpu, &post)),
             ]
         };
-        let kernel = |emit| {
-            Some(Box::new(NormAdd { n, eps: EPS, parts, part_stride, emit }) as Box<dyn Kernel>)
+        let kernel = |epilogue| {
+            Some(Box::new(RmsNormAdd { n, eps: EPS, parts, part_stride, epilogue })
+                as Box<dyn Kernel>)
         };
         let step = StepSize { rows, ..Default::default() };
-        check_forms(gpu, "norm_add", &kernel, &own, step, (&scaled, n), 1e-5);
+        check_forms(gpu, "rms_norm_add", &kernel, &own, step, (&scaled, n), 1e-5);
 
         let (own, out) = (own(), zeros(gpu, rows * stride(n)));
         let named = own.iter().map(|(name, buffer)| (*name, buffer));
         let buffers: Vec<Named> = named.chain([("out", &out)]).collect();
-        run(gpu, &*kernel(Emit::Floats).expect("floats"), &buffers, rows, 0);
+        run(gpu, &*kernel(ActivationFormat::F32).expect("floats"), &buffers, rows, 0);
         assert_close(
-            "norm_add, stream",
+            "rms_norm_add, stream",
             gpu,
             &download_rows(gpu, &own[0].1, rows, n),
             &expected,

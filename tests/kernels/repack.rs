@@ -67,7 +67,7 @@ fn repack(
     dtype: Dtype,
     bytes: &[u8],
     cols: usize,
-    tiled: bool,
+    interleaved16: bool,
     slice: usize,
 ) -> [Vec<u32>; 3] {
     let row_bytes = dtype.bytes_of(cols).unwrap();
@@ -86,16 +86,16 @@ fn repack(
         let source = upload(gpu, &source);
         let buffers =
             [("stored", &source), ("data", &data), ("scales", &scales), ("faults", &faults)];
-        run(gpu, &Repack { dtype, cols, rows, tiled }, &buffers, 0, 0);
+        run(gpu, &Repack { dtype, cols, rows, interleaved16 }, &buffers, 0, 0);
     }
     [download(gpu, &data, lens[0]), download(gpu, &scales, lens[1]), download(gpu, &faults, 4)]
 }
 
 /// The twin's data and scales.
-fn expected(packed: &PackedRows, tiled: bool) -> [Vec<u32>; 2] {
+fn expected(packed: &PackedRows, interleaved16: bool) -> [Vec<u32>; 2] {
     let (data_words, scale_words) =
         (packed.format.data_words(packed.cols), packed.format.scale_words(packed.cols));
-    match tiled {
+    match interleaved16 {
         true => {
             let unit = packed.format.scale_unit();
             [tile(&packed.data, data_words, 4), tile(&packed.scales, scale_words, unit)]
@@ -116,13 +116,15 @@ fn stored_rows_are_laid_out_as_the_host_does() {
         let format = native_format(dtype);
         assert!(Repack::supports(dtype, format));
         let cols = columns(dtype)[cols];
-        let (rows, slice, tiled) = cuts[cut];
+        let (rows, slice, interleaved16) = cuts[cut];
         let bytes = stored(dtype, rows, cols, (7 * cols + rows + index) as u64);
         let packed = pack_rows(dtype, &bytes, rows, cols, format).unwrap();
-        let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, tiled, slice);
-        let what =
-            format!("{dtype}, [{rows}, {cols}] by {slice}, tiled: {tiled} on {:?}", gpu.target());
-        let [expected_data, expected_scales] = expected(&packed, tiled);
+        let [data, scales, faults] = repack(gpu, dtype, &bytes, cols, interleaved16, slice);
+        let what = format!(
+            "{dtype}, [{rows}, {cols}] by {slice}, interleaved16: {interleaved16} on {:?}",
+            gpu.target()
+        );
+        let [expected_data, expected_scales] = expected(&packed, interleaved16);
         assert!(data == expected_data, "data of {what}");
         assert!(scales == expected_scales, "scales of {what}");
         assert_eq!(faults, [u32::MAX; 4], "{what}");

@@ -18,7 +18,7 @@ pub use embed::embed;
 pub use gelu::gelu_mul;
 pub use logits::{argmax, sample, softcap, suppress};
 pub use matmul::{matmul, matmul_q8};
-pub use norm::{norm_add, norm_add_norm, rms_norm};
+pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
 pub use per_layer::{per_layer_columns, per_layer_inputs};
 pub use quantize::{QUANTIZE_GROUP, QuantizedRows, quantize_rows};
 pub use rope::{KvUpdate, qk_norm_rope, rope_kv_update};

@@ -14,7 +14,7 @@ pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, n: usize, eps: f32, out: &mut
 /// The end of a residual branch alone: for each row `x += rms_norm(branch)·post_weight`.
 ///
 /// `x`, `branch`: `[rows, n]`; the weight: `[n]`.
-pub fn norm_add(x: &mut [f32], branch: &[f32], post_weight: &[f32], eps: f32) {
+pub fn rms_norm_add(x: &mut [f32], branch: &[f32], post_weight: &[f32], eps: f32) {
     let mut normed = vec![0.0; branch.len()];
     rms_norm(branch, Some(post_weight), post_weight.len(), eps, &mut normed);
     x.iter_mut().zip(&normed).for_each(|(x, branch)| *x += branch);
@@ -24,7 +24,7 @@ pub fn norm_add(x: &mut [f32], branch: &[f32], post_weight: &[f32], eps: f32) {
 /// `x = (x + rms_norm(branch)·post_weight) · scalar`, then `out = rms_norm(x)·next_weight`.
 ///
 /// `x`, `branch`, `out`: `[rows, n]`; the weights: `[n]`.
-pub fn norm_add_norm(
+pub fn add_rms_norm(
     x: &mut [f32],
     branch: &[f32],
     post_weight: &[f32],
@@ -93,7 +93,7 @@ mod tests {
         let (n, eps) = (9, 1e-3);
         let (x, branch, post) = (random(2 * n, 1), random(2 * n, 2), random(n, 3));
         let mut found = x.clone();
-        norm_add(&mut found, &branch, &post, eps);
+        rms_norm_add(&mut found, &branch, &post, eps);
         for row in 0..2 {
             let row = row * n..(row + 1) * n;
             let normed = formula(&to_f64(&branch[row.clone()]), &post, eps as f64);
@@ -109,7 +109,7 @@ mod tests {
         let (x, branch) = (random(2 * n, 1), random(2 * n, 2));
         let (post, next) = (random(n, 3), random(n, 4));
         let (mut new_x, mut out) = (x.clone(), vec![0.0; 2 * n]);
-        norm_add_norm(&mut new_x, &branch, &post, scalar, &next, eps, &mut out);
+        add_rms_norm(&mut new_x, &branch, &post, scalar, &next, eps, &mut out);
         for row in 0..2 {
             let row = row * n..(row + 1) * n;
             let normed = formula(&to_f64(&branch[row.clone()]), &post, eps as f64);

@@ -228,7 +228,7 @@ pub(in crate::gpu) fn instance() -> wgpu::Instance {
 pub(super) async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapter)> {
     #[cfg(not(target_arch = "wasm32"))]
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    // A browser shows one, which is the slower one of two unless it is told.
+    // A browser offers one adapter; unless asked, the slower one of two.
     #[cfg(target_arch = "wasm32")]
     let adapters = {
         let power_preference = wgpu::PowerPreference::HighPerformance;

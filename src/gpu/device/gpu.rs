@@ -179,12 +179,12 @@ impl Gpu {
     }
 
     /// A storage buffer that the host writes in place before it is used, mapped: where the tuning
-    /// has `inplace`. All of it must be written, but for what lies beyond `bytes`.
+    /// has `inplace`. The host must write all of the `bytes`.
     pub(in crate::gpu) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
         let size = self.size(label, bytes, self.0.facts.max_binding_bytes)?;
         let buffer = mapped_storage(&self.0.device, label, size);
         self.check()?;
-        // From a place that wgpu can map.
+        // wgpu maps from multiples of 8.
         let beyond = bytes / 8 * 8;
         if beyond < size {
             let view = buffer.get_mapped_range_mut(beyond..);
@@ -274,7 +274,7 @@ impl Gpu {
     fn poll(&self, how: wgpu::PollType) -> Result<()> {
         let polled = self.0.device.poll(how);
         if polled.is_err() {
-            // A loss is told by the next poll, and tells more.
+            // The next poll reports a lost device, which explains more.
             let _ = self.0.device.poll(wgpu::PollType::Poll);
         }
         self.check()?;
@@ -346,7 +346,7 @@ pub(in crate::gpu) struct Mapping {
     submission: wgpu::SubmissionIndex,
 }
 
-/// What a buffer of so many bytes takes.
+/// Size of a buffer for `bytes`.
 pub(in crate::gpu) fn buffer_size(bytes: u64) -> u64 {
     bytes.max(16).checked_next_multiple_of(16).unwrap_or(bytes)
 }

@@ -5,14 +5,14 @@
 pub enum Extent {
     /// This many workgroups.
     Fixed(u32),
-    /// One workgroup for each of so many rows (tokens) of the step.
+    /// One workgroup for each tile of this many rows (tokens) of the step.
     Rows(u32),
     /// One for each output row (a position whose logits are wanted).
     Outputs,
-    /// One for each of so many output rows.
+    /// One for each tile of this many output rows.
     OutputTiles(u32),
-    /// One for each part of the keys that a query sees: so many keys or more a part, so many parts
-    /// or fewer.
+    /// One for each part of the keys that a query sees: at least `smallest` keys a part, at most
+    /// `most` parts.
     KeyParts { smallest: u32, most: u32, window: Option<u32> },
 }
 

@@ -116,8 +116,7 @@ async fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::Pipe
     let descriptor = wgpu::PipelineCacheDescriptor { label: None, data, fallback: false };
     // SAFETY: the data are what `get_data` returned: `parse` takes only files that `save` wrote,
     // which their checksum shows, for this adapter, this driver and this version of the program.
-    // They lie in the user's own directory; whoever can forge them there can replace the program
-    // too.
+    // The directory is the user's own; who can forge files there can replace the program too.
     let cache = unsafe { device.create_pipeline_cache(&descriptor) };
     match refusal.pop().await {
         Some(error) => {

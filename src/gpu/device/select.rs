@@ -1,4 +1,4 @@
-//! Which adapter is meant: a choice among the facts of all that there are.
+//! The choice of an adapter by its facts.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ const NO_ADAPTER: &str = match cfg!(target_arch = "wasm32") {
 /// Which device to open, and how.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceOptions {
-    /// What names the adapter, see [`select`]; the most capable one if `None`.
+    /// The adapter, see [`select`]; the most capable one if `None`.
     pub adapter: Option<String>,
     pub kernels: KernelOptions,
     /// The smallest and the largest subgroup where the browser opens devices with subgroups, though
@@ -29,15 +29,14 @@ pub struct DeviceOptions {
     pub pipeline_cache: Option<PathBuf>,
 }
 
-/// The place in `adapters` of the one that `wanted` names, or of the most capable one.
+/// The index of the adapter that `wanted` names, or of the most capable one.
 ///
-/// A number is an adapter's place, never a part of its name. Anything else is a PCI bus id, such as
-/// `0000:3b:00.0` with or without its domain and function, or a name, or a part of one. Letters may
-/// be large or small. One device that several APIs or drivers offer counts once: the first of them
-/// is taken.
+/// A number is an adapter's place, never a part of its name. Other text is a PCI bus id, such as
+/// `0000:3b:00.0` with or without its domain and function, or a name or a part of one. Case does
+/// not matter. A device that several APIs or drivers offer counts once, as the first of them.
 ///
-/// Errors: no adapters ([`Error::NoAdapter`]), none that is meant, or several; the
-/// message lists them.
+/// Errors: no adapters ([`Error::NoAdapter`]), none that matches, or several; the message lists
+/// them.
 pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> {
     let all: Vec<usize> = (0..adapters.len()).collect();
     let Some(best) = most_capable(adapters, &all) else {
@@ -49,7 +48,8 @@ pub fn select(adapters: &[AdapterFacts], wanted: Option<&str>) -> Result<usize> 
         let listed = list(adapters, &all);
         return place.ok_or_else(|| {
             Error::Device(format!(
-                "no adapter has the number {wanted}, and a number is no part of a name; there are {listed}"
+                "no adapter has the number {wanted}, and a number is no part of a name; \
+                 there are {listed}"
             ))
         });
     }
@@ -229,7 +229,8 @@ mod tests {
         let cards = two_cards();
         for name in ["NVIDIA H200", "nvidia h200", "H20"] {
             let message = fault(&cards, name);
-            let listed = "1: NVIDIA H200 (vulkan, PCI 0000:3b:00.0), 2: NVIDIA H200 (vulkan, PCI 0001:5e:00.0)";
+            let listed = "1: NVIDIA H200 (vulkan, PCI 0000:3b:00.0), \
+                          2: NVIDIA H200 (vulkan, PCI 0001:5e:00.0)";
             assert!(message.contains(listed) && message.contains("PCI bus id"), "{message}");
             assert!(!message.contains("llvmpipe"), "{message}");
         }

@@ -21,7 +21,7 @@ pub(super) fn attention_constants(
     cache_type: CacheType,
     capacity: usize,
 ) -> Wgsl {
-    cache_fragment(head_constants(Wgsl::new(), layer, capacity), cache_type)
+    cache_fragment(head_constants(Wgsl::default(), layer, capacity), cache_type)
 }
 
 /// The kind of layer that attention belongs to.
@@ -32,19 +32,18 @@ pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
 
 /// How to read and write the KV cache.
 fn cache_fragment(wgsl: Wgsl, cache_type: CacheType) -> Wgsl {
-    wgsl.part("shaders/shared/octet.wgsl").part(match cache_type {
-        CacheType::F16 => "shaders/shared/cache_f16.wgsl",
-        CacheType::F32 => "shaders/shared/cache_f32.wgsl",
+    wgsl.choose(match cache_type {
+        CacheType::F16 => "cache_f16",
+        CacheType::F32 => "cache_f32",
     })
 }
 
 pub(super) fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -> Wgsl {
     wgsl.uint("D", layer.head_dim)
-        .uint("N_HEADS", layer.n_heads)
-        .uint("N_KV", layer.n_kv_heads)
-        .uint("CAPACITY", capacity)
-        .uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
-        .part("shaders/shared/step.wgsl")
+        .optional_uint("N_HEADS", layer.n_heads)
+        .optional_uint("N_KV", layer.n_kv_heads)
+        .optional_uint("CAPACITY", capacity)
+        .optional_uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
 }
 
 /// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, turns per
@@ -80,14 +79,12 @@ impl RopeKvUpdate {
 
     /// Where k and v lie in a row of qkv, and how to turn them.
     pub(super) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
-        wgsl.uint("K_SOURCE", Self::k_offset(layer))
-            .uint("V_SOURCE", Self::v_offset(layer))
-            .part("shaders/shared/rotation.wgsl")
+        wgsl.uint("K_SOURCE", Self::k_offset(layer)).uint("V_SOURCE", Self::v_offset(layer))
     }
 
     /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
     /// position wraps at whole turns, so that angles are exact at any position.
-    pub fn turns(layer: &LayerConfig) -> Vec<u32> {
+    pub fn rope_frequencies(layer: &LayerConfig) -> Vec<u32> {
         let frequencies = layer.rope.inverse_frequencies(layer.head_dim);
         let turns = |frequency: &f32| {
             (*frequency as f64 / std::f64::consts::TAU * 2f64.powi(32)).round() as u64 as u32
@@ -136,7 +133,7 @@ impl Sdpa {
         };
         head_constants(wgsl, layer, self.capacity)
             .uint("WINDOW", window)
-            .uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
+            .optional_uint("OUT_STRIDE", stride(layer.n_heads * layer.head_dim))
             .float("SCALE", self.scale)
     }
 
@@ -151,7 +148,7 @@ impl Sdpa {
 
 impl Kernel for Sdpa {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        cache_fragment(self.constants(Wgsl::new()), self.cache_type)
+        cache_fragment(self.constants(Wgsl::default()), self.cache_type)
             .uint("WORKGROUP", 128)
             .uint("Q_TILE", self.q_tile)
             .uint("K_TILE", 128 / self.q_tile)

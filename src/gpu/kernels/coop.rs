@@ -11,7 +11,7 @@ use crate::{
         kernels::{
             Cost, Kernel,
             attention::Sdpa,
-            emit::{Emit, ROW_TILE},
+            epilogue::{ActivationFormat, ROW_TILE},
             linear::Linear,
             stride,
             wgsl::Wgsl,
@@ -20,7 +20,7 @@ use crate::{
     model::kv::CacheType,
 };
 
-/// Bindings: data, scales, x as [`Emit::Halves`](super::Emit::Halves), y `[splits, rows,
+/// Bindings: data, scales, x as [`ActivationFormat::F16Tiled`](super::ActivationFormat::F16Tiled), y `[splits, rows,
 /// y_stride]`, step. Rows of y up to the next multiple of the matrices' size are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {
@@ -85,8 +85,7 @@ impl MatmulCoop {
 impl Kernel for MatmulCoop {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.linear;
-        let wgsl = Wgsl::new()
-            .coop()
+        let wgsl = Wgsl::default()
             .uint("ROWS", linear.rows)
             .uint("FIRST_ROW", self.first_row)
             .uint("COLS", stride(linear.cols))
@@ -95,8 +94,7 @@ impl Kernel for MatmulCoop {
             .uint("M_STRIDE", self.m_stride)
             .uint("SPLITS", self.splits)
             .uint("SPLIT_STRIDE", self.split_stride)
-            .part("shaders/shared/step.wgsl")
-            .weight_halves(linear.format, linear.cols, linear.tiled);
+            .weights(linear.format, linear.cols, linear.interleaved16);
         wgsl.kernel(match target.variant.coop {
             Some(Coop::Eight) => "shaders/linear/matmul_coop8.wgsl",
             _ => "shaders/linear/matmul_coop.wgsl",
@@ -116,12 +114,12 @@ impl Kernel for MatmulCoop {
 }
 
 /// [`Sdpa`] for consecutive tokens of one sequence; `q_tile` does not matter. Bindings: qkv, K
-/// cache, V cache, rows, step, then those of `emit` for `n_heads · head_dim` columns.
+/// cache, V cache, rows, step, then those of `epilogue` for `n_heads · head_dim` columns.
 #[derive(Debug, Clone)]
 pub struct SdpaCoop {
     pub sdpa: Sdpa,
     /// Floats or halves.
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
 }
 
 impl SdpaCoop {
@@ -148,9 +146,9 @@ impl Kernel for SdpaCoop {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let layer = &self.sdpa.layer;
         // Its barriers would stand in diverging control flow.
-        assert!(self.emit != Emit::Q8, "attention of many tokens as int8");
-        let wgsl = self.sdpa.constants(Wgsl::new().coop()).uint("HEADS", self.heads());
-        let wgsl = self.emit.add(wgsl, target, 5, layer.n_heads * layer.head_dim);
+        assert!(self.epilogue != ActivationFormat::Q8Block32, "attention of many tokens as int8");
+        let wgsl = self.sdpa.constants(Wgsl::default()).uint("HEADS", self.heads());
+        let wgsl = self.epilogue.add(wgsl, target, 5, layer.n_heads * layer.head_dim);
         wgsl.kernel(match target.variant.coop {
             Some(Coop::Eight) => "shaders/attention/sdpa_coop8.wgsl",
             _ => "shaders/attention/sdpa_coop.wgsl",

@@ -22,22 +22,19 @@ pub struct Embed {
     pub cols: usize,
     pub scale: f32,
     /// See [`Linear`](super::Linear).
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Kernel for Embed {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", 64)
             .uint("FIRST_ROW", self.first_row)
             .uint("ROWS", self.rows)
             .uint("COLS", stride(self.cols))
             .uint("TRUE_COLS", self.cols)
             .float("SCALE", self.scale)
-            .part("shaders/shared/octet.wgsl")
-            .weights(self.format, self.cols, self.tiled)
-            .part("shaders/shared/step.wgsl")
-            .part("shaders/shared/token.wgsl")
+            .weights(self.format, self.cols, self.interleaved16)
             .kernel("shaders/embed/embed.wgsl")
     }
 
@@ -54,7 +51,7 @@ pub struct GatherRows {
 
 impl Kernel for GatherRows {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", 64)
             .uint("COLS", stride(self.cols))
             .kernel("shaders/embed/gather_rows.wgsl")
@@ -84,11 +81,10 @@ impl Argmax {
 
 impl Kernel for ArgmaxParts {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256))
             .uint("N", self.n)
             .uint("PARTS", Argmax::PARTS)
-            .part("shaders/shared/argmax_tree.wgsl")
             .kernel("shaders/sample/argmax_parts.wgsl")
     }
 
@@ -99,12 +95,10 @@ impl Kernel for ArgmaxParts {
 
 impl Kernel for Argmax {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", Self::PARTS)
             .uint("N", self.n)
             .uint("PARTS", Self::PARTS)
-            .part("shaders/shared/step.wgsl")
-            .part("shaders/shared/argmax_tree.wgsl")
             .kernel("shaders/sample/argmax.wgsl")
     }
 

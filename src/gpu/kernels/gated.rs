@@ -8,18 +8,18 @@ use crate::gpu::{
     },
     kernels::{
         Cost, Kernel,
-        emit::Emit,
-        linear::{Linear, tiled_sizes},
+        epilogue::ActivationFormat,
+        linear::{Linear, tile_sizes},
         stride,
         wgsl::Wgsl,
     },
 };
 
-/// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `emit` for `n` columns.
+/// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `epilogue` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct GeluMul {
     pub n: usize,
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
     pub tail: Option<UpTail>,
 }
 
@@ -39,22 +39,21 @@ impl GeluMul {
 
 impl Kernel for GeluMul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
-            .uint("IN_STRIDE", stride(2 * self.n))
-            .part("shaders/shared/gelu.wgsl");
+            .uint("IN_STRIDE", stride(2 * self.n));
         let (wgsl, own) = match self.tail {
-            None => (wgsl.part("shaders/shared/up_whole.wgsl"), 1),
+            None => (wgsl.choose("up_whole"), 1),
             Some(UpTail { cols, parts, part_stride }) => (
                 wgsl.uint("TAIL_COLS", cols)
                     .uint("TAIL_PARTS", parts)
                     .uint("TAIL_STRIDE", part_stride)
-                    .part("shaders/shared/up_tail.wgsl"),
+                    .choose("up_tail"),
                 2,
             ),
         };
-        self.emit.add(wgsl, target, own, self.n).kernel("shaders/linear/gelu_mul.wgsl")
+        self.epilogue.add(wgsl, target, own, self.n).kernel("shaders/linear/gelu_mul.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -69,11 +68,11 @@ impl Kernel for GeluMul {
 
 /// Products of gate and up, one matrix `[2 · n, cols]`, with one row of int8 activations, and their
 /// activation as int8, in one. Bindings: data, scales, x, its groups, step, then those of
-/// [`Emit::Q8`] for `n` columns, which must be others than x's.
+/// [`ActivationFormat::Q8Block32`] for `n` columns, which must be others than x's.
 #[derive(Debug, Clone, Copy)]
-pub struct GatedMatvecQ8(pub Linear);
+pub struct MatvecQ8Gated(pub Linear);
 
-impl GatedMatvecQ8 {
+impl MatvecQ8Gated {
     const WORKGROUP: usize = 1024;
     /// Two of gate, two of up: what a group of 32 results is made of.
     const TILES: usize = 4;
@@ -82,22 +81,23 @@ impl GatedMatvecQ8 {
     /// takes longer than the activation on its own.
     pub fn can_run(&self, target: &KernelTarget) -> bool {
         target.tuning.large_workgroups
-            && self.0.tiled
+            && self.0.interleaved16
             && self.0.rows.is_multiple_of(16 * Self::TILES)
     }
 }
 
-impl Kernel for GatedMatvecQ8 {
+impl Kernel for MatvecQ8Gated {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.0;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = tiled_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1)
-            .uint("SPLITS", 1)
-            .part("shaders/shared/step.wgsl")
-            .weight_groups(linear.format, linear.cols, linear.tiled)
-            .part("shaders/shared/gelu.wgsl")
-            .part("shaders/shared/tiles_q8.wgsl");
-        Emit::Q8.add(wgsl, target, 5, linear.rows / 2).kernel("shaders/linear/matvec_q8_gated.wgsl")
+        let wgsl = tile_sizes(wgsl, Self::WORKGROUP, Self::TILES, 1, 1).uint("SPLITS", 1).weights(
+            linear.format,
+            linear.cols,
+            linear.interleaved16,
+        );
+        ActivationFormat::Q8Block32
+            .add(wgsl, target, 5, linear.rows / 2)
+            .kernel("shaders/linear/matvec_q8_gated.wgsl")
     }
 
     fn cost(&self) -> Cost {

@@ -27,12 +27,12 @@ pub struct Linear {
     pub softcap: Option<f32>,
     /// One workgroup row for each of so many tokens, or for each output row.
     pub over_outputs: bool,
-    /// Weights in the order of `weight_place.wgsl`: for int formats of whole runs of [`TILE_ROWS`]
+    /// Weights in the order of `weight_layout.wgsl`: for int formats of whole runs of [`TILE_ROWS`]
     /// rows.
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
-/// Rows that lie next to one another where weights are tiled.
+/// Rows that lie next to one another where weights are interleaved.
 pub const TILE_ROWS: usize = 16;
 
 impl Linear {
@@ -51,20 +51,16 @@ impl Linear {
     }
 
     fn constants(&self) -> Wgsl {
-        self.sizes()
-            .part("shaders/shared/octet.wgsl")
-            .weights(self.format, self.cols, self.tiled)
-            .part("shaders/shared/write_results.wgsl")
+        self.sizes().weights(self.format, self.cols, self.interleaved16)
     }
 
     pub(super) fn sizes(&self) -> Wgsl {
-        Wgsl::new()
+        Wgsl::default()
             .uint("ROWS", self.rows)
             .uint("COLS", stride(self.cols))
-            .uint("Y_STRIDE", self.y_stride)
-            .uint("Y_OFFSET", self.y_offset)
-            .float("SOFTCAP", self.softcap.unwrap_or(0.0))
-            .part("shaders/shared/finish.wgsl")
+            .optional_uint("Y_STRIDE", self.y_stride)
+            .optional_uint("Y_OFFSET", self.y_offset)
+            .optional_float("SOFTCAP", self.softcap.unwrap_or(0.0))
     }
 
     fn extent(&self, tile: u32) -> Extent {
@@ -133,12 +129,11 @@ pub struct Matmul(pub Linear);
 
 impl Kernel for Matmul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
+        // Unquantized weights are for exactness; int weights lose nothing that f16 would keep.
+        let is_f16 = target.variant.f16 && self.0.format.group().is_some();
         self.0
             .constants()
-            // Unquantized weights are for exactness; int weights lose nothing that f16 would
-            // keep.
-            .real(target.variant.f16 && self.0.format.group().is_some())
-            .part("shaders/shared/step.wgsl")
+            .choose(if is_f16 { "real_f16" } else { "real_f32" })
             .bool("OVER_OUTPUTS", self.0.over_outputs)
             .kernel("shaders/linear/matmul.wgsl")
     }
@@ -154,23 +149,22 @@ impl Kernel for Matmul {
 
 /// [`Matmul`] for adapters that a processor plays; same bindings.
 #[derive(Debug, Clone, Copy)]
-pub struct MatmulLanes(pub Linear);
+pub struct MatmulRowPerInvocation(pub Linear);
 
-impl MatmulLanes {
+impl MatmulRowPerInvocation {
     /// Whether a device's subgroups allow the kernel.
     pub fn can_run(target: &KernelTarget) -> bool {
         target.variant.subgroup_size.is_some_and(|size| size >= 4 && size.is_power_of_two())
     }
 }
 
-impl Kernel for MatmulLanes {
+impl Kernel for MatmulRowPerInvocation {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         self.0
             .constants()
             .uint("SUBGROUP", target.variant.subgroup_size.unwrap_or(4) as usize)
             .bool("OVER_OUTPUTS", self.0.over_outputs)
-            .part("shaders/shared/step.wgsl")
-            .kernel("shaders/linear/matmul_lanes.wgsl")
+            .kernel("shaders/linear/matmul_row_per_invocation.wgsl")
     }
 
     fn cost(&self) -> Cost {
@@ -196,7 +190,7 @@ pub struct MatvecQ8Split {
     pub linear: Linear,
     /// Activation rows that the weights are read for; fewer may be given.
     pub m: usize,
-    /// Workgroups that share a row's columns. Where there are several, the weights are tiled and
+    /// Workgroups that share a row's columns. Where there are several, the weights are interleaved and
     /// results are sums `[splits, rows, y_stride]`, to be added.
     pub splits: usize,
     /// From one split's results to the next one's, in elements.
@@ -204,7 +198,7 @@ pub struct MatvecQ8Split {
 }
 
 /// Fewer rows than this are few.
-const FEW_ROWS: usize = 16384;
+const NARROW_MATRIX_ROWS: usize = 16384;
 
 impl MatvecQ8Split {
     /// Most activation rows that one read of the weights serves well.
@@ -235,21 +229,21 @@ impl MatvecQ8Split {
 
     /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation
     /// rows.
-    pub fn splits(rows: usize, m: usize, is_tiled: bool, target: &KernelTarget) -> usize {
-        match is_tiled && rows < FEW_ROWS {
+    pub fn splits(rows: usize, m: usize, is_interleaved: bool, target: &KernelTarget) -> usize {
+        match is_interleaved && rows < NARROW_MATRIX_ROWS {
             true => target.tuning.matvec(true, m).splits,
             false => 1,
         }
     }
 
     fn tiled_shape(&self, target: &KernelTarget) -> MatvecShape {
-        target.tuning.matvec(self.linear.rows < FEW_ROWS, self.m)
+        target.tuning.matvec(self.linear.rows < NARROW_MATRIX_ROWS, self.m)
     }
 }
 
 /// What `matvec_q8_tiled.wgsl` needs to know: a workgroup of `tiles` times `stack` tiles, and
 /// activation rows.
-pub(super) fn tiled_sizes(
+pub(super) fn tile_sizes(
     wgsl: Wgsl,
     workgroup: usize,
     tiles: usize,
@@ -269,19 +263,14 @@ impl Kernel for MatvecQ8Split {
         let (shared, split) = self.shape();
         let linear = &self.linear;
         let wgsl = linear.sizes().bool("OVER_OUTPUTS", linear.over_outputs);
-        let wgsl = wgsl.part("shaders/shared/step.wgsl").weight_groups(
-            linear.format,
-            linear.cols,
-            linear.tiled,
-        );
-        match linear.tiled {
+        let wgsl = wgsl.weights(linear.format, linear.cols, linear.interleaved16);
+        match linear.interleaved16 {
             true => {
                 let MatvecShape { workgroup, stack, .. } = self.tiled_shape(target);
-                tiled_sizes(wgsl, workgroup, 1, stack, self.m)
+                tile_sizes(wgsl, workgroup, 1, stack, self.m)
                     .uint("SPLITS", self.splits)
                     .uint("SPLIT_STRIDE", self.split_stride)
-                    .part("shaders/shared/tiles_q8.wgsl")
-                    .kernel("shaders/linear/matvec_q8_tiled.wgsl")
+                    .kernel("shaders/linear/matvec_q8_interleaved16.wgsl")
             }
             false => wgsl
                 .uint("M", self.m)
@@ -300,7 +289,7 @@ impl Kernel for MatvecQ8Split {
 
     fn grid(&self, target: &KernelTarget) -> Grid {
         let subgroup = target.variant.subgroup_size.unwrap_or(32) as usize;
-        let rows = match self.linear.tiled {
+        let rows = match self.linear.interleaved16 {
             true => TILE_ROWS * self.tiled_shape(target).stack,
             false => subgroup / subgroup.min(16) * self.shape().0,
         };

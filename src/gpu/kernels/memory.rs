@@ -20,7 +20,7 @@ pub struct Fill {
 
 impl Kernel for Fill {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new().uint("WORKGROUP", WORKGROUP).kernel(match self.random {
+        Wgsl::default().uint("WORKGROUP", WORKGROUP).kernel(match self.random {
             true => "shaders/load/fill_random.wgsl",
             false => "shaders/load/fill_constant.wgsl",
         })
@@ -46,7 +46,7 @@ impl ReadAll {
 
 impl Kernel for ReadAll {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", WORKGROUP)
             .uint("BLOCK", Self::BLOCK_BYTES / 16)
             .uint("BLOCKS", self.blocks)
@@ -92,10 +92,10 @@ impl Prefetch {
 
 impl Kernel for Prefetch {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", WORKGROUP)
             .uint("GROUPS", self.groups())
-            .uint("DATA_FOURS", self.data_bytes / 16)
+            .uint("DATA_VEC4S", self.data_bytes / 16)
             .uint("SCALE_WORDS", self.scale_bytes / 4)
             .uint("PAGE", Self::PAGE)
             .uint("DATA_PAGES", self.data_bytes.div_ceil(Self::PAGE))

@@ -2,15 +2,16 @@
 //! twin in [`crate::cpu::ops`] says what it computes.
 
 mod attention;
-mod chain;
 mod coop;
 mod elementwise;
-mod emit;
+mod epilogue;
+mod fragments;
 mod gated;
 mod linear;
 mod memory;
 mod norm;
 mod per_layer;
+mod persistent;
 mod quantize;
 mod repack;
 mod sample;
@@ -19,15 +20,17 @@ mod unroll;
 pub(in crate::gpu) mod wgsl;
 
 pub use attention::{RopeKvUpdate, Sdpa};
-pub use chain::Chain;
 pub use coop::{MatmulCoop, SdpaCoop};
 pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
-pub use emit::{Convert, Emit, ROW_TILE};
-pub use gated::{GatedMatvecQ8, GeluMul, UpTail};
-pub use linear::{Linear, Matmul, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS};
+pub use epilogue::{ActivationFormat, Convert, ROW_TILE};
+pub use gated::{GeluMul, MatvecQ8Gated, UpTail};
+pub use linear::{
+    Linear, Matmul, MatmulRowPerInvocation, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS,
+};
 pub use memory::{Fill, Prefetch, ReadAll};
-pub use norm::{NormAdd, NormAddNorm, RmsNorm};
+pub use norm::{AddRmsNorm, RmsNorm, RmsNormAdd};
 pub use per_layer::{PerLayerGate, PerLayerInputs};
+pub use persistent::PersistentLayer;
 pub use quantize::QuantizeHqq;
 pub use repack::Repack;
 pub use sample::{DrawWords, Sample, Suppress, TopKParts};

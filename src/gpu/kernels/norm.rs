@@ -2,11 +2,11 @@
 
 use crate::gpu::{
     device::{grid::Grid, source::KernelSource, tuning::KernelTarget},
-    kernels::{Kernel, emit::Emit, stride, wgsl::Wgsl},
+    kernels::{Kernel, epilogue::ActivationFormat, stride, wgsl::Wgsl},
 };
 
 const WORKGROUP: usize = 256;
-const WIDE_WORKGROUP: usize = 1024;
+const LARGE_WORKGROUP: usize = 1024;
 
 /// Bindings: x `[rows, stride(n)]`, weight `[n]`, out `[rows, stride(n)]`.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ pub struct RmsNorm {
 
 impl Kernel for RmsNorm {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("N", self.n)
             .uint("STRIDE", stride(self.n))
             .float("EPS", self.eps)
@@ -32,37 +32,34 @@ impl Kernel for RmsNorm {
 
 /// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
 /// parts, post weight `[n]`, next weight `[n]`, uniform whose first f32 is the layer's scalar, then
-/// those of `emit` for `n` columns.
+/// those of `epilogue` for `n` columns.
 #[derive(Debug, Clone, Copy)]
-pub struct NormAddNorm {
+pub struct AddRmsNorm {
     pub n: usize,
     pub eps: f32,
     /// Sums that make up the branch, see [`MatmulCoop`](super::MatmulCoop).
     pub parts: usize,
     /// From one part to the next, in elements.
     pub part_stride: usize,
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
 }
 
-impl Kernel for NormAddNorm {
+impl Kernel for AddRmsNorm {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
             .uint("PART_STRIDE", self.part_stride);
         let (wgsl, file) = match target.tuning.large_workgroups
-            && stride(self.n) <= 8 * WIDE_WORKGROUP
+            && stride(self.n) <= 8 * LARGE_WORKGROUP
         {
             true => {
-                (wgsl.reductions(target, WIDE_WORKGROUP), "shaders/norm/norm_add_norm_wide.wgsl")
+                (wgsl.reductions(target, LARGE_WORKGROUP), "shaders/norm/add_rms_norm_large.wgsl")
             }
-            false => (
-                wgsl.reductions(target, WORKGROUP).part("shaders/shared/branch.wgsl"),
-                "shaders/norm/norm_add_norm.wgsl",
-            ),
+            false => (wgsl.reductions(target, WORKGROUP), "shaders/norm/add_rms_norm.wgsl"),
         };
-        self.emit.add(wgsl, target, 5, self.n).kernel(file)
+        self.epilogue.add(wgsl, target, 5, self.n).kernel(file)
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -71,27 +68,27 @@ impl Kernel for NormAddNorm {
 }
 
 /// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
-/// parts, post weight `[n]`, then those of `emit`, in which x times [`NormAdd::SCALE`] is left, for
+/// parts, post weight `[n]`, then those of `epilogue`, in which x times [`RmsNormAdd::SCALE`] is left, for
 /// `n` columns.
 #[derive(Debug, Clone, Copy)]
-pub struct NormAdd {
+pub struct RmsNormAdd {
     pub n: usize,
     pub eps: f32,
-    /// As in [`NormAddNorm`].
+    /// As in [`AddRmsNorm`].
     pub parts: usize,
     pub part_stride: usize,
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
 }
 
-impl NormAdd {
+impl RmsNormAdd {
     /// The stream is not normed: sums of many layers, which may grow beyond what f16 holds. Small
     /// values lose nothing by it that counts.
     pub const SCALE: f32 = 1.0 / 64.0;
 }
 
-impl Kernel for NormAdd {
+impl Kernel for RmsNormAdd {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("N", self.n)
             .float("EPS", self.eps)
             .uint("PARTS", self.parts)
@@ -99,10 +96,9 @@ impl Kernel for NormAdd {
             .float("SCALE", Self::SCALE)
             .reductions(
                 target,
-                if target.tuning.large_workgroups { WIDE_WORKGROUP } else { WORKGROUP },
-            )
-            .part("shaders/shared/branch.wgsl");
-        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/norm/norm_add.wgsl")
+                if target.tuning.large_workgroups { LARGE_WORKGROUP } else { WORKGROUP },
+            );
+        self.epilogue.add(wgsl, target, 3, self.n).kernel("shaders/norm/rms_norm_add.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

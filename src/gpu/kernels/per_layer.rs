@@ -7,7 +7,7 @@ use crate::{
             source::KernelSource,
             tuning::KernelTarget,
         },
-        kernels::{Kernel, emit::Emit, norm::NormAdd, stride, wgsl::Wgsl},
+        kernels::{Kernel, epilogue::ActivationFormat, norm::RmsNormAdd, stride, wgsl::Wgsl},
     },
     quant::PackFormat,
 };
@@ -26,13 +26,13 @@ pub struct PerLayerInputs {
     pub projection_scale: f32,
     pub eps: f32,
     /// See [`Linear`](super::Linear).
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Kernel for PerLayerInputs {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let cols = self.layers * self.size;
-        Wgsl::new()
+        Wgsl::default()
             .uint("FIRST_ROW", self.first_row)
             .uint("ROWS", self.rows)
             .uint("SIZE", self.size)
@@ -40,11 +40,8 @@ impl Kernel for PerLayerInputs {
             .float("PROJECTION_SCALE", self.projection_scale)
             .float("TABLE_SCALE", (self.size as f32).sqrt())
             .float("EPS", self.eps)
-            .part("shaders/shared/octet.wgsl")
-            .weights(self.format, cols, self.tiled)
-            .part("shaders/shared/step.wgsl")
+            .weights(self.format, cols, self.interleaved16)
             .reductions(target, 64)
-            .part("shaders/shared/token.wgsl")
             .kernel("shaders/embed/per_layer_inputs.wgsl")
     }
 
@@ -53,14 +50,14 @@ impl Kernel for PerLayerInputs {
     }
 }
 
-/// Bindings: gate `[rows, stride(n)]`, a product of what [`NormAdd`] leaves, all layers' vectors
+/// Bindings: gate `[rows, stride(n)]`, a product of what [`RmsNormAdd`] leaves, all layers' vectors
 /// `[rows, vectors_stride]`, a uniform whose first u32 is the layer's first column of these, then
-/// those of `emit` for `n` columns.
+/// those of `epilogue` for `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerGate {
     pub n: usize,
     pub vectors_stride: usize,
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
 }
 
 impl PerLayerGate {
@@ -69,14 +66,13 @@ impl PerLayerGate {
 
 impl Kernel for PerLayerGate {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("N", self.n)
             .uint("IN_STRIDE", stride(self.n))
             .uint("VECTORS_STRIDE", self.vectors_stride)
-            .float("GATE_SCALE", 1.0 / NormAdd::SCALE)
-            .part("shaders/shared/gelu.wgsl");
-        self.emit.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
+            .float("GATE_SCALE", 1.0 / RmsNormAdd::SCALE);
+        self.epilogue.add(wgsl, target, 3, self.n).kernel("shaders/embed/per_layer_gate.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {

@@ -37,7 +37,7 @@ impl Kernel for QuantizeHqq {
     fn source(&self, _: &KernelTarget) -> KernelSource {
         let Spec { symmetric, .. } = self.spec;
         let (lowest, highest) = self.spec.levels();
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("ROWS", self.rows)
             .uint("COLS", self.cols)
@@ -46,19 +46,18 @@ impl Kernel for QuantizeHqq {
             .uint("ITERATIONS", HQQ_ITERATIONS)
             .float("LOWEST", lowest as f32)
             .float("HIGHEST", highest as f32)
-            .float("P", HQQ_P)
-            .float("BETA", HQQ_BETA)
-            .float("BETA_GROWTH", HQQ_BETA_GROWTH)
-            .bool("EITHER_SIGN", lowest == -8)
-            .part("shaders/shared/half_bits.wgsl")
-            .part(match self.dtype {
-                Dtype::F16 => "shaders/shared/source_f16.wgsl",
-                Dtype::BF16 => "shaders/shared/source_bf16.wgsl",
-                _ => "shaders/shared/source_f32.wgsl",
+            .optional_float("P", HQQ_P)
+            .optional_float("BETA", HQQ_BETA)
+            .optional_float("BETA_GROWTH", HQQ_BETA_GROWTH)
+            .optional_bool("EITHER_SIGN", lowest == -8)
+            .choose(match self.dtype {
+                Dtype::F16 => "source_f16",
+                Dtype::BF16 => "source_bf16",
+                _ => "source_f32",
             })
-            .part(match symmetric {
-                true => "shaders/shared/hqq_scale.wgsl",
-                false => "shaders/shared/hqq_offset.wgsl",
+            .choose(match symmetric {
+                true => "hqq_scale",
+                false => "hqq_offset",
             })
             .kernel("shaders/load/quantize_hqq.wgsl")
     }

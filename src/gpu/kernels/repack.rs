@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Rows of a matrix from the bytes of a file to the words of its [`native_format`]; its twin is
-/// [`pack_rows`](crate::quant::pack_rows) and, if `tiled`, [`tile`](crate::gpu::tile).
+/// [`pack_rows`](crate::quant::pack_rows) and, if `interleaved16`, [`tile`](crate::gpu::tile).
 ///
 /// Bindings: the rows' bytes behind [`Repack::header`], with [`Repack::SLACK_BYTES`] after them
 /// that are read and not used; data and scales of consecutive rows; slots, of which the matrix's
@@ -23,9 +23,9 @@ use crate::{
 pub struct Repack {
     pub dtype: Dtype,
     pub cols: usize,
-    /// Whole runs of [`TILE_ROWS`](super::TILE_ROWS) if they are tiled.
+    /// Whole runs of [`TILE_ROWS`](super::TILE_ROWS) if they are interleaved.
     pub rows: usize,
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Repack {
@@ -64,13 +64,12 @@ impl Repack {
     }
 
     fn blocks(&self, wgsl: Wgsl) -> KernelSource {
-        let halves = "shaders/shared/half_bits.wgsl";
         match self.dtype {
             Dtype::Q4_K => {
-                return wgsl.part(halves).kernel("shaders/load/repack_q4_k.wgsl");
+                return wgsl.kernel("shaders/load/repack_q4_k.wgsl");
             }
             Dtype::Q6_K => {
-                let wgsl = wgsl.uint("LOW_FOURS", self.cols / 32).part(halves);
+                let wgsl = wgsl.uint("LOW_VEC4S", self.cols / 32);
                 return wgsl.kernel("shaders/load/repack_q6_k.wgsl");
             }
             _ => {}
@@ -79,19 +78,12 @@ impl Repack {
             .uint("BLOCK_BYTES", self.dtype.block_bytes())
             .uint("GROUPS", self.cols / 32)
             .bool("OFFSET", matches!(self.format(), PackFormat::Int { offset: true, .. }));
-        let nibbles = "shaders/shared/nibble_words.wgsl";
-        let fifths = "shaders/shared/fifth_words.wgsl";
-        let step = "shaders/shared/plain_step.wgsl";
         let wgsl = match self.dtype {
-            Dtype::Q8_0 => wgsl.part("shaders/shared/blocks_bytes.wgsl"),
-            Dtype::IQ4_XS => {
-                wgsl.part(halves).part(nibbles).part("shaders/shared/blocks_iq4_xs.wgsl")
-            }
-            Dtype::Q5_0 | Dtype::Q5_1 => {
-                wgsl.part(step).part(nibbles).part(fifths).part("shaders/shared/blocks_fifths.wgsl")
-            }
-            Dtype::Q5_K => wgsl.part(halves).part(fifths).part("shaders/shared/blocks_q5_k.wgsl"),
-            _ => wgsl.part(step).part(nibbles).part("shaders/shared/blocks_nibbles.wgsl"),
+            Dtype::Q8_0 => wgsl.choose("blocks_bytes"),
+            Dtype::IQ4_XS => wgsl.choose("blocks_iq4_xs"),
+            Dtype::Q5_0 | Dtype::Q5_1 => wgsl.choose("blocks_fifths"),
+            Dtype::Q5_K => wgsl.choose("blocks_q5_k"),
+            _ => wgsl.choose("blocks_nibbles"),
         };
         wgsl.kernel("shaders/load/repack_blocks.wgsl")
     }
@@ -116,13 +108,12 @@ impl Repack {
 
 impl Kernel for Repack {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        let wgsl = Wgsl::new()
+        let wgsl = Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("ROW_UNITS", self.row_units())
             // Whoever reads rows has made sure that these can be counted.
             .uint("ROW_BYTES", self.dtype.bytes_of(self.cols).unwrap_or(0))
-            .weight_place(self.format(), self.cols, self.tiled)
-            .part("shaders/shared/stored_rows.wgsl");
+            .weight_layout(self.format(), self.cols, self.interleaved16);
         match self.dtype.block_len() {
             1 => self.words(wgsl),
             _ => self.blocks(wgsl),

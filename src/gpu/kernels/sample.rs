@@ -86,15 +86,13 @@ impl From<Draw> for DrawWords {
 fn selection(n: usize) -> Wgsl {
     // Ids, and one more that is none.
     let id_digits = (u32::BITS - (n as u32).leading_zeros()).div_ceil(8).max(1);
-    Wgsl::new()
+    Wgsl::default()
         .uint("WORKGROUP", Sample::WORKGROUP)
-        .uint("N", n)
+        .optional_uint("N", n)
         .uint("PARTS", Sample::PARTS)
         .uint("MOST", Draw::MOST_TOP_K)
         .uint("ID_DIGITS", id_digits as usize)
         .uint("NO_ID", (u32::MAX >> (32 - 8 * id_digits)) as usize)
-        .part("shaders/shared/draw.wgsl")
-        .part("shaders/shared/top_k.wgsl")
 }
 
 impl Kernel for TopKParts {
@@ -109,7 +107,7 @@ impl Kernel for TopKParts {
 
 impl Kernel for Sample {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        selection(self.n).part("shaders/shared/step.wgsl").kernel("shaders/sample/sample.wgsl")
+        selection(self.n).kernel("shaders/sample/sample.wgsl")
     }
 
     fn grid(&self, _: &KernelTarget) -> Grid {
@@ -119,7 +117,7 @@ impl Kernel for Sample {
 
 impl Kernel for Suppress {
     fn source(&self, _: &KernelTarget) -> KernelSource {
-        Wgsl::new()
+        Wgsl::default()
             .uint("WORKGROUP", 64)
             .uint("N", self.n)
             .uint("COUNT", self.count)

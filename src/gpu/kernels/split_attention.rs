@@ -10,7 +10,7 @@ use crate::{
         kernels::{
             Cost, Kernel,
             attention::{RopeKvUpdate, attention_constants, layer_cost},
-            emit::Emit,
+            epilogue::ActivationFormat,
             wgsl::Wgsl,
         },
     },
@@ -116,12 +116,12 @@ impl SplitAttention {
     }
 
     /// f32 values of a row's partial sums.
-    pub fn sums_per_row(&self, target: &KernelTarget) -> usize {
+    pub fn partial_outputs_per_row(&self, target: &KernelTarget) -> usize {
         self.layer.n_heads * self.parts(target) * self.layer.head_dim
     }
 
     /// f32 values of a row's maxima and sums.
-    pub fn norms_per_row(&self, target: &KernelTarget) -> usize {
+    pub fn softmax_stats_per_row(&self, target: &KernelTarget) -> usize {
         self.layer.n_heads * self.parts(target) * 2
     }
 
@@ -137,7 +137,6 @@ impl SplitAttention {
             .uint("WINDOW", self.window().unwrap_or(0))
             .uint("PARTS", self.parts(target))
             .uint("SMALLEST_PART", Self::SMALLEST_PART)
-            .part("shaders/shared/key_range.wgsl")
     }
 }
 
@@ -149,8 +148,8 @@ pub struct RawHeads {
     pub eps: f32,
 }
 
-/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, sums_per_row]`, norms
-/// `[rows, norms_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, partial_outputs_per_row]`, norms
+/// `[rows, softmax_stats_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may
 /// be of one sequence unless the keys are another layer's.
 #[derive(Debug, Clone)]
 pub struct SdpaDecode {
@@ -171,12 +170,10 @@ impl SdpaDecode {
 
     /// How `rows` heads, of q or of k and v too, are normed and turned.
     fn norm_heads(wgsl: Wgsl, target: &KernelTarget, rows: usize) -> Wgsl {
-        wgsl.uint("HEAD_ROWS", rows).part("shaders/shared/turned.wgsl").part(
-            match Self::teams(target) {
-                Some(_) => "shaders/shared/norm_heads_teams.wgsl",
-                None => "shaders/shared/norm_heads_pool.wgsl",
-            },
-        )
+        wgsl.uint("HEAD_ROWS", rows).choose(match Self::teams(target) {
+            Some(_) => "norm_heads_subgroups",
+            None => "norm_heads_workgroup",
+        })
     }
 }
 
@@ -201,11 +198,11 @@ impl Kernel for SdpaDecode {
             .uint("HEADS", heads)
             .uint("TILE", tile)
             .uint("KEY_LANES", KEY_LANES)
-            .uint("KEY_TEAMS", teams)
+            .uint("KEY_CLUSTERS", teams)
             .uint("KEYS_EACH", tile / teams)
-            .uint("OCTETS_EACH", octets.div_ceil(KEY_LANES))
-            .uint("SCORE_LANES", score_lanes)
-            .uint("SCORES_EACH", tile / score_lanes)
+            .uint("VEC8S_EACH", octets.div_ceil(KEY_LANES))
+            .optional_uint("SCORE_LANES", score_lanes)
+            .optional_uint("SCORES_EACH", tile / score_lanes)
             .uint("VALUE_LANES", value_lanes)
             .uint("AHEAD", tile.div_ceil(value_lanes).min(MOST_AHEAD))
             .uint("HEADS_AT_ONCE", at_once)
@@ -215,26 +212,26 @@ impl Kernel for SdpaDecode {
         let wgsl = match teams {
             Some(subgroup) => wgsl
                 .uint("SUBGROUP", subgroup)
-                .uint("LANE_ITEMS", octets.div_ceil(subgroup))
+                .optional_uint("LANE_ITEMS", octets.div_ceil(subgroup))
                 .uint("LANE_SCORES", tile.div_ceil(subgroup))
-                .part("shaders/shared/decode_teams.wgsl"),
-            None => wgsl.part("shaders/shared/decode_pool.wgsl"),
+                .choose("scores_subgroups"),
+            None => wgsl.choose("scores_workgroup"),
         };
         let wgsl = match self.raw {
             Some(RawHeads { eps, .. }) if split.layer.kv_from.is_some() => {
-                Self::norm_heads(wgsl.part("shaders/shared/rotation.wgsl"), target, heads)
-                    .uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
+                Self::norm_heads(wgsl, target, heads)
+                    .optional_uint("ITEMS_EACH", (heads * octets).div_ceil(workgroup))
                     .float("EPS", eps)
-                    .part("shaders/shared/heads_query.wgsl")
+                    .choose("heads_query")
             }
             Some(RawHeads { v_norm, eps }) => {
                 Self::norm_heads(RopeKvUpdate::sources(wgsl, &split.layer), target, heads + 2)
-                    .uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
+                    .optional_uint("ITEMS_EACH", ((heads + 2) * octets).div_ceil(workgroup))
                     .bool("V_NORM", v_norm)
                     .float("EPS", eps)
-                    .part("shaders/shared/heads_raw.wgsl")
+                    .choose("heads_raw")
             }
-            None => wgsl.uint("HEAD_ROWS", heads).part("shaders/shared/heads_ready.wgsl"),
+            None => wgsl.uint("HEAD_ROWS", heads).choose("heads_ready"),
         };
         wgsl.kernel("shaders/attention/sdpa_decode.wgsl")
     }
@@ -258,17 +255,17 @@ impl Kernel for SdpaDecode {
     }
 }
 
-/// Bindings: sums, norms, rows, then those of `emit` for `n_heads · head_dim` columns.
+/// Bindings: sums, norms, rows, then those of `epilogue` for `n_heads · head_dim` columns.
 #[derive(Debug, Clone)]
 pub struct SdpaCombine {
     pub split: SplitAttention,
     /// Forms other than floats need heads of a multiple of 32 dims.
-    pub emit: Emit,
+    pub epilogue: ActivationFormat,
 }
 
 impl SdpaCombine {
     /// Whether the kernel can leave results in another form than floats.
-    pub fn can_emit(layer: &LayerConfig) -> bool {
+    pub fn has_epilogue(layer: &LayerConfig) -> bool {
         layer.head_dim.is_multiple_of(32)
     }
 }
@@ -278,7 +275,7 @@ impl Kernel for SdpaCombine {
         let layer = &self.split.layer;
         let wgsl =
             self.split.constants(target).uint("WORKGROUP", self.split.combine_workgroup(target));
-        self.emit
+        self.epilogue
             .add(wgsl, target, 3, layer.n_heads * layer.head_dim)
             .kernel("shaders/attention/sdpa_combine.wgsl")
     }

@@ -1,5 +1,6 @@
-//! Unrolls marked loops of WGSL text. Drivers leave loops around arrays of registers as they are,
-//! and the arrays then lie in memory: attention took two to five times as long.
+//! Unrolls marked loops of WGSL text: the one step that changes the text of a shader. Drivers leave
+//! loops around arrays of registers as they are, and then put the arrays into memory:
+//! docs/performance.md says what that costs.
 
 /// What marks a loop, at the end of its first line.
 const MARK: &str = "{ // unrolled";

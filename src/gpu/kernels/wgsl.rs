@@ -1,218 +1,291 @@
-//! Puts a kernel's WGSL together: constants, then the fragments that it is made of.
+//! Puts a kernel's WGSL together: its file, the fragments that it needs, and their constants.
 //!
-//! A fragment is a file under `shaders/`. What varies is chosen by fragment (a number format, a way
-//! to reduce) or by constant, so that no preprocessor is needed.
+//! A file under `shaders/` begins with what it needs:
+//!
+//! ```wgsl
+//! //! needs: step, weights; constants ROWS, COLS; enables f16
+//! ```
+//!
+//! A word is a fragment in the file's own folder or in `shaders/shared/`, or one of [`INTERFACES`],
+//! for which the kernel's struct chooses the fragment. Constants come from the struct too.
 
-use std::fmt::Write;
-
-use crate::{
-    gpu::{
-        device::{
-            source::{Access, Binding, KernelSource},
-            tuning::KernelTarget,
-        },
-        kernels::unroll::unroll,
-    },
-    quant::{PackFormat, padded_cols},
+use crate::gpu::{
+    device::source::{Access, Binding, KernelSource},
+    kernels::unroll::unroll,
 };
 
 // `FILES`: path and text of every file in shaders/, which build.rs lists.
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 
-pub(super) fn text_of(file: &str) -> &'static str {
-    let found = FILES.iter().find(|(path, _)| *path == file);
-    found.unwrap_or_else(|| panic!("there is no {file}")).1
+type Files = [(&'static str, &'static str)];
+
+/// What varies between kernels of one file, and the fragments to choose from.
+const INTERFACES: &[(&str, &[&str])] = &[
+    (
+        "weights",
+        &[
+            "weights_f32",
+            "weights_f16",
+            "weights_bf16",
+            "weights_int4",
+            "weights_int56",
+            "weights_int8",
+            "weights_iq4",
+        ],
+    ),
+    ("scales", &["scales_none", "scales_symmetric", "scales_offset", "scales_q4_k"]),
+    ("weight_groups", &["group_int4", "group_bytes"]),
+    ("weight_halves", &["halves_int4", "halves_bytes"]),
+    ("weight_bytes", &["bytes_int8", "bytes_int56", "bytes_iq4"]),
+    ("reduce", &["reduce_subgroups", "reduce_workgroup"]),
+    ("epilogue", &["epilogue_f32", "epilogue_q8", "epilogue_q8_subgroups", "epilogue_f16"]),
+    ("cache", &["cache_f16", "cache_f32"]),
+    ("scores", &["scores_workgroup", "scores_subgroups"]),
+    ("heads", &["heads_ready", "heads_query", "heads_raw"]),
+    ("norm_heads", &["norm_heads_workgroup", "norm_heads_subgroups"]),
+    ("up", &["up_whole", "up_tail"]),
+    ("source", &["source_f16", "source_bf16", "source_f32"]),
+    ("search", &["hqq_scale", "hqq_offset"]),
+    (
+        "blocks",
+        &["blocks_nibbles", "blocks_bytes", "blocks_iq4_xs", "blocks_fifths", "blocks_q5_k"],
+    ),
+    ("ending", &["to_next_layer", "to_output_head"]),
+    ("real", &["real_f16", "real_f32"]),
+];
+
+/// A kernel's WGSL under construction: the choices and constants of its struct.
+#[derive(Default)]
+pub(in crate::gpu) struct Wgsl {
+    choices: Vec<&'static str>,
+    constants: Vec<Constant>,
 }
 
-/// WGSL text under construction.
-pub(in crate::gpu) struct Wgsl {
-    enables: String,
-    text: String,
-    /// With their numbers: literals, or sums with a constant.
-    bindings: Vec<(&'static str, Binding)>,
+struct Constant {
+    name: String,
+    /// Its type and value.
+    value: String,
+    /// Some fragments of an interface need it, some do not.
+    is_optional: bool,
 }
 
 impl Wgsl {
-    pub fn new() -> Self {
-        Wgsl { enables: String::new(), text: String::new(), bindings: Vec::new() }
+    pub fn uint(self, name: impl Into<String>, value: usize) -> Self {
+        self.constant(name, format!("u32 = {value}u"), false)
     }
 
-    /// `alias real`: the type of matrix tiles.
-    pub fn real(mut self, f16: bool) -> Self {
-        if f16 {
-            self.enables.push_str("enable f16;\n");
-        }
-        self.text.push_str(if f16 { "alias real = f16;\n" } else { "alias real = f32;\n" });
-        // f16 ends at 65504: larger activations are held there rather than becoming infinite.
-        self.float("REAL_MAX", if f16 { 65504.0 } else { 3.4e38 })
+    pub fn float(self, name: impl Into<String>, value: f32) -> Self {
+        self.constant(name, format!("f32 = {value:e}f"), false)
     }
 
-    /// f16 and cooperative matrices.
-    pub fn coop(mut self) -> Self {
-        self.enables.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+    pub fn bool(self, name: impl Into<String>, value: bool) -> Self {
+        self.constant(name, format!("bool = {value}"), false)
+    }
+
+    /// A constant that only some fragments need.
+    pub fn optional_uint(self, name: impl Into<String>, value: usize) -> Self {
+        self.constant(name, format!("u32 = {value}u"), true)
+    }
+
+    /// See [`Wgsl::optional_uint`].
+    pub fn optional_float(self, name: impl Into<String>, value: f32) -> Self {
+        self.constant(name, format!("f32 = {value:e}f"), true)
+    }
+
+    /// See [`Wgsl::optional_uint`].
+    pub fn optional_bool(self, name: impl Into<String>, value: bool) -> Self {
+        self.constant(name, format!("bool = {value}"), true)
+    }
+
+    fn constant(mut self, name: impl Into<String>, value: String, is_optional: bool) -> Self {
+        self.constants.push(Constant { name: name.into(), value, is_optional });
         self
     }
 
-    /// f16 alone.
-    pub fn f16(mut self) -> Self {
-        self.enables.push_str("enable f16;\n");
+    /// The fragment for its interface, which the kernel or a fragment may need.
+    pub fn choose(mut self, fragment: &'static str) -> Self {
+        self.choices.push(fragment);
         self
     }
 
-    pub fn uint(mut self, name: &str, value: usize) -> Self {
-        let _ = writeln!(self.text, "const {name}: u32 = {value}u;");
-        self
+    /// The kernel in `file`. Panics where the file's needs are not met: shaders are part of the
+    /// program.
+    pub fn kernel(&self, file: &'static str) -> KernelSource {
+        self.assemble(FILES, file).unwrap_or_else(|fault| panic!("{fault}"))
     }
 
-    pub fn float(mut self, name: &str, value: f32) -> Self {
-        let _ = writeln!(self.text, "const {name}: f32 = {value:e}f;");
-        self
-    }
-
-    pub fn bool(mut self, name: &str, value: bool) -> Self {
-        let _ = writeln!(self.text, "const {name}: bool = {value};");
-        self
-    }
-
-    /// A file, with the bindings that it declares.
-    pub fn part(mut self, file: &'static str) -> Self {
-        let text = text_of(file);
-        let lines = text.lines().enumerate();
-        self.bindings.extend(lines.filter_map(|(index, line)| binding(file, index + 1, line)));
-        self.text.push_str(text);
-        self
-    }
-
-    /// Text that declares no bindings.
-    pub fn text(mut self, text: &str) -> Self {
-        self.text.push_str(text);
-        self
-    }
-
-    /// The entry point and reductions, through subgroups or workgroup memory. The kernel defines
-    /// `fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32)`.
-    pub fn reductions(self, target: &KernelTarget, workgroup: usize) -> Self {
-        let this = self.uint("WORKGROUP", workgroup);
-        match target.variant.subgroups {
-            Some(min_size) => this
-                .uint("TEAMS", workgroup / (min_size as usize).min(workgroup))
-                .part("shaders/shared/reduce_subgroups.wgsl"),
-            None => this.uint("TEAMS", 1).part("shaders/shared/reduce_workgroup.wgsl"),
-        }
-    }
-
-    /// How to read weights of `format`, eight at a time, from `data` and `scales`. `tiled`: in the
-    /// order of `weight_place.wgsl`.
-    pub fn weights(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        let this = self.weight_constants(format, cols, tiled);
-        match format {
-            PackFormat::F32 => this.part("shaders/shared/weights_f32.wgsl"),
-            PackFormat::F16 => this.part("shaders/shared/weights_f16.wgsl"),
-            PackFormat::BF16 => this.part("shaders/shared/weights_bf16.wgsl"),
-            PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
-                this.part("shaders/shared/weights_int4.wgsl")
-            }
-            PackFormat::Int { bits: 5 | 6, .. } => {
-                this.part("shaders/shared/int56.wgsl").part("shaders/shared/weights_int56.wgsl")
-            }
-            PackFormat::Int { .. } => this.part("shaders/shared/weights_int8.wgsl"),
-            PackFormat::Iq4 => {
-                this.part("shaders/shared/iq4.wgsl").part("shaders/shared/weights_iq4.wgsl")
+    /// Errors: a fault of a shader or struct, with the file and line.
+    fn assemble(&self, files: &Files, file: &'static str) -> Result<KernelSource, String> {
+        let mut parts = Vec::new();
+        self.include(files, file, &mut parts)?;
+        let needs = |part: &Part, name: &str| part.header.constants.contains(&name);
+        for constant in self.constants.iter().filter(|constant| !constant.is_optional) {
+            if !parts.iter().any(|part| needs(part, &constant.name)) {
+                return Err(format!("{file}:1: nothing needs the constant {}", constant.name));
             }
         }
-    }
-
-    /// How to read int weights in groups of 32 for integer dot products.
-    pub fn weight_groups(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        let this = self.weight_constants(format, cols, tiled);
-        match format {
-            PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
-                this.part("shaders/shared/group_int4.wgsl")
+        for part in &parts {
+            let is_given = |name: &&str| self.constants.iter().any(|given| given.name == *name);
+            if let Some(name) = part.header.constants.iter().find(|name| !is_given(name)) {
+                return Err(format!("{}: nobody gives the constant {name}", part.place(name)));
             }
-            _ => this.weight_bytes(format).part("shaders/shared/group_bytes.wgsl"),
         }
-    }
-
-    /// How to write int weights as f16 to a tile, 32 of a row at a time.
-    pub fn weight_halves(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        let this = self.weight_constants(format, cols, tiled);
-        match format {
-            PackFormat::Int { bits: 4, .. } | PackFormat::Q4K => {
-                this.part("shaders/shared/halves_int4.wgsl")
-            }
-            _ => this.weight_bytes(format).part("shaders/shared/halves_bytes.wgsl"),
-        }
-    }
-
-    /// How to read 32 weights of a row as int8, and their scales.
-    fn weight_bytes(self, format: PackFormat) -> Self {
-        let this = self.part("shaders/shared/bytes.wgsl").part("shaders/shared/block_scales.wgsl");
-        match format {
-            PackFormat::Int { bits: 5 | 6, .. } => {
-                this.part("shaders/shared/int56.wgsl").part("shaders/shared/bytes_int56.wgsl")
-            }
-            PackFormat::Iq4 => {
-                this.part("shaders/shared/iq4.wgsl").part("shaders/shared/bytes_iq4.wgsl")
-            }
-            _ => this.part("shaders/shared/bytes_int8.wgsl"),
-        }
-    }
-
-    /// Where words of weights lie.
-    pub fn weight_place(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        self.uint("DATA_WORDS", format.data_words(cols))
-            .uint("SCALE_WORDS", format.scale_words(cols).max(1))
-            .bool("TILED", tiled)
-            .part("shaders/shared/weight_place.wgsl")
-    }
-
-    fn weight_constants(self, format: PackFormat, cols: usize, tiled: bool) -> Self {
-        let this = self.weight_place(format, cols, tiled);
-        match format.layout() {
-            None => {
-                this.uint("GROUP", 32).bool("OFFSET", false).part("shaders/shared/scales_none.wgsl")
-            }
-            Some((bits, group, offset)) => this
-                .uint("BITS", bits as usize)
-                .uint("LOW_WORDS", padded_cols(cols) / 8)
-                .uint("GROUP", group)
-                .bool("OFFSET", offset)
-                .part(match offset {
-                    _ if format == PackFormat::Q4K => "shaders/shared/scales_q4_k.wgsl",
-                    false => "shaders/shared/scales_symmetric.wgsl",
-                    true => "shaders/shared/scales_offset.wgsl",
-                }),
-        }
-    }
-
-    /// The kernel in `file`, which is the last part, and names it.
-    pub fn kernel(self, file: &'static str) -> KernelSource {
-        let mut this = self.part(file);
-        let number = |(number, _): &(&str, _)| -> usize {
-            number.split(" + ").map(|term| constant(&this.text, term)).sum()
-        };
-        this.bindings.sort_by_cached_key(number);
-        assert!(this.bindings.iter().map(number).eq(0..this.bindings.len()), "bindings of {file}");
-        let stem = file.rsplit('/').next().and_then(|name| name.strip_suffix(".wgsl"));
-        KernelSource {
-            name: stem.unwrap_or(file),
+        let mut enables: Vec<&str> =
+            parts.iter().flat_map(|part| part.header.enables.clone()).collect();
+        enables.sort();
+        enables.dedup();
+        let enables: String = enables.iter().map(|name| format!("enable {name};\n")).collect();
+        let constants = self
+            .constants
+            .iter()
+            .filter(|constant| parts.iter().any(|part| needs(part, &constant.name)))
+            .map(|Constant { name, value, .. }| format!("const {name}: {value};\n"));
+        let text: String = constants.chain(parts.iter().map(|part| part.text.to_owned())).collect();
+        Ok(KernelSource {
+            name: stem(file),
             file,
-            wgsl: this.enables + &unroll(&this.text),
-            bindings: this.bindings.into_iter().map(|(_, binding)| binding).collect(),
+            bindings: bindings(&parts, &text)?,
+            wgsl: enables + &unroll(&text),
+        })
+    }
+
+    /// Adds a file after what it needs, each once.
+    fn include(
+        &self,
+        files: &Files,
+        path: &'static str,
+        parts: &mut Vec<Part>,
+    ) -> Result<(), String> {
+        if parts.iter().any(|part| part.path == path) {
+            return Ok(());
         }
+        let text = text_of(files, path).ok_or_else(|| format!("there is no {path}"))?;
+        let part = Part { path, text, header: Header::of(text) };
+        for word in &part.header.needs {
+            let found = self.fragment(files, path, word);
+            self.include(files, found.map_err(|fault| part.place(word) + ": " + &fault)?, parts)?;
+        }
+        parts.push(part);
+        Ok(())
+    }
+
+    /// The file that `word` means in `path`.
+    fn fragment(&self, files: &Files, path: &str, word: &str) -> Result<&'static str, String> {
+        let interface = INTERFACES.iter().find(|(name, _)| *name == word);
+        let word = match interface {
+            Some((_, fragments)) => *self
+                .choices
+                .iter()
+                .find(|choice| fragments.contains(choice))
+                .ok_or_else(|| format!("nobody chooses a fragment for {word}"))?,
+            None => word,
+        };
+        locate(files, path, word).ok_or_else(|| format!("there is no fragment {word}"))
+    }
+}
+
+/// The file of a fragment: in the folder of `path`, else a shared one.
+fn locate(files: &Files, path: &str, word: &str) -> Option<&'static str> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let is = |folder: &str, file: &str| file == format!("{folder}/{word}.wgsl");
+    let found = |folder: &str| files.iter().find(|(file, _)| is(folder, file));
+    found(folder).or_else(|| found("shaders/shared")).map(|(file, _)| *file)
+}
+
+fn text_of(files: &Files, path: &str) -> Option<&'static str> {
+    files.iter().find(|(file, _)| *file == path).map(|(_, text)| *text)
+}
+
+/// The name of a file without its folder and ending.
+fn stem(file: &'static str) -> &'static str {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    name.strip_suffix(".wgsl").unwrap_or(name)
+}
+
+/// A file of a kernel.
+struct Part {
+    path: &'static str,
+    text: &'static str,
+    header: Header,
+}
+
+impl Part {
+    /// File and line where the header names this.
+    fn place(&self, name: &str) -> String {
+        let names = |line: &str| line.split(|c: char| !is_word(c)).any(|word| word == name);
+        let line = self.text.lines().position(names).unwrap_or(0);
+        format!("{}:{}", self.path, line + 1)
+    }
+}
+
+fn is_word(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_'
+}
+
+/// What a file says that it needs.
+#[derive(Default)]
+struct Header {
+    needs: Vec<&'static str>,
+    constants: Vec<&'static str>,
+    enables: Vec<&'static str>,
+}
+
+impl Header {
+    /// Of the lines `//!` with which a file begins. A word `constants` or `enables` says what the
+    /// words after it are.
+    fn of(text: &'static str) -> Self {
+        let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+        let words = lines.flat_map(|line| line.split(|c| !is_word(c))).filter(|w| !w.is_empty());
+        let mut header = Header::default();
+        let mut kind = "needs";
+        for word in words {
+            match (word, kind) {
+                ("needs" | "constants" | "enables", _) => kind = word,
+                (_, "constants") => header.constants.push(word),
+                (_, "enables") => header.enables.push(word),
+                _ => header.needs.push(word),
+            }
+        }
+        header
+    }
+}
+
+/// The bindings that the files declare, in the order of their numbers.
+fn bindings(parts: &[Part], text: &str) -> Result<Vec<Binding>, String> {
+    let mut found = Vec::new();
+    for part in parts {
+        for (index, line) in part.text.lines().enumerate() {
+            let Some((number, name, access)) = binding(line) else { continue };
+            let line = index + 1;
+            let number = number
+                .split(" + ")
+                .try_fold(0, |sum, term| Some(sum + value(text, term)?))
+                .ok_or_else(|| format!("{}:{line}: binding {name} has no number", part.path))?;
+            found.push((number, Binding { name, access, file: part.path, line }));
+        }
+    }
+    found.sort_by_key(|(number, _)| *number);
+    match found.iter().enumerate().find(|(index, (number, _))| index != number) {
+        Some((_, (_, Binding { file, line, name, .. }))) => {
+            Err(format!("{file}:{line}: the number of binding {name} does not follow the others"))
+        }
+        None => Ok(found.into_iter().map(|(_, binding)| binding).collect()),
     }
 }
 
 /// The value of a literal, or of a constant of the text.
-fn constant(text: &str, term: &str) -> usize {
-    let declared = || text.split_once(&format!("const {term}: u32 = "))?.1.split_once("u;");
-    let value = declared().map_or(term, |(value, _)| value);
-    value.parse().unwrap_or_else(|_| panic!("the number of a binding: {term}"))
+fn value(text: &str, term: &str) -> Option<usize> {
+    let declared = text.split_once(&format!("const {term}: u32 = "));
+    declared
+        .and_then(|(_, rest)| rest.split_once("u;"))
+        .map_or(term, |(value, _)| value)
+        .parse()
+        .ok()
 }
 
-/// Number and binding of a line `@group(0) @binding(number) var<storage, read> name: …`.
-fn binding(file: &'static str, line: usize, text: &'static str) -> Option<(&'static str, Binding)> {
-    let (number, rest) = text.strip_prefix("@group(0) @binding(")?.split_once(") ")?;
+/// Number, name and access of a line `@group(0) @binding(number) var<storage, read> name: …`.
+fn binding(line: &'static str) -> Option<(&'static str, &'static str, Access)> {
+    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") ")?;
     let (space, rest) = rest.trim_start_matches("@coherent ").split_once("> ")?;
     let access = match space {
         "var<uniform" => Access::Uniform,
@@ -221,5 +294,130 @@ fn binding(file: &'static str, line: usize, text: &'static str) -> Option<(&'sta
         _ => return None,
     };
     let (name, _) = rest.split_once(':')?;
-    Some((number, Binding { name, access, file, line }))
+    Some((number, name, access))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of WGSL text without its comments.
+    fn words(text: &str) -> impl Iterator<Item = &str> {
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        code.flat_map(|line| line.split(|c| !is_word(c))).filter(|word| !word.is_empty())
+    }
+
+    /// Names that a file declares: what follows these words at the beginning of a line.
+    fn declared(text: &'static str) -> Vec<&'static str> {
+        let name = |line: &'static str| {
+            if let Some((_, name, _)) = binding(line) {
+                return Some(name);
+            }
+            let (word, rest) = line.split_once(' ')?;
+            let is_declaration =
+                ["fn", "const", "struct", "alias"].contains(&word) || word.starts_with("var<");
+            is_declaration.then(|| rest.split(|c| !is_word(c)).next()).flatten()
+        };
+        text.lines().filter_map(name).collect()
+    }
+
+    fn fragments(word: &'static str) -> Vec<&'static str> {
+        let interface = INTERFACES.iter().find(|(name, _)| *name == word);
+        interface.map_or(vec![word], |(_, fragments)| fragments.to_vec())
+    }
+
+    fn means(word: &'static str, path: &'static str) -> bool {
+        fragments(word).contains(&stem(path))
+    }
+
+    #[test]
+    fn files_need_what_they_use() {
+        let all: Vec<&str> = FILES.iter().flat_map(|(_, text)| declared(text)).collect();
+        for &(path, text) in FILES {
+            let part = Part { path, text, header: Header::of(text) };
+            let used: Vec<&str> = words(text).collect();
+            // What a fragment needs may be for those who need the fragment.
+            let for_others: Vec<&str> = FILES
+                .iter()
+                .filter(|(_, text)| Header::of(text).needs.iter().any(|word| means(word, path)))
+                .flat_map(|(_, text)| words(text))
+                .collect();
+            for word in &part.header.needs {
+                let place = part.place(word);
+                let uses = |fragment: &&str| {
+                    let file = locate(FILES, path, fragment);
+                    let file = file.unwrap_or_else(|| panic!("{place}: there is no {fragment}"));
+                    let needed = text_of(FILES, file).unwrap_or_default();
+                    let is_used = declared(needed)
+                        .iter()
+                        .any(|name| used.contains(name) || for_others.contains(name));
+                    is_used || declared(text).iter().any(|name| words(needed).any(|w| w == *name))
+                };
+                // All of an interface are looked for, one of them is used.
+                let uses: Vec<bool> = fragments(word).iter().map(uses).collect();
+                assert!(uses.contains(&true), "{place}: {word} is not used");
+            }
+            for name in &part.header.constants {
+                assert!(used.contains(name), "{}: {name} is not used", part.place(name));
+            }
+            let is_constant = |word: &str| {
+                word.len() > 1
+                    && word.starts_with(|c: char| c.is_ascii_uppercase())
+                    && word.chars().all(|c| !c.is_ascii_lowercase())
+            };
+            for name in used.iter().filter(|word| is_constant(word) && !all.contains(word)) {
+                let is_listed = part.header.constants.contains(name);
+                assert!(is_listed, "{path}: the constant {name} is not listed");
+            }
+        }
+    }
+
+    #[test]
+    fn every_fragment_of_an_interface_is_there() {
+        for (interface, fragments) in INTERFACES {
+            for fragment in *fragments {
+                assert!(
+                    FILES.iter().any(|(path, _)| stem(path) == *fragment),
+                    "{interface}: {fragment}"
+                );
+            }
+        }
+    }
+
+    const KERNEL: &str = "shaders/linear/copy.wgsl";
+
+    fn assemble(wgsl: Wgsl, kernel: &'static str) -> Result<KernelSource, String> {
+        let files = [
+            (KERNEL, kernel),
+            ("shaders/shared/once.wgsl", "//! needs: constants N\nconst ONCE: u32 = N;\n"),
+            ("shaders/shared/twice.wgsl", "//! needs: once\nconst TWICE: u32 = 2u * ONCE;\n"),
+        ];
+        wgsl.assemble(&files, KERNEL)
+    }
+
+    #[test]
+    fn fragments_come_once_and_before_what_needs_them() {
+        let kernel = "//! needs: twice, once;\n//! enables f16\nfn main() {}\n";
+        let source = assemble(Wgsl::default().uint("N", 3), kernel).unwrap();
+        let text: String = source.wgsl.lines().filter(|line| !line.starts_with("//!")).collect();
+        assert_eq!(
+            text,
+            "enable f16;const N: u32 = 3u;const ONCE: u32 = N;const TWICE: u32 = 2u * ONCE;fn main() {}"
+        );
+        assert_eq!(source.name, "copy");
+    }
+
+    #[test]
+    fn faults_are_told_by_file_and_line() {
+        let n = || Wgsl::default().uint("N", 3);
+        for (wgsl, kernel, expected) in [
+            (n(), "//! needs: once,\n//! thrice\n", "copy.wgsl:2: there is no fragment thrice"),
+            (n(), "//! needs: epilogue\n", "copy.wgsl:1: nobody chooses a fragment for epilogue"),
+            (Wgsl::default(), "//! needs: once\n", "once.wgsl:1: nobody gives the constant N"),
+            (n().bool("M", true), "//! needs: once\n", "copy.wgsl:1: nothing needs the constant M"),
+        ] {
+            let error = assemble(wgsl, kernel).unwrap_err();
+            assert!(error.ends_with(expected), "{error}");
+        }
+    }
 }

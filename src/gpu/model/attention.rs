@@ -5,7 +5,8 @@ use crate::{
     gpu::{
         device::buffers::GpuBuffer,
         kernels::{
-            Emit, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
+            ActivationFormat, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
+            SplitAttention,
         },
         model::{
             layers::{Decoder, GpuLayer, LayerCache},
@@ -26,13 +27,13 @@ pub(super) fn attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &'a Decoder,
     index: usize,
-    wanted: Emit,
+    wanted: ActivationFormat,
     is_partial: bool,
 ) -> Result<Activations<'a>> {
     let config = &decoder.config.layers[index];
     let split = decoder.split_attention(index);
     let cols = config.n_heads * config.head_dim;
-    let out = rec.activations(rec.workspace.attention(cols), cols, Emit::Floats);
+    let out = rec.activations(rec.workspace.attention(cols), cols, ActivationFormat::F32);
     if !(rec.shape.is_small() && split.can_run(rec.gpu.target())) {
         rope(rec, decoder, index)?;
         return whole_attention(rec, decoder, index, wanted, out);
@@ -76,7 +77,7 @@ fn attend_keys(
     let (s, layer, cache) = (rec.workspace, &decoder.layers[index], decoder.cache(index));
     let raw = RawHeads { v_norm: decoder.config.v_norm, eps: decoder.config.rms_norm_eps };
     let kernel = SdpaDecode { split: decoder.split_attention(index), raw: is_raw.then_some(raw) };
-    let parts = [("sums", &s.partial_attention), ("norms", &s.attention_stats)];
+    let parts = [("partial_outputs", &s.partial_attention), ("softmax_stats", &s.attention_stats)];
     let mut buffers = [&qkv_and_cache(s, cache)[..], &parts].concat();
     if is_raw {
         buffers.extend(rotation(layer));
@@ -94,23 +95,27 @@ fn qkv_and_cache<'a>(
 
 /// Norms of q and k, and the rotary frequencies.
 fn rotation(layer: &GpuLayer) -> [(&'static str, &GpuBuffer); 2] {
-    [("head_norms", &layer.qk_norms), ("turns", &layer.rope_frequencies)]
+    [("head_norms", &layer.qk_norms), ("rope_frequencies", &layer.rope_frequencies)]
 }
 
 /// Partial outputs → outputs.
 fn combine<'a>(
     rec: &mut Recorder<'a>,
     split: SplitAttention,
-    wanted: Emit,
+    wanted: ActivationFormat,
     mut out: Activations<'a>,
 ) -> Result<Activations<'a>> {
     let s = rec.workspace;
-    if SdpaCombine::can_emit(&split.layer) {
+    if SdpaCombine::has_epilogue(&split.layer) {
         out.format = wanted;
     }
-    let kernel = SdpaCombine { split, emit: out.format };
-    let own = [("sums", &s.partial_attention), ("norms", &s.attention_stats), ("rows", &s.rows)];
-    rec.run_emitting(&kernel, &own, out.format, out.floats)?;
+    let kernel = SdpaCombine { split, epilogue: out.format };
+    let own = [
+        ("partial_outputs", &s.partial_attention),
+        ("softmax_stats", &s.attention_stats),
+        ("rows", &s.rows),
+    ];
+    rec.run_with_epilogue(&kernel, &own, out.format, out.floats)?;
     Ok(out)
 }
 
@@ -119,7 +124,7 @@ fn whole_attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &Decoder,
     index: usize,
-    wanted: Emit,
+    wanted: ActivationFormat,
     mut out: Activations<'a>,
 ) -> Result<Activations<'a>> {
     let (s, cache) = (rec.workspace, decoder.cache(index));
@@ -134,9 +139,9 @@ fn whole_attention<'a>(
     let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
     if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
         out.format = wanted;
-        let kernel = SdpaCoop { sdpa, emit: out.format };
+        let kernel = SdpaCoop { sdpa, epilogue: out.format };
         let own = [qkv, k_cache, v_cache, rows, ("step", &s.step)];
-        rec.run_emitting(&kernel, &own, out.format, out.floats)?;
+        rec.run_with_epilogue(&kernel, &own, out.format, out.floats)?;
     } else {
         let others = [("out", out.floats), ("step", &s.step)];
         rec.run(&sdpa, &[qkv, k_cache, v_cache, rows, others[0], others[1]])?;

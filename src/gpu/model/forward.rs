@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     gpu::{
         device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, source::KernelSource},
-        kernels::{Embed, Emit, NormAddNorm, RmsNorm, RopeKvUpdate},
+        kernels::{ActivationFormat, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate},
         model::{
             attention::attention,
             head::OutputHead,
@@ -35,7 +35,7 @@ const PREFETCH_BYTES: usize = 8 << 20;
 /// What the kernel before a layer left it.
 enum LayerInput {
     /// Its normed input in this format.
-    Normed(Emit),
+    Normed(ActivationFormat),
     /// Its q, k and v, which a persistent kernel made; or the final hidden state.
     QkvReady,
 }
@@ -166,7 +166,7 @@ impl Model {
             per_layer_inputs(rec, config, tables, input.size)?;
         }
         let persistent = persistent.filter(|_| rec.shape == StepShape::Decode);
-        let mut input = LayerInput::Normed(Emit::Floats);
+        let mut input = LayerInput::Normed(ActivationFormat::F32);
         let mut qkv = self.plan_qkv(rec, 0);
         let mut to_keys = 0;
         for index in 0..self.decoder.layers.len() {
@@ -197,7 +197,7 @@ impl Model {
                 rows: part.rows,
                 cols: table.cols,
                 scale: self.config().embedding_scale(),
-                tiled: table.tiled,
+                interleaved16: table.interleaved16,
             };
             let [data, scales] = part.bindings();
             let token = [("rows", &s.rows), ("sampled", &s.sampled)];
@@ -262,15 +262,15 @@ impl Model {
         output: SplitSum,
         [post_norm, next_norm]: [&GpuBuffer; 2],
         scalar: &GpuBuffer,
-        format: Emit,
+        format: ActivationFormat,
     ) -> Result<Activations<'a>> {
         let (s, n) = (rec.workspace, self.config().hidden_size);
-        let kernel = NormAddNorm {
+        let kernel = AddRmsNorm {
             n,
             eps: self.config().rms_norm_eps,
             parts: output.splits,
             part_stride: output.stride,
-            emit: format,
+            epilogue: format,
         };
         let own = [
             ("x", &s.x),
@@ -279,7 +279,7 @@ impl Model {
             ("next_weight", next_norm),
             ("layer", scalar),
         ];
-        rec.run_emitting(&kernel, &own, format, &s.normed)?;
+        rec.run_with_epilogue(&kernel, &own, format, &s.normed)?;
         Ok(rec.activations(&s.normed, n, format))
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     gpu::{
         device::dispatch::Dispatch,
-        kernels::{Argmax, ArgmaxParts, Emit, GatherRows, Sample, TopKParts},
+        kernels::{ActivationFormat, Argmax, ArgmaxParts, GatherRows, Sample, TopKParts},
         model::{
             outputs::LogitsUse,
             recorder::{OutputView, Recorder},
@@ -36,7 +36,7 @@ impl OutputHead {
         rec.run(&gather, &[("x", &s.normed), outputs, gathered])?;
         let view = OutputView { y: &s.logits, stride: vocab, offset: 0 };
         let lm_head = rec.plan(lm_head, view, config.final_logit_softcap);
-        let hidden = rec.activations(&s.gathered, config.hidden_size, Emit::Floats);
+        let hidden = rec.activations(&s.gathered, config.hidden_size, ActivationFormat::F32);
         rec.products(&[lm_head], hidden)?;
         let logits = std::mem::take(&mut rec.steps);
 

@@ -99,7 +99,7 @@ pub(in crate::gpu) struct GpuLayer {
     pub scalar_uniform: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
-    /// Cosines and sines, see [`RopeKvUpdate::turns`].
+    /// Cosines and sines, see [`RopeKvUpdate::rope_frequencies`].
     pub rope_frequencies: GpuBuffer,
 }
 
@@ -157,7 +157,7 @@ impl GpuLayer {
             scalar: weights.scalar,
             scalar_uniform: gpu.uniform("layer scalar", [weights.scalar.to_bits(), 0, 0, 0])?,
             qk_norms,
-            rope_frequencies: gpu.buffer_of("rope", &RopeKvUpdate::turns(layer))?,
+            rope_frequencies: gpu.buffer_of("rope", &RopeKvUpdate::rope_frequencies(layer))?,
         })
     }
 }

@@ -3,8 +3,8 @@
 use crate::gpu::{
     device::tuning::KernelTarget,
     kernels::{
-        Emit, Kernel, Linear, Matmul, MatmulCoop, MatmulLanes, Matvec, MatvecQ8, MatvecQ8Split,
-        ROW_TILE,
+        ActivationFormat, Kernel, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec,
+        MatvecQ8, MatvecQ8Split, ROW_TILE,
     },
     model::step::StepShape,
     weights::matrix::{GpuMatrix, MatrixPart},
@@ -17,7 +17,7 @@ pub(in crate::gpu) enum LinearKernel {
     MatvecQ8,
     MatvecQ8Split,
     Matmul,
-    MatmulLanes,
+    MatmulRowPerInvocation,
     MatmulCoop,
 }
 
@@ -35,7 +35,7 @@ impl LinearKernel {
         if all(&|linear| MatmulCoop::can_run(target, linear)) {
             LinearKernel::MatmulCoop
         } else if target.tuning.row_per_invocation {
-            LinearKernel::MatmulLanes
+            LinearKernel::MatmulRowPerInvocation
         } else {
             LinearKernel::Matmul
         }
@@ -60,7 +60,7 @@ pub(in crate::gpu) struct SplitSum {
 pub(in crate::gpu) struct LinearPlan {
     pub kernel: LinearKernel,
     /// The format in which the kernel takes its activations.
-    pub input: Emit,
+    pub input: ActivationFormat,
     /// A product for each part of the matrix.
     pub parts: Vec<Linear>,
     pub sum: SplitSum,
@@ -81,15 +81,17 @@ impl LinearPlan {
         let kernel = LinearKernel::choose(target, shape, &parts);
         let m = shape.batch_rows().unwrap_or(1);
         let input = match kernel {
-            LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => Emit::Q8,
+            LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => ActivationFormat::Q8Block32,
             LinearKernel::MatmulCoop => {
-                Emit::Halves { m_stride: row_capacity.next_multiple_of(ROW_TILE) }
+                ActivationFormat::F16Tiled { m_stride: row_capacity.next_multiple_of(ROW_TILE) }
             }
-            LinearKernel::Matvec | LinearKernel::Matmul | LinearKernel::MatmulLanes => Emit::Floats,
+            LinearKernel::Matvec | LinearKernel::Matmul | LinearKernel::MatmulRowPerInvocation => {
+                ActivationFormat::F32
+            }
         };
         let splits = match (kernel, parts.as_slice()) {
             (LinearKernel::MatvecQ8Split, [part]) if may_split => {
-                MatvecQ8Split::splits(part.rows, m, part.tiled, target)
+                MatvecQ8Split::splits(part.rows, m, part.interleaved16, target)
             }
             (LinearKernel::MatmulCoop, [part]) if may_split => {
                 MatmulCoop::splits(part.rows, part.cols)
@@ -106,7 +108,7 @@ impl LinearPlan {
         let SplitSum { splits, stride: split_stride } = self.sum;
         self.parts.iter().map(move |&linear| -> Box<dyn Kernel> {
             match (self.kernel, self.input) {
-                (LinearKernel::MatmulCoop, Emit::Halves { m_stride }) => {
+                (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride }) => {
                     Box::new(MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride })
                 }
                 (LinearKernel::MatvecQ8Split, _) => {
@@ -114,7 +116,9 @@ impl LinearPlan {
                 }
                 (LinearKernel::MatvecQ8, _) => Box::new(MatvecQ8(linear)),
                 (LinearKernel::Matvec, _) => Box::new(Matvec(linear)),
-                (LinearKernel::MatmulLanes, _) => Box::new(MatmulLanes(linear)),
+                (LinearKernel::MatmulRowPerInvocation, _) => {
+                    Box::new(MatmulRowPerInvocation(linear))
+                }
                 (LinearKernel::Matmul | LinearKernel::MatmulCoop, _) => Box::new(Matmul(linear)),
             }
         })
@@ -122,10 +126,12 @@ impl LinearPlan {
 }
 
 /// The format that all of these products take; f32 where they differ.
-pub(in crate::gpu) fn shared_input<'p>(plans: impl IntoIterator<Item = &'p LinearPlan>) -> Emit {
+pub(in crate::gpu) fn shared_input<'p>(
+    plans: impl IntoIterator<Item = &'p LinearPlan>,
+) -> ActivationFormat {
     let mut formats = plans.into_iter().map(|plan| plan.input);
-    let first = formats.next().unwrap_or(Emit::Floats);
-    if formats.all(|format| format == first) { first } else { Emit::Floats }
+    let first = formats.next().unwrap_or(ActivationFormat::F32);
+    if formats.all(|format| format == first) { first } else { ActivationFormat::F32 }
 }
 
 /// The products of a matrix's parts, with results in columns from `y_offset` on of rows `y_stride`
@@ -139,7 +145,7 @@ pub(in crate::gpu) fn linears(matrix: &GpuMatrix, y_stride: usize, y_offset: usi
         y_offset: y_offset + part.first_row,
         softcap: None,
         over_outputs: false,
-        tiled: matrix.tiled,
+        interleaved16: matrix.interleaved16,
     };
     matrix.parts.iter().map(linear).collect()
 }
@@ -153,7 +159,7 @@ mod tests {
     };
 
     const CAPACITY: usize = 512;
-    const HALVES: Emit = Emit::Halves { m_stride: CAPACITY };
+    const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY };
 
     fn target(options: &str) -> KernelTarget {
         let card = AdapterFacts { vendor: 0x10de, ..AdapterFacts::example_card() };
@@ -169,7 +175,7 @@ mod tests {
             y_offset: 0,
             softcap: None,
             over_outputs: false,
-            tiled: true,
+            interleaved16: true,
         }
     }
 
@@ -183,15 +189,21 @@ mod tests {
         use LinearKernel as K;
         use StepShape as S;
         let table = [
-            ("", S::Decode, K::MatvecQ8Split, Emit::Q8, 1),
-            ("", S::DecodeBatch(8), K::MatvecQ8Split, Emit::Q8, 4),
-            ("", S::ShortPrefill(4), K::MatvecQ8Split, Emit::Q8, 2),
+            ("", S::Decode, K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
+            ("", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 4),
+            ("", S::ShortPrefill(4), K::MatvecQ8Split, ActivationFormat::Q8Block32, 2),
             ("", S::Prefill, K::MatmulCoop, HALVES, 3),
             ("", S::MixedBatch, K::MatmulCoop, HALVES, 3),
-            ("dp4a=off", S::Decode, K::Matvec, Emit::Floats, 1),
-            ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, Emit::Q8, 1),
-            ("coop=off", S::Prefill, K::Matmul, Emit::Floats, 1),
-            ("coop=off,row_per_invocation=on", S::Prefill, K::MatmulLanes, Emit::Floats, 1),
+            ("dp4a=off", S::Decode, K::Matvec, ActivationFormat::F32, 1),
+            ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, ActivationFormat::Q8Block32, 1),
+            ("coop=off", S::Prefill, K::Matmul, ActivationFormat::F32, 1),
+            (
+                "coop=off,row_per_invocation=on",
+                S::Prefill,
+                K::MatmulRowPerInvocation,
+                ActivationFormat::F32,
+                1,
+            ),
         ];
         for (options, shape, kernel, input, splits) in table {
             let plan = plan(options, shape, vec![linear(PackFormat::INT4, 2560, 10240)]);
@@ -208,7 +220,7 @@ mod tests {
             [(StepShape::Decode, LinearKernel::Matvec), (StepShape::Prefill, LinearKernel::Matmul)]
         {
             let plan = plan("", shape, vec![linear(PackFormat::BF16, 256, 256)]);
-            assert_eq!((plan.kernel, plan.input), (kernel, Emit::Floats));
+            assert_eq!((plan.kernel, plan.input), (kernel, ActivationFormat::F32));
         }
     }
 
@@ -226,7 +238,7 @@ mod tests {
         let of = |format| plan("", StepShape::Prefill, vec![linear(format, 256, 256)]);
         let (int4, int8, bf16) = (of(PackFormat::INT4), of(PackFormat::INT8), of(PackFormat::BF16));
         assert_eq!(shared_input([&int4, &int8]), HALVES);
-        assert_eq!(shared_input([&int4, &bf16]), Emit::Floats);
-        assert_eq!(shared_input([]), Emit::Floats);
+        assert_eq!(shared_input([&int4, &bf16]), ActivationFormat::F32);
+        assert_eq!(shared_input([]), ActivationFormat::F32);
     }
 }

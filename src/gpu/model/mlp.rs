@@ -3,7 +3,7 @@
 use crate::{
     error::Result,
     gpu::{
-        kernels::{Emit, GatedMatvecQ8, GeluMul, Linear, MatmulCoop, UpTail, stride},
+        kernels::{ActivationFormat, GeluMul, Linear, MatmulCoop, MatvecQ8Gated, UpTail, stride},
         model::{
             layers::GpuLayer,
             linear::SplitSum,
@@ -45,7 +45,9 @@ fn gated_matvec<'a>(
     input: Activations<'_>,
 ) -> Result<Option<Activations<'a>>> {
     let (s, cols, format) = (rec.workspace, down.matrix.cols, down.plan.input);
-    let ([both], Emit::Q8, Emit::Q8) = (gate_up, input.format, format) else {
+    let ([both], ActivationFormat::Q8Block32, ActivationFormat::Q8Block32) =
+        (gate_up, input.format, format)
+    else {
         return Ok(None);
     };
     let ([part], [linear], StepShape::Decode) =
@@ -53,7 +55,7 @@ fn gated_matvec<'a>(
     else {
         return Ok(None);
     };
-    let kernel = GatedMatvecQ8(*linear);
+    let kernel = MatvecQ8Gated(*linear);
     if !kernel.can_run(rec.gpu.target()) {
         return Ok(None);
     }
@@ -71,7 +73,7 @@ fn gate_then_gelu<'a>(
     down: &PlannedLinear<'_>,
     input: Activations<'_>,
 ) -> Result<Activations<'a>> {
-    let (s, n, emit) = (rec.workspace, down.matrix.cols, down.plan.input);
+    let (s, n, epilogue) = (rec.workspace, down.matrix.cols, down.plan.input);
     let tail = match gate_up {
         [both] if both.plan.input == input.format => product_and_tail(rec, both)?,
         _ => None,
@@ -82,15 +84,15 @@ fn gate_then_gelu<'a>(
     let buffers = [("gate_up", &s.gate_up), ("tail", &s.sublayer_output)];
     let own = if tail.is_some() { &buffers[..] } else { &buffers[..1] };
     let hidden = s.hidden(n);
-    rec.run_emitting(&GeluMul { n, emit, tail }, own, emit, hidden)?;
-    Ok(rec.activations(hidden, n, emit))
+    rec.run_with_epilogue(&GeluMul { n, epilogue, tail }, own, epilogue, hidden)?;
+    Ok(rec.activations(hidden, n, epilogue))
 }
 
 /// Gate and up in two products of f16 activations, where [`MatmulCoop::tail`] says so. The last
 /// rows go to `sublayer_output`.
 fn product_and_tail(rec: &mut Recorder<'_>, gate_up: &PlannedLinear<'_>) -> Result<Option<UpTail>> {
     let (s, matrix) = (rec.workspace, gate_up.matrix);
-    let ([part], &[whole], Emit::Halves { m_stride }) =
+    let ([part], &[whole], ActivationFormat::F16Tiled { m_stride }) =
         (matrix.parts.as_slice(), gate_up.plan.parts.as_slice(), gate_up.plan.input)
     else {
         return Ok(None);

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     gpu::{
         device::buffers::GpuBuffer,
-        kernels::{Emit, NormAdd, PerLayerGate, PerLayerInputs, stride},
+        kernels::{ActivationFormat, PerLayerGate, PerLayerInputs, RmsNormAdd, stride},
         model::{
             layers::{GpuLayer, GpuPerLayer},
             linear::SplitSum,
@@ -25,7 +25,7 @@ pub(super) fn per_layer_inputs(
     let (s, table) = (rec.workspace, &tables.table);
     let view = OutputView { y: &s.per_layer, stride: stride(table.cols), offset: 0 };
     let projection = rec.plan(&tables.projection, view, None);
-    let x = rec.activations(&s.x, config.hidden_size, Emit::Floats);
+    let x = rec.activations(&s.x, config.hidden_size, ActivationFormat::F32);
     rec.products(&[projection], x)?;
     for part in &table.parts {
         let kernel = PerLayerInputs {
@@ -36,7 +36,7 @@ pub(super) fn per_layer_inputs(
             size,
             projection_scale: (config.hidden_size as f32).powf(-0.5),
             eps: config.rms_norm_eps,
-            tiled: table.tiled,
+            interleaved16: table.interleaved16,
         };
         let [data, scales] = part.bindings();
         let token = [("rows", &s.rows), ("sampled", &s.sampled)];
@@ -59,23 +59,24 @@ pub(super) fn take_per_layer_input<'a>(
     let gate = OutputView { y: &s.gate_up, stride: stride(size), offset: 0 };
     let gate = rec.plan_fused(&weights.gate, gate);
     let format = shared_input(&gate);
-    let kernel = NormAdd {
+    let kernel = RmsNormAdd {
         n,
         eps: config.rms_norm_eps,
         parts: output.splits,
         part_stride: output.stride,
-        emit: format,
+        epilogue: format,
     };
     let post_weight = ("post_weight", &layer.post_feedforward_norm);
     let own = [("x", &s.x), ("branch", &s.sublayer_output), post_weight];
-    rec.run_emitting(&kernel, &own, format, &s.normed)?;
+    rec.run_with_epilogue(&kernel, &own, format, &s.normed)?;
     rec.products(&gate, rec.activations(&s.normed, n, format))?;
 
     let (projection, gated) = (rec.plan_sublayer(&weights.projection), s.hidden(size));
-    let (sum, emit) = (projection.plan.sum, projection.plan.input);
-    let kernel = PerLayerGate { n: size, vectors_stride: stride(config.per_layer_columns()), emit };
+    let (sum, epilogue) = (projection.plan.sum, projection.plan.input);
+    let kernel =
+        PerLayerGate { n: size, vectors_stride: stride(config.per_layer_columns()), epilogue };
     let own = [("gate", &s.gate_up), ("vectors", &s.per_layer), ("place", &weights.columns)];
-    rec.run_emitting(&kernel, &own, emit, gated)?;
-    rec.products(&[projection], rec.activations(gated, size, emit))?;
+    rec.run_with_epilogue(&kernel, &own, epilogue, gated)?;
+    rec.products(&[projection], rec.activations(gated, size, epilogue))?;
     Ok(sum)
 }

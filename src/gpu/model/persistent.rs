@@ -1,11 +1,11 @@
 //! Persistent kernels of decoding: each runs from one layer's attention to the next one's, see
-//! [`Chain`].
+//! [`PersistentLayer`].
 
 use crate::{
     error::{Error, Result},
     gpu::{
         device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget},
-        kernels::{Chain, Kernel, Linear},
+        kernels::{Kernel, Linear, PersistentLayer},
         model::{
             layers::{Decoder, FusedProjections},
             linear::linears,
@@ -19,7 +19,7 @@ use crate::{
 
 /// Buffers of a model's persistent kernels alone.
 pub(in crate::gpu) struct PersistentBuffers<B = GpuBuffer> {
-    /// [`Chain::SETS`] sets of words by which workgroups exchange results.
+    /// [`PersistentLayer::SETS`] sets of words by which workgroups exchange results.
     exchange: B,
     /// A word: whether a workgroup waited in vain.
     fault: B,
@@ -38,7 +38,7 @@ impl<B> PersistentBuffers<B> {
         if !target.tuning.persistent || config.beyond_dense().is_some() {
             return Ok(None);
         }
-        let exchange = 4 * (Chain::SETS * set_words(config)) as u64;
+        let exchange = 4 * (PersistentLayer::SETS * set_words(config)) as u64;
         let layers = config.layers.iter().map(|_| gpu.uniform("persistent layer", [0; 4]));
         Ok(Some(PersistentBuffers {
             exchange: gpu.buffer("exchange", exchange)?,
@@ -51,7 +51,7 @@ impl<B> PersistentBuffers<B> {
 /// The persistent kernels of a model, which were seen to run all their workgroups at once.
 pub(in crate::gpu) struct PersistentLayers {
     /// By layer; `None` where there is no such kernel for its matrices.
-    pub kernels: Vec<Option<Chain>>,
+    pub kernels: Vec<Option<PersistentLayer>>,
     buffers: PersistentBuffers,
 }
 
@@ -137,8 +137,8 @@ impl PersistentLayers {
             ("down_scales", &down.scales),
             ("qkv_data", &qkv.data),
             ("qkv_scales", &qkv.scales),
-            ("sums", &s.partial_attention),
-            ("norms", &s.attention_stats),
+            ("partial_outputs", &s.partial_attention),
+            ("softmax_stats", &s.attention_stats),
             ("rows", &s.rows),
             ("post_attention", &layer.post_attention_norm),
             ("pre_feedforward", &layer.pre_feedforward_norm),
@@ -167,7 +167,7 @@ impl PersistentLayers {
 
     fn empty_sets(&self, gpu: &Gpu) {
         let exchange = &self.buffers.exchange;
-        let empty = vec![Chain::EMPTY; exchange.size() as usize / 4];
+        let empty = vec![PersistentLayer::SENTINEL; exchange.size() as usize / 4];
         gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
     }
 
@@ -197,23 +197,27 @@ fn set_words(config: &ModelConfig) -> usize {
     let widest =
         |width: fn(&LayerConfig) -> usize| config.layers.iter().map(width).max().unwrap_or(0);
     let attention = widest(|layer| layer.n_heads * layer.head_dim);
-    Chain::set_words(config.hidden_size, attention, widest(|layer| layer.intermediate_size))
+    PersistentLayer::set_words(
+        config.hidden_size,
+        attention,
+        widest(|layer| layer.intermediate_size),
+    )
 }
 
 /// The kernels of all layers in `workgroups` workgroups, where the device and the matrices allow.
-fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<Chain>> {
-    let runs = |kernel: &Chain| kernel.can_run(gpu.target(), gpu.facts());
+fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<PersistentLayer>> {
+    let runs = |kernel: &PersistentLayer| kernel.can_run(gpu.target(), gpu.facts());
     let layers = 0..decoder.layers.len();
     layers.map(|index| kernel(decoder, index, workgroups).filter(runs)).collect()
 }
 
-fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Chain> {
+fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<PersistentLayer> {
     let layer = &decoder.layers[index];
     let qkv = match decoder.layers.get(index + 1) {
         Some(next) => Some(linear(single(&next.qkv)?)?),
         None => None,
     };
-    Some(Chain {
+    Some(PersistentLayer {
         split: decoder.split_attention(index),
         o: linear(&layer.o_proj)?,
         gate_up: linear(single(&layer.gate_up)?)?,
@@ -245,7 +249,7 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
 /// number the last kernel has a set of its own.
 fn rotate_sets(count: usize) -> Vec<[usize; 2]> {
     let set = |index: usize| {
-        if index + 1 == count && count % 2 == 1 { Chain::SETS - 1 } else { index % 2 }
+        if index + 1 == count && count % 2 == 1 { PersistentLayer::SETS - 1 } else { index % 2 }
     };
     (0..count).map(|index| [set(index), set((index + 1) % count)]).collect()
 }
@@ -261,7 +265,7 @@ mod tests {
             for (index, [used, emptied]) in sets.iter().enumerate() {
                 assert_ne!(used, emptied, "{index} of {count}");
                 assert_eq!(*emptied, sets[(index + 1) % count][0], "{index} of {count}");
-                assert!(*used < Chain::SETS);
+                assert!(*used < PersistentLayer::SETS);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{
         device::{
             buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, grid::Grid, source::KernelSource,
         },
-        kernels::{Convert, Emit, Kernel, Linear, Prefetch, stride},
+        kernels::{ActivationFormat, Convert, Kernel, Linear, Prefetch, stride},
         model::{
             layers::FusedProjections,
             linear::{self, LinearPlan, linears},
@@ -33,7 +33,7 @@ pub(in crate::gpu) struct Activations<'a> {
     /// Where they are as f32.
     pub floats: &'a GpuBuffer,
     pub cols: usize,
-    pub format: Emit,
+    pub format: ActivationFormat,
     /// Where they and their groups are as int8.
     pub q8: [&'a GpuBuffer; 2],
 }
@@ -53,7 +53,7 @@ pub(in crate::gpu) struct PlannedLinear<'a> {
 }
 
 /// The format that all of these products take; f32 where they differ.
-pub(in crate::gpu) fn shared_input(linears: &[PlannedLinear<'_>]) -> Emit {
+pub(in crate::gpu) fn shared_input(linears: &[PlannedLinear<'_>]) -> ActivationFormat {
     linear::shared_input(linears.iter().map(|linear| &linear.plan))
 }
 
@@ -111,22 +111,22 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Runs a kernel that leaves its results in the format `emit`; `floats` is where they go as
+    /// Runs a kernel that leaves its results in the format `epilogue`; `floats` is where they go as
     /// f32.
-    pub fn run_emitting(
+    pub fn run_with_epilogue(
         &mut self,
         kernel: &dyn Kernel,
         own: &[(&str, &GpuBuffer)],
-        emit: Emit,
+        epilogue: ActivationFormat,
         floats: &GpuBuffer,
     ) -> Result<()> {
         let s = self.workspace;
-        let outputs = match emit {
-            Emit::Floats => vec![floats],
-            Emit::Q8 => vec![&s.quants, &s.quant_groups],
-            Emit::Halves { .. } => vec![&s.halves],
+        let outputs = match epilogue {
+            ActivationFormat::F32 => vec![floats],
+            ActivationFormat::Q8Block32 => vec![&s.quants, &s.quant_groups],
+            ActivationFormat::F16Tiled { .. } => vec![&s.halves],
         };
-        let outputs = emit.bindings().iter().copied().zip(outputs);
+        let outputs = epilogue.bindings().iter().copied().zip(outputs);
         self.run(kernel, &own.iter().copied().chain(outputs).collect::<Vec<_>>())
     }
 
@@ -229,9 +229,9 @@ impl<'a> Recorder<'a> {
         let s = self.workspace;
         let PlannedLinear { matrix, plan, y } = linear;
         let mut shared = match plan.input {
-            Emit::Floats => vec![("x", input.floats)],
-            Emit::Q8 => input.q8_bindings().to_vec(),
-            Emit::Halves { .. } => vec![("x", &s.halves)],
+            ActivationFormat::F32 => vec![("x", input.floats)],
+            ActivationFormat::Q8Block32 => input.q8_bindings().to_vec(),
+            ActivationFormat::F16Tiled { .. } => vec![("x", &s.halves)],
         };
         shared.push(("y", y));
         if plan.kernel.reads_step() {
@@ -244,7 +244,12 @@ impl<'a> Recorder<'a> {
     }
 
     /// Activations in the workspace's buffers for their format.
-    pub fn activations(&self, floats: &'a GpuBuffer, cols: usize, format: Emit) -> Activations<'a> {
+    pub fn activations(
+        &self,
+        floats: &'a GpuBuffer,
+        cols: usize,
+        format: ActivationFormat,
+    ) -> Activations<'a> {
         Activations {
             floats,
             cols,
@@ -253,9 +258,9 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn convert(&mut self, input: Activations<'_>, emit: Emit) -> Result<()> {
-        debug_assert_eq!(input.format, Emit::Floats, "only floats can be converted");
-        let kernel = Convert { cols: input.cols, emit, over_outputs: self.over_outputs };
-        self.run_emitting(&kernel, &[("x", input.floats)], emit, input.floats)
+    fn convert(&mut self, input: Activations<'_>, epilogue: ActivationFormat) -> Result<()> {
+        debug_assert_eq!(input.format, ActivationFormat::F32, "only floats can be converted");
+        let kernel = Convert { cols: input.cols, epilogue, over_outputs: self.over_outputs };
+        self.run_with_epilogue(&kernel, &[("x", input.floats)], epilogue, input.floats)
     }
 }

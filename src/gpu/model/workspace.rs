@@ -63,7 +63,7 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     /// The same of one row of the MLP's hidden state: its kernel reads the others.
     pub hidden_quants: B,
     pub hidden_quant_groups: B,
-    /// f16 activations for cooperative matrices, see [`Emit::Halves`](crate::gpu::kernels::Emit).
+    /// f16 activations for cooperative matrices, see [`ActivationFormat::F16Tiled`](crate::gpu::kernels::ActivationFormat).
     pub halves: B,
     /// Rows of the buffers for all tokens of a step.
     pub row_capacity: usize,
@@ -147,12 +147,12 @@ impl<B> Workspace<B> {
             partial_attention: floats(
                 "partial attention",
                 decode_rows,
-                split(SplitAttention::sums_per_row),
+                split(SplitAttention::partial_outputs_per_row),
             )?,
             attention_stats: floats(
                 "softmax statistics",
                 decode_rows,
-                split(SplitAttention::norms_per_row),
+                split(SplitAttention::softmax_stats_per_row),
             )?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
             quant_groups: gpu.buffer("int8 scales", (rows * input / 4) as u64)?,

@@ -92,7 +92,7 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
     };
     let (format, _, cols) = shape(&group[0])?;
     let mut all_rows = 0;
-    let mut tiled = Vec::new();
+    let mut interleaved16 = Vec::new();
     for tensor in group {
         let (_, rows, _) =
             shape(tensor).filter(|&(of, _, columns)| (of, columns) == (format, cols))?;
@@ -100,10 +100,11 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
         if all_rows % 2 == 1 {
             return None;
         }
-        tiled.push(Split::new(gpu, format, rows, cols).tiled);
+        interleaved16.push(Split::new(gpu, format, rows, cols).interleaved16);
         all_rows += rows;
     }
     let joined = Split::new(gpu, format, all_rows, cols);
-    (joined.rows_per_part >= all_rows && tiled.iter().all(|&tiled| tiled == joined.tiled))
-        .then_some(all_rows)
+    (joined.rows_per_part >= all_rows
+        && interleaved16.iter().all(|&interleaved16| interleaved16 == joined.interleaved16))
+    .then_some(all_rows)
 }

@@ -40,7 +40,7 @@ impl HostSink {
             (&slice.part.scales, packed.scales, format.scale_words(cols), format.scale_unit()),
         ];
         for (buffer, words, row_words, unit) in sides {
-            let words = if matrix.tiled { tile(&words, row_words, unit) } else { words };
+            let words = if matrix.interleaved16 { tile(&words, row_words, unit) } else { words };
             self.copy(buffer, 4 * (slice.part_row * row_words) as u64, &words).await?;
         }
         Ok(())

@@ -35,9 +35,9 @@ impl InPlaceSink {
     ///
     /// Errors: what packing finds wrong.
     pub fn write(&mut self, matrix: &GpuMatrix, slice: Slice<'_, '_, &MatrixPart>) -> Result<()> {
-        let &GpuMatrix { format, cols, tiled, .. } = matrix;
+        let &GpuMatrix { format, cols, interleaved16, .. } = matrix;
         let row_bytes = slice.bytes.len() / slice.rows.max(1);
-        let rows = Rows { dtype: slice.reader.dtype(), row_bytes, format, cols, tiled };
+        let rows = Rows { dtype: slice.reader.dtype(), row_bytes, format, cols, interleaved16 };
         let begin = Instant::now();
         if let Err(reason) = rows.write(slice.bytes, slice.part_row, slice.part) {
             // Packing the whole slice names the row as the other ways do.
@@ -60,7 +60,7 @@ struct Rows {
     row_bytes: usize,
     format: PackFormat,
     cols: usize,
-    tiled: bool,
+    interleaved16: bool,
 }
 
 impl Rows {
@@ -105,7 +105,7 @@ impl Rows {
         }
         let range = 4 * at as u64..4 * (at + words.len()) as u64;
         let mut view = buffer.get_mapped_range_mut(range).map_err(|error| one_line(&error))?;
-        match self.tiled {
+        match self.interleaved16 {
             true => view.copy_from_slice(bytemuck::cast_slice(&tile(words, row_words, unit))),
             false => view.copy_from_slice(bytemuck::cast_slice(words)),
         }
@@ -140,11 +140,11 @@ mod tests {
     }
 
     /// Rows that begin within a buffer, in several pieces of which the last is shorter, as they are
-    /// or tiled.
+    /// or interleaved.
     #[test]
     fn rows_lie_as_packing_and_tiling_lay_them() {
         let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
-        for (dtype, tiled) in [
+        for (dtype, interleaved16) in [
             (Dtype::Q4_0, false),
             (Dtype::Q4_0, true),
             (Dtype::Q4_K, false),
@@ -162,17 +162,25 @@ mod tests {
             let [data, scales] = [format.data_words(cols), format.scale_words(cols)]
                 .map(|words| gpu.upload_buffer(4 * ((first + rows) * words) as u64).unwrap());
             let part = MatrixPart { first_row: 0, rows: first + rows, data, scales };
-            Rows { dtype, row_bytes, format, cols, tiled }.write(&bytes, first, &part).unwrap();
+            Rows { dtype, row_bytes, format, cols, interleaved16 }
+                .write(&bytes, first, &part)
+                .unwrap();
             for (buffer, words, unit) in
                 [(part.data, packed.data, 4), (part.scales, packed.scales, format.scale_unit())]
             {
                 let row_words = words.len() / rows;
-                let expected = if tiled { tile(&words, row_words, unit) } else { words };
+                let expected = if interleaved16 { tile(&words, row_words, unit) } else { words };
                 buffer.unmap();
                 let written: Vec<u32> = pollster::block_on(gpu.download(&buffer)).unwrap();
                 let (before, written) = written.split_at(first * row_words);
-                assert!(before.iter().all(|word| *word == 0), "{dtype}, tiled: {tiled}");
-                assert!(written[..expected.len()] == expected, "{dtype}, tiled: {tiled}");
+                assert!(
+                    before.iter().all(|word| *word == 0),
+                    "{dtype}, interleaved16: {interleaved16}"
+                );
+                assert!(
+                    written[..expected.len()] == expected,
+                    "{dtype}, interleaved16: {interleaved16}"
+                );
             }
         }
     }

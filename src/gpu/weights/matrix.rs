@@ -33,9 +33,9 @@ pub struct GpuMatrix {
     pub format: PackFormat,
     pub rows: usize,
     pub cols: usize,
-    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_place.wgsl`: 5 to 10% faster
-    /// on cooperative matrices of 16 × 16.
-    pub tiled: bool,
+    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_layout.wgsl`:
+    /// faster on cooperative matrices of 16 × 16.
+    pub interleaved16: bool,
     /// None where a later matrix holds the rows: see `fused.rs`.
     pub parts: Vec<MatrixPart>,
 }
@@ -54,7 +54,7 @@ pub(in crate::gpu) enum MatrixMemory {
 /// How a matrix's rows are split and laid out.
 pub(in crate::gpu) struct Split {
     pub rows_per_part: usize,
-    pub tiled: bool,
+    pub interleaved16: bool,
 }
 
 impl Split {
@@ -68,12 +68,12 @@ impl Split {
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
         let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
-        let tiled = gpu.tuning().interleave_weights
+        let interleaved16 = gpu.tuning().interleave_weights
             && in_nibbles
             && Linear::supports_q8(format)
             && rows.is_multiple_of(TILE_ROWS)
             && rows_per_part.is_multiple_of(TILE_ROWS);
-        Split { rows_per_part, tiled }
+        Split { rows_per_part, interleaved16 }
     }
 }
 
@@ -87,7 +87,7 @@ impl GpuMatrix {
         cols: usize,
         memory: MatrixMemory,
     ) -> Result<Self> {
-        let Split { rows_per_part, tiled } = Split::new(gpu, format, rows, cols);
+        let Split { rows_per_part, interleaved16 } = Split::new(gpu, format, rows, cols);
         let buffer = |words: usize, rows: usize| {
             let bytes = 4 * words as u64 * rows as u64;
             match memory {
@@ -97,7 +97,7 @@ impl GpuMatrix {
                 MatrixMemory::ShapeOnly => gpu.buffer(name, 16),
             }
         };
-        let mut matrix = GpuMatrix { format, rows, cols, tiled, parts: Vec::new() };
+        let mut matrix = GpuMatrix { format, rows, cols, interleaved16, parts: Vec::new() };
         for first_row in (0..rows).step_by(rows_per_part) {
             let rows = rows_per_part.min(rows - first_row);
             matrix.parts.push(MatrixPart {
@@ -139,7 +139,7 @@ impl GpuMatrix {
 }
 
 /// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns:
-/// `weight_place.wgsl`'s order. There must be whole runs of rows, and whole units in a row. Units
+/// `weight_layout.wgsl`'s order. There must be whole runs of rows, and whole units in a row. Units
 /// are of 4 words or 1.
 pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
     debug_assert!(
@@ -154,22 +154,22 @@ pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
 }
 
 fn tile_units<const UNIT: usize>(rows: &[u32], row_words: usize) -> Vec<u32> {
-    let mut tiled = vec![0; rows.len()];
+    let mut interleaved16 = vec![0; rows.len()];
     let run_words = TILE_ROWS * row_words;
-    tiled.par_chunks_exact_mut(run_words).zip(rows.par_chunks_exact(run_words)).for_each(
-        |(tiled, run)| {
-            let tiled = tiled.as_chunks_mut::<UNIT>().0;
+    interleaved16.par_chunks_exact_mut(run_words).zip(rows.par_chunks_exact(run_words)).for_each(
+        |(interleaved16, run)| {
+            let interleaved16 = interleaved16.as_chunks_mut::<UNIT>().0;
             for (row, words) in run.chunks_exact(row_words).enumerate() {
                 for (from, to) in words
                     .as_chunks::<UNIT>()
                     .0
                     .iter()
-                    .zip(tiled[row..].iter_mut().step_by(TILE_ROWS))
+                    .zip(interleaved16[row..].iter_mut().step_by(TILE_ROWS))
                 {
                     *to = *from;
                 }
             }
         },
     );
-    tiled
+    interleaved16
 }

@@ -139,7 +139,7 @@ impl RepackSink {
     ) -> Result<()> {
         let header = Repack::header(slice.rows, slice.part_row, slice.row, self.sent.len());
         let (dtype, rows) = (slice.reader.dtype(), slice.rows);
-        let kernel = Repack { dtype, cols: matrix.cols, rows, tiled: matrix.tiled };
+        let kernel = Repack { dtype, cols: matrix.cols, rows, interleaved16: matrix.interleaved16 };
         self.send_rows(header, slice.bytes, kernel, slice.part).await
     }
 

@@ -268,7 +268,7 @@ fn far_positions() {
     let layer = layer(sliding(4), 2, 2, 64, false);
     let (dim, position) = (layer.head_dim, 262_000usize);
     let frequencies = layer.rope.inverse_frequencies(dim);
-    let turns = RopeKvUpdate::turns(&layer);
+    let turns = RopeKvUpdate::rope_frequencies(&layer);
     for (frequency, turn) in frequencies.iter().zip(turns) {
         let exact = (*frequency as f64 * position as f64).rem_euclid(std::f64::consts::TAU);
         let fixed =

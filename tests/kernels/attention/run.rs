@@ -4,14 +4,14 @@ use gemma4_wgpu::{
     gpu::{
         Gpu, GpuBuffer, StepSize,
         kernels::{
-            Emit, Kernel, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
-            SplitAttention, stride,
+            ActivationFormat, Kernel, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop,
+            SdpaDecode, SplitAttention, stride,
         },
     },
     model::{config::LayerConfig, kv::CacheType},
 };
 
-use crate::{emit::check_forms, emulated::Emulated, harness::*};
+use crate::{emulated::Emulated, epilogue::check_forms, harness::*};
 
 pub const EPS: f32 = 1e-6;
 pub const SLOTS: usize = 2;
@@ -59,7 +59,7 @@ impl Attention<'_> {
         let raw = (split.can_run(gpu.target()) && count <= 3)
             .then(|| self.raw(&split, qkv, norms, position));
         let (qkv, rows) = (upload(gpu, qkv), upload(gpu, &rows));
-        let turns = upload(gpu, &RopeKvUpdate::turns(&case.layer));
+        let turns = upload(gpu, &RopeKvUpdate::rope_frequencies(&case.layer));
         let rope = RopeKvUpdate {
             layer: case.layer.clone(),
             v_norm: case.v_norm,
@@ -70,7 +70,7 @@ impl Attention<'_> {
         let buffers = [
             ("qkv", &qkv),
             ("head_norms", &upload(gpu, norms)),
-            ("turns", &turns),
+            ("rope_frequencies", &turns),
             ("rows", &rows),
             ("k_cache", &self.k_cache),
             ("v_cache", &self.v_cache),
@@ -117,9 +117,9 @@ impl Attention<'_> {
                     let names = ["qkv", "k_cache", "v_cache", "rows", "step"];
                     names.into_iter().zip(read.into_iter().chain([step])).collect()
                 };
-                let kernel = |emit| {
-                    let kernel = SdpaCoop { sdpa: sdpa.clone(), emit };
-                    (emit != Emit::Q8).then(|| match self.emulated {
+                let kernel = |epilogue| {
+                    let kernel = SdpaCoop { sdpa: sdpa.clone(), epilogue };
+                    (epilogue != ActivationFormat::Q8Block32).then(|| match self.emulated {
                         true => Box::new(Emulated(kernel)) as Box<dyn Kernel>,
                         false => Box::new(kernel),
                     })
@@ -175,7 +175,8 @@ impl Attention<'_> {
     ) -> (Vec<f32>, GpuBuffer, GpuBuffer) {
         let (gpu, case) = (self.gpu, self.case);
         let (k_cache, v_cache) = (copy(gpu, &self.k_cache), copy(gpu, &self.v_cache));
-        let tables = [upload(gpu, norms), upload(gpu, &RopeKvUpdate::turns(&case.layer))];
+        let tables =
+            [upload(gpu, norms), upload(gpu, &RopeKvUpdate::rope_frequencies(&case.layer))];
         let width = RopeKvUpdate::qkv_stride(&case.layer);
         let kernel = SdpaDecode {
             split: split.clone(),
@@ -236,22 +237,22 @@ impl Attention<'_> {
         let (gpu, case, split) = (self.gpu, self.case, &kernel.split);
         let (count, rows) = (step.rows, buffers[3]);
         let heads = case.layer.n_heads * case.layer.head_dim;
-        let sums = zeros(gpu, count * split.sums_per_row(gpu.target()));
-        let norms = zeros(gpu, count * split.norms_per_row(gpu.target()));
+        let sums = zeros(gpu, count * split.partial_outputs_per_row(gpu.target()));
+        let norms = zeros(gpu, count * split.softmax_stats_per_row(gpu.target()));
         let out = zeros(gpu, count * stride(heads));
         let inputs = ["qkv", "k_cache", "v_cache", "rows"].into_iter().zip(*buffers);
-        let tables = ["head_norms", "turns"].into_iter().zip(tables.iter().copied());
-        let parts = [("sums", &sums), ("norms", &norms)];
+        let tables = ["head_norms", "rope_frequencies"].into_iter().zip(tables.iter().copied());
+        let parts = [("partial_outputs", &sums), ("softmax_stats", &norms)];
         let all: Vec<Named> = inputs.chain(parts).chain(tables).collect();
         run_step(gpu, kernel, &all, step);
-        let combine = |emit| SdpaCombine { split: split.clone(), emit };
+        let combine = |epilogue| SdpaCombine { split: split.clone(), epilogue };
         let all = [parts[0], parts[1], ("rows", rows), ("out", &out)];
-        run_step(gpu, &combine(Emit::Floats), &all, step);
+        run_step(gpu, &combine(ActivationFormat::F32), &all, step);
         let floats = download_rows(gpu, &out, count, heads);
-        if SdpaCombine::can_emit(&case.layer) {
+        if SdpaCombine::has_epilogue(&case.layer) {
             // The buffers are only read.
             let own = || all[..3].iter().map(|(name, buffer)| (*name, copy(gpu, buffer))).collect();
-            let kernel = |emit| Some(Box::new(combine(emit)) as Box<dyn Kernel>);
+            let kernel = |epilogue| Some(Box::new(combine(epilogue)) as Box<dyn Kernel>);
             check_forms(gpu, "sdpa_combine", &kernel, &own, step, (&floats, heads), 1e-6);
         }
         floats

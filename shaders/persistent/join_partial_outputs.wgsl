@@ -1,0 +1,68 @@
+//! needs: activations, key_range, q8_subgroup, reduce; constants D, O_GROUPS, PARTS, PART_STEPS,
+//! SUBGROUP, WORKGROUPS
+// Joins the partial outputs of sdpa_decode, which sdpa_combine does elsewhere.
+
+const VEC4S: u32 = D / 4u;
+// Lanes that have parts of the same four columns.
+const PART_LANES: u32 = SUBGROUP / 8u;
+const PARTS_AHEAD: u32 = 4u;
+const LOWEST: f32 = -3.0e38;
+
+struct Joined {
+    largest: f32,
+    total: f32,
+    sum: vec4<f32>,
+}
+
+// A lane's parts of four columns of a head.
+fn own_parts(head: u32, vec4_index: u32, parts: u32) -> Joined {
+    var joined = Joined(LOWEST, 0.0, vec4<f32>());
+    for (var at = subgroup_lane / 8u; at < parts; at += PARTS_AHEAD * PART_LANES) {
+        var held = array<vec4<f32>, PARTS_AHEAD>();
+        var stats = array<vec2<f32>, PARTS_AHEAD>();
+        for (var i = 0u; i < PARTS_AHEAD; i++) { // unrolled
+            let part = head * PARTS + min(at + i * PART_LANES, parts - 1u);
+            stats[i] = softmax_stats[part];
+            held[i] = partial_outputs[part * VEC4S + vec4_index];
+        }
+        var largest = joined.largest;
+        for (var i = 0u; i < PARTS_AHEAD; i++) { // unrolled
+            largest = max(largest, stats[i].x);
+        }
+        joined = rescaled(joined, largest);
+        for (var i = 0u; i < PARTS_AHEAD; i++) { // unrolled
+            let weight = select(0.0, exp(stats[i].x - largest), at + i * PART_LANES < parts);
+            joined.total += weight * stats[i].y;
+            joined.sum += weight * held[i];
+        }
+    }
+    return joined;
+}
+
+// The same in terms of another maximum.
+fn rescaled(joined: Joined, largest: f32) -> Joined {
+    let factor = exp(joined.largest - largest);
+    return Joined(largest, joined.total * factor, joined.sum * factor);
+}
+
+// A workgroup's share of attention's output: each subgroup has 32 columns. Eight lanes have four
+// columns each, of every PART_LANES-th part.
+fn join_attention(group: u32) {
+    let end = (group + 1u) * O_GROUPS / WORKGROUPS;
+    for (var own = group * O_GROUPS / WORKGROUPS
+        + subgroup_index; own < end; own += subgroup_count) {
+        let vec4_index = own * 8u % VEC4S + subgroup_lane % 8u;
+        var joined = own_parts(own * 8u / VEC4S, vec4_index, part_count(rows[0].position));
+        var largest = joined.largest;
+        for (var i = 0u; i < PART_STEPS; i++) { // unrolled
+            largest = max(largest, subgroupShuffleXor(largest, 8u << i));
+        }
+        joined = rescaled(joined, largest);
+        for (var i = 0u; i < PART_STEPS; i++) { // unrolled
+            joined.total += subgroupShuffleXor(joined.total, 8u << i);
+            joined.sum += subgroupShuffleXor(joined.sum, 8u << i);
+        }
+        let q8 = quantize_vec4(joined.sum / joined.total);
+        store_group(ATTENTION, O_GROUPS, own, gather_words(q8.word), q8.group, subgroup_lane);
+    }
+}

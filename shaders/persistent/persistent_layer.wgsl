@@ -1,0 +1,103 @@
+//! needs: activations, layer_norms, columns, ending, exchange, gelu, join_partial_outputs,
+//! product, product_down, product_gate_up, product_o, q8_subgroup, reduce, step;
+//! constants DOWN_GROUPS, N, O_GROUPS
+// One row from the partial outputs of attention in a layer to q, k and v of the next one: joins
+// them, o_proj, norms, gate and up with GELU, down, norms, qkv; after the last layer there is none.
+// One dispatch instead of seven: its workgroups wait for one another's results (exchange.wgsl) and
+// fetch their next weights meanwhile.
+
+@group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> o_scales: array<u32>;
+@group(0) @binding(2) var<storage, read> gate_up_data: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> gate_up_scales: array<u32>;
+@group(0) @binding(4) var<storage, read> down_data: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read> down_scales: array<u32>;
+@group(0) @binding(6) var<storage, read> qkv_data: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read> qkv_scales: array<u32>;
+// What sdpa_decode leaves: [N_HEADS, PARTS, D / 4]; [N_HEADS, PARTS], maximum and sum.
+@group(0) @binding(8) var<storage, read> partial_outputs: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read> softmax_stats: array<vec2<f32>>;
+@group(0) @binding(10) var<storage, read> rows: array<Row>; // [1]
+@group(0) @binding(11) var<storage, read> post_attention: array<vec4<f32>>;
+@group(0) @binding(12) var<storage, read> pre_feedforward: array<vec4<f32>>;
+@group(0) @binding(13) var<storage, read> post_feedforward: array<vec4<f32>>;
+@group(0) @binding(14) var<storage, read> next_input: array<vec4<f32>>;
+// The residual stream [N / 4], updated.
+@group(0) @binding(15) var<storage, read_write> stream: array<vec4<f32>>;
+// [3, SET_VEC4S]
+@group(0) @binding(16) @coherent var<storage, read_write> exchange: array<vec4<u32>>;
+// q, k, v; or the normed hidden state.
+@group(0) @binding(17) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(18) @coherent var<storage, read_write> fault: atomic<u32>;
+// Scalar, own set of exchange, next one's, 0.
+@group(0) @binding(19) var<uniform> layer: vec4<f32>;
+
+// A set: both branches [N / 4] each; the MLP's hidden state and attention's output as int8, 16 in
+// each vec4, and then scale and scale · sum of two groups in each.
+const ATTENTION_BRANCH: u32 = 0u;
+const FEEDFORWARD_BRANCH: u32 = N / 4u;
+const HIDDEN: u32 = N / 2u;
+const ATTENTION: u32 = HIDDEN + DOWN_GROUPS * 5u / 2u;
+
+fn row_sums4(at: u32) -> vec4<f32> {
+    return vec4<f32>(row_sums[at], row_sums[at + 1u], row_sums[at + 2u], row_sums[at + 3u]);
+}
+
+fn store_rows(at: u32, count: u32, local: u32) {
+    if local < count * 4u {
+        exchange[own_set() + at + local] = present(row_sums4(local * 4u));
+    }
+}
+
+fn store_attention(first: u32, count: u32, local: u32) {
+    store_rows(ATTENTION_BRANCH + first * 4u, count, local);
+}
+
+fn store_feedforward(first: u32, count: u32, local: u32) {
+    store_rows(FEEDFORWARD_BRANCH + first * 4u, count, local);
+}
+
+fn store_qkv(first: u32, count: u32, local: u32) {
+    if local < count * 4u {
+        y[first * 4u + local] = row_sums4(local * 4u) * x_factor;
+    }
+}
+
+// Results of the MLP's first half, 32 of each unit.
+fn store_hidden(first: u32, count: u32, local: u32) {
+    if local < count * 8u {
+        let gates = row_sums4(local * 4u) * x_factor;
+        let ups = row_sums4((count * 8u + local) * 4u) * x_factor;
+        var values = vec4<f32>();
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            values[i] = gelu_tanh(gates[i]) * ups[i];
+        }
+        let q8 = quantize_vec4(values);
+        let words = gather_words(q8.word);
+        store_group(HIDDEN, DOWN_GROUPS, first + local / 8u, words, q8.group, local % 8u);
+    }
+}
+
+fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
+    let first = group.x;
+    join_attention(first);
+    var o = Held();
+    o_begin(&o, first, 0u, local);
+    clear_next_set(first, local);
+    workgroupBarrier();
+    load_vector(ATTENTION, O_GROUPS, local);
+    var before = Columns();
+    var ready = Ready();
+    var gate_up = Held();
+    o_product(&o, &before, &ready, &gate_up, first, local);
+
+    before = add_rms_norm(ATTENTION_BRANCH, 1.0, before, ready, local);
+    var down = Held();
+    gate_up_product(&gate_up, &down, first, local);
+
+    load_vector(HIDDEN, DOWN_GROUPS, local);
+    var qkv = Held();
+    down_product(&down, &ready, &qkv, first, local);
+    let after = add_rms_norm(FEEDFORWARD_BRANCH, layer.x, before, ready, local);
+    end(after, ready, &qkv, first, local);
+}

@@ -1,0 +1,171 @@
+//! needs: activations; constants DEPTH, CLUSTER, SLOTS, WORKGROUP, WORKGROUPS
+// Products with int4 matrices in groups of 32, symmetric, in the order of weight_layout.wgsl.
+//
+// A matrix's rows go in tiles of 16, which workgroups take in whole units of `unit` tiles. In a
+// workgroup every 32 invocations (a warp here, whatever the subgroups are) have an equal share of
+// all that is to be read: pairs of groups of one tile after another, so that nobody waits before
+// the end. CLUSTER warps take frequencies at the pairs of one stretch: what is read at the same
+// time is
+// contiguous.
+//
+// A file of each matrix has what reads its buffers; here is what they share. Their functions are
+// small, or get a constant Matrix, so that drivers inline them.
+
+struct Matrix {
+    rows: u32,
+    pairs: u32,      // of groups, in a row
+    unit: u32,       // tiles
+    units: u32,
+    most_units: u32, // that a workgroup takes in a round
+    stretch: u32,    // pairs that a cluster takes in a round
+    lanes: u32,      // invocations that add up a row
+    interleaved16: bool,
+    gated: bool,
+}
+
+// Weights that are on their way, or there.
+struct Held {
+    quants: array<vec4<u32>, DEPTH>,
+    pairs: array<u32, DEPTH>,
+}
+
+// What a warp does in a round.
+struct Round {
+    units: vec2<u32>, // first, end
+    stretch: u32,     // the cluster's first pair, counted from the round's first tile on
+    pairs: vec2<u32>, // the warp's first, the cluster's end
+}
+
+// Where a warp is in its round, and the sum of the tile that it is at.
+struct Walk {
+    at: u32,       // pair
+    tile_end: u32, // pair
+    slot: u32,     // in warp_sums
+    sum: f32,
+}
+
+const WARPS: u32 = WORKGROUP / 32u;
+// Tiles at which a cluster works, and a little, so that eight contiguous meet in no bank.
+const WARP_PITCH: u32 = SLOTS * 32u + 4u;
+var<workgroup> warp_sums: array<f32, WARPS * WARP_PITCH>;
+var<workgroup> row_sums: array<f32, WARPS * 16u>;
+
+
+fn round_of(matrix: Matrix, group: u32, round: u32, local: u32) -> Round {
+    let end = (group + 1u) * matrix.units / WORKGROUPS;
+    let first = min(group * matrix.units / WORKGROUPS + round * matrix.most_units, end);
+    let units = vec2<u32>(first, min(first + matrix.most_units, end));
+    let pairs = (units.y - units.x) * matrix.unit * matrix.pairs;
+    let stretch = local / 32u / CLUSTER * matrix.stretch;
+    let pair = stretch + local / 32u % CLUSTER;
+    return Round(units, stretch, vec2<u32>(pair, min(stretch + matrix.stretch, pairs)));
+}
+
+// The place of pair `at` of a round, counted in pairs from the matrix's beginning.
+fn place_of(matrix: Matrix, units: vec2<u32>, at: u32) -> u32 {
+    if matrix.gated {
+        // First the tiles of gate, then those of up.
+        let half = (units.y - units.x) * (matrix.unit / 2u) * matrix.pairs;
+        let gate = units.x * (matrix.unit / 2u) * matrix.pairs + at;
+        return select(gate, gate - half + matrix.rows / 32u * matrix.pairs, at >= half);
+    }
+    return units.x * matrix.unit * matrix.pairs + at;
+}
+
+fn data_index(matrix: Matrix, place: u32, local: u32) -> u32 {
+    if matrix.interleaved16 {
+        return place * 32u + local % 32u;
+    }
+    let row = place / matrix.pairs * 16u + local % 16u;
+    return row * (matrix.pairs * 2u) + place % matrix.pairs * 2u + local / 16u % 2u;
+}
+
+// Of the scales of a pair of groups.
+fn scale_index(matrix: Matrix, place: u32, local: u32) -> u32 {
+    if matrix.interleaved16 {
+        return place * 16u + local % 16u;
+    }
+    let row = place / matrix.pairs * 16u + local % 16u;
+    return row * matrix.pairs + place % matrix.pairs;
+}
+
+fn begin_walk(matrix: Matrix, own: Round, local: u32) -> Walk {
+    let slot = local / 32u * WARP_PITCH + local % 32u;
+    for (var i = 0u; i < SLOTS; i++) { // unrolled
+        warp_sums[slot + i * 32u] = 0.0;
+    }
+    return Walk(own.pairs.x, (own.stretch / matrix.pairs + 1u) * matrix.pairs, slot, 0.0);
+}
+
+// This invocation's part of its row's product with a group of x_quants. The second half of a warp
+// has the second group of each pair.
+fn take_pair(
+    walk: ptr<function, Walk>,
+    matrix: Matrix,
+    own: Round,
+    quants: vec4<u32>,
+    pair: u32,
+    local: u32,
+) {
+    let high = local & 16u;
+    let scale = unpack2x16float(pair >> high).x;
+    if (*walk).at < own.pairs.y {
+        if (*walk).at >= (*walk).tile_end {
+            warp_sums[(*walk).slot] = (*walk).sum;
+            (*walk).slot += 32u;
+            (*walk).tile_end += matrix.pairs;
+            (*walk).sum = 0.0;
+        }
+        let group = ((*walk).at + matrix.pairs - (*walk).tile_end) * 2u + high / 16u;
+        (*walk).sum += group_product(quants, scale, group);
+    }
+    (*walk).at += CLUSTER;
+}
+
+fn group_product(quants: vec4<u32>, scale: f32, group: u32) -> f32 {
+    let lo = x_quants[group * 2u];
+    let hi = x_quants[group * 2u + 1u];
+    let even = quants & vec4<u32>(0x0f0f0f0fu);
+    let odd = (quants >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+    // See group_int4.wgsl.
+    var sum = 0x4b400000i + dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
+    sum += dot4I8Packed(even.y, lo.z) + dot4I8Packed(odd.y, lo.w);
+    sum += dot4I8Packed(even.z, hi.x) + dot4I8Packed(odd.z, hi.y);
+    sum += dot4I8Packed(even.w, hi.z) + dot4I8Packed(odd.w, hi.w);
+    let x = x_groups[group];
+    // Zero is at 8.
+    return scale * (x.x * (bitcast<f32>(sum) - 12582912.0) - x.y);
+}
+
+// The sums of a round's rows, into row_sums.
+fn collect(matrix: Matrix, own: Round, local: u32) {
+    workgroupBarrier();
+    let row = local / matrix.lanes;
+    let tile = row / 16u;
+    // Clusters that worked at the tile: two halves of each warp.
+    let first = tile * matrix.pairs / matrix.stretch;
+    let last = ((tile + 1u) * matrix.pairs - 1u) / matrix.stretch;
+    let end = min(last + 1u, WARPS / CLUSTER) * CLUSTER * 2u;
+    var sum = 0.0;
+    if tile < (own.units.y - own.units.x) * matrix.unit {
+        let begin = first * CLUSTER * 2u + local % matrix.lanes;
+        for (var part = begin; part < end; part += matrix.lanes) {
+            let warp = part / 2u;
+            let slot = tile - warp / CLUSTER * matrix.stretch / matrix.pairs;
+            sum += warp_sums[warp * WARP_PITCH + slot * 32u + part % 2u * 16u + row % 16u];
+        }
+    }
+    if matrix.lanes > 1u {
+        sum += subgroupShuffleXor(sum, 1u);
+    }
+    if matrix.lanes > 2u {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    if matrix.lanes > 4u {
+        sum += subgroupShuffleXor(sum, 4u);
+    }
+    if local % matrix.lanes == 0u && row < WARPS * 16u {
+        row_sums[row] = sum;
+    }
+    workgroupBarrier();
+}

@@ -1,0 +1,77 @@
+//! The forms in which kernels leave activations for the next matrix product.
+
+use crate::gpu::{
+    device::{
+        grid::{Extent, Grid},
+        source::KernelSource,
+        tuning::KernelTarget,
+    },
+    kernels::{Kernel, stride, wgsl::Wgsl},
+};
+
+/// Rows of [`ActivationFormat::F16Tiled`] are padded to a multiple of this.
+pub const ROW_TILE: usize = 128;
+
+/// What a kernel makes of its results. The buffers are bound after the kernel's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationFormat {
+    /// f32 `[rows, stride(cols)]`.
+    F32,
+    /// int8 `[rows, stride(cols)]`, four a word; f32 `[rows, stride(cols) / 32, 2]`: scale, scale ·
+    /// sum.
+    Q8Block32,
+    /// f16 `[stride(cols) / 32, m_stride, 32]`, see `epilogue_f16.wgsl` for the order of the
+    /// columns. `m_stride` is how many rows the buffer has room for, a multiple of [`ROW_TILE`].
+    F16Tiled { m_stride: usize },
+}
+
+impl ActivationFormat {
+    /// Adds the fragment that writes results of `cols` columns to bindings from `at` on.
+    pub(super) fn add(self, wgsl: Wgsl, target: &KernelTarget, at: usize, cols: usize) -> Wgsl {
+        let wgsl = wgsl.uint("EPILOGUE", at).uint("EPILOGUE_COLS", stride(cols));
+        match self {
+            ActivationFormat::F32 => wgsl.choose("epilogue_f32"),
+            // Where other kernels rely on it too that subgroups are neighbours.
+            ActivationFormat::Q8Block32
+                if target.variant.subgroups_contiguous
+                    && target.variant.subgroup_size >= Some(8) =>
+            {
+                wgsl.choose("epilogue_q8_subgroups")
+            }
+            ActivationFormat::Q8Block32 => wgsl.choose("epilogue_q8"),
+            ActivationFormat::F16Tiled { m_stride } => {
+                wgsl.uint("M_STRIDE", m_stride).choose("epilogue_f16")
+            }
+        }
+    }
+
+    /// The names of its bindings.
+    pub fn bindings(self) -> &'static [&'static str] {
+        match self {
+            ActivationFormat::F32 => &["out"],
+            ActivationFormat::Q8Block32 => &["quants", "quant_groups"],
+            ActivationFormat::F16Tiled { .. } => &["halves"],
+        }
+    }
+}
+
+/// Activations in another form. Bindings: x `[rows, stride(cols)]` f32, then those of `epilogue`.
+#[derive(Debug, Clone, Copy)]
+pub struct Convert {
+    pub cols: usize,
+    pub epilogue: ActivationFormat,
+    /// One row for each output row rather than for each token.
+    pub over_outputs: bool,
+}
+
+impl Kernel for Convert {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        let wgsl = Wgsl::default().uint("WORKGROUP", 256);
+        self.epilogue.add(wgsl, target, 1, self.cols).kernel("shaders/linear/convert.wgsl")
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        let rows = if self.over_outputs { Extent::Outputs } else { Extent::Rows(1) };
+        Grid([rows, Extent::Fixed(1), Extent::Fixed(1)])
+    }
+}

@@ -1,0 +1,194 @@
+//! What lies between two layers' attention, for one row, in one dispatch.
+
+use crate::{
+    gpu::{
+        device::{
+            adapter::AdapterFacts,
+            grid::{Extent, Grid},
+            source::KernelSource,
+            tuning::KernelTarget,
+        },
+        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},
+    },
+    quant::PackFormat,
+};
+
+/// From the parts of attention in one layer to q, k and v of the next one, or after the last layer
+/// to the normed hidden state: joins them, o_proj, [`AddRmsNorm`](super::AddRmsNorm), gate and up
+/// with GELU, down_proj, [`AddRmsNorm`](super::AddRmsNorm), qkv, for one row with int8
+/// activations. The workgroups must all run at once: where they do not, a fault is kept and the
+/// results are wrong.
+///
+/// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms
+/// of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and before o_proj and the
+/// MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the
+/// final one; x `[n]` (updated); [`PersistentLayer::SETS`] sets of `set_words`; q, k and v, or the normed
+/// hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another
+/// that is emptied for the next dispatch, 0. A set must be empty before it is used.
+#[derive(Debug, Clone)]
+pub struct PersistentLayer {
+    /// Of heads of a multiple of 32 dims.
+    pub split: SplitAttention,
+    /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
+    pub o: Linear,
+    pub gate_up: Linear,
+    pub down: Linear,
+    /// `None` after the last layer.
+    pub qkv: Option<Linear>,
+    pub eps: f32,
+    /// Words of a set: by which the workgroups of a dispatch exchange results. At least
+    /// [`PersistentLayer::set_words`], and the same for all dispatches that share sets.
+    pub set_words: usize,
+    /// Workgroups, which wait for one another.
+    pub workgroups: usize,
+}
+
+impl PersistentLayer {
+    /// Invocations of a workgroup: two of them would find no room on a processor, and more are not
+    /// to be had.
+    const WORKGROUP: usize = 1024;
+    /// Tiles of 16 rows in a unit of work: of o, gate and up (32 rows of each), down, qkv.
+    const UNITS: [usize; 4] = [1, 4, 1, 1];
+    /// Groups of weights that are on their way to an invocation at once.
+    const DEPTH: usize = 2;
+    /// Sets of words, so that the one that is used and the next one differ for each two dispatches
+    /// in a ring of any number but one.
+    pub const SETS: usize = 3;
+    /// What a word says that nobody has written.
+    pub const SENTINEL: u32 = 0x8080_8080;
+    /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a
+    /// second. Software drivers leave any loop after 65535.
+    const MOST_SPINS: usize = 60_000;
+
+    /// Words of a set for rows of `n`, of `attention` and of `ffn`: two branches; int8 and two f32
+    /// of each 32.
+    pub fn set_words(n: usize, attention: usize, ffn: usize) -> usize {
+        (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16).next_multiple_of(4)
+    }
+
+    /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
+    pub fn can_run(&self, target: &KernelTarget, facts: &AdapterFacts) -> bool {
+        let contiguous = target.variant.subgroups_contiguous
+            && target.variant.subgroup_size.is_some_and(|size| size >= 8);
+        contiguous
+            && target.variant.dp4a
+            && facts.coherent
+            && facts.max_storage_buffers >= 19
+            && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
+            && self.split.can_run(target)
+            && self.fits()
+            && facts.max_workgroup_bytes >= self.bytes() as u32
+    }
+
+    /// Whether the kernel is made for matrices of these shapes.
+    fn fits(&self) -> bool {
+        let is_int4 =
+            |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
+        let n = self.o.rows;
+        self.matrices().iter().all(|(_, linear)| is_int4(linear) && linear.cols.is_multiple_of(64))
+            && self.split.layer.head_dim.is_multiple_of(32)
+            && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols)
+            && [self.gate_up.cols, self.down.rows] == [n; 2]
+            && self.gate_up.rows == 2 * self.down.cols
+            && (self.workgroups..=16384).contains(&n)
+            && self.qkv.is_none_or(|qkv| qkv.cols == n && qkv.rows.is_multiple_of(16))
+    }
+
+    fn matrices(&self) -> Vec<(&'static str, Linear)> {
+        let own = [("O", self.o), ("GATE_UP", self.gate_up), ("DOWN", self.down)];
+        own.into_iter().chain(self.qkv.map(|qkv| ("QKV", qkv))).collect()
+    }
+
+    fn most_cols(&self) -> usize {
+        self.matrices().iter().map(|(_, linear)| linear.cols).max().unwrap_or(0)
+    }
+
+    /// Units that a workgroup has at once, and how often it has so many.
+    fn rounds(&self, linear: Linear, unit: usize) -> (usize, usize) {
+        let units = (linear.rows / (16 * unit)).div_ceil(self.workgroups);
+        // A warp's share may not exceed a tile.
+        let most = units.min(Self::WORKGROUP / 32 / unit);
+        (most, units.div_ceil(most))
+    }
+
+    /// Warps that read side by side, not more than a tile has pairs of groups.
+    fn cluster(&self) -> usize {
+        let fits = |cluster: &usize| {
+            self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *cluster)
+        };
+        [4, 1].into_iter().find(fits).unwrap_or(1)
+    }
+
+    /// Tiles at which a cluster works, at most.
+    fn slots(&self) -> usize {
+        let slots = self.matrices().into_iter().zip(Self::UNITS).map(|((_, linear), unit)| {
+            let pairs = linear.cols / 64;
+            let share = (self.rounds(linear, unit).0 * unit * pairs).div_ceil(Self::WORKGROUP / 32);
+            let stretch = share * self.cluster();
+            if stretch.is_multiple_of(pairs) {
+                stretch / pairs
+            } else {
+                stretch.div_ceil(pairs) + 1
+            }
+        });
+        slots.max().unwrap_or(1)
+    }
+
+    /// Bytes of workgroup memory, somewhat rounded up.
+    fn bytes(&self) -> usize {
+        self.most_cols() * 5 / 4 + Self::WORKGROUP / 32 * (self.slots() * 128 + 16 + 64) + 256
+    }
+}
+
+impl Kernel for PersistentLayer {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
+        let subgroup = target.variant.subgroup_size.unwrap_or(8) as usize;
+        let mut wgsl = self
+            .split
+            .constants(target)
+            .uint("SUBGROUP", subgroup)
+            .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
+            .uint("SET_VEC4S", self.set_words / 4)
+            .uint("N", n)
+            .float("EPS", self.eps)
+            .uint("WORKGROUPS", self.workgroups)
+            .uint("MOST_SPINS", Self::MOST_SPINS)
+            .uint("MOST_COLS", self.most_cols())
+            .uint("CLUSTER", self.cluster())
+            .uint("SLOTS", self.slots())
+            .uint("PER", (n / 8).div_ceil(workgroup))
+            .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup))
+            .uint("DEPTH", Self::DEPTH)
+            .choose(match self.qkv {
+                Some(_) => "to_next_layer",
+                None => "to_output_head",
+            });
+        for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
+            let (most_units, rounds) = self.rounds(linear, unit);
+            let lanes = 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2();
+            wgsl = wgsl
+                .uint(format!("{name}_ROWS"), linear.rows)
+                .uint(format!("{name}_GROUPS"), linear.cols / 32)
+                .uint(format!("{name}_UNIT"), unit)
+                .uint(format!("{name}_MOST_UNITS"), most_units)
+                .uint(format!("{name}_ROUNDS"), rounds)
+                .uint(format!("{name}_LANES"), lanes)
+                .bool(format!("{name}_INTERLEAVED16"), linear.interleaved16);
+        }
+        wgsl.reductions(target, workgroup).kernel("shaders/persistent/persistent_layer.wgsl")
+    }
+
+    fn cost(&self) -> Cost {
+        let parts: Vec<Cost> = self.matrices().iter().map(|(_, linear)| linear.cost()).collect();
+        Cost {
+            detail: format!("{} from {}", self.o.rows, self.o.cols),
+            weight_bytes: parts.iter().map(|cost| cost.weight_bytes).sum(),
+            multiplications_per_row: parts.iter().map(|cost| cost.multiplications_per_row).sum(),
+        }
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        Grid([Extent::Fixed(self.workgroups as u32), Extent::Fixed(1), Extent::Fixed(1)])
+    }
+}

@@ -1,0 +1,361 @@
+//! What lies between two layers' attention in one dispatch, against the twins of its parts.
+
+use gemma4_wgpu::{
+    cpu::{CpuMatrix, ops},
+    gpu::{
+        Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
+        kernels::{Kernel, Linear, PersistentLayer, SplitAttention},
+        tile,
+    },
+    model::{
+        config::{AttentionKind, LayerConfig, Rope},
+        kv::CacheType,
+    },
+    quant::PackFormat,
+};
+
+use crate::{combinations::on_devices_where, harness::*, weights::weights};
+
+const EPS: f32 = 1e-6;
+const SCALAR: f32 = 0.7;
+
+/// Widths: of the residual stream, of attention's output (heads, and dims of each), of the MLP, of
+/// q, k and v.
+#[derive(Clone, Copy)]
+struct Sizes {
+    n: usize,
+    attention: [usize; 2],
+    ffn: usize,
+    qkv: usize,
+}
+
+struct Case {
+    /// o, gate and up, down, qkv.
+    matrices: [CpuMatrix; 4],
+    /// Post attention, pre feedforward, post feedforward, next input.
+    norms: [Vec<f32>; 4],
+    x: Vec<f32>,
+    split: SplitAttention,
+}
+
+/// What `SdpaDecode` leaves of one row: for each head so many sums of values, with a maximum and
+/// the sum of weights of each.
+struct Parts {
+    position: usize,
+    sums: Vec<f32>,
+    norms: Vec<[f32; 2]>,
+    /// What they are together.
+    attention: Vec<f32>,
+}
+
+impl Parts {
+    fn new(gpu: &Gpu, split: &SplitAttention, position: usize) -> Parts {
+        let (heads, dim, most) =
+            (split.layer.n_heads, split.layer.head_dim, split.parts(gpu.target()));
+        let keys = position + 1;
+        let count = keys.div_ceil(32.max(keys.div_ceil(most)));
+        let mut sums = random(heads * most * dim, 10);
+        let mut norms: Vec<[f32; 2]> =
+            random(heads * most, 11).iter().map(|value| [4.0 * value, 1.5 + value.sin()]).collect();
+        let mut attention = Vec::new();
+        for head in 0..heads {
+            let parts = head * most..head * most + count;
+            let largest =
+                norms[parts.clone()].iter().fold(f32::MIN, |largest, norm| largest.max(norm[0]));
+            let weight = |part: usize| (norms[part][0] - largest).exp();
+            let total: f32 = parts.clone().map(|part| weight(part) * norms[part][1]).sum();
+            attention.extend((0..dim).map(|i| {
+                parts.clone().map(|part| weight(part) * sums[part * dim + i]).sum::<f32>() / total
+            }));
+            // Left by others: counts for nothing.
+            for part in parts.end..(head + 1) * most {
+                norms[part] = [1e30, 1e30];
+                sums[part * dim..(part + 1) * dim].fill(1e30);
+            }
+        }
+        Parts { position, sums, norms, attention }
+    }
+}
+
+impl Case {
+    fn new(Sizes { n, attention: [n_heads, head_dim], ffn, qkv }: Sizes) -> Case {
+        let rope = Rope { theta: 1e4, rotated_pairs: head_dim / 2, scale: 1.0 };
+        let layer = LayerConfig {
+            attention: AttentionKind::Full,
+            n_heads,
+            n_kv_heads: n_heads,
+            head_dim,
+            rope,
+            k_eq_v: false,
+            intermediate_size: ffn,
+            kv_from: None,
+        };
+        let attention = n_heads * head_dim;
+        let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
+        Case {
+            matrices: [
+                int4(n, attention, 1),
+                int4(2 * ffn, n, 2),
+                int4(n, ffn, 3),
+                int4(qkv, n, 4),
+            ],
+            norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
+            x: random(n, 9),
+            split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 8192 },
+        }
+    }
+
+    /// x, and q, k and v, or the normed hidden state.
+    fn expected(&self, attention: &[f32], is_last: bool) -> (Vec<f32>, Vec<f32>) {
+        let [o, gate_up, down, qkv] = &self.matrices;
+        let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
+        let product = |matrix: &CpuMatrix, x: &[f32]| {
+            let mut out = vec![0.0; matrix.out_features()];
+            ops::matmul_q8(matrix, &ops::quantize_rows(x, x.len()), &mut out);
+            out
+        };
+        let (mut x, mut normed) = (self.x.clone(), vec![0.0; self.x.len()]);
+        let branch = product(o, attention);
+        ops::add_rms_norm(&mut x, &branch, post_attention, 1.0, pre_feedforward, EPS, &mut normed);
+        let mut products = product(gate_up, &normed);
+        let (gate, up) = products.split_at_mut(down.in_features());
+        ops::gelu_mul(gate, up);
+        let branch = product(down, gate);
+        ops::add_rms_norm(&mut x, &branch, post_feedforward, SCALAR, next_input, EPS, &mut normed);
+        let y = if is_last { normed } else { product(qkv, &normed) };
+        (x, y)
+    }
+
+    fn kernel(&self, interleaved16: bool) -> PersistentLayer {
+        let [o, gate_up, down, qkv] =
+            [0, 1, 2, 3].map(|i| linear(&self.matrices[i], interleaved16));
+        let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
+        // Some more, as where other layers are wider.
+        let set_words = PersistentLayer::set_words(n, attention, ffn) + 8;
+        PersistentLayer {
+            split: self.split.clone(),
+            o,
+            gate_up,
+            down,
+            qkv: Some(qkv),
+            eps: EPS,
+            set_words,
+            workgroups: 1,
+        }
+    }
+
+    fn run(
+        &self,
+        gpu: &Gpu,
+        kernel: &dyn Kernel,
+        set: usize,
+        interleaved16: bool,
+        parts: &Parts,
+    ) -> Results {
+        let mut buffers: Vec<GpuBuffer> = Vec::new();
+        for matrix in &self.matrices {
+            let (packed, cols) = (matrix.packed(), matrix.in_features());
+            let words = [
+                (&packed.data, packed.format.data_words(cols), 4),
+                (&packed.scales, packed.format.scale_words(cols), 1),
+            ];
+            for (words, row, unit) in words {
+                buffers.push(if interleaved16 {
+                    upload(gpu, &tile(words, row, unit))
+                } else {
+                    upload(gpu, words)
+                });
+            }
+        }
+        let [.., qkv] = &self.matrices;
+        let n = self.x.len();
+        let rows = upload(gpu, &[[0, parts.position as u32, 0, 0]]);
+        buffers.extend([upload(gpu, &parts.sums), upload(gpu, &parts.norms), rows]);
+        buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
+        let room = qkv.out_features().max(n);
+        let (x, y, fault) = (upload(gpu, &self.x), zeros(gpu, room), zeros(gpu, 1));
+        // The second of three sets is used, which the others surround with words that are not
+        // empty.
+        let sets: Vec<u32> = [[7, PersistentLayer::SENTINEL, 7]]
+            .as_flattened()
+            .iter()
+            .flat_map(|word| vec![*word; set])
+            .collect();
+        let exchange = upload(gpu, &sets);
+        let layer =
+            gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
+        let results = [&x, &exchange, &y, &fault, &layer];
+        let all = BINDINGS.into_iter().zip(buffers.iter().chain(results));
+        run(gpu, kernel, &all.collect::<Vec<Named>>(), 1, 0);
+        let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
+        Results {
+            x: download(gpu, &x, n),
+            y: download(gpu, &y, room),
+            fault: download(gpu, &fault, 1)[0],
+            sets: sets.chunks(set).map(<[u32]>::to_vec).collect(),
+        }
+    }
+
+    fn check(
+        &self,
+        gpu: &Gpu,
+        [interleaved16, is_last]: [bool; 2],
+        workgroups: usize,
+        position: usize,
+    ) {
+        let kernel = PersistentLayer { workgroups, ..self.kernel(interleaved16) };
+        let qkv = if is_last { None } else { kernel.qkv };
+        self.check_kernel(gpu, &PersistentLayer { qkv, ..kernel }, interleaved16, position);
+    }
+
+    fn check_kernel(
+        &self,
+        gpu: &Gpu,
+        kernel: &PersistentLayer,
+        interleaved16: bool,
+        position: usize,
+    ) {
+        let parts = Parts::new(gpu, &self.split, position);
+        let (x, y) = self.expected(&parts.attention, kernel.qkv.is_none());
+        assert!(kernel.can_run(gpu.target(), gpu.facts()));
+        let found = self.run(gpu, kernel, kernel.set_words, interleaved16, &parts);
+        assert_eq!(found.fault, 0);
+        let is_empty =
+            |set: &Vec<u32>| set.iter().filter(|word| **word == PersistentLayer::SENTINEL).count();
+        let set = found.sets[0].len();
+        assert_eq!(
+            found.sets.iter().map(is_empty).collect::<Vec<_>>(),
+            [0, 8, set],
+            "words that are empty"
+        );
+        assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
+        let end = if kernel.qkv.is_some() { "next" } else { "last" };
+        let what = format!(
+            "chain of {} to the {end}, interleaved16 {interleaved16}, position {position}",
+            x.len()
+        );
+        assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
+        assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
+    }
+}
+
+const BINDINGS: [&str; 20] = [
+    "o_data",
+    "o_scales",
+    "gate_up_data",
+    "gate_up_scales",
+    "down_data",
+    "down_scales",
+    "qkv_data",
+    "qkv_scales",
+    "partial_outputs",
+    "softmax_stats",
+    "rows",
+    "post_attention",
+    "pre_feedforward",
+    "post_feedforward",
+    "next_input",
+    "stream",
+    "exchange",
+    "y",
+    "fault",
+    "layer",
+];
+
+struct Results {
+    x: Vec<f32>,
+    /// As long as the longer of both kinds.
+    y: Vec<f32>,
+    fault: u32,
+    sets: Vec<Vec<u32>>,
+}
+
+fn linear(matrix: &CpuMatrix, interleaved16: bool) -> Linear {
+    Linear {
+        format: PackFormat::INT4,
+        rows: matrix.out_features(),
+        cols: matrix.in_features(),
+        y_stride: matrix.out_features(),
+        y_offset: 0,
+        softcap: None,
+        over_outputs: false,
+        interleaved16,
+    }
+}
+
+const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48 };
+
+/// The devices that can run the kernel: some, wherever the adapter can.
+fn with_neighbours() -> Vec<&'static Gpu> {
+    let can = |gpu: &&Gpu| {
+        gpu.facts().coherent
+            && gpu.variant().subgroups_contiguous
+            && gpu.variant().subgroup_size >= Some(8)
+    };
+    let found: Vec<&Gpu> = devices().iter().filter(can).collect();
+    let facts = devices()[0].facts();
+    let fits = facts.coherent
+        && facts.subgroup_min_size >= 8
+        && facts.subgroup_min_size == facts.subgroup_max_size;
+    assert_eq!(!found.is_empty(), fits, "{facts}");
+    found
+}
+
+/// A processor runs one workgroup after another where it has too few threads: only one is sure not
+/// to wait for ever.
+#[test]
+fn equals_its_parts() {
+    let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80 };
+    let cases =
+        [SMALL, Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024 }, large].map(Case::new);
+    let able = with_neighbours();
+    let is_able = |gpu: &Gpu, _| able.iter().any(|able| std::ptr::eq(*able, gpu));
+    for (gpu, [case, interleaved16, is_last, far]) in
+        on_devices_where([cases.len(), 2, 2, 2], is_able)
+    {
+        let ways = [interleaved16, is_last].map(|way| way == 1);
+        cases[case].check(gpu, ways, 1, [20, 5000][far]);
+        if !gpu.facts().is_software() {
+            cases[case].check(gpu, ways, 32, 1000);
+        }
+    }
+}
+
+/// Such layers have kernels of their own.
+#[test]
+fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
+    for gpu in with_neighbours() {
+        for sizes in [
+            Sizes { n: 32, ..SMALL },
+            Sizes { attention: [1, 32], ..SMALL },
+            Sizes { ffn: 32, ..SMALL },
+        ] {
+            assert!(!Case::new(sizes).kernel(false).can_run(gpu.target(), gpu.facts()));
+        }
+        assert!(Case::new(SMALL).kernel(false).can_run(gpu.target(), gpu.facts()));
+    }
+}
+
+/// Fewer workgroups than wait for one another.
+struct Alone(PersistentLayer);
+
+impl Kernel for Alone {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        self.0.source(target)
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        Grid([Extent::Fixed(1); 3])
+    }
+}
+
+#[test]
+fn waiting_in_vain_ends_and_is_reported() {
+    for gpu in with_neighbours() {
+        let case = Case::new(SMALL);
+        let kernel = PersistentLayer { workgroups: 2, ..case.kernel(false) };
+        let set = kernel.set_words;
+        let parts = Parts::new(gpu, &case.split, 20);
+        assert_eq!(case.run(gpu, &Alone(kernel), set, false, &parts).fault, 1);
+    }
+}
