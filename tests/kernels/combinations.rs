@@ -17,8 +17,8 @@ fn aspects_of(gpu: &Gpu) -> [usize; 4] {
     [subgroups, f16, checks, kind]
 }
 
-/// Choices from lists of these lengths, with the device that each is tested on. Each pair of choices
-/// meets, and each choice meets each aspect of a device.
+/// Choices from lists of these lengths, with the device that each is tested on. Each pair of
+/// choices meets, and each choice meets each aspect of a device.
 pub fn on_devices<const N: usize>(lens: [usize; N]) -> Vec<(&'static Gpu, [usize; N])> {
     on_devices_where(lens, |_, _| true)
 }
