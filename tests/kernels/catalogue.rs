@@ -84,7 +84,8 @@ pub fn targets(subgroup: u32, wide: bool) -> Vec<KernelTarget> {
                 let [subgroups, wide] = [subgroups, wide && f16].map(on);
                 let [f16, checks] = [f16, checks].map(on);
                 let options = format!(
-                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},checks={checks}"
+                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},\
+                     checks={checks}"
                 );
                 all.push(target(&facts, &options));
             }
