@@ -26,6 +26,9 @@ ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|etc|vs|cf|No)\.", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?][\"'”)\]*_]*(?=\s)")
 LIST_MARKER = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+(?:\[[ x]\]\s+)?")
 
+# Folders whose paths in documents must exist.
+TOP_FOLDERS = "assets benches build docs examples findings fuzz shaders src tests tools".split()
+
 # Private words, and the standard term for each.
 REPLACED = {
     r"\bso many\b": "a number",
@@ -100,6 +103,16 @@ def comment_faults(lines, comment):
         yield from ((number, fault) for fault in faults_of_text(text, False))
 
 
+def missing_paths(file, root, text):
+    """Links to files, and paths in backticks, that do not exist."""
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if "://" not in link and not (file.parent / link).exists():
+            yield f"there is no {link}"
+    for path in re.findall(r"`([\w.-]+/[\w./-]+)`", text):
+        if path.split("/")[0] in TOP_FOLDERS and not (root / path).exists():
+            yield f"there is no {path}"
+
+
 def is_code(line, previous, in_list):
     """Whether a line belongs to an indented code block."""
     return not in_list and line.startswith("    ") and (not previous or previous.startswith("    "))
@@ -170,6 +183,9 @@ def main():
         found = list(comment_faults(lines, comment) if comment else faults(lines))
         if file.name == "glossary.md":
             found += glossary_faults(lines)
+        if file.suffix == ".md":
+            for number, line in enumerate(lines, 1):
+                found += ((number, fault) for fault in missing_paths(file.resolve(), root, line))
         for number, fault in found:
             print(
                 f"{file.relative_to(root) if file.is_relative_to(root) else file}:{number}: {fault}"

@@ -38,12 +38,12 @@ use crate::{
 /// # Ok::<(), gemma4_wgpu::Error>(())
 /// ```
 pub struct Answer<'m> {
-    pub(super) backend: &'m mut dyn Backend,
-    pub(super) sequence: &'m mut SequenceState,
-    pub(super) stream: TokenStream,
+    backend: &'m mut dyn Backend,
+    sequence: &'m mut SequenceState,
+    stream: TokenStream,
     /// `None` after the last token.
-    pub(super) parser: Option<AnswerParser<'m>>,
-    pub(super) stop: Box<dyn Fn() -> bool + 'm>,
+    parser: Option<AnswerParser<'m>>,
+    stop: Box<dyn Fn() -> bool + 'm>,
     events: VecDeque<AnswerEvent>,
     parts: AnswerParts,
 }

@@ -24,22 +24,23 @@ impl SequenceState {
         &self.held
     }
 
-    /// Frees the sequence and forgets its tokens.
+    /// Frees the sequence and forgets its tokens. Steps in flight still finish.
     pub fn reset(&mut self, backend: &mut dyn Backend) {
         if let Some(id) = self.id.take() {
             backend.close_sequence(id);
         }
         self.held.clear();
-        self.in_flight.clear();
     }
 
     /// Cuts the context back to what it shares with `prompt`, or starts a new one. At least the
     /// prompt's last token remains to be run, because its logits choose the first new token.
     ///
-    /// Errors: no sequence is free, an earlier step failed.
+    /// Errors: no sequence is free.
     pub(super) async fn reuse(&mut self, backend: &mut dyn Backend, prompt: &[u32]) -> Result<()> {
-        // A caller may have dropped an answer that was not finished.
-        self.settle(backend).await?;
+        // An answer before may have failed, or was dropped: its results are read to be forgotten.
+        while let Some(ticket) = self.in_flight.pop_front() {
+            let _ = backend.read(ticket).await;
+        }
         if let Some(id) = self.id {
             let pairs = self.held.iter().zip(&prompt[..prompt.len() - 1]);
             let shared = pairs.take_while(|(a, b)| a == b).count();

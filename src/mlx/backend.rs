@@ -12,7 +12,6 @@ use crate::{
         Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepResult, Ticket, suppressible,
     },
     error::{Error, Result},
-    gpu::SyntheticSource,
     mlx::{
         device::{self, Facts},
         engine::{Engine, Part, Slot},
@@ -26,6 +25,7 @@ use crate::{
         config::{LayerConfig, ModelConfig},
         kv::{CacheType, cache_capacity},
         source::{LocalBoxFuture, TensorSource},
+        synthetic::SyntheticSource,
         weights::{LoadOptions, ModelWeights, planned_tensors},
     },
     quant::Quantize,

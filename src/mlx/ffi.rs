@@ -34,7 +34,12 @@ macro_rules! functions {
             /// `library` is shim.cpp's, whose functions have these types.
             unsafe fn bind(library: Library) -> Result<Shim, libloading::Error> {
                 Ok(Shim {
-                    $($name: *unsafe { library.get(concat!("g4_", stringify!($name)).as_bytes()) }?,)*
+                    $(
+                        // SAFETY: the caller vouches for the function's type.
+                        $name: *unsafe {
+                            library.get(concat!("g4_", stringify!($name)).as_bytes())
+                        }?,
+                    )*
                     _library: library,
                 })
             }

@@ -64,7 +64,8 @@ pub fn targets(subgroup: u32, wide: bool) -> Vec<KernelTarget> {
                 let [subgroups, wide] = [subgroups, wide && f16].map(on);
                 let [f16, checks] = [f16, checks].map(on);
                 let options = format!(
-                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},checks={checks}"
+                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},\
+                     checks={checks}"
                 );
                 all.push(target(&facts, &options));
             }
@@ -308,7 +309,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         interleaved16: true,
     };
     let layer = layer_31b(true);
-    let chain = PersistentLayer {
+    let persistent = PersistentLayer {
         split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
         o: chained(5376, 16384),
         gate_up: chained(43008, 5376),
@@ -318,8 +319,8 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         set_words: PersistentLayer::set_words(5376, 16384, 21504),
         workgroups: 256,
     };
-    all.push(Box::new(PersistentLayer { qkv: None, ..chain.clone() }));
-    all.push(Box::new(chain));
+    all.push(Box::new(PersistentLayer { qkv: None, ..persistent.clone() }));
+    all.push(Box::new(persistent));
     for full in [false, true] {
         let sdpa = Sdpa {
             layer: layer_31b(full),

@@ -159,7 +159,7 @@ fn check(gpu: &Gpu, case: &Case) {
             case.m,
         );
         assert_close(
-            &format!("matmul_lanes {what}"),
+            &format!("matmul_row_per_invocation {what}"),
             gpu,
             &output.results(gpu, case),
             &expected,
@@ -418,19 +418,9 @@ fn emulated_matrices() {
 fn many_rows() {
     let gpu = &devices()[0];
     assert_eq!(gpu.variant().subgroups, None, "four rows a workgroup");
-    check(
-        gpu,
-        &Case {
-            format: PackFormat::INT8,
-            m: 1,
-            n: 4 * 65535 + 9,
-            k: 8,
-            softcap: None,
-            over_outputs: false,
-            interleaved16: false,
-            seed: 3,
-        },
-    );
+    let (m, n, k, format) = (1, 4 * 65535 + 9, 8, PackFormat::INT8);
+    let (softcap, over_outputs, interleaved16) = (None, false, false);
+    check(gpu, &Case { format, m, n, k, softcap, over_outputs, interleaved16, seed: 3 });
 }
 
 proptest! {
@@ -445,8 +435,9 @@ proptest! {
         seed: u32,
         device: prop::sample::Index,
     ) {
-        let (seed, over_outputs) = (u64::from(seed), seed % 2 == 1);
-        let case = Case { format, m, n, k, softcap: None, over_outputs, interleaved16: false, seed };
+        let (softcap, over_outputs, interleaved16) = (None, seed % 2 == 1, false);
+        let seed = u64::from(seed);
+        let case = Case { format, m, n, k, softcap, over_outputs, interleaved16, seed };
         check(device.get(devices()), &case);
     }
 }

@@ -108,7 +108,7 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
     }
 }
 
-fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
+fn check_rms_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
     let (mut x, branch, post) =
         (random(rows * n, seed), random(rows * n, seed + 1), random(n, seed + 2));
     x.iter_mut().for_each(|value| *value *= magnitude);
@@ -175,11 +175,11 @@ fn awkward_sizes() {
     let sizes = [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)];
     for (gpu, [size]) in on_devices([sizes.len()]) {
         let (rows, n) = sizes[size];
-        check_norm_add(gpu, rows, n, 1.0, 5);
+        check_rms_norm_add(gpu, rows, n, 1.0, 5);
     }
     for gpu in devices() {
         // Beyond what f16 holds.
-        check_norm_add(gpu, 2, 96, 2e5, 6);
+        check_rms_norm_add(gpu, 2, 96, 2e5, 6);
     }
 }
 
@@ -198,6 +198,6 @@ proptest! {
         let gpu = device.get(devices());
         check_inputs(gpu, format, layers, n, seed as u64);
         check_gate(gpu, rows, n, layers, seed as u64);
-        check_norm_add(gpu, rows, n, 1.0, seed as u64);
+        check_rms_norm_add(gpu, rows, n, 1.0, seed as u64);
     }
 }

@@ -267,7 +267,7 @@ fn suppressed_tokens_never_come() {
 #[test]
 fn a_dropped_answer_leaves_its_tokens() {
     let host = SamplingParams { temperature: 1.0, top_p: 0.0, ..GREEDY };
-    for sampling in [GREEDY, host] {
+    for (sampling, is_reset) in [(GREEDY, false), (host, false), (GREEDY, true)] {
         for taken in 0..4 {
             let (mut script, mut sequence) = (Script::new(64), SequenceState::default());
             let answer = expected(&PROMPT, taken);
@@ -280,12 +280,15 @@ fn a_dropped_answer_leaves_its_tokens() {
             let generation = stream.into_generation();
             assert_eq!(generation.finish_reason, FinishReason::Cancelled);
             assert_eq!(generation.tokens, answer);
+            if is_reset {
+                sequence.reset(&mut script);
+            }
             let second = [&PROMPT[..], &answer, &[3, 1, 4]].concat();
             let mut stream = TokenStream::new(&script, &request(&second, 1, &[])).unwrap();
             let next = stream.next(&mut script, &mut sequence, &|| false);
             assert_eq!(pollster::block_on(next).unwrap(), Some(model(&second)));
             let cached = stream.into_generation().stats.cached_tokens;
-            assert_eq!(cached, if taken == 0 { 0 } else { PROMPT.len() + taken });
+            assert_eq!(cached, if is_reset || taken == 0 { 0 } else { PROMPT.len() + taken });
             assert!(script.results.is_empty());
         }
     }

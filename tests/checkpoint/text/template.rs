@@ -1,10 +1,13 @@
 //! Chat templates: the built-in ones, and the checkpoint's own.
 
+use std::slice;
+
 use super::fixtures::{assets, small_vocabulary};
 use gemma4_wgpu::{
     Result,
     text::{
-        ChatTemplate, Message, RenderOptions, Role, TextAssets, Tokenizer, Vocabulary, stop_ids,
+        ChatTemplate, Message, Part, RenderOptions, Role, TextAssets, Tokenizer, Vocabulary,
+        stop_ids,
     },
 };
 
@@ -274,6 +277,24 @@ fn messages_read_like_the_usual_json() {
         r#"{"role":"assistant","content":"b"}"#
     );
     assert!(serde_json::from_str::<Message>(r#"{"role": "robot", "content": ""}"#).is_err());
+}
+
+#[test]
+fn content_may_be_a_list_of_parts() {
+    let part = |text: &str| serde_json::json!({"type": "text", "text": text});
+    let json = serde_json::json!({"role": "user", "content": [part("a "), part("b")]});
+    let message: Message = serde_json::from_value(json).unwrap();
+    assert_eq!(message.parts, ["a ", "b"].map(|text| Part::Text(text.into())));
+    assert_eq!(message.content(), "a b");
+    let template = template(&assets_with(GEMMA4, None)).unwrap();
+    let rendered =
+        |message: &Message| template.render(slice::from_ref(message), &RenderOptions::default());
+    assert_eq!(rendered(&message).unwrap(), rendered(&Message::user("a b")).unwrap());
+    for content in [r#"[{"type": "image", "url": "x"}]"#, "1"] {
+        let text = format!(r#"{{"role": "user", "content": {content}}}"#);
+        let error = serde_json::from_str::<Message>(&text).unwrap_err().to_string();
+        assert!(error.contains("neither a text nor a list of text parts"), "{error}");
+    }
 }
 
 /// What a template writes after an answer ends one, if it is a control token.
