@@ -1,6 +1,8 @@
 //! [`ModelConfig`]: every number of the architecture, per layer, read once.
 
 pub(crate) mod hf;
+mod hf_class;
+mod hf_rope;
 pub mod shapes;
 pub(crate) mod validate;
 
@@ -99,8 +101,8 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// A model of these sizes with what its family has in common: the head is tied to the embedding,
-    /// V is normed and layers have scalars in Gemma 4, and norm weights are used as stored.
+    /// A model of these sizes with what its family has in common. The head is tied to the
+    /// embedding, and norm weights are used as stored.
     pub fn new(
         architecture: Architecture,
         vocab_size: usize,
