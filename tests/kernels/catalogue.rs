@@ -21,26 +21,6 @@ use gemma4_wgpu::{
     },
 };
 
-/// All formats that kernels read.
-pub const FORMATS: [PackFormat; 16] = [
-    PackFormat::F32,
-    PackFormat::F16,
-    PackFormat::BF16,
-    PackFormat::INT4,
-    PackFormat::Int { bits: 4, group: 32, offset: true },
-    PackFormat::INT8,
-    PackFormat::Int { bits: 8, group: 32, offset: true },
-    PackFormat::Int { bits: 8, group: 16, offset: false },
-    PackFormat::Int { bits: 5, group: 32, offset: false },
-    PackFormat::Int { bits: 5, group: 32, offset: true },
-    PackFormat::Int { bits: 6, group: 16, offset: false },
-    PackFormat::Int { bits: 4, group: 64, offset: false },
-    PackFormat::Int { bits: 4, group: 128, offset: true },
-    PackFormat::Int { bits: 8, group: 128, offset: false },
-    PackFormat::Iq4,
-    PackFormat::Q4K,
-];
-
 /// Stored types that are laid out on the device.
 pub const STORED: [Dtype; 17] = [
     Dtype::Q4_0,
@@ -178,7 +158,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
         all.push(Box::new(GeluMul { n: 21504, epilogue, tail }));
         all.push(Box::new(Convert { cols: 5376, epilogue, over_outputs: false }));
     }
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         all.push(Box::new(Embed {
             format,
             first_row: 0,
@@ -280,7 +260,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             epilogue,
         }));
     }
-    for format in FORMATS.into_iter().filter(|format| format.group().is_some()) {
+    for format in PackFormat::ALL.into_iter().filter(|format| format.group().is_some()) {
         let linear = Linear {
             format,
             rows: 5376,
@@ -376,7 +356,7 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     let target = target(&facts, if checks { "checks=on" } else { "" });
     assert_eq!(target.variant.coop, Some(Coop::Eight));
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         for (rows, splits, interleaved16) in [(5376, 1, false), (5376, 3, true), (5371, 3, false)] {
             let linear = Linear {
                 format,

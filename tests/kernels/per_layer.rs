@@ -1,5 +1,6 @@
 //! Per-layer embeddings against their twins: the vectors, and how a layer takes its own in.
 
+use gemma4_wgpu::quant::PackFormat;
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
@@ -13,7 +14,6 @@ use gemma4_wgpu::{
 use proptest::prelude::*;
 
 use crate::{
-    catalogue::FORMATS,
     combinations::{on_devices, random_cases},
     epilogue::check_forms,
     harness::*,
@@ -24,13 +24,7 @@ const EPS: f32 = 1e-6;
 const SAMPLED: u32 = u32::MAX;
 
 /// Vectors of tokens in two parts of a table, of which some were chosen on the device.
-fn check_inputs(
-    gpu: &Gpu,
-    format: gemma4_wgpu::quant::PackFormat,
-    layers: usize,
-    size: usize,
-    seed: u64,
-) {
+fn check_inputs(gpu: &Gpu, format: PackFormat, layers: usize, size: usize, seed: u64) {
     let (vocab, cols, projection_scale) = (48, layers * size, 0.31f32);
     let table = weights(format, vocab, cols, seed);
     let norm = random(size, seed + 1);
@@ -165,9 +159,9 @@ fn check_rms_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u6
 fn vectors_in_every_format() {
     // Layers that begin within eights and groups of the table, and as they are published.
     let sizes = [(5, 9), (2, 256)];
-    for (gpu, [format, size]) in on_devices([FORMATS.len(), sizes.len()]) {
+    for (gpu, [format, size]) in on_devices([PackFormat::ALL.len(), sizes.len()]) {
         let (layers, size) = sizes[size];
-        check_inputs(gpu, FORMATS[format], layers, size, 7);
+        check_inputs(gpu, PackFormat::ALL[format], layers, size, 7);
     }
 }
 
@@ -197,7 +191,7 @@ proptest! {
         rows in 1usize..6,
         n in 1usize..400,
         layers in 1usize..5,
-        format in prop::sample::select(FORMATS.to_vec()),
+        format in prop::sample::select(PackFormat::ALL.to_vec()),
         seed: u32,
         device: prop::sample::Index,
     ) {

@@ -109,10 +109,6 @@ impl ModelConfig {
         };
         refuse_unsupported(text, class)?;
         let config = ModelConfig {
-            architecture: class.architecture(),
-            vocab_size: text.size("vocab_size")?.unwrap_or(class.default_vocab_size()),
-            hidden_size: text.size("hidden_size")?.unwrap_or(2304),
-            layers: layers(text, class)?,
             rms_norm_eps: text.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             final_logit_softcap: text.number("final_logit_softcapping")?.map(|cap| cap as f32),
             attention_scale: match class {
@@ -121,8 +117,6 @@ impl ModelConfig {
                 }
                 _ => 1.0,
             },
-            v_norm: class != Class::Gemma3,
-            layer_scalar: class != Class::Gemma3,
             norm_weight_offset: if class == Class::Gemma3 { 1.0 } else { 0.0 },
             // Of a multi-modal model, transformers asks the outer config.
             tie_word_embeddings: root.flag(TIED)?.unwrap_or(true),
@@ -130,6 +124,12 @@ impl ModelConfig {
                 .size("max_position_embeddings")?
                 .unwrap_or(class.default_max_positions()),
             per_layer_input: per_layer_input(text, class)?,
+            ..ModelConfig::new(
+                class.architecture(),
+                text.size("vocab_size")?.unwrap_or(class.default_vocab_size()),
+                text.size("hidden_size")?.unwrap_or(2304),
+                layers(text, class)?,
+            )
         };
         config.validate()?;
         Ok(config)
