@@ -42,10 +42,8 @@ pub fn devices() -> &'static [Gpu] {
                         // others use subgroups more.
                         row_per_invocation: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
-                        persistent: None,
-                        repack: None,
-                        inplace: None,
                         checks: Some(checks),
+                        ..KernelOptions::UNSET
                     };
                     let options = DeviceOptions {
                         adapter: Some(facts.index.to_string()),
