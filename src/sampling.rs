@@ -205,7 +205,8 @@ impl Sampler {
     }
 }
 
-/// The id of the largest logit, the lowest among equals; 0 if there are none.
+/// The id of the largest logit, the lowest among equals. NaN counts as smaller than everything; if
+/// nothing is larger than −∞, it is 0.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, &logit) in logits.iter().enumerate() {

@@ -1,10 +1,12 @@
 #!/bin/bash
-# Runs the tests: tools/test.sh [--long] [options of cargo test]. With --long each kernel test runs
-# all combinations of variants, formats and sizes, not only enough of them for every pair.
+# Runs the tests: tools/test.sh [--long] [options of cargo test].
 #
-# On Linux the tests of the wgpu backend run a second time on SwiftShader, a software Vulkan driver
-# that differs from Mesa's in all that kernels must not rely on: subgroups of 4, no f16. Then the
-# package and the page of web/ are tested in headless Chromium.
+# Kernels are tested so that each pair of a variant, a format and a size meets. With --long all
+# combinations are tested, which takes several times as long.
+#
+# On Linux the tests of the wgpu backend run a second time on SwiftShader. This software Vulkan
+# driver has subgroups of 4 and no f16, unlike Mesa's. Then the package and the page of web/ are
+# tested in headless Chromium.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

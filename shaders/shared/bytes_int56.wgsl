@@ -25,7 +25,8 @@ const UP: vec4<u32> = vec4<u32>(
 
 fn to_bytes(stored: Stored) -> Bytes {
     let high = stored.high.xxyy;
-    let even = ((stored.low << vec4<u32>(SHIFT)) & vec4<u32>(LOW_MASK)) | ((high << UP) & vec4<u32>(HIGH_MASK));
+    let even = ((stored.low << vec4<u32>(SHIFT)) & vec4<u32>(LOW_MASK))
+        | ((high << UP) & vec4<u32>(HIGH_MASK));
     let odd = ((stored.low >> vec4<u32>(4u - SHIFT)) & vec4<u32>(LOW_MASK))
         | (((high >> vec4<u32>(HIGH_BITS)) << UP) & vec4<u32>(HIGH_MASK));
     return Bytes(vec4<u32>(even.x, odd.x, even.y, odd.y), vec4<u32>(even.z, odd.z, even.w, odd.w));

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::{
     checkpoint::{
         checkpoint::Checkpoint,
-        import::matrix::Place,
+        import::matrix::FileRange,
         model_file::ModelFile,
         tensor_index::{Content, Entry},
     },
@@ -60,7 +60,11 @@ async fn same_content(files: &[ModelFile], left: &Entry, right: &Entry) -> Resul
     }
 }
 
-async fn same_zeros(files: &[ModelFile], a: &Option<Place>, b: &Option<Place>) -> Result<bool> {
+async fn same_zeros(
+    files: &[ModelFile],
+    a: &Option<FileRange>,
+    b: &Option<FileRange>,
+) -> Result<bool> {
     match (a, b) {
         (Some(a), Some(b)) => same_bytes(files, a, b).await,
         (a, b) => Ok(a == b),
@@ -69,7 +73,7 @@ async fn same_zeros(files: &[ModelFile], a: &Option<Place>, b: &Option<Place>) -
 
 /// Whether two places hold the same bytes. Reads no further than their first difference, and
 /// nothing of what is one place.
-async fn same_bytes(files: &[ModelFile], a: &Place, b: &Place) -> Result<bool> {
+async fn same_bytes(files: &[ModelFile], a: &FileRange, b: &FileRange) -> Result<bool> {
     if a == b {
         return Ok(true);
     }

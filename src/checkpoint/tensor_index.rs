@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     checkpoint::{
-        import::matrix::{Imported, Place},
+        import::matrix::{FileRange, Imported},
         model_file::{ModelFile, slice},
     },
     error::{Error, Result, quoted},
@@ -22,7 +22,7 @@ pub(super) struct Entry {
 
 pub(super) enum Content {
     /// Bytes of a file, as they are.
-    Stored(Place),
+    Stored(FileRange),
     /// Integers and their scales in tensors of their own, which become packed rows.
     Grouped(Box<Imported>, PackFormat),
 }
@@ -36,7 +36,7 @@ pub(super) fn insert(
     tensors: &mut TensorIndex,
     (name, own_name): (&str, &str),
     info: TensorInfo,
-    place: Place,
+    place: FileRange,
 ) -> Result<()> {
     let own_name = own_name.to_owned();
     insert_entry(tensors, name, Entry { info, content: Content::Stored(place), own_name })
@@ -87,7 +87,7 @@ fn quoted_shape(entry: &Entry) -> String {
     format!("{} {:?}", quoted(&entry.own_name), entry.info.shape)
 }
 
-fn bytes_at<'a>(files: &'a [ModelFile], (file, range): &Place) -> Option<&'a [u8]> {
+fn bytes_at<'a>(files: &'a [ModelFile], (file, range): &FileRange) -> Option<&'a [u8]> {
     slice(files.get(*file)?.bytes(), range)
 }
 

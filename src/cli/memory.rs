@@ -8,11 +8,12 @@ use serde::Serialize;
 use crate::{
     cpu::CpuBackend,
     error::{Error, Result},
-    gpu::{Gpu, GpuBackend, SyntheticSource},
+    gpu::{Gpu, GpuBackend},
     memory::{MemoryPlan, largest_context},
     model::{
         config::{ModelConfig, shapes},
         source::TensorSource,
+        synthetic::SyntheticSource,
         weights::{self, LoadOptions},
     },
     quant::Quantize,

@@ -18,14 +18,12 @@ use crate::{
             step::{StepRow, logit_rows, max_step_tokens},
             workspace::Workspace,
         },
-        weights::{
-            store::GpuStore,
-            synthetic::{SyntheticSource, SyntheticStore},
-        },
+        weights::{store::GpuStore, synthetic::SyntheticStore},
     },
     model::{
         config::ModelConfig,
         source::{LocalBoxFuture, TensorSource},
+        synthetic::SyntheticSource,
         weights::{self, LoadOptions, ModelWeights},
     },
 };

@@ -22,7 +22,4 @@ pub use device::{
     tuning::{KernelTarget, MatvecShape, Tuning},
     variant::Variant,
 };
-pub use weights::{
-    matrix::{GpuMatrix, tile},
-    synthetic::SyntheticSource,
-};
+pub use weights::matrix::{GpuMatrix, tile};

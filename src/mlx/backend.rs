@@ -12,7 +12,6 @@ use crate::{
         Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepResult, Ticket, suppressible,
     },
     error::{Error, Result},
-    gpu::SyntheticSource,
     mlx::{
         device::{self, Facts},
         engine::{Engine, Part, Slot},
@@ -26,6 +25,7 @@ use crate::{
         config::{LayerConfig, ModelConfig},
         kv::{CacheType, cache_capacity},
         source::{LocalBoxFuture, TensorSource},
+        synthetic::SyntheticSource,
         weights::{LoadOptions, ModelWeights, planned_tensors},
     },
     quant::Quantize,
@@ -66,7 +66,7 @@ pub struct MlxBackend {
 }
 
 /// What is known of a model before its weights are.
-struct Room {
+struct Reservation {
     facts: Facts,
     sequences: Sequences,
     compute: Dtype,
@@ -118,29 +118,30 @@ impl MlxBackend {
     ) -> Result<Self> {
         let config = source.config().clone();
         config.validate()?;
-        let room = Room::new(&config, options, mlx)?;
-        room.check(source, options.quantize)?;
-        let mut store = MlxStore { compute: room.compute, bytes: 0, seed };
+        let reservation = Reservation::new(&config, options, mlx)?;
+        reservation.check(source, options.quantize)?;
+        let mut store = MlxStore { compute: reservation.compute, bytes: 0, seed };
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
         let table_bytes =
             weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes() as u64);
-        let most = room.sequences.max_step_tokens;
-        let cache =
-            |layer: &LayerConfig| KvCache::new(layer, options.context_length, most, room.cache);
+        let most = reservation.sequences.max_step_tokens;
+        let cache = |layer: &LayerConfig| {
+            KvCache::new(layer, options.context_length, most, reservation.cache)
+        };
         let slot =
             |_| Ok(Slot::new(config.cached_layers().iter().map(cache).collect::<Result<_>>()?));
         let slots = (0..options.max_sequences).map(slot).collect::<Result<_>>()?;
-        let model = Model::new(config.clone(), weights, room.compute, room.fused)?;
+        let model = Model::new(config.clone(), weights, reservation.compute, reservation.fused)?;
         Ok(MlxBackend {
             config,
-            facts: room.facts,
-            sequences: room.sequences,
+            facts: reservation.facts,
+            sequences: reservation.sequences,
             engine: Arc::new(Mutex::new(Engine::new(model, slots))),
             unread: HashSet::new(),
             next_ticket: 0,
             weight_bytes: store.bytes,
             table_bytes,
-            kv_bytes: room.kv_bytes,
+            kv_bytes: reservation.kv_bytes,
         })
     }
 
@@ -151,8 +152,8 @@ impl MlxBackend {
     }
 }
 
-impl Room {
-    fn new(config: &ModelConfig, options: &LoadOptions, mlx: MlxOptions) -> Result<Room> {
+impl Reservation {
+    fn new(config: &ModelConfig, options: &LoadOptions, mlx: MlxOptions) -> Result<Reservation> {
         let facts = device::facts()?;
         let most = if facts.metal { GPU_STEP_TOKENS } else { CPU_STEP_TOKENS };
         let sequences = Sequences::new(config, options, most)?;
@@ -185,7 +186,7 @@ impl Room {
             )));
         }
         let fused = mlx.fused.unwrap_or(facts.metal);
-        Ok(Room { facts, sequences, compute, cache, kv_bytes: kv_bytes as u64, fused })
+        Ok(Reservation { facts, sequences, compute, cache, kv_bytes: kv_bytes as u64, fused })
     }
 
     /// Errors if the weights do not fit beside the caches. A missing tensor is left for loading to

@@ -4,5 +4,6 @@ pub mod config;
 pub mod kv;
 pub mod matrix_reader;
 pub mod source;
+pub mod synthetic;
 pub mod tensors;
 pub mod weights;

@@ -1,7 +1,7 @@
 //! The tensors of a model: one table of names, roles, shapes and conditions.
 //!
-//! Loading, names in GGUF, synthetic models, the writers of other formats, unused tensors and memory
-//! plans derive from it.
+//! Loading, names in GGUF, synthetic models, the writers of other formats, unused tensors and
+//! memory plans derive from it.
 
 use crate::model::config::{LayerConfig, ModelConfig};
 
@@ -266,8 +266,8 @@ pub fn tensor_kind(name: &str) -> &str {
     layer_and_rest(name, "layers.").map_or(name, |(_, rest)| rest)
 }
 
-/// Rows of a matrix of `rows` rows that one token reads: all, or one of an embedding that is not the
-/// output head.
+/// Rows of a matrix of `rows` rows that one token reads: all, or one of an embedding that is not
+/// the output head.
 pub fn rows_read(config: &ModelConfig, role: Role, rows: usize) -> usize {
     match role {
         PerLayerTable => rows.min(1),

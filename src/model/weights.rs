@@ -324,7 +324,7 @@ impl<S: WeightStore> Loader<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::SyntheticSource;
+    use crate::model::synthetic::SyntheticSource;
 
     /// Notes what it is given.
     struct Names(Vec<String>);

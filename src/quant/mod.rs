@@ -222,7 +222,28 @@ impl PackFormat {
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
 
-    /// Bits of an integer as it lies, columns that share a scale, and whether groups have offsets;
+    /// One of each kind that backends run: integers of other widths and groups differ in nothing but
+    /// sizes.
+    pub const ALL: [PackFormat; 16] = [
+        PackFormat::F32,
+        PackFormat::F16,
+        PackFormat::BF16,
+        PackFormat::INT4,
+        PackFormat::Int { bits: 4, group: 32, offset: true },
+        PackFormat::INT8,
+        PackFormat::Int { bits: 8, group: 32, offset: true },
+        PackFormat::Int { bits: 8, group: 16, offset: false },
+        PackFormat::Int { bits: 5, group: 32, offset: false },
+        PackFormat::Int { bits: 5, group: 32, offset: true },
+        PackFormat::Int { bits: 6, group: 16, offset: false },
+        PackFormat::Int { bits: 4, group: 64, offset: false },
+        PackFormat::Int { bits: 4, group: 128, offset: true },
+        PackFormat::Int { bits: 8, group: 128, offset: false },
+        PackFormat::Iq4,
+        PackFormat::Q4K,
+    ];
+
+    /// Bits of a stored integer, columns that share a scale, and whether groups have offsets;
     /// `None` for float formats.
     pub(crate) fn layout(self) -> Option<(u8, usize, bool)> {
         match self {
@@ -334,9 +355,7 @@ impl FromStr for PackFormat {
         let ints = groups.flat_map(|(group, offset)| {
             [4, 5, 6, 8].map(|bits| PackFormat::Int { bits, group, offset })
         });
-        let others =
-            [PackFormat::F32, PackFormat::F16, PackFormat::BF16, PackFormat::Iq4, PackFormat::Q4K];
-        let mut formats = others.into_iter().chain(ints);
+        let mut formats = PackFormat::ALL.into_iter().chain(ints);
         formats
             .find(|format| format.to_string() == text)
             .ok_or_else(|| format!("unknown weight format {text:?}"))

@@ -1,6 +1,7 @@
 //! What [`Backend`] promises, whatever computes it. `tolerance` bounds the difference of logits
 //! that are computed in two ways; `contract_tests!` makes a test of every function.
 
+use gemma4_wgpu::sampling::argmax;
 use gemma4_wgpu::{
     Error, Result,
     backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
@@ -10,7 +11,7 @@ use gemma4_wgpu::{
 };
 
 use super::{
-    Make, all_logits, argmax, assert_close,
+    Make, all_logits, assert_close,
     random_model::{RandomModel, WINDOW, random_tokens},
     step,
 };

@@ -13,7 +13,8 @@ use gemma4_wgpu::{
 };
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Make, all_logits, argmax};
+use super::{Make, all_logits};
+use gemma4_wgpu::sampling::argmax;
 
 /// Positions at which the largest logit must be the golden one's.
 const MIN_SAME_ARGMAX: f32 = 0.99;

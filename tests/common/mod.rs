@@ -102,11 +102,6 @@ pub fn all_logits(
     logits
 }
 
-/// Index of the largest element, the lowest among equals.
-pub fn argmax(logits: &[f32]) -> u32 {
-    (0..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best }) as u32
-}
-
 /// Fails if an element differs by more than `tolerance`, or by NaN.
 #[track_caller]
 pub fn assert_close(actual: &[f32], expected: &[f32], tolerance: f32, what: &str) {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use gemma4_wgpu::{
     Error, Result,
     model::{
-        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+        config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
         source::{LocalBoxFuture, TensorInfo, TensorSource},
         tensors::tensor_specs,
     },
@@ -46,19 +46,8 @@ impl RandomModel {
             ..sliding.clone()
         };
         RandomModel::new(ModelConfig {
-            architecture: Architecture::Gemma4,
-            vocab_size: 83,
-            hidden_size: 36,
-            layers: vec![sliding.clone(), full, sliding],
-            rms_norm_eps: 1e-6,
-            final_logit_softcap: Some(30.0),
-            attention_scale: 1.0,
-            v_norm: true,
-            layer_scalar: true,
-            norm_weight_offset: 0.0,
-            tie_word_embeddings: true,
             max_position_embeddings: 4096,
-            per_layer_input: None,
+            ..ModelConfig::gemma4(83, 36, vec![sliding.clone(), full, sliding])
         })
     }
 

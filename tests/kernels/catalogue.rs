@@ -21,26 +21,6 @@ use gemma4_wgpu::{
     },
 };
 
-/// All formats that kernels read.
-pub const FORMATS: [PackFormat; 16] = [
-    PackFormat::F32,
-    PackFormat::F16,
-    PackFormat::BF16,
-    PackFormat::INT4,
-    PackFormat::Int { bits: 4, group: 32, offset: true },
-    PackFormat::INT8,
-    PackFormat::Int { bits: 8, group: 32, offset: true },
-    PackFormat::Int { bits: 8, group: 16, offset: false },
-    PackFormat::Int { bits: 5, group: 32, offset: false },
-    PackFormat::Int { bits: 5, group: 32, offset: true },
-    PackFormat::Int { bits: 6, group: 16, offset: false },
-    PackFormat::Int { bits: 4, group: 64, offset: false },
-    PackFormat::Int { bits: 4, group: 128, offset: true },
-    PackFormat::Int { bits: 8, group: 128, offset: false },
-    PackFormat::Iq4,
-    PackFormat::Q4K,
-];
-
 /// Stored types that are laid out on the device.
 pub const STORED: [Dtype; 17] = [
     Dtype::Q4_0,
@@ -84,7 +64,8 @@ pub fn targets(subgroup: u32, wide: bool) -> Vec<KernelTarget> {
                 let [subgroups, wide] = [subgroups, wide && f16].map(on);
                 let [f16, checks] = [f16, checks].map(on);
                 let options = format!(
-                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},checks={checks}"
+                    "subgroups={subgroups},f16={f16},dp4a=on,coop=off,large_workgroups={wide},\
+                     checks={checks}"
                 );
                 all.push(target(&facts, &options));
             }
@@ -177,7 +158,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
         all.push(Box::new(GeluMul { n: 21504, epilogue, tail }));
         all.push(Box::new(Convert { cols: 5376, epilogue, over_outputs: false }));
     }
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         all.push(Box::new(Embed {
             format,
             first_row: 0,
@@ -279,7 +260,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             epilogue,
         }));
     }
-    for format in FORMATS.into_iter().filter(|format| format.group().is_some()) {
+    for format in PackFormat::ALL.into_iter().filter(|format| format.group().is_some()) {
         let linear = Linear {
             format,
             rows: 5376,
@@ -328,7 +309,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         interleaved16: true,
     };
     let layer = layer_31b(true);
-    let chain = PersistentLayer {
+    let persistent = PersistentLayer {
         split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
         o: chained(5376, 16384),
         gate_up: chained(43008, 5376),
@@ -338,8 +319,8 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         set_words: PersistentLayer::set_words(5376, 16384, 21504),
         workgroups: 256,
     };
-    all.push(Box::new(PersistentLayer { qkv: None, ..chain.clone() }));
-    all.push(Box::new(chain));
+    all.push(Box::new(PersistentLayer { qkv: None, ..persistent.clone() }));
+    all.push(Box::new(persistent));
     for full in [false, true] {
         let sdpa = Sdpa {
             layer: layer_31b(full),
@@ -375,7 +356,7 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     let target = target(&facts, if checks { "checks=on" } else { "" });
     assert_eq!(target.variant.coop, Some(Coop::Eight));
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         for (rows, splits, interleaved16) in [(5376, 1, false), (5376, 3, true), (5371, 3, false)] {
             let linear = Linear {
                 format,

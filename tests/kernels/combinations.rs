@@ -17,7 +17,7 @@ fn aspects_of(gpu: &Gpu) -> [usize; 4] {
     [subgroups, f16, checks, kind]
 }
 
-/// Choices from lists of these lengths, and the devices that they are tested on: each pair of
+/// Choices from lists of these lengths, with the device that each is tested on. Each pair of
 /// choices meets, and each choice meets each aspect of a device.
 pub fn on_devices<const N: usize>(lens: [usize; N]) -> Vec<(&'static Gpu, [usize; N])> {
     on_devices_where(lens, |_, _| true)
@@ -68,7 +68,7 @@ fn covering<T>(all: Vec<T>, aspects: impl Fn(&T) -> Vec<usize>) -> Vec<T> {
     all.into_iter().zip(chosen).filter_map(|(item, chosen)| chosen.then_some(item)).collect()
 }
 
-/// Tests of random cases: so many in long runs, and a third of them else.
+/// Tests of random cases: this number in long runs, a third of it otherwise.
 pub fn random_cases(cases: u32) -> ProptestConfig {
     let cases = if is_long() { cases } else { cases.div_ceil(3) };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }

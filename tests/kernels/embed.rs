@@ -10,7 +10,7 @@ use gemma4_wgpu::{
 };
 use half::f16;
 
-use crate::{catalogue::FORMATS, combinations::on_devices, harness::*, weights::weights};
+use crate::{combinations::on_devices, harness::*, weights::weights};
 
 #[test]
 fn embedding_in_parts() {
@@ -18,8 +18,8 @@ fn embedding_in_parts() {
     // The last row takes its token from the device: slot 1 chose token 9.
     let rows: Vec<[u32; 4]> = vec![[0, 0, 0, 0], [40, 1, 0, 0], [5, 2, 0, 0], [u32::MAX, 0, 1, 0]];
     let tokens = [0, 40, 5, 9];
-    for (gpu, [format]) in on_devices([FORMATS.len()]) {
-        let format = FORMATS[format];
+    for (gpu, [format]) in on_devices([PackFormat::ALL.len()]) {
+        let format = PackFormat::ALL[format];
         let matrix = weights(format, vocab, hidden, 5);
         let mut expected = vec![0.0; tokens.len() * hidden];
         ops::embed(&matrix, &tokens, scale, &mut expected);

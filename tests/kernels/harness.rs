@@ -1,7 +1,7 @@
 //! Runs one kernel on every variant that the adapter can run.
 //!
-//! Devices keep the pipelines that they compile, and lavapipe keeps LLVM's modules with each: about
-//! 1.5 MB, so that the thousands of a run took 12 GB. Hence devices forget them from time to time.
+//! A device keeps the pipelines that it compiles, and lavapipe keeps LLVM's modules with each.
+//! These have about 1.5 MB, so that the thousands of a run took 12 GB. Hence devices forget them.
 
 use std::sync::OnceLock;
 
@@ -13,8 +13,8 @@ use pollster::block_on;
 /// Pipelines after which a device forgets them.
 const KEPT_PIPELINES: usize = 24;
 
-/// The adapter opened in every variant; in half of them where there are few for want of f16, as on
-/// SwiftShader, which takes minutes for each. A machine without an adapter fails.
+/// The adapter opened in every variant. Without f16, as on SwiftShader, it is opened in half of
+/// them. A machine without an adapter fails.
 pub fn devices() -> &'static [Gpu] {
     static DEVICES: OnceLock<Vec<Gpu>> = OnceLock::new();
     DEVICES.get_or_init(|| {
@@ -42,10 +42,8 @@ pub fn devices() -> &'static [Gpu] {
                         // others use subgroups more.
                         row_per_invocation: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
-                        persistent: None,
-                        repack: None,
-                        inplace: None,
                         checks: Some(checks),
+                        ..KernelOptions::UNSET
                     };
                     let options = DeviceOptions {
                         adapter: Some(facts.index.to_string()),

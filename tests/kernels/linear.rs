@@ -15,7 +15,6 @@ use gemma4_wgpu::{
 use proptest::prelude::*;
 
 use crate::{
-    catalogue::FORMATS,
     combinations::{on_devices, on_devices_where, random_cases},
     emulated::Emulated,
     harness::*,
@@ -160,7 +159,7 @@ fn check(gpu: &Gpu, case: &Case) {
             case.m,
         );
         assert_close(
-            &format!("matmul_lanes {what}"),
+            &format!("matmul_row_per_invocation {what}"),
             gpu,
             &output.results(gpu, case),
             &expected,
@@ -338,8 +337,8 @@ fn sum_of_parts(
 #[test]
 fn awkward_sizes() {
     let sizes = [(1, 1, 1, None), (3, 5, 33, None), (2, 67, 96, Some(2.0)), (70, 130, 160, None)];
-    for (gpu, [format, size, over_outputs]) in on_devices([FORMATS.len(), sizes.len(), 2]) {
-        let (format, (m, n, k, softcap)) = (FORMATS[format], sizes[size]);
+    for (gpu, [format, size, over_outputs]) in on_devices([PackFormat::ALL.len(), sizes.len(), 2]) {
+        let (format, (m, n, k, softcap)) = (PackFormat::ALL[format], sizes[size]);
         let over_outputs = over_outputs == 1;
         check(gpu, &Case { format, m, n, k, softcap, over_outputs, interleaved16: false, seed: 7 });
     }
@@ -358,13 +357,14 @@ fn tiles() {
         let is_own_size = (format + 3 * interleaved16) % sizes.len() == size;
         // Only ints with whole groups of 32 columns are interleaved.
         std::ptr::eq(gpu, last)
-            && (interleaved16 == 0 || Linear::supports_q8(FORMATS[format]))
+            && (interleaved16 == 0 || Linear::supports_q8(PackFormat::ALL[format]))
             && (has_matrices || is_own_size || is_long())
     };
     for (gpu, [format, size, interleaved16]) in
-        on_devices_where([FORMATS.len(), sizes.len(), 2], is_possible)
+        on_devices_where([PackFormat::ALL.len(), sizes.len(), 2], is_possible)
     {
-        let (format, (m, n, k), interleaved16) = (FORMATS[format], sizes[size], interleaved16 == 1);
+        let (format, (m, n, k), interleaved16) =
+            (PackFormat::ALL[format], sizes[size], interleaved16 == 1);
         let case =
             Case { format, m, n, k, softcap: None, over_outputs: false, interleaved16, seed: 9 };
         check(gpu, &case);
@@ -395,7 +395,7 @@ fn emulated_matrices() {
         }
     }
     for gpu in with_f16.iter().rev().take(1) {
-        for format in FORMATS.into_iter().filter(|format| Linear::supports_q8(*format)) {
+        for format in PackFormat::ALL.into_iter().filter(|format| Linear::supports_q8(*format)) {
             for (n, interleaved16) in [(130, false), (144, true)] {
                 let case = Case {
                     format,
@@ -418,19 +418,9 @@ fn emulated_matrices() {
 fn many_rows() {
     let gpu = &devices()[0];
     assert_eq!(gpu.variant().subgroups, None, "four rows a workgroup");
-    check(
-        gpu,
-        &Case {
-            format: PackFormat::INT8,
-            m: 1,
-            n: 4 * 65535 + 9,
-            k: 8,
-            softcap: None,
-            over_outputs: false,
-            interleaved16: false,
-            seed: 3,
-        },
-    );
+    let (m, n, k, format) = (1, 4 * 65535 + 9, 8, PackFormat::INT8);
+    let (softcap, over_outputs, interleaved16) = (None, false, false);
+    check(gpu, &Case { format, m, n, k, softcap, over_outputs, interleaved16, seed: 3 });
 }
 
 proptest! {
@@ -441,12 +431,13 @@ proptest! {
         m in 1usize..80,
         n in 1usize..200,
         k in 1usize..400,
-        format in prop::sample::select(FORMATS.to_vec()),
+        format in prop::sample::select(PackFormat::ALL.to_vec()),
         seed: u32,
         device: prop::sample::Index,
     ) {
-        let (seed, over_outputs) = (u64::from(seed), seed % 2 == 1);
-        let case = Case { format, m, n, k, softcap: None, over_outputs, interleaved16: false, seed };
+        let (softcap, over_outputs, interleaved16) = (None, seed % 2 == 1, false);
+        let seed = u64::from(seed);
+        let case = Case { format, m, n, k, softcap, over_outputs, interleaved16, seed };
         check(device.get(devices()), &case);
     }
 }

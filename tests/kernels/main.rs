@@ -1,5 +1,6 @@
-//! Every kernel against its CPU twin, in every variant that the adapter can run, checks on and off;
-//! and all kernels through naga's translators, for which no adapter is needed: [`translation`].
+//! Every kernel against its CPU twin, in every variant that the adapter can run.
+//!
+//! [`translation`] needs no adapter: it runs all kernels through naga's translators.
 
 mod attention;
 mod catalogue;

@@ -32,7 +32,7 @@ fn check_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     assert_close("rms_norm", gpu, &download_rows(gpu, &out, rows, n), &expected, 1e-5);
 }
 
-fn check_norm_add_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
+fn check_add_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let (mut x, branch) = (random(rows * n, seed), random(rows * n, seed + 1));
     let (post, next, scalar) = (random(n, seed + 2), random(n, seed + 3), 0.7f32);
     let before = x.clone();
@@ -86,7 +86,7 @@ fn awkward_sizes() {
     for (gpu, [size]) in on_devices([sizes.len()]) {
         let (rows, n) = sizes[size];
         check_rms_norm(gpu, rows, n, 1);
-        check_norm_add_norm(gpu, rows, n, 2);
+        check_add_rms_norm(gpu, rows, n, 2);
     }
 }
 
@@ -97,6 +97,6 @@ proptest! {
     fn any_size(rows in 1usize..9, n in 1usize..900, seed: u32, device: prop::sample::Index) {
         let gpu = device.get(devices());
         check_rms_norm(gpu, rows, n, seed as u64);
-        check_norm_add_norm(gpu, rows, n, seed as u64);
+        check_add_rms_norm(gpu, rows, n, seed as u64);
     }
 }

@@ -1,5 +1,6 @@
 //! Per-layer embeddings against their twins: the vectors, and how a layer takes its own in.
 
+use gemma4_wgpu::quant::PackFormat;
 use gemma4_wgpu::{
     cpu::ops,
     gpu::{
@@ -13,7 +14,6 @@ use gemma4_wgpu::{
 use proptest::prelude::*;
 
 use crate::{
-    catalogue::FORMATS,
     combinations::{on_devices, random_cases},
     epilogue::check_forms,
     harness::*,
@@ -24,13 +24,7 @@ const EPS: f32 = 1e-6;
 const SAMPLED: u32 = u32::MAX;
 
 /// Vectors of tokens in two parts of a table, of which some were chosen on the device.
-fn check_inputs(
-    gpu: &Gpu,
-    format: gemma4_wgpu::quant::PackFormat,
-    layers: usize,
-    size: usize,
-    seed: u64,
-) {
+fn check_inputs(gpu: &Gpu, format: PackFormat, layers: usize, size: usize, seed: u64) {
     let (vocab, cols, projection_scale) = (48, layers * size, 0.31f32);
     let table = weights(format, vocab, cols, seed);
     let norm = random(size, seed + 1);
@@ -114,7 +108,7 @@ fn check_gate(gpu: &Gpu, rows: usize, n: usize, layers: usize, seed: u64) {
     }
 }
 
-fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
+fn check_rms_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
     let (mut x, branch, post) =
         (random(rows * n, seed), random(rows * n, seed + 1), random(n, seed + 2));
     x.iter_mut().for_each(|value| *value *= magnitude);
@@ -165,9 +159,9 @@ fn check_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u64) {
 fn vectors_in_every_format() {
     // Layers that begin within eights and groups of the table, and as they are published.
     let sizes = [(5, 9), (2, 256)];
-    for (gpu, [format, size]) in on_devices([FORMATS.len(), sizes.len()]) {
+    for (gpu, [format, size]) in on_devices([PackFormat::ALL.len(), sizes.len()]) {
         let (layers, size) = sizes[size];
-        check_inputs(gpu, FORMATS[format], layers, size, 7);
+        check_inputs(gpu, PackFormat::ALL[format], layers, size, 7);
     }
 }
 
@@ -181,11 +175,11 @@ fn awkward_sizes() {
     let sizes = [(1, 1), (3, 30), (2, 256), (1, 2560), (2, 5000)];
     for (gpu, [size]) in on_devices([sizes.len()]) {
         let (rows, n) = sizes[size];
-        check_norm_add(gpu, rows, n, 1.0, 5);
+        check_rms_norm_add(gpu, rows, n, 1.0, 5);
     }
     for gpu in devices() {
         // Beyond what f16 holds.
-        check_norm_add(gpu, 2, 96, 2e5, 6);
+        check_rms_norm_add(gpu, 2, 96, 2e5, 6);
     }
 }
 
@@ -197,13 +191,13 @@ proptest! {
         rows in 1usize..6,
         n in 1usize..400,
         layers in 1usize..5,
-        format in prop::sample::select(FORMATS.to_vec()),
+        format in prop::sample::select(PackFormat::ALL.to_vec()),
         seed: u32,
         device: prop::sample::Index,
     ) {
         let gpu = device.get(devices());
         check_inputs(gpu, format, layers, n, seed as u64);
         check_gate(gpu, rows, n, layers, seed as u64);
-        check_norm_add(gpu, rows, n, 1.0, seed as u64);
+        check_rms_norm_add(gpu, rows, n, 1.0, seed as u64);
     }
 }

@@ -3,7 +3,10 @@
 //! here.
 
 use crate::catalogue;
-use gemma4_wgpu::gpu::{Access, KernelSource, KernelTarget, kernels::Linear};
+use gemma4_wgpu::{
+    gpu::{Access, KernelSource, KernelTarget, kernels::Linear},
+    quant::PackFormat,
+};
 use naga::{
     back::{hlsl, msl, spv},
     proc::{BoundsCheckPolicies, BoundsCheckPolicy},
@@ -215,8 +218,7 @@ fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
 fn cooperative_matrices_of_8_translate_to_msl() {
     for checks in [false, true] {
         let (target, kernels) = catalogue::coop8(checks);
-        let formats =
-            catalogue::FORMATS.iter().filter(|format| Linear::supports_q8(**format)).count();
+        let formats = PackFormat::ALL.iter().filter(|format| Linear::supports_q8(**format)).count();
         assert_eq!(kernels.len(), 3 * formats + 4);
         for kernel in kernels {
             let source = kernel.source(&target);

@@ -10,25 +10,6 @@ use half::{bf16, f16};
 use super::tensors::{array, ids, random, values};
 use crate::common::assert_close;
 
-const FORMATS: [PackFormat; 16] = [
-    PackFormat::F32,
-    PackFormat::F16,
-    PackFormat::BF16,
-    PackFormat::INT4,
-    PackFormat::Int { bits: 4, group: 32, offset: true },
-    PackFormat::INT8,
-    PackFormat::Int { bits: 8, group: 32, offset: true },
-    PackFormat::Int { bits: 8, group: 16, offset: false },
-    PackFormat::Int { bits: 5, group: 32, offset: false },
-    PackFormat::Int { bits: 5, group: 32, offset: true },
-    PackFormat::Int { bits: 6, group: 16, offset: false },
-    PackFormat::Int { bits: 4, group: 64, offset: false },
-    PackFormat::Int { bits: 4, group: 128, offset: true },
-    PackFormat::Int { bits: 8, group: 128, offset: false },
-    PackFormat::Iq4,
-    PackFormat::Q4K,
-];
-
 fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
     let source = random(rows * cols, 1);
     if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 | PackFormat::Q4K = format {
@@ -79,7 +60,7 @@ fn matrix(packed: &PackedRows, compute: Dtype) -> MlxMatrix {
 
 #[test]
 fn products() {
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         for (out, cols, rows) in [(33, 64, 1), (8, 70, 5), (64, 512, 2)] {
             let (packed, x) = (packed(format, out, cols), random(rows * cols, 2));
             let mut expected = vec![0.0; rows * out];
@@ -93,7 +74,7 @@ fn products() {
 
 #[test]
 fn embeddings() {
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         for cols in [64, 70] {
             let (packed, tokens) = (packed(format, 9, cols), [8, 0, 8, 3]);
             let mut expected = vec![0.0; tokens.len() * cols];
@@ -109,7 +90,7 @@ fn embeddings() {
 /// comes out is bf16.
 #[test]
 fn bf16_products_are_near() {
-    for format in FORMATS {
+    for format in PackFormat::ALL {
         let (packed, x) = (packed(format, 16, 64), random(3 * 64, 2));
         let mut expected = vec![0.0; 3 * 16];
         ops::matmul(&CpuMatrix::new(packed.clone()), &x, &mut expected);

@@ -12,7 +12,7 @@ use gemma4_wgpu::{
         peak_bytes, reset_peak,
     },
     model::{
-        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, Rope},
+        config::{AttentionKind, LayerConfig, ModelConfig, Rope},
         kv::CacheType,
         weights::LoadOptions,
     },
@@ -32,21 +32,12 @@ fn config(layers: usize) -> ModelConfig {
     };
     let full = LayerConfig { attention: AttentionKind::Full, k_eq_v: true, ..sliding.clone() };
     ModelConfig {
-        architecture: Architecture::Gemma4,
-        vocab_size: 96,
-        hidden_size: 64,
-        layers: (0..layers)
-            .map(|i| if i % 3 == 2 { full.clone() } else { sliding.clone() })
-            .collect(),
-        rms_norm_eps: 1e-6,
-        final_logit_softcap: Some(30.0),
-        attention_scale: 1.0,
-        v_norm: true,
-        layer_scalar: true,
-        norm_weight_offset: 0.0,
-        tie_word_embeddings: true,
         max_position_embeddings: 1 << 20,
-        per_layer_input: None,
+        ..ModelConfig::gemma4(
+            96,
+            64,
+            (0..layers).map(|i| if i % 3 == 2 { full.clone() } else { sliding.clone() }).collect(),
+        )
     }
 }
 

@@ -47,9 +47,6 @@ impl ModelConfig {
         let embedding =
             file.tensor("token_embd.weight").ok_or_else(|| missing_tensor("token_embd.weight"))?;
         let config = ModelConfig {
-            architecture: file.architecture,
-            vocab_size: *embedding.shape.first().unwrap_or(&0),
-            hidden_size,
             attention_scale: match layers.first() {
                 Some(layer) if !gemma4 => gemma3_attention_scale(count, hidden_size, layer),
                 _ => 1.0,
@@ -57,14 +54,17 @@ impl ModelConfig {
             rms_norm_eps: file.rms_norm_eps()? as f32,
             // llama.cpp takes 0 for none.
             final_logit_softcap: file.final_logit_softcap(count)?.filter(|cap| *cap != 0.0),
-            v_norm: gemma4,
             layer_scalar: gemma4 && file.tensor("blk.0.layer_output_scale.weight").is_some(),
-            // Converters add the 1 to the weights.
-            norm_weight_offset: 0.0,
             tie_word_embeddings: file.tensor("output.weight").is_none(),
             max_position_embeddings: file.size("context_length")?,
-            layers,
             per_layer_input: file.per_layer_input()?,
+            // Converters add the 1 to the norms' weights.
+            ..ModelConfig::new(
+                file.architecture,
+                *embedding.shape.first().unwrap_or(&0),
+                hidden_size,
+                layers,
+            )
         };
         config.validate()?;
         Ok(config)

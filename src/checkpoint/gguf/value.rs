@@ -1,6 +1,6 @@
 //! Values of a GGUF file's metadata, and the reader that walks its header.
 //!
-//! Every count and length of the file is checked against the bytes that are there before it is used.
+//! Every count and length of the file is checked against the bytes there are before it is used.
 
 use std::collections::HashMap;
 

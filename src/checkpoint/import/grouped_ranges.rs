@@ -5,7 +5,7 @@ use std::{borrow::Cow, ops::Range};
 
 use crate::{
     checkpoint::{
-        import::matrix::{Imported, Place},
+        import::matrix::{FileRange, Imported},
         model_file::ModelFile,
     },
     error::{Error, Result},
@@ -119,7 +119,7 @@ async fn table<'a>(
     name: &str,
     whole: &Grouped,
     Table { number, transposed }: Table,
-    place: &Place,
+    place: &FileRange,
     rows: &Range<usize>,
 ) -> Result<Cow<'a, [u8]>> {
     if !transposed {
@@ -137,7 +137,7 @@ async fn table<'a>(
 async fn rows_of<'a>(
     files: &'a [ModelFile],
     name: &str,
-    (file, range): &Place,
+    (file, range): &FileRange,
     count: usize,
     rows: Range<usize>,
 ) -> Result<Cow<'a, [u8]>> {

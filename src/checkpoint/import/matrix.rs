@@ -18,14 +18,14 @@ pub(in super::super) struct Part {
 pub(in super::super) type Parts = BTreeMap<&'static str, Part>;
 
 /// A file and the bytes of a tensor in it.
-pub(in super::super) type Place = (usize, Range<u64>);
+pub(in super::super) type FileRange = (usize, Range<u64>);
 
 /// A matrix and where its tensors lie.
 pub(in super::super) struct Imported {
     pub grouped: Grouped,
-    pub integers: Place,
-    pub scales: Place,
-    pub zeros: Option<Place>,
+    pub integers: FileRange,
+    pub scales: FileRange,
+    pub zeros: Option<FileRange>,
 }
 
 /// A part that must be there, of one of these dtypes and as many dimensions.
@@ -70,7 +70,7 @@ pub(super) fn table(part: &Part, shape: [usize; 2], transposed: bool) -> Result<
 pub(super) const FLOATS: &[&str] = &["BF16", "F16", "F32"];
 
 impl Part {
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> FileRange {
         (self.file, self.tensor.range.clone())
     }
 }

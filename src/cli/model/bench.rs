@@ -5,8 +5,8 @@ use crate::{
     backend::Backend,
     cli::{memory::Memory, mlx, model::ModelArgs},
     error::{Error, Result},
-    gpu::{Gpu, GpuBackend, SyntheticSource},
-    model::{config::ModelConfig, source::TensorSource},
+    gpu::{Gpu, GpuBackend},
+    model::{config::ModelConfig, source::TensorSource, synthetic::SyntheticSource},
 };
 
 impl ModelArgs {

@@ -1,3 +1,4 @@
+pub use crate::sampling::argmax;
 use crate::{
     error::Result,
     sampling::{self, Draw},
@@ -6,18 +7,6 @@ use crate::{
 /// `cap · tanh(x / cap)`, in place.
 pub fn softcap(logits: &mut [f32], cap: f32) {
     logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
-}
-
-/// Index of the largest logit, the lowest among equals. NaN counts as smaller than everything; if
-/// nothing is larger than −∞, it is 0.
-pub fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (id, logit);
-        }
-    }
-    best.0 as u32
 }
 
 /// The id that a draw chooses; errors as [`Draw::choose`] does.

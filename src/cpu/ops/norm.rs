@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn norm_add_follows_the_formula() {
+    fn rms_norm_add_follows_the_formula() {
         let (n, eps) = (9, 1e-3);
         let (x, branch, post) = (random(2 * n, 1), random(2 * n, 2), random(n, 3));
         let mut found = x.clone();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn norm_add_norm_follows_the_formula() {
+    fn add_rms_norm_follows_the_formula() {
         let (n, eps, scalar) = (9, 1e-3, 0.7);
         let (x, branch) = (random(2 * n, 1), random(2 * n, 2));
         let (post, next) = (random(n, 3), random(n, 4));

@@ -83,6 +83,8 @@ macro_rules! kernel_options {
         impl KernelOptions {
             /// No option is set.
             pub const UNSET: KernelOptions = KernelOptions { $($name: None),+ };
+            /// Every option is off: the plainest kernels.
+            pub const OFF: KernelOptions = KernelOptions { $($name: Some(false)),+ };
         }
     };
 }

@@ -20,7 +20,8 @@ use crate::{
     model::kv::CacheType,
 };
 
-/// Bindings: data, scales, x as [`ActivationFormat::F16Tiled`](super::ActivationFormat::F16Tiled), y `[splits, rows,
+/// Bindings: data, scales, x as [`ActivationFormat::F16Tiled`](super::ActivationFormat::F16Tiled),
+/// y `[splits, rows,
 /// y_stride]`, step. Rows of y up to the next multiple of the matrices' size are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {

@@ -19,7 +19,8 @@ impl Wgsl {
     }
 
     /// How to read weights of `format`: eight at a time, int weights also in groups of 32 for
-    /// integer dot products, or as f16 into a tile. `interleaved16`: in the order of `weight_layout.wgsl`.
+    /// integer dot products, or as f16 into a tile. `interleaved16`: in the order of
+    /// `weight_layout.wgsl`.
     pub fn weights(self, format: PackFormat, cols: usize, interleaved16: bool) -> Self {
         let this = self.weight_layout(format, cols, interleaved16).choose(scales(format));
         let (group, offset) =

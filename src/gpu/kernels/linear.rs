@@ -190,7 +190,8 @@ pub struct MatvecQ8Split {
     pub linear: Linear,
     /// Activation rows that the weights are read for; fewer may be given.
     pub m: usize,
-    /// Workgroups that share a row's columns. Where there are several, the weights are interleaved and
+    /// Workgroups that share a row's columns. Where there are several, the weights are interleaved
+    /// and
     /// results are sums `[splits, rows, y_stride]`, to be added.
     pub splits: usize,
     /// From one split's results to the next one's, in elements.

@@ -68,7 +68,8 @@ impl Kernel for AddRmsNorm {
 }
 
 /// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
-/// parts, post weight `[n]`, then those of `epilogue`, in which x times [`RmsNormAdd::SCALE`] is left, for
+/// parts, post weight `[n]`, then those of `epilogue`, in which x times [`RmsNormAdd::SCALE`] is
+/// left, for
 /// `n` columns.
 #[derive(Debug, Clone, Copy)]
 pub struct RmsNormAdd {

@@ -22,7 +22,8 @@ use crate::{
 /// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms
 /// of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and before o_proj and the
 /// MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the
-/// final one; x `[n]` (updated); [`PersistentLayer::SETS`] sets of `set_words`; q, k and v, or the normed
+/// final one; x `[n]` (updated); [`PersistentLayer::SETS`] sets of `set_words`; q, k and v, or the
+/// normed
 /// hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another
 /// that is emptied for the next dispatch, 0. A set must be empty before it is used.
 #[derive(Debug, Clone)]

@@ -148,8 +148,10 @@ pub struct RawHeads {
     pub eps: f32,
 }
 
-/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows, partial_outputs_per_row]`, norms
-/// `[rows, softmax_stats_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two rows may
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows,
+/// partial_outputs_per_row]`, norms
+/// `[rows, softmax_stats_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two
+/// rows may
 /// be of one sequence unless the keys are another layer's.
 #[derive(Debug, Clone)]
 pub struct SdpaDecode {

@@ -402,7 +402,8 @@ mod tests {
         let text: String = source.wgsl.lines().filter(|line| !line.starts_with("//!")).collect();
         assert_eq!(
             text,
-            "enable f16;const N: u32 = 3u;const ONCE: u32 = N;const TWICE: u32 = 2u * ONCE;fn main() {}"
+            "enable f16;const N: u32 = 3u;\
+             const ONCE: u32 = N;const TWICE: u32 = 2u * ONCE;fn main() {}"
         );
         assert_eq!(source.name, "copy");
     }

@@ -245,8 +245,8 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
 }
 
 /// The set that each of `count` kernels (at least two) uses, and the set that it empties. It
-/// empties that of the next kernel; the last one, that of the next step's first. In a ring of an odd
-/// number the last kernel has a set of its own.
+/// empties that of the next kernel; the last one, that of the next step's first. In a ring of an
+/// odd number the last kernel has a set of its own.
 fn rotate_sets(count: usize) -> Vec<[usize; 2]> {
     let set = |index: usize| {
         if index + 1 == count && count % 2 == 1 { PersistentLayer::SETS - 1 } else { index % 2 }

@@ -63,7 +63,8 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     /// The same of one row of the MLP's hidden state: its kernel reads the others.
     pub hidden_quants: B,
     pub hidden_quant_groups: B,
-    /// f16 activations for cooperative matrices, see [`ActivationFormat::F16Tiled`](crate::gpu::kernels::ActivationFormat).
+    /// f16 activations for cooperative matrices, see
+    /// [`ActivationFormat::F16Tiled`](crate::gpu::kernels::ActivationFormat).
     pub halves: B,
     /// Rows of the buffers for all tokens of a step.
     pub row_capacity: usize,

@@ -138,7 +138,7 @@ impl GpuMatrix {
     }
 }
 
-/// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words take turns:
+/// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words alternate:
 /// `weight_layout.wgsl`'s order. There must be whole runs of rows, and whole units in a row. Units
 /// are of 4 words or 1.
 pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {

@@ -7,87 +7,15 @@ use crate::{
     error::{Error, Result, quoted},
     json::{self, Fields},
     model::config::{
-        Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
+        AttentionKind, LayerConfig, ModelConfig, PerLayerInput,
+        hf_class::{Class, LayerType},
+        hf_rope::Ropes,
+        share_kv,
         validate::MAX_LAYERS,
     },
 };
 
 const TIED: &str = "tie_word_embeddings";
-
-/// The configuration class that reads the text model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Gemma3,
-    Gemma4,
-    /// The encoder-free Gemma 4 (12B): the same text model with other defaults, never with
-    /// per-layer embeddings or experts.
-    Gemma4Unified,
-}
-
-impl Class {
-    fn of(model_type: &str) -> Result<Self> {
-        match model_type {
-            "gemma3" | "gemma3_text" => Ok(Class::Gemma3),
-            "gemma4" | "gemma4_text" => Ok(Class::Gemma4),
-            "gemma4_unified" | "gemma4_unified_text" => Ok(Class::Gemma4Unified),
-            other => Err(Error::Unsupported(format!(
-                "architecture {} (Gemma 3 and Gemma 4 text models run)",
-                quoted(other)
-            ))),
-        }
-    }
-
-    fn architecture(self) -> Architecture {
-        match self {
-            Class::Gemma3 => Architecture::Gemma3,
-            Class::Gemma4 | Class::Gemma4Unified => Architecture::Gemma4,
-        }
-    }
-
-    fn default_vocab_size(self) -> usize {
-        if self == Class::Gemma3 { 262_208 } else { 262_144 }
-    }
-
-    fn default_layers(self) -> usize {
-        if self == Class::Gemma3 { 26 } else { 30 }
-    }
-
-    fn default_window(self) -> usize {
-        match self {
-            Class::Gemma3 => 4096,
-            Class::Gemma4 => 512,
-            Class::Gemma4Unified => 1024,
-        }
-    }
-
-    fn default_max_positions(self) -> usize {
-        if self == Class::Gemma4Unified { 262_144 } else { 131_072 }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LayerType {
-    Sliding,
-    Full,
-}
-
-impl LayerType {
-    fn parse(value: &Value) -> Result<Self> {
-        match value.as_str() {
-            Some("sliding_attention") => Ok(LayerType::Sliding),
-            Some("full_attention") => Ok(LayerType::Full),
-            Some(other) => Err(Error::Unsupported(format!("layer type {}", quoted(other)))),
-            None => Err(Error::Config("layer_types holds something else than strings".into())),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            LayerType::Sliding => "sliding_attention",
-            LayerType::Full => "full_attention",
-        }
-    }
-}
 
 impl ModelConfig {
     /// Reads the text of a `config.json`: a text model's (flat) or a multi-modal model's (nested
@@ -109,10 +37,6 @@ impl ModelConfig {
         };
         refuse_unsupported(text, class)?;
         let config = ModelConfig {
-            architecture: class.architecture(),
-            vocab_size: text.size("vocab_size")?.unwrap_or(class.default_vocab_size()),
-            hidden_size: text.size("hidden_size")?.unwrap_or(2304),
-            layers: layers(text, class)?,
             rms_norm_eps: text.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             final_logit_softcap: text.number("final_logit_softcapping")?.map(|cap| cap as f32),
             attention_scale: match class {
@@ -121,8 +45,6 @@ impl ModelConfig {
                 }
                 _ => 1.0,
             },
-            v_norm: class != Class::Gemma3,
-            layer_scalar: class != Class::Gemma3,
             norm_weight_offset: if class == Class::Gemma3 { 1.0 } else { 0.0 },
             // Of a multi-modal model, transformers asks the outer config.
             tie_word_embeddings: root.flag(TIED)?.unwrap_or(true),
@@ -130,6 +52,12 @@ impl ModelConfig {
                 .size("max_position_embeddings")?
                 .unwrap_or(class.default_max_positions()),
             per_layer_input: per_layer_input(text, class)?,
+            ..ModelConfig::new(
+                class.architecture(),
+                text.size("vocab_size")?.unwrap_or(class.default_vocab_size()),
+                text.size("hidden_size")?.unwrap_or(2304),
+                layers(text, class)?,
+            )
         };
         config.validate()?;
         Ok(config)
@@ -352,119 +280,4 @@ fn apply_per_layer_config(text: Fields, class: Class, heads: &mut [Heads]) -> Re
         }
     }
     Ok(())
-}
-
-/// Rotary parameters of one kind of layer, before the head dimension is known.
-#[derive(Debug, Clone, Copy)]
-struct RopeParameters {
-    theta: f32,
-    factor: f32,
-    /// Share of the head's pairs that turn.
-    rotated: f64,
-}
-
-impl RopeParameters {
-    fn resolve(self, head_dim: usize) -> Rope {
-        let rotated_pairs = (self.rotated * head_dim as f64 / 2.0).floor() as usize;
-        Rope { theta: self.theta, rotated_pairs, scale: self.factor }
-    }
-
-    /// Reads `{rope_type, rope_theta, factor, partial_rotary_factor}`.
-    fn read(fields: Fields, layer_type: LayerType, default_theta: Option<f64>) -> Result<Self> {
-        let missing =
-            |key| Error::Config(format!("rope_parameters of {} lack {key}", layer_type.name()));
-        let theta =
-            fields.number("rope_theta")?.or(default_theta).ok_or_else(|| missing("rope_theta"))?;
-        let partial = fields.number("partial_rotary_factor")?.unwrap_or(1.0);
-        if !(0.0..=1.0).contains(&partial) {
-            return Err(Error::Config(format!(
-                "partial_rotary_factor = {partial} is not between 0 and 1"
-            )));
-        }
-        let rope_type = match fields.text("rope_type")? {
-            Some(rope_type) => rope_type,
-            None => fields.text("type")?.unwrap_or("default"),
-        };
-        let (factor, rotated) = match rope_type {
-            // transformers reads no partial_rotary_factor here.
-            "default" => (1.0, 1.0),
-            "linear" if partial == 1.0 => {
-                (fields.number("factor")?.ok_or_else(|| missing("factor"))?, 1.0)
-            }
-            "linear" => {
-                return Err(Error::Unsupported("linear RoPE with a partial_rotary_factor".into()));
-            }
-            "proportional" => (fields.number("factor")?.unwrap_or(1.0), partial),
-            other => return Err(Error::Unsupported(format!("rope_type {}", quoted(other)))),
-        };
-        Ok(RopeParameters { theta: theta as f32, factor: factor as f32, rotated })
-    }
-}
-
-/// Rotary parameters by kind of layer.
-struct Ropes {
-    sliding: RopeParameters,
-    full: RopeParameters,
-}
-
-impl Ropes {
-    fn of(&self, layer_type: LayerType) -> RopeParameters {
-        match layer_type {
-            LayerType::Sliding => self.sliding,
-            LayerType::Full => self.full,
-        }
-    }
-
-    fn read(text: Fields, class: Class, types: &[LayerType]) -> Result<Self> {
-        let by_type = text.object("rope_parameters")?;
-        let parameters = |layer_type: LayerType| match by_type {
-            Some(by_type) => by_type.object(layer_type.name()),
-            None => Ok(None),
-        };
-        if by_type.is_some()
-            && parameters(LayerType::Sliding)?.is_none()
-            && parameters(LayerType::Full)?.is_none()
-        {
-            return Err(Error::Config("rope_parameters are not given by layer type".into()));
-        }
-        let read = |layer_type| match (parameters(layer_type)?, class) {
-            (given, Class::Gemma3) => gemma3_rope(text, given, layer_type),
-            (Some(given), _) => RopeParameters::read(given, layer_type, None),
-            (None, _) if by_type.is_some() && types.contains(&layer_type) => {
-                Err(Error::Config(format!("rope_parameters lack {}", layer_type.name())))
-            }
-            (None, _) => Ok(match layer_type {
-                LayerType::Sliding => RopeParameters { theta: 1e4, factor: 1.0, rotated: 1.0 },
-                LayerType::Full => RopeParameters { theta: 1e6, factor: 1.0, rotated: 0.25 },
-            }),
-        };
-        Ok(Ropes { sliding: read(LayerType::Sliding)?, full: read(LayerType::Full)? })
-    }
-}
-
-/// Gemma 3 has an older form too: `rope_theta`, `rope_local_base_freq` and `rope_scaling`, of which
-/// the scaling is for full layers only.
-fn gemma3_rope(
-    text: Fields,
-    given: Option<Fields>,
-    layer_type: LayerType,
-) -> Result<RopeParameters> {
-    let (theta_key, default_theta) = match layer_type {
-        LayerType::Sliding => ("rope_local_base_freq", 1e4),
-        LayerType::Full => ("rope_theta", 1e6),
-    };
-    let theta = text.number(theta_key)?.unwrap_or(default_theta);
-    let scaling = match layer_type {
-        LayerType::Sliding => None,
-        LayerType::Full => text.object("rope_scaling")?,
-    };
-    match (scaling, given) {
-        (Some(_), Some(_)) => {
-            Err(Error::Config("both rope_scaling and rope_parameters are given".into()))
-        }
-        (Some(fields), None) | (None, Some(fields)) => {
-            RopeParameters::read(fields, layer_type, Some(theta))
-        }
-        (None, None) => Ok(RopeParameters { theta: theta as f32, factor: 1.0, rotated: 1.0 }),
-    }
 }

@@ -1,6 +1,8 @@
 //! [`ModelConfig`]: every number of the architecture, per layer, read once.
 
 pub(crate) mod hf;
+mod hf_class;
+mod hf_rope;
 pub mod shapes;
 pub(crate) mod validate;
 
@@ -99,6 +101,43 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// A model of these sizes with what its family has in common. The head is tied to the
+    /// embedding, and norm weights are used as stored.
+    pub fn new(
+        architecture: Architecture,
+        vocab_size: usize,
+        hidden_size: usize,
+        layers: Vec<LayerConfig>,
+    ) -> ModelConfig {
+        let gemma4 = architecture == Architecture::Gemma4;
+        let head_dim = layers.first().map_or(256, |layer| layer.head_dim);
+        ModelConfig {
+            architecture,
+            vocab_size,
+            hidden_size,
+            layers,
+            rms_norm_eps: 1e-6,
+            final_logit_softcap: gemma4.then_some(30.0),
+            attention_scale: if gemma4 { 1.0 } else { (head_dim as f32).sqrt().recip() },
+            v_norm: gemma4,
+            layer_scalar: gemma4,
+            norm_weight_offset: 0.0,
+            tie_word_embeddings: true,
+            max_position_embeddings: if gemma4 { 131_072 } else { 32_768 },
+            per_layer_input: None,
+        }
+    }
+
+    /// [`ModelConfig::new`] of a Gemma 4.
+    pub fn gemma4(vocab_size: usize, hidden_size: usize, layers: Vec<LayerConfig>) -> ModelConfig {
+        ModelConfig::new(Architecture::Gemma4, vocab_size, hidden_size, layers)
+    }
+
+    /// [`ModelConfig::new`] of a Gemma 3.
+    pub fn gemma3(vocab_size: usize, hidden_size: usize, layers: Vec<LayerConfig>) -> ModelConfig {
+        ModelConfig::new(Architecture::Gemma3, vocab_size, hidden_size, layers)
+    }
+
     /// Factor on embeddings before layer 0: sqrt(hidden_size).
     pub fn embedding_scale(&self) -> f32 {
         (self.hidden_size as f32).sqrt()

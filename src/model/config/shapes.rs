@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+    model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
 };
 
 /// Names that [`ModelConfig::named`] knows.
@@ -76,19 +76,8 @@ fn gemma4_31b() -> ModelConfig {
         }
     };
     ModelConfig {
-        architecture: Architecture::Gemma4,
-        vocab_size: 262144,
-        hidden_size: 5376,
-        layers: (0..60).map(layer).collect(),
-        rms_norm_eps: 1e-6,
-        final_logit_softcap: Some(30.0),
-        attention_scale: 1.0,
-        v_norm: true,
-        layer_scalar: true,
-        norm_weight_offset: 0.0,
-        tie_word_embeddings: true,
         max_position_embeddings: 262144,
-        per_layer_input: None,
+        ..ModelConfig::gemma4(262144, 5376, (0..60).map(layer).collect())
     }
 }
 
@@ -151,19 +140,12 @@ impl Effective {
 
     fn config(&self) -> ModelConfig {
         ModelConfig {
-            architecture: Architecture::Gemma4,
-            vocab_size: 262144,
-            hidden_size: self.hidden_size,
-            layers: (0..self.layers).map(|index| self.layer(index)).collect(),
-            rms_norm_eps: 1e-6,
-            final_logit_softcap: Some(30.0),
-            attention_scale: 1.0,
-            v_norm: true,
-            layer_scalar: true,
-            norm_weight_offset: 0.0,
-            tie_word_embeddings: true,
-            max_position_embeddings: 131072,
             per_layer_input: Some(PerLayerInput { size: 256, vocab_size: 262144 }),
+            ..ModelConfig::gemma4(
+                262144,
+                self.hidden_size,
+                (0..self.layers).map(|index| self.layer(index)).collect(),
+            )
         }
     }
 }
@@ -186,19 +168,5 @@ fn gemma3_270m() -> ModelConfig {
             kv_from: None,
         }
     };
-    ModelConfig {
-        architecture: Architecture::Gemma3,
-        vocab_size: 262144,
-        hidden_size: 640,
-        layers: (0..18).map(layer).collect(),
-        rms_norm_eps: 1e-6,
-        final_logit_softcap: None,
-        attention_scale: 1.0 / 16.0,
-        v_norm: false,
-        layer_scalar: false,
-        norm_weight_offset: 0.0,
-        tie_word_embeddings: true,
-        max_position_embeddings: 32768,
-        per_layer_input: None,
-    }
+    ModelConfig::gemma3(262144, 640, (0..18).map(layer).collect())
 }

@@ -29,20 +29,7 @@ mod effective {
 mod plainest {
     use super::*;
 
-    const OFF: Option<bool> = Some(false);
-    const PLAINEST: KernelOptions = KernelOptions {
-        subgroups: OFF,
-        f16: OFF,
-        dp4a: OFF,
-        coop: OFF,
-        large_workgroups: OFF,
-        row_per_invocation: OFF,
-        prefetch: OFF,
-        persistent: OFF,
-        repack: OFF,
-        inplace: OFF,
-        checks: Some(true),
-    };
+    const PLAINEST: KernelOptions = KernelOptions { checks: Some(true), ..KernelOptions::OFF };
 
     contract_tests!(ROUNDING, gpu(PLAINEST), "wgpu");
 }

@@ -111,20 +111,7 @@ fn sampled_text_is_the_hosts() {
     let checkpoint = Checkpoint::demo().unwrap();
     let tokenizer = Tokenizer::new(&checkpoint.text_assets().unwrap()).unwrap();
     let prompt = tokenizer.encode_prompt("Once upon a time there was a little", true).unwrap();
-    let off = Some(false);
-    let plainest = KernelOptions {
-        subgroups: off,
-        f16: off,
-        dp4a: off,
-        coop: off,
-        large_workgroups: off,
-        row_per_invocation: off,
-        prefetch: off,
-        persistent: off,
-        repack: off,
-        inplace: off,
-        checks: Some(true),
-    };
+    let plainest = KernelOptions { checks: Some(true), ..KernelOptions::OFF };
     let int8 = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
     for kernels in [KernelOptions::default(), int8, plainest] {
         let options = LoadOptions { context_length: 128, ..LoadOptions::default() };

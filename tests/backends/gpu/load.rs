@@ -10,7 +10,7 @@ use gemma4_wgpu::{
     checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     model::{
-        config::{Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+        config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
         source::{LocalBoxFuture, TensorInfo, TensorSource},
         weights::LoadOptions,
     },
@@ -65,19 +65,8 @@ fn config(vocab_size: usize) -> ModelConfig {
         ..sliding.clone()
     };
     ModelConfig {
-        architecture: Architecture::Gemma4,
-        vocab_size,
-        hidden_size: 256,
-        layers: vec![sliding, full],
-        rms_norm_eps: 1e-6,
-        final_logit_softcap: Some(30.0),
-        attention_scale: 1.0,
-        v_norm: true,
-        layer_scalar: true,
-        norm_weight_offset: 0.0,
-        tie_word_embeddings: true,
         max_position_embeddings: 4096,
-        per_layer_input: None,
+        ..ModelConfig::gemma4(vocab_size, 256, vec![sliding, full])
     }
 }
 

@@ -224,7 +224,8 @@ fn trees_of_imports_are_read() {
     assert_eq!(expand(tree), ["crate::a::self", "crate::a::B", "crate::d::*", "crate::e"]);
     let text = Text::new(
         &["x".to_owned(), "y".to_owned()],
-        "use super::{a::B, c}; // use crate::no;\npub use self::z::D;\nmod z;\nfn f() { crate::g::h() }",
+        "use super::{a::B, c}; // use crate::no;\npub use self::z::D;\nmod z;\n\
+         fn f() { crate::g::h() }",
     );
     let used: Vec<String> =
         text.used.iter().map(|(line, path)| format!("{line} {path:?}")).collect();
