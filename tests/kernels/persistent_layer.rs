@@ -231,7 +231,7 @@ impl Case {
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
         let end = if kernel.qkv.is_some() { "next" } else { "last" };
         let what = format!(
-            "persistent layer of {} to the {end}, interleaved16 {interleaved16}, position {position}",
+            "persistent layer of {} to the {end}, interleaved16 {interleaved16}, at {position}",
             x.len()
         );
         assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
