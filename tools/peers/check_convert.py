@@ -25,8 +25,8 @@ sys.path.append(str(ROOT / "tools/llama_reference"))
 # Longer than the sliding windows of all models.
 TOKENS = [2, *(3 + (7 * i * i + 5 * i) % 27 for i in range(39))]
 
-# The largest relative errors of logits. The reasons are the order of sums and Gemma 3's
-# factor on embeddings in bf16 (mlx-lm). MLX has scales and zero points in bf16 too. llama.cpp has a table of
+# The largest relative errors of logits. The reasons are the order of sums and Gemma 3's factor on
+# embeddings in bf16 (mlx-lm). MLX has scales and zero points in bf16 too. llama.cpp has a table of
 # GELU in f16.
 EXACT, BF16_FACTOR, BF16_SCALES, GELU_TABLE = 2e-5, 5e-4, 0.015, 2e-3
 
