@@ -54,7 +54,7 @@ impl Gpu {
         let sums = self.buffer("read ceiling", 4 * (kernel.blocks * passes) as u64)?;
         let dispatch = self.dispatch(
             &kernel.source(self.target()),
-            &[("words", &words), ("partial_outputs", &sums)],
+            &[("words", &words), ("sums", &sums)],
             kernel.grid(self.target()),
         )?;
         let mut best = 0f64;
