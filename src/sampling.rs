@@ -1,9 +1,7 @@
 //! Choosing the next token from logits.
 
-use std::{
-    cmp::Ordering,
-    hash::{BuildHasher, Hasher, RandomState},
-};
+use std::cmp::Ordering;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

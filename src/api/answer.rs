@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::generate::{Generation, SequenceState, TokenStream};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::text::Message;
-use crate::{
-    backend::Backend,
-    error::Result,
-    generate::{Generation, SequenceState, TokenStream},
-    text::{AnswerEvent, AnswerParser, AnswerParts},
-};
+use crate::text::{AnswerEvent, AnswerParser, AnswerParts};
 
 /// An answer under way: a stream of content, thoughts and tool calls. The model computes as events
 /// are taken; whoever stops taking them ends the answer.

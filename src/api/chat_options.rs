@@ -2,11 +2,9 @@
 
 use std::num::NonZeroUsize;
 
-use crate::{
-    error::Result,
-    sampling::SamplingParams,
-    text::{RenderOptions, SamplingDefaults},
-};
+use crate::error::Result;
+use crate::sampling::SamplingParams;
+use crate::text::{RenderOptions, SamplingDefaults};
 
 /// How an answer is made. A sampling value that is `None` is the checkpoint's, or else Gemma's
 /// ([`SamplingParams::default`]).

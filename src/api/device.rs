@@ -1,13 +1,11 @@
 //! Where a model runs, and loading it there.
 
-use crate::{
-    api::{mlx, open::ModelOptions},
-    backend::{Backend, BackendKind},
-    cpu::CpuBackend,
-    error::{Error, Result},
-    gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions},
-    model::{source::TensorSource, weights::LoadOptions},
-};
+use crate::api::{mlx, open::ModelOptions};
+use crate::backend::{Backend, BackendKind};
+use crate::cpu::CpuBackend;
+use crate::error::{Error, Result};
+use crate::gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions};
+use crate::model::{source::TensorSource, weights::LoadOptions};
 
 /// Where a model runs.
 #[derive(Clone)]

@@ -1,12 +1,10 @@
 //! MLX, in programs with it and without.
 
+use crate::Result;
+use crate::backend::Backend;
 #[cfg(feature = "mlx")]
 use crate::mlx::{Activations, MlxBackend, MlxOptions};
-use crate::{
-    Result,
-    backend::Backend,
-    model::{source::TensorSource, weights::LoadOptions},
-};
+use crate::model::{source::TensorSource, weights::LoadOptions};
 
 /// Whether [`crate::backend::BackendKind::Auto`] takes MLX: on a Mac's GPU. A broken MLX is logged.
 pub(crate) fn is_preferred() -> bool {

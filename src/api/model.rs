@@ -1,15 +1,13 @@
 //! A loaded model with its text.
 
+use crate::api::{Answer, ChatOptions};
+use crate::backend::{Backend, BackendInfo};
+use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::generate::Perplexity;
-use crate::{
-    api::{Answer, ChatOptions},
-    backend::{Backend, BackendInfo},
-    error::{Error, Result},
-    generate::{Request, SequenceState, TokenStream, each_logits_in_steps},
-    model::config::ModelConfig,
-    text::{Message, Processor, Prompt},
-};
+use crate::generate::{Request, SequenceState, TokenStream, each_logits_in_steps};
+use crate::model::config::ModelConfig;
+use crate::text::{Message, Processor, Prompt};
 
 /// A model on its device: answers conversations, continues texts, gives logits.
 ///

@@ -2,17 +2,15 @@
 
 use std::path::Path;
 
-use crate::{
-    api::Model,
-    backend::BackendKind,
-    checkpoint::Checkpoint,
-    error::{Error, Result},
-    gpu::DeviceOptions,
-    hub,
-    model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
-    quant::Quantize,
-    text::Processor,
-};
+use crate::api::Model;
+use crate::backend::BackendKind;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::gpu::DeviceOptions;
+use crate::hub;
+use crate::model::{kv::CacheType, source::TensorSource, weights::LoadOptions};
+use crate::quant::Quantize;
+use crate::text::Processor;
 
 /// The name of the built-in model.
 pub(crate) const DEMO: &str = "demo";

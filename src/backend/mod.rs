@@ -11,10 +11,8 @@ pub use kind::BackendKind;
 pub use sequences::Sequences;
 pub use step::{SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket};
 
-use crate::{
-    Error, Result,
-    model::{config::ModelConfig, source::LocalBoxFuture},
-};
+use crate::model::{config::ModelConfig, source::LocalBoxFuture};
+use crate::{Error, Result};
 
 /// Limits and facts of a loaded model on its device.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,15 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    backend::{SequenceId, SequenceStep, StepInput, StepOutput},
-    error::{Error, Result},
-    model::kv::cache_capacity,
-    model::{
-        config::{AttentionKind, LayerConfig, ModelConfig},
-        weights::LoadOptions,
-    },
-};
+use crate::backend::{SequenceId, SequenceStep, StepInput, StepOutput};
+use crate::error::{Error, Result};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
+use crate::model::kv::cache_capacity;
+use crate::model::weights::LoadOptions;
 
 /// An open sequence.
 #[derive(Debug, Clone, Copy)]

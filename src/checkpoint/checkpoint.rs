@@ -3,19 +3,13 @@
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
-use crate::{
-    checkpoint::{
-        import::grouped_ranges,
-        model_file::ModelFile,
-        tensor_index::{Content, Entry, TensorIndex, grouped_bytes},
-    },
-    error::{Error, Result},
-    model::{
-        config::ModelConfig,
-        source::{LocalBoxFuture, TensorInfo, TensorSource},
-    },
-    quant::Dtype,
-};
+use crate::checkpoint::import::grouped_ranges;
+use crate::checkpoint::model_file::ModelFile;
+use crate::checkpoint::tensor_index::{Content, Entry, TensorIndex, grouped_bytes};
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::model::source::{LocalBoxFuture, TensorInfo, TensorSource};
+use crate::quant::Dtype;
 
 /// A checkpoint on disk, memory-mapped: tensors are read as slices of the map. Or the embedded one.
 pub struct Checkpoint {

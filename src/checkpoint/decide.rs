@@ -1,14 +1,10 @@
 //! Which tensors a model has, decided by its files where the config says otherwise or nothing.
 //! docs/formats.md has the list of decisions.
 
-use crate::{
-    checkpoint::{names, tensor_index::TensorIndex},
-    error::{Error, Result, quoted},
-    model::{
-        config::{Architecture, LayerConfig, ModelConfig},
-        tensors::{GATE_PROJ, LAYER_SCALAR, PER_LAYER_TABLE, V_PROJ},
-    },
-};
+use crate::checkpoint::{names, tensor_index::TensorIndex};
+use crate::error::{Error, Result, quoted};
+use crate::model::config::{Architecture, LayerConfig, ModelConfig};
+use crate::model::tensors::{GATE_PROJ, LAYER_SCALAR, PER_LAYER_TABLE, V_PROJ};
 
 const PER_LAYER_SIZE: &str = "hidden_size_per_layer_input";
 

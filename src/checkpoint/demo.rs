@@ -4,17 +4,15 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::{
-    checkpoint::{
-        checkpoint::{Checkpoint, Format},
-        model_file::ModelFile,
-        safetensors::files,
-    },
-    error::{Error, Result},
-};
+use crate::checkpoint::checkpoint::{Checkpoint, Format};
+use crate::checkpoint::model_file::ModelFile;
+use crate::checkpoint::safetensors::files;
+use crate::error::{Error, Result};
 
 macro_rules! embedded {
-    ($($name:literal),*) => { [$(($name, include_bytes!(concat!("../../assets/demo/", $name)).as_slice())),*] };
+    ($($name:literal),*) => {
+        [$(($name, include_bytes!(concat!("../../assets/demo/", $name)).as_slice())),*]
+    };
 }
 
 const CONFIG: &str = "config.json";

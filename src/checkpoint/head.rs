@@ -2,16 +2,12 @@
 
 use rayon::prelude::*;
 
-use crate::{
-    checkpoint::{
-        checkpoint::Checkpoint,
-        import::matrix::FileRange,
-        model_file::ModelFile,
-        tensor_index::{Content, Entry},
-    },
-    error::{Error, Result},
-    model::tensors::{EMBED_TOKENS, LM_HEAD},
-};
+use crate::checkpoint::checkpoint::Checkpoint;
+use crate::checkpoint::import::matrix::FileRange;
+use crate::checkpoint::model_file::ModelFile;
+use crate::checkpoint::tensor_index::{Content, Entry};
+use crate::error::{Error, Result};
+use crate::model::tensors::{EMBED_TOKENS, LM_HEAD};
 
 /// Bytes that are compared at first, doubled from then on: heads that differ do so at once.
 const FIRST_BYTES: u64 = 64 << 10;

@@ -1,17 +1,13 @@
 //! A file of a checkpoint: mapped, embedded, or read by ranges.
 
-use std::{
-    borrow::Cow,
-    fs::File,
-    io,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use crate::{
-    checkpoint::{directory::refuse_pointer, range_read::RangeRead},
-    error::{Error, Result},
-};
+use crate::checkpoint::{directory::refuse_pointer, range_read::RangeRead};
+use crate::error::{Error, Result};
 
 /// A file and its bytes.
 pub(super) struct ModelFile {
@@ -119,7 +115,7 @@ impl ModelFile {
         }
     }
 
-    /// The bytes `mapped`, which begin at `start`, read into new memory where the system can do that.
+    /// The bytes `mapped`, which begin at `start`, read into new memory where the system can.
     fn read_copy<'a>(&self, start: u64, mapped: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         #[cfg(unix)]
         if let Some(file) = &self.file {

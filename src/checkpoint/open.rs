@@ -2,18 +2,12 @@
 
 use std::path::Path;
 
-use crate::{
-    checkpoint::{
-        assets,
-        checkpoint::{Checkpoint, Format},
-        demo,
-        gguf::{self, container::MAGIC},
-        model_file::{ModelFile, read_optional},
-        safetensors,
-    },
-    error::{Error, Result},
-    text::TextAssets,
-};
+use crate::checkpoint::checkpoint::{Checkpoint, Format};
+use crate::checkpoint::gguf::{self, container::MAGIC};
+use crate::checkpoint::model_file::{ModelFile, read_optional};
+use crate::checkpoint::{assets, demo, safetensors};
+use crate::error::{Error, Result};
+use crate::text::TextAssets;
 
 impl Checkpoint {
     /// Opens a directory (Hugging Face safetensors with config.json, or one GGUF model), a

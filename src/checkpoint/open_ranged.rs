@@ -3,22 +3,16 @@
 
 use std::{collections::HashMap, path::Path};
 
-use crate::{
-    checkpoint::{
-        checkpoint::{Checkpoint, Format},
-        directory::refuse_pointer,
-        gguf::{self, config::FREQUENCY_FACTORS, container::Gguf},
-        head_error::HeadError,
-        model_file::ModelFile,
-        part_name::PartName,
-        range_read::NamedFile,
-        safetensors::{
-            self,
-            files::{CONFIG, INDEX},
-        },
-    },
-    error::{Error, Result},
-};
+use crate::checkpoint::checkpoint::{Checkpoint, Format};
+use crate::checkpoint::directory::refuse_pointer;
+use crate::checkpoint::gguf::{self, config::FREQUENCY_FACTORS, container::Gguf};
+use crate::checkpoint::head_error::HeadError;
+use crate::checkpoint::model_file::ModelFile;
+use crate::checkpoint::part_name::PartName;
+use crate::checkpoint::range_read::NamedFile;
+use crate::checkpoint::safetensors::files::{CONFIG, INDEX};
+use crate::checkpoint::safetensors::{self};
+use crate::error::{Error, Result};
 
 /// What is read of a file at first; doubled until it holds the header.
 const FIRST_BYTES: u64 = 1 << 20;

@@ -2,10 +2,8 @@
 
 use std::{ops::Range, path::Path};
 
-use crate::{
-    error::{Error, Result},
-    model::source::LocalBoxFuture,
-};
+use crate::error::{Error, Result};
+use crate::model::source::LocalBoxFuture;
 
 /// What threads can share, where there are threads: a browser's objects stay in their worker.
 #[cfg(not(target_arch = "wasm32"))]

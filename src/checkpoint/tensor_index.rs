@@ -2,15 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    checkpoint::{
-        import::matrix::{FileRange, Imported},
-        model_file::{ModelFile, slice},
-    },
-    error::{Error, Result, quoted},
-    model::source::TensorInfo,
-    quant::{Dtype, PackFormat, grouped::GroupedBytes},
-};
+use crate::checkpoint::import::matrix::{FileRange, Imported};
+use crate::checkpoint::model_file::{ModelFile, slice};
+use crate::error::{Error, Result, quoted};
+use crate::model::source::TensorInfo;
+use crate::quant::{Dtype, PackFormat, grouped::GroupedBytes};
 
 /// A tensor, and what its bytes are made of.
 pub(super) struct Entry {

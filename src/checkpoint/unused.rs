@@ -2,14 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::{
-    checkpoint::checkpoint::Checkpoint,
-    error::{Error, quoted},
-    model::{
-        config::ModelConfig,
-        tensors::{Condition, LM_HEAD, spec_of, tensor_kind, tensor_specs},
-    },
-};
+use crate::checkpoint::checkpoint::Checkpoint;
+use crate::error::{Error, quoted};
+use crate::model::config::ModelConfig;
+use crate::model::tensors::{Condition, LM_HEAD, spec_of, tensor_kind, tensor_specs};
 
 /// Parts of names that only lead to what a tensor is of.
 const CONTAINERS: [&str; 5] = ["model", "language_model", "base_model", "layers", "blk"];

@@ -4,15 +4,11 @@ use std::io::{self, Write};
 
 use rustyline::{DefaultEditor, error::ReadlineError};
 
-use crate::{
-    cli::{
-        Exit, one_line,
-        report::Output,
-        session::{Answered, Session},
-    },
-    error::Error,
-    text::{Message, Role},
-};
+use crate::cli::report::Output;
+use crate::cli::session::{Answered, Session};
+use crate::cli::{Exit, one_line};
+use crate::error::Error;
+use crate::text::{Message, Role};
 
 const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D leaves, \
                     Ctrl-C stops an answer, // begins a prompt with a slash";

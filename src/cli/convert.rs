@@ -1,24 +1,17 @@
 //! `gemma4-wgpu convert`
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::{
-    checkpoint::Checkpoint,
-    cli::{
-        Exit,
-        interrupt::{self, Work},
-        progress::byte_bar,
-    },
-    convert,
-    error::Error,
-    hub,
-    model::weights,
-};
+use crate::checkpoint::Checkpoint;
+use crate::cli::Exit;
+use crate::cli::interrupt::{self, Work};
+use crate::cli::progress::byte_bar;
+use crate::error::Error;
+use crate::model::weights;
+use crate::{convert, hub};
 
 /// Write a packed checkpoint in the form of another program
 ///

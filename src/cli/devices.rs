@@ -5,11 +5,9 @@ use std::io::{self, Write};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{
-    cli::{Exit, mlx},
-    error::Error,
-    gpu::{self, AdapterFacts, KernelOptions},
-};
+use crate::cli::{Exit, mlx};
+use crate::error::Error;
+use crate::gpu::{self, AdapterFacts, KernelOptions};
 
 /// List the adapters with the facts that choose kernels, and MLX's device if it is built in
 #[derive(Args)]

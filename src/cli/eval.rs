@@ -1,30 +1,24 @@
 //! `gemma4-wgpu eval`
 
-use std::{
-    fs,
-    io::{self, Write},
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use crate::{
-    api::Model,
-    checkpoint::Checkpoint,
-    cli::{
-        Exit,
-        interrupt::{self, Work},
-        logits_file::{BaseLogits, LogitsFile},
-        model::ModelArgs,
-        progress::progress_bar,
-    },
-    error::{Error, Result},
-    generate::{Divergence, Perplexity, check_prompt},
-    model::source::TensorSource,
-    text::Tokenizer,
-};
+use crate::api::Model;
+use crate::checkpoint::Checkpoint;
+use crate::cli::Exit;
+use crate::cli::interrupt::{self, Work};
+use crate::cli::logits_file::{BaseLogits, LogitsFile};
+use crate::cli::model::ModelArgs;
+use crate::cli::progress::progress_bar;
+use crate::error::{Error, Result};
+use crate::generate::{Divergence, Perplexity, check_prompt};
+use crate::model::source::TensorSource;
+use crate::text::Tokenizer;
 
 /// Measure how well the model predicts a text, or write its logits
 ///

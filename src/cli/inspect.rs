@@ -1,29 +1,23 @@
 //! `gemma4-wgpu inspect`
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 
-use crate::{
-    api::open::DEFAULT_CONTEXT,
-    checkpoint::{Checkpoint, UnusedTensors},
-    cli::{Exit, memory::MemoryReport, model::ModelArgs},
-    error::{Error, Result},
-    model::{
-        config::{Architecture, AttentionKind, ModelConfig},
-        source::TensorSource,
-        tensors::{rows_read, tensor_kind},
-        weights::{self, PlannedTensor},
-    },
-    quant::PackFormat,
-};
+use crate::api::open::DEFAULT_CONTEXT;
+use crate::checkpoint::{Checkpoint, UnusedTensors};
+use crate::cli::{Exit, memory::MemoryReport, model::ModelArgs};
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, AttentionKind, ModelConfig};
+use crate::model::source::TensorSource;
+use crate::model::tensors::{rows_read, tensor_kind};
+use crate::model::weights::{self, PlannedTensor};
+use crate::quant::PackFormat;
 
 /// Tell what a checkpoint holds, and whether it fits on the device
 ///

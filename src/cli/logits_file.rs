@@ -1,22 +1,14 @@
 //! The safetensors file of `eval --logits-out`, which `--kl-divergence-base` reads.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufReader, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
-use crate::{
-    checkpoint::{
-        HeadError,
-        safetensors::{
-            header,
-            writer::{NewTensor, SafetensorsWriter},
-        },
-    },
-    error::{Error, Result},
-};
+use crate::checkpoint::HeadError;
+use crate::checkpoint::safetensors::header;
+use crate::checkpoint::safetensors::writer::{NewTensor, SafetensorsWriter};
+use crate::error::{Error, Result};
 
 /// The tensor's name.
 const LOGITS: &str = "logits";

@@ -5,19 +5,15 @@ use std::fmt;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::{
-    cpu::CpuBackend,
-    error::{Error, Result},
-    gpu::{Gpu, GpuBackend},
-    memory::{MemoryPlan, largest_context},
-    model::{
-        config::{ModelConfig, shapes},
-        source::TensorSource,
-        synthetic::SyntheticSource,
-        weights::{self, LoadOptions},
-    },
-    quant::Quantize,
-};
+use crate::cpu::CpuBackend;
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, GpuBackend};
+use crate::memory::{MemoryPlan, largest_context};
+use crate::model::config::{ModelConfig, shapes};
+use crate::model::source::TensorSource;
+use crate::model::synthetic::SyntheticSource;
+use crate::model::weights::{self, LoadOptions};
+use crate::quant::Quantize;
 
 /// A model's memory on a device.
 pub struct Memory<'a> {

@@ -2,12 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{
-    api,
-    backend::Backend,
-    error::Result,
-    model::{config::ModelConfig, weights::LoadOptions},
-};
+use crate::api;
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::model::{config::ModelConfig, weights::LoadOptions};
 
 /// A model of random weights; `exact` computes in f32.
 #[cfg(feature = "mlx")]

@@ -1,33 +1,25 @@
 //! `gemma4-wgpu quantize`
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
 
-use crate::{
-    checkpoint::Checkpoint,
-    cli::{
-        Exit,
-        interrupt::{self, Work},
-        model::own_cache,
-        progress::byte_bar,
-    },
-    error::{Error, Result},
-    gpu::{self, DeviceOptions, Gpu},
-    hub,
-    model::weights,
-    quant::{
-        methods::Method,
-        recipe::{Recipe, RecipeText},
-    },
-    quantize::{Job, SHARD_BYTES, Summary},
-};
+use crate::checkpoint::Checkpoint;
+use crate::cli::Exit;
+use crate::cli::interrupt::{self, Work};
+use crate::cli::model::own_cache;
+use crate::cli::progress::byte_bar;
+use crate::error::{Error, Result};
+use crate::gpu::{self, DeviceOptions, Gpu};
+use crate::hub;
+use crate::model::weights;
+use crate::quant::methods::Method;
+use crate::quant::recipe::{Recipe, RecipeText};
+use crate::quantize::{Job, SHARD_BYTES, Summary};
 
 /// Write a packed int4 or int8 checkpoint of a full-precision one
 ///

@@ -5,11 +5,9 @@ use std::{fmt, time::Duration};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::{
-    cli::session::{Answered, Session},
-    generate::FinishReason,
-    text::{BrokenCall, ToolCall},
-};
+use crate::cli::session::{Answered, Session};
+use crate::generate::FinishReason;
+use crate::text::{BrokenCall, ToolCall};
 
 /// An answer with its figures. Times are in seconds, rates in tokens per second.
 #[derive(Serialize)]

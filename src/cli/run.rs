@@ -1,22 +1,20 @@
 //! `gemma4-wgpu run`
 
-use std::{
-    io::{self, IsTerminal, Read, Write},
-    num::NonZeroUsize,
-    time::Instant,
-};
+use std::io::{self, IsTerminal, Read, Write};
+use std::num::NonZeroUsize;
+use std::time::Instant;
 
 use clap::Args;
 
-use crate::{
-    api::{ChatOptions, Model, open::DEFAULT_CONTEXT},
-    cli::{
-        Exit, answer::Thoughts, chat, interrupt, model::ModelArgs, report::Output, session::Session,
-    },
-    error::{Error, Result},
-    generate::check_prompt,
-    text::{Message, Processor, Prompt},
-};
+use crate::api::{ChatOptions, Model, open::DEFAULT_CONTEXT};
+use crate::cli::answer::Thoughts;
+use crate::cli::model::ModelArgs;
+use crate::cli::report::Output;
+use crate::cli::session::Session;
+use crate::cli::{Exit, chat, interrupt};
+use crate::error::{Error, Result};
+use crate::generate::check_prompt;
+use crate::text::{Message, Processor, Prompt};
 
 /// Generate text: answer one prompt, or chat in a terminal
 ///

@@ -2,17 +2,13 @@
 
 use std::io::Write;
 
-use crate::{
-    api::{ChatOptions, Model},
-    cli::{
-        Exit,
-        answer::{AnswerWriter, Thoughts},
-        interrupt::Work,
-    },
-    error::Result,
-    generate::{FinishReason, Generation},
-    text::{AnswerParts, Message, Prompt},
-};
+use crate::api::{ChatOptions, Model};
+use crate::cli::Exit;
+use crate::cli::answer::{AnswerWriter, Thoughts};
+use crate::cli::interrupt::Work;
+use crate::error::Result;
+use crate::generate::{FinishReason, Generation};
+use crate::text::{AnswerParts, Message, Prompt};
 
 /// A loaded model with its way of answering.
 pub struct Session {

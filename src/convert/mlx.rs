@@ -6,13 +6,13 @@ use std::cmp::Reverse;
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    checkpoint::safetensors::writer::NewTensor,
-    convert::{float_name, mlx_config, new_tensor},
-    error::{Error, Result},
-    model::{config::ModelConfig, source::TensorInfo, tensors::Role, weights::PlannedTensor},
-    quant::{Dtype, PackFormat, pack_rows},
+use crate::checkpoint::safetensors::writer::NewTensor;
+use crate::convert::{float_name, mlx_config, new_tensor};
+use crate::error::{Error, Result};
+use crate::model::{
+    config::ModelConfig, source::TensorInfo, tensors::Role, weights::PlannedTensor,
 };
+use crate::quant::{Dtype, PackFormat, pack_rows};
 
 /// A tensor to be written.
 #[derive(Clone, Copy)]
@@ -33,6 +33,9 @@ pub struct Plan {
     /// Each quantized module.
     modules: Vec<(String, Setting)>,
 }
+
+/// How mlx-lm calls weights of a scale and an offset.
+const MODE: &str = "affine";
 
 /// Bits and group size of a module.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +76,8 @@ impl Plan {
                 } if cols.is_multiple_of(group as usize) => Setting { bits, group: group as usize },
                 _ => {
                     let reason = format!(
-                        "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32, 64 or 128 that fill rows"
+                        "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32, \
+                         64 or 128 that fill rows"
                     );
                     return Err(Error::tensor(name, reason));
                 }
@@ -108,7 +112,7 @@ impl Plan {
     ///
     /// Errors: what mlx-lm cannot express.
     pub fn config(&self, source: Value, model: &ModelConfig) -> Result<Value> {
-        let of = |setting: Setting| json!({ "group_size": setting.group, "bits": setting.bits, "mode": "affine" });
+        let of = |set: Setting| json!({ "group_size": set.group, "bits": set.bits, "mode": MODE });
         let mut quantization = of(self.usual());
         let others = self.modules.iter().filter(|(_, setting)| *setting != self.usual());
         let others: Map<String, Value> =

@@ -3,10 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{
-    error::{Error, Result},
-    model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
-};
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig};
 
 type Fields = Map<String, Value>;
 
@@ -128,7 +126,8 @@ fn gemma4_ropes(sliding: &Layers, full: &Layers) -> Result<Value> {
         let parameters = match (rope.rotated_pairs == pairs, rope.scale == 1.0) {
             (true, true) => json!({"rope_type": "default", "rope_theta": number(rope.theta)}),
             (true, false) => {
-                json!({"rope_type": "linear", "rope_theta": number(rope.theta), "factor": number(rope.scale)})
+                let (theta, factor) = (number(rope.theta), number(rope.scale));
+                json!({"rope_type": "linear", "rope_theta": theta, "factor": factor})
             }
             (false, _) => json!({
                 "rope_type": "proportional",

@@ -6,23 +6,17 @@ mod mlx_config;
 
 pub use gguf::to_gguf;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{
-    Error, Result,
-    checkpoint::safetensors::writer::{NewTensor, SafetensorsWriter},
-    model::{
-        source::TensorSource,
-        weights::{self, PlannedTensor},
-    },
-    quant::{Dtype, Quantize},
-};
+use crate::checkpoint::safetensors::writer::{NewTensor, SafetensorsWriter};
+use crate::model::source::TensorSource;
+use crate::model::weights::{self, PlannedTensor};
+use crate::quant::{Dtype, Quantize};
+use crate::{Error, Result};
 
 /// What a checkpoint's directory has beside its weights and config.
 const COMPANIONS: [&str; 4] =

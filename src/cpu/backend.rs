@@ -2,26 +2,20 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use crate::{
-    backend::{
-        Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepOutput, StepResult, Ticket,
-        suppressible,
-    },
-    cpu::{
-        forward::{Model, Segment, scaled},
-        kv_cache::KvCache,
-        matrix::CpuStore,
-        ops, out_of_memory, try_with_capacity,
-    },
-    error::{Error, Result},
-    memory::MemoryPlan,
-    model::{
-        config::{AttentionKind, LayerConfig, ModelConfig},
-        kv::{CacheType, cache_capacity},
-        source::{LocalBoxFuture, TensorSource},
-        weights::{self, LoadOptions, ModelWeights, PlannedTensor},
-    },
+use crate::backend::{
+    Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepOutput, StepResult, Ticket,
+    suppressible,
 };
+use crate::cpu::forward::{Model, Segment, scaled};
+use crate::cpu::kv_cache::KvCache;
+use crate::cpu::matrix::CpuStore;
+use crate::cpu::{ops, out_of_memory, try_with_capacity};
+use crate::error::{Error, Result};
+use crate::memory::MemoryPlan;
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
+use crate::model::kv::{CacheType, cache_capacity};
+use crate::model::source::{LocalBoxFuture, TensorSource};
+use crate::model::weights::{self, LoadOptions, ModelWeights, PlannedTensor};
 
 /// Tokens of a step: bounds the memory that activations take.
 const MAX_STEP_TOKENS: usize = 256;

@@ -2,17 +2,11 @@
 
 use std::ops::Range;
 
-use crate::{
-    cpu::{
-        kv_cache::KvCache,
-        matrix::CpuMatrix,
-        ops::{self, Attention, KvUpdate},
-    },
-    model::{
-        config::{AttentionKind, LayerConfig, ModelConfig},
-        weights::{LayerWeights, ModelWeights, PerLayerWeights},
-    },
-};
+use crate::cpu::kv_cache::KvCache;
+use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::ops::{self, Attention, KvUpdate};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
+use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
 
 pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
 

@@ -1,9 +1,7 @@
 //! Keys and values of one layer of one sequence.
 
-use half::{
-    f16,
-    slice::{HalfBitsSliceExt, HalfFloatSliceExt},
-};
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::model::kv::CacheType;
 

@@ -1,11 +1,9 @@
 //! Weight matrices in memory, packed as on a GPU.
 
-use crate::{
-    cpu::try_with_capacity,
-    error::Result,
-    model::{matrix_reader::MatrixReader, weights::WeightStore},
-    quant::PackedRows,
-};
+use crate::cpu::try_with_capacity;
+use crate::error::Result;
+use crate::model::{matrix_reader::MatrixReader, weights::WeightStore};
+use crate::quant::PackedRows;
 
 /// A weight matrix `[out_features, in_features]`, packed; a row is dequantized when it is used.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,12 +2,10 @@
 
 use rayon::prelude::*;
 
-use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
-    error::{Error, Result},
-    generate::check_prompt,
-    sampling::argmax,
-};
+use crate::backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult};
+use crate::error::{Error, Result};
+use crate::generate::check_prompt;
+use crate::sampling::argmax;
 
 /// Logits held at once, in bytes: bounds the memory of an evaluation whatever the text's length.
 const LOGITS_BYTES: usize = 64 << 20;

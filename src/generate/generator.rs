@@ -1,10 +1,8 @@
 //! Whole answers in one sequence of a backend.
 
-use crate::{
-    backend::Backend,
-    error::Result,
-    generate::{Generation, Request, SequenceState, TokenStream},
-};
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::generate::{Generation, Request, SequenceState, TokenStream};
 
 /// Generates answers in one sequence of a backend. Keeps the KV cache between answers, so that the
 /// next answer of a conversation runs only what is new.

@@ -10,13 +10,11 @@ mod token_stream;
 #[cfg(test)]
 mod tests;
 
-pub use self::{
-    evaluate::{Divergence, Perplexity, each_logits, each_logits_in_steps},
-    generator::Generator,
-    sequence_state::SequenceState,
-    stats::Stats,
-    token_stream::{FinishReason, Generation, Request, TokenStream},
-};
+pub use self::evaluate::{Divergence, Perplexity, each_logits, each_logits_in_steps};
+pub use self::generator::Generator;
+pub use self::sequence_state::SequenceState;
+pub use self::stats::Stats;
+pub use self::token_stream::{FinishReason, Generation, Request, TokenStream};
 use crate::{Error, Result};
 
 /// Errors unless a prompt of `tokens` tokens can be run in a context of `context_length`.

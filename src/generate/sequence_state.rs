@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
-    error::{Error, Result},
+use crate::backend::{
+    Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket,
 };
+use crate::error::{Error, Result};
 
 /// The state of a conversation on a backend; it outlives single answers, so that the next one runs
 /// only what is new. Every call takes the backend on which the sequence was opened.

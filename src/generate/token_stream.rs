@@ -4,12 +4,10 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
-use crate::{
-    backend::{Backend, StepInput, StepOutput},
-    error::Result,
-    generate::{SequenceState, Stats, check_prompt, decode::Strategy, stats::Clock},
-    sampling::SamplingParams,
-};
+use crate::backend::{Backend, StepInput, StepOutput};
+use crate::error::Result;
+use crate::generate::{SequenceState, Stats, check_prompt, decode::Strategy, stats::Clock};
+use crate::sampling::SamplingParams;
 
 /// What to generate and when to stop.
 pub struct Request<'a> {

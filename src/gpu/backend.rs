@@ -1,32 +1,24 @@
 //! [`Backend`] on a wgpu device.
 
+use crate::backend::{
+    Backend, BackendInfo, KernelTime, SequenceStep, Sequences, StepInput, StepResult, Ticket,
+    suppressible,
+};
+use crate::error::Result;
+use crate::gpu::device::gpu::Gpu;
+use crate::gpu::model::forward::{GpuWeights, Model};
+use crate::gpu::model::layers::LayerCache;
+use crate::gpu::model::outputs::OutputRequest;
+use crate::gpu::model::runner::Runner;
+use crate::gpu::model::step::{StepRow, logit_rows, max_step_tokens};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::model::warm_up::WarmUp;
-use crate::{
-    backend::{
-        Backend, BackendInfo, KernelTime, SequenceStep, Sequences, StepInput, StepResult, Ticket,
-        suppressible,
-    },
-    error::Result,
-    gpu::{
-        device::gpu::Gpu,
-        model::{
-            forward::{GpuWeights, Model},
-            layers::LayerCache,
-            outputs::OutputRequest,
-            runner::Runner,
-            step::{StepRow, logit_rows, max_step_tokens},
-            workspace::Workspace,
-        },
-        weights::{store::GpuStore, synthetic::SyntheticStore},
-    },
-    model::{
-        config::ModelConfig,
-        source::{LocalBoxFuture, TensorSource},
-        synthetic::SyntheticSource,
-        weights::{self, LoadOptions, ModelWeights},
-    },
-};
+use crate::gpu::model::workspace::Workspace;
+use crate::gpu::weights::{store::GpuStore, synthetic::SyntheticStore};
+use crate::model::config::ModelConfig;
+use crate::model::source::{LocalBoxFuture, TensorSource};
+use crate::model::synthetic::SyntheticSource;
+use crate::model::weights::{self, LoadOptions, ModelWeights};
 
 /// A model on a wgpu device.
 pub struct GpuBackend {

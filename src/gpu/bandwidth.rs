@@ -3,13 +3,9 @@
 
 use web_time::Instant;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{gpu::Gpu, grid::StepSize, select::DeviceOptions},
-        kernels::{Kernel, ReadAll},
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::{gpu::Gpu, grid::StepSize, select::DeviceOptions};
+use crate::gpu::kernels::{Kernel, ReadAll};
 
 /// Larger than any cache.
 const MOST_BYTES: u64 = 1 << 30;

@@ -2,26 +2,18 @@
 
 use std::cell::Cell;
 
-use crate::{
-    error::Result,
-    gpu::{
-        backend::GpuBackend,
-        device::gpu::{Gpu, buffer_size},
-        model::{
-            layers::LayerCache,
-            persistent::PersistentBuffers,
-            step::{logit_rows, max_step_tokens},
-            workspace::{Allocator, Workspace},
-        },
-        weights::repack::RepackSink,
-    },
-    memory::MemoryPlan,
-    model::{
-        config::{AttentionKind, ModelConfig},
-        source::TensorSource,
-        weights::{self, LoadOptions, PlannedTensor},
-    },
-};
+use crate::error::Result;
+use crate::gpu::backend::GpuBackend;
+use crate::gpu::device::gpu::{Gpu, buffer_size};
+use crate::gpu::model::layers::LayerCache;
+use crate::gpu::model::persistent::PersistentBuffers;
+use crate::gpu::model::step::{logit_rows, max_step_tokens};
+use crate::gpu::model::workspace::{Allocator, Workspace};
+use crate::gpu::weights::repack::RepackSink;
+use crate::memory::MemoryPlan;
+use crate::model::config::{AttentionKind, ModelConfig};
+use crate::model::source::TensorSource;
+use crate::model::weights::{self, LoadOptions, PlannedTensor};
 
 /// Sums the sizes of buffers.
 #[derive(Default)]

@@ -9,17 +9,15 @@ mod model;
 mod weights;
 
 pub use backend::GpuBackend;
-pub use device::{
-    adapter::{AdapterFacts, Coop, CooperativeMatrix, adapters},
-    buffers::GpuBuffer,
-    dispatch::Dispatch,
-    gpu::Gpu,
-    grid::{Extent, Grid, StepSize},
-    kernel_options::{KERNEL_OPTIONS, KernelOption, KernelOptions},
-    pipeline_cache::PipelineStats,
-    select::{DeviceOptions, select},
-    source::{Access, Binding, KernelSource},
-    tuning::{KernelTarget, MatvecShape, Tuning},
-    variant::Variant,
-};
+pub use device::adapter::{AdapterFacts, Coop, CooperativeMatrix, adapters};
+pub use device::buffers::GpuBuffer;
+pub use device::dispatch::Dispatch;
+pub use device::gpu::Gpu;
+pub use device::grid::{Extent, Grid, StepSize};
+pub use device::kernel_options::{KERNEL_OPTIONS, KernelOption, KernelOptions};
+pub use device::pipeline_cache::PipelineStats;
+pub use device::select::{DeviceOptions, select};
+pub use device::source::{Access, Binding, KernelSource};
+pub use device::tuning::{KernelTarget, MatvecShape, Tuning};
+pub use device::variant::Variant;
 pub use weights::matrix::{GpuMatrix, tile};

@@ -1,12 +1,9 @@
 //! The Hugging Face cache, laid out as huggingface_hub does: contents by checksum in `blobs`, trees
 //! of relative links to them in `snapshots`, commits of branches in `refs`.
 
-use std::{
-    env,
-    fs::{self, File},
-    io,
-    path::{Component, Path, PathBuf},
-};
+use std::fs::{self, File};
+use std::path::{Component, Path, PathBuf};
+use std::{env, io};
 
 use crate::error::{Error, Result};
 

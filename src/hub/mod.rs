@@ -4,10 +4,8 @@
 pub mod cache;
 pub mod select;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use self::cache::{Cache, Repository, is_plain};
 use crate::{Error, Result};

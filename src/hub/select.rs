@@ -1,9 +1,7 @@
 //! Which files of a repository make a model.
 
-use crate::{
-    checkpoint::part_name::PartName,
-    error::{Error, Result},
-};
+use crate::checkpoint::part_name::PartName;
+use crate::error::{Error, Result};
 
 /// What a model of safetensors needs beside its weights, as far as a repository has it.
 const ASSETS: [&str; 9] = [

@@ -2,10 +2,8 @@
 
 use std::ptr;
 
-use crate::{
-    error::{Error, Result},
-    mlx::ffi::{self, Pointer},
-};
+use crate::error::{Error, Result};
+use crate::mlx::ffi::{self, Pointer};
 
 /// Element types that the backend uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

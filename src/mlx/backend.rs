@@ -1,35 +1,27 @@
 //! [`MlxBackend`]: sequences and steps in front of the engine on MLX's thread.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::oneshot;
 
-use crate::{
-    backend::{
-        Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepResult, Ticket, suppressible,
-    },
-    error::{Error, Result},
-    mlx::{
-        device::{self, Facts},
-        engine::{Engine, Part, Slot},
-        forward::Model,
-        kv_cache::KvCache,
-        matrix::MlxStore,
-        ops::{self, Dtype},
-        worker,
-    },
-    model::{
-        config::{LayerConfig, ModelConfig},
-        kv::{CacheType, cache_capacity},
-        source::{LocalBoxFuture, TensorSource},
-        synthetic::SyntheticSource,
-        weights::{LoadOptions, ModelWeights, planned_tensors},
-    },
-    quant::Quantize,
+use crate::backend::{
+    Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepResult, Ticket, suppressible,
 };
+use crate::error::{Error, Result};
+use crate::mlx::device::{self, Facts};
+use crate::mlx::engine::{Engine, Part, Slot};
+use crate::mlx::forward::Model;
+use crate::mlx::kv_cache::KvCache;
+use crate::mlx::matrix::MlxStore;
+use crate::mlx::ops::{self, Dtype};
+use crate::mlx::worker;
+use crate::model::config::{LayerConfig, ModelConfig};
+use crate::model::kv::{CacheType, cache_capacity};
+use crate::model::source::{LocalBoxFuture, TensorSource};
+use crate::model::synthetic::SyntheticSource;
+use crate::model::weights::{LoadOptions, ModelWeights, planned_tensors};
+use crate::quant::Quantize;
 
 /// Tokens of a step on a GPU, which is busy with a prompt from some hundreds on.
 const GPU_STEP_TOKENS: usize = 512;
@@ -204,8 +196,8 @@ impl Reservation {
         let limit = self.facts.memory_limit;
         match weights + self.kv_bytes as u128 > limit as u128 {
             true => Err(Error::Device(format!(
-                "no memory for {weights} bytes of weights and {} of KV cache: MLX holds at most {limit}; a shorter \
-                 context or fewer bits need less",
+                "no memory for {weights} bytes of weights and {} of KV cache: MLX holds at most \
+                 {limit}; a shorter context or fewer bits need less",
                 self.kv_bytes
             ))),
             false => Ok(()),

@@ -4,10 +4,8 @@ use std::ffi::{CStr, c_char};
 
 use serde::Serialize;
 
-use crate::{
-    error::Result,
-    mlx::{ffi, worker},
-};
+use crate::error::Result;
+use crate::mlx::{ffi, worker};
 
 /// Bytes of freed arrays that MLX may keep to use again: enough for a step's, less than would crowd
 /// a model out.

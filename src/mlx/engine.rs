@@ -2,16 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    backend::{StepOutput, StepResult},
-    error::{Error, Result},
-    mlx::{
-        forward::{Model, Segment, rows_of},
-        kv_cache::KvCache,
-        ops::{Array, Dtype, async_eval},
-    },
-    sampling,
-};
+use crate::backend::{StepOutput, StepResult};
+use crate::error::{Error, Result};
+use crate::mlx::forward::{Model, Segment, rows_of};
+use crate::mlx::kv_cache::KvCache;
+use crate::mlx::ops::{Array, Dtype, async_eval};
+use crate::sampling;
 
 /// One sequence's part of a step, checked.
 pub(super) struct Part {

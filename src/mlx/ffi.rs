@@ -1,11 +1,9 @@
 //! The shim (shim.cpp), loaded once when MLX is first asked for.
 
-use std::{
-    env,
-    ffi::{CStr, c_char, c_int, c_void},
-    io::Write,
-    sync::OnceLock,
-};
+use std::env;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io::Write;
+use std::sync::OnceLock;
 
 use libloading::Library;
 
@@ -100,8 +98,8 @@ fn load() -> Result<Shim, String> {
     // For this MLX only is the program's code right, so the way out is to have it back or to build
     // again.
     let fix = format!(
-        "MLX {BUILT_VERSION} was in {BUILT_ROOT} when this program was built: install it there again \
-                       (python3 -m pip install), or build the program again"
+        "MLX {BUILT_VERSION} was in {BUILT_ROOT} when this program was built: install it there \
+         again (python3 -m pip install), or build the program again"
     );
     let library =
         load_library().map_err(|reason| format!("MLX cannot be loaded: {reason}; {fix}"))?;

@@ -1,23 +1,15 @@
 //! The forward pass in MLX's operations: a list of named steps per layer.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    ops::Range,
-};
+use std::collections::{HashMap, hash_map::Entry};
+use std::ops::Range;
 
-use crate::{
-    error::Result,
-    mlx::{
-        kv_cache::KvCache,
-        mask::{Sight, Visible},
-        matrix::MlxMatrix,
-        ops::{Array, Dtype, Mask},
-    },
-    model::{
-        config::{AttentionKind, LayerConfig, ModelConfig},
-        weights::{LayerWeights, ModelWeights, PerLayerWeights},
-    },
-};
+use crate::error::Result;
+use crate::mlx::kv_cache::KvCache;
+use crate::mlx::mask::{Sight, Visible};
+use crate::mlx::matrix::MlxMatrix;
+use crate::mlx::ops::{Array, Dtype, Mask};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
+use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
 
 type Weights = ModelWeights<MlxMatrix, Array>;
 
@@ -87,7 +79,7 @@ impl Model {
             let branch = self.feed_forward(&layer, &normed)?; // [rows, hidden]
             x = x.add(&branch.rms_norm(Some(&weights.post_feedforward_norm), eps)?)?;
             if let (Some(per_layer), Some(vectors)) = (&weights.per_layer, &vectors) {
-                let branch = self.take_per_layer_input(index, per_layer, &x, vectors)?; // [rows, hidden]
+                let branch = self.take_per_layer_input(index, per_layer, &x, vectors)?;
                 x = x.add(&branch.rms_norm(Some(&per_layer.norm), eps)?)?;
             }
             if weights.scalar != 1.0 {
@@ -124,7 +116,8 @@ impl Model {
         vectors: &Array,
     ) -> Result<Array> {
         let size = self.config.per_layer_input.map_or(0, |input| input.size);
-        let vector = vectors.slice(&[0, index * size], &[x.shape()[0], (index + 1) * size])?; // [rows, size]
+        let (start, stop) = ([0, index * size], [x.shape()[0], (index + 1) * size]);
+        let vector = vectors.slice(&start, &stop)?; // [rows, size]
         let gate = weights.gate.linear(x)?; // [rows, size]
         weights.projection.linear(&gate.gelu_mul(&vector, self.fused)?)
     }

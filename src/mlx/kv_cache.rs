@@ -1,16 +1,10 @@
 //! Keys and values of one layer of one sequence, updated in place.
 
-use crate::{
-    error::{Error, Result},
-    mlx::{
-        mask::{Sight, sight},
-        ops::{Array, Dtype},
-    },
-    model::{
-        config::{AttentionKind, LayerConfig},
-        kv::cache_capacity,
-    },
-};
+use crate::error::{Error, Result};
+use crate::mlx::mask::{Sight, sight};
+use crate::mlx::ops::{Array, Dtype};
+use crate::model::config::{AttentionKind, LayerConfig};
+use crate::model::kv::cache_capacity;
 
 /// Keys and values `[1, n_kv_heads, capacity, head_dim]`; position p lies in slot `p % capacity`.
 pub struct KvCache {

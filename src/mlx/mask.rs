@@ -103,8 +103,7 @@ mod tests {
         assert_eq!(sight(6, 1, 10, Some(4)), Sight { slots: 3..7, mask: Visible::All });
         let wrapped = sight(11, 1, 10, Some(4));
         assert_eq!(wrapped.slots, 0..10);
-        assert!(
-            matches!(wrapped.mask, Visible::Some(mask) if mask.iter().filter(|&&sees| sees).count() == 4)
-        );
+        let count = |mask: &[bool]| mask.iter().filter(|sees| **sees).count();
+        assert!(matches!(wrapped.mask, Visible::Some(mask) if count(&mask) == 4));
     }
 }

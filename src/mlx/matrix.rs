@@ -3,15 +3,11 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::{
-    error::Result,
-    mlx::{
-        ops::{Array, Dtype, Quantized},
-        worker,
-    },
-    model::{matrix_reader::MatrixReader, weights::WeightStore},
-    quant::{PackFormat, PackedRows},
-};
+use crate::error::Result;
+use crate::mlx::ops::{Array, Dtype, Quantized};
+use crate::mlx::worker;
+use crate::model::{matrix_reader::MatrixReader, weights::WeightStore};
+use crate::quant::{PackFormat, PackedRows};
 
 /// Groups that MLX has kernels for.
 const GROUPS: [u32; 3] = [32, 64, 128];

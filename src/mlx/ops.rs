@@ -4,10 +4,8 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use crate::error::Result;
 pub use crate::mlx::array::{Array, Dtype, async_eval};
-use crate::mlx::{
-    array::{dims, pointer_or_null},
-    ffi::{self, Pointer},
-};
+use crate::mlx::array::{dims, pointer_or_null};
+use crate::mlx::ffi::{self, Pointer};
 
 thread_local! {
     static CALLS: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };

@@ -78,7 +78,8 @@ std::vector<array> gelu_mul(const std::vector<array>& inputs) {
   const array& x = inputs[0];
   auto constant = [&](float value) { return array(value, x.dtype()); };
   auto cube = mx::multiply(mx::multiply(x, x), x);
-  auto inner = mx::multiply(constant(0.7978845608f), mx::add(x, mx::multiply(constant(0.044715f), cube)));
+  auto sum = mx::add(x, mx::multiply(constant(0.044715f), cube));
+  auto inner = mx::multiply(constant(0.7978845608f), sum);
   auto half = mx::multiply(constant(0.5f), x);
   return {mx::multiply(mx::multiply(half, mx::add(constant(1.0f), mx::tanh(inner))), inputs[1])};
 }
@@ -196,7 +197,8 @@ EXPORT int g4_read(const array* source, void* out, size_t bytes) {
       a.eval();
     }
     if (a.nbytes() != bytes) {
-      throw std::invalid_argument("the array has " + std::to_string(a.nbytes()) + " bytes, not " + std::to_string(bytes));
+      throw std::invalid_argument("the array has " + std::to_string(a.nbytes()) + " bytes, not " +
+                                  std::to_string(bytes));
     }
     std::memcpy(out, a.data<uint8_t>(), bytes);
   });
@@ -219,7 +221,9 @@ EXPORT int g4_dtype(const array* a) {
   return -1;
 }
 EXPORT size_t g4_ndim(const array* a) { return a->ndim(); }
-EXPORT int g4_dim(const array* a, size_t axis) { return axis < a->ndim() ? a->shape(int(axis)) : -1; }
+EXPORT int g4_dim(const array* a, size_t axis) {
+  return axis < a->ndim() ? a->shape(int(axis)) : -1;
+}
 
 EXPORT int g4_async_eval(const array* const* arrays, size_t count) {
   return done([&] {
@@ -237,10 +241,13 @@ EXPORT array* g4_matmul(const array* x, const array* w) {
 
 EXPORT array* g4_quantized_matmul(
     const array* x, const array* w, const array* scales, const array* biases, int group, int bits) {
-  return made([&] { return mx::quantized_matmul(*x, *w, *scales, optional(biases), true, group, bits); });
+  return made([&] {
+    return mx::quantized_matmul(*x, *w, *scales, optional(biases), true, group, bits);
+  });
 }
 
-EXPORT array* g4_dequantize(const array* w, const array* scales, const array* biases, int group, int bits) {
+EXPORT array* g4_dequantize(
+    const array* w, const array* scales, const array* biases, int group, int bits) {
   return made([&] { return mx::dequantize(*w, *scales, optional(biases), group, bits); });
 }
 
@@ -253,10 +260,13 @@ EXPORT array* g4_rms_norm(const array* x, const array* weight, float eps) {
 }
 
 EXPORT array* g4_rope(const array* x, const array* periods, int dims, int offset) {
-  return made([&] { return mx::fast::rope(*x, dims, false, std::nullopt, 1.0f, offset, *periods); });
+  return made([&] {
+    return mx::fast::rope(*x, dims, false, std::nullopt, 1.0f, offset, *periods);
+  });
 }
 
-EXPORT array* g4_sdpa(const array* q, const array* k, const array* v, float scale, int causal, const array* mask) {
+EXPORT array* g4_sdpa(
+    const array* q, const array* k, const array* v, float scale, int causal, const array* mask) {
   return made([&] {
     std::string mode = causal ? "causal" : mask ? "array" : "";
     return mx::fast::scaled_dot_product_attention(*q, *k, *v, scale, mode, optional(mask));
@@ -267,8 +277,11 @@ EXPORT array* g4_slice(const array* a, const int* start, const int* stop, size_t
   return made([&] { return mx::slice(*a, shape_of(start, count), shape_of(stop, count)); });
 }
 
-EXPORT array* g4_slice_update(const array* a, const array* update, const int* start, const int* stop, size_t count) {
-  return made([&] { return mx::slice_update(*a, *update, shape_of(start, count), shape_of(stop, count)); });
+EXPORT array* g4_slice_update(
+    const array* a, const array* update, const int* start, const int* stop, size_t count) {
+  return made([&] {
+    return mx::slice_update(*a, *update, shape_of(start, count), shape_of(stop, count));
+  });
 }
 
 EXPORT array* g4_reshape(const array* a, const int* dims, size_t count) {

@@ -1,14 +1,10 @@
 //! The one thread that MLX runs on. Its streams belong to the thread that made them, and an
 //! evaluation may wait for the device: whoever submits a step waits for neither.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        OnceLock,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 use crate::error::{Error, Result};
 

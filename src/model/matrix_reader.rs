@@ -2,11 +2,9 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::{
-    error::{Error, Result},
-    model::source::TensorSource,
-    quant::{self, Dtype, PackFormat, PackedRows},
-};
+use crate::error::{Error, Result};
+use crate::model::source::TensorSource;
+use crate::quant::{self, Dtype, PackFormat, PackedRows};
 
 /// Source bytes that are packed or sent at once: bounds what loading holds on the host.
 const SLICE_BYTES: usize = 32 << 20;

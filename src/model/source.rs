@@ -2,11 +2,9 @@
 
 use std::{borrow::Cow, future::Future, ops::Range, pin::Pin};
 
-use crate::{
-    error::{Error, Result},
-    model::config::ModelConfig,
-    quant::Dtype,
-};
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::quant::Dtype;
 
 /// A future that need not be `Send` (a browser has one thread).
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

@@ -2,15 +2,11 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::{
-    error::{Error, Result},
-    model::{
-        config::ModelConfig,
-        source::{LocalBoxFuture, TensorInfo, TensorSource},
-        tensors::{self, ModelTensor, Role},
-    },
-    quant::Dtype,
-};
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::model::source::{LocalBoxFuture, TensorInfo, TensorSource};
+use crate::model::tensors::{self, ModelTensor, Role};
+use crate::quant::Dtype;
 
 /// Standard deviation of attention's scores, as the norms of trained models give it to random q and
 /// k (see docs/performance.md). With norm weights of one hardly more than one key would count.

@@ -1,22 +1,18 @@
 //! The weights of a model, and their way from a source into a backend.
 
-use crate::{
-    error::{Error, Result},
-    model::{
-        config::ModelConfig,
-        kv::CacheType,
-        matrix_reader::MatrixReader,
-        source::{TensorInfo, TensorSource},
-        tensors::{
-            DOWN_PROJ, EMBED_TOKENS, GATE_PROJ, INPUT_NORM, K_NORM, K_PROJ, LAYER_SCALAR, LM_HEAD,
-            ModelTensor, O_PROJ, OUTPUT_NORM, PER_LAYER_GATE, PER_LAYER_MODEL_PROJECTION,
-            PER_LAYER_PROJECTION, PER_LAYER_PROJECTION_NORM, PER_LAYER_TABLE, POST_ATTENTION_NORM,
-            POST_FEEDFORWARD_NORM, POST_PER_LAYER_NORM, PRE_FEEDFORWARD_NORM, Q_NORM, Q_PROJ, Role,
-            TensorSpec, UP_PROJ, V_PROJ, tensor_specs,
-        },
-    },
-    quant::{self, Dtype, PackFormat, Quantize},
+use crate::error::{Error, Result};
+use crate::model::config::ModelConfig;
+use crate::model::kv::CacheType;
+use crate::model::matrix_reader::MatrixReader;
+use crate::model::source::{TensorInfo, TensorSource};
+use crate::model::tensors::{
+    DOWN_PROJ, EMBED_TOKENS, GATE_PROJ, INPUT_NORM, K_NORM, K_PROJ, LAYER_SCALAR, LM_HEAD,
+    ModelTensor, O_PROJ, OUTPUT_NORM, PER_LAYER_GATE, PER_LAYER_MODEL_PROJECTION,
+    PER_LAYER_PROJECTION, PER_LAYER_PROJECTION_NORM, PER_LAYER_TABLE, POST_ATTENTION_NORM,
+    POST_FEEDFORWARD_NORM, POST_PER_LAYER_NORM, PRE_FEEDFORWARD_NORM, Q_NORM, Q_PROJ, Role,
+    TensorSpec, UP_PROJ, V_PROJ, tensor_specs,
 };
+use crate::quant::{self, Dtype, PackFormat, Quantize};
 
 /// How to load a model.
 #[derive(Debug, Clone, Copy, PartialEq)]

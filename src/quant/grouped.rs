@@ -6,11 +6,9 @@ use std::ops::Range;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::quant::{
-    PackFormat, PackedRows, group_for,
-    pack::RowWriter,
-    round::{self, MAX_GROUP},
-};
+use crate::quant::pack::RowWriter;
+use crate::quant::round::{self, MAX_GROUP};
+use crate::quant::{PackFormat, PackedRows, group_for};
 
 /// How the integers of a matrix are stored, row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +137,8 @@ impl Grouped {
         {
             None => Ok(()),
             Some(((wanted, found), name)) => Err(format!(
-                "{} bytes of {name} where {rows} rows of {cols} columns in groups of {group} have {}",
+                "{} bytes of {name} where {rows} rows of {cols} columns in groups of {group} \
+                 have {}",
                 found.unwrap_or(0),
                 wanted.unwrap_or(usize::MAX)
             )),

@@ -4,13 +4,11 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::quant::{
-    COLUMN_ALIGN, Dtype, PackFormat, PackedRows, group_for,
-    pack::{RowWriter, pack_rows},
-    round::{self, MAX_GROUP},
-    steps::{Levels, Steps, range},
-    unpack::load_floats,
-};
+use crate::quant::pack::{RowWriter, pack_rows};
+use crate::quant::round::{self, MAX_GROUP};
+use crate::quant::steps::{Levels, Steps, range};
+use crate::quant::unpack::load_floats;
+use crate::quant::{COLUMN_ALIGN, Dtype, PackFormat, PackedRows, group_for};
 
 /// How scale and offset of a group are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -222,7 +222,7 @@ impl PackFormat {
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
 
-    /// One of each kind that backends run: integers of other widths and groups differ in nothing but
+    /// One of each kind that backends run: integers of other widths and groups differ only in
     /// sizes.
     pub const ALL: [PackFormat; 16] = [
         PackFormat::F32,

@@ -3,12 +3,11 @@
 use half::f16;
 use rayon::prelude::*;
 
+use crate::quant::gguf_blocks::{Block, native_format};
+use crate::quant::round::{self, MAX_GROUP};
+use crate::quant::unpack::{high_bits, load_floats};
 use crate::quant::{
-    COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct,
-    gguf_blocks::{Block, native_format},
-    padded_cols, q4_k,
-    round::{self, MAX_GROUP},
-    unpack::{high_bits, load_floats},
+    COLUMN_ALIGN, Dtype, GROUPS, PackFormat, PackedRows, direct, padded_cols, q4_k,
 };
 
 /// Source bytes that make a task worth a thread.

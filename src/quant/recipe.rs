@@ -5,10 +5,8 @@ use std::{collections::BTreeSet, fmt};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::{Error, Result},
-    quant::methods::{Method, Spec},
-};
+use crate::error::{Error, Result};
+use crate::quant::methods::{Method, Spec};
 
 /// Ordered rules; the first that fits a matrix decides.
 #[derive(Debug, Clone)]

@@ -2,12 +2,9 @@
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::quant::{
-    Dtype, PackFormat, PackedRows,
-    gguf_blocks::{Block, IQ4_LEVELS, native_format},
-    padded_cols, q4_k,
-    round::{self, MAX_GROUP},
-};
+use crate::quant::gguf_blocks::{Block, IQ4_LEVELS, native_format};
+use crate::quant::round::{self, MAX_GROUP};
+use crate::quant::{Dtype, PackFormat, PackedRows, padded_cols, q4_k};
 
 /// All elements as f32.
 ///

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    gpu::Gpu,
-    model::source::TensorSource,
-    quant::{methods::Squares, recipe::Recipe},
-};
+use crate::gpu::Gpu;
+use crate::model::source::TensorSource;
+use crate::quant::{methods::Squares, recipe::Recipe};
 
 /// Bytes of one file; larger models get several and an index. After an interruption whole files are
 /// kept.

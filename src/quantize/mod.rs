@@ -10,19 +10,13 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::json;
 
 pub use self::job::{Job, Kind, SHARD_BYTES, Summary};
-use self::{
-    job::{Kinds, merge},
-    resume::Journal,
-    shard::{Target, new_tensor, stored_name, write_shard},
-};
-use crate::{
-    Error, Result,
-    model::{
-        config,
-        weights::{self, PlannedTensor},
-    },
-    quant::Quantize,
-};
+use self::job::{Kinds, merge};
+use self::resume::Journal;
+use self::shard::{Target, new_tensor, stored_name, write_shard};
+use crate::model::config;
+use crate::model::weights::{self, PlannedTensor};
+use crate::quant::Quantize;
+use crate::{Error, Result};
 
 /// What a checkpoint's directory has beside its weights; config.json comes last, because without it
 /// a directory is no checkpoint.

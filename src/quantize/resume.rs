@@ -1,22 +1,16 @@
 //! What an interrupted job leaves for the next one: a journal of finished files.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    checkpoint::safetensors::header::OWN_VERSION,
-    error::{Error, Result},
-    quantize::{
-        job::{Job, Kinds},
-        shard::Target,
-    },
-};
+use crate::checkpoint::safetensors::header::OWN_VERSION;
+use crate::error::{Error, Result};
+use crate::quantize::job::{Job, Kinds};
+use crate::quantize::shard::Target;
 
 /// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does
 /// not load.
@@ -67,7 +61,8 @@ impl Journal {
         else {
             let output = output.display();
             return Err(Error::Input(format!(
-                "{output} is not empty: it holds the unfinished work of another model, recipe or backend; remove it to start anew"
+                "{output} is not empty: it holds the unfinished work of another model, recipe or \
+                 backend; remove it to start anew"
             )));
         };
         contents.files.retain(|file| {

@@ -2,24 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{
-    checkpoint::safetensors::{
-        header::{OWN_FORMAT, OWN_VERSION, describe_packed},
-        writer::{NewTensor, SafetensorsWriter},
-    },
-    error::{Error, Result},
-    gpu::Gpu,
-    model::{
-        tensors::{LM_HEAD, tensor_kind},
-        weights::PlannedTensor,
-    },
-    quant::{
-        Dtype, PackedRows,
-        methods::{Spec, Squares},
-        recipe::Recipe,
-    },
-    quantize::job::{Job, Kind, Kinds},
-};
+use crate::checkpoint::safetensors::header::{OWN_FORMAT, OWN_VERSION, describe_packed};
+use crate::checkpoint::safetensors::writer::{NewTensor, SafetensorsWriter};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::model::tensors::{LM_HEAD, tensor_kind};
+use crate::model::weights::PlannedTensor;
+use crate::quant::methods::{Spec, Squares};
+use crate::quant::recipe::Recipe;
+use crate::quant::{Dtype, PackedRows};
+use crate::quantize::job::{Job, Kind, Kinds};
 
 /// Source bytes that are quantized at once.
 const SLICE_BYTES: usize = 32 << 20;

@@ -4,25 +4,17 @@
 use std::{cmp::Reverse, collections::HashMap};
 
 use rayon::prelude::*;
-use tokenizers::{
-    AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
-    models::bpe::{BPE, Merges, Vocab},
-    normalizers::{Prepend, Replace, Sequence},
-    pre_tokenizers::{
-        byte_level::ByteLevel,
-        split::{Split, SplitPattern},
-    },
-};
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::{Prepend, Replace, Sequence};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use crate::{
-    error::{Error, Result},
-    text::{
-        GgufVocabulary,
-        control_tokens::{MARKS, is_gemma},
-        pieces::Pieces,
-        tokenizer_json::one_line,
-    },
-};
+use crate::error::{Error, Result};
+use crate::text::GgufVocabulary;
+use crate::text::control_tokens::{MARKS, is_gemma};
+use crate::text::pieces::Pieces;
+use crate::text::tokenizer_json::one_line;
 
 /// U+2581, the space of SentencePiece vocabularies.
 pub(super) const SPACE_MARK: &str = "\u{2581}";

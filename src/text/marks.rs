@@ -1,11 +1,9 @@
 //! Control tokens are the template's alone: marks that messages spell are carried through a
 //! template as plain text.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    ops::RangeInclusive,
-};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 

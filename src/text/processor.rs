@@ -1,16 +1,12 @@
 //! All the text around a model: conversations to prompts, answers to events.
 
-use crate::{
-    error::{Error, Result},
-    text::{
-        SamplingDefaults, TextAssets,
-        channels::{AnswerParser, Channels},
-        message::Message,
-        template::{ChatTemplate, RenderOptions},
-        tokenizer::Tokenizer,
-        turn_end::stop_ids,
-    },
-};
+use crate::error::{Error, Result};
+use crate::text::channels::{AnswerParser, Channels};
+use crate::text::message::Message;
+use crate::text::template::{ChatTemplate, RenderOptions};
+use crate::text::tokenizer::Tokenizer;
+use crate::text::turn_end::stop_ids;
+use crate::text::{SamplingDefaults, TextAssets};
 
 /// A prompt in tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,17 +4,12 @@ use std::{borrow::Cow, sync::Arc};
 
 use minijinja::{Environment, Value, context, value::Serde};
 
-use crate::{
-    error::{Error, Result},
-    text::{
-        TextAssets,
-        channels::ToolCall,
-        jinja,
-        marks::{ControlMarks, Guard, Middles, RenderedPrompt},
-        message::{Message, Role},
-        tokenizer::Tokenizer,
-    },
-};
+use crate::error::{Error, Result};
+use crate::text::channels::ToolCall;
+use crate::text::marks::{ControlMarks, Guard, Middles, RenderedPrompt};
+use crate::text::message::{Message, Role};
+use crate::text::tokenizer::Tokenizer;
+use crate::text::{TextAssets, jinja};
 
 /// All texts of a message that a template could write.
 fn texts(message: &Message) -> Vec<Cow<'_, str>> {

@@ -1,23 +1,16 @@
 //! Text to token ids and back.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
-use crate::{
-    error::{Error, Result},
-    text::{
-        TextAssets, Vocabulary,
-        control_tokens::is_gemma,
-        gguf_vocabulary,
-        marks::{ControlMarks, Part, RenderedPrompt},
-        pieces::Pieces,
-        tokenizer_json::{self, one_line},
-    },
-};
+use crate::error::{Error, Result};
+use crate::text::control_tokens::is_gemma;
+use crate::text::marks::{ControlMarks, Part, RenderedPrompt};
+use crate::text::pieces::Pieces;
+use crate::text::tokenizer_json::{self, one_line};
+use crate::text::{TextAssets, Vocabulary, gguf_vocabulary};
 
 /// The tokenizer of a checkpoint.
 pub struct Tokenizer {

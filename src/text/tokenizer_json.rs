@@ -2,19 +2,13 @@
 
 use std::fmt;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tokenizers::AddedToken;
 
-use crate::{
-    error::{Error, Result},
-    text::{
-        control_tokens::{MARKS, is_gemma},
-        pieces::Pieces,
-    },
-};
+use crate::error::{Error, Result};
+use crate::text::control_tokens::{MARKS, is_gemma};
+use crate::text::pieces::Pieces;
 
 /// The parts of tokenizer.json that are checked here.
 #[derive(Deserialize)]

@@ -1,11 +1,9 @@
 //! The token that ends a turn, read off the template: configurations forget it.
 
-use crate::text::{
-    TextAssets,
-    message::Message,
-    template::{ChatTemplate, RenderOptions},
-    tokenizer::Tokenizer,
-};
+use crate::text::TextAssets;
+use crate::text::message::Message;
+use crate::text::template::{ChatTemplate, RenderOptions};
+use crate::text::tokenizer::Tokenizer;
 
 /// An answer that no template writes by itself.
 const ANSWER: &str = "answer4e1f";

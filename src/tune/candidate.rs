@@ -2,20 +2,14 @@
 
 use std::time::SystemTime;
 
-use crate::{
-    error::Result,
-    gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
-    model::{
-        config::{LayerConfig, ModelConfig},
-        kv::CacheType,
-        weights::LoadOptions,
-    },
-    tune::{
-        reference::Reference,
-        search::{Candidate, Rates},
-        workload::{Test, Work},
-    },
-};
+use crate::error::Result;
+use crate::gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions};
+use crate::model::config::{LayerConfig, ModelConfig};
+use crate::model::kv::CacheType;
+use crate::model::weights::LoadOptions;
+use crate::tune::reference::Reference;
+use crate::tune::search::{Candidate, Rates};
+use crate::tune::workload::{Test, Work};
 
 /// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
 const MAX_LAYERS: usize = 4;

@@ -9,17 +9,13 @@ pub mod workload;
 
 use std::path::Path;
 
-use crate::{
-    error::Result,
-    gpu::{DeviceOptions, Gpu, KernelOptions},
-    model::{config::ModelConfig, kv::CacheType},
-    tune::{
-        candidate::{CandidateFactory, reduced_config},
-        reference::Reference,
-        search::{Start, search, shown},
-        store::{TuningResult, identity, path_of, read, write},
-    },
-};
+use crate::error::Result;
+use crate::gpu::{DeviceOptions, Gpu, KernelOptions};
+use crate::model::{config::ModelConfig, kv::CacheType};
+use crate::tune::candidate::{CandidateFactory, reduced_config};
+use crate::tune::reference::Reference;
+use crate::tune::search::{Start, search, shown};
+use crate::tune::store::{TuningResult, identity, path_of, read, write};
 
 /// The kernel options for a model of this shape on the device that `options` name: a result in
 /// `directory`, or else a new one. What `options.kernels` sets stays. `report` gets a line for each

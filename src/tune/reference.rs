@@ -1,13 +1,11 @@
 //! Whether kernels compute what the CPU backend does: fast and wrong is no choice.
 
-use crate::{
-    checkpoint::Checkpoint,
-    cpu::CpuBackend,
-    error::{Error, Result},
-    generate::{Divergence, each_logits_in_steps},
-    gpu::{Gpu, GpuBackend},
-    model::{kv::CacheType, source::TensorSource, weights::LoadOptions},
-};
+use crate::checkpoint::Checkpoint;
+use crate::cpu::CpuBackend;
+use crate::error::{Error, Result};
+use crate::generate::{Divergence, each_logits_in_steps};
+use crate::gpu::{Gpu, GpuBackend};
+use crate::model::{kv::CacheType, source::TensorSource, weights::LoadOptions};
 
 /// Mean nats by which predictions may differ from the CPU's; int8 activations cost some 0.002.
 const MAX_DIVERGENCE: f64 = 0.02;

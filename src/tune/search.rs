@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::Result,
-    gpu::{AdapterFacts, KernelOption, KernelOptions, KernelTarget},
-};
+use crate::error::Result;
+use crate::gpu::{AdapterFacts, KernelOption, KernelOptions, KernelTarget};
 
 /// A choice must be faster by this factor to be kept: what differs less may be noise.
 const LEAST_GAIN: f64 = 1.03;

@@ -1,19 +1,15 @@
 //! Results that outlive the process: a file for each device, model shape and set of options.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    gpu::{AdapterFacts, KernelOptions},
-    model::{config::ModelConfig, kv::CacheType},
-    tune::search::{MeasuredTrial, shown},
-};
+use crate::gpu::{AdapterFacts, KernelOptions};
+use crate::model::{config::ModelConfig, kv::CacheType};
+use crate::tune::search::{MeasuredTrial, shown};
 
 /// The content of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

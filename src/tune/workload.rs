@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket},
-    error::Result,
-    sampling::{Sampler, SamplingParams},
+use crate::backend::{
+    Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult, Ticket,
 };
+use crate::error::Result;
+use crate::sampling::{Sampler, SamplingParams};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

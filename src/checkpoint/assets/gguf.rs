@@ -1,13 +1,9 @@
 //! Text assets inside a GGUF file: `tokenizer.ggml.*` and `general.sampling.*`.
 
-use crate::{
-    checkpoint::{
-        assets::{Recommended, add_id},
-        gguf::{container::Gguf, value::Value},
-    },
-    error::{Error, Result, quoted},
-    text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind},
-};
+use crate::checkpoint::assets::{Recommended, add_id};
+use crate::checkpoint::gguf::{container::Gguf, value::Value};
+use crate::error::{Error, Result, quoted};
+use crate::text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind};
 
 /// Tokens that end an answer whatever the metadata says (llama.cpp's list, as far as Gemma has
 /// them).
@@ -52,7 +48,8 @@ fn needs_bos(vocabulary: Option<&Vocabulary>) -> Result<bool> {
     };
     if needed {
         log::warn!(
-            "prompts begin with BOS, as Gemma 4 needs it: tokenizer.ggml.add_bos_token = false is overridden"
+            "prompts begin with BOS, as Gemma 4 needs it: tokenizer.ggml.add_bos_token = false \
+             is overridden"
         );
     }
     Ok(needed)
@@ -79,8 +76,8 @@ fn eos_ids(file: &Gguf) -> Result<Vec<u32>, String> {
     }
     let Some(tokens) = file.array("tokenizer.ggml.tokens")? else { return Ok(ids) };
     for (id, token) in (0u32..).zip(tokens.iter()) {
-        if matches!(token, Value::String(text) if END_TOKENS.iter().any(|end| end.as_bytes() == text))
-        {
+        let Value::String(text) = token else { continue };
+        if END_TOKENS.iter().any(|end| end.as_bytes() == text) {
             add_id(&mut ids, id);
         }
     }
@@ -135,7 +132,8 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
     if is_renamed {
         let pre = quoted(&vocabulary.pre);
         log::info!(
-            "the vocabulary is read as gemma4's, for it has merges and pre-tokenizer {pre}; the file says {}",
+            "the vocabulary is read as gemma4's, for it has merges and pre-tokenizer {pre}; the \
+             file says {}",
             quoted(model)
         );
     }
@@ -149,7 +147,8 @@ fn prefixes_spaces(vocabulary: &GgufVocabulary) -> bool {
     let is_scored = vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Scores);
     if is_scored && vocabulary.is_gemma() {
         log::info!(
-            "no space is put in front of text, as Gemma's tokenizer does: add_space_prefix is not in the file"
+            "no space is put in front of text, as Gemma's tokenizer does: add_space_prefix is not \
+             in the file"
         );
         return false;
     }

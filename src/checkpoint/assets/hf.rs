@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    checkpoint::assets::{Recommended, add_id},
-    error::{Error, Result},
-    json::{self, Fields},
-    text::{SamplingDefaults, TextAssets, Vocabulary},
-};
+use crate::checkpoint::assets::{Recommended, add_id};
+use crate::error::{Error, Result};
+use crate::json::{self, Fields};
+use crate::text::{SamplingDefaults, TextAssets, Vocabulary};
 
 /// Collects the assets; `read` gives the bytes of a file of the checkpoint, `None` if there is
 /// none.
@@ -240,8 +238,15 @@ mod tests {
     #[test]
     fn ids_come_from_every_config_once() {
         let assets = assets(&[
-            ("config.json", r#"{"eos_token_id": 1, "text_config": {"eos_token_id": [7, 1], "bos_token_id": 2}}"#),
-            ("generation_config.json", r#"{"eos_token_id": [1, 106], "top_k": 64, "top_p": 0.95, "temperature": 1}"#),
+            (
+                "config.json",
+                r#"{"eos_token_id": 1,
+                    "text_config": {"eos_token_id": [7, 1], "bos_token_id": 2}}"#,
+            ),
+            (
+                "generation_config.json",
+                r#"{"eos_token_id": [1, 106], "top_k": 64, "top_p": 0.95, "temperature": 1}"#,
+            ),
         ])
         .unwrap();
         assert_eq!(assets.eos_ids, [1, 106, 7]);
@@ -257,11 +262,13 @@ mod tests {
         let assets = assets(&[
             (
                 "tokenizer_config.json",
-                r#"{"bos_token": "<bos>", "eos_token": {"content": "<eos>"}, "eot_token": "<turn|>", "add_bos_token": false}"#,
+                r#"{"bos_token": "<bos>", "eos_token": {"content": "<eos>"},
+                    "eot_token": "<turn|>", "add_bos_token": false}"#,
             ),
             (
                 "tokenizer.json",
-                r#"{"added_tokens": [{"id": 2, "content": "<bos>"}, {"id": 1, "content": "<eos>"}, {"id": 106, "content": "<turn|>"}]}"#,
+                r#"{"added_tokens": [{"id": 2, "content": "<bos>"}, {"id": 1, "content": "<eos>"},
+                    {"id": 106, "content": "<turn|>"}]}"#,
             ),
         ])
         .unwrap();
@@ -272,7 +279,8 @@ mod tests {
 
     #[test]
     fn the_tokenizers_ends_join_the_configs() {
-        let tokenizer = r#"{"added_tokens": [{"id": 1, "content": "<eos>"}], "model": {"vocab": {"<eos>": 1, "<end>": 5}}}"#;
+        let tokenizer = r#"{"added_tokens": [{"id": 1, "content": "<eos>"}],
+            "model": {"vocab": {"<eos>": 1, "<end>": 5}}}"#;
         for (named, expected) in [("<end>", vec![1, 5]), ("<eos>", vec![1]), ("<none>", vec![1])] {
             let config = format!(r#"{{"eos_token": "{named}"}}"#);
             let files = [
@@ -287,7 +295,8 @@ mod tests {
     /// transformers adds BOS if tokenizer.json does.
     #[test]
     fn bos_by_the_post_processor() {
-        let single = r#"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<bos>"}}],
+        let single = r#"{"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<bos>"}}],
             "special_tokens": {"<bos>": {"ids": [2]}}}"#;
         let sequence =
             format!(r#"{{"type": "Sequence", "processors": [{{"type": "ByteLevel"}}, {single}]}}"#);
@@ -336,7 +345,8 @@ mod tests {
 
     #[test]
     fn templates_in_order_of_preference() {
-        let list = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+        let list = r#"{"chat_template": [{"name": "tool_use", "template": "T"},
+            {"name": "default", "template": "D"}]}"#;
         let text = r#"{"chat_template": "S"}"#;
         let template = |files: &[(&str, &str)]| assets(files).unwrap().chat_template;
         assert_eq!(template(&[("tokenizer_config.json", list)]).as_deref(), Some("D"));

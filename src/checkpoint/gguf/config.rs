@@ -1,18 +1,14 @@
 //! [`ModelConfig`] from GGUF metadata, architectures `gemma3` and `gemma4`, with the defaults of
 //! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
 
-use crate::{
-    checkpoint::gguf::{
-        container::{Gguf, GgufTensor},
-        value::Value,
-    },
-    error::{Error, Result, quoted},
-    model::config::{
-        Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
-        validate::MAX_LAYERS,
-    },
-    quant::Dtype,
+use crate::checkpoint::gguf::container::{Gguf, GgufTensor};
+use crate::checkpoint::gguf::value::Value;
+use crate::error::{Error, Result, quoted};
+use crate::model::config::validate::MAX_LAYERS;
+use crate::model::config::{
+    Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
 };
+use crate::quant::Dtype;
 
 /// llama.cpp tells this model by its layers: its queries are scaled by (hidden_size/heads)^-0.5.
 const GEMMA3_27B_LAYERS: usize = 62;

@@ -6,18 +6,12 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use crate::{
-    checkpoint::{
-        gguf::{
-            types::dtype,
-            value::{Array, Reader, Value},
-        },
-        head_error::HeadError,
-        model_file::slice,
-    },
-    error::quoted,
-    quant::Dtype,
-};
+use crate::checkpoint::gguf::types::dtype;
+use crate::checkpoint::gguf::value::{Array, Reader, Value};
+use crate::checkpoint::head_error::HeadError;
+use crate::checkpoint::model_file::slice;
+use crate::error::quoted;
+use crate::quant::Dtype;
 
 /// First bytes of every GGUF file.
 pub const MAGIC: &[u8; 4] = b"GGUF";

@@ -1,28 +1,19 @@
 //! Opens GGUF checkpoints: one file, or all parts of a split one.
 
-use std::{
-    collections::HashMap,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use crate::{
-    checkpoint::{
-        checkpoint::{Checkpoint, Format},
-        decide,
-        directory::file_names,
-        gguf::{config::FREQUENCY_FACTORS, container::Gguf, types::type_name},
-        model_file::ModelFile,
-        names,
-        part_name::PartName,
-        tensor_index::insert,
-    },
-    error::{Error, Result},
-    model::{
-        config::{Architecture, ModelConfig},
-        source::TensorInfo,
-    },
-};
+use crate::checkpoint::checkpoint::{Checkpoint, Format};
+use crate::checkpoint::directory::file_names;
+use crate::checkpoint::gguf::{config::FREQUENCY_FACTORS, container::Gguf, types::type_name};
+use crate::checkpoint::model_file::ModelFile;
+use crate::checkpoint::part_name::PartName;
+use crate::checkpoint::tensor_index::insert;
+use crate::checkpoint::{decide, names};
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, ModelConfig};
+use crate::model::source::TensorInfo;
 
 const EXTENSION: &str = "gguf";
 /// Bytes of the largest tensor that is cached.
@@ -76,8 +67,8 @@ pub(in crate::checkpoint) fn assemble(path: &Path, files: Vec<ModelFile>) -> Res
             };
             let Some(dtype) = tensor.dtype else {
                 let reason = format!(
-                    "type {} is not supported (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL and \
-                     IQ4_XS are)",
+                    "type {} is not supported (F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, \
+                     Q5_K, Q6_K, IQ4_NL and IQ4_XS are)",
                     type_name(tensor.type_id)
                 );
                 return Err(Error::tensor(tensor.name, reason));
@@ -167,7 +158,8 @@ fn check_part(part: &Gguf, index: usize, count: usize) -> Result<(), String> {
         false => {
             let number = stored_index.saturating_add(1);
             Err(format!(
-                "is part {number} of {stored_count} but is not named -{number:05}-of-{stored_count:05}.gguf"
+                "is part {number} of {stored_count} but is not named \
+                 -{number:05}-of-{stored_count:05}.gguf"
             ))
         }
     }

@@ -2,17 +2,11 @@
 
 use std::path::Path;
 
-use crate::{
-    checkpoint::{
-        gguf::{
-            container::{DEFAULT_ALIGNMENT, MAGIC},
-            types::type_id,
-        },
-        new_file::NewFile,
-    },
-    error::{Error, Result},
-    quant::Dtype,
-};
+use crate::checkpoint::gguf::container::{DEFAULT_ALIGNMENT, MAGIC};
+use crate::checkpoint::gguf::types::type_id;
+use crate::checkpoint::new_file::NewFile;
+use crate::error::{Error, Result};
+use crate::quant::Dtype;
 
 const VERSION: u32 = 3;
 

@@ -4,12 +4,10 @@
 
 use regex::Regex;
 
-use crate::{
-    checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table},
-    error::{Error, Result, quoted},
-    json::Fields,
-    quant::grouped::{Grouped, Integers, Zeros},
-};
+use crate::checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table};
+use crate::error::{Error, Result, quoted};
+use crate::json::Fields;
+use crate::quant::grouped::{Grouped, Integers, Zeros};
 
 pub(super) const SUFFIXES: &[&str] =
     &["weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"];

@@ -3,17 +3,11 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::{
-    checkpoint::{
-        import::matrix::{FileRange, Imported},
-        model_file::ModelFile,
-    },
-    error::{Error, Result},
-    quant::{
-        PackFormat, PackedRows,
-        grouped::{Grouped, GroupedBytes, Table, Zeros},
-    },
-};
+use crate::checkpoint::import::matrix::{FileRange, Imported};
+use crate::checkpoint::model_file::ModelFile;
+use crate::error::{Error, Result};
+use crate::quant::grouped::{Grouped, GroupedBytes, Table, Zeros};
+use crate::quant::{PackFormat, PackedRows};
 
 /// Rows whose tables are looked at together when a checkpoint is opened.
 const ROWS: usize = 4096;

@@ -2,11 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use crate::{
-    checkpoint::safetensors::header::StoredTensor,
-    error::quoted,
-    quant::grouped::{Grouped, Number, Table},
-};
+use crate::checkpoint::safetensors::header::StoredTensor;
+use crate::error::quoted;
+use crate::quant::grouped::{Grouped, Number, Table};
 
 /// A tensor, and the number of the file that it is in.
 pub(in super::super) struct Part {

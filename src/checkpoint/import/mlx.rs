@@ -3,12 +3,10 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table},
-    error::{Result, quoted},
-    json::Fields,
-    quant::grouped::{Grouped, Integers, Zeros},
-};
+use crate::checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table};
+use crate::error::{Result, quoted};
+use crate::json::Fields;
+use crate::quant::grouped::{Grouped, Integers, Zeros};
 
 pub(super) const WEIGHT: &str = "weight";
 pub(super) const SUFFIXES: &[&str] = &[WEIGHT, "scales", "biases"];
@@ -74,7 +72,8 @@ impl Settings {
             words.checked_mul(32 / bits).filter(|cols| groups.checked_mul(group) == Some(*cols));
         let cols = cols.ok_or_else(|| {
             format!(
-                "weight {:?} of {bits} bits and scales {:?} are not in groups of {group}, as the config says",
+                "weight {:?} of {bits} bits and scales {:?} are not in groups of {group}, as the \
+                 config says",
                 weight.tensor.shape, scales.tensor.shape
             )
         })?;

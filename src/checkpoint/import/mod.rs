@@ -11,15 +11,11 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::{
-    checkpoint::{
-        import::matrix::{Imported, Parts},
-        names,
-        safetensors::header::StoredTensor,
-    },
-    error::{Error, Result, quoted},
-    json::Fields,
-};
+use crate::checkpoint::import::matrix::{Imported, Parts};
+use crate::checkpoint::names;
+use crate::checkpoint::safetensors::header::StoredTensor;
+use crate::error::{Error, Result, quoted};
+use crate::json::Fields;
 
 /// Who wrote the matrices, which decides how they are described.
 pub(super) enum Scheme {
@@ -45,10 +41,11 @@ impl Scheme {
             {
                 return match method {
                     "compressed-tensors" => {
-                        compressed_tensors::Settings::of(quantization).map(|s| Some(Scheme::CompressedTensors(s)))
+                        let settings = compressed_tensors::Settings::of(quantization)?;
+                        Ok(Some(Scheme::CompressedTensors(settings)))
                     }
                     "torchao" => Err(Error::Unsupported(
-                        "quantization_config of torchao without its metadata in the safetensors files".into(),
+                        "quantization_config of torchao without its metadata in the files".into(),
                     )),
                     method => Err(Error::Unsupported(format!(
                         "safetensors quantized by {} (quantization_config)",

@@ -5,12 +5,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::{
-    checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table},
-    error::{Error, Result, quoted},
-    json::{self, Fields},
-    quant::grouped::{Grouped, Integers, Zeros},
-};
+use crate::checkpoint::import::matrix::{FLOATS, Imported, Parts, part, table};
+use crate::error::{Error, Result, quoted};
+use crate::json::{self, Fields};
+use crate::quant::grouped::{Grouped, Integers, Zeros};
 
 const QDATA: &str = "_weight_qdata";
 const SCALE: &str = "_weight_scale";
@@ -53,7 +51,8 @@ impl Settings {
                 other => {
                     let class = quoted(other.unwrap_or("without a type"));
                     return Err(Error::Unsupported(format!(
-                        "torchao tensor {class} ({}): Int4Tensor and IntxUnpackedToInt8Tensor are supported",
+                        "torchao tensor {class} ({}): Int4Tensor and IntxUnpackedToInt8Tensor are \
+                         supported",
                         quoted(&name)
                     )));
                 }

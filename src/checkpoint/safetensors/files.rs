@@ -1,36 +1,25 @@
 //! Opens Hugging Face checkpoints: config.json with one safetensors file, or shards and their
 //! index.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    checkpoint::{
-        checkpoint::{Checkpoint, Format},
-        decide,
-        directory::file_names,
-        import::{
-            Scheme,
-            matrix::{Part, Parts},
-        },
-        model_file::{ModelFile, read_optional},
-        names,
-        part_name::PartName,
-        safetensors::header,
-        tensor_index::{insert, insert_grouped},
-    },
-    error::{Error, Result, quoted},
-    json::{self, Fields},
-    model::{
-        config::{Architecture, ModelConfig},
-        source::TensorInfo,
-    },
-};
+use crate::checkpoint::checkpoint::{Checkpoint, Format};
+use crate::checkpoint::directory::file_names;
+use crate::checkpoint::import::Scheme;
+use crate::checkpoint::import::matrix::{Part, Parts};
+use crate::checkpoint::model_file::{ModelFile, read_optional};
+use crate::checkpoint::part_name::PartName;
+use crate::checkpoint::safetensors::header;
+use crate::checkpoint::tensor_index::{insert, insert_grouped};
+use crate::checkpoint::{decide, names};
+use crate::error::{Error, Result, quoted};
+use crate::json::{self, Fields};
+use crate::model::config::{Architecture, ModelConfig};
+use crate::model::source::TensorInfo;
 
 pub(in crate::checkpoint) const CONFIG: &str = "config.json";
 const EXTENSION: &str = "safetensors";

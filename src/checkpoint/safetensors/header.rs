@@ -7,23 +7,17 @@
 //! The `safetensors` crate refuses a whole file for one dtype that it does not know and lets a
 //! repeated name pass; files here may hold any dtype among the tensors that are skipped.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    fmt,
-    ops::Range,
-};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::Range;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
-};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use crate::{
-    error::quoted,
-    json,
-    quant::{Dtype, PackFormat},
-};
+use crate::error::quoted;
+use crate::json;
+use crate::quant::{Dtype, PackFormat};
 
 use crate::checkpoint::head_error::HeadError;
 

@@ -3,26 +3,20 @@
 mod profile;
 mod table;
 
-use std::{
-    io::{self, Write},
-    num::NonZeroUsize,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
-use clap::{
-    Args, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser},
-};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Args, ValueEnum};
 
 use self::table::{Facts, Row};
 use super::{Exit, model::ModelArgs};
-use crate::{
-    Error, Result,
-    backend::Backend,
-    model::config::shapes,
-    tune::workload::{Test, Work},
-};
+use crate::backend::Backend;
+use crate::model::config::shapes;
+use crate::tune::workload::{Test, Work};
+use crate::{Error, Result};
 
 /// Measure prompt processing and generation
 #[derive(Args)]

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::json;
 
-use crate::{
-    backend::{Backend, KernelTime, SequenceStep, StepInput},
-    error::{Error, Result},
-    tune::workload::{Test, Work, prompt, random_tokens},
-};
+use crate::backend::{Backend, KernelTime, SequenceStep, StepInput};
+use crate::error::{Error, Result};
+use crate::tune::workload::{Test, Work, prompt, random_tokens};
 
 /// Times the kernels of one step of a test: a chunk of the prompt, or one generated token.
 pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec<KernelTime>> {

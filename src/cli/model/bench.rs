@@ -1,13 +1,11 @@
 //! Models that `bench` measures.
 
-use crate::{
-    api::device::Device,
-    backend::Backend,
-    cli::{memory::Memory, mlx, model::ModelArgs},
-    error::{Error, Result},
-    gpu::{Gpu, GpuBackend},
-    model::{config::ModelConfig, source::TensorSource, synthetic::SyntheticSource},
-};
+use crate::api::device::Device;
+use crate::backend::Backend;
+use crate::cli::{memory::Memory, mlx, model::ModelArgs};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, GpuBackend};
+use crate::model::{config::ModelConfig, source::TensorSource, synthetic::SyntheticSource};
 
 impl ModelArgs {
     /// Loads a checkpoint to measure it, with the device's read ceiling in GB/s.

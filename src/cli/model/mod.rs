@@ -3,35 +3,27 @@
 mod bench;
 mod values;
 
-use std::{
-    cell::OnceCell,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 
 use self::values::Context;
-use crate::{
-    api::{
-        ModelOptions,
-        device::Device,
-        open::{DEMO, open_checkpoint},
-    },
-    backend::{Backend, BackendKind},
-    checkpoint::Checkpoint,
-    cli::{memory::Memory, progress::byte_bar},
-    error::{Error, Result},
-    gpu::{DeviceOptions, Gpu, KernelOptions},
-    model::{
-        config::ModelConfig,
-        kv::CacheType,
-        source::TensorSource,
-        weights::{self, LoadOptions},
-    },
-    quant::Quantize,
-    tune,
-};
+use crate::api::ModelOptions;
+use crate::api::device::Device;
+use crate::api::open::{DEMO, open_checkpoint};
+use crate::backend::{Backend, BackendKind};
+use crate::checkpoint::Checkpoint;
+use crate::cli::{memory::Memory, progress::byte_bar};
+use crate::error::{Error, Result};
+use crate::gpu::{DeviceOptions, Gpu, KernelOptions};
+use crate::model::config::ModelConfig;
+use crate::model::kv::CacheType;
+use crate::model::source::TensorSource;
+use crate::model::weights::{self, LoadOptions};
+use crate::quant::Quantize;
+use crate::tune;
 
 /// Which model runs where.
 #[derive(Args, Clone)]

@@ -2,31 +2,21 @@
 //!
 //! The crate hf-hub does not resume downloads and does not check them, so the requests are our own.
 
-use std::{
-    io::Read,
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ureq::{
-    Agent, Body,
-    http::{HeaderMap, Response, header},
-};
+use ureq::http::{HeaderMap, Response, header};
+use ureq::{Agent, Body};
 
-use crate::{
-    cli::{
-        Exit,
-        interrupt::Work,
-        pull::{
-            environment,
-            fault::{Asked, Fault, Subject, unreachable},
-            progress::Progress,
-            url::{join, origin},
-        },
-    },
-    error::{Error, Result},
-};
+use crate::cli::Exit;
+use crate::cli::interrupt::Work;
+use crate::cli::pull::environment;
+use crate::cli::pull::fault::{Asked, Fault, Subject, unreachable};
+use crate::cli::pull::progress::Progress;
+use crate::cli::pull::url::{join, origin};
+use crate::error::{Error, Result};
 
 const MAX_REDIRECTS: usize = 10;
 /// The longest wait that a server may ask for.

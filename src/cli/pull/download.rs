@@ -1,34 +1,24 @@
 //! One file into the cache: after what is there of it already, and under its own name when its
 //! checksum fits.
 
-use std::{
-    fs::{self, File},
-    io::{Read, Seek, Write},
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
-use ureq::{
-    Body,
-    http::{Response, StatusCode, header},
-};
+use ureq::Body;
+use ureq::http::{Response, StatusCode, header};
 
-use crate::{
-    cli::{
-        Exit,
-        interrupt::Work,
-        pull::{
-            client::{Client, reader},
-            digest::Digest,
-            fault::Fault,
-            listing::{Listing, RemoteFile},
-            progress::Progress,
-        },
-    },
-    error::{Error, Result},
-    hub::cache::{self, Repository},
-};
+use crate::cli::Exit;
+use crate::cli::interrupt::Work;
+use crate::cli::pull::client::{Client, reader};
+use crate::cli::pull::digest::Digest;
+use crate::cli::pull::fault::Fault;
+use crate::cli::pull::listing::{Listing, RemoteFile};
+use crate::cli::pull::progress::Progress;
+use crate::error::{Error, Result};
+use crate::hub::cache::{self, Repository};
 
 const BUFFER: usize = 256 << 10;
 

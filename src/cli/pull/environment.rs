@@ -2,16 +2,12 @@
 
 use std::{env, fs, io, time::Duration};
 
-use ureq::{
-    Agent,
-    tls::{PemItem, RootCerts, TlsConfig, parse_pem},
-};
+use ureq::Agent;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
-use crate::{
-    cli::pull::url::origin,
-    error::{Error, Result},
-    hub::cache,
-};
+use crate::cli::pull::url::origin;
+use crate::error::{Error, Result};
+use crate::hub::cache;
 
 const HUB: &str = "https://huggingface.co";
 const SILENCE: Duration = Duration::from_secs(30);

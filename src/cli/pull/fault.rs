@@ -1,14 +1,10 @@
 //! Why a request failed, and whether another attempt may succeed.
 
-use std::{
-    io,
-    time::{Duration, SystemTime},
-};
+use std::io;
+use std::time::{Duration, SystemTime};
 
-use ureq::{
-    Body,
-    http::{HeaderMap, Response, StatusCode, header},
-};
+use ureq::Body;
+use ureq::http::{HeaderMap, Response, StatusCode, header};
 
 use crate::{error::Error, hub::cache};
 

@@ -3,11 +3,9 @@
 use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
 
-use crate::{
-    cli::{Exit, pull::client::Client},
-    error::Error,
-    hub::cache::{self, is_plain},
-};
+use crate::cli::{Exit, pull::client::Client};
+use crate::error::Error;
+use crate::hub::cache::{self, is_plain};
 
 /// The files of a repository at a commit.
 pub struct Listing {

@@ -9,34 +9,24 @@ mod listing;
 mod progress;
 mod url;
 
-use std::{
-    collections::HashSet,
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use self::{
-    client::Client,
-    download::Downloads,
-    listing::{Listing, RemoteFile},
-    progress::Progress,
-};
-use super::{
-    Exit,
-    interrupt::{self, Work},
-};
-use crate::{
-    Error, Result, checkpoint,
-    hub::{
-        Name,
-        cache::{self, Cache, Repository},
-        select::{self, Wanted},
-    },
-};
+use self::client::Client;
+use self::download::Downloads;
+use self::listing::{Listing, RemoteFile};
+use self::progress::Progress;
+use super::Exit;
+use super::interrupt::{self, Work};
+use crate::hub::Name;
+use crate::hub::cache::{self, Cache, Repository};
+use crate::hub::select::{self, Wanted};
+use crate::{Error, Result, checkpoint};
 
 /// Download a model into the Hugging Face cache
 ///

@@ -1,10 +1,8 @@
 //! How far a download is: a bar on a terminal, lines elsewhere.
 
-use std::{
-    cell::{Cell, RefCell},
-    io::{self, IsTerminal},
-    time::{Duration, Instant},
-};
+use std::cell::{Cell, RefCell};
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar};
 

@@ -4,10 +4,8 @@ use std::borrow::Cow;
 
 use half::f16;
 
-use crate::{
-    model::source::TensorInfo,
-    quant::{Dtype, PackFormat, PackedRows, pack_rows, q4_k_blocks},
-};
+use crate::model::source::TensorInfo;
+use crate::quant::{Dtype, PackFormat, PackedRows, pack_rows, q4_k_blocks};
 
 const BLOCK: usize = 32;
 

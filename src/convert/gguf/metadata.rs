@@ -3,12 +3,10 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    checkpoint::gguf::writer::{NewGgufTensor, NewValue},
-    error::{Error, Result},
-    model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig},
-    quant::Dtype,
-};
+use crate::checkpoint::gguf::writer::{NewGgufTensor, NewValue};
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig};
+use crate::quant::Dtype;
 
 /// The factor that keeps a pair from turning, as converters write it.
 const NO_ROTATION: f32 = 1e30;

@@ -7,23 +7,15 @@ mod vocabulary;
 use std::path::Path;
 
 use super::SLICE_BYTES;
-use crate::{
-    Error, Result,
-    checkpoint::{
-        gguf::{
-            container::Gguf,
-            writer::{self, GgufWriter, NewGgufTensor},
-        },
-        names,
-    },
-    model::{
-        config::{AttentionKind, ModelConfig},
-        source::TensorSource,
-        weights::{self, PlannedTensor},
-    },
-    quant::{self, Dtype, Quantize},
-    text::TextAssets,
-};
+use crate::checkpoint::gguf::container::Gguf;
+use crate::checkpoint::gguf::writer::{self, GgufWriter, NewGgufTensor};
+use crate::checkpoint::names;
+use crate::model::config::{AttentionKind, ModelConfig};
+use crate::model::source::TensorSource;
+use crate::model::weights::{self, PlannedTensor};
+use crate::quant::{self, Dtype, Quantize};
+use crate::text::TextAssets;
+use crate::{Error, Result};
 
 /// Writes `source` as a GGUF file `output`, slice by slice, with what `text` says. `progress` is
 /// told bytes of the source consumed since it was last called, and asked whether to go on. Returns
@@ -97,7 +89,7 @@ fn check_effective(config: &ModelConfig) -> Result<()> {
         let back = if layer.attention == AttentionKind::Full { 1 } else { 2 };
         if let Some(source) = layer.kv_from.filter(|source| source + back != own) {
             let reason = format!(
-                "layer {index} uses the keys of layer {source}, and llama.cpp would take another's in its place"
+                "layer {index} uses the keys of layer {source}, and llama.cpp would take another's"
             );
             return Err(Error::Unsupported(reason));
         }
@@ -131,7 +123,7 @@ fn check_config(config: &ModelConfig, head: &[u8], tensors: &[NewGgufTensor]) ->
     if (found.attention_scale / config.attention_scale - 1.0).abs() > 1e-6 {
         let (wanted, found) = (config.attention_scale, found.attention_scale);
         let reason = format!(
-            "an attention scale of {wanted}: GGUF has no key for it, and llama.cpp would take {found}"
+            "an attention scale of {wanted}: GGUF has no key for it, llama.cpp would take {found}"
         );
         return Err(Error::Unsupported(reason));
     }

@@ -4,14 +4,12 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::{
-    checkpoint::gguf::writer::NewValue,
-    convert::gguf::metadata::architecture_name,
-    error::{Error, Result, quoted},
-    json,
-    model::config::{Architecture, ModelConfig},
-    text::{GgufVocabulary, SamplingDefaults, TextAssets, Tokenizer, Vocabulary},
-};
+use crate::checkpoint::gguf::writer::NewValue;
+use crate::convert::gguf::metadata::architecture_name;
+use crate::error::{Error, Result, quoted};
+use crate::json;
+use crate::model::config::{Architecture, ModelConfig};
+use crate::text::{GgufVocabulary, SamplingDefaults, TextAssets, Tokenizer, Vocabulary};
 
 /// Values of `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
@@ -255,7 +253,8 @@ impl Kind {
             Architecture::Gemma4 if marks_spaces && splits_nothing => Ok(Kind::Merges),
             _ => {
                 let name = architecture_name(config);
-                let reason = "tokenizer.json is neither byte-level BPE as GPT-2's nor SentencePiece's with spaces as marks";
+                let reason = "tokenizer.json is neither byte-level BPE as GPT-2's nor \
+                              SentencePiece's with spaces as marks";
                 Err(Error::Unsupported(format!("{reason}, which {name} files have")))
             }
         }
@@ -325,14 +324,22 @@ mod tests {
         let mut tokens: Vec<Value> = special.iter().map(|token| added(token, true)).collect();
         tokens.extend([added("\n\n", false), added("▁▁", false)]);
         json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": tokens, "post_processor": null,
-            "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": SPACE_MARK },
-            "pre_tokenizer": { "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false },
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": tokens,
+            "post_processor": null,
+            "normalizer":
+                { "type": "Replace", "pattern": { "String": " " }, "content": SPACE_MARK },
+            "pre_tokenizer": { "type": "Split", "pattern": { "String": " " },
+                "behavior": "MergedWithPrevious", "invert": false },
             "decoder": { "type": "Sequence", "decoders": [
-                { "type": "Replace", "pattern": { "String": SPACE_MARK }, "content": " " }, { "type": "ByteFallback" }, { "type": "Fuse" }] },
-            "model": { "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": vocab,
-                "merges": [["\n", "\n"], ["▁", "▁"], ["h", "e"], ["l", "l"], ["he", "ll"], ["hell", "o"], ["▁", "hello"]] },
+                { "type": "Replace", "pattern": { "String": SPACE_MARK }, "content": " " },
+                { "type": "ByteFallback" }, { "type": "Fuse" }] },
+            "model": { "type": "BPE", "dropout": null, "unk_token": "<unk>",
+                "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
+                "ignore_merges": false,
+                "vocab": vocab,
+                "merges": [["\n", "\n"], ["▁", "▁"], ["h", "e"], ["l", "l"], ["he", "ll"],
+                    ["hell", "o"], ["▁", "hello"]] },
         })
     }
 

@@ -1,8 +1,6 @@
+use crate::error::Result;
 pub use crate::sampling::argmax;
-use crate::{
-    error::Result,
-    sampling::{self, Draw},
-};
+use crate::sampling::{self, Draw};
 
 /// `cap · tanh(x / cap)`, in place.
 pub fn softcap(logits: &mut [f32], cap: f32) {

@@ -1,12 +1,8 @@
 use rayon::prelude::*;
 
-use crate::cpu::{
-    matrix::CpuMatrix,
-    ops::{
-        dot,
-        quantize::{QUANTIZE_GROUP, QuantizedRows},
-    },
-};
+use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::ops::dot;
+use crate::cpu::ops::quantize::{QUANTIZE_GROUP, QuantizedRows};
 
 /// Multiplications that make a task worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 15;

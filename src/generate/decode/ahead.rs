@@ -1,11 +1,9 @@
 //! The device chooses, and runs the step after a token before the host has read that token.
 
-use crate::{
-    backend::{Backend, StepInput, StepOutput, StepResult},
-    error::Result,
-    generate::{SequenceState, decode::another_kind::another_kind},
-    sampling::Sampler,
-};
+use crate::backend::{Backend, StepInput, StepOutput, StepResult};
+use crate::error::Result;
+use crate::generate::{SequenceState, decode::another_kind::another_kind};
+use crate::sampling::Sampler;
 
 /// Choices of the device: the likeliest token, or one that it draws by the host's numbers.
 pub(in crate::generate) struct Ahead {

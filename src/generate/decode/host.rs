@@ -1,11 +1,9 @@
 //! The host chooses from logits; the device waits for the choice.
 
-use crate::{
-    backend::{Backend, StepInput, StepOutput, StepResult},
-    error::Result,
-    generate::{SequenceState, decode::another_kind::another_kind},
-    sampling::{Sampler, suppress},
-};
+use crate::backend::{Backend, StepInput, StepOutput, StepResult};
+use crate::error::Result;
+use crate::generate::{SequenceState, decode::another_kind::another_kind};
+use crate::sampling::{Sampler, suppress};
 
 /// Choices by a sampler of the host, which can do what devices cannot.
 pub(in crate::generate) struct Host {

@@ -5,12 +5,10 @@ mod another_kind;
 mod host;
 
 use self::{ahead::Ahead, host::Host};
-use crate::{
-    backend::{Backend, StepOutput},
-    error::Result,
-    generate::SequenceState,
-    sampling::{Sampler, SamplingParams},
-};
+use crate::backend::{Backend, StepOutput};
+use crate::error::Result;
+use crate::generate::SequenceState;
+use crate::sampling::{Sampler, SamplingParams};
 
 /// How the next token is chosen, and where.
 pub(super) enum Strategy {

@@ -7,11 +7,9 @@ use std::{cell::Cell, num::NonZeroUsize};
 
 use self::script::{Script, expected, model};
 use super::*;
-use crate::{
-    backend::StepOutput,
-    generate::decode::Strategy,
-    sampling::{Draw, Sampler, SamplingParams},
-};
+use crate::backend::StepOutput;
+use crate::generate::decode::Strategy;
+use crate::sampling::{Draw, Sampler, SamplingParams};
 
 const GREEDY: SamplingParams = SamplingParams {
     temperature: 0.0,

@@ -2,15 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    backend::{
-        Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepInput, StepOutput,
-        StepResult, Ticket,
-    },
-    error::{Error, Result},
-    model::{config::ModelConfig, source::LocalBoxFuture, weights::LoadOptions},
-    sampling::{argmax, suppress},
+use crate::backend::{
+    Backend, BackendInfo, SequenceId, SequenceStep, Sequences, StepInput, StepOutput, StepResult,
+    Ticket,
 };
+use crate::error::{Error, Result};
+use crate::model::{config::ModelConfig, source::LocalBoxFuture, weights::LoadOptions};
+use crate::sampling::{argmax, suppress};
 
 pub const VOCAB: u32 = 97;
 

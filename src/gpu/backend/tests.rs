@@ -1,17 +1,11 @@
 use pollster::block_on;
 
 use super::*;
-use crate::{
-    backend::{SequenceId, StepInput, StepOutput},
-    checkpoint::Checkpoint,
-    gpu::{
-        device::{kernel_options::KernelOptions, select::DeviceOptions},
-        model::{
-            step::StepShape,
-            warm_up::{BINDING_BYTES, Shapes},
-        },
-    },
-};
+use crate::backend::{SequenceId, StepInput, StepOutput};
+use crate::checkpoint::Checkpoint;
+use crate::gpu::device::{kernel_options::KernelOptions, select::DeviceOptions};
+use crate::gpu::model::step::StepShape;
+use crate::gpu::model::warm_up::{BINDING_BYTES, Shapes};
 
 fn demo(persistent: bool) -> Result<GpuBackend> {
     let kernels = KernelOptions {

@@ -1,9 +1,7 @@
 //! Device buffers that know how much they hold, and the tally of them all.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes held on a device, now and at most.
 #[derive(Debug, Default)]

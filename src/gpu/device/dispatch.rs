@@ -6,17 +6,13 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use crate::error::Result;
+use crate::gpu::device::buffers::GpuBuffer;
+use crate::gpu::device::gpu::Gpu;
+use crate::gpu::device::grid::{Extent, Grid, StepSize};
+use crate::gpu::device::source::{Cost, KernelSource};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::{error::Error, gpu::device::faults::one_line};
-use crate::{
-    error::Result,
-    gpu::device::{
-        buffers::GpuBuffer,
-        gpu::Gpu,
-        grid::{Extent, Grid, StepSize},
-        source::{Cost, KernelSource},
-    },
-};
 
 /// A kernel bound to its buffers, ready to be encoded any number of times.
 pub struct Dispatch {

@@ -2,20 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::{
-    error::{Error, Result},
-    gpu::device::{
-        adapter::{self, AdapterFacts},
-        buffers::{GpuBuffer, MemoryTally, mapped_storage},
-        faults::{Faults, one_line},
-        pipeline_cache::{PipelineCache, PipelineStats},
-        pipelines::Pipelines,
-        select::{self, DeviceOptions},
-        source::KernelSource,
-        tuning::{KernelTarget, Tuning},
-        variant::Variant,
-    },
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::adapter::{self, AdapterFacts};
+use crate::gpu::device::buffers::{GpuBuffer, MemoryTally, mapped_storage};
+use crate::gpu::device::faults::{Faults, one_line};
+use crate::gpu::device::pipeline_cache::{PipelineCache, PipelineStats};
+use crate::gpu::device::pipelines::Pipelines;
+use crate::gpu::device::select::{self, DeviceOptions};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::{KernelTarget, Tuning};
+use crate::gpu::device::variant::Variant;
 
 /// Becomes ready when submitted work is done.
 pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;

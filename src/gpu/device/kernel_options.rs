@@ -3,10 +3,8 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{
-    error::{Error, Result},
-    gpu::device::adapter::{AdapterFacts, Coop},
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::adapter::{AdapterFacts, Coop};
 
 const VENDOR_NVIDIA: u32 = 0x10de;
 

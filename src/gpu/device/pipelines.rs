@@ -1,21 +1,15 @@
 //! Compute pipelines of kernels, each compiled once.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    sync::Mutex,
-};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 
 use web_time::{Duration, Instant};
 
-use crate::{
-    error::{Error, Result},
-    gpu::device::{
-        faults::{Faults, lock},
-        pipeline_cache::{PipelineCache, PipelineStats},
-        source::{Access, KernelSource},
-    },
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::faults::{Faults, lock};
+use crate::gpu::device::pipeline_cache::{PipelineCache, PipelineStats};
+use crate::gpu::device::source::{Access, KernelSource};
 
 /// What browsers want before subgroup operations and naga does not know. Subgroup operations run in
 /// whole subgroups, which browsers cannot see.

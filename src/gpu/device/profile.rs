@@ -1,10 +1,8 @@
 //! Times of kernels, by timestamps around each of them.
 
-use crate::{
-    backend::KernelTime,
-    error::{Error, Result},
-    gpu::device::{dispatch::Dispatch, gpu::Gpu, grid::StepSize},
-};
+use crate::backend::KernelTime;
+use crate::error::{Error, Result};
+use crate::gpu::device::{dispatch::Dispatch, gpu::Gpu, grid::StepSize};
 
 /// Queries that one set may hold.
 const MOST_QUERIES: usize = wgpu::QUERY_SET_MAX_QUERIES as usize;

@@ -2,13 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{
-    error::{Error, Result},
-    gpu::device::{
-        adapter::{AdapterFacts, enumerate},
-        kernel_options::KernelOptions,
-    },
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::adapter::{AdapterFacts, enumerate};
+use crate::gpu::device::kernel_options::KernelOptions;
 
 const NO_ADAPTER: &str = match cfg!(target_arch = "wasm32") {
     true => "no adapter: the browser's WebGPU has no graphics card to offer",

@@ -1,14 +1,10 @@
 //! What is best on a device, among what its [`Variant`] can run: flags and plain numbers, chosen by
 //! the device's class unless an option says otherwise.
 
-use crate::{
-    error::Result,
-    gpu::device::{
-        adapter::{AdapterFacts, Coop},
-        kernel_options::KernelOptions,
-        variant::Variant,
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::adapter::{AdapterFacts, Coop};
+use crate::gpu::device::kernel_options::KernelOptions;
+use crate::gpu::device::variant::Variant;
 
 /// What a kernel is made for: what the device can run, and what is best there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,9 +1,7 @@
 //! What kernels can run on a device, from the adapter's facts.
 
-use crate::gpu::device::{
-    adapter::{AdapterFacts, Coop},
-    kernel_options::KernelOptions,
-};
+use crate::gpu::device::adapter::{AdapterFacts, Coop};
+use crate::gpu::device::kernel_options::KernelOptions;
 
 /// What kernels can run on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,19 +1,11 @@
 //! Rotary embedding with KV update, and attention over the KV cache.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Cost, Kernel, stride, wgsl::Wgsl},
-    },
-    model::{
-        config::{AttentionKind, LayerConfig},
-        kv::CacheType,
-    },
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Cost, Kernel, stride, wgsl::Wgsl};
+use crate::model::config::{AttentionKind, LayerConfig};
+use crate::model::kv::CacheType;
 
 /// Numbers of a layer's attention, and how to use its cache.
 pub(super) fn attention_constants(

@@ -1,24 +1,15 @@
 //! Products and attention of many tokens on cooperative matrices.
 
-use crate::{
-    gpu::{
-        device::{
-            adapter::Coop,
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{
-            Cost, Kernel,
-            attention::Sdpa,
-            epilogue::{ActivationFormat, ROW_TILE},
-            linear::Linear,
-            stride,
-            wgsl::Wgsl,
-        },
-    },
-    model::kv::CacheType,
-};
+use crate::gpu::device::adapter::Coop;
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::attention::Sdpa;
+use crate::gpu::kernels::epilogue::{ActivationFormat, ROW_TILE};
+use crate::gpu::kernels::linear::Linear;
+use crate::gpu::kernels::wgsl::Wgsl;
+use crate::gpu::kernels::{Cost, Kernel, stride};
+use crate::model::kv::CacheType;
 
 /// Bindings: data, scales, x as [`ActivationFormat::F16Tiled`](super::ActivationFormat::F16Tiled),
 /// y `[splits, rows,

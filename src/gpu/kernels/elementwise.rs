@@ -1,16 +1,10 @@
 //! Kernels without matrices or attention: embedding, activation, selection.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Kernel, stride, wgsl::Wgsl},
-    },
-    quant::PackFormat,
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Kernel, stride, wgsl::Wgsl};
+use crate::quant::PackFormat;
 
 /// Bindings: data, scales, rows, sampled `[slots]`, x `[rows, stride(cols)]`. Writes the rows whose
 /// token lies in `first_row..first_row + rows`.

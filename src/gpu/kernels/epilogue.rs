@@ -1,13 +1,9 @@
 //! The forms in which kernels leave activations for the next matrix product.
 
-use crate::gpu::{
-    device::{
-        grid::{Extent, Grid},
-        source::KernelSource,
-        tuning::KernelTarget,
-    },
-    kernels::{Kernel, stride, wgsl::Wgsl},
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Kernel, stride, wgsl::Wgsl};
 
 /// Rows of [`ActivationFormat::F16Tiled`] are padded to a multiple of this.
 pub const ROW_TILE: usize = 128;

@@ -1,9 +1,7 @@
 //! Fragments that kernels choose by device and by number format.
 
-use crate::{
-    gpu::{device::tuning::KernelTarget, kernels::wgsl::Wgsl},
-    quant::{PackFormat, padded_cols},
-};
+use crate::gpu::{device::tuning::KernelTarget, kernels::wgsl::Wgsl};
+use crate::quant::{PackFormat, padded_cols};
 
 impl Wgsl {
     /// The entry point and reductions, through subgroups or workgroup memory. The kernel defines

@@ -1,19 +1,12 @@
 //! The MLP's activation: gelu(gate) · up.
 
-use crate::gpu::{
-    device::{
-        grid::{Extent, Grid},
-        source::KernelSource,
-        tuning::KernelTarget,
-    },
-    kernels::{
-        Cost, Kernel,
-        epilogue::ActivationFormat,
-        linear::{Linear, tile_sizes},
-        stride,
-        wgsl::Wgsl,
-    },
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::epilogue::ActivationFormat;
+use crate::gpu::kernels::linear::{Linear, tile_sizes};
+use crate::gpu::kernels::wgsl::Wgsl;
+use crate::gpu::kernels::{Cost, Kernel, stride};
 
 /// Bindings: gate and up `[rows, stride(2 · n)]`, then those of `epilogue` for `n` columns.
 #[derive(Debug, Clone, Copy)]

@@ -1,16 +1,10 @@
 //! Products of packed weights and activations.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::{KernelTarget, MatvecShape},
-        },
-        kernels::{Cost, Kernel, stride, wgsl::Wgsl},
-    },
-    quant::PackFormat,
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::{KernelTarget, MatvecShape};
+use crate::gpu::kernels::{Cost, Kernel, stride, wgsl::Wgsl};
+use crate::quant::PackFormat;
 
 /// What the kernels for a linear layer share: `rows × cols` weights (the whole matrix or a run of
 /// its rows), results at `y[row, y_offset..]` of rows `y_stride` wide.

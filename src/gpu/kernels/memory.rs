@@ -1,13 +1,9 @@
 //! Kernels that only move memory: for synthetic models and for measuring.
 
-use crate::gpu::{
-    device::{
-        grid::{Extent, Grid},
-        source::KernelSource,
-        tuning::KernelTarget,
-    },
-    kernels::{Kernel, wgsl::Wgsl},
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
 
 const WORKGROUP: usize = 256;
 

@@ -1,9 +1,7 @@
 //! RMS norms of the residual stream.
 
-use crate::gpu::{
-    device::{grid::Grid, source::KernelSource, tuning::KernelTarget},
-    kernels::{Kernel, epilogue::ActivationFormat, stride, wgsl::Wgsl},
-};
+use crate::gpu::device::{grid::Grid, source::KernelSource, tuning::KernelTarget};
+use crate::gpu::kernels::{Kernel, epilogue::ActivationFormat, stride, wgsl::Wgsl};
 
 const WORKGROUP: usize = 256;
 const LARGE_WORKGROUP: usize = 1024;

@@ -1,16 +1,12 @@
 //! Per-layer embeddings: all layers' vectors of a token, and how a layer takes its own in.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Kernel, epilogue::ActivationFormat, norm::RmsNormAdd, stride, wgsl::Wgsl},
-    },
-    quant::PackFormat,
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{
+    Kernel, epilogue::ActivationFormat, norm::RmsNormAdd, stride, wgsl::Wgsl,
 };
+use crate::quant::PackFormat;
 
 /// Bindings: data and scales of the table `[vocab, layers · size]`, rows, sampled `[slots]`, norm
 /// `[size]`, x `[rows, stride(layers · size)]`: projections of the embedding, of which it makes the

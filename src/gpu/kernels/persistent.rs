@@ -1,17 +1,11 @@
 //! What lies between two layers' attention, for one row, in one dispatch.
 
-use crate::{
-    gpu::{
-        device::{
-            adapter::AdapterFacts,
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention},
-    },
-    quant::PackFormat,
-};
+use crate::gpu::device::adapter::AdapterFacts;
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention};
+use crate::quant::PackFormat;
 
 /// From the parts of attention in one layer to q, k and v of the next one, or after the last layer
 /// to the normed hidden state: joins them, o_proj, [`AddRmsNorm`](super::AddRmsNorm), gate and up

@@ -1,19 +1,11 @@
 //! Choosing the scales of stored weights.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Kernel, wgsl::Wgsl},
-    },
-    quant::{
-        Dtype,
-        methods::{HQQ_BETA, HQQ_BETA_GROWTH, HQQ_ITERATIONS, HQQ_P, Spec},
-    },
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
+use crate::quant::Dtype;
+use crate::quant::methods::{HQQ_BETA, HQQ_BETA_GROWTH, HQQ_ITERATIONS, HQQ_P, Spec};
 
 /// [`Method::Hqq`](crate::quant::methods::Method) for every group of a matrix, one invocation a
 /// group; its twin is [`Spec::quantize`].

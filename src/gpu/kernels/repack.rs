@@ -1,16 +1,10 @@
 //! Laying weights out while a model is loaded.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Kernel, wgsl::Wgsl},
-    },
-    quant::{Dtype, PackFormat, native_format},
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
+use crate::quant::{Dtype, PackFormat, native_format};
 
 /// Rows of a matrix from the bytes of a file to the words of its [`native_format`]; its twin is
 /// [`pack_rows`](crate::quant::pack_rows) and, if `interleaved16`, [`tile`](crate::gpu::tile).

@@ -1,16 +1,10 @@
 //! Choosing a token at random from the logits.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{Kernel, wgsl::Wgsl},
-    },
-    sampling::Draw,
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
+use crate::sampling::Draw;
 
 /// The first half of [`Sample`]: the best candidates of each part of a row.
 ///

@@ -1,24 +1,14 @@
 //! Attention of single tokens, split over the keys.
 
-use crate::{
-    gpu::{
-        device::{
-            grid::{Extent, Grid},
-            source::KernelSource,
-            tuning::KernelTarget,
-        },
-        kernels::{
-            Cost, Kernel,
-            attention::{RopeKvUpdate, attention_constants, layer_cost},
-            epilogue::ActivationFormat,
-            wgsl::Wgsl,
-        },
-    },
-    model::{
-        config::{AttentionKind, LayerConfig, ModelConfig},
-        kv::CacheType,
-    },
-};
+use crate::gpu::device::grid::{Extent, Grid};
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::attention::{RopeKvUpdate, attention_constants, layer_cost};
+use crate::gpu::kernels::epilogue::ActivationFormat;
+use crate::gpu::kernels::wgsl::Wgsl;
+use crate::gpu::kernels::{Cost, Kernel};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
+use crate::model::kv::CacheType;
 
 /// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys,
 /// [`SdpaCombine`] joins them. For heads of a multiple of 8 dims.

@@ -9,10 +9,8 @@
 //! A word is a fragment in the file's own folder or in `shaders/shared/`, or one of [`INTERFACES`],
 //! for which the kernel's struct chooses the fragment. Constants come from the struct too.
 
-use crate::gpu::{
-    device::source::{Access, Binding, KernelSource},
-    kernels::unroll::unroll,
-};
+use crate::gpu::device::source::{Access, Binding, KernelSource};
+use crate::gpu::kernels::unroll::unroll;
 
 // `FILES`: path and text of every file in shaders/, which build.rs lists.
 include!(concat!(env!("OUT_DIR"), "/shaders.rs"));

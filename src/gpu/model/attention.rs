@@ -1,22 +1,16 @@
 //! Attention of one layer: rotary embedding, KV update, scores and values.
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::buffers::GpuBuffer,
-        kernels::{
-            ActivationFormat, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
-            SplitAttention,
-        },
-        model::{
-            layers::{Decoder, GpuLayer, LayerCache},
-            recorder::{Activations, Recorder},
-            step::StepShape,
-            workspace::Workspace,
-        },
-    },
-    model::config::LayerConfig,
+use crate::error::Result;
+use crate::gpu::device::buffers::GpuBuffer;
+use crate::gpu::kernels::{
+    ActivationFormat, RawHeads, RopeKvUpdate, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode,
+    SplitAttention,
 };
+use crate::gpu::model::layers::{Decoder, GpuLayer, LayerCache};
+use crate::gpu::model::recorder::{Activations, Recorder};
+use crate::gpu::model::step::StepShape;
+use crate::gpu::model::workspace::Workspace;
+use crate::model::config::LayerConfig;
 
 /// Bytes of the next matrix that are brought into the cache while a token is attended.
 const PREFETCH_BYTES: usize = 4 << 20;

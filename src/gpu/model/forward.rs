@@ -2,30 +2,22 @@
 
 use std::collections::HashSet;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, source::KernelSource},
-        kernels::{ActivationFormat, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate},
-        model::{
-            attention::attention,
-            head::OutputHead,
-            layers::{Decoder, GpuLayer, LayerCache},
-            linear::SplitSum,
-            mlp::{mlp, plan_gate_up},
-            per_layer::{per_layer_inputs, take_per_layer_input},
-            persistent::PersistentLayers,
-            recorder::{Activations, OutputView, PlannedLinear, Recorder, shared_input},
-            step::StepShape,
-            workspace::Workspace,
-        },
-        weights::matrix::GpuMatrix,
-    },
-    model::{
-        config::ModelConfig,
-        weights::{LoadOptions, ModelWeights, PerLayerTables},
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, source::KernelSource};
+use crate::gpu::kernels::{ActivationFormat, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate};
+use crate::gpu::model::attention::attention;
+use crate::gpu::model::head::OutputHead;
+use crate::gpu::model::layers::{Decoder, GpuLayer, LayerCache};
+use crate::gpu::model::linear::SplitSum;
+use crate::gpu::model::mlp::{mlp, plan_gate_up};
+use crate::gpu::model::per_layer::{per_layer_inputs, take_per_layer_input};
+use crate::gpu::model::persistent::PersistentLayers;
+use crate::gpu::model::recorder::{Activations, OutputView, PlannedLinear, Recorder, shared_input};
+use crate::gpu::model::step::StepShape;
+use crate::gpu::model::workspace::Workspace;
+use crate::gpu::weights::matrix::GpuMatrix;
+use crate::model::config::ModelConfig;
+use crate::model::weights::{LoadOptions, ModelWeights, PerLayerTables};
 
 pub(in crate::gpu) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 

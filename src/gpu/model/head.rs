@@ -1,18 +1,12 @@
 //! The output head: final hidden states to logits, and logits to tokens.
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::dispatch::Dispatch,
-        kernels::{ActivationFormat, Argmax, ArgmaxParts, GatherRows, Sample, TopKParts},
-        model::{
-            outputs::LogitsUse,
-            recorder::{OutputView, Recorder},
-        },
-        weights::matrix::GpuMatrix,
-    },
-    model::config::ModelConfig,
-};
+use crate::error::Result;
+use crate::gpu::device::dispatch::Dispatch;
+use crate::gpu::kernels::{ActivationFormat, Argmax, ArgmaxParts, GatherRows, Sample, TopKParts};
+use crate::gpu::model::outputs::LogitsUse;
+use crate::gpu::model::recorder::{OutputView, Recorder};
+use crate::gpu::weights::matrix::GpuMatrix;
+use crate::model::config::ModelConfig;
 
 /// Dispatches of the output head.
 pub(in crate::gpu) struct OutputHead {

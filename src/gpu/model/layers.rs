@@ -1,19 +1,13 @@
 //! The decoder's layers on the device: their KV caches, and their weights as the forward pass takes
 //! them.
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu},
-        kernels::{RopeKvUpdate, SdpaCoop, SplitAttention},
-        weights::matrix::GpuMatrix,
-    },
-    model::{
-        config::{LayerConfig, ModelConfig},
-        kv::{CacheType, cache_capacity},
-        weights::{LayerWeights, LoadOptions, PerLayerWeights},
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu};
+use crate::gpu::kernels::{RopeKvUpdate, SdpaCoop, SplitAttention};
+use crate::gpu::weights::matrix::GpuMatrix;
+use crate::model::config::{LayerConfig, ModelConfig};
+use crate::model::kv::{CacheType, cache_capacity};
+use crate::model::weights::{LayerWeights, LoadOptions, PerLayerWeights};
 
 /// The decoder's layers and their caches.
 pub(in crate::gpu) struct Decoder {

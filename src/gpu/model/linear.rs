@@ -1,14 +1,12 @@
 //! How a matrix is multiplied in a step of a shape: the one place that decides it.
 
-use crate::gpu::{
-    device::tuning::KernelTarget,
-    kernels::{
-        ActivationFormat, Kernel, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec,
-        MatvecQ8, MatvecQ8Split, ROW_TILE,
-    },
-    model::step::StepShape,
-    weights::matrix::{GpuMatrix, MatrixPart},
+use crate::gpu::device::tuning::KernelTarget;
+use crate::gpu::kernels::{
+    ActivationFormat, Kernel, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec, MatvecQ8,
+    MatvecQ8Split, ROW_TILE,
 };
+use crate::gpu::model::step::StepShape;
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart};
 
 /// What runs a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

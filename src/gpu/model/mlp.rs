@@ -1,18 +1,14 @@
 //! The MLP of one layer: gelu(gate) · up, and the product after it.
 
-use crate::{
-    error::Result,
-    gpu::{
-        kernels::{ActivationFormat, GeluMul, Linear, MatmulCoop, MatvecQ8Gated, UpTail, stride},
-        model::{
-            layers::GpuLayer,
-            linear::SplitSum,
-            recorder::{Activations, OutputView, PlannedLinear, Recorder},
-            step::StepShape,
-        },
-        weights::matrix::GpuMatrix,
-    },
+use crate::error::Result;
+use crate::gpu::kernels::{
+    ActivationFormat, GeluMul, Linear, MatmulCoop, MatvecQ8Gated, UpTail, stride,
 };
+use crate::gpu::model::layers::GpuLayer;
+use crate::gpu::model::linear::SplitSum;
+use crate::gpu::model::recorder::{Activations, OutputView, PlannedLinear, Recorder};
+use crate::gpu::model::step::StepShape;
+use crate::gpu::weights::matrix::GpuMatrix;
 
 /// Plans gate and up.
 pub(super) fn plan_gate_up<'m>(rec: &Recorder<'m>, layer: &'m GpuLayer) -> Vec<PlannedLinear<'m>> {

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
-use crate::{
-    backend::{SequenceStep, StepOutput, StepResult},
-    error::{Error, Result},
-    gpu::{kernels::DrawWords, model::step::StepRow},
-    sampling::Draw,
-};
+use crate::backend::{SequenceStep, StepOutput, StepResult};
+use crate::error::{Error, Result};
+use crate::gpu::{kernels::DrawWords, model::step::StepRow};
+use crate::sampling::Draw;
 
 /// Where a sequence's results are in the readback buffer, in words.
 pub(in crate::gpu) enum ReadbackSlot {

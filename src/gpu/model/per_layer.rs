@@ -1,19 +1,13 @@
 //! Per-layer inputs: a vector of each token for each layer, and how a layer takes in its own.
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::buffers::GpuBuffer,
-        kernels::{ActivationFormat, PerLayerGate, PerLayerInputs, RmsNormAdd, stride},
-        model::{
-            layers::{GpuLayer, GpuPerLayer},
-            linear::SplitSum,
-            recorder::{OutputView, Recorder, shared_input},
-        },
-        weights::matrix::GpuMatrix,
-    },
-    model::{config::ModelConfig, weights::PerLayerTables},
-};
+use crate::error::Result;
+use crate::gpu::device::buffers::GpuBuffer;
+use crate::gpu::kernels::{ActivationFormat, PerLayerGate, PerLayerInputs, RmsNormAdd, stride};
+use crate::gpu::model::layers::{GpuLayer, GpuPerLayer};
+use crate::gpu::model::linear::SplitSum;
+use crate::gpu::model::recorder::{OutputView, Recorder, shared_input};
+use crate::gpu::weights::matrix::GpuMatrix;
+use crate::model::{config::ModelConfig, weights::PerLayerTables};
 
 /// x, which is the embedding → all layers' vectors of `size`.
 pub(super) fn per_layer_inputs(

@@ -1,21 +1,15 @@
 //! Persistent kernels of decoding: each runs from one layer's attention to the next one's, see
 //! [`PersistentLayer`].
 
-use crate::{
-    error::{Error, Result},
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget},
-        kernels::{Kernel, Linear, PersistentLayer},
-        model::{
-            layers::{Decoder, FusedProjections},
-            linear::linears,
-            recorder::Recorder,
-            workspace::{Allocator, Workspace},
-        },
-        weights::matrix::GpuMatrix,
-    },
-    model::config::{LayerConfig, ModelConfig},
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget};
+use crate::gpu::kernels::{Kernel, Linear, PersistentLayer};
+use crate::gpu::model::layers::{Decoder, FusedProjections};
+use crate::gpu::model::linear::linears;
+use crate::gpu::model::recorder::Recorder;
+use crate::gpu::model::workspace::{Allocator, Workspace};
+use crate::gpu::weights::matrix::GpuMatrix;
+use crate::model::config::{LayerConfig, ModelConfig};
 
 /// Buffers of a model's persistent kernels alone.
 pub(in crate::gpu) struct PersistentBuffers<B = GpuBuffer> {

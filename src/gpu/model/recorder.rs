@@ -2,22 +2,18 @@
 
 use std::collections::HashSet;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{
-            buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, grid::Grid, source::KernelSource,
-        },
-        kernels::{ActivationFormat, Convert, Kernel, Linear, Prefetch, stride},
-        model::{
-            layers::FusedProjections,
-            linear::{self, LinearPlan, linears},
-            step::StepShape,
-            workspace::Workspace,
-        },
-        weights::matrix::GpuMatrix,
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::buffers::GpuBuffer;
+use crate::gpu::device::dispatch::Dispatch;
+use crate::gpu::device::gpu::Gpu;
+use crate::gpu::device::grid::Grid;
+use crate::gpu::device::source::KernelSource;
+use crate::gpu::kernels::{ActivationFormat, Convert, Kernel, Linear, Prefetch, stride};
+use crate::gpu::model::layers::FusedProjections;
+use crate::gpu::model::linear::{self, LinearPlan, linears};
+use crate::gpu::model::step::StepShape;
+use crate::gpu::model::workspace::Workspace;
+use crate::gpu::weights::matrix::GpuMatrix;
 
 /// Where a product's results go: columns from `offset` on of rows `stride` wide.
 #[derive(Clone, Copy)]

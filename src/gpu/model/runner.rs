@@ -2,26 +2,18 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    backend::{KernelTime, StepResult, Ticket},
-    error::{Error, Result},
-    gpu::{
-        device::{
-            buffers::GpuBuffer,
-            dispatch::Dispatch,
-            gpu::{Done, Gpu, Mapping},
-            grid::StepSize,
-            profile,
-        },
-        model::{
-            forward::{Model, Trunk},
-            head::OutputHead,
-            outputs::{LogitsUse, OutputBlock, OutputRequest, ReadbackSlot},
-            step::{StepRow, StepShape, max_decode_rows, step_size},
-            suppressed::Suppressed,
-        },
-    },
-};
+use crate::backend::{KernelTime, StepResult, Ticket};
+use crate::error::{Error, Result};
+use crate::gpu::device::buffers::GpuBuffer;
+use crate::gpu::device::dispatch::Dispatch;
+use crate::gpu::device::gpu::{Done, Gpu, Mapping};
+use crate::gpu::device::grid::StepSize;
+use crate::gpu::device::profile;
+use crate::gpu::model::forward::{Model, Trunk};
+use crate::gpu::model::head::OutputHead;
+use crate::gpu::model::outputs::{LogitsUse, OutputBlock, OutputRequest, ReadbackSlot};
+use crate::gpu::model::step::{StepRow, StepShape, max_decode_rows, step_size};
+use crate::gpu::model::suppressed::Suppressed;
 
 /// Readback buffers that are kept to be used again.
 const KEPT_READBACKS: usize = 4;

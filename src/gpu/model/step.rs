@@ -1,12 +1,8 @@
 //! A step of the model: its rows, its size, and the kernels that suit it.
 
-use crate::{
-    gpu::{
-        device::{gpu::Gpu, grid::StepSize, tuning::KernelTarget},
-        kernels::MatvecQ8Split,
-    },
-    model::{config::ModelConfig, weights::LoadOptions},
-};
+use crate::gpu::device::{gpu::Gpu, grid::StepSize, tuning::KernelTarget};
+use crate::gpu::kernels::MatvecQ8Split;
+use crate::model::{config::ModelConfig, weights::LoadOptions};
 
 /// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;

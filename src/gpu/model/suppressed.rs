@@ -1,12 +1,8 @@
 //! Tokens that steps must not choose.
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu},
-        kernels::{Kernel, Suppress},
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu};
+use crate::gpu::kernels::{Kernel, Suppress};
 
 /// A list of such tokens, and the dispatch that makes their logits −∞.
 #[derive(Default)]

@@ -1,37 +1,23 @@
 //! Compiles kernels while weights are read, in the order in which an answer runs them. Software
 //! drivers compile a kernel when it first runs, so each runs once without workgroups.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, source::KernelSource},
-        model::{
-            forward::Model,
-            layers::LayerCache,
-            step::{StepShape, logit_rows, max_step_tokens},
-            workspace::{Allocator, Workspace},
-        },
-        weights::{
-            fused::FusedAllocator,
-            matrix::{GpuMatrix, MatrixMemory},
-        },
-    },
-    model::{
-        matrix_reader::MatrixReader,
-        source::TensorSource,
-        weights::{self, LoadOptions, ModelWeights, PlannedTensor, WeightStore},
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, source::KernelSource};
+use crate::gpu::model::forward::Model;
+use crate::gpu::model::layers::LayerCache;
+use crate::gpu::model::step::{StepShape, logit_rows, max_step_tokens};
+use crate::gpu::model::workspace::{Allocator, Workspace};
+use crate::gpu::weights::fused::FusedAllocator;
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixMemory};
+use crate::model::matrix_reader::MatrixReader;
+use crate::model::source::TensorSource;
+use crate::model::weights::{self, LoadOptions, ModelWeights, PlannedTensor, WeightStore};
 
 /// Bytes that satisfy every binding.
 pub(in crate::gpu) const BINDING_BYTES: u64 = 1 << 10;

@@ -2,20 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget},
-        kernels::{
-            Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample,
-            SplitAttention, stride,
-        },
-    },
-    model::{
-        config::{LayerConfig, ModelConfig},
-        weights::LoadOptions,
-    },
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget};
+use crate::gpu::kernels::{
+    Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention,
+    stride,
 };
+use crate::model::config::{LayerConfig, ModelConfig};
+use crate::model::weights::LoadOptions;
 
 /// Where buffers come from: a device, or a sum of their sizes.
 pub(in crate::gpu) trait Allocator {

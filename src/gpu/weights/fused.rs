@@ -2,14 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::gpu::Gpu,
-        weights::matrix::{GpuMatrix, MatrixMemory, Split},
-    },
-    model::{matrix_reader::MatrixReader, weights::PlannedTensor},
-};
+use crate::error::Result;
+use crate::gpu::device::gpu::Gpu;
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixMemory, Split};
+use crate::model::{matrix_reader::MatrixReader, weights::PlannedTensor};
 
 /// Rows of a larger matrix.
 #[derive(Debug, Clone, Copy)]

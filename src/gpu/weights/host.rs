@@ -1,15 +1,9 @@
 //! Weights packed by the host and copied to the device.
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::gpu::Gpu,
-        weights::{
-            matrix::{GpuMatrix, MatrixPart, tile},
-            slices::Slice,
-        },
-    },
-};
+use crate::error::Result;
+use crate::gpu::device::gpu::Gpu;
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart, tile};
+use crate::gpu::weights::slices::Slice;
 
 /// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
 const FLUSH_BYTES: u64 = 64 << 20;

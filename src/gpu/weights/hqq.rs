@@ -1,16 +1,10 @@
 //! Half-quadratic quantization on the device, for `quantize`.
 
-use crate::{
-    error::{Error, Result},
-    gpu::{
-        device::{gpu::Gpu, grid::StepSize},
-        kernels::{Kernel, QuantizeHqq},
-    },
-    quant::{
-        Dtype,
-        methods::{Method, Spec},
-    },
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::{gpu::Gpu, grid::StepSize};
+use crate::gpu::kernels::{Kernel, QuantizeHqq};
+use crate::quant::Dtype;
+use crate::quant::methods::{Method, Spec};
 
 /// Longest group that one invocation takes. Longer ones would leave most of a device idle, and run
 /// into the system's time limit for a submission.

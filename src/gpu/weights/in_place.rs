@@ -6,18 +6,12 @@ use std::time::Duration;
 use rayon::prelude::*;
 use web_time::Instant;
 
-use crate::{
-    error::{Error, Result},
-    gpu::{
-        device::faults::one_line,
-        kernels::TILE_ROWS,
-        weights::{
-            matrix::{GpuMatrix, MatrixPart, tile},
-            slices::Slice,
-        },
-    },
-    quant::{Dtype, PackFormat, pack_into},
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::faults::one_line;
+use crate::gpu::kernels::TILE_ROWS;
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart, tile};
+use crate::gpu::weights::slices::Slice;
+use crate::quant::{Dtype, PackFormat, pack_into};
 
 /// Bytes of a file that one thread lays out at a time. The result stays in its core's cache until
 /// it is written.

@@ -2,14 +2,10 @@
 
 use rayon::prelude::*;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu},
-        kernels::{Linear, TILE_ROWS},
-    },
-    quant::PackFormat,
-};
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu};
+use crate::gpu::kernels::{Linear, TILE_ROWS};
+use crate::quant::PackFormat;
 
 /// Consecutive rows of a matrix in one pair of buffers.
 pub struct MatrixPart {

@@ -5,28 +5,18 @@ use std::{collections::VecDeque, time::Duration};
 use rayon::prelude::*;
 use web_time::Instant;
 
-use crate::{
-    error::{Error, Result},
-    gpu::{
-        device::{
-            buffers::GpuBuffer,
-            faults::one_line,
-            gpu::{Gpu, Mapping, buffer_size},
-            grid::StepSize,
-        },
-        kernels::{Kernel, Repack},
-        weights::{
-            matrix::{GpuMatrix, MatrixPart},
-            slices::{Slice, for_each_slice},
-        },
-    },
-    model::{
-        matrix_reader::{self, MatrixReader},
-        source::TensorSource,
-        weights::PlannedTensor,
-    },
-    quant::{Dtype, PackFormat},
-};
+use crate::error::{Error, Result};
+use crate::gpu::device::buffers::GpuBuffer;
+use crate::gpu::device::faults::one_line;
+use crate::gpu::device::gpu::{Gpu, Mapping, buffer_size};
+use crate::gpu::device::grid::StepSize;
+use crate::gpu::kernels::{Kernel, Repack};
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart};
+use crate::gpu::weights::slices::{Slice, for_each_slice};
+use crate::model::matrix_reader::{self, MatrixReader};
+use crate::model::source::TensorSource;
+use crate::model::weights::PlannedTensor;
+use crate::quant::{Dtype, PackFormat};
 
 /// Staging buffers: one is filled while those before it are on their way.
 const SLOTS: usize = 4;

@@ -1,9 +1,7 @@
 //! The loop that brings a matrix from a checkpoint to the device, a slice of rows at a time.
 
-use crate::{
-    error::{Error, Result},
-    model::matrix_reader::MatrixReader,
-};
+use crate::error::{Error, Result};
+use crate::model::matrix_reader::MatrixReader;
 
 /// Rows of a matrix as the checkpoint stores them, and where they go.
 pub(super) struct Slice<'s, 'r, P> {

@@ -1,25 +1,17 @@
 //! A checkpoint's weights as matrices on the device.
 
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu};
+use crate::gpu::weights::fused::FusedAllocator;
+use crate::gpu::weights::host::HostSink;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::weights::in_place::InPlaceSink;
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu},
-        weights::{
-            fused::FusedAllocator,
-            host::HostSink,
-            matrix::{GpuMatrix, MatrixMemory},
-            repack::RepackSink,
-            slices::for_each_slice,
-        },
-    },
-    model::{
-        matrix_reader::MatrixReader,
-        source::TensorSource,
-        weights::{PlannedTensor, WeightStore},
-    },
-};
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixMemory};
+use crate::gpu::weights::repack::RepackSink;
+use crate::gpu::weights::slices::for_each_slice;
+use crate::model::matrix_reader::MatrixReader;
+use crate::model::source::TensorSource;
+use crate::model::weights::{PlannedTensor, WeightStore};
 
 /// Brings weights to the device as they are read.
 pub(in crate::gpu) struct GpuStore {

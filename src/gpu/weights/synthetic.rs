@@ -2,22 +2,14 @@
 
 use std::cell::Cell;
 
-use crate::{
-    error::Result,
-    gpu::{
-        device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize},
-        kernels::{Fill, Kernel},
-        weights::{
-            fused::FusedAllocator,
-            matrix::{GpuMatrix, MatrixMemory},
-        },
-    },
-    model::{
-        matrix_reader::MatrixReader,
-        weights::{PlannedTensor, WeightStore},
-    },
-    quant::PackFormat,
-};
+use crate::error::Result;
+use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize};
+use crate::gpu::kernels::{Fill, Kernel};
+use crate::gpu::weights::fused::FusedAllocator;
+use crate::gpu::weights::matrix::{GpuMatrix, MatrixMemory};
+use crate::model::matrix_reader::MatrixReader;
+use crate::model::weights::{PlannedTensor, WeightStore};
+use crate::quant::PackFormat;
 
 /// Makes matrices on the device instead of reading them.
 pub(in crate::gpu) struct SyntheticStore {

@@ -3,17 +3,12 @@
 
 use serde_json::Value;
 
-use crate::{
-    error::{Error, Result, quoted},
-    json::{self, Fields},
-    model::config::{
-        AttentionKind, LayerConfig, ModelConfig, PerLayerInput,
-        hf_class::{Class, LayerType},
-        hf_rope::Ropes,
-        share_kv,
-        validate::MAX_LAYERS,
-    },
-};
+use crate::error::{Error, Result, quoted};
+use crate::json::{self, Fields};
+use crate::model::config::hf_class::{Class, LayerType};
+use crate::model::config::hf_rope::Ropes;
+use crate::model::config::validate::MAX_LAYERS;
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, share_kv};
 
 const TIED: &str = "tie_word_embeddings";
 

@@ -2,10 +2,8 @@
 
 use serde_json::Value;
 
-use crate::{
-    error::{Error, Result, quoted},
-    model::config::Architecture,
-};
+use crate::error::{Error, Result, quoted};
+use crate::model::config::Architecture;
 
 /// The configuration class that reads the text model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,9 @@
 //! Rotary parameters of config.json.
 
-use crate::{
-    error::{Error, Result, quoted},
-    json::Fields,
-    model::config::{
-        Rope,
-        hf_class::{Class, LayerType},
-    },
-};
+use crate::error::{Error, Result, quoted};
+use crate::json::Fields;
+use crate::model::config::Rope;
+use crate::model::config::hf_class::{Class, LayerType};
 
 /// Rotary parameters of one kind of layer, before the head dimension is known.
 #[derive(Debug, Clone, Copy)]

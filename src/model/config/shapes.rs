@@ -1,9 +1,7 @@
 //! Published architectures by name, for models without a checkpoint.
 
-use crate::{
-    error::{Error, Result},
-    model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
-};
+use crate::error::{Error, Result};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope};
 
 /// Names that [`ModelConfig::named`] knows.
 pub const NAMES: [&str; 5] = ["31b", "e4b", "e2b", "270m", "demo"];

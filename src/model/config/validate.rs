@@ -1,9 +1,7 @@
 //! Bounds that every [`ModelConfig`] keeps, whatever file it came from.
 
-use crate::{
-    error::{Error, Result},
-    model::config::{AttentionKind, LayerConfig, ModelConfig},
-};
+use crate::error::{Error, Result};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
 
 /// More layers than any model of the family could have.
 pub(crate) const MAX_LAYERS: usize = 1024;
@@ -56,7 +54,9 @@ impl ModelConfig {
             let source =
                 layer.kv_from.and_then(|source| own.get(source).map(|like| (source, like)));
             let Some((source, like)) = source else {
-                return fault("it comes after a layer that shares keys, and does not share any that there are".into());
+                let reason =
+                    "it comes after a layer that shares keys, and shares none that there are";
+                return fault(reason.into());
             };
             let sizes = |layer: &LayerConfig| (layer.attention, layer.n_kv_heads, layer.head_dim);
             if sizes(like) != sizes(layer) {

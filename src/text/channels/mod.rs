@@ -6,15 +6,11 @@ mod parts;
 mod sorter;
 mod spellings;
 
-pub use self::{
-    call::{BrokenCall, ToolCall},
-    event::AnswerEvent,
-    parts::AnswerParts,
-};
-use self::{
-    sorter::Sorter,
-    spellings::{Mark, SPELLINGS},
-};
+pub use self::call::{BrokenCall, ToolCall};
+pub use self::event::AnswerEvent;
+pub use self::parts::AnswerParts;
+use self::sorter::Sorter;
+use self::spellings::{Mark, SPELLINGS};
 use super::{ChatTemplate, TextStream, Tokenizer};
 use crate::Result;
 

@@ -1,9 +1,7 @@
 //! A whole answer by its parts.
 
-use crate::text::channels::{
-    call::{BrokenCall, ToolCall},
-    event::AnswerEvent,
-};
+use crate::text::channels::call::{BrokenCall, ToolCall};
+use crate::text::channels::event::AnswerEvent;
 
 /// The events of an answer, joined.
 #[derive(Debug, Clone, Default, PartialEq)]

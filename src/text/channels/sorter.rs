@@ -2,11 +2,9 @@
 
 use std::mem::take;
 
-use crate::text::channels::{
-    call::{self, CallText},
-    event::AnswerEvent,
-    spellings::Mark,
-};
+use crate::text::channels::call::{self, CallText};
+use crate::text::channels::event::AnswerEvent;
+use crate::text::channels::spellings::Mark;
 
 /// The channel of thoughts.
 const THOUGHT: &str = "thought";

@@ -1,9 +1,7 @@
 //! Arguments of filters and methods, by position or by name.
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    value::{Kwargs, Rest, from_args},
-};
+use minijinja::value::{Kwargs, Rest, from_args};
+use minijinja::{Error, ErrorKind, Value};
 
 /// The arguments of `function` in the order of `names`. Errors: too many, twice the same, or
 /// unknown.

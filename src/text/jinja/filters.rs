@@ -1,19 +1,14 @@
 //! Filters and tests of Jinja2 that minijinja lacks, or has with other results.
 
-use minijinja::{
-    Environment, Error, ErrorKind, State, Value, filters,
-    value::{Kwargs, Rest, ValueKind},
-};
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::filters::striptags;
 
-use crate::text::jinja::{
-    arguments::both,
-    operators,
-    repr::{MAX_BYTES, to_str},
-    source::{CONCATENATE, REMAINDER},
-    strings,
-    tojson::tojson,
-};
+use crate::text::jinja::arguments::both;
+use crate::text::jinja::repr::{MAX_BYTES, to_str};
+use crate::text::jinja::source::{CONCATENATE, REMAINDER};
+use crate::text::jinja::tojson::tojson;
+use crate::text::jinja::{operators, strings};
 
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter(CONCATENATE, operators::concatenate);

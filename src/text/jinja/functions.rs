@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use minijinja::{
-    Environment, Error, ErrorKind, State, Value, functions,
-    value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, from_args},
-};
+use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, Value, functions};
 use minijinja_contrib::globals;
 
 use crate::text::jinja::{arguments::arguments, strftime::strftime_now};

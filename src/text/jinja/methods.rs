@@ -2,17 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use minijinja::{
-    Error, ErrorKind, State, Value,
-    value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind, from_args},
-};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
-use crate::text::jinja::{
-    arguments::arguments,
-    repr::to_repr,
-    strings::{self, kind_name},
-};
+use crate::text::jinja::arguments::arguments;
+use crate::text::jinja::repr::to_repr;
+use crate::text::jinja::strings::{self, kind_name};
 
 /// Methods that change a list or a mapping: the sandbox of transformers refuses them.
 const CHANGING: [&str; 12] = [

@@ -1,10 +1,8 @@
 //! The operators `~` and `%`, as Python has them.
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    formatting::{FormatStyle, format},
-    value::{Rest, Tuple, ValueKind},
-};
+use minijinja::formatting::{FormatStyle, format};
+use minijinja::value::{Rest, Tuple, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
 
 use crate::text::jinja::repr::{MAX_BYTES, float_of, to_repr, to_str};
 

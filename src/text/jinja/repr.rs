@@ -2,10 +2,8 @@
 
 use std::sync::LazyLock;
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    value::{Tuple, ValueKind},
-};
+use minijinja::value::{Tuple, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
 use regex::Regex;
 
 use crate::text::marks::is_stand_in;

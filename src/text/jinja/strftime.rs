@@ -1,10 +1,8 @@
 //! `strftime_now`: the local date and time in the form of the C library's strftime.
 
-use jiff::{
-    Timestamp, Zoned,
-    fmt::strtime::{BrokenDownTime, Config, PosixCustom},
-    tz::TimeZone,
-};
+use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use minijinja::{Error, ErrorKind};
 
 /// Directives of the C library that can be written, `%f`, `%z` and `%Z` apart.

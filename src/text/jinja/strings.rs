@@ -1,14 +1,10 @@
 //! Methods of Python's `str` that minijinja-contrib lacks, or has with other results.
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    value::{Tuple, ValueKind},
-};
+use minijinja::value::{Tuple, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
 
-use crate::text::jinja::{
-    arguments::arguments,
-    repr::{MAX_BYTES, is_printable},
-};
+use crate::text::jinja::arguments::arguments;
+use crate::text::jinja::repr::{MAX_BYTES, is_printable};
 
 /// A method's result; none for one that is not here.
 pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Option<Value>, Error> {

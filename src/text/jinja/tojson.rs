@@ -1,17 +1,11 @@
 //! The filter `tojson` of transformers: Python's `json.dumps`, by default without `ensure_ascii`.
 
-use minijinja::{
-    Error, ErrorKind, Value,
-    value::{Kwargs, Rest, ValueKind},
-};
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
 
-use crate::text::{
-    jinja::{
-        arguments::both,
-        repr::{check, float_of, float_repr},
-    },
-    marks::is_stand_in,
-};
+use crate::text::jinja::arguments::both;
+use crate::text::jinja::repr::{check, float_of, float_repr};
+use crate::text::marks::is_stand_in;
 
 pub(super) fn tojson(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<Value, Error> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
