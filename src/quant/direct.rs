@@ -1,10 +1,11 @@
-//! Block types whose integers move to words a word at a time, without being integers on the way.
+//! Moves the integers of block types to words, a word at a time and without decoding single
+//! weights.
 
 use crate::quant::{Dtype, q4_k};
 
 /// Moves a row to the words of its [`native_format`](super::native_format), all of which it writes.
-/// Returns whether it did: not for other types, nor where a scale or offset is not finite or beyond
-/// f16, which whoever packs it in small steps can name.
+/// Returns false for other types, and where a scale or offset is not finite or beyond f16. The
+/// caller then packs the row step by step, and can name the faulty value.
 pub(super) fn move_row(dtype: Dtype, bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
     match dtype {
         Dtype::Q4_0 | Dtype::IQ4_NL => {
@@ -17,7 +18,7 @@ pub(super) fn move_row(dtype: Dtype, bytes: &[u8], data: &mut [u32], scales: &mu
     }
 }
 
-/// Words of 32 nibbles: weight i is the low one of byte i, weight i + 16 the high one.
+/// Words of 32 nibbles: weight i is the low nibble of byte i, weight i + 16 the high one.
 #[inline]
 fn nibble_words(bytes: &[u8]) -> [u32; 4] {
     const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
@@ -80,7 +81,7 @@ fn move_q4_k(bytes: &[u8], data: &mut [u32], scales: &mut [u32]) -> bool {
     for ((bytes, words), steps) in blocks.iter().zip(data.as_chunks_mut::<32>().0).zip(steps) {
         *steps = q4_k::words(&bytes[..16]);
         finite &= q4_k::is_finite(steps);
-        // 32 bytes have a group of 32 in their low nibbles, and the next in their high ones.
+        // Bytes 0..32 have one group in their low nibbles and the next group in their high nibbles.
         for (words, bytes) in
             words.as_chunks_mut::<8>().0.iter_mut().zip(bytes[16..].as_chunks::<32>().0)
         {

@@ -14,9 +14,9 @@ const MIN_GROUP: usize = 16;
 
 /// The format that holds every value of a stored type without requantizing.
 ///
-/// The K types and IQ4_XS multiply an f16 by a small integer for each group's scale (and offset);
-/// packing rounds these products, but Q4_K's, to the nearest f16, which changes a scale by at most
-/// one part in 2048.
+/// The K types and IQ4_XS multiply an f16 by a small integer for each group's scale (and offset).
+/// Packing rounds these products to the nearest f16, except for Q4_K. Rounding changes a scale by
+/// at most one part in 2048.
 pub fn native_format(dtype: Dtype) -> PackFormat {
     match dtype {
         Dtype::F32 => PackFormat::F32,
@@ -35,10 +35,10 @@ pub fn native_format(dtype: Dtype) -> PackFormat {
 }
 
 /// A decoded block. Weight i is `scale·(q − zero_point) + offset` with the scale and offset of
-/// group `i / group`; lengths, zero point and whether there is an offset follow from the type's
+/// group `i / group`. Lengths, zero point and the existence of an offset follow from the type's
 /// [`native_format`].
 pub(super) struct Block {
-    /// Stored form: negative integers in two's complement, of 8 bits.
+    /// Stored form: negative integers are in two's complement of 8 bits.
     pub q: [u8; MAX_BLOCK],
     pub scales: [f32; MAX_BLOCK / MIN_GROUP],
     pub offsets: [f32; MAX_BLOCK / MIN_GROUP],
@@ -56,7 +56,7 @@ impl Default for Block {
 
 impl Block {
     /// Decodes the `dtype.block_bytes()` bytes of one block. Plain types and packed rows have no
-    /// blocks and leave it as it was.
+    /// blocks, so they change nothing.
     #[inline]
     pub fn decode(&mut self, dtype: Dtype, bytes: &[u8]) {
         match dtype {
@@ -153,8 +153,8 @@ impl Block {
         nibbles(&bytes[2..18], &mut self.q[..32]);
     }
 
-    /// d f16, the upper 2 bits of 8 scales (u16), their lower 4, 256 nibbles as in IQ4_NL; scales
-    /// are stored with 32 added.
+    /// d f16, the upper 2 bits of 8 scales (u16), their lower 4 bits, 256 nibbles as in IQ4_NL.
+    /// Scales are stored with 32 added.
     fn iq4_xs(&mut self, bytes: &[u8]) {
         let (d, high) = (f16_at(bytes, 0), u16::from_le_bytes([bytes[2], bytes[3]]));
         for (group, q) in self.q.chunks_exact_mut(32).enumerate() {
@@ -194,7 +194,7 @@ fn nibbles(bytes: &[u8], q: &mut [u8]) {
 #[inline]
 fn fifth_bits(bits: &[u8], q: &mut [u8]) {
     for (q, &bits) in q.as_chunks_mut::<8>().0.iter_mut().zip(bits) {
-        // Byte i keeps bit i; adding 127 moves whatever bit it is to the top of its byte.
+        // Byte i keeps bit i. Adding 127 then moves that bit to the top of its byte.
         let spread = (bits as u64 * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
         let fifth = ((spread + 0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 3;
         *q = (u64::from_le_bytes(*q) | fifth).to_le_bytes();

@@ -1,5 +1,4 @@
-//! Integer matrices whose scales lie in tensors of their own, as other programs store them, to
-//! packed rows.
+//! Packs integer matrices whose scales are in separate tensors, as other programs store them.
 
 use std::ops::Range;
 
@@ -37,15 +36,15 @@ pub struct Table {
     pub transposed: bool,
 }
 
-/// What the integers count from.
+/// The integer that stands for weight 0, or the bias of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zeros {
     /// The middle of their range: a weight is `scale·(q − middle)`.
     Middle,
     /// A weight is `scale·(q − zero)`.
     Points(Table),
-    /// The same; zeros of rows 8w..8w+7 are nibbles of word w in `[rows / 8, groups]`, the lowest
-    /// first.
+    /// The same. The zeros of rows 8w..8w+7 are nibbles of word w in `[rows / 8, groups]`, the
+    /// lowest nibble first.
     PackedPoints,
     /// A weight is `scale·q + bias`.
     Biases(Table),
@@ -106,8 +105,8 @@ impl Grouped {
         if self.integers == Integers::Nibbles { self.cols / 2 } else { self.cols }
     }
 
-    /// Errors if groups do not divide the rows or no packed format can hold them, or if the bytes
-    /// are not as many as the matrix has.
+    /// Errors: groups do not divide the rows; no packed format can hold them; the bytes do not fit
+    /// the shape.
     pub fn check(&self, bytes: GroupedBytes<'_>) -> Result<(), String> {
         let Grouped { rows, cols, group, .. } = *self;
         if rows == 0 || cols == 0 || group == 0 || (!cols.is_multiple_of(group) && group < cols) {
@@ -145,9 +144,9 @@ impl Grouped {
         }
     }
 
-    /// The format that holds the matrix with its integers as they are: without offset if all groups
-    /// count from the middle. Groups that formats lack repeat their scales in the widest that
-    /// divides them. `bytes` must have passed [`Grouped::check`].
+    /// The format that holds the matrix with its integers unchanged. It has no offset if all groups
+    /// count from the middle. A group size without a format becomes the widest one that divides it,
+    /// with repeated scales. `bytes` must have passed [`Grouped::check`].
     pub fn format(&self, bytes: GroupedBytes<'_>) -> PackFormat {
         let bits = match self.integers {
             Integers::Nibbles | Integers::SignedBytes { narrow: true } => 4,
@@ -155,7 +154,7 @@ impl Grouped {
         };
         let group = match self.group.min(self.cols) {
             columns if columns.is_multiple_of(32) => group_for(columns),
-            // Padding fills a row's only group.
+            // A row's only group, which padding fills up.
             _ if self.group >= self.cols => 32,
             _ => 16,
         };
@@ -201,7 +200,7 @@ impl Grouped {
         (scale, offset)
     }
 
-    /// Packs some rows as `format`, which [`Grouped::format`] gave; scales and offsets are rounded
+    /// Packs some rows as `format`, which [`Grouped::format`] gave. Scales and offsets are rounded
     /// to f16.
     ///
     /// Errors: a scale or offset that is not finite, or beyond f16; an integer beyond a narrow
@@ -243,7 +242,7 @@ impl Grouped {
     ) -> Result<(), String> {
         let integers = &bytes.integers[row * self.row_bytes()..][..self.row_bytes()];
         let (bits, width) = (out.bits, out.group);
-        // What an unsigned integer and its offset move by to become the format's own.
+        // The shift from an unsigned integer and its offset to the format's own integers.
         let shift: u8 = match (self.integers, bits) {
             (Integers::Bytes, _) => 128,
             (Integers::SignedBytes { .. }, 4) => 8,
@@ -274,7 +273,7 @@ impl Grouped {
                 return Err(format!("columns from {start}: an integer beyond 4 bits"));
             }
             if !out.offset {
-                // Padding weighs 0.
+                // Padding must be weight 0.
                 q[real..width].fill(if bits == 4 { 8 } else { 0 });
             }
             let name = |reason| format!("columns from {start}: {reason}");

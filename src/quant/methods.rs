@@ -1,5 +1,5 @@
-//! Choosing scales and offsets with more care than loading has time for: one value after another is
-//! tried for a group.
+//! Searches for better scales and offsets than loading has time for. A search tries several values
+//! for each group.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,20 @@ use crate::quant::steps::{Levels, Steps, range};
 use crate::quant::unpack::load_floats;
 use crate::quant::{COLUMN_ALIGN, Dtype, PackFormat, PackedRows, group_for};
 
-/// How scale and offset of a group are chosen.
+/// How the scale and offset of a group are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// The steps reach over all values: what loading does.
+    /// The steps cover the range of all values, as in loading.
     MinMax,
-    /// The range with the least squared error, large weights counting more: values may be clipped.
+    /// The range with the least squared error, weighted by magnitude. Values may be clipped.
     MseClip,
     /// Half-quadratic quantization: symmetric scales by alternating least squares; offsets by its
     /// shrinking of outliers (Badri and Shaji, 2023).
     Hqq,
 }
 
-/// What becomes of a matrix.
+/// The target of a matrix: method, width and group size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// 4 or 8.
@@ -34,7 +34,7 @@ pub struct Spec {
     pub method: Method,
 }
 
-/// Squared sums over a matrix: of what rounding changed, and of the weights.
+/// Sums of squares over a matrix: of the rounding errors, and of the weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Squares {
     pub error: f64,
@@ -59,8 +59,8 @@ impl Spec {
         Spec { bits, group: Some(32), symmetric: true, method: Method::MinMax }
     }
 
-    /// The format of the result. Groups that formats lack repeat their scales in smaller ones,
-    /// those of whole rows in groups of 32.
+    /// The format of the result. A group size without a format repeats its scales in smaller
+    /// groups, and a whole row in groups of 32.
     pub fn format(&self) -> PackFormat {
         PackFormat::Int { bits: self.bits, group: self.width() as u32, offset: !self.symmetric }
     }
@@ -106,8 +106,9 @@ impl Spec {
         measure(dtype, bytes, packed)
     }
 
-    /// [`Spec::quantize`] with what a device chose: `[rows, groups]`, the bits of a group's f16
-    /// scale and, in the high half, of its offset. Where a scale is not finite, it is chosen here.
+    /// [`Spec::quantize`] with scales and offsets that a device chose, `[rows, groups]`. Each word
+    /// has the bits of a group's f16 scale and, in the high half, of its offset. A scale that is
+    /// not finite is chosen here instead.
     ///
     /// Errors: as [`pack_rows`]; another number of groups.
     pub fn quantize_chosen(
@@ -184,7 +185,7 @@ impl Spec {
                 .map_or_else(|| self.choose(group_values), Ok)
                 .map_err(|reason| format!("columns from {}: {reason}", index * group))?;
             for chunk in group_values.chunks(width) {
-                // Padding: weight 0, or what lies nearest to it.
+                // Padding gets weight 0, or the nearest value to it.
                 let mut q = [steps.integer(0.0) as u8; MAX_GROUP];
                 for (q, value) in q.iter_mut().zip(chunk) {
                     *q = steps.integer(*value) as u8;
@@ -235,8 +236,7 @@ fn measure(
     Ok((packed, squares))
 }
 
-/// What a value's error counts: large weights carry more of a product, and clipping them costs
-/// most.
+/// The weight of a value's error. Large weights count more because clipping them costs most.
 #[derive(Clone, Copy)]
 struct Importance {
     mean_square: f32,
@@ -255,7 +255,7 @@ impl Importance {
     }
 }
 
-/// The sum of squared errors, each times what its value counts.
+/// The weighted sum of squared errors.
 fn squared_error(steps: &Steps, values: &[f32], importance: Importance) -> f32 {
     let error =
         |value: &f32| (value - steps.value(steps.level(*value))).powi(2) * importance.of(*value);
@@ -283,7 +283,7 @@ impl Best {
     }
 }
 
-/// The scale of least squares for the levels that the values have now.
+/// The least-squares scale for the values' current levels.
 fn least_squares(steps: &Steps, values: &[f32], importance: Importance) -> Option<f32> {
     let (mut product, mut square) = (0.0, 0.0);
     for value in values {
@@ -294,8 +294,8 @@ fn least_squares(steps: &Steps, values: &[f32], importance: Importance) -> Optio
     (square > 0.0).then_some(product / square)
 }
 
-/// Tries ranges from 60% to 105% of the widest, with either sign of the scale, and a last
-/// adjustment.
+/// Tries ranges from 60% to 105% of the widest, with either sign of the scale. A least-squares
+/// scale comes last.
 fn clip_symmetric(levels: Levels, values: &[f32]) -> Result<Steps, String> {
     let widest = levels.symmetric_scale(values);
     let mut best = Best::new(levels.steps(widest, 0.0)?, values);
@@ -325,15 +325,16 @@ fn clip_affine(levels: Levels, values: &[f32]) -> Result<Steps, String> {
     Ok(best.steps)
 }
 
-/// Rounds of half-quadratic updates.
+/// Iterations of half-quadratic updates.
 pub(crate) const HQQ_ITERATIONS: usize = 20;
-/// The p of the norm that the offset's updates shrink by.
+/// The exponent p of the norm that shrinks the errors in the offset's updates.
 pub(crate) const HQQ_P: f32 = 0.7;
-/// Their first threshold's inverse, and by what it grows each round.
+/// The inverse of the first threshold, and its growth in each iteration.
 pub(crate) const HQQ_BETA: f32 = 10.0;
 pub(crate) const HQQ_BETA_GROWTH: f32 = 1.01;
 
-/// Levels for a scale, the scale of least squares for these levels, and so on, from either sign.
+/// Alternates between levels for a scale and the least-squares scale for these levels, from either
+/// sign.
 fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String> {
     let widest = levels.symmetric_scale(values);
     let mut best = Best::new(levels.steps(widest, 0.0)?, values);
@@ -353,12 +354,11 @@ fn half_quadratic_scale(levels: Levels, values: &[f32]) -> Result<Steps, String>
     Ok(best.steps)
 }
 
-/// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's
-/// proximal step.
+/// Moves the offset to the mean rounding error. The p-norm's proximal step first shrinks outliers.
 fn half_quadratic_offset(levels: Levels, values: &[f32]) -> Result<Steps, String> {
     let mut steps = levels.of_range(range(values))?;
     let mut best = Best::new(steps, values);
-    // In steps rather than weights, so that the threshold means the same for every group.
+    // In steps rather than weights, so that the threshold has the same meaning for every group.
     let mut beta = HQQ_BETA;
     for _ in 0..HQQ_ITERATIONS {
         let residual = |value: &f32| {

@@ -41,7 +41,7 @@ pub enum Dtype {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
-    /// A matrix of this project's own safetensors form: each row its data words, then its scale
+    /// A matrix of this project's own safetensors form. Each row has its data words, then its scale
     /// words.
     Packed(PackFormat),
 }
@@ -80,7 +80,8 @@ impl Dtype {
     /// can be counted.
     pub fn bytes_of(self, elements: usize) -> Result<usize, String> {
         match (self, elements % self.block_len()) {
-            // No address space holds a row that long; padding and bits cannot overflow below it.
+            // No address space holds a row of that length. Below it, padding and bits cannot
+            // overflow.
             (Dtype::Packed(_), _) if elements > usize::MAX / 64 => {
                 Err(format!("a row of {elements} elements"))
             }
@@ -97,7 +98,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a tensor of blocks, shape outermost first; `None` if they overflow or its rows do
+    /// Bytes of a tensor of blocks, shape outermost first. `None` if they overflow or a row does
     /// not fill whole blocks.
     pub fn tensor_bytes(self, shape: &[usize]) -> Option<u64> {
         let elements =
@@ -114,7 +115,8 @@ impl Dtype {
     }
 }
 
-/// As GGUF and safetensors files name it: `Q4_K`, `BF16`; packed rows by their format.
+/// The name that GGUF and safetensors files use: `Q4_K`, `BF16`. Packed rows have their format's
+/// name.
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,12 +126,12 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// What full-precision matrices become while loading (`--quantize`). Tensors that are already
-/// quantized in the file keep their values whatever this says.
+/// What full-precision matrices become while loading (`--quantize`). Tensors that the file stores
+/// quantized keep their values in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Quantize {
-    /// `Int4` where all matrices of the file are floats. A file that holds quantized matrices keeps
-    /// its floats as well: whoever made it left them so on purpose.
+    /// `Int4` where all matrices of the file are floats. A file with quantized matrices keeps its
+    /// floats, because its author left them so on purpose.
     #[default]
     Auto,
     /// int4 group 32 for the layers, int8 group 32 for the embedding and lm_head.
@@ -173,7 +175,7 @@ pub fn padded_cols(cols: usize) -> usize {
     cols.next_multiple_of(COLUMN_ALIGN)
 }
 
-/// How a backend holds a weight matrix. In all formats a row stands alone, so that rows can be
+/// How a backend holds a weight matrix. In all formats a row is independent, so that rows can be
 /// packed, uploaded and split in any slices.
 ///
 /// * `F32`: word `k` of a row is weight k.
@@ -181,23 +183,26 @@ pub fn padded_cols(cols: usize) -> usize {
 /// * `Int { bits: 4 }`: word `w` holds q of weights 8w..8w+7; byte b holds weight 8w+b in its low
 ///   nibble and 8w+4+b in its high one; q is 0..=15.
 /// * `Int { bits: 8 }`: word `w` holds q of weights 4w..4w+3, byte b weight 4w+b; q is an i8.
-/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q as `Int { bits: 4 }`
-///   lays them, then the high ones: of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in
-///   its bits 2k and 2k+1; of 5 bits, that of weight 32w+4k+b in its bit k. Zeros fill up a
-///   multiple of four words. q is in two's complement, or from 0 on with an offset.
-/// * `Iq4`: nibbles as `Int { bits: 4 }` lays them; each chooses one of [`IQ4_LEVELS`], which is q.
-///   Groups of 32.
+/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q, as in `Int { bits: 4
+///   }`. The high bits follow. Of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in bits
+///   2k and 2k+1. Of 5 bits, it holds that of weight 32w+4k+b in bit k. Zeros fill up a multiple of
+///   four words. q is in two's complement, or from 0 on with an offset.
+/// * `Iq4`: nibbles as in `Int { bits: 4 }`. Each chooses one of [`IQ4_LEVELS`], which is q. Groups
+///   of 32.
 /// * `Q4K`: as `Int { bits: 4 }`, with offsets. Groups of 32, of which eight share the factors of
 ///   their scales and offsets.
 ///
-/// The last group of a row may be cut short by its end. Scales of a row: without offsets, word
-/// `g/2` holds the f16 scales of groups g (even: low half) and g+1; with offsets, word `g` holds
-/// group g's scale (low half) and offset (high half). `Q4K` has four words for eight groups (as
-/// many for a row's last, fewer ones): d (low half) and dmin (high half), both f16; then three with
-/// a nibble for each group, group 0's lowest: the lower four bits of s, those of m, and the upper
-/// two of s (low) and of m. Scale and offset are `d·s` and `−dmin·m`. The weight is `scale·(q−8)`
-/// for 4 bits without offset, `scale·q` for more bits without offset and for `Iq4`, `scale·q +
-/// offset` with one.
+/// A row's end may cut its last group short. Scales of a row without offsets: word `g/2` holds the
+/// f16 scales of groups g (even: low half) and g+1. With offsets: word `g` holds group g's scale
+/// (low half) and offset (high half).
+///
+/// `Q4K` has four words for eight groups, and also for fewer groups at a row's end. The first has d
+/// (low half) and dmin (high half), both f16. The other three have a nibble for each group, group
+/// 0's lowest. These are the lower four bits of s, those of m, and the upper two of s (low) and m.
+/// Scale and offset are `d·s` and `−dmin·m`.
+///
+/// The weight is `scale·q + offset` with an offset. Without one it is `scale·(q−8)` for 4 bits, and
+/// `scale·q` for more bits and `Iq4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackFormat {
     F32,
@@ -211,7 +216,7 @@ pub enum PackFormat {
 /// Columns that may share a scale.
 const GROUPS: [u32; 4] = [16, 32, 64, 128];
 
-/// The widest of the formats' groups that divides a group of so many columns, a multiple of 16.
+/// The widest of the formats' groups that divides a group of this size, a multiple of 16.
 fn group_for(columns: usize) -> u32 {
     GROUPS.into_iter().rev().find(|group| columns.is_multiple_of(*group as usize)).unwrap_or(16)
 }
@@ -222,8 +227,7 @@ impl PackFormat {
     /// int8, group 32, symmetric.
     pub const INT8: PackFormat = PackFormat::Int { bits: 8, group: 32, offset: false };
 
-    /// One of each kind that backends run: integers of other widths and groups differ only in
-    /// sizes.
+    /// One format of each kind that backends run. Other widths and groups differ only in sizes.
     pub const ALL: [PackFormat; 16] = [
         PackFormat::F32,
         PackFormat::F16,
@@ -259,8 +263,8 @@ impl PackFormat {
         self.layout().map(|(_, group, _)| group)
     }
 
-    /// The format that has the integers in bytes, where they have 5 or 6 bits or are levels, and
-    /// each scale and offset as an f16; else the same.
+    /// The format with integers of 5 or 6 bits, or levels, as bytes. Each scale and offset is then
+    /// an f16. Other formats stay the same.
     pub fn widened(self) -> PackFormat {
         match self {
             PackFormat::Int { bits: 5 | 6, group, offset } => {
@@ -298,7 +302,7 @@ impl PackFormat {
         }
     }
 
-    /// u32 words of scales that are read together, and stay together in whatever order rows lie.
+    /// u32 words of scales that are read together. Layouts that interleave rows keep them together.
     pub fn scale_unit(self) -> usize {
         if self == PackFormat::Q4K { q4_k::WORDS } else { 1 }
     }

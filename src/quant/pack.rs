@@ -13,15 +13,16 @@ use crate::quant::{
 /// Source bytes that make a task worth a thread.
 const TASK_BYTES: usize = 64 << 10;
 
-/// Packs `rows` rows of `cols` columns stored as `dtype` into `format`: block types, packed rows
-/// and plain floats into their [`native_format`], plain floats also into integers of 4 or 8 bits
-/// with groups of 16, 32, 64 or 128 (see the functions of `round` for how).
+/// Packs `rows` rows of `cols` columns, stored as `dtype`, into `format`. Every type packs into its
+/// [`native_format`]. Plain floats also pack into integers of 4 or 8 bits in groups of 16, 32, 64
+/// or 128. The functions of `round` do that.
 ///
-/// Padded columns hold weight 0, but for formats with an offset, where they hold whatever lies
-/// nearest to 0 in a group's range: inputs must be padded with zeros there.
+/// Padded columns hold weight 0. In formats with an offset they hold the value nearest to 0 in a
+/// group's range. Inputs must be padded with zeros there.
 ///
-/// Errors: `bytes` of the wrong length; a dtype that `format` cannot hold; a value or scale that is
-/// NaN, infinite, or beyond f16 as a scale. Rows in the message count from the first of `bytes`.
+/// Errors: `bytes` of the wrong length; a dtype that `format` cannot hold. Also a value that is NaN
+/// or infinite, and a scale that is NaN, infinite or beyond f16. Rows in the message count from the
+/// first of `bytes`.
 pub fn pack_rows(
     dtype: Dtype,
     bytes: &[u8],
@@ -80,8 +81,8 @@ pub fn pack_rows(
     }
 }
 
-/// As [`pack_rows`] on this thread alone, into whole words of rows, whatever they hold. Who wants
-/// to know the row of an error packs anew.
+/// As [`pack_rows`], on this thread alone and into words that may hold anything. To learn the row
+/// of an error, the caller packs again.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn pack_into(
     dtype: Dtype,
@@ -118,7 +119,7 @@ pub(crate) fn pack_into(
     Ok(())
 }
 
-/// Packs a row of floats or blocks into words, whatever they hold.
+/// Packs a row of floats or blocks. The words may hold anything before.
 fn pack_row(
     dtype: Dtype,
     bytes: &[u8],
@@ -131,7 +132,7 @@ fn pack_row(
         return Ok(());
     }
     if dtype == Dtype::Q4_K {
-        // Was not moved because of a scale, which is named here.
+        // A faulty scale kept the row from being moved. This names it.
         return for_block_groups(dtype, bytes, 32, |_, _, _| ());
     }
     data.fill(0);
@@ -200,7 +201,7 @@ fn check_scales(
 /// Copies floats and checks them.
 fn copy_row(dtype: Dtype, bytes: &[u8], data: &mut [u32]) -> Result<(), String> {
     for_float_groups(dtype, bytes, MAX_GROUP, |_, _| Ok(()))?;
-    // Halves lie in a word as they do in the file; an odd last one gets a zero beside it.
+    // Two halves are in a word in the file's order. An odd last one gets a zero beside it.
     let (words, rest) = bytes.as_chunks();
     for (word, bytes) in data.iter_mut().zip(words) {
         *word = u32::from_le_bytes(*bytes);
@@ -227,9 +228,9 @@ fn quantize_row(dtype: Dtype, bytes: &[u8], out: &mut RowWriter<'_>) -> Result<(
     })
 }
 
-/// Calls `visit` with each group of a row as f32 and how many of its values are real; a last,
-/// partial group is padded with zeros as far as the row is. Groups that are all padding stay as
-/// allocated, their scale is 0. Errors if a value is not finite, or with `visit`'s reason.
+/// Calls `visit` with each group of a row as f32 and its number of real values. Zeros fill up the
+/// last group. Groups of padding alone stay as allocated, with scale 0. Errors if a value is not
+/// finite, or with `visit`'s reason.
 fn for_float_groups(
     dtype: Dtype,
     bytes: &[u8],
@@ -281,7 +282,7 @@ fn for_block_groups(
     Ok(())
 }
 
-/// Writes a row's groups one after another, as [`PackFormat`] lays them out.
+/// Writes a row's groups one after another, in the layout of [`PackFormat`].
 pub(super) struct RowWriter<'a> {
     pub bits: u8,
     pub group: usize,
@@ -296,7 +297,7 @@ pub(super) struct RowWriter<'a> {
 }
 
 impl<'a> RowWriter<'a> {
-    /// For a row of so many columns in `(bits, group, offset)`; `data` and `scales` start as zeros.
+    /// For a row of `cols` columns in `(bits, group, offset)`. `data` and `scales` start as zeros.
     pub fn new(
         (bits, group, offset): (u8, usize, bool),
         cols: usize,
@@ -308,7 +309,7 @@ impl<'a> RowWriter<'a> {
         RowWriter { bits, group, offset, data, high, scales, groups: 0 }
     }
 
-    /// Appends a group of integers in stored form; a row's last one may be shorter.
+    /// Appends a group of integers in stored form. A row's last group may be shorter.
     #[inline]
     pub fn push(&mut self, q: &[u8], scale: f16, offset: f16) {
         let start = self.groups * self.group;

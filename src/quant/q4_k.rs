@@ -1,9 +1,9 @@
-//! Scales of Q4_K as [`PackFormat::Q4K`](super::PackFormat) holds them: the file's bits, in an
-//! order that kernels take apart in few steps.
+//! Scales of Q4_K as [`PackFormat::Q4K`](super::PackFormat) holds them. They are the file's bits,
+//! in an order that kernels decode in few steps.
 //!
-//! Four words are the scales of 256 columns: d (low half) and dmin (high half), both f16; then
-//! words whose nibble g belongs to group g: the lower four bits of its scale, those of its minimum,
-//! and the upper two bits of both (the scale's below).
+//! Four words are the scales of 256 columns. The first has d (low half) and dmin (high half), both
+//! f16. In the others nibble g belongs to group g. They hold the lower four bits of its scale,
+//! those of its minimum, and the upper two of both. The scale's are the lower ones.
 
 use half::f16;
 
@@ -16,9 +16,10 @@ pub(super) const WORDS: usize = 4;
 
 /// The words, from the 16 bytes with which a block of Q4_K begins.
 ///
-/// Of the 12 bytes behind d and dmin, 0..4 hold the scales of groups 0..4 in their lower 6 bits,
-/// 4..8 the minima of the same, 8..12 the lower 4 bits of the scale (low nibble) and minimum (high
-/// nibble) of groups 4..8, whose upper 2 bits top bytes 0..4 and 4..8.
+/// Twelve bytes follow d and dmin. Bytes 0..4 hold the scales of groups 0..4 in their lower 6 bits,
+/// and bytes 4..8 the minima. Bytes 8..12 hold the lower 4 bits of groups 4..8, with the scale's in
+/// the low nibble. The upper 2 bits of groups 4..8 are the top bits of bytes 0..4 (scales) and 4..8
+/// (minima).
 #[inline]
 pub(super) fn words(head: &[u8]) -> [u32; WORDS] {
     let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| head[at + i]));
@@ -35,7 +36,7 @@ pub(super) fn words(head: &[u8]) -> [u32; WORDS] {
     ]
 }
 
-/// The blocks of Q4_K that packed rows have the bits of.
+/// The blocks of Q4_K whose bits the packed rows hold.
 ///
 /// # Panics
 /// If the rows do not fill blocks of 256 columns.
@@ -57,7 +58,7 @@ pub fn blocks(packed: &PackedRows) -> Vec<u8> {
     out
 }
 
-/// The bytes of which [`words`] made these.
+/// The bytes from which [`words`] made these words.
 fn head([steps, scales, minima, upper]: [u32; WORDS]) -> [u8; 16] {
     let [early, late] = [bytes(upper & 0xffff), bytes(upper >> 16)];
     let with_upper = |lower: u32, shift: u32| {
@@ -69,14 +70,14 @@ fn head([steps, scales, minima, upper]: [u32; WORDS]) -> [u8; 16] {
     bytemuck::cast([steps, with_upper(scales, 0), with_upper(minima, 2), both].map(u32::to_le))
 }
 
-/// The low nibbles of four bytes, side by side.
+/// The low nibbles of four bytes, packed together.
 #[inline]
 fn nibbles(bytes: u32) -> u32 {
     let pairs = (bytes | bytes >> 4) & 0x00ff_00ff;
     (pairs | pairs >> 8) & 0xffff
 }
 
-/// Four nibbles as the low ones of bytes.
+/// Four nibbles as the low nibbles of bytes.
 fn bytes(nibbles: u32) -> u32 {
     let pairs = (nibbles | nibbles << 8) & 0x00ff_00ff;
     (pairs | pairs << 4) & 0x0f0f_0f0f
@@ -91,7 +92,7 @@ pub(super) fn steps(words: &[u32; WORDS], group: usize) -> (f32, f32) {
     (half(words[0]) * scale as f32, -(half(words[0] >> 16) * minimum as f32))
 }
 
-/// Whether all scales and offsets are finite, and within f16, in which kernels may compute.
+/// Whether all scales and offsets are finite and within f16, in which kernels may compute.
 #[inline]
 pub(super) fn is_finite(words: &[u32; WORDS]) -> bool {
     // From here on the nearest f16 is infinite.

@@ -1,4 +1,4 @@
-//! Recipes: which tensors become what, by ordered rules on their names.
+//! Recipes: ordered rules on tensor names choose the format of each tensor.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::quant::methods::{Method, Spec};
 
-/// Ordered rules; the first that fits a matrix decides.
+/// Ordered rules. The first rule that fits a matrix decides.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     name: String,
@@ -21,17 +21,17 @@ struct Rule {
     text: RuleText,
 }
 
-/// A rule as a file has it.
+/// A rule as a file writes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleText {
-    /// Regular expression that is looked for in the tensor's name, such as
+    /// Regular expression that is searched for in the tensor's name, such as
     /// `layers.3.mlp.down_proj.weight`.
     pub pattern: String,
-    /// Layers that the rule is for; all tensors if it is left out.
+    /// Layers that the rule is for. Without it the rule is for all tensors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Layers>,
-    /// 4 or 8; 16 leaves the matrix as it is.
+    /// 4 or 8, or 16 to leave the matrix as it is.
     pub bits: u8,
     /// Columns that share a scale.
     #[serde(default)]
@@ -121,7 +121,7 @@ impl Recipe {
         Recipe::new(name, rules).ok()
     }
 
-    /// Errors: a pattern that is no regular expression, a width or group size that no format has.
+    /// Errors: an invalid regular expression; a width or group size that no format has.
     pub fn new(name: &str, rules: Vec<RuleText>) -> Result<Recipe> {
         let rules = rules.into_iter().enumerate().map(|(index, text)| {
             let fault = |reason: String| {
@@ -155,7 +155,7 @@ impl Recipe {
         Ok(Recipe { name: name.to_owned(), rules: rules.collect::<Result<_>>()? })
     }
 
-    /// What the matrix `name` of a model with so many layers becomes; `None` if it stays as it is.
+    /// What the matrix `name` of a model with `layers` layers becomes. `None` if it stays as it is.
     ///
     /// Errors: no rule fits.
     pub fn spec(&self, name: &str, layers: usize) -> Result<Option<Spec>> {
@@ -178,7 +178,7 @@ impl Recipe {
         self.rules.iter().any(|rule| rule.text.bits != 16 && rule.text.method == method)
     }
 
-    /// The rules as JSON: what a checkpoint says of how it was made.
+    /// The rules as JSON, which a checkpoint records.
     pub fn to_json(&self) -> String {
         let rules: Vec<&RuleText> = self.rules.iter().map(|rule| &rule.text).collect();
         serde_json::to_string(&rules).unwrap_or_default()

@@ -1,14 +1,14 @@
 //! Rounding floats to the integers of a [`PackFormat`](super::PackFormat), one group at a time.
 //!
-//! Scales and offsets are rounded to f16 first and the integers chosen for the rounded ones, so
-//! that an f16's error is not added to the integer's.
+//! Scales and offsets are rounded to f16 first. The integers are then chosen for the rounded ones,
+//! so that the two errors do not add up.
 
 use half::f16;
 
 /// Longest group.
 pub(super) const MAX_GROUP: usize = 128;
 
-/// Scale and offset of a group; the offset is 0 for formats without.
+/// Scale and offset of a group. The offset is 0 for formats without one.
 pub(super) struct Rounded {
     pub scale: f16,
     pub offset: f16,
@@ -36,17 +36,17 @@ pub(super) fn first_non_finite(values: &[f32]) -> Option<usize> {
     }
 }
 
-/// Bits of the largest magnitude; those of NaN and infinity are above all others.
+/// Bits of the largest magnitude. Those of NaN and infinity exceed all others.
 #[inline]
 fn magnitude_bits(values: &[f32]) -> i32 {
     values.iter().fold(0, |bits, value| bits.max((value.to_bits() & 0x7fff_ffff) as i32))
 }
 
-/// int4 without offset, as ggml makes Q4_0: the value of largest magnitude becomes q = 0, that is
-/// −8 steps, so that the range −8..=7 is used to its end. A value of the other sign that is almost
-/// as large is off by up to one step (it would be +8), all others by up to half a step.
+/// int4 without offset, as ggml makes Q4_0. The value of largest magnitude becomes q = 0, which is
+/// −8 steps, so that the whole range −8..=7 is used. Values of the other sign have an error of up
+/// to one step where +8 would be nearest. All others have an error of up to half a step.
 ///
-/// A scale under f16's smallest value becomes 0 and so do the weights (all below 2.4e-7).
+/// A scale below f16's smallest value becomes 0, and so do the weights (all below 2.4e-7).
 ///
 /// Here and below, `q` gets the integers in stored form.
 pub(super) fn symmetric_int4(values: &[f32], q: &mut [u8]) -> Result<Rounded, String> {
@@ -62,19 +62,19 @@ pub(super) fn symmetric_int4(values: &[f32], q: &mut [u8]) -> Result<Rounded, St
     Ok(Rounded { scale, offset: f16::ZERO })
 }
 
-/// int8 without offset: the largest magnitude becomes ±127 steps, and every value is off by up to
-/// half a step.
+/// int8 without offset. The largest magnitude becomes ±127 steps, and every value has an error of
+/// up to half a step.
 pub(super) fn symmetric_int8(values: &[f32], q: &mut [u8]) -> Result<Rounded, String> {
     let scale = step("scale", f32::from_bits(magnitude_bits(values) as u32) / 127.0)?;
     let inverse = inverse(scale);
-    // The bias makes truncation round halves up; `as` saturates.
+    // The bias makes truncation round halves up. `as` saturates.
     round_all(values, q, |value| ((value * inverse + 128.5) as i32 - 128).clamp(-127, 127));
     Ok(Rounded { scale, offset: f16::ZERO })
 }
 
-/// Integers with an offset: the steps reach from the smallest to the largest of the first `real`
-/// values, of which there is at least one. Each is off by up to half a step and the offset's
-/// rounding to f16. The rest are padding and get the nearest of these steps.
+/// Integers with an offset. The steps cover the range of the first `real` values, of which there is
+/// at least one. Each has an error of up to half a step plus the offset's rounding to f16. The rest
+/// are padding and get the nearest step.
 pub(super) fn affine(
     values: &[f32],
     real: usize,
@@ -97,13 +97,13 @@ pub(super) fn affine(
     Ok(Rounded { scale, offset })
 }
 
-/// [`finite_f16`] without the negative zero.
+/// [`finite_f16`] without negative zero.
 fn step(what: &str, value: f32) -> Result<f16, String> {
     let step = finite_f16(what, value)?;
     Ok(if step == f16::ZERO { f16::ZERO } else { step })
 }
 
-/// 1/scale, or 0 where the scale is 0: every value then gets the q of weight 0 (of the offset).
+/// 1/scale, or 0 where the scale is 0. Every value then gets the q of weight 0 (or of the offset).
 fn inverse(scale: f16) -> f32 {
     if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() }
 }

@@ -1,4 +1,4 @@
-//! Levels of a group, and the scale and offset that they stand for.
+//! Levels of a group, and the scale and offset that give them values.
 
 use half::f16;
 
@@ -9,7 +9,7 @@ use crate::quant::round;
 pub(super) struct Levels {
     pub lowest: i32,
     pub highest: i32,
-    /// What the stored integer has added.
+    /// The number that the stored integer adds to the level.
     pub stored_zero: i32,
 }
 
@@ -38,7 +38,7 @@ impl Levels {
         })
     }
 
-    /// Steps from the bits of a scale and, in the high half, an offset; `None` if one is not
+    /// Steps from the bits of a scale and, in the high half, an offset. `None` if one is not
     /// finite.
     pub fn stored(self, word: u32) -> Option<Steps> {
         let [scale, offset] =

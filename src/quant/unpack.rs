@@ -9,7 +9,7 @@ use crate::quant::{Dtype, PackFormat, PackedRows, padded_cols, q4_k};
 /// All elements as f32.
 ///
 /// Errors: `bytes` is not whole blocks; a value (or a block's scale) is NaN or infinite; packed
-/// rows, whose length these bytes do not tell (see [`PackedRows`] for them).
+/// rows. These bytes do not give the length of packed rows, so use [`PackedRows`] for them.
 pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     if let Dtype::Packed(format) = dtype {
         return Err(format!("{format} holds matrices, not vectors"));
@@ -46,12 +46,12 @@ pub fn dequantize(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     }
 }
 
-/// Little-endian floats of a plain type as f32; `bytes` and `values` hold the same number of them.
+/// Little-endian floats of a plain type as f32. `bytes` and `values` hold the same number of them.
 #[inline]
 pub(super) fn load_floats(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
     match dtype {
         Dtype::F16 => {
-            // By the slice, because half looks for the instruction at every call.
+            // A slice at once, because half looks for the CPU instruction at every call.
             for (values, bytes) in values.chunks_mut(MAX_GROUP).zip(bytes.chunks(2 * MAX_GROUP)) {
                 let mut halves = [f16::ZERO; MAX_GROUP];
                 for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
@@ -127,8 +127,8 @@ impl PackedRows {
         }
     }
 
-    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included (the
-    /// last may be shorter): weight i of the group is `scale·q[i] + offset`.
+    /// Calls `visit(g, q, scale, offset)` for every group g of row `row`, padding included. The
+    /// last group may be shorter. Weight i of the group is `scale·q[i] + offset`.
     ///
     /// # Panics
     /// If the format has no integers, or there is no such row.
@@ -160,7 +160,7 @@ impl PackedRows {
             let (scale, offset) = match self.format {
                 PackFormat::Q4K => q4_k::steps(&scales.as_chunks().0[g / 8], g % 8),
                 _ if offset => (half(scales[g]), half(scales[g] >> 16)),
-                // Adding −0 leaves every product as it is, a negative zero too.
+                // Adding −0 leaves every product as it is, even a negative zero.
                 _ => (half(scales[g / 2] >> (16 * (g % 2))), -0.0),
             };
             visit(g, q, scale, offset);
@@ -168,7 +168,7 @@ impl PackedRows {
     }
 }
 
-/// Floats from words that hold them as a file does, low half first.
+/// Floats from words in a file's order, the low half first.
 fn packed_floats(dtype: Dtype, data: &[u32], out: &mut [f32]) {
     let size = dtype.block_bytes();
     for (values, words) in out.chunks_mut(MAX_GROUP).zip(data.chunks(MAX_GROUP * size / 4)) {
@@ -180,7 +180,7 @@ fn packed_floats(dtype: Dtype, data: &[u32], out: &mut [f32]) {
     }
 }
 
-/// The integers of a group from its words, in stored form: see [`PackFormat`].
+/// The integers of a group from its words, in stored form. See [`PackFormat`].
 #[inline]
 fn load_integers(bits: usize, words: &[u32], q: &mut [u8]) {
     if bits == 4 {
@@ -195,8 +195,8 @@ fn load_integers(bits: usize, words: &[u32], q: &mut [u8]) {
     }
 }
 
-/// Puts the bits above the fourth of 5- and 6-bit integers over the low ones of weights from quad
-/// `first` on, and extends their sign unless they have an offset.
+/// Adds the bits above the fourth to 5- and 6-bit integers, from quad `first` of weights on.
+/// Extends their sign unless they have an offset.
 #[inline]
 fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mut [u8]) {
     let Some((high_bits, quads)) = high_bits(bits) else { return };
@@ -206,15 +206,14 @@ fn load_high_bits((bits, offset): (u8, bool), high: &[u32], first: usize, q: &mu
         *q = (u32::from_le_bytes(*q) | above).to_le_bytes();
     }
     if !offset {
-        // Turns the sign's bit round and takes what it stands for: a shift of bytes, which
-        // processors lack, would do no more.
+        // Flips the sign bit and subtracts its value, which extends the sign. Processors have no
+        // shift of bytes that could do it.
         let sign = 1u8 << (bits - 1);
         q.iter_mut().for_each(|q| *q = (*q ^ sign).wrapping_sub(sign));
     }
 }
 
-/// Of integers of 5 or 6 bits: bits above the fourth, and the quads of weights whose such bits are
-/// a word's.
+/// For integers of 5 or 6 bits: the bits above the fourth, and the quads of weights in each word.
 pub(super) fn high_bits(bits: u8) -> Option<(usize, usize)> {
     match bits {
         5 | 6 => Some((bits as usize - 4, 8 / (bits as usize - 4))),

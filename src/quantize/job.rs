@@ -1,4 +1,4 @@
-//! What is to be quantized, and what came of it.
+//! The input of a quantization, and its results.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -8,26 +8,26 @@ use crate::gpu::Gpu;
 use crate::model::source::TensorSource;
 use crate::quant::{methods::Squares, recipe::Recipe};
 
-/// Bytes of one file; larger models get several and an index. After an interruption whole files are
-/// kept.
+/// Bytes of one file. Larger models get several files and an index. A job that resumes keeps
+/// finished files.
 pub const SHARD_BYTES: u64 = 2 << 30;
 
-/// A checkpoint to be quantized.
+/// A checkpoint to quantize.
 pub struct Job<'a> {
     pub source: &'a dyn TensorSource,
     pub recipe: &'a Recipe,
     /// The directory of `source`, where its text assets are.
     pub assets: &'a Path,
-    /// The directory to write to: new, empty, or left by an interrupted job of the same source,
-    /// recipe and backend.
+    /// The directory to write to. It is new, empty, or left by an interrupted job of the same
+    /// source, recipe and backend.
     pub output: &'a Path,
-    /// Where hqq searches ([`Gpu::chooses`]); on the processor's cores if there is none.
+    /// The GPU on which hqq searches ([`Gpu::chooses`]). Without one the CPU's cores do it.
     pub gpu: Option<&'a Gpu>,
     /// See [`SHARD_BYTES`].
     pub shard_bytes: u64,
 }
 
-/// What was written.
+/// The result of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Bytes of all tensors.
@@ -38,7 +38,7 @@ pub struct Summary {
     pub kinds: Vec<(String, Kind)>,
 }
 
-/// Matrices of one name and format in all layers.
+/// Matrices with the same name and format in all layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kind {
     pub tensors: usize,
@@ -50,12 +50,12 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Bits that a weight takes, scales and padding included.
+    /// Bits of a weight, scales and padding included.
     pub fn bits(&self) -> f64 {
         8.0 * self.bytes as f64 / self.elements.max(1) as f64
     }
 
-    /// Root mean square of what rounding changed.
+    /// Root mean square of the rounding errors.
     pub fn rms_error(&self) -> f64 {
         (self.error / self.elements.max(1) as f64).sqrt()
     }

@@ -1,4 +1,4 @@
-//! Full-precision checkpoints to packed ones: this project's own safetensors form
+//! Converts full-precision checkpoints to packed ones, in this project's own safetensors form
 //! (docs/formats.md).
 
 mod job;
@@ -18,8 +18,8 @@ use crate::model::weights::{self, PlannedTensor};
 use crate::quant::Quantize;
 use crate::{Error, Result};
 
-/// What a checkpoint's directory has beside its weights; config.json comes last, because without it
-/// a directory is no checkpoint.
+/// Files in a checkpoint's directory besides its weights. config.json comes last, because a
+/// directory without it is no checkpoint.
 const COMPANIONS: [&str; 5] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -29,13 +29,13 @@ const COMPANIONS: [&str; 5] = [
 ];
 
 impl Job<'_> {
-    /// Writes the packed form of the source, a slice of rows at a time. `progress` is told bytes of
-    /// the source consumed since it was last called, and asked whether to go on.
+    /// Writes the packed form of the source, a slice of rows at a time. `progress` gets the bytes
+    /// of the source consumed since its last call, and returns whether to continue.
     ///
-    /// Errors: `output` holds something else; a missing or broken tensor, one that is quantized
-    /// already or that no rule of the recipe fits; a failed read or write; `progress` says no. What
-    /// was begun is removed then, but for the finished files of a job that `progress` stopped:
-    /// those a later one takes over.
+    /// Errors: `output` holds something else; a missing or broken tensor; a failed read or write.
+    /// Also a tensor that is quantized already or that no rule fits, and `progress` saying no.
+    /// Unfinished output is then removed. If `progress` stopped the job, its finished files remain,
+    /// and a later job uses them.
     pub async fn run(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<Summary> {
         let shards = self.shards(self.targets()?);
         let mut journal = Journal::begin(self, &shards)?;
@@ -151,14 +151,14 @@ fn shard_name(number: usize, count: usize) -> String {
     }
 }
 
-/// Removes what was written unless the work was finished.
+/// Removes the output unless the work was finished.
 struct Unfinished(Option<PathBuf>);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(output) = &self.0 {
-            // The error that led here is the one to report. The directory holds nothing but this
-            // job's files.
+            // The error that led here is the one to report. The directory holds only this job's
+            // files.
             let _ = fs::remove_dir_all(output);
         }
     }

@@ -1,4 +1,4 @@
-//! What an interrupted job leaves for the next one: a journal of finished files.
+//! Resumes interrupted jobs with a journal of finished files.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,13 +12,13 @@ use crate::error::{Error, Result};
 use crate::quantize::job::{Job, Kinds};
 use crate::quantize::shard::Target;
 
-/// The journal, until the checkpoint is whole. A directory with it has no config.json, hence does
-/// not load.
+/// The journal, until the checkpoint is complete. Its directory has no config.json, and therefore
+/// does not load.
 const JOURNAL: &str = ".gemma4-wgpu-quantize.json";
 
 #[derive(Serialize, Deserialize)]
 struct Contents {
-    /// Of the source, the recipe, the backend and the format: what has to be the same to go on.
+    /// A digest of the source, recipe, backend and format, which must be the same to resume.
     fingerprint: String,
     files: Vec<Finished>,
 }
@@ -36,7 +36,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes the output directory, or takes over what an interrupted job left there.
+    /// Creates the output directory, or takes over an interrupted job's directory.
     ///
     /// Errors: the directory holds something else, or another job's work.
     pub fn begin(job: &Job<'_>, shards: &[Vec<Target>]) -> Result<Journal> {
@@ -74,7 +74,7 @@ impl Journal {
         journal.save()
     }
 
-    /// Removes what is neither finished nor the journal: files that were being written.
+    /// Removes unfinished files.
     fn remove_leftovers(&self) -> std::io::Result<()> {
         for entry in fs::read_dir(&self.output)? {
             let entry = entry?;
@@ -93,7 +93,7 @@ impl Journal {
         self.contents.files.len()
     }
 
-    /// What the matrices of a file became, if it is finished.
+    /// The results for the matrices of a file, if it is finished.
     pub fn finished(&self, name: &str) -> Option<&Kinds> {
         self.contents.files.iter().find(|file| file.name == name).map(|file| &file.kinds)
     }
@@ -110,7 +110,7 @@ impl Journal {
         self.write().map(|()| self)
     }
 
-    /// Replaces the journal in one step.
+    /// Replaces the journal atomically.
     fn write(&self) -> Result<()> {
         let (path, temporary) =
             (self.output.join(JOURNAL), self.output.join(format!("{JOURNAL}.tmp")));
@@ -121,7 +121,7 @@ impl Journal {
         written.map_err(|source| Error::Io { path, source })
     }
 
-    /// Removes the journal of a whole checkpoint.
+    /// Removes the journal of a complete checkpoint.
     pub fn end(&self) -> Result<()> {
         let path = self.output.join(JOURNAL);
         fs::remove_file(&path).map_err(|source| Error::Io { path, source })
@@ -135,7 +135,7 @@ fn fingerprint(job: &Job<'_>, shards: &[Vec<Target>]) -> Result<String> {
         text += &format!("{} {:?} {spec:?}\n", tensor.name, tensor.info);
     }
     text += &format!("{:?}\n", shards.iter().map(Vec::len).collect::<Vec<_>>());
-    // Where two scales are equally good, a device may choose the other one.
+    // Part of the digest: among equally good scales a device may choose another one.
     if shards.iter().flatten().any(|target| target.searching_gpu(job).is_some()) {
         text += "hqq on wgpu\n";
     }
@@ -151,7 +151,7 @@ fn files(directory: &Path) -> Result<String> {
     for entry in fs::read_dir(directory).map_err(io)? {
         let entry = entry.map_err(io)?;
         if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
-            // Through a link, as caches have them.
+            // Follows links, which download caches use.
             let metadata = fs::metadata(entry.path()).map_err(io)?;
             lines.push(format!(
                 "{:?} {} {:?}\n",

@@ -16,7 +16,7 @@ use crate::quantize::job::{Job, Kind, Kinds};
 /// Source bytes that are quantized at once.
 const SLICE_BYTES: usize = 32 << 20;
 
-/// A tensor, and how it is quantized; `None` for those that stay as they are.
+/// A tensor and its quantization. `None` for tensors that stay as they are.
 pub struct Target {
     pub tensor: PlannedTensor,
     pub spec: Option<Spec>,
@@ -32,7 +32,7 @@ impl Target {
     }
 }
 
-/// A tensor's name in the file: as the text model of transformers has it.
+/// A tensor's name in the file, which is that of transformers' text model.
 pub fn stored_name(name: &str) -> String {
     if name == LM_HEAD.name { name.into() } else { format!("model.{name}") }
 }
@@ -60,7 +60,7 @@ pub fn new_tensor(tensor: &PlannedTensor) -> NewTensor {
     }
 }
 
-/// Writes the file, which appears when it is whole. Returns what its matrices became.
+/// Writes the file, which appears when it is complete. Returns the results for its matrices.
 pub async fn write_shard(
     job: &Job<'_>,
     shard: &[Target],

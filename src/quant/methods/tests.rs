@@ -55,7 +55,7 @@ fn min_max_is_what_loading_makes() {
         assert_eq!(spec.format().to_string(), format!("int{bits} g{}", group.unwrap_or_default()));
         let (packed, _) = spec.quantize(Dtype::BF16, &weights(), ROWS, COLS).unwrap();
         assert_eq!(packed, pack_rows(Dtype::BF16, &weights(), ROWS, COLS, spec.format()).unwrap());
-        // The search's own way to the same integers.
+        // The search reaches the same integers in another way.
         assert_eq!(spec.search(Dtype::BF16, &weights(), ROWS, COLS, None).unwrap(), packed);
     }
 }
