@@ -1,5 +1,5 @@
-//! [`Checkpoint`]: files of a checkpoint, found, memory-mapped (or embedded) and indexed by tensor
-//! name.
+//! [`Checkpoint`]: the files of a checkpoint. They are found, memory-mapped (or embedded) and
+//! indexed by tensor name.
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
@@ -11,7 +11,7 @@ use crate::model::config::ModelConfig;
 use crate::model::source::{LocalBoxFuture, TensorInfo, TensorSource};
 use crate::quant::Dtype;
 
-/// A checkpoint on disk, memory-mapped: tensors are read as slices of the map. Or the embedded one.
+/// A checkpoint on disk or embedded. Files are memory-mapped, and tensors are slices of the map.
 pub struct Checkpoint {
     pub(super) config: ModelConfig,
     pub(super) description: String,
@@ -22,7 +22,7 @@ pub struct Checkpoint {
     pub(super) copy_reads: bool,
     /// Tokenizer and config files of a checkpoint that is read by ranges.
     pub(super) sidecar_files: Option<HashMap<String, Vec<u8>>>,
-    /// Tensors of the files, by their own names, that no model of the family has.
+    /// Tensors of the files that no model of the family has, by their own names.
     pub(super) skipped: Vec<String>,
 }
 
@@ -51,9 +51,9 @@ impl Checkpoint {
         &self.description
     }
 
-    /// From now on bytes are read from the files into memory of their own where that is possible,
-    /// not borrowed from the maps: pages of a map count as the process's memory as long as the
-    /// system does not need them.
+    /// From now on files are read into new memory where possible, instead of borrowed from the
+    /// maps. The system counts a map's pages as memory of the process until it needs them
+    /// elsewhere.
     pub fn copy_reads(&mut self) {
         self.copy_reads = true;
     }
@@ -63,8 +63,8 @@ impl Checkpoint {
         self.files.iter().any(ModelFile::is_ranged)
     }
 
-    /// Finds the formats of grouped integers in files that are read by ranges, which opening left
-    /// out.
+    /// Finds the formats of grouped integers in files that are read by ranges. Opening did not do
+    /// it.
     ///
     /// Errors: parts that do not fit together, a failed read.
     pub(super) async fn settle_formats(&mut self) -> Result<()> {

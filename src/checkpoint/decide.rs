@@ -1,5 +1,5 @@
-//! Which tensors a model has, decided by its files where the config says otherwise or nothing.
-//! docs/formats.md has the list of decisions.
+//! Decides which tensors a model has. The files decide where the config contradicts them or says
+//! nothing. docs/formats.md has the list of decisions.
 
 use crate::checkpoint::{names, tensor_index::TensorIndex};
 use crate::error::{Error, Result, quoted};
@@ -8,9 +8,9 @@ use crate::model::tensors::{GATE_PROJ, LAYER_SCALAR, PER_LAYER_TABLE, V_PROJ};
 
 const PER_LAYER_SIZE: &str = "hidden_size_per_layer_input";
 
-/// Makes the config what the files are. `said` tells whether the config has a key.
+/// Adapts the config to the files. `said` tells whether the config has a key.
 ///
-/// Errors: a contradiction that has no answer, in one line with both sides.
+/// Errors: a contradiction without a solution, in one line with both sides.
 pub(super) fn by_files(
     config: &mut ModelConfig,
     tensors: &TensorIndex,
@@ -26,7 +26,7 @@ pub(super) fn by_files(
     Ok(())
 }
 
-/// Errors if the files hold layers that the config does not count: the model would be cut short.
+/// Errors if the files have more layers than the config, because the model would be cut short.
 fn refuse_more_layers(config: &ModelConfig, tensors: &TensorIndex) -> Result<()> {
     let count = config.layers.len();
     let is_beyond = |name: &&String| names::layer_of(name).is_some_and(|index| index >= count);
@@ -38,7 +38,7 @@ fn refuse_more_layers(config: &ModelConfig, tensors: &TensorIndex) -> Result<()>
     }
 }
 
-/// A Gemma 4 whose files hold no scalar of any layer multiplies by none, as transformers does.
+/// A Gemma 4 without layer scalars in its files does not multiply by any, as in transformers.
 fn decide_scalars(config: &mut ModelConfig, tensors: &TensorIndex) -> Result<()> {
     let mut names = (0..config.layers.len()).map(|index| LAYER_SCALAR.in_layer(index));
     let found = names.find(|name| tensors.contains_key(name));
@@ -54,7 +54,7 @@ fn decide_scalars(config: &mut ModelConfig, tensors: &TensorIndex) -> Result<()>
     }
 }
 
-/// Where the config does not say the size, a file without the table has no per-layer embeddings.
+/// Where the config gives no size, a file without the table has no per-layer embeddings.
 fn decide_per_layer_input(
     config: &mut ModelConfig,
     tensors: &TensorIndex,
@@ -74,7 +74,7 @@ fn decide_per_layer_input(
     Ok(())
 }
 
-/// A layer whose values are stored uses them, whatever `attention_k_eq_v` says.
+/// A layer whose values are stored uses them, even if `attention_k_eq_v` is set.
 fn decide_values(layer: &mut LayerConfig, index: usize, tensors: &TensorIndex) {
     let name = V_PROJ.in_layer(index);
     if layer.k_eq_v && tensors.contains_key(&name) {
@@ -83,8 +83,8 @@ fn decide_values(layer: &mut LayerConfig, index: usize, tensors: &TensorIndex) {
     }
 }
 
-/// A layer that shares keys may have an MLP of once or twice the width, whatever
-/// `use_double_wide_mlp` says.
+/// A layer that shares keys may have an MLP of single or double width, even against
+/// `use_double_wide_mlp`.
 fn decide_width(layer: &mut LayerConfig, index: usize, tensors: &TensorIndex) {
     let gate = tensors.get(&GATE_PROJ.in_layer(index));
     let rows = gate.and_then(|gate| gate.info.shape.first().copied());
@@ -96,7 +96,7 @@ fn decide_width(layer: &mut LayerConfig, index: usize, tensors: &TensorIndex) {
     }
 }
 
-/// Errors if a tensor that is not read would change what the model computes.
+/// Errors if ignoring an unknown tensor would change the model's results.
 pub(super) fn refuse_needed(name: &str) -> Result<()> {
     let Some(part) = names::within_layer(name) else { return Ok(()) };
     let is_expert = |word| {

@@ -1,4 +1,4 @@
-//! The model that is part of the program, so that everything works with nothing downloaded.
+//! The embedded model, so that everything works without a download.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ static FILES: [(&str, &[u8]); 6] = embedded![
     "chat_template.jinja"
 ];
 
-/// What `sha256sum` prints of them.
+/// The output of `sha256sum` for them.
 const SUMS: &str = include_str!("../../assets/demo/SHA256SUMS");
 
 /// An embedded file.
@@ -44,7 +44,7 @@ pub(super) fn open() -> Result<Checkpoint> {
     let config_path = path(CONFIG);
     let mut checkpoint =
         files::assemble(Format::Demo, Path::new(&config_path), config, vec![weights])?;
-    // Embedded bytes are there at once.
+    // Embedded bytes are available at once, so this never waits.
     pollster::block_on(checkpoint.decide_head())?;
     Ok(checkpoint)
 }

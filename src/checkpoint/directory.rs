@@ -1,10 +1,10 @@
-//! What a directory holds, and files that are only stand-ins.
+//! The contents of a directory, and files that are only placeholders.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Errors if the bytes are what Git leaves of a large file without Git LFS.
+/// Errors if the bytes are a Git LFS pointer instead of the file.
 pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     match bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         true => Err(Error::checkpoint(path, "is a Git LFS pointer, not the file: git lfs pull")),
@@ -12,7 +12,7 @@ pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Names of what a directory holds, sorted.
+/// Names of a directory's entries, sorted.
 pub(super) fn file_names(directory: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(|source| Error::io(directory, source))? {

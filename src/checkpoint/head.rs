@@ -9,15 +9,15 @@ use crate::checkpoint::tensor_index::{Content, Entry};
 use crate::error::{Error, Result};
 use crate::model::tensors::{EMBED_TOKENS, LM_HEAD};
 
-/// Bytes that are compared at first, doubled from then on: heads that differ do so at once.
+/// Bytes of the first comparison, doubled each time. Heads that differ do so early.
 const FIRST_BYTES: u64 = 64 << 10;
 const MOST_BYTES: u64 = 64 << 20;
-/// What one thread compares at a time.
+/// Bytes that one thread compares at a time.
 const PART_BYTES: usize = 1 << 20;
 
 impl Checkpoint {
-    /// Ties the head if the stored one is the embedding bit for bit, and unties it if it is not.
-    /// The config decides only where the files hold no head.
+    /// Ties the head if the stored one equals the embedding bit for bit, and else unties it. The
+    /// config decides only where the files have no head.
     ///
     /// Errors: the two differ in shape; a failed read.
     pub(super) async fn decide_head(&mut self) -> Result<()> {
@@ -41,7 +41,7 @@ impl Checkpoint {
     }
 }
 
-/// Whether two tensors of one shape are stored alike and hold the same bytes.
+/// Whether two tensors of one shape have the same storage type and bytes.
 async fn same_content(files: &[ModelFile], left: &Entry, right: &Entry) -> Result<bool> {
     match (&left.content, &right.content) {
         (Content::Stored(a), Content::Stored(b)) => {
@@ -67,8 +67,8 @@ async fn same_zeros(
     }
 }
 
-/// Whether two places hold the same bytes. Reads no further than their first difference, and
-/// nothing of what is one place.
+/// Whether two ranges hold the same bytes. Reads only up to their first difference, and nothing if
+/// they are the same range.
 async fn same_bytes(files: &[ModelFile], a: &FileRange, b: &FileRange) -> Result<bool> {
     if a == b {
         return Ok(true);

@@ -1,9 +1,9 @@
 //! Errors of reading a header from the first bytes of a file.
 
-/// Why the first bytes of a file do not tell its tensors.
+/// Why the first bytes of a file do not give its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeadError {
-    /// They end before the header does; the file goes on.
+    /// The bytes end before the header, and the file is longer.
     Short(String),
     /// The file is broken, in one line.
     Bad(String),

@@ -1,4 +1,4 @@
-//! Checkpoints on disk: names to tensors, memory-mapped. Knows files and nothing of devices.
+//! Checkpoints on disk: memory-mapped tensors by name. This room knows nothing of devices.
 
 pub mod assets;
 #[allow(clippy::module_inception)] // the room's one type

@@ -16,7 +16,7 @@ pub(super) struct ModelFile {
     file: Option<File>,
 }
 
-/// Bytes of a file that are asked for ahead of those in use.
+/// Bytes that are requested ahead of those in use.
 #[cfg(unix)]
 const READ_AHEAD: u64 = 128 << 20;
 
@@ -24,7 +24,7 @@ enum Bytes {
     #[cfg(not(target_arch = "wasm32"))]
     Mapped(memmap2::Mmap),
     Embedded(&'static [u8]),
-    /// Only the header is here; the rest is read when it is wanted.
+    /// Only the header is in memory. The rest is read on demand.
     Ranged {
         head: Vec<u8>,
         file: Box<dyn RangeRead>,
@@ -73,7 +73,7 @@ impl ModelFile {
         }
     }
 
-    /// Bytes of the file, read into new memory if `copy` and the system can do that.
+    /// Bytes of the file. With `copy` they are read into new memory if the system can do that.
     pub(super) async fn read(&self, range: Range<u64>, copy: bool) -> Result<Cow<'_, [u8]>> {
         if let Bytes::Ranged { file, .. } = &self.bytes {
             return Ok(Cow::Owned(file.read_exactly(&self.path, range).await?));
@@ -88,14 +88,14 @@ impl ModelFile {
         Ok(Cow::Borrowed(mapped))
     }
 
-    /// Tells the system that these mapped bytes and those after them are wanted soon, so that the
-    /// disk is busy while they are worked on. Without it pages are read as they are touched, a few
-    /// at a time.
+    /// Tells the system that these mapped bytes and those after them are needed soon. The disk then
+    /// reads ahead during other work. Otherwise the system reads only a few pages at a time, on
+    /// access.
     fn advise_willneed(&self, range: &Range<u64>) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.bytes {
             let end = (range.end + READ_AHEAD).min(map.len() as u64);
-            // It is advice: a system that does not take it loads all the same.
+            // This is advice, and a system that ignores it loads correctly too.
             let _ = map.advise_range(
                 memmap2::Advice::WillNeed,
                 range.start as usize,
@@ -105,7 +105,7 @@ impl ModelFile {
         let _ = range;
     }
 
-    /// The file's bytes; its header alone if the rest is not in memory.
+    /// The file's bytes, or its header alone if the rest is not in memory.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             #[cfg(not(target_arch = "wasm32"))]
@@ -115,7 +115,7 @@ impl ModelFile {
         }
     }
 
-    /// The bytes `mapped`, which begin at `start`, read into new memory where the system can.
+    /// The bytes `mapped`, which begin at `start`, read into new memory if the system can.
     fn read_copy<'a>(&self, start: u64, mapped: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         #[cfg(unix)]
         if let Some(file) = &self.file {
@@ -129,7 +129,7 @@ impl ModelFile {
         Ok(Cow::Borrowed(mapped))
     }
 
-    /// Small tensors that were read by themselves, by name.
+    /// Small tensors that were read separately, by name.
     pub(super) fn cached_tensors(&self) -> &[(String, Vec<u8>)] {
         match &self.bytes {
             Bytes::Ranged { cached, .. } => cached,
@@ -147,19 +147,19 @@ impl ModelFile {
 
 #[cfg(not(target_arch = "wasm32"))]
 fn map(file: &File) -> io::Result<Bytes> {
-    // SAFETY: the map is only read. Should another program write to or truncate the file
-    // meanwhile, weights change or the process is killed by a signal; both are inherent to
-    // memory-mapped weights, and the parsers above hold no pointer derived from file contents.
+    // SAFETY: the map is only read. Another program may write to or truncate the file meanwhile.
+    // Weights then change, or a signal kills the process, which is inherent to memory-mapped
+    // weights. The parsers hold no pointer that comes from file contents.
     unsafe { memmap2::Mmap::map(file) }.map(Bytes::Mapped)
 }
 
-/// A browser has no files to map; it gets weights another way.
+/// A browser cannot map files, and receives weights in another way.
 #[cfg(target_arch = "wasm32")]
 fn map(_: &File) -> io::Result<Bytes> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A file's bytes; `None` if there is no such file.
+/// A file's bytes. `None` if there is no such file.
 pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => refuse_pointer(path, &bytes).map(|()| Some(bytes)),
@@ -168,7 +168,7 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// A part of `bytes`, if it lies there whole.
+/// A part of `bytes`. `None` if it exceeds them.
 pub(super) fn slice<'a>(bytes: &'a [u8], range: &Range<u64>) -> Option<&'a [u8]> {
     bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
 }

@@ -1,11 +1,11 @@
-//! Tensor names: what Hugging Face and GGUF files call the tensors of the text model.
+//! Tensor names of the text model in Hugging Face and GGUF files.
 
 use crate::model::tensors::{LAYER_TENSORS, LM_HEAD, layer_and_rest, model_specs, spec_of};
 
-/// Where Hugging Face classes keep the text model, the longer prefix first; ExecuTorch writes none.
+/// Prefixes of the text model in Hugging Face classes, the longer first. ExecuTorch writes none.
 const HF_PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
 
-/// The canonical name of a GGUF tensor; `None` if the text model has no such tensor.
+/// The canonical name of a GGUF tensor. `None` if the text model has no such tensor.
 pub fn from_gguf(name: &str) -> Option<String> {
     if let Some((index, rest)) = layer_and_rest(name, "blk.") {
         let spec = LAYER_TENSORS.iter().find(|spec| spec.gguf == rest)?;
@@ -14,7 +14,7 @@ pub fn from_gguf(name: &str) -> Option<String> {
     model_specs().find(|spec| spec.gguf == name).map(|spec| spec.name.to_owned())
 }
 
-/// The GGUF name of a tensor; `None` if `name` is not canonical.
+/// The GGUF name of a tensor. `None` if `name` is not canonical.
 pub fn to_gguf(name: &str) -> Option<String> {
     let (layer, spec) = spec_of(name)?;
     Some(layer.map_or_else(|| spec.gguf.to_owned(), |index| format!("blk.{index}.{}", spec.gguf)))
@@ -25,7 +25,7 @@ pub(super) fn layer_of(name: &str) -> Option<usize> {
     layer_and_rest(name, "layers.").map(|(index, _)| index)
 }
 
-/// The canonical name of a tensor in a Hugging Face file; `None` if it is not of the text model
+/// The canonical name of a tensor in a Hugging Face file. `None` if it belongs to another part
 /// (vision, audio, projectors).
 pub fn from_hf(name: &str) -> Option<&str> {
     // Some writers put the head inside the model.
@@ -37,8 +37,8 @@ pub fn from_hf(name: &str) -> Option<&str> {
     spec_of(inner).is_some_and(|(_, spec)| *spec != LM_HEAD).then_some(inner)
 }
 
-/// What of a text layer a tensor of an HF or GGUF file is: `mlp.up_proj.bias`; `None` for tensors
-/// that are not in the text model's layers.
+/// The name of an HF or GGUF tensor within its layer, such as `mlp.up_proj.bias`. `None` for
+/// tensors outside the text model's layers.
 pub(super) fn within_layer(name: &str) -> Option<&str> {
     let in_hf = || {
         let mut inner = HF_PREFIXES.iter().filter_map(|prefix| name.strip_prefix(prefix));

@@ -1,4 +1,4 @@
-//! A new file that appears only when it is whole.
+//! A new file that appears only when it is complete.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// A file of tensors. Until [`NewFile::finish`] the data stand in a temporary file beside the
-/// target; if it is dropped before, nothing remains.
+/// A file of tensors. Until [`NewFile::finish`] the data is in a temporary file beside the target.
+/// Dropping it earlier leaves no file.
 pub struct NewFile {
     target: PathBuf,
     temporary: Option<PathBuf>,
@@ -18,7 +18,7 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins a file with this header and so many bytes after it. Errors: [`Error::Io`].
+    /// Begins a file with this header and `bytes` bytes after it. Errors: [`Error::Io`].
     pub fn create(target: &Path, header: &[u8], bytes: u64) -> Result<Self> {
         let failed = |source| Error::Io { path: target.to_owned(), source };
         let name =

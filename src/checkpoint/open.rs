@@ -1,4 +1,4 @@
-//! Opens checkpoints of every format, and reads what they say about text.
+//! Opens checkpoints of every format, and reads their data about text.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use crate::error::{Error, Result};
 use crate::text::TextAssets;
 
 impl Checkpoint {
-    /// Opens a directory (Hugging Face safetensors with config.json, or one GGUF model), a
-    /// `.safetensors` file with config.json beside it, or a `.gguf` file (of a split set, any
-    /// part).
+    /// Opens a directory or a file. A directory has Hugging Face safetensors with config.json, or
+    /// one GGUF model. A file is a `.safetensors` file with config.json beside it, or a `.gguf`
+    /// file. Any part of a split set will do.
     ///
     /// Errors: [`Error::Io`], [`Error::Checkpoint`] for files that are truncated or corrupt,
     /// [`Error::Config`], [`Error::Unsupported`], [`Error::Tensor`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let mut checkpoint = Checkpoint::assembled(path.as_ref())?;
-        // Mapped bytes are there at once.
+        // Mapped bytes are available at once, so this never waits.
         pollster::block_on(checkpoint.decide_head())?;
         checkpoint.log_unused();
         Ok(checkpoint)
@@ -40,14 +40,14 @@ impl Checkpoint {
         }
     }
 
-    /// The small model that is part of the program.
+    /// The small embedded model.
     ///
     /// Errors: [`Error::Checkpoint`] if an embedded file fails its checksum.
     pub fn demo() -> Result<Self> {
         demo::open()
     }
 
-    /// Everything that the checkpoint says about text. Reads the tokenizer files.
+    /// All data about text in the checkpoint. Reads the tokenizer files.
     ///
     /// Errors: [`Error::Io`], [`Error::Tokenizer`], [`Error::Template`], [`Error::Config`].
     pub fn text_assets(&self) -> Result<TextAssets> {

@@ -1,5 +1,5 @@
-//! Checkpoints whose files are not in memory and cannot be mapped: a browser's, or a server's.
-//! Headers are read when the checkpoint is opened, rows of tensors when they are wanted.
+//! Checkpoints whose files cannot be mapped, such as a browser's or a server's. Headers are read on
+//! opening, rows of tensors on demand.
 
 use std::{collections::HashMap, path::Path};
 
@@ -14,9 +14,9 @@ use crate::checkpoint::safetensors::files::{CONFIG, INDEX};
 use crate::checkpoint::safetensors::{self};
 use crate::error::{Error, Result};
 
-/// What is read of a file at first; doubled until it holds the header.
+/// The first bytes to read of a file. They are doubled until they include the header.
 const FIRST_BYTES: u64 = 1 << 20;
-/// Longer headers and longer tokenizers are corrupt or not meant for this program.
+/// Longer headers and tokenizers are corrupt or not meant for this program.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Small files of a checkpoint, read whole.
@@ -30,8 +30,8 @@ const SIDECAR_FILES: [&str; 6] = [
 ];
 
 impl Checkpoint {
-    /// Opens the files of one model: a `.gguf` file or all parts of one, or `.safetensors` with
-    /// config.json and tokenizer files. Other files are ignored.
+    /// Opens the files of one model. These are a `.gguf` file or all its parts, or `.safetensors`
+    /// with config.json and tokenizer files. Other files are ignored.
     ///
     /// Errors: as [`Checkpoint::open`]; files that belong to no model or to several.
     pub async fn open_ranged(mut files: Vec<NamedFile>) -> Result<Self> {
@@ -58,7 +58,7 @@ async fn open_gguf(mut files: Vec<NamedFile>) -> Result<Checkpoint> {
     for path in gguf::files::part_paths(model) {
         let file = take(&mut files, &path.to_string_lossy())?;
         let mut part = with_head(file, &|head, len| Gguf::parse_head(head, len).map(drop)).await?;
-        // The config depends on it, wherever it lies.
+        // The config depends on it, in whatever part it is.
         part.cache_small_tensor(FREQUENCY_FACTORS).await?;
         parts.push(part);
     }
@@ -144,10 +144,10 @@ async fn read_sidecar_files(files: &[NamedFile]) -> Result<HashMap<String, Vec<u
     Ok(read)
 }
 
-/// Tries to parse the beginning of a file of so many bytes.
+/// Tries to parse the first bytes of a file with this total size.
 type ParseHead = dyn Fn(&[u8], u64) -> Result<(), HeadError>;
 
-/// The file with as much of its beginning as `parse` needs.
+/// The file with the first bytes that `parse` needs.
 async fn with_head(file: NamedFile, parse: &ParseHead) -> Result<ModelFile> {
     let NamedFile { name, bytes } = file;
     let (path, len) = (Path::new(&name), bytes.len());

@@ -9,7 +9,7 @@ pub(crate) struct PartName<'a> {
 }
 
 impl<'a> PartName<'a> {
-    /// `None` if the name is not a part's.
+    /// `None` if the name is not that of a part.
     pub fn parse(name: &'a str, extension: &'a str) -> Option<Self> {
         let (rest, count) = name.strip_suffix(extension)?.strip_suffix('.')?.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;

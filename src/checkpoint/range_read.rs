@@ -1,11 +1,11 @@
-//! Bytes that are neither in memory nor mapped: a browser's file, or a server's.
+//! Bytes that are neither in memory nor mapped, such as a browser's or a server's file.
 
 use std::{ops::Range, path::Path};
 
 use crate::error::{Error, Result};
 use crate::model::source::LocalBoxFuture;
 
-/// What threads can share, where there are threads: a browser's objects stay in their worker.
+/// Must be shareable between threads, except in a browser, whose objects stay in their worker.
 #[cfg(not(target_arch = "wasm32"))]
 pub trait Shareable: Send + Sync {}
 #[cfg(not(target_arch = "wasm32"))]
@@ -15,9 +15,9 @@ pub trait Shareable {}
 #[cfg(target_arch = "wasm32")]
 impl<T> Shareable for T {}
 
-/// Bytes that are somewhere else.
+/// Bytes in another place.
 pub trait RangeRead: Shareable {
-    /// Bytes of the whole.
+    /// Number of bytes in all.
     fn len(&self) -> u64;
 
     /// Whether there is nothing.
@@ -25,7 +25,7 @@ pub trait RangeRead: Shareable {
         self.len() == 0
     }
 
-    /// The bytes of `range`, which lies within the whole. Errors: what went wrong, in one line.
+    /// The bytes of `range`, which is within the whole. Errors: the reason, in one line.
     fn read(&self, range: Range<u64>) -> LocalBoxFuture<'_, Result<Vec<u8>, String>>;
 }
 

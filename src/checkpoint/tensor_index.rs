@@ -1,4 +1,4 @@
-//! Tensors of a checkpoint by name: where their bytes are, and what they are made of.
+//! Tensors of a checkpoint by name, with the location and form of their bytes.
 
 use std::collections::HashMap;
 
@@ -8,26 +8,26 @@ use crate::error::{Error, Result, quoted};
 use crate::model::source::TensorInfo;
 use crate::quant::{Dtype, PackFormat, grouped::GroupedBytes};
 
-/// A tensor, and what its bytes are made of.
+/// A tensor and the form of its bytes.
 pub(super) struct Entry {
     pub(super) info: TensorInfo,
     pub(super) content: Content,
-    /// What its file calls it.
+    /// Its name in the file.
     pub(super) own_name: String,
 }
 
 pub(super) enum Content {
-    /// Bytes of a file, as they are.
+    /// A range of a file, unchanged.
     Stored(FileRange),
-    /// Integers and their scales in tensors of their own, which become packed rows.
+    /// Integers and their scales in separate tensors, which become packed rows.
     Grouped(Box<Imported>, PackFormat),
 }
 
 /// Tensors by their canonical names.
 pub(super) type TensorIndex = HashMap<String, Entry>;
 
-/// Adds a tensor under its canonical name; its file calls it `own_name`. Errors if there is one
-/// already.
+/// Adds a tensor under its canonical name. Its name in the file is `own_name`. Errors if the name
+/// exists already.
 pub(super) fn insert(
     tensors: &mut TensorIndex,
     (name, own_name): (&str, &str),
@@ -38,7 +38,7 @@ pub(super) fn insert(
     insert_entry(tensors, name, Entry { info, content: Content::Stored(place), own_name })
 }
 
-/// Adds a matrix of grouped integers. Errors if there is one already, or if its parts do not fit
+/// Adds a matrix of grouped integers. Errors if the name exists already, or if its parts do not fit
 /// together.
 pub(super) fn insert_grouped(
     tensors: &mut TensorIndex,
@@ -48,7 +48,7 @@ pub(super) fn insert_grouped(
 ) -> Result<()> {
     let grouped = imported.grouped;
     let format = match files.iter().any(ModelFile::is_ranged) {
-        // Until `Checkpoint::settle_formats`.
+        // A placeholder until `Checkpoint::settle_formats`.
         true => PackFormat::Int { bits: 8, group: 32, offset: true },
         false => {
             let bytes = grouped_bytes(files, &imported)

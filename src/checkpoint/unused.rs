@@ -1,4 +1,4 @@
-//! What of the files is not used, and what is missing of them.
+//! Lists unused tensors of the files, and explains missing ones.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,10 +7,10 @@ use crate::error::{Error, quoted};
 use crate::model::config::ModelConfig;
 use crate::model::tensors::{Condition, LM_HEAD, spec_of, tensor_kind, tensor_specs};
 
-/// Parts of names that only lead to what a tensor is of.
+/// Parts of names that only contain others and do not describe a tensor.
 const CONTAINERS: [&str; 5] = ["model", "language_model", "base_model", "layers", "blk"];
 
-/// Tensors of a checkpoint whose names begin alike.
+/// Tensors of a checkpoint whose names have the same beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusedTensors {
     /// `model.vision_tower.*`, or a name with `*` for the layer's number.
@@ -41,7 +41,8 @@ impl Checkpoint {
         }
     }
 
-    /// That a tensor is missing, why the config wants it, and which name of the files is like it.
+    /// An error for a missing tensor, with the config's reason for it and a similar name in the
+    /// files.
     pub(super) fn explain_missing(&self, name: &str) -> Error {
         let mut reason = "missing from the checkpoint".to_owned();
         if let Some(why) = why_wanted(&self.config, name).filter(|_| self.is_hugging_face()) {
@@ -54,7 +55,7 @@ impl Checkpoint {
     }
 }
 
-/// What of the config asks for a tensor that other models do without.
+/// The config value that requires a tensor which other models lack.
 fn why_wanted(config: &ModelConfig, name: &str) -> Option<String> {
     let shared = config.layers.len() - config.cached_layers().len();
     let (_, spec) = spec_of(name)?;
@@ -72,7 +73,7 @@ fn why_wanted(config: &ModelConfig, name: &str) -> Option<String> {
     }
 }
 
-/// The name that ends as `name` does, or else has the most parts of it, two at least.
+/// The name with the same end as `name`, or else with the most parts of it, at least two.
 fn nearest<'a>(names: &'a [String], name: &str) -> Option<&'a String> {
     let words: HashSet<&str> = name.split('.').collect();
     let same_end = |other: &str| {
@@ -84,7 +85,7 @@ fn nearest<'a>(names: &'a [String], name: &str) -> Option<&'a String> {
     names.iter().max_by_key(score).filter(|best| score(best).0 >= 2)
 }
 
-/// What a tensor of no known name is of: `model.vision_tower.*`.
+/// The group of an unknown tensor: `model.vision_tower.*`.
 fn group_of(name: &str) -> String {
     let words: Vec<&str> = name.split('.').collect();
     let is_container = |word: &str| CONTAINERS.contains(&word) || is_number(word);

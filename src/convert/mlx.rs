@@ -1,5 +1,5 @@
-//! MLX's affine form: U32 words of integers in order, lowest bits first, with a scale and a bias
-//! for each group: a weight is `scale·q + bias`, q from 0 on.
+//! MLX's affine form: U32 words of integers in order, lowest bits first. Each group has a scale and
+//! a bias. A weight is `scale·q + bias`, where q is at least 0.
 
 use std::cmp::Reverse;
 
@@ -14,10 +14,10 @@ use crate::model::{
 };
 use crate::quant::{Dtype, PackFormat, pack_rows};
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Clone, Copy)]
 pub enum Part {
-    /// As it is.
+    /// Without a change.
     Plain,
     Integers,
     Scales,
@@ -28,13 +28,13 @@ pub enum Part {
 pub struct Plan {
     /// In the order of writing.
     pub tensors: Vec<NewTensor>,
-    /// What each tensor of the source becomes.
+    /// The parts that each tensor of the source becomes.
     pub parts: Vec<Vec<Part>>,
     /// Each quantized module.
     modules: Vec<(String, Setting)>,
 }
 
-/// How mlx-lm calls weights of a scale and an offset.
+/// mlx-lm's name for weights with a scale and an offset.
 const MODE: &str = "affine";
 
 /// Bits and group size of a module.
@@ -50,7 +50,7 @@ pub fn prefix(config: &Value) -> &'static str {
 }
 
 impl Plan {
-    /// Errors: a matrix in groups, or of a width, that MLX lacks.
+    /// Errors: a matrix with a group size or a width that MLX lacks.
     pub fn new(tensors: &[PlannedTensor], prefix: &str) -> Result<Plan> {
         let mut plan = Plan { tensors: Vec::new(), parts: Vec::new(), modules: Vec::new() };
         for PlannedTensor { name, role, info, .. } in tensors {
@@ -98,7 +98,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What most modules have, of equally many that of fewer bits.
+    /// The setting of most modules. Among equally frequent ones it is the one with fewer bits.
     fn usual(&self) -> Setting {
         let count =
             |setting: Setting| self.modules.iter().filter(|(_, other)| *other == setting).count();
@@ -108,7 +108,7 @@ impl Plan {
         usual.unwrap_or(Setting { bits: 4, group: 32 })
     }
 
-    /// `source`, the model's config.json, with what mlx-lm wants to know.
+    /// `source`, the model's config.json, with the settings that mlx-lm needs.
     ///
     /// Errors: what mlx-lm cannot express.
     pub fn config(&self, source: Value, model: &ModelConfig) -> Result<Value> {
@@ -124,7 +124,7 @@ impl Plan {
         let tied = !self.tensors.iter().any(is_head);
         let mut config = mlx_config::for_mlx_lm(source, model, tied)?;
         if let (Value::Object(fields), false) = (&mut config, self.modules.is_empty()) {
-            // mlx-lm reads the first name, others look for the second.
+            // mlx-lm reads the first name, other programs the second.
             fields.insert("quantization".into(), quantization.clone());
             fields.insert("quantization_config".into(), quantization);
         }
@@ -133,7 +133,7 @@ impl Plan {
 }
 
 impl Part {
-    /// The bytes of so many rows of the tensor.
+    /// The bytes of `rows` rows of the tensor.
     pub fn convert(self, info: &TensorInfo, bytes: &[u8], rows: usize) -> Result<Vec<u8>, String> {
         let (Dtype::Packed(format), &[_, cols]) = (info.dtype, info.shape.as_slice()) else {
             return Ok(bytes.to_vec());
@@ -142,7 +142,7 @@ impl Part {
             return Ok(bytes.to_vec());
         };
         let packed = pack_rows(info.dtype, bytes, rows, cols, format)?;
-        // What has to be added to an integer so that the least is 0.
+        // The number that makes the smallest integer 0.
         let shift: i16 = match (bits, has_offset) {
             (4, true) => 0,
             (4, false) => 8,

@@ -1,5 +1,5 @@
-//! config.json as mlx-lm reads it. Its model classes have defaults of their own and know only the
-//! older keys, so every number of the architecture is written out.
+//! config.json as mlx-lm reads it. Its model classes have their own defaults and know only the
+//! older keys. Every number of the architecture is therefore written.
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ pub fn for_mlx_lm(mut source: Value, config: &ModelConfig, tied: bool) -> Result
         return Err(Error::Config("config.json is not an object".into()));
     };
     let outer = [
-        // mlx-lm takes the vocabulary of a nested config from outside it.
+        // mlx-lm reads the vocabulary size of a nested config from the outer one.
         ("vocab_size".to_owned(), json!(config.vocab_size)),
         ("tie_word_embeddings".to_owned(), json!(tied)),
     ];
@@ -34,7 +34,7 @@ pub fn for_mlx_lm(mut source: Value, config: &ModelConfig, tied: bool) -> Result
     Ok(source)
 }
 
-/// Puts `fields` in place of all keys that mean the same.
+/// Replaces all keys of the same meaning by `fields`.
 fn rewrite(text: &mut Fields, fields: Fields, outer: &[(String, Value)]) {
     for newer in ["per_layer_config", "quantization_config"] {
         text.remove(newer);
@@ -46,7 +46,7 @@ fn rewrite(text: &mut Fields, fields: Fields, outer: &[(String, Value)]) {
     text.extend(outer.iter().cloned());
 }
 
-/// What both families have.
+/// The values of both families.
 fn common(config: &ModelConfig) -> Result<Fields> {
     let all = Layers::all(config);
     Ok(Map::from_iter([
@@ -185,7 +185,7 @@ fn gemma3(config: &ModelConfig) -> Result<Fields> {
     Ok(fields)
 }
 
-/// Layers that have a config in common.
+/// Layers with a common config.
 struct Layers<'a> {
     name: &'static str,
     layers: Vec<&'a LayerConfig>,
@@ -211,7 +211,7 @@ impl<'a> Layers<'a> {
         if self.layers.is_empty() { others } else { self }
     }
 
-    /// What all layers have; `None` without layers. Errors if it differs.
+    /// The value of all layers. `None` without layers. Errors if it differs.
     fn same<T: PartialEq>(&self, what: &str, of: impl Fn(&LayerConfig) -> T) -> Result<Option<T>> {
         let mut values = self.layers.iter().map(|layer| of(layer));
         let first = values.next();
@@ -230,7 +230,7 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The share of pairs that turn, so that `floor` of its product with `pairs` gives `rotated`.
+/// The share of rotated pairs, such that `floor` of its product with `pairs` gives `rotated`.
 fn share(rotated: usize, pairs: usize) -> f64 {
     let exact = rotated as f64 / pairs as f64;
     match (exact * pairs as f64).floor() as usize == rotated {
@@ -243,7 +243,7 @@ fn lacks(what: &str) -> Error {
     Error::Unsupported(format!("mlx-lm's config cannot describe {what}"))
 }
 
-/// An f32 in as few digits as tell it apart.
+/// An f32 in the fewest digits that identify it.
 fn number(value: f32) -> Value {
     let shortest: f64 = value.to_string().parse().unwrap_or(value.into());
     json!(shortest)

@@ -1,4 +1,4 @@
-//! Packed checkpoints into the forms of other programs.
+//! Converts packed checkpoints to the forms of other programs.
 
 mod gguf;
 mod mlx;
@@ -18,21 +18,21 @@ use crate::model::weights::{self, PlannedTensor};
 use crate::quant::{Dtype, Quantize};
 use crate::{Error, Result};
 
-/// What a checkpoint's directory has beside its weights and config.
+/// Files in a checkpoint's directory besides its weights and config.
 const COMPANIONS: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
 /// Source bytes that are converted at once.
 const SLICE_BYTES: usize = 32 << 20;
 
-/// Writes `source` as mlx-lm has it into the directory `output`, slice by slice, with the config
-/// and text assets of the directory `assets`. `progress` is told bytes of the source consumed since
-/// it was last called, and asked whether to go on. Returns the bytes of the weights.
+/// Writes `source` in mlx-lm's form into the directory `output`, slice by slice. Config and text
+/// assets come from the directory `assets`. `progress` gets the bytes of the source consumed since
+/// its last call, and returns whether to continue. Returns the bytes of the weights.
 ///
-/// Integers stay what they are; scales and biases are rounded to bf16, in which MLX computes.
+/// Integers stay the same. Scales and biases are rounded to bf16, in which MLX computes.
 ///
-/// Errors: `output` exists and is not empty; a matrix that MLX cannot hold; a failed read or write;
-/// `progress` says no. What was begun is removed then.
+/// Errors: `output` exists and is not empty; a matrix that MLX cannot hold. Also a failed read or
+/// write, and a refusal by `progress`. Unfinished output is removed then.
 pub async fn to_mlx(
     source: &dyn TensorSource,
     assets: &Path,
@@ -50,7 +50,7 @@ pub async fn to_mlx(
         .map_err(|e| Error::checkpoint(&config_path, e.to_string()))?;
     let prefix = mlx::prefix(&config);
     let plan = mlx::Plan::new(&tensors, prefix)?;
-    // Before anything is written: mlx-lm may have no words for this model.
+    // Comes before any writing, because mlx-lm may not support this model.
     let config = plan.config(config, source.config())?;
     fs::create_dir_all(output).map_err(io(output))?;
     if fs::read_dir(output).map_err(io(output))?.next().is_some() {
@@ -71,15 +71,15 @@ pub async fn to_mlx(
             fs::write(&to, bytes).map_err(io(&to))?;
         }
     }
-    // Last, because without it a directory is no checkpoint.
+    // Comes last, because a directory without it is no checkpoint.
     let path = output.join("config.json");
     fs::write(&path, format!("{config:#}\n")).map_err(io(&path))?;
     guard.0 = None;
     Ok(plan.tensors.iter().map(|tensor| tensor.bytes).sum())
 }
 
-/// Writes a tensor, or the three that make a matrix, one after another: the source is read once for
-/// each.
+/// Writes a tensor, or the three tensors of a matrix, one after another. The source is read once
+/// for each.
 async fn write_tensor(
     source: &dyn TensorSource,
     PlannedTensor { name, info, .. }: &PlannedTensor,
@@ -131,7 +131,7 @@ fn new_tensor(
     NewTensor { name, dtype, shape, bytes }
 }
 
-/// Removes what was written unless the work was finished.
+/// Removes the output unless the work was finished.
 struct Unfinished(Option<PathBuf>);
 
 impl Drop for Unfinished {

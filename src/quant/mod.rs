@@ -198,7 +198,8 @@ pub fn padded_cols(cols: usize) -> usize {
 ///
 /// `Q4K` has four words for eight groups, and also for fewer groups at a row's end. The first has d
 /// (low half) and dmin (high half), both f16. The other three have a nibble for each group, group
-/// 0's lowest. These are the lower four bits of s, those of m, and the upper two of s (low) and m.
+/// 0's lowest. The second word has the lower four bits of s, and the third has those of m. The
+/// fourth has the upper two bits of s (low) and of m (high).
 /// Scale and offset are `d·s` and `−dmin·m`.
 ///
 /// The weight is `scale·q + offset` with an offset. Without one it is `scale·(q−8)` for 4 bits, and

@@ -33,7 +33,7 @@ impl Job<'_> {
     /// of the source consumed since its last call, and returns whether to continue.
     ///
     /// Errors: `output` holds something else; a missing or broken tensor; a failed read or write.
-    /// Also a tensor that is quantized already or that no rule fits, and `progress` saying no.
+    /// Also a tensor that is already quantized, one that no rule fits, and a refusal by `progress`.
     /// Unfinished output is then removed. If `progress` stopped the job, its finished files remain,
     /// and a later job uses them.
     pub async fn run(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<Summary> {

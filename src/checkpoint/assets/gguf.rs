@@ -5,12 +5,10 @@ use crate::checkpoint::gguf::{container::Gguf, value::Value};
 use crate::error::{Error, Result, quoted};
 use crate::text::{GgufVocabulary, SamplingDefaults, TextAssets, Vocabulary, VocabularyKind};
 
-/// Tokens that end an answer whatever the metadata says (llama.cpp's list, as far as Gemma has
-/// them).
+/// Tokens that always end an answer, from llama.cpp's list for Gemma.
 const END_TOKENS: [&str; 4] = ["<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>"];
 
-/// Collects the assets. A tokenizer.json that lies beside the file takes the place of the
-/// vocabulary inside.
+/// Collects the assets. A tokenizer.json beside the file replaces the vocabulary inside it.
 ///
 /// Errors: [`Error::Config`], [`Error::Tokenizer`], [`Error::Template`].
 pub fn read(file: &Gguf, tokenizer_json: Option<Vec<u8>>) -> Result<TextAssets> {
@@ -39,8 +37,8 @@ pub fn read(file: &Gguf, tokenizer_json: Option<Vec<u8>>) -> Result<TextAssets> 
     })
 }
 
-/// Whether the model needs BOS though its file says that none is added: llama.cpp's converter wrote
-/// so for Gemma 4.
+/// Whether the model needs BOS although its file says that none is added. llama.cpp's converter
+/// wrote this for Gemma 4.
 fn needs_bos(vocabulary: Option<&Vocabulary>) -> Result<bool> {
     let needed = match vocabulary {
         Some(Vocabulary::Gguf(vocabulary)) => vocabulary.kind()? == VocabularyKind::Merges,
@@ -84,7 +82,7 @@ fn eos_ids(file: &Gguf) -> Result<Vec<u32>, String> {
     Ok(ids)
 }
 
-/// The ids of an array; negative ones, which some converters write for none, are left out.
+/// The ids of an array. Some converters write negative ids for none, which are omitted.
 fn id_list(file: &Gguf, key: &str) -> Result<Vec<u32>, String> {
     let id = |value: Value| match value {
         Value::Signed(..0) => Some(None),
@@ -140,9 +138,8 @@ fn vocabulary(file: &Gguf, model: &str) -> Result<GgufVocabulary, String> {
     Ok(vocabulary)
 }
 
-/// Whether text gets a space in front where the file does not say: llama.cpp's default for
-/// SentencePiece's vocabularies. Gemma's have none; who leaves the key out for them (Ollama) adds
-/// none either.
+/// Whether text gets a space in front where the file does not say. llama.cpp does that for
+/// SentencePiece's vocabularies. Gemma's tokenizers do not, and Ollama leaves the key out for them.
 fn prefixes_spaces(vocabulary: &GgufVocabulary) -> bool {
     let is_scored = vocabulary.kind().is_ok_and(|kind| kind == VocabularyKind::Scores);
     if is_scored && vocabulary.is_gemma() {
@@ -155,7 +152,7 @@ fn prefixes_spaces(vocabulary: &GgufVocabulary) -> bool {
     is_scored
 }
 
-/// All elements of the array at `key`; none if it is not there.
+/// All elements of the array at `key`. It is empty if there is no array.
 fn decode<T>(
     file: &Gguf,
     key: &str,

@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::json::{self, Fields};
 use crate::text::{SamplingDefaults, TextAssets, Vocabulary};
 
-/// Collects the assets; `read` gives the bytes of a file of the checkpoint, `None` if there is
+/// Collects the assets. `read` gives the bytes of a file of the checkpoint, or `None` if there is
 /// none.
 ///
-/// Errors: what `read` fails with, [`Error::Config`], [`Error::Tokenizer`], [`Error::Template`].
+/// Errors: those of `read`, [`Error::Config`], [`Error::Tokenizer`], [`Error::Template`].
 pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<TextAssets> {
     let json = |name: &str| match read(name)? {
         Some(bytes) => parse(name, &bytes),
@@ -43,8 +43,8 @@ pub fn read(read: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Result<TextAssets
     })
 }
 
-/// Whether a prompt begins with BOS. Gemma's tokenizer classes add it unless they are told not to;
-/// transformers goes by tokenizer.json alone.
+/// Whether a prompt begins with BOS. Gemma's tokenizer classes add it by default. transformers uses
+/// tokenizer.json alone.
 fn add_bos(flag: Option<bool>, bos: Option<u32>, tokenizer_json: Option<&[u8]>) -> Result<bool> {
     if flag != Some(false) {
         return Ok(true);
@@ -59,14 +59,14 @@ fn add_bos(flag: Option<bool>, bos: Option<u32>, tokenizer_json: Option<&[u8]>) 
     Ok(adds)
 }
 
-/// `suppress_tokens`; what is not a token id is left out.
+/// `suppress_tokens` without values that are no token ids.
 fn suppressed_ids(generation: Fields) -> Vec<u32> {
     let key = "suppress_tokens";
     let Some(value) = generation.get(key) else { return Vec::new() };
     let list = value.as_array().map(Vec::as_slice);
     let ids = |list: &[Value]| list.iter().map(|id| id.as_i64()).collect::<Option<Vec<i64>>>();
     match list.and_then(ids) {
-        // Whisper's -1 means a list of its own.
+        // Whisper's -1 stands for a default list.
         Some(ids) => ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect(),
         None => {
             log::warn!("generation_config.json: {key} is not a list of token ids and is left out");
@@ -92,7 +92,7 @@ fn sampling(generation: Fields) -> Result<SamplingDefaults> {
         repetition_penalty: number("repetition_penalty"),
     }
     .check()?;
-    // transformers looks at no other value then, but for the penalty.
+    // transformers then ignores all other values except the penalty.
     match generation.get("do_sample").and_then(Value::as_bool) {
         Some(false) => Ok(SamplingDefaults { temperature: Some(0.0), ..defaults }),
         _ => Ok(defaults),
@@ -118,8 +118,7 @@ fn chat_template(tokenizer: Fields) -> Result<Option<String>> {
     }
 }
 
-/// bos and every eos id: those that the configs give by number and those that the tokenizer gives
-/// by name.
+/// bos and every eos id, from the configs' numbers and from the tokenizer's names.
 fn special_ids(configs: &[Option<Fields>], named: NamedTokens) -> Result<(Option<u32>, Vec<u32>)> {
     let (mut bos, mut eos) = (None, Vec::new());
     for config in configs.iter().flatten() {
@@ -166,7 +165,7 @@ struct AddedToken {
     content: String,
 }
 
-/// What tokenizer.json puts around a text.
+/// The special tokens that tokenizer.json adds around a text.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
 struct PostProcessor(Value);
@@ -190,7 +189,7 @@ fn tokenizer_file(bytes: &[u8]) -> Result<TokenizerFile> {
     json::parse(bytes).map_err(|error| Error::Tokenizer(format!("tokenizer.json: {error}")))
 }
 
-/// The pieces of tokenizer.json, for a token that is not among the added ones.
+/// The pieces of tokenizer.json, for a token that is not an added one.
 #[derive(Deserialize)]
 struct PiecesFile {
     model: PiecesModel,
@@ -215,7 +214,7 @@ impl NamedTokens {
         let added = tokenizer_file(bytes)?.added_tokens;
         let find = |text: &str| {
             let added = added.iter().find(|token| token.content == text).map(|token| token.id);
-            // What is wrong with the vocabulary is for the tokenizer to say.
+            // The tokenizer reports faults of the vocabulary.
             added.or_else(|| json::parse::<PiecesFile>(bytes).ok()?.model.vocab.get(text).copied())
         };
         let mut eos = Vec::new();

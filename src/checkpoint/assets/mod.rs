@@ -1,5 +1,5 @@
-//! What a checkpoint says about text: vocabulary, chat template, special ids, sampling.
-//! Knows no files, so that other loaders than `Checkpoint` can use it.
+//! What a checkpoint says about text: vocabulary, chat template, special ids, sampling. It does not
+//! depend on files, so that loaders other than `Checkpoint` can use it.
 
 pub mod gguf;
 pub mod hf;
@@ -54,7 +54,7 @@ impl Recommended {
     }
 }
 
-/// Adds an id that is not there yet.
+/// Adds an id unless it is there already.
 fn add_id(ids: &mut Vec<u32>, id: u32) {
     if !ids.contains(&id) {
         ids.push(id);

@@ -1,5 +1,5 @@
-//! [`ModelConfig`] from GGUF metadata, architectures `gemma3` and `gemma4`, with the defaults of
-//! llama.cpp (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
+//! [`ModelConfig`] from GGUF metadata of the architectures `gemma3` and `gemma4`. The defaults are
+//! llama.cpp's (`src/models/gemma3.cpp`, `src/models/gemma4.cpp`, `conversion/gemma.py`).
 
 use crate::checkpoint::gguf::container::{Gguf, GgufTensor};
 use crate::checkpoint::gguf::value::Value;
@@ -10,23 +10,24 @@ use crate::model::config::{
 };
 use crate::quant::Dtype;
 
-/// llama.cpp tells this model by its layers: its queries are scaled by (hidden_size/heads)^-0.5.
+/// llama.cpp recognizes this model by its layers. Its queries are scaled by
+/// (hidden_size/heads)^-0.5.
 const GEMMA3_27B_LAYERS: usize = 62;
 /// Layers of Gemma 3 1B, and of 4B, 12B and 27B, whose full layers scale positions by 8.
 const GEMMA3_1B_LAYERS: usize = 26;
 const GEMMA3_SCALED_LAYERS: [usize; 3] = [34, 48, GEMMA3_27B_LAYERS];
 /// The tensor that proportional RoPE depends on.
 pub(crate) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
-/// Keys and the table of what E4B and E2B have beside dense layers.
+/// Keys and the table of the parts that E4B and E2B add to dense layers.
 const PER_LAYER_SIZE: &str = "embedding_length_per_layer_input";
 const SHARED_LAYERS: &str = "attention.shared_kv_layers";
 const PER_LAYER_TABLE: &str = "per_layer_token_embd.weight";
-/// Frequency factors from here on mean "does not turn" (converters write 1e30).
+/// Frequency factors from here on mean "no rotation" (converters write 1e30).
 const NO_ROTATION: f32 = 1e20;
 
 impl ModelConfig {
-    /// Reads the metadata of a GGUF file, or of all the parts of a split one in their order (the
-    /// first has the metadata; tensors may lie in any).
+    /// Reads the metadata of a GGUF file, or of all parts of a split one in order. The first part
+    /// has the metadata, and any part may have tensors.
     ///
     /// Errors: [`Error::Config`] for values that are missing or wrong, [`Error::Unsupported`] for
     /// other architectures and features that this crate lacks, [`Error::Tensor`].
@@ -48,13 +49,13 @@ impl ModelConfig {
                 _ => 1.0,
             },
             rms_norm_eps: file.rms_norm_eps()? as f32,
-            // llama.cpp takes 0 for none.
+            // 0 means none, as in llama.cpp.
             final_logit_softcap: file.final_logit_softcap(count)?.filter(|cap| *cap != 0.0),
             layer_scalar: gemma4 && file.tensor("blk.0.layer_output_scale.weight").is_some(),
             tie_word_embeddings: file.tensor("output.weight").is_none(),
             max_position_embeddings: file.size("context_length")?,
             per_layer_input: file.per_layer_input()?,
-            // Converters add the 1 to the norms' weights.
+            // Converters have already added the 1 to the norms' weights.
             ..ModelConfig::new(
                 file.architecture,
                 *embedding.shape.first().unwrap_or(&0),
@@ -148,7 +149,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
     }
 
-    /// A value of Gemma 3 that its file does not have.
+    /// A value of Gemma 3 that its file lacks.
     fn assumed(&self, key: &str, value: f64) -> f64 {
         log::info!("{} is not in the file: {value:?}, as Gemma 3 has it", self.key(key));
         value
@@ -163,14 +164,14 @@ impl<'p, 'a> Metadata<'p, 'a> {
         let key = "final_logit_softcapping";
         let cap = self.number(key)?;
         if cap.is_some() && layers == GEMMA3_1B_LAYERS && self.is_old_ollama() {
-            // Its own program takes the value back.
+            // Ollama itself undoes this value.
             log::warn!("{} is overridden: Gemma 3 1B has none", self.key(key));
             return Ok(None);
         }
         Ok(cap.map(|cap| cap as f32))
     }
 
-    /// A value that a file gives once for all layers or once for each.
+    /// A value that a file gives once for all layers, or for each layer.
     fn per_layer(&self, key: &str, layers: usize) -> Result<Option<Vec<Value<'a>>>> {
         match self.get(key) {
             Some(Value::Array(array)) if array.len() != layers => {
@@ -192,7 +193,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         values.into_iter().map(size).collect()
     }
 
-    /// Errors with the name of the first feature that is not there yet.
+    /// Errors with the name of the first unsupported feature.
     fn refuse_unsupported(&self) -> Result<()> {
         let gemma3_lacks: &[_] = match self.architecture {
             Architecture::Gemma3 => &[
@@ -228,8 +229,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
     }
 
-    /// Per-layer embeddings, which are there unless their size is 0; the table has as many rows as
-    /// its tensor.
+    /// Per-layer embeddings, unless their size is 0. The tensor gives the table's number of rows.
     fn per_layer_input(&self) -> Result<Option<PerLayerInput>> {
         let Some(size @ 1..) = self.optional_size(PER_LAYER_SIZE)? else { return Ok(None) };
         let table = self.tensor(PER_LAYER_TABLE).ok_or_else(|| missing_tensor(PER_LAYER_TABLE))?;
@@ -287,7 +287,8 @@ impl<'p, 'a> Metadata<'p, 'a> {
             return values.into_iter().map(|value| value.flag().ok_or_else(not_bools)).collect();
         }
         if self.architecture == Architecture::Gemma4 {
-            // llama.cpp takes one value for "all layers", other programs for a period: not guessed.
+            // llama.cpp takes one value as "all layers", other programs as a period. This is
+            // ambiguous.
             return Err(not_bools());
         }
         if matches!(self.optional_size("attention.sliding_window")?, None | Some(0)) {
@@ -299,7 +300,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         })
     }
 
-    /// Key length of full (`""`) or sliding (`"_swa"`) layers, which the value length must equal.
+    /// Key length of full (`""`) or sliding (`"_swa"`) layers. The value length must be the same.
     fn head_dim(&self, kind: &str) -> Result<Option<usize>> {
         let key = format!("attention.key_length{kind}");
         let key_length = self.optional_size(&key)?;
@@ -312,7 +313,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
     }
 
-    /// RoPE turns whole heads, or files say otherwise by `rope_freqs.weight`.
+    /// RoPE rotates whole heads, unless `rope_freqs.weight` says otherwise.
     fn whole_head(&self, key: &str, head_dim: usize) -> Result<usize> {
         match self.optional_size(key)? {
             Some(dims) if dims != head_dim => Err(Error::Unsupported(format!(
@@ -324,10 +325,10 @@ impl<'p, 'a> Metadata<'p, 'a> {
     }
 
     fn sliding_rope(&self, head_dim: usize) -> Result<Rope> {
-        // Gemma 3 files seldom say it; the scaling of positions is not for sliding layers.
+        // Gemma 3 files rarely have it. Sliding layers do not scale positions.
         let theta = match self.number("rope.freq_base_swa")? {
             Some(theta) => theta,
-            // Ollama's name.
+            // Ollama's name for the key.
             None => self.number("rope.local.freq_base")?.unwrap_or(1e4),
         } as f32;
         let key = match self.architecture {
@@ -361,7 +362,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         }
     }
 
-    /// The scaling of models that an older Ollama converted without it.
+    /// The position scaling of models from an older Ollama, which does not store it.
     fn unwritten_scaling(&self) -> Result<f64> {
         let has_scaling = GEMMA3_SCALED_LAYERS.contains(&self.size("block_count")?);
         match has_scaling && self.is_old_ollama() {
@@ -390,7 +391,8 @@ impl<'p, 'a> Metadata<'p, 'a> {
     }
 
     /// Proportional RoPE: `rope_freqs.weight`, shape `[head_dim/2]`, divides the angles of full
-    /// layers; a run of one small factor, then factors so large that the other pairs stand still.
+    /// layers. It begins with equal small factors. The other factors are so large that their pairs
+    /// do not rotate.
     fn with_frequency_factors(&self, rope: Rope) -> Result<Rope> {
         let name = FREQUENCY_FACTORS;
         let found =
@@ -413,7 +415,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
                 "RoPE factors that differ from pair to pair (tensor {name})"
             )));
         }
-        // Where no pair turns, the first factor says nothing.
+        // Without rotated pairs the first factor has no meaning.
         let factor = if rotated_pairs == 0 { 1.0 } else { factor };
         Ok(Rope { rotated_pairs, scale: rope.scale * factor, ..rope })
     }

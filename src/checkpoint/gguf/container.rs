@@ -1,8 +1,8 @@
 //! The GGUF container, versions 2 and 3 (little-endian): metadata and the tensor directory, read
 //! from bytes without copying. Layout: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 //!
-//! Every count, length and offset of the file is checked against the bytes that are there before it
-//! is used, so that a hostile file costs an error and no memory.
+//! Every count, length and offset is checked against the available bytes before its use. A hostile
+//! file thus causes an error and takes no memory.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -23,7 +23,7 @@ pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 #[derive(Debug, Clone, PartialEq)]
 pub struct GgufTensor<'a> {
     pub name: &'a str,
-    /// Outermost dimension first (the file has them innermost first).
+    /// Outermost dimension first. The file has the innermost first.
     pub shape: Vec<usize>,
     /// ggml's number of the element type.
     pub type_id: u32,
@@ -33,14 +33,14 @@ pub struct GgufTensor<'a> {
     pub range: Range<u64>,
 }
 
-/// A parsed file: its metadata and where its tensors lie.
+/// A parsed file: its metadata and the ranges of its tensors.
 #[derive(Debug, Clone)]
 pub struct Gguf<'a> {
     bytes: &'a [u8],
     metadata: HashMap<&'a str, Value<'a>>,
     tensors: Vec<GgufTensor<'a>>,
     by_name: HashMap<&'a str, usize>,
-    /// Data of tensors, by name, where `bytes` need not reach them.
+    /// Data of tensors by name, for those beyond `bytes`.
     cached: &'a [(String, Vec<u8>)],
 }
 
@@ -103,27 +103,27 @@ impl<'a> Gguf<'a> {
         self.metadata.get(key).copied()
     }
 
-    /// The whole number at `key`. Errors if there is something else.
+    /// The whole number at `key`. Errors if the value has another type.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, String> {
         self.typed(key, Value::unsigned, "a whole number")
     }
 
-    /// The number at `key`. Errors if there is something else.
+    /// The number at `key`. Errors if the value has another type.
     pub fn float(&self, key: &str) -> Result<Option<f64>, String> {
         self.typed(key, Value::float, "a number")
     }
 
-    /// The bool at `key`. Errors if there is something else.
+    /// The bool at `key`. Errors if the value has another type.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, String> {
         self.typed(key, Value::flag, "a bool")
     }
 
-    /// The string at `key`. Errors if there is something else, or not UTF-8.
+    /// The string at `key`. Errors if the value has another type or is not UTF-8.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, String> {
         self.typed(key, Value::text, "a UTF-8 string")
     }
 
-    /// The array at `key`. Errors if there is something else.
+    /// The array at `key`. Errors if the value has another type.
     pub fn array(&self, key: &str) -> Result<Option<Array<'a>>, String> {
         let as_array = |value| match value {
             Value::Array(array) => Some(array),
@@ -157,12 +157,12 @@ impl<'a> Gguf<'a> {
         self.by_name.get(name).and_then(|&index| self.tensors.get(index))
     }
 
-    /// The same file with the data of tensors that were read by themselves.
+    /// The same file with the data of tensors that were read separately.
     pub(super) fn with_cached(self, cached: &'a [(String, Vec<u8>)]) -> Self {
         Gguf { cached, ..self }
     }
 
-    /// The bytes of a tensor of this file; none if they were not given to [`Gguf::parse`].
+    /// The bytes of a tensor of this file. `None` if [`Gguf::parse`] did not get them.
     pub fn data(&self, tensor: &GgufTensor) -> &'a [u8] {
         match self.cached.iter().find(|(name, _)| name == tensor.name) {
             Some((_, data)) => data,
@@ -181,7 +181,7 @@ fn alignment(metadata: &HashMap<&str, Value>) -> Result<u64, String> {
     }
 }
 
-/// Where the tensor lies in a file of `file_bytes` bytes. Errors unless it lies there whole.
+/// The tensor's range in a file of `file_bytes` bytes. Errors unless all of it is in the file.
 fn tensor_range(
     tensor: &GgufTensor,
     offset: u64,
@@ -203,7 +203,7 @@ fn tensor_range(
     }
 }
 
-/// A directory entry, its range still unknown, and its offset within the data.
+/// A directory entry without its range, and its offset within the data.
 fn read_tensor<'a>(reader: &mut Reader<'a>) -> Result<(GgufTensor<'a>, u64), String> {
     let name = reader.name()?;
     let dimensions = reader.u32()?;

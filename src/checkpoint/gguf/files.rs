@@ -26,8 +26,8 @@ impl ModelFile {
         Ok(parsed.with_cached(self.cached_tensors()))
     }
 
-    /// Reads a small tensor of a file that is read by ranges, if its beginning does not reach that
-    /// far, so that [`Gguf::data`] has its bytes.
+    /// Reads a small tensor of a file that is read by ranges, so that [`Gguf::data`] has its bytes.
+    /// Does nothing if the file's beginning includes the tensor.
     pub(in crate::checkpoint) async fn cache_small_tensor(&mut self, name: &str) -> Result<()> {
         let range = self.gguf()?.tensor(name).map(|tensor| tensor.range.clone());
         let is_missing = |range: &Range<u64>| range.end > self.bytes().len() as u64;
@@ -42,13 +42,13 @@ impl ModelFile {
     }
 }
 
-/// Opens the file and, if its name says `-00002-of-00003.gguf`, the other parts beside it.
+/// Opens the file. If its name says `-00002-of-00003.gguf`, the other parts beside it belong to it.
 pub(in crate::checkpoint) fn open(path: &Path) -> Result<Checkpoint> {
     let paths = part_paths(path);
     assemble(path, paths.iter().map(|part| ModelFile::open(part)).collect::<Result<_>>()?)
 }
 
-/// The checkpoint that the parts of a model make, in order.
+/// The checkpoint of a model's parts, given in order.
 pub(in crate::checkpoint) fn assemble(path: &Path, files: Vec<ModelFile>) -> Result<Checkpoint> {
     let parts = files.iter().map(ModelFile::gguf).collect::<Result<Vec<_>>>()?;
     for (index, (part, file)) in parts.iter().zip(&files).enumerate() {
@@ -93,7 +93,7 @@ pub(in crate::checkpoint) fn assemble(path: &Path, files: Vec<ModelFile>) -> Res
     })
 }
 
-/// The GGUF model of a directory; projectors for other modalities do not count.
+/// The GGUF model of a directory. Projectors for other modalities do not count.
 pub(in crate::checkpoint) fn model_in(directory: &Path) -> Result<PathBuf> {
     model_among(directory, file_names(directory)?)
 }
@@ -127,7 +127,7 @@ pub(in crate::checkpoint) fn model_among(
     }
 }
 
-/// Whether a file holds weights in a form that is not read, or under a name that is not.
+/// Whether a file holds weights in an unsupported form or under an unsupported name.
 fn is_other_form(name: &str) -> bool {
     let is_torch = [".bin", ".pt", ".pth"].iter().any(|ending| name.ends_with(ending));
     let is_model =
@@ -135,7 +135,7 @@ fn is_other_form(name: &str) -> bool {
     (is_torch && is_model) || name.ends_with(".safetensors")
 }
 
-/// All parts of the set that `path` belongs to, in order; itself alone if its name is not a part's.
+/// All parts of the set of `path`, in order. A name that is not a part's gives the path alone.
 pub(in crate::checkpoint) fn part_paths(path: &Path) -> Vec<PathBuf> {
     match path
         .file_name()
@@ -149,7 +149,7 @@ pub(in crate::checkpoint) fn part_paths(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Errors unless the file is part `index` of `count`, as its metadata tells.
+/// Errors unless the file's metadata says that it is part `index` of `count`.
 fn check_part(part: &Gguf, index: usize, count: usize) -> Result<(), String> {
     let stored_count = part.unsigned("split.count")?.filter(|count| *count > 0).unwrap_or(1);
     let stored_index = part.unsigned("split.no")?.unwrap_or(0);
@@ -165,7 +165,7 @@ fn check_part(part: &Gguf, index: usize, count: usize) -> Result<(), String> {
     }
 }
 
-/// Errors unless the parts hold as many tensors as the first one tells.
+/// Errors unless the parts hold the number of tensors that the first part states.
 fn check_tensor_count(parts: &[Gguf]) -> Result<(), String> {
     let stored =
         parts.first().map(|part| part.unsigned("split.tensors.count")).transpose()?.flatten();
@@ -180,7 +180,7 @@ fn check_tensor_count(parts: &[Gguf]) -> Result<(), String> {
 
 fn description(parts: &[Gguf], config: &ModelConfig) -> String {
     let name = parts.first().and_then(|part| part.get("general.name")?.text());
-    // The file's own words: nothing that could move a terminal's cursor.
+    // Text from the file, without control characters that could move a terminal's cursor.
     let name: String =
         name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(60).collect();
     match (name.trim(), config.architecture) {

@@ -43,7 +43,7 @@ pub(super) fn type_name(type_id: u32) -> String {
     name.into()
 }
 
-/// What ggml's number of an element type stands for; `None` for types that are not read.
+/// The element type with this number in ggml. `None` for types that are not read.
 pub(super) fn dtype(type_id: u32) -> Option<Dtype> {
     Some(match type_id {
         0 => Dtype::F32,
@@ -63,7 +63,7 @@ pub(super) fn dtype(type_id: u32) -> Option<Dtype> {
     })
 }
 
-/// ggml's number of an element type; `None` for packed rows.
+/// ggml's number of an element type. `None` for packed rows.
 pub(super) fn type_id(dtype: Dtype) -> Option<u32> {
     (0..=30).find(|id| self::dtype(*id) == Some(dtype))
 }

@@ -1,6 +1,6 @@
-//! Values of a GGUF file's metadata, and the reader that walks its header.
+//! Values of a GGUF file's metadata, and the reader of its header.
 //!
-//! Every count and length of the file is checked against the bytes there are before it is used.
+//! Every count and length of the file is checked against the available bytes before its use.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ impl Kind {
         Kind::F64,
     ];
 
-    /// Bytes of a value; for strings and arrays the least that one takes.
+    /// Bytes of a value. For strings and arrays this is the minimum.
     fn min_bytes(self) -> usize {
         match self {
             Kind::U8 | Kind::I8 | Kind::Bool => 1,
@@ -63,13 +63,13 @@ pub enum Value<'a> {
     Signed(i64),
     Float(f64),
     Bool(bool),
-    /// Meant to be UTF-8, not checked yet.
+    /// Should be UTF-8, but is not checked yet.
     String(&'a [u8]),
     Array(Array<'a>),
 }
 
 impl<'a> Value<'a> {
-    /// A whole number that is not negative, whatever integer type holds it.
+    /// A whole number that is not negative, from any integer type.
     pub fn unsigned(self) -> Option<u64> {
         match self {
             Value::Unsigned(value) => Some(value),
@@ -88,7 +88,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A bool, or an integer read as one.
+    /// A bool, or an integer interpreted as one.
     pub fn flag(self) -> Option<bool> {
         match self {
             Value::Bool(value) => Some(value),
@@ -105,7 +105,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A metadata array, decoded while it is walked.
+/// A metadata array, which is decoded during iteration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Array<'a> {
     kind: Kind,
@@ -127,19 +127,19 @@ impl<'a> Array<'a> {
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (mut reader, kind) = (Reader::new(self.bytes, self.bytes.len() as u64), self.kind);
-        // The bytes were walked once when the array was found: reading them again cannot fail.
+        // Parsing read these bytes once without error, so that reading them again cannot fail.
         (0..self.len).map_while(move |_| reader.value(kind).ok())
     }
 }
 
-/// Walks the header.
+/// Reads the header in order.
 pub(super) struct Reader<'a> {
     /// The file's first bytes.
     pub(super) bytes: &'a [u8],
     pub(super) pos: usize,
     /// Bytes of the whole file.
     pub(super) file_bytes: u64,
-    /// Whether reading stopped at the end of `bytes` though the file goes on.
+    /// Whether reading stopped at the end of `bytes`, although the file is longer.
     pub(super) short: bool,
 }
 
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A number of entries that follow.
+    /// The number of entries that follow.
     pub(super) fn count(&mut self, what: &str) -> Result<u64, String> {
         match self.u64()? {
             count if count <= MAX_ENTRIES => Ok(count),

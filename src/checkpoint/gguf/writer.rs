@@ -10,7 +10,7 @@ use crate::quant::Dtype;
 
 const VERSION: u32 = 3;
 
-/// A metadata value that is to be written, in the type that llama.cpp's converters give it.
+/// A metadata value to write, in the type that llama.cpp's converters use.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NewValue {
     U32(u32),
@@ -23,7 +23,7 @@ pub enum NewValue {
     Texts(Vec<String>),
 }
 
-/// A tensor that is to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewGgufTensor {
     pub name: String,
@@ -33,7 +33,7 @@ pub struct NewGgufTensor {
 }
 
 impl NewGgufTensor {
-    /// Bytes of its data, without the padding after them.
+    /// Bytes of its data, without the padding after it.
     ///
     /// Errors: packed rows, or rows that do not fill whole blocks.
     pub fn bytes(&self) -> Result<u64> {
@@ -44,8 +44,7 @@ impl NewGgufTensor {
     }
 }
 
-/// Everything before the data: metadata and the tensors' directory, padded to where the first
-/// tensor begins.
+/// Everything before the data: metadata and the tensors' directory, padded to the first tensor.
 ///
 /// Errors: [`Error::Tensor`] as [`NewGgufTensor::bytes`].
 pub fn head(metadata: &[(String, NewValue)], tensors: &[NewGgufTensor]) -> Result<Vec<u8>> {
@@ -76,7 +75,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// The number of its type, and the value.
+/// The number of its type, and the value's bytes.
 fn put_value(out: &mut Vec<u8>, value: &NewValue) {
     const U32: u32 = 4;
     const I32: u32 = 5;
@@ -125,7 +124,7 @@ fn put_value(out: &mut Vec<u8>, value: &NewValue) {
     }
 }
 
-/// Writes a GGUF file, tensor by tensor; it appears when it is whole.
+/// Writes a GGUF file, tensor by tensor. The file appears when it is complete.
 pub struct GgufWriter {
     file: NewFile,
     /// Bytes of the current tensor so far.

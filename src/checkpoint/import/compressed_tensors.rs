@@ -1,6 +1,6 @@
-//! compressed-tensors, `pack-quantized`: `weight_packed` of I32 words, `weight_scale`,
-//! `weight_shape` and, where the integers have zero points, `weight_zero_point`. Sizes follow from
-//! the tensors' shapes.
+//! compressed-tensors, `pack-quantized`: `weight_packed` of I32 words, `weight_scale` and
+//! `weight_shape`. Integers with zero points also have `weight_zero_point`. Sizes follow from the
+//! tensors' shapes.
 
 use regex::Regex;
 
@@ -12,23 +12,23 @@ use crate::quant::grouped::{Grouped, Integers, Zeros};
 pub(super) const SUFFIXES: &[&str] =
     &["weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx"];
 
-/// What config.json says of the weights.
+/// The description of the weights in config.json.
 pub(in super::super) struct Settings {
     groups: Vec<Group>,
 }
 
-/// Modules that are quantized alike.
+/// Modules with the same quantization.
 struct Group {
     bits: usize,
     targets: Vec<Target>,
 }
 
-/// Which modules: the library prefers a group that names one to a group with a pattern, and that to
-/// one for a class (`match_targets`; patterns in the order of their text).
+/// Selects modules. The library prefers a group that names a module, then one with a pattern, then
+/// one for a class. This is `match_targets`, which orders patterns by their text.
 struct Target {
     /// A module's name, a class, or `re:` and a pattern.
     text: String,
-    /// Fits from the name's beginning on.
+    /// Must match from the name's beginning.
     pattern: Option<Regex>,
 }
 
@@ -44,7 +44,7 @@ impl Target {
         Ok(Target { text: text.to_owned(), pattern: pattern.transpose().map_err(unknown)? })
     }
 
-    /// How well it fits a module, which is a linear layer: the less the better.
+    /// The rank of the match with a linear layer. Lower ranks are better.
     fn rank(&self, module: &str) -> Option<(usize, &str)> {
         let kind = match &self.pattern {
             None if self.text == module => 0,
@@ -132,7 +132,7 @@ impl Settings {
         let scales = part(parts, "weight_scale", FLOATS, 2)?;
         let (rows, words, groups) =
             (packed.tensor.shape[0], packed.tensor.shape[1], scales.tensor.shape[1]);
-        // weight_shape repeats what the other shapes tell, but where the last word is not full.
+        // weight_shape repeats the other shapes, except where the last word is not full.
         part(parts, "weight_shape", &["I64", "I32"], 1)?;
         let bits = self.bits(module)?;
         let cols = words.checked_mul(32 / bits).ok_or_else(|| format!("{words} words in a row"))?;

@@ -1,5 +1,5 @@
-//! Integers of other programs in files that are not mapped: of a matrix and its tables only the
-//! rows that are wanted.
+//! Integers of other programs in files that are not mapped. Only the requested rows of a matrix and
+//! its tables are read.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::quant::grouped::{Grouped, GroupedBytes, Table, Zeros};
 use crate::quant::{PackFormat, PackedRows};
 
-/// Rows whose tables are looked at together when a checkpoint is opened.
+/// Rows whose tables are examined together when a checkpoint is opened.
 const ROWS: usize = 4096;
-/// Packed zero points have eight rows in a word.
+/// A word of packed zero points has eight rows.
 const WORD_ROWS: usize = 8;
 
-/// Some rows of a matrix as a matrix of their own.
+/// Some rows of a matrix, as a matrix of their own.
 struct Part<'a> {
     grouped: Grouped,
     scales: Cow<'a, [u8]>,
@@ -36,7 +36,7 @@ pub(in super::super) async fn format(
     imported: &Imported,
 ) -> Result<PackFormat> {
     let rows = imported.grouped.rows;
-    // The sizes of one row are those of all, because a row's length is found by division.
+    // One row's sizes hold for all rows, because a row's length comes from a division.
     let first = part(files, name, imported, 0..rows.min(WORD_ROWS)).await?;
     let integers = integers(files, name, imported, 0..rows.min(WORD_ROWS)).await?;
     first.grouped.check(first.bytes(&integers)).map_err(|reason| Error::tensor(name, reason))?;
@@ -72,7 +72,7 @@ pub(in super::super) async fn pack(
     packed.map_err(|reason| Error::tensor(name, format!("from row {first} on: {reason}")))
 }
 
-/// The tables of some rows, of which the first is the first of a word.
+/// The tables of some rows. The first row must be the first of a word.
 async fn part<'a>(
     files: &'a [ModelFile],
     name: &str,
@@ -106,8 +106,7 @@ async fn integers<'a>(
     rows_of(files, name, &imported.integers, imported.grouped.rows, rows).await
 }
 
-/// A table of some rows: those of `[rows, groups]`, or those columns of each row of `[groups,
-/// rows]`.
+/// A table's values for some rows. Of `[groups, rows]` these are columns.
 async fn table<'a>(
     files: &'a [ModelFile],
     name: &str,
@@ -127,7 +126,7 @@ async fn table<'a>(
     ))
 }
 
-/// Rows of a tensor that has `count` of equal length.
+/// Some rows of a tensor with `count` rows of equal length.
 async fn rows_of<'a>(
     files: &'a [ModelFile],
     name: &str,

@@ -1,4 +1,4 @@
-//! The tensors that make a matrix of integers, checked and located.
+//! Finds and checks the tensors of an integer matrix.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -12,13 +12,13 @@ pub(in super::super) struct Part {
     pub tensor: StoredTensor,
 }
 
-/// Tensors of one matrix by what follows its module's name: `weight`, `scales`…
+/// Tensors of one matrix by the name's part after the module: `weight`, `scales`…
 pub(in super::super) type Parts = BTreeMap<&'static str, Part>;
 
 /// A file and the bytes of a tensor in it.
 pub(in super::super) type FileRange = (usize, Range<u64>);
 
-/// A matrix and where its tensors lie.
+/// A matrix and the ranges of its tensors.
 pub(in super::super) struct Imported {
     pub grouped: Grouped,
     pub integers: FileRange,
@@ -26,7 +26,7 @@ pub(in super::super) struct Imported {
     pub zeros: Option<FileRange>,
 }
 
-/// A part that must be there, of one of these dtypes and as many dimensions.
+/// A required part, which must have one of these dtypes and this number of dimensions.
 pub(super) fn part<'a>(
     parts: &'a Parts,
     name: &str,

@@ -1,5 +1,5 @@
-//! MLX: `weight` of U32 words, `scales` and `biases`; config.json's `quantization` tells bits and
-//! group size, for single modules too.
+//! MLX: `weight` of U32 words, `scales` and `biases`. config.json's `quantization` gives bits and
+//! group size, also for single modules.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::quant::grouped::{Grouped, Integers, Zeros};
 pub(super) const WEIGHT: &str = "weight";
 pub(super) const SUFFIXES: &[&str] = &[WEIGHT, "scales", "biases"];
 
-/// What MLX takes where nothing is said, whatever other modules have.
+/// MLX's default where the config gives no value, even if other modules have another one.
 const DEFAULT_BITS: usize = 4;
 const DEFAULT_GROUP: usize = 64;
 
@@ -20,7 +20,7 @@ const DEFAULT_GROUP: usize = 64;
 struct Scheme {
     bits: usize,
     group: usize,
-    /// Another mode than affine.
+    /// A mode other than affine.
     other_mode: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Scheme {
     }
 }
 
-/// What config.json says.
+/// The settings in config.json.
 pub(in super::super) struct Settings {
     all: Scheme,
     /// By the module's name.

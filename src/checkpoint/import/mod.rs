@@ -1,5 +1,6 @@
-//! Safetensors of other programs whose matrices are integers with tensors of scales beside them:
-//! MLX, compressed-tensors, torchao. Their matrices appear as packed rows, made when they are read.
+//! Safetensors of other programs with integer matrices and separate tensors of scales: MLX,
+//! compressed-tensors, torchao. Their matrices appear as packed rows, which are made when they are
+//! read.
 
 mod compressed_tensors;
 pub(super) mod grouped_ranges;
@@ -17,7 +18,7 @@ use crate::checkpoint::safetensors::header::StoredTensor;
 use crate::error::{Error, Result, quoted};
 use crate::json::Fields;
 
-/// Who wrote the matrices, which decides how they are described.
+/// The program that wrote the matrices, which decides their description.
 pub(super) enum Scheme {
     Mlx(mlx::Settings),
     CompressedTensors(compressed_tensors::Settings),
@@ -25,8 +26,8 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    /// The scheme of a checkpoint with this config.json and these safetensors metadata of all
-    /// files; `None` for one of plain tensors.
+    /// The scheme of a checkpoint with this config.json and the safetensors metadata of all files.
+    /// `None` for plain tensors.
     ///
     /// Errors: [`Error::Unsupported`], [`Error::Config`].
     pub fn of(config: &Value, metadata: &HashMap<String, String>) -> Result<Option<Scheme>> {
@@ -70,18 +71,18 @@ impl Scheme {
         }
     }
 
-    /// The module that a tensor is a part of, and which; `None` for tensors that stand alone.
+    /// The module of a tensor, and the part's name. `None` for tensors that belong to no matrix.
     pub fn part_of<'a>(&self, tensor: &'a StoredTensor) -> Option<(&'a str, &'static str)> {
         let mut suffixes = self.suffixes().iter();
         let suffix = suffixes.find(|suffix| tensor.name.ends_with(**suffix))?;
         let module = tensor.name.strip_suffix(suffix)?.strip_suffix('.')?;
-        // In MLX's files plain matrices have the same names.
+        // Plain matrices in MLX's files have the same names.
         let plain = *suffix == mlx::WEIGHT && tensor.dtype_name != "U32";
         (!plain && names::from_hf(&format!("{module}.weight")).is_some())
             .then_some((module, *suffix))
     }
 
-    /// The matrix that the parts of `module` make.
+    /// The matrix from the parts of `module`.
     pub fn matrix(&self, module: &str, parts: &Parts) -> Result<Imported> {
         let named = |reason: String| Error::tensor(format!("{module}.weight"), reason);
         match self {

@@ -1,5 +1,6 @@
-//! torchao: the file's metadata lists `tensor_names` and describes each; a matrix `m.weight` of a
-//! tensor subclass lies in `m._weight_qdata`, `m._weight_scale`, `m._weight_zero_point`.
+//! torchao: the file's metadata lists `tensor_names` and describes each of them. A matrix
+//! `m.weight` of a tensor subclass is stored as `m._weight_qdata`, `m._weight_scale`,
+//! `m._weight_zero_point`.
 
 use std::collections::HashMap;
 
@@ -16,15 +17,14 @@ const ZERO_POINT: &str = "_weight_zero_point";
 const PRE_SCALE: &str = "_weight_act_pre_scale";
 pub(super) const SUFFIXES: &[&str] = &[QDATA, SCALE, ZERO_POINT, PRE_SCALE];
 
-/// What the metadata say of each matrix.
+/// The metadata's description of each matrix.
 pub(in super::super) struct Settings {
-    /// By the module's name: the subclass and its attributes.
+    /// The subclass and its attributes, by the module's name.
     modules: HashMap<String, (String, Value)>,
 }
 
 impl Settings {
-    /// `None` if the metadata are not torchao's. Errors: a subclass that is not supported, broken
-    /// metadata.
+    /// `None` if the metadata is not torchao's. Errors: an unsupported subclass, broken metadata.
     pub fn of(metadata: &HashMap<String, String>) -> Result<Option<Settings>> {
         let Some(names) = metadata.get("tensor_names") else { return Ok(None) };
         let broken = |error: String| Error::Config(format!("torchao's metadata: {error}"));
@@ -114,8 +114,7 @@ fn group_size(fields: Fields<'_>) -> Result<usize, String> {
     }
 }
 
-/// Whether the integers are of 4 bits. Errors for types that are not up to 8 bits, and for
-/// quantized activations.
+/// Whether the integers have 4 bits. Errors for types above 8 bits, and for quantized activations.
 fn is_narrow(fields: Fields<'_>) -> Result<bool, String> {
     if let Some(activations) = fields.get("activation_quantization") {
         return Err(format!("quantized activations ({activations}) are not supported"));

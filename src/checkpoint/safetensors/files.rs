@@ -1,4 +1,4 @@
-//! Opens Hugging Face checkpoints: config.json with one safetensors file, or shards and their
+//! Opens Hugging Face checkpoints: config.json with one safetensors file, or with shards and their
 //! index.
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +26,7 @@ const EXTENSION: &str = "safetensors";
 const SINGLE: &str = "model.safetensors";
 pub(in crate::checkpoint) const INDEX: &str = "model.safetensors.index.json";
 
-/// Which safetensors files hold a model.
+/// The safetensors files of a model.
 pub(in crate::checkpoint) enum Weights {
     File(PathBuf),
     Index(PathBuf),
@@ -41,7 +41,7 @@ pub(in crate::checkpoint) struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The weights that a directory with a config.json holds; `None` if there is neither.
+/// The weights of a directory with a config.json. `None` if there are none.
 pub(in crate::checkpoint) fn weights_in(directory: &Path) -> Result<Option<Weights>> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
     let weights = match (single.is_file(), index.is_file()) {
@@ -55,16 +55,16 @@ pub(in crate::checkpoint) fn weights_in(directory: &Path) -> Result<Option<Weigh
     }
 }
 
-/// The shards of a directory that has no index; `None` if it has none either.
+/// The shards of a directory without an index. `None` if it has no shards either.
 ///
-/// Errors: shards are missing, which the index would tell too.
+/// Errors: some shards of the set are missing.
 fn shards_without_index(directory: &Path, index: &Path) -> Result<Option<Vec<PathBuf>>> {
     let names = file_names(directory)?;
     let part = names.iter().find_map(|name| PartName::parse(name, EXTENSION));
     part.map(|part| shards_of(&part, directory, index, &names)).transpose()
 }
 
-/// The shards of the set that `part` belongs to.
+/// The shards of the set of `part`.
 ///
 /// Errors: some are not among the directory's `names`.
 fn shards_of(
@@ -83,7 +83,7 @@ fn shards_of(
     }
 }
 
-/// Opens one safetensors file; of a set of shards all, whether an index names them or not.
+/// Opens one safetensors file. For a shard it opens the whole set, with or without an index.
 pub(in crate::checkpoint) fn open_file(path: &Path) -> Result<Checkpoint> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let index_path = directory.join(INDEX);
@@ -146,7 +146,7 @@ impl Index {
     }
 }
 
-/// The checkpoint that a config.json and its safetensors files make.
+/// The checkpoint of a config.json and its safetensors files.
 pub(in crate::checkpoint) fn assemble(
     format: Format,
     config_path: &Path,
@@ -221,7 +221,7 @@ pub(in crate::checkpoint) fn assemble(
     })
 }
 
-/// Adds a file's metadata to those of the files before it: torchao lists the tensors of each file.
+/// Adds a file's metadata to that of earlier files. torchao lists the tensors of each file.
 fn collect_metadata(
     all: &mut HashMap<String, String>,
     texts: HashMap<String, String>,
@@ -254,7 +254,7 @@ pub(crate) fn shard_names(index_path: &Path, bytes: &[u8]) -> Result<Vec<String>
     Ok(paths.iter().map(|path| path.to_string_lossy().into_owned()).collect())
 }
 
-/// The files that an index names, each once. They must lie in the directory itself.
+/// The files that an index names, each once. They must be directly in the directory.
 pub(in crate::checkpoint) fn shard_paths(
     directory: &Path,
     index_path: &Path,

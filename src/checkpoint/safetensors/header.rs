@@ -2,10 +2,10 @@
 //! tensors' bytes. Format: <https://github.com/huggingface/safetensors#format>.
 //!
 //! In this project's own form (docs/formats.md) int matrices are rows of bytes, and the metadata
-//! says what they hold.
+//! describes them.
 //!
-//! The `safetensors` crate refuses a whole file for one dtype that it does not know and lets a
-//! repeated name pass; files here may hold any dtype among the tensors that are skipped.
+//! The `safetensors` crate refuses a whole file for one unknown dtype, and accepts a repeated name.
+//! Here skipped tensors may have any dtype.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -101,7 +101,7 @@ pub const OWN_FORMAT: &str = "gemma4-wgpu";
 /// Value of the metadata's `version` in the form that this version writes and reads.
 pub const OWN_VERSION: &str = "1";
 
-/// What the metadata says of a packed matrix, under its name: `int4 g32 1024x320`.
+/// The metadata's description of a packed matrix, under its name: `int4 g32 1024x320`.
 pub fn describe_packed(format: PackFormat, rows: usize, cols: usize) -> String {
     format!("{format} {rows}x{cols}")
 }
@@ -113,8 +113,8 @@ fn parse_packed(text: &str) -> Option<(PackFormat, usize, usize)> {
     Some((format, rows.parse().ok()?, cols.parse().ok()?))
 }
 
-/// Whether the file has packed matrices. Errors if another version of this program wrote them
-/// differently.
+/// Whether the file has packed matrices. Errors if another version of this program wrote them in
+/// another form.
 fn is_own_form(metadata: &HashMap<Cow<'_, str>, Text<'_>>) -> Result<bool, String> {
     if !matches!(metadata.get("format"), Some(Text::Is(format)) if format == OWN_FORMAT) {
         return Ok(false);
@@ -129,7 +129,7 @@ fn is_own_form(metadata: &HashMap<Cow<'_, str>, Text<'_>>) -> Result<bool, Strin
     }
 }
 
-/// The format leaves no byte between tensors, before the first or after the last.
+/// The format allows no gap before, between or after tensors.
 fn check_layout(tensors: &[StoredTensor], data_start: u64, file_bytes: u64) -> Result<(), String> {
     let mut end = data_start;
     for tensor in tensors {
@@ -157,7 +157,7 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// A matrix of bytes that the metadata calls packed.
+    /// A byte matrix that the metadata declares as packed.
     fn locate_packed(
         self,
         name: &str,
@@ -226,7 +226,7 @@ struct Header<'a> {
 enum Text<'a> {
     #[serde(borrow)]
     Is(Cow<'a, str>),
-    /// Not text: against the format, but of no interest.
+    /// Not text. The format forbids it, but it does not matter here.
     Other(IgnoredAny),
 }
 

@@ -1,4 +1,4 @@
-//! Writes safetensors files as their bytes come; a file appears only when it is whole.
+//! Writes safetensors files while their bytes arrive. A file appears only when it is complete.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,18 +6,18 @@ use serde_json::{Map, Value, json};
 
 use crate::{checkpoint::new_file::NewFile, error::Result};
 
-/// A tensor that is to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTensor {
     pub name: String,
-    /// As the format writes it: `F32`, `U8`…
+    /// The format's spelling: `F32`, `U8`…
     pub dtype: &'static str,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
     pub bytes: u64,
 }
 
-/// Writes a safetensors file, tensor by tensor; it appears when it is whole.
+/// Writes a safetensors file, tensor by tensor. The file appears when it is complete.
 pub struct SafetensorsWriter(NewFile);
 
 impl SafetensorsWriter {
@@ -43,7 +43,7 @@ impl SafetensorsWriter {
     }
 }
 
-/// Length (u64) and JSON of the header, padded with spaces so that the data are aligned to 8 bytes.
+/// Length (u64) and JSON of the header, padded with spaces so that the data is aligned to 8 bytes.
 fn header(tensors: &[NewTensor], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut entries = Map::new();
     if !metadata.is_empty() {

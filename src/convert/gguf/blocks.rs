@@ -1,4 +1,4 @@
-//! Packed rows as ggml's blocks (`ggml-common.h`): no value changes.
+//! Packed rows as ggml's blocks (`ggml-common.h`), without a change of values.
 
 use std::borrow::Cow;
 
@@ -9,9 +9,9 @@ use crate::quant::{Dtype, PackFormat, PackedRows, pack_rows, q4_k_blocks};
 
 const BLOCK: usize = 32;
 
-/// The type whose blocks hold a matrix exactly.
+/// The block type that holds a matrix exactly.
 ///
-/// Errors: there is none, in words.
+/// Errors: there is none, with the reason.
 pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
     let Dtype::Packed(format) = info.dtype else { return Ok(info.dtype) };
     let cols = info.shape.last().copied().unwrap_or(0);
@@ -31,7 +31,7 @@ pub fn block_type(info: &TensorInfo) -> Result<Dtype, String> {
     }
 }
 
-/// The blocks of so many rows.
+/// The blocks of `rows` rows.
 pub fn convert<'a>(
     info: &TensorInfo,
     bytes: &'a [u8],
@@ -48,13 +48,13 @@ pub fn convert<'a>(
     }
 }
 
-/// Blocks of 32 integers behind their scale and offset.
+/// Blocks of 32 integers that follow their scale and offset.
 fn simple_blocks(packed: &PackedRows, bits: u8, has_offset: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for row in 0..packed.rows {
         packed.for_each_group(row, |_, q, scale, offset| {
             for q in q.chunks_exact(BLOCK) {
-                // These were f16.
+                // These were f16 before.
                 out.extend(f16::from_f32(scale).to_le_bytes());
                 if has_offset {
                     out.extend(f16::from_f32(offset).to_le_bytes());
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::quant::{dequantize, native_format};
 
-    /// Read back, each value is the same.
+    /// The blocks decode to the same values.
     #[test]
     fn blocks_hold_the_same_values() {
         let (rows, cols) = (3, 64);
@@ -94,7 +94,7 @@ mod tests {
             let format = PackFormat::Int { bits, group: 32, offset };
             let packed = match offset {
                 false => pack_rows(Dtype::F32, &bytes, rows, cols, format).unwrap(),
-                // Rounding makes no offsets; a file's blocks have them.
+                // Rounding makes no offsets, but a file's blocks have them.
                 true => {
                     let block: Vec<u8> = (0..20)
                         .map(|i| [0x11, 0x2c, 0xe3, 0xb1].get(i).copied().unwrap_or(i as u8 * 13))

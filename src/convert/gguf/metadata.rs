@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 use crate::model::config::{Architecture, AttentionKind, LayerConfig, ModelConfig};
 use crate::quant::Dtype;
 
-/// The factor that keeps a pair from turning, as converters write it.
+/// The factor with which converters mark a pair that does not rotate.
 const NO_ROTATION: f32 = 1e30;
-/// Of Gemma 3, where the keys do not say another: each sixth layer is full.
+/// The default for Gemma 3: every sixth layer is full.
 const USUAL_PERIOD: usize = 6;
 
-/// `rope_freqs.weight` of Gemma 4: what the angles of full layers are divided by.
+/// `rope_freqs.weight` of Gemma 4, which divides the angles of full layers.
 pub fn rotation_factors(config: &ModelConfig) -> Option<Vec<f32>> {
     let layer = full_layer(config)?;
     let of_pair =
@@ -70,7 +70,7 @@ pub fn architecture_name(config: &ModelConfig) -> &'static str {
     }
 }
 
-/// Heads of one size in all layers; full ones each so many layers.
+/// All layers have heads of one size. Full layers come at a fixed period.
 fn gemma3(config: &ModelConfig, keys: &mut Keys) {
     let Some(layer) = full_layer(config) else { return };
     heads(keys, "", layer);
@@ -94,7 +94,7 @@ fn gemma3(config: &ModelConfig, keys: &mut Keys) {
     }
 }
 
-/// Heads of two sizes, and each layer's kind.
+/// Heads of two sizes, and each layer's kind of attention.
 fn gemma4(config: &ModelConfig, keys: &mut Keys) {
     if let Some(layer) = full_layer(config) {
         heads(keys, "", layer);
@@ -122,7 +122,7 @@ fn heads(keys: &mut Keys, kind: &str, layer: &LayerConfig) {
     keys.size(&format!("attention.value_length{kind}"), layer.head_dim);
 }
 
-/// A full layer, or the first one where there is none.
+/// A full layer, or the first layer if none is full.
 fn full_layer(config: &ModelConfig) -> Option<&LayerConfig> {
     let full = config.layers.iter().find(|layer| layer.attention == AttentionKind::Full);
     full.or(config.layers.first())
@@ -180,11 +180,11 @@ impl Keys {
         }
     }
 
-    /// One value a layer, or one for all.
+    /// One value for each layer, or one for all.
     fn sizes(&mut self, key: &str, values: Vec<usize>) {
         match values.first() {
             Some(first) if values.iter().all(|value| value == first) => self.size(key, *first),
-            // Heads and neurons: far below 2³¹.
+            // Numbers of heads and neurons are far below 2³¹.
             _ => self.put(key, NewValue::I32s(values.iter().map(|value| *value as i32).collect())),
         }
     }

@@ -17,16 +17,16 @@ use crate::quant::{self, Dtype, Quantize};
 use crate::text::TextAssets;
 use crate::{Error, Result};
 
-/// Writes `source` as a GGUF file `output`, slice by slice, with what `text` says. `progress` is
-/// told bytes of the source consumed since it was last called, and asked whether to go on. Returns
+/// Writes `source` with the data of `text` as a GGUF file `output`, slice by slice. `progress` gets
+/// the bytes of the source consumed since its last call, and returns whether to continue. Returns
 /// the bytes of the weights.
 ///
-/// Everything is exact: int4 becomes Q4_0 (Q4_1 with offsets), int8 Q8_0, plain matrices stay as
-/// they are, vectors become f32. Before the weights are written, config and tokenizer are read back
-/// and compared, this on sample texts.
+/// Everything is exact. int4 becomes Q4_0 (Q4_1 with offsets), int8 becomes Q8_0, and vectors
+/// become f32. Plain matrices stay as they are. Before writing the weights, config and tokenizer
+/// are read back and compared, the latter on sample texts.
 ///
-/// Errors: `output` exists; a matrix, a config or a tokenizer that GGUF cannot hold exactly; a
-/// failed read or write; `progress` says no. Nothing is left then.
+/// Errors: `output` exists; a failed read or write; a refusal by `progress`. Also a matrix, a config
+/// or a tokenizer that GGUF cannot hold exactly. No file remains then.
 pub async fn to_gguf(
     source: &dyn TensorSource,
     text: &TextAssets,
@@ -40,7 +40,7 @@ pub async fn to_gguf(
     check_effective(config)?;
     let planned = weights::planned_tensors(source, Quantize::None)?;
     let rotation = metadata::rotation_factors(config);
-    // First, so that the head can be checked with it.
+    // Comes first, because the check of the head needs it.
     let mut tensors = Vec::from_iter(rotation.as_ref().map(|factors| NewGgufTensor {
         name: "rope_freqs.weight".into(),
         dtype: Dtype::F32,
@@ -82,8 +82,8 @@ fn check_effective(config: &ModelConfig) -> Result<()> {
         );
         return Err(Error::Unsupported(reason));
     }
-    // The last but one of the layers with keys of their own for sliding layers, the last for full
-    // ones.
+    // llama.cpp shares keys of the last layers that have their own. Full layers use the last one,
+    // and sliding layers the last but one.
     let own = config.cached_layers().len();
     for (index, layer) in config.layers.iter().enumerate() {
         let back = if layer.attention == AttentionKind::Full { 1 } else { 2 };
@@ -97,7 +97,7 @@ fn check_effective(config: &ModelConfig) -> Result<()> {
     Ok(())
 }
 
-/// What a tensor becomes.
+/// The GGUF form of a tensor.
 fn target(PlannedTensor { name, info, .. }: &PlannedTensor) -> Result<NewGgufTensor> {
     let stored = names::to_gguf(name).ok_or_else(|| Error::tensor(name, "has no name in GGUF"))?;
     match info.shape.len() {
@@ -110,15 +110,13 @@ fn target(PlannedTensor { name, info, .. }: &PlannedTensor) -> Result<NewGgufTen
     }
 }
 
-/// Errors if the config that llama.cpp's keys give is another one. `head` goes as far as the
-/// frequency factors.
+/// Errors if the config that llama.cpp's keys give differs. `head` includes the frequency factors.
 fn check_config(config: &ModelConfig, head: &[u8], tensors: &[NewGgufTensor]) -> Result<()> {
     let bytes = tensors.iter().map(|tensor| Ok(tensor.bytes()? + 32)).sum::<Result<u64>>()?;
     let parsed = Gguf::parse_head(head, head.len() as u64 + bytes);
     let parsed = parsed.map_err(|error| Error::Config(format!("as GGUF: {error:?}")))?;
     let mut found = ModelConfig::from_gguf(&[parsed])?;
-    // The 1 is in the norms' weights there. The scale is computed from the same numbers in another
-    // way.
+    // GGUF norms' weights include the 1. The scale comes from the same numbers by another formula.
     found.norm_weight_offset = config.norm_weight_offset;
     if (found.attention_scale / config.attention_scale - 1.0).abs() > 1e-6 {
         let (wanted, found) = (config.attention_scale, found.attention_scale);

@@ -1,4 +1,4 @@
-//! tokenizer.json as `tokenizer.ggml.*`, as llama.cpp's converters write it for Gemma.
+//! Converts tokenizer.json to `tokenizer.ggml.*`, as llama.cpp's converters do for Gemma.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 const SPACE_MARK: &str = "\u{2581}";
-/// Control tokens that llama.cpp shows, so that a chat's parser sees them.
+/// Control tokens that llama.cpp shows, so that a chat parser receives them.
 const VISIBLE: [&str; 7] = [
     "<|channel>",
     "<channel|>",
@@ -30,10 +30,10 @@ const VISIBLE: [&str; 7] = [
     "<tool_response|>",
     "<|\"|>",
 ];
-/// Scores in vocabularies that have merges.
+/// The scores of vocabularies with merges.
 const NO_SCORE: f32 = -1000.0;
 
-/// What both tokenizers must agree on.
+/// Texts on which both tokenizers must agree.
 const SAMPLES: [&str; 10] = [
     "The quick brown fox jumps over the lazy dog.",
     " leading,  double   triple    and trailing spaces  ",
@@ -135,7 +135,8 @@ fn sampling(defaults: &SamplingDefaults) -> Vec<(String, NewValue)> {
         .collect()
 }
 
-/// Errors unless sample texts, and the template with its control tokens, have the same ids in both.
+/// Errors unless both tokenizers give the same ids for sample texts and the template with its
+/// control tokens.
 fn check(text: &TextAssets, vocabulary: &GgufVocabulary) -> Result<()> {
     let original = Tokenizer::new(text)?;
     let written =
@@ -156,8 +157,8 @@ fn check(text: &TextAssets, vocabulary: &GgufVocabulary) -> Result<()> {
     Ok(())
 }
 
-/// The vocabulary in llama.cpp's terms: byte-level BPE, or SentencePiece's with scores (Gemma 3) or
-/// merges (Gemma 4).
+/// The vocabulary in llama.cpp's terms. It is byte-level BPE, or SentencePiece's. The latter has
+/// scores (Gemma 3) or merges (Gemma 4).
 fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
     let fault = |reason: &str| Error::Tokenizer(format!("tokenizer.json: {reason}"));
     let json: Value = json::parse(bytes).map_err(|error| fault(&error))?;
@@ -165,12 +166,12 @@ fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
         json["model"]["vocab"].as_object().ok_or_else(|| fault("its model has no vocab"))?;
     let merges = merges(&json["model"]["merges"])?;
     let kind = Kind::of(config, &json)?;
-    // What no text becomes.
+    // Placeholders for ids that no text becomes.
     let mut tokens: Vec<String> = (0..config.vocab_size).map(|id| format!("[PAD{id}]")).collect();
     let mut token_types = vec![UNUSED; config.vocab_size];
     let mut set = |id: u64, token: &str, kind: i32| {
-        // Ids beyond the embedding are of tokens that the text model does not have, such as images.
-        // Gemma's tab has the id of its byte.
+        // Ids beyond the embedding are of tokens that the text model lacks, such as images. Gemma's
+        // tab has the id of its byte.
         let place = usize::try_from(id).ok().filter(|id| *id < config.vocab_size);
         if let Some(place) = place.filter(|place| token_types[*place] != BYTE) {
             tokens[place] = token.into();
@@ -190,7 +191,7 @@ fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
             _ if VISIBLE.contains(&content) && kind == Kind::Merges => USER_DEFINED,
             _ if unknown == Some(content) && kind == Kind::Scores => UNKNOWN,
             Some(true) => CONTROL,
-            // llama.cpp would show the mark; as pieces they are made by merges.
+            // llama.cpp would show the space mark. Normal pieces come from merges.
             _ if content.contains(SPACE_MARK) && pieces.contains_key(content) => NORMAL,
             _ => USER_DEFINED,
         };
@@ -224,14 +225,14 @@ fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
     })
 }
 
-/// How text becomes tokens.
+/// The method that turns text into tokens.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// GPT-2's alphabet.
     ByteLevel,
-    /// Spaces as marks, bytes for what is not there; merges.
+    /// Space marks, byte tokens for unknown characters, and merges.
     Merges,
-    /// The same with scores.
+    /// The same with scores instead of merges.
     Scores,
 }
 
@@ -244,7 +245,7 @@ impl Kind {
         let marks_spaces = normalizer["type"] == "Replace"
             && normalizer["pattern"]["String"] == " "
             && normalizer["content"] == SPACE_MARK;
-        // After the spaces are marks, splitting at them does nothing.
+        // Spaces have become marks by then, so that splitting at spaces has no effect.
         let splits_nothing = splitter.is_null()
             || (splitter["type"] == "Split" && splitter["pattern"]["String"] == " ");
         match config.architecture {
@@ -261,7 +262,7 @@ impl Kind {
     }
 }
 
-/// Pairs, best first: lists of two, or texts with a space between.
+/// Pairs, best first: lists of two, or texts separated by a space.
 fn merges(json: &Value) -> Result<Vec<(String, String)>> {
     let pair = |merge: &Value| match merge {
         Value::String(text) => {
@@ -280,8 +281,7 @@ fn merges(json: &Value) -> Result<Vec<(String, String)>> {
     list.iter().map(read).collect()
 }
 
-/// Scores that put pieces in the order of the merges that make them; SentencePiece's own are of
-/// this kind.
+/// Scores that order pieces by the merges that make them, like SentencePiece's own scores.
 fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
     let mut ranks = HashMap::new();
     for (rank, (left, right)) in merges.iter().enumerate() {
@@ -306,7 +306,7 @@ mod tests {
     use super::*;
     use crate::{checkpoint::Checkpoint, model::source::TensorSource};
 
-    /// A small vocabulary as Gemma's: marks for spaces, all bytes, a few merges.
+    /// A small vocabulary like Gemma's, with marks for spaces, all bytes, and a few merges.
     fn tokenizer() -> Value {
         let special = ["<pad>", "<eos>", "<bos>", "<unk>", "<|channel>"];
         let pieces = [
@@ -343,7 +343,7 @@ mod tests {
         })
     }
 
-    /// Of a model with so many tokens.
+    /// A config with this vocabulary size.
     fn config(architecture: Architecture, vocab_size: usize) -> ModelConfig {
         ModelConfig { architecture, vocab_size, ..Checkpoint::demo().unwrap().config().clone() }
     }
