@@ -1,5 +1,5 @@
-//! Finds MLX and says what is wrong with it. Std alone: the build script and a test both contain
-//! this file.
+//! Finds MLX and explains any fault. Uses only std, because the build script and a test both
+//! include this file.
 
 use std::{
     ffi::OsString,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The oldest MLX whose interface the shim fits.
+/// The oldest MLX whose interface matches the shim's.
 pub const OLDEST: Version = Version(0, 30, 0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What is built for, in Rust's names: `macos`, `aarch64`.
+/// The build's target in Rust's names: `macos`, `aarch64`.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     pub os: &'a str,
@@ -31,7 +31,7 @@ impl Target<'_> {
         if self.os == "macos" { "libmlx.dylib" } else { "libmlx.so" }
     }
 
-    /// How MLX gets onto such a machine.
+    /// The way to install MLX on such a machine.
     pub fn install(self) -> &'static str {
         match self.os {
             "macos" => "install it with `python3 -m pip install mlx`, or set MLX_ROOT",
@@ -66,8 +66,8 @@ pub fn locate(
     })
 }
 
-/// The version of the MLX in `root`, if the shim can be built and linked with it. The error says
-/// what to do.
+/// The version of the MLX in `root`, if the shim can be compiled and linked with it. The error
+/// names the remedy.
 pub fn check(root: &Path, target: Target<'_>) -> Result<Version, String> {
     let header = root.join("include/mlx/version.h");
     let text =
@@ -112,7 +112,7 @@ fn version(header: &str) -> Option<Version> {
     ))
 }
 
-/// What a 64-bit ELF or Mach-O library was compiled for.
+/// The target of a 64-bit ELF or Mach-O library.
 fn architecture(library: &[u8]) -> Option<&'static str> {
     let word = |at: usize| {
         library

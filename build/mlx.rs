@@ -1,7 +1,6 @@
 //! Builds `src/mlx/shim.cpp` against MLX into a library of its own.
 //!
-//! The program contains the library and loads it when MLX is requested. It thus starts without MLX
-//! too.
+//! The program contains the library and loads it on request. It thus starts without MLX too.
 
 use std::{
     env,
@@ -13,7 +12,7 @@ use super::locate::{Target, check, locate};
 
 const SHIM: &str = "src/mlx/shim.cpp";
 
-/// Where Python keeps its mlx package.
+/// The place of Python's mlx package.
 const ASK_PYTHON: &str = "import importlib.util as u; s = u.find_spec('mlx'); \
                           print('\\n'.join(s.submodule_search_locations if s else []))";
 
@@ -48,7 +47,7 @@ fn python_packages() -> Vec<PathBuf> {
     text.lines().map(PathBuf::from).collect()
 }
 
-/// Compiles and links the shim; MLX's place is its rpath.
+/// Compiles and links the shim, with MLX's folder as its rpath.
 fn link(root: &Path, target: Target<'_>, out: &Path) -> Result<(), String> {
     let lib = root.join("lib");
     let mut build = cc::Build::new();
@@ -62,7 +61,7 @@ fn link(root: &Path, target: Target<'_>, out: &Path) -> Result<(), String> {
     let compiler = build.try_get_compiler().map_err(|error| format!("no C++ compiler: {error}"))?;
     let mut command = compiler.to_command();
     match target.os {
-        // What MLX's own wheels ask for.
+        // The minimum of MLX's own wheels.
         "macos" => command.args(["-dynamiclib", "-mmacosx-version-min=14.0"]),
         _ => command.args(["-shared", "-Wl,--no-undefined"]),
     };

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// Reads JSON. Errors say what is wrong and where, in one line of bounded length.
+/// Parses JSON. Errors give the fault and its place in one line of bounded length.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(json).map_err(|error| {
         let message: String =
@@ -19,7 +19,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String>
 pub(crate) struct Fields<'a>(&'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
-    /// Errors if `value` is not an object; `what` names it.
+    /// Errors if `value` is not an object, which `what` names.
     pub(crate) fn of(value: &'a Value, what: &str) -> Result<Self> {
         value
             .as_object()
@@ -31,7 +31,7 @@ impl<'a> Fields<'a> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether the key is there, be it with `null`.
+    /// Whether the key is there, even with `null`.
     pub(crate) fn has(self, key: &str) -> bool {
         self.0.contains_key(key)
     }

@@ -8,20 +8,20 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{Error, Result};
 
-/// How to choose. The default is what Gemma's authors recommend.
+/// The parameters of the choice. The default is the recommendation of Gemma's authors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingParams {
-    /// Logits are divided by it; 0 always takes the most likely token.
+    /// Logits are divided by it. 0 always takes the most likely token.
     pub temperature: f32,
-    /// Only this many of the most likely tokens stay; 0 keeps all.
+    /// Only this number of the most likely tokens stays. 0 keeps all.
     pub top_k: usize,
-    /// The most likely tokens stay until their probabilities sum to this; 1 keeps all, 0 one.
+    /// The most likely tokens stay until their probabilities sum to this. 1 keeps all, 0 keeps one.
     pub top_p: f32,
-    /// Tokens less likely than this fraction of the most likely one go; 0 keeps all.
+    /// Tokens less likely than this fraction of the most likely one are removed. 0 keeps all.
     pub min_p: f32,
-    /// Recent tokens' logits are divided by it if positive, else multiplied; 1 for none.
+    /// Recent tokens' logits are divided by it if positive, else multiplied. 1 has no effect.
     pub repetition_penalty: f32,
-    /// Same seed, same choices; `None` takes a fresh one.
+    /// The same seed gives the same choices. `None` takes a new one.
     pub seed: Option<u64>,
 }
 
@@ -39,8 +39,8 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// Whether a device can choose by these: see [`Draw`]. All tokens' probabilities, or a penalty
-    /// on what was said, take the logits to the host.
+    /// Whether a device can choose with these parameters: see [`Draw`]. Probabilities of all
+    /// tokens, or a repetition penalty, need the logits on the host.
     pub fn fit_device(&self) -> bool {
         let drawn = self.temperature > 0.0 && self.repetition_penalty == 1.0;
         drawn && (1..=Draw::MOST_TOP_K).contains(&self.top_k)
@@ -75,23 +75,23 @@ impl SamplingParams {
     }
 }
 
-/// One random choice from logits, complete: what a device needs to make it
+/// One random choice from logits, with everything that a device needs to make it
 /// ([`StepOutput::Sample`](crate::backend::StepOutput::Sample)).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Draw {
-    /// More than 0; the others as in [`SamplingParams`].
+    /// More than 0. The others are as in [`SamplingParams`].
     pub temperature: f32,
     /// From 1 to [`Draw::MOST_TOP_K`].
     pub top_k: usize,
     pub top_p: f32,
     pub min_p: f32,
-    /// Where in the kept tokens' summed probabilities, most likely first, the choice falls: in [0,
+    /// The choice as a point in the kept tokens' summed probabilities, most likely first: in [0,
     /// 1).
     pub point: f64,
 }
 
 impl Draw {
-    /// A device keeps so many tokens at most.
+    /// The most tokens that a device keeps.
     pub const MOST_TOP_K: usize = 128;
 
     /// Errors name the value and its legal range.
@@ -114,8 +114,8 @@ impl Draw {
         }
     }
 
-    /// The chosen token's id, given logits of shape `[vocab]`: what [`Sampler::sample`] would have
-    /// chosen.
+    /// The chosen token's id, from logits of shape `[vocab]`. It is the one that
+    /// [`Sampler::sample`] would choose.
     ///
     /// Errors: a logit that is NaN or +∞, no logit above −∞.
     pub fn choose(&self, logits: &[f32]) -> Result<u32> {
@@ -123,7 +123,7 @@ impl Draw {
         Ok(self.choose_from(logits, &mut Vec::new()))
     }
 
-    /// From checked logits. `top_k` may be anything here, 0 for all.
+    /// Chooses from checked logits. `top_k` may be any number here, 0 for all.
     fn choose_from(&self, logits: &[f32], candidates: &mut Vec<Candidate>) -> u32 {
         let best = argmax(logits);
         let keep = if self.top_k == 0 { logits.len() } else { self.top_k.min(logits.len()) };
@@ -140,11 +140,11 @@ impl Draw {
     }
 }
 
-/// Draws tokens from logits; holds the random generator.
+/// Draws tokens from logits, with its own random generator.
 ///
-/// The filters follow each other as in Hugging Face's `generate`: repetition penalty, temperature,
-/// top-k, top-p of what top-k left, min-p. (llama.cpp divides by the temperature last, so that its
-/// top-p and min-p see the probabilities at temperature 1.)
+/// The filters have the order of Hugging Face's `generate`: repetition penalty, temperature, top-k,
+/// top-p, min-p. top-p applies to the tokens that top-k left. llama.cpp divides by the temperature
+/// last, so that its top-p and min-p use the probabilities at temperature 1.
 #[derive(Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -177,8 +177,8 @@ impl Sampler {
         self.seed
     }
 
-    /// The next token's id, given logits of shape `[vocab]` and the tokens that the repetition
-    /// penalty shall count (in any order, repeats count once).
+    /// The next token's id, from logits of shape `[vocab]` and the tokens for the repetition
+    /// penalty. These may be in any order, and repeats count once.
     ///
     /// Errors: a logit that is NaN or +∞, no logit above −∞, a recent id outside the vocabulary.
     pub fn sample(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32> {
@@ -195,7 +195,7 @@ impl Sampler {
         })
     }
 
-    /// The next choice, to be made elsewhere. The tokens are those of [`Sampler::sample`] where the
+    /// The next choice, for a device. The tokens are those of [`Sampler::sample`] where the
     /// parameters [fit a device](SamplingParams::fit_device).
     pub fn draw(&mut self) -> Draw {
         let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
@@ -203,8 +203,8 @@ impl Sampler {
     }
 }
 
-/// The id of the largest logit, the lowest among equals. NaN counts as smaller than everything; if
-/// nothing is larger than −∞, it is 0.
+/// The id of the largest logit, the lowest among equals. NaN is smaller than all others. If nothing
+/// is larger than −∞, the id is 0.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, &logit) in logits.iter().enumerate() {
@@ -215,8 +215,8 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// Logits `[vocab]` of `ids` become −∞, so that none of them is chosen; ids outside the vocabulary
-/// are passed over.
+/// Sets logits `[vocab]` of `ids` to −∞, so that none of them is chosen. Ids outside the vocabulary
+/// are ignored.
 pub fn suppress(logits: &mut [f32], ids: &[u32]) {
     for &id in ids {
         if let Some(logit) = logits.get_mut(id as usize) {
@@ -225,7 +225,7 @@ pub fn suppress(logits: &mut [f32], ids: &[u32]) {
     }
 }
 
-/// Errors unless the logits are numbers that a softmax can take.
+/// Errors unless a softmax of the logits is defined.
 fn check(logits: &[f32]) -> Result<()> {
     if let Some(id) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {
         return Err(Error::Device(format!(
@@ -241,8 +241,8 @@ fn check(logits: &[f32]) -> Result<()> {
     }
 }
 
-/// Copies `logits` to `out` with those of `recent` made less likely (CTRL, arXiv 1909.05858, §4.1;
-/// negative logits are multiplied, as everyone does since).
+/// Copies `logits` to `out` and makes those of `recent` less likely (CTRL, arXiv 1909.05858, §4.1).
+/// Negative logits are multiplied, as in all current implementations.
 fn penalize(logits: &[f32], recent: &[u32], penalty: f32, out: &mut Vec<f32>) -> Result<()> {
     out.clear();
     out.extend_from_slice(logits);
@@ -266,12 +266,12 @@ fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
 }
 
-/// The `keep` ≥ 1 largest logits above −∞, in [`order`] if that leaves any out or they are
-/// as few as a device keeps, else by id.
+/// The `keep` ≥ 1 largest logits above −∞. They are in [`order`] if others are left out, or if a
+/// device could keep all of them. Otherwise they are in the order of ids.
 fn largest(logits: &[f32], keep: usize, out: &mut Vec<Candidate>) {
     out.clear();
-    // Logits up to the floor have `keep` before them. It rises whenever as many again have come in,
-    // so that most logits cost one comparison.
+    // `keep` candidates exceed or equal the floor. It rises each time that `keep` more candidates
+    // arrive, so that most logits need only one comparison.
     let mut floor = f32::NEG_INFINITY;
     for (id, &logit) in (0..).zip(logits) {
         if logit > floor {
@@ -289,10 +289,10 @@ fn largest(logits: &[f32], keep: usize, out: &mut Vec<Candidate>) {
     }
 }
 
-/// Keeps the fewest most likely candidates that hold `top_p` of the weight, at least one.
+/// Keeps the fewest most likely candidates whose weights reach `top_p` of the sum, at least one.
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
     let wanted = top_p * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
-    // Usually a few hold it: sort no more than needed.
+    // Usually few candidates suffice, so that a partial sort is faster.
     let mut head = 256;
     loop {
         if head < candidates.len() {
@@ -316,7 +316,7 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
     }
 }
 
-/// The candidate at `point` (in [0, 1)) of the summed weights.
+/// The candidate at `point` (in [0, 1)) of the cumulative weights.
 fn draw(candidates: &[Candidate], point: f64) -> Option<u32> {
     let mut left = point * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
     candidates.iter().find_map(|candidate| {
@@ -325,8 +325,8 @@ fn draw(candidates: &[Candidate], point: f64) -> Option<u32> {
     })
 }
 
-/// A seed that differs from run to run: std's hash keys come from the system's entropy, and where
-/// there is none (wasm) the clock still differs.
+/// A seed that differs between runs. std's hash keys come from the system's entropy. Without
+/// entropy (wasm) the clock still differs.
 fn fresh_seed() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     let since_1970 = web_time::SystemTime::now().duration_since(web_time::SystemTime::UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! A GGUF file of any bytes: parsed, walked, and read as a model config.
+//! Arbitrary bytes as a GGUF file: parses and traverses it, and reads a model config.
 #![no_main]
 
 use gemma4_wgpu::{checkpoint::gguf::{container::Gguf, value::Value}, model::config::ModelConfig};

@@ -1,5 +1,5 @@
-//! Opens a safetensors file of any bytes and reads a matrix. The config.json beside it is of MLX,
-//! compressed-tensors or no quantizer (torchao's files describe themselves).
+//! Opens arbitrary bytes as a safetensors file and reads a matrix. The config.json beside it is
+//! that of MLX, compressed-tensors or no quantizer. torchao's files describe themselves.
 #![no_main]
 
 use gemma4_wgpu::{checkpoint::Checkpoint, model::source::TensorSource};

@@ -1,4 +1,4 @@
-//! A safetensors file of any bytes: its header parsed, its tensors within the file.
+//! Arbitrary bytes as a safetensors file: parses the header, whose tensors must be within the file.
 #![no_main]
 
 use gemma4_wgpu::checkpoint::safetensors::header;

@@ -1,4 +1,4 @@
-//! [`CpuBackend`]: sequences and steps around the forward pass.
+//! [`CpuBackend`]: sequences and steps for the forward pass.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -17,18 +17,18 @@ use crate::model::kv::{CacheType, cache_capacity};
 use crate::model::source::{LocalBoxFuture, TensorSource};
 use crate::model::weights::{self, LoadOptions, ModelWeights, PlannedTensor};
 
-/// Tokens of a step: bounds the memory that activations take.
+/// Most tokens of a step, to bound the memory of activations.
 const MAX_STEP_TOKENS: usize = 256;
 
-/// A model in memory, computed with [`ops`] on all processor cores.
+/// A model in memory, computed with [`ops`] on all CPU cores.
 ///
-/// A step is computed when it is submitted; reading it only hands out the result.
+/// Submitting a step computes it, and reading it only returns the result.
 pub struct CpuBackend {
     model: Model,
     sequences: Sequences,
     /// By slot.
     slots: Vec<Slot>,
-    /// Results that were not read yet, by ticket.
+    /// Unread results, by ticket.
     finished: HashMap<u64, Vec<StepResult>>,
     next_ticket: u64,
     /// Tokens that are never chosen.
@@ -38,20 +38,20 @@ pub struct CpuBackend {
     peak_bytes: u64,
 }
 
-/// What a place for a sequence holds.
+/// The state of a slot for a sequence.
 struct Slot {
-    /// Of each layer that has keys of its own.
+    /// For each layer that has its own keys.
     caches: Vec<KvCache>,
-    /// What its last step chose, if it chose.
+    /// The token that its last step chose, if any.
     chosen: u32,
 }
 
 impl CpuBackend {
-    /// Loads a model into memory. `progress` is told the bytes of the checkpoint consumed since it
-    /// was last called.
+    /// Loads a model into memory. `progress` gets the bytes of the checkpoint consumed since its
+    /// last call.
     ///
-    /// Errors: a tensor is missing, misshapen or unreadable; options of zero; weights or KV cache
-    /// do not fit in memory.
+    /// Errors: a tensor is missing, misshapen or unreadable; options of zero. Also weights or a KV
+    /// cache that do not fit in memory.
     pub async fn load(
         source: &dyn TensorSource,
         options: &LoadOptions,
@@ -80,7 +80,7 @@ impl CpuBackend {
         })
     }
 
-    /// Computes a sound step.
+    /// Computes a step that has passed its checks.
     fn compute(&mut self, step: &[SequenceStep<'_>]) -> Result<Vec<StepResult>> {
         let mut slots: Vec<Option<&mut Slot>> = self.slots.iter_mut().map(Some).collect();
         let (mut tokens, mut segments, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
@@ -145,7 +145,7 @@ impl CpuBackend {
 }
 
 impl CpuBackend {
-    /// What [`CpuBackend::load`] and its largest step take.
+    /// The memory of [`CpuBackend::load`] and its largest step.
     ///
     /// Errors: a tensor that the model needs is missing.
     pub fn plan(source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
@@ -257,20 +257,21 @@ fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
     let bytes = of_sequence.saturating_mul(options.max_sequences as u128);
     let what =
         format!("the KV cache of {} x {} positions", options.max_sequences, options.context_length);
-    // Asks for all at once and gives it back: the parts, zeroed lazily, would each seem to fit.
+    // Reserves all bytes at once and frees them. Each part alone would seem to fit, because it is
+    // zeroed lazily.
     let len = usize::try_from(bytes).map_err(|_| out_of_memory(&what, bytes))?;
     try_with_capacity::<u8>(&what, len)?;
     Ok(bytes as u64)
 }
 
-/// Bytes that a forward pass of `rows` rows takes at most, logits aside.
+/// The most bytes of a forward pass of `rows` rows, without logits.
 fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let of_layer = |layer: &LayerConfig| {
         let attention = 2 * layer.n_heads * layer.head_dim + 4 * layer.n_kv_heads * layer.head_dim;
         attention.max(2 * layer.intermediate_size)
     };
     let widest = config.layers.iter().map(of_layer).max().unwrap_or(0);
-    // The residual stream, its normed form and the branch; a product is transposed once.
+    // The residual stream, its normed form and the branch. A product is transposed once.
     let per_layer =
         config.per_layer_columns() + config.per_layer_input.map_or(0, |input| 2 * input.size);
     4 * (rows * (3 * config.hidden_size + widest + per_layer)) as u64

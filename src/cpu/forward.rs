@@ -10,11 +10,11 @@ use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
 
 pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
 
-/// A model and what follows from its config.
+/// A model and values derived from its config.
 pub(super) struct Model {
     pub config: ModelConfig,
     pub weights: Weights,
-    /// Of each layer, `[head_dim/2]`.
+    /// For each layer, `[head_dim/2]`.
     pub inverse_frequencies: Vec<Vec<f32>>,
 }
 
@@ -23,11 +23,11 @@ pub(super) struct Segment<'a> {
     pub rows: Range<usize>,
     /// Position of the first row.
     pub position: usize,
-    /// Of each layer that has keys of its own.
+    /// For each layer that has its own keys.
     pub caches: &'a mut [KvCache],
 }
 
-/// One layer as the forward pass sees it.
+/// One layer, with its index, config and weights.
 struct Layer<'a> {
     index: usize,
     config: &'a LayerConfig,
@@ -41,15 +41,14 @@ impl Model {
         Model { config, weights, inverse_frequencies }
     }
 
-    /// Runs `tokens` (one a row, the rows of `segments` together) through all layers and stores
-    /// their keys and values. Returns the normed hidden states, `[rows, hidden]`, that
-    /// [`Model::logits`] takes, unless nothing is `wanted`: then layers that have no keys of their
-    /// own are left out.
+    /// Runs `tokens`, one for each row, through all layers and stores their keys and values. The
+    /// rows of `segments` follow one another. Returns the normed hidden states, `[rows, hidden]`,
+    /// for [`Model::logits`]. Unless they are `wanted`, layers without their own keys are skipped.
     pub fn forward(&self, tokens: &[u32], segments: &mut [Segment<'_>], wanted: bool) -> Vec<f32> {
         let (config, weights) = (&self.config, &self.weights);
         let (rows, hidden, eps) = (tokens.len(), config.hidden_size, config.rms_norm_eps);
 
-        // The residual stream and its normed form, which is what the next matrices take.
+        // The residual stream and its normed form, which the next matrices read.
         let mut x = vec![0.0; rows * hidden]; // [rows, hidden]
         let mut normed = vec![0.0; rows * hidden]; // [rows, hidden]
         ops::embed(&weights.embed_tokens, tokens, config.embedding_scale(), &mut x);
@@ -76,8 +75,8 @@ impl Model {
         normed
     }
 
-    /// All layers' vectors of `tokens` with the embeddings `x` `[rows, hidden]`: `[rows, layers,
-    /// size]`, or nothing.
+    /// All layers' vectors of `tokens` with the embeddings `x` `[rows, hidden]`. Returns `[rows,
+    /// layers, size]`, or an empty vector.
     fn per_layer_inputs(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
         let Some(tables) = &self.weights.per_layer else { return Vec::new() };
         let mut vectors = matmul(&tables.projection, x);
@@ -87,7 +86,7 @@ impl Model {
         vectors
     }
 
-    /// `projection(gelu(gate(x)) · vector)` of `x` `[rows, hidden]`.
+    /// Computes `projection(gelu(gate(x)) · vector)` of `x` `[rows, hidden]`.
     fn take_per_layer_input(
         &self,
         index: usize,
@@ -101,7 +100,7 @@ impl Model {
         matmul(&weights.projection, &gate)
     }
 
-    /// Logits of normed hidden states `[rows, hidden]`: `[rows, vocab]`.
+    /// Logits `[rows, vocab]` of normed hidden states `[rows, hidden]`.
     pub fn logits(&self, normed: &[f32]) -> Vec<f32> {
         let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
         let mut logits = matmul(lm_head, normed);
@@ -111,12 +110,12 @@ impl Model {
         logits
     }
 
-    /// The norm that stands before layer `index`, or before lm_head after the last layer.
+    /// The norm before layer `index`, or before lm_head after the last layer.
     fn input_norm(&self, index: usize) -> &[f32] {
         self.weights.layers.get(index).map_or(&self.weights.norm, |layer| &layer.input_norm)
     }
 
-    /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
+    /// Computes `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
     fn attention(
         &self,
         layer: &Layer<'_>,
@@ -172,7 +171,7 @@ impl Model {
     }
 }
 
-/// `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
+/// Computes `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
 fn feed_forward(layer: &Layer<'_>, normed: &[f32]) -> Vec<f32> {
     let mut gate = matmul(&layer.weights.gate_proj, normed); // [rows, intermediate]
     let up = matmul(&layer.weights.up_proj, normed); // [rows, intermediate]
@@ -187,7 +186,7 @@ fn matmul(weights: &CpuMatrix, x: &[f32]) -> Vec<f32> {
     out
 }
 
-/// The elements of rows that are `width` wide.
+/// Number of elements in rows of `width` columns.
 pub(super) fn scaled(rows: &Range<usize>, width: usize) -> Range<usize> {
     rows.start * width..rows.end * width
 }

@@ -5,8 +5,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::model::kv::CacheType;
 
-/// Elements of a cache. Allocated as zeroed bits, which an operating system hands out without
-/// touching the memory: a long context costs only what is used of it.
+/// Elements of a cache. They are allocated as zeroed bits, whose memory an operating system
+/// provides on first use. A long context thus only costs the memory of used positions.
 #[derive(Debug)]
 enum Elements {
     F16(Vec<u16>),
@@ -15,8 +15,8 @@ enum Elements {
 
 /// Keys and values of one layer of one sequence, each `[capacity, n_kv_heads, head_dim]`.
 ///
-/// Position p lies in slot `p % capacity`. A layer with full attention has as many slots as the
-/// context has positions; one with a window has a ring that holds the window and a whole step.
+/// Position p is in slot `p % capacity`. A layer with full attention has a slot for each position
+/// of the context. A layer with a window has a ring for the window and a whole step.
 #[derive(Debug)]
 pub struct KvCache {
     keys: Elements,
@@ -36,7 +36,7 @@ impl KvCache {
         KvCache { keys: elements(), values: elements(), capacity, n_kv_heads, head_dim }
     }
 
-    /// Slots for positions.
+    /// Number of slots for positions.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -96,7 +96,7 @@ impl Elements {
 mod tests {
     use super::*;
 
-    /// A vector that tells position, head and element apart; all of it exact in f16.
+    /// A vector that identifies position, head and element. All of it is exact in f16.
     fn pattern(position: usize, len: usize, sign: f32) -> Vec<f32> {
         (0..len).map(|i| sign * (position * 16 + i) as f32).collect()
     }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::{matrix_reader::MatrixReader, weights::WeightStore};
 use crate::quant::PackedRows;
 
-/// A weight matrix `[out_features, in_features]`, packed; a row is dequantized when it is used.
+/// A weight matrix `[out_features, in_features]`, packed. A row is dequantized on use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CpuMatrix {
     packed: PackedRows,
@@ -53,7 +53,7 @@ impl WeightStore for CpuStore {
 
     async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<CpuMatrix> {
         let (rows, cols, format) = (reader.rows, reader.cols, reader.format);
-        // A length that overflows is more than any memory holds: saturating gives the right error.
+        // A length that overflows exceeds any memory, so that saturating gives the right error.
         let mut data =
             try_with_capacity(reader.name, rows.saturating_mul(format.data_words(cols)))?;
         let mut scales =

@@ -1,7 +1,8 @@
-//! The reference backend: plain Rust, every function the twin of one kernel, written to be read.
+//! The reference backend: plain Rust for reading, in which every function is the twin of one
+//! kernel.
 //!
-//! [`ops`] holds the functions and [`CpuBackend`] strings them together; kernel tests compare
-//! a device with [`ops`], and `--backend cpu` runs where there is no adapter.
+//! [`ops`] has the functions, and [`CpuBackend`] calls them in order. Kernel tests compare a device
+//! with [`ops`]. `--backend cpu` runs where there is no adapter.
 
 mod backend;
 mod forward;
@@ -15,7 +16,7 @@ pub use matrix::CpuMatrix;
 
 use crate::{Error, Result};
 
-/// An empty vector with room for `len` elements. Errors if the machine has not that much memory.
+/// An empty vector with room for `len` elements. Errors if there is not enough memory.
 fn try_with_capacity<T>(what: &str, len: usize) -> Result<Vec<T>> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(len)

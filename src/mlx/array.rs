@@ -1,4 +1,4 @@
-//! [`Array`]: a node of MLX's graph, and the ways in and out of it.
+//! [`Array`]: a node of MLX's graph, and its conversions from and to Rust.
 
 use std::ptr;
 
@@ -25,18 +25,18 @@ impl Dtype {
     }
 }
 
-/// A value of MLX's graph, computed or still to be.
+/// A value of MLX's graph, which may not be computed yet.
 pub struct Array(Pointer);
 
-// SAFETY: an array is a reference to a counted node, and the counters are atomic. What belongs to a
-// thread is evaluation and building: both happen on the one thread of `worker`, but for zeros and
-// their contents, which are memory alone.
+// SAFETY: an array is a reference to a counted node, and the counters are atomic. Graphs are built
+// and evaluated on the one thread of `worker`. The exceptions are zeros and their contents, which
+// are only memory.
 unsafe impl Send for Array {}
 
 impl Drop for Array {
     fn drop(&mut self) {
         if let Ok(shim) = ffi::shim() {
-            // SAFETY: the pointer came from the shim and is given up here, once.
+            // SAFETY: the pointer came from the shim, and is released here, once.
             unsafe { (shim.free)(self.0) }
         }
     }
@@ -50,7 +50,7 @@ impl Array {
         Array::made(shim, unsafe { (shim.clone)(self.0) })
     }
 
-    /// What a function of the shim made; its error if that is nothing.
+    /// The result of a function of the shim, or its error if the pointer is null.
     pub(super) fn made(shim: &ffi::Shim, pointer: Pointer) -> Result<Array> {
         if pointer.is_null() { Err(ffi::failure(shim)) } else { Ok(Array(pointer)) }
     }
@@ -64,11 +64,11 @@ impl Array {
     /// Errors: no memory, or a dimension beyond i32.
     pub fn zeros(shape: &[usize], dtype: Dtype) -> Result<Array> {
         let (shim, dims) = (ffi::shim()?, dims(shape)?);
-        // SAFETY: `dims` holds as many numbers as are told.
+        // SAFETY: `dims` has the length that is passed.
         Array::made(shim, unsafe { (shim.zeros)(dims.as_ptr(), dims.len(), dtype as i32) })
     }
 
-    /// An array of these elements, row by row. Their bytes must be as many as the shape has.
+    /// An array of these elements, row by row. Their bytes must fit the shape.
     pub fn new(bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Array> {
         let mut array = Array::zeros(shape, dtype)?;
         if bytes.len() != array.bytes() {
@@ -92,12 +92,12 @@ impl Array {
         }
     }
 
-    /// Waits for the elements: f32 or u32 as the array is, row by row.
+    /// Waits for the elements, f32 or u32 like the array, row by row.
     pub fn read<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(&self) -> Result<Vec<T>> {
         let shim = ffi::shim()?;
         let mut values = vec![T::zeroed(); self.bytes() / size_of::<T>()];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        // SAFETY: the shim writes if the array has that many bytes, and else fails.
+        // SAFETY: the shim writes only if the array has that number of bytes, and else fails.
         match unsafe { (shim.read)(self.0, bytes.as_mut_ptr().cast(), bytes.len()) } {
             0 => Ok(values),
             _ => Err(ffi::failure(shim)),
@@ -116,7 +116,7 @@ impl Array {
 
     pub fn shape(&self) -> Vec<usize> {
         let Ok(shim) = ffi::shim() else { return Vec::new() };
-        // SAFETY: questions about a live array.
+        // SAFETY: these only read properties of a live array.
         unsafe { (0..(shim.ndim)(self.0)).map(|axis| (shim.dim)(self.0, axis) as usize).collect() }
     }
 
@@ -124,7 +124,7 @@ impl Array {
     pub fn dtype(&self) -> Option<Dtype> {
         let shim = ffi::shim().ok()?;
         let all = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::U32, Dtype::Bool];
-        // SAFETY: a question about a live array.
+        // SAFETY: this only reads a property of a live array.
         let number = unsafe { (shim.dtype)(self.0) };
         all.into_iter().find(|&dtype| dtype as i32 == number)
     }
@@ -139,14 +139,14 @@ impl Array {
 pub fn async_eval(arrays: &[&Array]) -> Result<()> {
     let shim = ffi::shim()?;
     let pointers: Vec<Pointer> = arrays.iter().map(|array| array.0).collect();
-    // SAFETY: live arrays, as many as are told.
+    // SAFETY: live arrays, in the number that is passed.
     match unsafe { (shim.async_eval)(pointers.as_ptr(), pointers.len()) } {
         0 => Ok(()),
         _ => Err(ffi::failure(shim)),
     }
 }
 
-/// A shape as MLX has it.
+/// A shape in MLX's type.
 pub(super) fn dims(shape: &[usize]) -> Result<Vec<i32>> {
     let dim = |&dim: &usize| {
         i32::try_from(dim).map_err(|_| Error::Device(format!("MLX: a dimension of {dim}")))

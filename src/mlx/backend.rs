@@ -1,4 +1,4 @@
-//! [`MlxBackend`]: sequences and steps in front of the engine on MLX's thread.
+//! [`MlxBackend`]: sequences and steps for the engine on MLX's thread.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,16 +23,16 @@ use crate::model::synthetic::SyntheticSource;
 use crate::model::weights::{LoadOptions, ModelWeights, planned_tensors};
 use crate::quant::Quantize;
 
-/// Tokens of a step on a GPU, which is busy with a prompt from some hundreds on.
+/// Most tokens of a step on a GPU. Some hundreds are enough to use it fully.
 const GPU_STEP_TOKENS: usize = 512;
 const CPU_STEP_TOKENS: usize = 256;
 
-/// How MLX computes.
+/// The options of MLX's computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MlxOptions {
-    /// Type of activations; by default bf16 on a GPU and f32 on a CPU.
+    /// Type of activations. The default is bf16 on a GPU and f32 on a CPU.
     pub activations: Option<Activations>,
-    /// Whether the MLP's activation is one kernel; by default on a GPU.
+    /// Whether the MLP's activation is one fused kernel. The default is true on a GPU.
     pub fused: Option<bool>,
 }
 
@@ -49,7 +49,7 @@ pub struct MlxBackend {
     facts: Facts,
     sequences: Sequences,
     engine: Arc<Mutex<Engine>>,
-    /// Tickets that were not read yet.
+    /// Unread tickets.
     unread: HashSet<u64>,
     next_ticket: u64,
     weight_bytes: u64,
@@ -57,7 +57,7 @@ pub struct MlxBackend {
     kv_bytes: u64,
 }
 
-/// What is known of a model before its weights are.
+/// Values that are known before a model's weights are loaded.
 struct Reservation {
     facts: Facts,
     sequences: Sequences,
@@ -68,11 +68,10 @@ struct Reservation {
 }
 
 impl MlxBackend {
-    /// Loads a model. `progress` is told the bytes of the checkpoint consumed since it was last
-    /// called.
+    /// Loads a model. `progress` gets the bytes of the checkpoint consumed since its last call.
     ///
-    /// Errors: MLX is missing or another one than at build time; a tensor is missing, misshapen or
-    /// unreadable; options of zero; weights or KV cache beyond memory.
+    /// Errors: MLX is missing or differs from that of the build; options of zero. Also a tensor
+    /// that is missing, misshapen or unreadable, and weights or a KV cache that exceed memory.
     pub async fn load(
         source: &dyn TensorSource,
         options: &LoadOptions,
@@ -137,8 +136,8 @@ impl MlxBackend {
         })
     }
 
-    /// How often each of MLX's operations was called by steps since this was last asked, by the
-    /// names of [`ops`]. All backends of the process count together.
+    /// How often steps called each of MLX's operations since the last such request, by the names of
+    /// [`ops`]. All backends of the process count together.
     pub fn take_calls(&self) -> Result<BTreeMap<&'static str, usize>> {
         worker::call(|| Ok(ops::take_calls()))
     }
@@ -155,7 +154,7 @@ impl Reservation {
         };
         let cache = match options.cache_type {
             CacheType::F32 => Dtype::F32,
-            // MLX makes f32 of bf16 and f16 together.
+            // MLX computes bf16 and f16 together in f32.
             CacheType::F16 if compute == Dtype::Bf16 => Dtype::Bf16,
             CacheType::F16 => Dtype::F16,
         };
@@ -181,8 +180,8 @@ impl Reservation {
         Ok(Reservation { facts, sequences, compute, cache, kv_bytes: kv_bytes as u64, fused })
     }
 
-    /// Errors if the weights do not fit beside the caches. A missing tensor is left for loading to
-    /// tell.
+    /// Errors if the weights do not fit in memory beside the caches. Loading reports missing
+    /// tensors.
     fn check(&self, source: &dyn TensorSource, quantize: Quantize) -> Result<()> {
         let bytes = |tensor: crate::model::weights::PlannedTensor| match (
             tensor.format,
@@ -210,14 +209,14 @@ fn lock(engine: &Mutex<Engine>) -> MutexGuard<'_, Engine> {
 }
 
 impl Drop for MlxBackend {
-    /// Ends what was started before the memory goes.
+    /// Finishes submitted steps before their memory is freed.
     fn drop(&mut self) {
         let (engine, unread) = (self.engine.clone(), std::mem::take(&mut self.unread));
         let end = move || {
             unread.iter().for_each(|&ticket| _ = lock(&engine).finish(ticket));
             Ok(())
         };
-        // A step's own error is for its reader, and there is none left.
+        // A step's error is for its reader, and nobody reads these steps.
         let _ = worker::call(end);
     }
 }
@@ -255,7 +254,7 @@ impl Backend for MlxBackend {
         worker::submit(move || lock(&engine).suppress(ids))
     }
 
-    /// What MLX itself refuses comes to light when the step is read.
+    /// Errors of MLX itself appear when the step is read.
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
         self.sequences.check(step)?;
         let part = |part: &SequenceStep<'_>| {

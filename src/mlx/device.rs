@@ -1,4 +1,4 @@
-//! What MLX says of itself and its device.
+//! Facts about MLX and its device.
 
 use std::ffi::{CStr, c_char};
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::mlx::{ffi, worker};
 
-/// Bytes of freed arrays that MLX may keep to use again: enough for a step's, less than would crowd
-/// a model out.
+/// Bytes of freed arrays that MLX may keep for reuse. They suffice for a step and are too few to
+/// displace a model.
 const CACHE_LIMIT: u64 = 1 << 30;
 
-/// MLX and the device that it computes on.
+/// MLX and its device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Facts {
     /// `0.32.4`
@@ -20,13 +20,13 @@ pub struct Facts {
     pub device: String,
     /// Whether the device is a GPU, through Metal.
     pub metal: bool,
-    /// Bytes that MLX thinks fit to hold.
+    /// Bytes that MLX considers safe to use.
     pub memory_limit: u64,
 }
 
-/// Loads MLX and asks it. The first call sets MLX's limits.
+/// Loads MLX and reads its facts. The first call sets MLX's limits.
 ///
-/// Errors: MLX is missing, or not the one that the program was built with.
+/// Errors: MLX is missing, or differs from that of the build.
 pub fn facts() -> Result<Facts> {
     worker::call(|| {
         let shim = ffi::shim()?;
@@ -34,7 +34,7 @@ pub fn facts() -> Result<Facts> {
         if metal {
             let working_set =
                 device(shim, c"max_recommended_working_set_size")?.0.parse().unwrap_or(0);
-            // SAFETY: plain numbers. macOS before 15 wires nothing, which costs time and is no
+            // SAFETY: plain numbers. macOS before 15 wires no memory, which costs time but is no
             // error.
             unsafe { ((shim.set_wired_limit)(working_set), (shim.set_cache_limit)(CACHE_LIMIT)) };
         }
@@ -49,7 +49,7 @@ pub fn facts() -> Result<Facts> {
 /// A fact of the default device, and whether that is a GPU.
 fn device(shim: &ffi::Shim, key: &CStr) -> Result<(String, bool)> {
     let mut text = [0 as c_char; 256];
-    // SAFETY: the shim writes at most as many bytes as are told, the last a zero.
+    // SAFETY: the shim writes at most the number of bytes that is passed, the last one a zero.
     let (kind, text) = unsafe {
         let kind = (shim.device)(key.as_ptr(), text.as_mut_ptr(), text.len());
         (kind, CStr::from_ptr(text.as_ptr()))
@@ -60,19 +60,19 @@ fn device(shim: &ffi::Shim, key: &CStr) -> Result<(String, bool)> {
     }
 }
 
-/// Bytes that MLX holds, of all backends of the process; 0 without MLX.
+/// Bytes that MLX has allocated for all backends of the process. 0 without MLX.
 pub fn active_bytes() -> u64 {
-    // SAFETY: a question without arguments, to a counter that any thread may read.
+    // SAFETY: reads a counter without arguments, which any thread may do.
     ffi::shim().map_or(0, |shim| unsafe { (shim.active_memory)() })
 }
 
-/// Most bytes that MLX has held since the program began or [`reset_peak`]; 0 without MLX.
+/// Most bytes that MLX has allocated since the program's start or [`reset_peak`]. 0 without MLX.
 pub fn peak_bytes() -> u64 {
     // SAFETY: as above.
     ffi::shim().map_or(0, |shim| unsafe { (shim.peak_memory)() })
 }
 
-/// Forgets what [`peak_bytes`] was.
+/// Resets [`peak_bytes`].
 pub fn reset_peak() -> Result<()> {
     let shim = ffi::shim()?;
     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! What lives on MLX's thread: the model, its caches, and steps on their way.
+//! The state on MLX's thread: the model, its caches, and unfinished steps.
 
 use std::collections::HashMap;
 
@@ -13,16 +13,16 @@ use crate::sampling;
 pub(super) struct Part {
     pub slot: usize,
     pub position: usize,
-    /// `None`: the token that the slot's last step chose.
+    /// `None` means the token that the slot's last step chose.
     pub tokens: Option<Vec<u32>>,
     pub output: StepOutput,
 }
 
-/// What a place for a sequence holds.
+/// The state of a slot for a sequence.
 pub(super) struct Slot {
-    /// Of each layer.
+    /// For each layer.
     pub caches: Vec<KvCache>,
-    /// What its last step chose, u32 `[1]`.
+    /// The token that its last step chose, u32 `[1]`.
     chosen: Option<Array>,
 }
 
@@ -32,17 +32,17 @@ impl Slot {
     }
 }
 
-/// What was asked of a step, under way.
+/// The requested output of a step, not computed yet.
 enum Outcome {
-    /// To be waited for alone.
+    /// Only the end of the computation.
     Nothing,
     Logits(Array),
     Token(Array),
 }
 
-/// A step that was started.
+/// A submitted step.
 struct Started {
-    /// The last hidden states: once they are there, all the step's keys and values are.
+    /// The last hidden states. Once they exist, all the step's keys and values exist too.
     hidden: Array,
     outcomes: Vec<Outcome>,
 }
@@ -50,7 +50,7 @@ struct Started {
 pub(super) struct Engine {
     pub model: Model,
     pub slots: Vec<Slot>,
-    /// By ticket; a step that failed keeps its error for whoever reads it.
+    /// By ticket. A failed step keeps its error for the reader.
     steps: HashMap<u64, Result<Started>>,
     /// Tokens that are never chosen.
     suppressed: Vec<u32>,
@@ -61,12 +61,12 @@ impl Engine {
         Engine { model, slots, steps: HashMap::new(), suppressed: Vec::new() }
     }
 
-    /// Steps from now on choose none of `ids`, which are in the vocabulary.
+    /// Later steps choose none of `ids`, which are in the vocabulary.
     pub fn suppress(&mut self, ids: Vec<u32>) {
         self.suppressed = ids;
     }
 
-    /// Builds a step's graph and hands it to the device.
+    /// Builds a step's graph and starts its evaluation.
     pub fn start(&mut self, ticket: u64, parts: &[Part]) {
         let step = self.build(parts);
         self.steps.insert(ticket, step);
@@ -119,7 +119,7 @@ impl Engine {
                     *chosen = Some(token.try_clone()?);
                     Outcome::Token(token)
                 }
-                // Chosen on this thread, which waits for the logits; the caller goes on.
+                // Chosen on this thread, which waits for the logits. The caller does not wait.
                 StepOutput::Sample(draw) => {
                     let mut row = logits(last)?.read::<f32>()?;
                     sampling::suppress(&mut row, &self.suppressed);
@@ -139,8 +139,7 @@ impl Engine {
         Ok(Started { hidden, outcomes })
     }
 
-    /// Token ids of all parts one after another, u32 `[rows]`; chosen ones have never left the
-    /// device.
+    /// Token ids of all parts one after another, u32 `[rows]`. Chosen tokens stay on the device.
     fn ids(&self, parts: &[Part]) -> Result<Array> {
         let ids = |part: &Part| match &part.tokens {
             Some(tokens) => Array::new(bytemuck::cast_slice(tokens), &[tokens.len()], Dtype::U32),
@@ -156,7 +155,7 @@ impl Engine {
     }
 }
 
-/// Logits `[1, vocab]` with those of suppressed tokens at −∞.
+/// Logits `[1, vocab]`, with those of suppressed tokens set to −∞.
 fn choosable(logits: Array, suppressed: &[u32]) -> Result<Array> {
     if suppressed.is_empty() {
         return Ok(logits);

@@ -1,4 +1,4 @@
-//! The shim (shim.cpp), loaded once when MLX is first asked for.
+//! The shim (shim.cpp), loaded once at the first use of MLX.
 
 use std::env;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -9,9 +9,9 @@ use libloading::Library;
 
 use crate::error::{Error, Result};
 
-/// The library that build.rs made of shim.cpp, as the program carries it.
+/// The library that build.rs made of shim.cpp, embedded in the program.
 static SHIM: &[u8] = include_bytes!(env!("MLX_SHIM"));
-/// The MLX that it was built with.
+/// The MLX of the build.
 const BUILT_VERSION: &str = env!("MLX_SHIM_VERSION");
 const BUILT_ROOT: &str = env!("MLX_SHIM_ROOT");
 
@@ -19,7 +19,7 @@ const BUILT_ROOT: &str = env!("MLX_SHIM_ROOT");
 pub(super) type Pointer = *mut c_void;
 type Dims = *const c_int;
 
-/// Declares the functions of shim.cpp as fields; the library gives each under `g4_` and its name.
+/// Declares the functions of shim.cpp as fields. The library exports each as `g4_` plus its name.
 macro_rules! functions {
     ($($name:ident($($type:ty),*) $(-> $result:ty)?;)*) => {
         pub(super) struct Shim {
@@ -29,11 +29,12 @@ macro_rules! functions {
 
         impl Shim {
             /// # Safety
-            /// `library` is shim.cpp's, whose functions have these types.
+            ///
+            /// `library` must be shim.cpp's, whose functions have these types.
             unsafe fn bind(library: Library) -> Result<Shim, libloading::Error> {
                 Ok(Shim {
                     $(
-                        // SAFETY: the caller vouches for the function's type.
+                        // SAFETY: the caller guarantees the function's type.
                         $name: *unsafe {
                             library.get(concat!("g4_", stringify!($name)).as_bytes())
                         }?,
@@ -88,26 +89,24 @@ functions! {
     random_words(Dims, usize, u64) -> Pointer;
 }
 
-/// The shim. Errors, each time anew, if MLX is not there or not the one it was built with.
+/// The shim. Errors, at each call, if MLX is missing or differs from that of the build.
 pub(super) fn shim() -> Result<&'static Shim> {
     static LOADED: OnceLock<Result<Shim, String>> = OnceLock::new();
     LOADED.get_or_init(load).as_ref().map_err(|reason| Error::Device(reason.clone()))
 }
 
 fn load() -> Result<Shim, String> {
-    // For this MLX only is the program's code right, so the way out is to have it back or to build
-    // again.
+    // The program's code fits only this MLX. The remedies are to restore it or to build again.
     let fix = format!(
         "MLX {BUILT_VERSION} was in {BUILT_ROOT} when this program was built: install it there \
          again (python3 -m pip install), or build the program again"
     );
     let library =
         load_library().map_err(|reason| format!("MLX cannot be loaded: {reason}; {fix}"))?;
-    // SAFETY: the library is shim.cpp's, and the list above repeats the signatures that stand
-    // there.
+    // SAFETY: the library is shim.cpp's, and the list above repeats its signatures.
     let shim = unsafe { Shim::bind(library) }
         .map_err(|error| format!("MLX cannot be loaded: {error}; {fix}"))?;
-    // SAFETY: both give a string that lives as long as the library.
+    // SAFETY: both return a string that lives as long as the library.
     let [built, found] =
         unsafe { [(shim.built_version)(), (shim.version)()].map(|text| CStr::from_ptr(text)) };
     let (built, found) = (built.to_string_lossy(), found.to_string_lossy());
@@ -117,7 +116,7 @@ fn load() -> Result<Shim, String> {
     }
 }
 
-/// Loads the shim by way of a file, the only form in which a system loads code. The file can go
+/// Loads the shim from a file, because systems load code only from files. The file can be deleted
 /// once it is mapped.
 fn load_library() -> Result<Library, String> {
     let place = || format!("a temporary file in {}", env::temp_dir().display());
@@ -126,14 +125,13 @@ fn load_library() -> Result<Library, String> {
     file.write_all(SHIM)
         .and_then(|()| file.flush())
         .map_err(|error| format!("{}: {error}", place()))?;
-    // SAFETY: loading runs the initializers of the shim and of MLX, which expect nothing of the
-    // program.
+    // SAFETY: loading runs the initializers of the shim and of MLX, which have no preconditions.
     unsafe { Library::new(file.path()) }.map_err(|error| error.to_string())
 }
 
-/// The text of the calling thread's last failure.
+/// The message of the calling thread's last failure.
 pub(super) fn failure(shim: &Shim) -> Error {
-    // SAFETY: the string belongs to this thread and stays until its next failure.
+    // SAFETY: the string belongs to this thread and is valid until its next failure.
     let text = unsafe { CStr::from_ptr((shim.error)()) }.to_string_lossy().into_owned();
     Error::Device(format!("MLX: {text}"))
 }

@@ -13,17 +13,17 @@ use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
 
 type Weights = ModelWeights<MlxMatrix, Array>;
 
-/// A model and what follows from its config.
+/// A model and values derived from its config.
 pub(super) struct Model {
     pub config: ModelConfig,
     weights: Weights,
-    /// Of each layer, `[head_dim/2]`: positions to a turn, over 2π; infinite for pairs that do not
-    /// turn.
+    /// For each layer, `[head_dim/2]`: inverse rotation frequencies. They are infinite for pairs
+    /// that do not rotate.
     periods: Vec<Array>,
     /// Type of activations.
     compute: Dtype,
-    /// Whether MLX makes one kernel of the MLP's activation; on a CPU it would call a C++ compiler
-    /// for it.
+    /// Whether MLX fuses the MLP's activation into one kernel. On a CPU it would need a C++
+    /// compiler for that.
     fused: bool,
 }
 
@@ -32,9 +32,9 @@ pub(super) struct Segment<'a> {
     pub rows: Range<usize>,
     /// Position of the first row.
     pub position: usize,
-    /// Of each layer that has keys of its own.
+    /// For each layer that has its own keys.
     pub caches: &'a mut [KvCache],
-    /// By window, as all layers with the same one look alike.
+    /// By window, because all layers with the same window have the same mask.
     sights: HashMap<Option<usize>, (Range<usize>, Mask)>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// One layer as the forward pass sees it.
+/// One layer, with its index, config and weights.
 struct Layer<'a> {
     index: usize,
     config: &'a LayerConfig,
@@ -62,9 +62,9 @@ impl Model {
         Ok(Model { config, weights, periods, compute, fused })
     }
 
-    /// Runs token ids (u32, `[rows]`, the rows of `segments` together) through all layers and
-    /// stores their keys and values. The normed hidden states, `[rows, hidden]`, that
-    /// [`Model::logits`] takes.
+    /// Runs token ids (u32, `[rows]`) through all layers and stores their keys and values. The rows
+    /// of `segments` follow one another. Returns the normed hidden states, `[rows, hidden]`, for
+    /// [`Model::logits`].
     pub fn forward(&self, ids: &Array, segments: &mut [Segment<'_>]) -> Result<Array> {
         let (config, weights, eps) = (&self.config, &self.weights, self.config.rms_norm_eps);
         let mut x = weights.embed_tokens.embed(ids, config.embedding_scale())?; // [rows, hidden]
@@ -89,7 +89,7 @@ impl Model {
         x.rms_norm(Some(&weights.norm), eps)
     }
 
-    /// All layers' vectors of tokens with the embeddings `x` `[rows, hidden]`: `[rows,
+    /// All layers' vectors of tokens with the embeddings `x` `[rows, hidden]`. Returns `[rows,
     /// layers·size]`, if there are any.
     fn per_layer_inputs(&self, ids: &Array, x: &Array) -> Result<Option<Array>> {
         let (Some(tables), Some(input)) = (&self.weights.per_layer, self.config.per_layer_input)
@@ -107,7 +107,7 @@ impl Model {
         vectors.reshape(&[rows, columns]).map(Some)
     }
 
-    /// `projection(gelu(gate(x)) · vector)` of `x` `[rows, hidden]`.
+    /// Computes `projection(gelu(gate(x)) · vector)` of `x` `[rows, hidden]`.
     fn take_per_layer_input(
         &self,
         index: usize,
@@ -122,7 +122,7 @@ impl Model {
         weights.projection.linear(&gate.gelu_mul(&vector, self.fused)?)
     }
 
-    /// Logits of normed hidden states `[rows, hidden]`: f32, `[rows, vocab]`.
+    /// Logits (f32, `[rows, vocab]`) of normed hidden states `[rows, hidden]`.
     pub fn logits(&self, normed: &Array) -> Result<Array> {
         let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
         let mut logits = lm_head.linear(normed)?;
@@ -135,7 +135,7 @@ impl Model {
         }
     }
 
-    /// `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
+    /// Computes `o_proj(sdpa(q, k, v))` of `normed` `[rows, hidden]`.
     fn attention(
         &self,
         layer: &Layer<'_>,
@@ -143,7 +143,7 @@ impl Model {
         segments: &mut [Segment<'_>],
     ) -> Result<Array> {
         let q = layer.weights.q_proj.linear(normed)?; // [rows, n_heads·head_dim]
-        // [rows, n_kv_heads·head_dim] each, unless they are another layer's.
+        // Each is [rows, n_kv_heads·head_dim]. None if another layer's are used.
         let k = layer.weights.k_proj.as_ref().map(|k_proj| k_proj.linear(normed)).transpose()?;
         let v = layer.weights.v_proj.as_ref().map(|v_proj| v_proj.linear(normed)).transpose()?;
         let kv = k.as_ref().map(|k| (k, v.as_ref().unwrap_or(k)));
@@ -162,7 +162,7 @@ impl Model {
         layer.weights.o_proj.linear(&attended)
     }
 
-    /// Attention of one sequence's rows, over what it held before and themselves: `[rows,
+    /// Attention of one sequence's rows over its earlier positions and these rows. Returns `[rows,
     /// n_heads·head_dim]`.
     fn attend(
         &self,
@@ -201,7 +201,7 @@ impl Model {
         let (keys, values) = cache.slots(slots)?; // [1, n_kv_heads, slots, head_dim]
         let attended = q.sdpa(&keys, &values, self.config.attention_scale, mask)?;
         let attended = attended.swap_heads()?.reshape(&[rows, n_heads * head_dim])?;
-        // A cache of f32 makes attention f32.
+        // An f32 cache makes attention's output f32.
         if attended.dtype() == Some(self.compute) {
             Ok(attended)
         } else {
@@ -209,7 +209,7 @@ impl Model {
         }
     }
 
-    /// `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
+    /// Computes `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
     fn feed_forward(&self, layer: &Layer<'_>, normed: &Array) -> Result<Array> {
         let gate = layer.weights.gate_proj.linear(normed)?; // [rows, intermediate]
         let up = layer.weights.up_proj.linear(normed)?; // [rows, intermediate]
@@ -217,7 +217,7 @@ impl Model {
     }
 }
 
-/// The slots to look at, and the mask on the device.
+/// The visible slots, and the mask on the device.
 fn mask(Sight { slots, mask }: Sight, rows: usize) -> Result<(Range<usize>, Mask)> {
     let mask = match mask {
         Visible::All => Mask::None,

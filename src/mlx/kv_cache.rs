@@ -6,9 +6,9 @@ use crate::mlx::ops::{Array, Dtype};
 use crate::model::config::{AttentionKind, LayerConfig};
 use crate::model::kv::cache_capacity;
 
-/// Keys and values `[1, n_kv_heads, capacity, head_dim]`; position p lies in slot `p % capacity`.
+/// Keys and values `[1, n_kv_heads, capacity, head_dim]`. Position p is in slot `p % capacity`.
 pub struct KvCache {
-    /// None after an update that failed.
+    /// None after a failed update.
     keys: Option<Array>,
     values: Option<Array>,
     capacity: usize,
@@ -16,7 +16,7 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for a layer, its memory taken at once.
+    /// An empty cache for a layer. Its memory is allocated at once.
     pub fn new(
         layer: &LayerConfig,
         context_length: usize,
@@ -32,13 +32,13 @@ impl KvCache {
         Ok(KvCache { keys: Some(zeros()?), values: Some(zeros()?), capacity, window })
     }
 
-    /// What queries at these positions look at.
+    /// The slots and mask for queries at these positions.
     pub(super) fn sight(&self, position: usize, rows: usize) -> Sight {
         sight(position, rows, self.capacity, self.window)
     }
 
-    /// Stores `keys` and `values` `[1, n_kv_heads, rows, head_dim]` from `position` on. Nothing may
-    /// hold the arrays of [`KvCache::slots`] any longer, else MLX copies the cache.
+    /// Stores `keys` and `values` `[1, n_kv_heads, rows, head_dim]` from `position` on. Drop the
+    /// arrays of [`KvCache::slots`] before, because otherwise MLX copies the cache.
     pub fn update(&mut self, keys: &Array, values: &Array, position: usize) -> Result<()> {
         for (cache, update) in [(&mut self.keys, keys), (&mut self.values, values)] {
             let array = cache.take().ok_or_else(lost)?;
@@ -47,7 +47,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// Keys and values of slots, `[1, n_kv_heads, slots, head_dim]` each.
+    /// Keys and values of slots, each `[1, n_kv_heads, slots, head_dim]`.
     pub fn slots(&self, slots: &std::ops::Range<usize>) -> Result<(Array, Array)> {
         let part = |array: &Option<Array>| {
             let array = array.as_ref().ok_or_else(lost)?;
@@ -58,7 +58,7 @@ impl KvCache {
     }
 }
 
-/// Puts rows into slots from `first` on, around the end of the ring if need be.
+/// Writes rows into slots from `first` on, continuing at slot 0 after the end of the ring.
 fn store(cache: Array, update: &Array, first: usize) -> Result<Array> {
     let (cache_shape, shape) = (cache.shape(), update.shape());
     let (heads, capacity, rows, dim) = (shape[1], cache_shape[2], shape[2], shape[3]);

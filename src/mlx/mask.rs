@@ -1,8 +1,8 @@
-//! Which slots of a KV cache a step's queries look at, and which of them each query sees.
+//! The slots of a KV cache that a step reads, and those that each query sees.
 
 use std::ops::Range;
 
-/// Where queries find their keys.
+/// The slots and mask of a step's queries.
 #[derive(Debug, PartialEq)]
 pub(super) struct Sight {
     /// Slots to attend to.
@@ -14,30 +14,30 @@ pub(super) struct Sight {
 pub(super) enum Visible {
     /// Every query sees every slot.
     All,
-    /// Slots are in the order of positions, and the last query sees all of them, each before it one
-    /// less.
+    /// Slots are in the order of positions. The last query sees all of them, and each query before
+    /// it one fewer.
     Causal,
     /// `[queries, slots]`
     Some(Vec<bool>),
 }
 
-/// For queries at `position..position + rows`, all of them already stored, in a cache of `capacity`
-/// slots where position p lies in slot `p % capacity`. A query sees the `window` positions that end
-/// with its own.
+/// The slots and mask for queries at `position..position + rows`, which are already stored. In a
+/// cache of `capacity` slots, position p is in slot `p % capacity`. A query sees the `window`
+/// positions that end with its own.
 pub(super) fn sight(position: usize, rows: usize, capacity: usize, window: Option<usize>) -> Sight {
     let end = position + rows;
     let first_seen = |query: usize| window.map_or(0, |window| (query + 1).saturating_sub(window));
     let first = first_seen(position);
     let (start, len) = (first % capacity, end - first);
-    // Around the end of a ring, slots are not in the order of positions: then all of them are
-    // masked one by one.
+    // Across the end of a ring, slots are not in the order of positions. A mask for each slot is
+    // then necessary.
     let slots = if start + len <= capacity { start..start + len } else { 0..capacity };
     let in_order = slots.len() == len && slots.start == start;
     let mask = match () {
         () if in_order && rows == 1 => Visible::All,
         () if in_order && first_seen(end - 1) == 0 => Visible::Causal,
         () => {
-            // The latest position that lies in each slot, if there is one.
+            // The latest position in each slot, if there is one.
             let held = slots
                 .clone()
                 .map(|slot| (end - 1).checked_sub((end - 1 + capacity - slot) % capacity));
@@ -59,7 +59,7 @@ pub(super) fn sight(position: usize, rows: usize, capacity: usize, window: Optio
 mod tests {
     use super::*;
 
-    /// Every query of every step sees exactly the positions it should, each once.
+    /// Every query of every step sees exactly the right positions, each once.
     #[test]
     fn sees_what_the_definition_says() {
         for (capacity, window) in

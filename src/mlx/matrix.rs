@@ -1,4 +1,4 @@
-//! Weight matrices in the form that MLX multiplies with.
+//! Weight matrices in MLX's form for matrix products.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -22,13 +22,13 @@ enum Weights {
 pub struct MlxMatrix {
     weights: Weights,
     cols: usize,
-    /// Columns that the words hold: whole groups.
+    /// Columns of the words, in whole groups.
     padded: usize,
 }
 
 impl MlxMatrix {
-    /// Room for a matrix: integers stay what they are, in [`PackFormat::widened`], where MLX has
-    /// their groups; all else is stored as `compute`.
+    /// Memory for a matrix. Integers stay the same, in [`PackFormat::widened`], where MLX supports
+    /// their groups. All other matrices are stored as `compute`.
     pub fn zeros(
         format: PackFormat,
         rows: usize,
@@ -58,7 +58,7 @@ impl MlxMatrix {
         })
     }
 
-    /// Puts rows from `first_row` on into a matrix of zeros.
+    /// Copies rows into a matrix of zeros, from `first_row` on.
     pub fn write(&mut self, first_row: usize, packed: &PackedRows, compute: Dtype) -> Result<()> {
         match &mut self.weights {
             Weights::Dense(array) => {
@@ -83,11 +83,11 @@ impl MlxMatrix {
         }
     }
 
-    /// Random words for the weights, with scales that keep the size of what they multiply.
+    /// Random words for the weights, with scales that preserve the magnitude of activations.
     pub fn randomize(&mut self, seed: u64, compute: Dtype) -> Result<()> {
         let Weights::Quantized(quantized) = &mut self.weights else { return Ok(()) };
         let (words, groups) = (quantized.words.shape(), quantized.scales.shape());
-        // Uniform integers of so many bits have this deviation.
+        // The standard deviation of uniform integers of this width.
         let (deviation, zero) = if quantized.bits == 4 { (4.6, 7.5) } else { (73.9, 127.5) };
         let scale = round(1.0 / (deviation * (self.cols as f32).sqrt()), compute);
         let count = groups.iter().product();
@@ -123,7 +123,7 @@ impl MlxMatrix {
         }
     }
 
-    /// The rows that `ids` (u32, `[n]`) names, times `scale`: `[n, cols]`.
+    /// The rows that `ids` (u32, `[n]`) select, times `scale`: `[n, cols]`.
     pub fn embed(&self, ids: &Array, scale: f32) -> Result<Array> {
         let rows = match &self.weights {
             Weights::Dense(array) => array.take(ids)?,
@@ -137,7 +137,7 @@ impl MlxMatrix {
     }
 }
 
-/// Packed rows in MLX's affine form, where q has no sign and `w = scale·q + bias`.
+/// Packed rows in MLX's affine form, where q is unsigned and `w = scale·q + bias`.
 struct AffineRows {
     words: Vec<u32>,
     scales: Vec<f32>,
@@ -145,7 +145,7 @@ struct AffineRows {
 }
 
 impl AffineRows {
-    /// Of `packed` integers of 4 or 8 bits; scales and biases are values of `compute`.
+    /// Converts `packed` integers of 4 or 8 bits. Scales and biases are values of `compute`.
     fn new(packed: &PackedRows, compute: Dtype) -> AffineRows {
         let PackFormat::Int { bits, group, offset } = packed.format else {
             return AffineRows { words: Vec::new(), scales: Vec::new(), biases: Vec::new() };
@@ -181,10 +181,10 @@ impl AffineRows {
     }
 }
 
-/// Rewrites a group's words so that q has no sign, in MLX's order; the q that stands for what was
-/// 0.
+/// Rewrites a group's words with unsigned q in MLX's order. Returns the q that stands for the
+/// former 0.
 ///
-/// Bytes get 128 added only where one is negative: without, an offset stays exactly what it was.
+/// Bytes get 128 added only where one is negative. Otherwise an offset stays exact.
 fn unsign(bits: u8, offset: bool, words: &mut [u32]) -> f32 {
     if bits == 4 {
         words.iter_mut().for_each(|word| *word = nibbles_in_order(*word));
@@ -198,7 +198,7 @@ fn unsign(bits: u8, offset: bool, words: &mut [u32]) -> f32 {
     128.0
 }
 
-/// Byte b holds weights b (low) and 4 + b (high); MLX wants weight i in nibble i.
+/// Byte b holds weights b (low) and 4 + b (high). MLX expects weight i in nibble i.
 fn nibbles_in_order(word: u32) -> u32 {
     let gather = |bytes: u32| {
         let pairs = (bytes | bytes >> 4) & 0x00ff_00ff;
@@ -235,11 +235,11 @@ pub(super) fn bytes_of(values: &[f32], as_type: Dtype) -> Vec<u8> {
     }
 }
 
-/// Hands weights to MLX as they are read.
+/// Passes weights to MLX as they are read.
 pub(super) struct MlxStore {
     pub compute: Dtype,
     pub bytes: u64,
-    /// Random matrices instead of those of the checkpoint, from this seed on.
+    /// Random matrices from this seed on, instead of those of the checkpoint.
     pub seed: Option<u64>,
 }
 
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
     use crate::quant::{Dtype as Stored, pack_rows};
 
-    /// What the affine form says of every weight, by our own reading of MLX's layout.
+    /// The values of an affine matrix, by our own reading of MLX's layout.
     fn values(
         rows: &AffineRows,
         bits: usize,
@@ -318,13 +318,13 @@ mod tests {
         }
     }
 
-    /// What other programs' checkpoints have, in groups as large as MLX has kernels for.
+    /// Widths and groups of other programs' checkpoints, up to the largest groups of MLX's kernels.
     #[test]
     fn larger_groups() {
         for group in [64, 128] {
             let format = PackFormat::Int { bits: 4, group, offset: false };
             let (cols, groups) = (256, 256 / group);
-            // Weight i of a word is i; group g's scale is g + 1.
+            // Weight i of a word is i, and group g's scale is g + 1.
             let scale = |g: u32| f16::from_f32(g as f32 + 1.0).to_bits() as u32;
             let packed = PackedRows {
                 format,

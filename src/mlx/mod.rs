@@ -1,7 +1,7 @@
-//! The MLX backend: Apple's kernels on a Mac's GPU, the same operations on a CPU.
+//! The MLX backend: Apple's kernels on a Mac's GPU, or the same operations on a CPU.
 //!
-//! `shim.cpp` is the C face of MLX's C++, `ffi` loads it, [`ops`] is the safe layer, and the rest
-//! is a backend like the others.
+//! `shim.cpp` is a C interface to MLX's C++, and `ffi` loads it. [`ops`] is the safe layer. The
+//! rest is a backend like the others.
 
 mod array;
 mod backend;

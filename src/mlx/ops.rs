@@ -1,4 +1,4 @@
-//! The operations of a forward pass, each one call of MLX. Shapes stand in the comments.
+//! The operations of a forward pass, each one call of MLX. The comments give the shapes.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
@@ -11,9 +11,9 @@ thread_local! {
     static CALLS: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// The operations that this thread has called since it was last asked, by name: a slow way to
-/// compose a layer shows here on every device, while MLX itself takes some operations apart on a
-/// CPU.
+/// The operations that this thread has called since the last such request, by name. They reveal an
+/// inefficient composition of a layer on every device. MLX's own graph would not, because it splits
+/// some operations on a CPU.
 pub fn take_calls() -> BTreeMap<&'static str, usize> {
     CALLS.take()
 }
@@ -23,8 +23,8 @@ macro_rules! call {
     ($function:ident($($argument:expr),*)) => {{
         CALLS.with_borrow_mut(|calls| *calls.entry(stringify!($function)).or_default() += 1);
         let shim = ffi::shim()?;
-        // SAFETY: all pointers are those of live arrays or null where MLX takes none, all lengths
-        // those of slices.
+        // SAFETY: all pointers are those of live arrays, or null where MLX accepts it. All lengths
+        // are those of slices.
         Array::made(shim, unsafe { (shim.$function)($($argument),*) })
     }};
 }
@@ -33,13 +33,13 @@ macro_rules! call {
 pub enum Mask {
     /// All.
     None,
-    /// The last query sees all, each one before it one less.
+    /// The last query sees all keys, each query before it one fewer.
     Causal,
     /// True where a query (row) sees a key (column).
     Bool(Array),
 }
 
-/// Weights in MLX's affine form: `w = scale·q + bias`, q of `bits` bits without sign.
+/// Weights in MLX's affine form: `w = scale·q + bias` with unsigned q of `bits` bits.
 pub struct Quantized {
     /// `[rows, cols·bits/32]`, the first column lowest in a word.
     pub words: Array,
@@ -70,24 +70,24 @@ impl Array {
         ))
     }
 
-    /// The rows of a matrix that `rows` (u32) names.
+    /// The rows of a matrix that `rows` (u32) selects.
     pub fn take(&self, rows: &Array) -> Result<Array> {
         call!(take(self.pointer(), rows.pointer()))
     }
 
-    /// RMS norm over the last axis; `weight` multiplies as it is.
+    /// RMS norm over the last axis. `weight` is used as it is.
     pub fn rms_norm(&self, weight: Option<&Array>, eps: f32) -> Result<Array> {
         call!(rms_norm(self.pointer(), pointer_or_null(weight), eps))
     }
 
-    /// Turns `[1, heads, rows, dims]`, row r at position `offset + r`: dims i and i + dims/2 by
-    /// position / periods[i].
+    /// Rotates `[1, heads, rows, dims]`, row r at position `offset + r`. Dims i and i + dims/2
+    /// rotate by position / periods[i].
     pub fn rope(&self, periods: &Array, dims: usize, offset: usize) -> Result<Array> {
         call!(rope(self.pointer(), periods.pointer(), dims as i32, offset as i32))
     }
 
-    /// Attention of queries `[1, heads, rows, dims]` over `k` and `v` `[1, kv_heads, keys, dims]`:
-    /// as the queries.
+    /// Attention of queries `[1, heads, rows, dims]` over `k` and `v` `[1, kv_heads, keys, dims]`.
+    /// Returns the shape of the queries.
     pub fn sdpa(&self, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Array> {
         let (causal, mask) = match mask {
             Mask::None => (0, None),
@@ -97,14 +97,14 @@ impl Array {
         call!(sdpa(self.pointer(), k.pointer(), v.pointer(), scale, causal, pointer_or_null(mask)))
     }
 
-    /// The elements from `start` to before `stop`, of each axis.
+    /// The elements in `start..stop` of each axis.
     pub fn slice(&self, start: &[usize], stop: &[usize]) -> Result<Array> {
         let (start, stop) = (dims(start)?, dims(stop)?);
         call!(slice(self.pointer(), start.as_ptr(), stop.as_ptr(), start.len().min(stop.len())))
     }
 
-    /// The array with the elements from `start` to before `stop` replaced. Takes `self`, which
-    /// alone lets MLX write in place: with another reference to it, all of it is copied.
+    /// The array with the elements in `start..stop` replaced. It takes `self`, so that MLX can
+    /// write in place. With another reference to the array, MLX copies all of it.
     pub fn slice_update(self, update: &Array, start: &[usize], stop: &[usize]) -> Result<Array> {
         let (start, stop) = (dims(start)?, dims(stop)?);
         let len = start.len().min(stop.len());
@@ -141,8 +141,8 @@ impl Array {
         call!(scale(self.pointer(), factor))
     }
 
-    /// `gelu(self) · up`, with the tanh form of GELU; `fused` makes one kernel of it, compiled by
-    /// MLX when first used.
+    /// `gelu(self) · up`, with the tanh form of GELU. `fused` makes one kernel of it, which MLX
+    /// compiles on first use.
     pub fn gelu_mul(&self, up: &Array, fused: bool) -> Result<Array> {
         call!(gelu_mul(self.pointer(), up.pointer(), fused as i32))
     }
@@ -169,7 +169,7 @@ impl Array {
 }
 
 impl Quantized {
-    /// The rows that `rows` (u32, `[n]`) names, `[n, cols]`.
+    /// The rows that `rows` (u32, `[n]`) selects, `[n, cols]`.
     pub fn take(&self, rows: &Array) -> Result<Array> {
         let [words, scales, biases] =
             [self.words.take(rows)?, self.scales.take(rows)?, self.biases.take(rows)?];

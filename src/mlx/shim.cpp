@@ -1,5 +1,5 @@
-// The C face of MLX's C++ library: what the Rust side calls, one function an operation. A function
-// that fails keeps the exception's text for g4_error and returns null, or -1; no exception crosses
+// A C interface to MLX's C++ library, one function for each operation that Rust calls. A function
+// that fails keeps the exception's text for g4_error and returns null, or -1. No exception crosses
 // into Rust.
 
 #include <cstdint>
@@ -72,8 +72,8 @@ mx::Dtype dtype_of(int number) {
   }
 }
 
-// gelu(gate) * up with the tanh form of GELU. Constants take the type of `gate`, else bf16 would
-// become f32.
+// gelu(gate) * up with the tanh form of GELU. Constants have the type of `gate`, because otherwise
+// bf16 would become f32.
 std::vector<array> gelu_mul(const std::vector<array>& inputs) {
   const array& x = inputs[0];
   auto constant = [&](float value) { return array(value, x.dtype()); };
@@ -86,7 +86,7 @@ std::vector<array> gelu_mul(const std::vector<array>& inputs) {
 
 using Facts = std::unordered_map<std::string, std::variant<std::string, size_t>>;
 
-// Before 0.30.4 Metal alone had facts, and threw where it was not.
+// Before 0.30.4 only Metal had facts, and they threw an exception on other systems.
 Facts facts_of(const mx::Device& device) {
 #if MLX_VERSION_NUMERIC >= 30004
   return mx::device_info(device);
@@ -109,13 +109,13 @@ EXPORT const char* g4_error() { return last_error.c_str(); }
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 
-// The version of the headers, and that of the library that was loaded.
+// The version of the headers, and that of the loaded library.
 EXPORT const char* g4_built_version() {
   return TEXT(MLX_VERSION_MAJOR) "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH);
 }
 EXPORT const char* g4_version() { return mx::version(); }
 
-// Copies the default device's fact `key` as text, empty if there is none; 1 if the device is a GPU.
+// Copies the default device's fact `key` as text, or "" if there is none. 1 if the device is a GPU.
 EXPORT int g4_device(const char* key, char* out, size_t capacity) {
   return guarded(
       [&] {
@@ -149,7 +149,7 @@ EXPORT int g4_set_wired_limit(uint64_t bytes) {
   return done([&] { mx::set_wired_limit(bytes); });
 }
 
-// An array of zeros whose memory exists at once, to be written.
+// An array of zeros, whose memory exists at once and can be written.
 EXPORT array* g4_zeros(const int* dims, size_t count, int dtype) {
   return made([&] {
     auto shape = shape_of(dims, count);
@@ -323,7 +323,7 @@ EXPORT array* g4_gelu_mul(const array* gate, const array* up, int fused) {
     if (!fused) {
       return gelu_mul({*gate, *up})[0];
     }
-    // Compiled once in each thread, as MLX keeps what it traced by thread.
+    // Compiled once for each thread, because MLX stores traces by thread.
     thread_local auto compiled = mx::compile(gelu_mul, true);
     return compiled({*gate, *up})[0];
   });

@@ -1,5 +1,5 @@
-//! The one thread that MLX runs on. Its streams belong to the thread that made them, and an
-//! evaluation may wait for the device: whoever submits a step waits for neither.
+//! The one thread on which MLX runs. MLX's streams belong to the thread that made them. An
+//! evaluation may wait for the device, but submitting a step must not wait.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Evaluating a deep graph takes some stack.
+/// Evaluating a deep graph needs a large stack.
 const STACK_BYTES: usize = 16 << 20;
 
-/// Lets the thread run `job` after all that it was given before.
+/// Queues `job` for the thread.
 pub(super) fn submit(job: impl FnOnce() + Send + 'static) -> Result<()> {
     static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let jobs = JOBS.get_or_init(|| {
@@ -25,7 +25,7 @@ pub(super) fn submit(job: impl FnOnce() + Send + 'static) -> Result<()> {
     jobs.as_ref().ok_or_else(ended)?.send(Box::new(job)).map_err(|_| ended())
 }
 
-/// Waits for the thread to run `job`.
+/// Queues `job` and waits for its result.
 pub(super) fn call<R: Send + 'static>(
     job: impl FnOnce() -> Result<R> + Send + 'static,
 ) -> Result<R> {
@@ -36,7 +36,7 @@ pub(super) fn call<R: Send + 'static>(
 
 fn work(jobs: &Receiver<Job>) {
     for job in jobs {
-        // A job that panics has told so on stderr, and whoever waits for it finds its channel
+        // A job that panics has printed its message on stderr. Its waiting caller finds the channel
         // closed.
         let _ = catch_unwind(AssertUnwindSafe(job));
     }

@@ -10,8 +10,8 @@ pub enum CacheType {
     F32,
 }
 
-/// Positions that a layer's cache holds for a sequence: a ring where attention slides. A whole step
-/// is written before its first query looks back over the window.
+/// Positions that a layer's cache holds for a sequence. Sliding attention uses a ring. Its size
+/// includes a whole step, which is written before its first query reads the window.
 pub(crate) fn cache_capacity(
     layer: &LayerConfig,
     context_length: usize,

@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::model::source::TensorSource;
 use crate::quant::{self, Dtype, PackFormat, PackedRows};
 
-/// Source bytes that are packed or sent at once: bounds what loading holds on the host.
+/// Source bytes that are packed or sent at once. This bounds the host memory of loading.
 const SLICE_BYTES: usize = 32 << 20;
-/// A slice has a multiple of this many rows, unless it ends a part of the matrix.
+/// The rows of a slice are a multiple of this, except at the end of a part of the matrix.
 const SLICE_ROWS: usize = 16;
 
 /// A matrix of the checkpoint, read and packed a slice of rows at a time.
@@ -54,7 +54,7 @@ impl<'a> MatrixReader<'a> {
         )
     }
 
-    /// As [`MatrixReader::next`], the bytes as the checkpoint has them and unchecked.
+    /// As [`MatrixReader::next`], but with the checkpoint's bytes, unchecked.
     pub async fn next_stored(&mut self, max_rows: usize) -> Result<Option<(usize, Cow<'a, [u8]>)>> {
         if self.next_row == self.rows {
             return Ok(None);
@@ -75,8 +75,8 @@ fn slice_rows(row_bytes: usize) -> usize {
     (SLICE_BYTES / row_bytes.max(1) / SLICE_ROWS * SLICE_ROWS).max(SLICE_ROWS)
 }
 
-/// Bytes of the largest slice in which a matrix is read; `None` if its rows are so long that it
-/// exceeds what slices should be.
+/// Bytes of the largest slice of a matrix. `None` if rows are so long that it exceeds the limit of
+/// slices.
 pub(crate) fn slice_bytes(dtype: Dtype, rows: usize, cols: usize) -> Option<u64> {
     let row_bytes = dtype.bytes_of(cols).ok()?;
     let bytes = row_bytes.checked_mul(slice_rows(row_bytes).min(rows))?;

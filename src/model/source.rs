@@ -32,22 +32,22 @@ impl TensorInfo {
     }
 }
 
-/// Where weights come from. Tensors go by the names Hugging Face gives them inside the text
-/// model, without prefix: `embed_tokens.weight`, `layers.3.self_attn.q_proj.weight`,
-/// `layers.3.layer_scalar`, `norm.weight`, `lm_head.weight`.
+/// Where weights come from. Tensors have their Hugging Face names inside the text model, without
+/// prefix: `embed_tokens.weight`, `layers.3.self_attn.q_proj.weight`, `layers.3.layer_scalar`,
+/// `norm.weight`, `lm_head.weight`.
 pub trait TensorSource {
     fn config(&self) -> &ModelConfig;
 
     /// `None` if the checkpoint has no such tensor.
     fn info(&self, name: &str) -> Option<TensorInfo>;
 
-    /// That a tensor is missing, with what may help.
+    /// An error for a missing tensor, with a hint.
     fn missing(&self, name: &str) -> Error {
         Error::tensor(name, "missing from the checkpoint")
     }
 
-    /// Bytes of rows `rows` of the outermost dimension (of all elements, seen as one row, for a
-    /// tensor of one dimension or none), in the tensor's own dtype.
+    /// Bytes of rows `rows` of the outermost dimension, in the tensor's own dtype. A tensor of one
+    /// dimension or none is one row.
     ///
     /// Errors: no such tensor, rows out of range, a failed read.
     fn read<'a>(

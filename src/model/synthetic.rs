@@ -1,4 +1,4 @@
-//! Checkpoints without files: for measuring shapes without a download.
+//! Checkpoints without files, for measurements without a download.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -8,8 +8,8 @@ use crate::model::source::{LocalBoxFuture, TensorInfo, TensorSource};
 use crate::model::tensors::{self, ModelTensor, Role};
 use crate::quant::Dtype;
 
-/// Standard deviation of attention's scores, as the norms of trained models give it to random q and
-/// k (see docs/performance.md). With norm weights of one hardly more than one key would count.
+/// Standard deviation of attention scores in trained models (see docs/performance.md). Norm weights
+/// of one would concentrate attention on about one key.
 const SCORE_DEVIATION: f32 = 4.0;
 
 /// A checkpoint without files: layers in Q4_0 and the embedding in Q6_K, as in Google's GGUF files.
@@ -17,7 +17,7 @@ const SCORE_DEVIATION: f32 = 4.0;
 pub struct SyntheticSource {
     config: ModelConfig,
     embedding: Dtype,
-    /// Of the table of per-layer embeddings.
+    /// The type of the table of per-layer embeddings.
     per_layer: Dtype,
 }
 
@@ -31,12 +31,12 @@ impl SyntheticSource {
         SyntheticSource { config, embedding, per_layer }
     }
 
-    /// The same with an embedding in Q8_0, for backends that have no groups of 16.
+    /// The same with an embedding in Q8_0, for backends without groups of 16.
     pub fn with_int8_embedding(config: ModelConfig) -> Self {
         SyntheticSource { config, embedding: Dtype::Q8_0, per_layer: Dtype::Q8_0 }
     }
 
-    /// How a tensor of this role is stored.
+    /// The storage type of a tensor of this role.
     fn dtype(&self, role: Role) -> Dtype {
         match role {
             Role::TokenEmbedding | Role::OutputHead => self.embedding,
@@ -65,7 +65,7 @@ impl TensorSource for SyntheticSource {
         Some(TensorInfo { dtype: self.dtype(tensor.role), shape: tensor.shape })
     }
 
-    /// Norm weights and scalars; matrices exist on the device alone.
+    /// Norm weights and scalars. Matrices exist only on the device.
     fn read<'a>(
         &'a self,
         name: &'a str,

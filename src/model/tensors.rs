@@ -1,7 +1,7 @@
 //! The tensors of a model: one table of names, roles, shapes and conditions.
 //!
-//! Loading, names in GGUF, synthetic models, the writers of other formats, unused tensors and
-//! memory plans derive from it.
+//! Loading, names in GGUF, synthetic models and memory plans derive from it. So do the writers of
+//! other formats and the list of unused tensors.
 
 use crate::model::config::{LayerConfig, ModelConfig};
 
@@ -14,16 +14,16 @@ use Role::{
     HeadNorm, Linear, Norm, OutputHead, PerLayerProjection, PerLayerTable, Scalar, TokenEmbedding,
 };
 
-/// What a tensor is for.
+/// The purpose of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A matrix of a layer.
     Linear,
-    /// A row for each token, and the output head where that is tied to it.
+    /// A row for each token. A tied output head uses it too.
     TokenEmbedding,
     /// All layers' vectors for each token.
     PerLayerTable,
-    /// Makes all layers' vectors from the embedding.
+    /// Computes all layers' vectors from the embedding.
     PerLayerProjection,
     OutputHead,
     /// Weight of an RMS norm.
@@ -34,8 +34,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether the matrix keeps more bits than a layer's. llama.cpp leaves the per-layer projection
-    /// unquantized.
+    /// Whether the matrix keeps more bits than those of layers. llama.cpp leaves the per-layer
+    /// projection unquantized.
     pub fn is_embedding(self) -> bool {
         matches!(self, TokenEmbedding | PerLayerTable | PerLayerProjection | OutputHead)
     }
@@ -64,11 +64,11 @@ enum Dim {
     One,
 }
 
-/// What a model must have to have the tensor.
+/// The condition for a model to have the tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     Always,
-    /// The layer uses no other layer's keys and values.
+    /// The layer has its own keys and values.
     OwnKeys,
     /// The same, and V is not K.
     OwnValues,
@@ -80,9 +80,9 @@ pub enum Condition {
 /// A row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// Name within the text model; of a layer's tensor what follows `layers.N.`.
+    /// Name within the text model, for a layer's tensor the part after `layers.N.`.
     pub name: &'static str,
-    /// Name in GGUF files; of a layer's tensor what follows `blk.N.`.
+    /// Name in GGUF files, for a layer's tensor the part after `blk.N.`.
     pub gguf: &'static str,
     pub role: Role,
     pub condition: Condition,
@@ -165,7 +165,7 @@ impl TensorSpec {
         format!("layers.{index}.{}", self.name)
     }
 
-    /// Outermost dimension first; `None` where the model or the layer has no such tensor.
+    /// Outermost dimension first. `None` where the model or the layer has no such tensor.
     pub fn shape(&self, config: &ModelConfig, layer: Option<&LayerConfig>) -> Option<Vec<usize>> {
         let applies = match self.condition {
             Always => true,
@@ -226,7 +226,7 @@ pub fn tensor_specs(config: &ModelConfig) -> Vec<ModelTensor> {
     tensors
 }
 
-/// The tensor of this name; `None` if the model has none.
+/// The tensor of this name. `None` if the model has none.
 pub fn find(config: &ModelConfig, name: &str) -> Option<ModelTensor> {
     let (layer, spec) = spec_of(name)?;
     let layer = match layer {
@@ -257,7 +257,7 @@ pub fn model_specs() -> impl Iterator<Item = &'static TensorSpec> {
 pub fn layer_and_rest<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     let (digits, rest) = name.strip_prefix(prefix)?.split_once('.')?;
     let index: usize = digits.parse().ok()?;
-    // "07" and "+7" would be second names of layer 7.
+    // "07" and "+7" would be other spellings of layer 7.
     (index.to_string() == digits).then_some((index, rest))
 }
 
@@ -266,8 +266,8 @@ pub fn tensor_kind(name: &str) -> &str {
     layer_and_rest(name, "layers.").map_or(name, |(_, rest)| rest)
 }
 
-/// Rows of a matrix of `rows` rows that one token reads: all, or one of an embedding that is not
-/// the output head.
+/// The rows of a matrix that one token reads. This is one row for the tables, unless the embedding
+/// is also the output head. Other matrices are read whole, with `rows` rows.
 pub fn rows_read(config: &ModelConfig, role: Role, rows: usize) -> usize {
     match role {
         PerLayerTable => rows.min(1),

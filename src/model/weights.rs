@@ -1,4 +1,4 @@
-//! The weights of a model, and their way from a source into a backend.
+//! The weights of a model, and how they get from a source into a backend.
 
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
@@ -36,13 +36,13 @@ impl Default for LoadOptions {
     }
 }
 
-/// Where a backend puts its weights.
+/// The backend's destination for weights.
 #[allow(async_fn_in_trait)] // futures need not be Send: a browser has one thread
 pub trait WeightStore {
     type Matrix;
     type Vector;
 
-    /// Takes a matrix in slices: call [`MatrixReader::next`] until it gives `None`.
+    /// Takes a matrix in slices. Call [`MatrixReader::next`] until it returns `None`.
     async fn matrix(&mut self, reader: MatrixReader<'_>) -> Result<Self::Matrix>;
 
     /// Takes a norm weight, shape `[len]`.
@@ -53,9 +53,9 @@ pub trait WeightStore {
 pub struct LayerWeights<M, V> {
     pub input_norm: V,
     pub q_proj: M,
-    /// `None` where another layer's keys and values are used.
+    /// `None` where the layer uses another layer's keys and values.
     pub k_proj: Option<M>,
-    /// `None` there, and where V is K.
+    /// `None` in the same case, and where V is K.
     pub v_proj: Option<M>,
     pub o_proj: M,
     pub q_norm: V,
@@ -73,7 +73,7 @@ pub struct LayerWeights<M, V> {
     pub scalar: f32,
 }
 
-/// How a layer takes in its vector.
+/// How a layer uses its vector.
 pub struct PerLayerWeights<M, V> {
     /// `[size, hidden]`
     pub gate: M,
@@ -82,13 +82,13 @@ pub struct PerLayerWeights<M, V> {
     pub norm: V,
 }
 
-/// What makes all layers' vectors.
+/// The weights that compute all layers' vectors.
 pub struct PerLayerTables<M, V> {
-    /// `[vocab, layers · size]`, by token.
+    /// `[vocab, layers · size]`, with a row for each token.
     pub table: M,
-    /// `[layers · size, hidden]`, of the embedding.
+    /// `[layers · size, hidden]`, applied to the embedding.
     pub projection: M,
-    /// `[size]`, of what is projected.
+    /// `[size]`, applied to the projected vectors.
     pub norm: V,
 }
 
@@ -104,7 +104,7 @@ pub struct ModelWeights<M, V> {
 
 impl<M, V> ModelWeights<M, V> {
     /// Reads every tensor of the model once, in the order of the forward pass, into `store`.
-    /// `progress` is told the bytes of the checkpoint consumed since it was last called.
+    /// `progress` gets the bytes of the checkpoint consumed since its last call.
     pub async fn load<S>(
         source: &dyn TensorSource,
         quantize: Quantize,
@@ -132,7 +132,7 @@ impl<M, V> ModelWeights<M, V> {
     }
 }
 
-/// What full-precision matrices of a checkpoint become: `quantize` itself, but for
+/// The target of a checkpoint's full-precision matrices. It is `quantize` itself, except for
 /// [`Quantize::Auto`].
 pub fn resolve(source: &dyn TensorSource, quantize: Quantize) -> Quantize {
     let is_quantized = |tensor: &ModelTensor| {
@@ -146,25 +146,25 @@ pub fn resolve(source: &dyn TensorSource, quantize: Quantize) -> Quantize {
     }
 }
 
-/// Bytes of the checkpoint that [`ModelWeights::load`] will read: the progress bar's length.
+/// Bytes of the checkpoint that [`ModelWeights::load`] will read, for the progress bar's length.
 pub fn load_bytes(source: &dyn TensorSource) -> u64 {
     let tensors = tensor_specs(source.config());
     let stored = tensors.iter().filter_map(|tensor| source.info(&tensor.name));
     stored.map(|info| info.bytes() as u64).sum()
 }
 
-/// A tensor that a model needs, and what it becomes.
+/// A tensor that a model needs, and its form after loading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedTensor {
     pub name: String,
     pub role: Role,
     pub info: TensorInfo,
-    /// The packed form of a matrix; `None` for vectors, which stay as they are.
+    /// The packed form of a matrix. `None` for vectors, which stay as they are.
     pub format: Option<PackFormat>,
 }
 
-/// The tensors of a checkpoint that its model has, in the order of the forward pass, with the
-/// formats that [`ModelWeights::load`] gives them.
+/// The model's tensors in a checkpoint, with the formats that [`ModelWeights::load`] gives them.
+/// They are in the order of the forward pass.
 ///
 /// Errors: a tensor that the model needs is missing.
 pub fn planned_tensors(
@@ -180,7 +180,7 @@ pub fn planned_tensors(
     tensor_specs(source.config()).into_iter().map(planned).collect()
 }
 
-/// The device format for a tensor stored as `dtype`; `quantize` is resolved.
+/// The device format for a tensor stored as `dtype`. `quantize` is resolved.
 fn pack_format(dtype: Dtype, quantize: Quantize, role: Role) -> PackFormat {
     match (dtype, quantize) {
         (Dtype::F32, Quantize::None) => PackFormat::F32,
@@ -249,7 +249,7 @@ impl<S: WeightStore> Loader<'_, S> {
         spec.shape(self.config, layer.map(|index| &self.config.layers[index]))
     }
 
-    /// Whether the model, or its layer, has the tensor.
+    /// Whether the model or the layer has the tensor.
     fn has(&self, spec: &TensorSpec, layer: Option<usize>) -> bool {
         self.shape(spec, layer).is_some()
     }
@@ -297,7 +297,8 @@ impl<S: WeightStore> Loader<'_, S> {
         }
     }
 
-    /// The tensor's name, dtype and shape, if it exists and has the shape that the config gives.
+    /// The tensor's name, dtype and shape. Errors if it is missing or has another shape than the
+    /// config's.
     fn expect(
         &self,
         spec: &TensorSpec,
@@ -322,7 +323,7 @@ mod tests {
     use super::*;
     use crate::model::synthetic::SyntheticSource;
 
-    /// Notes what it is given.
+    /// Records its input.
     struct Names(Vec<String>);
 
     impl WeightStore for Names {
@@ -349,7 +350,7 @@ mod tests {
             let load = ModelWeights::load(&source, Quantize::None, &mut names, &mut progress);
             pollster::block_on(load).unwrap();
             let specs = tensor_specs(source.config()).into_iter();
-            // A scalar is no vector of a store.
+            // A scalar is not passed to the store as a vector.
             let stored = specs.filter(|tensor| tensor.role != Role::Scalar);
             assert_eq!(names.0, stored.map(|tensor| tensor.name).collect::<Vec<_>>());
         }

@@ -2,10 +2,10 @@ use rayon::prelude::*;
 
 use crate::cpu::{kv_cache::KvCache, ops::dot};
 
-/// The numbers of an attention layer that its cache does not know.
+/// The numbers of an attention layer that its cache does not have.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {
-    /// Query heads; every `n_heads / n_kv_heads` in a row share a KV head.
+    /// Query heads. Every `n_heads / n_kv_heads` consecutive ones share a KV head.
     pub n_heads: usize,
     /// Factor on q·k.
     pub scale: f32,
@@ -13,9 +13,9 @@ pub struct Attention {
     pub window: Option<usize>,
 }
 
-/// Scaled dot-product attention of `q` `[rows, n_heads, head_dim]`, row r at position
-/// `first_position + r`, over the keys and values in `cache` (which holds these positions already),
-/// into `out` `[rows, n_heads, head_dim]`.
+/// Scaled dot-product attention of `q` `[rows, n_heads, head_dim]`, into `out` of the same shape.
+/// Row r is at position `first_position + r`. `cache` already has the keys and values of these
+/// positions.
 pub fn sdpa(
     q: &[f32],
     cache: &KvCache,
@@ -46,7 +46,7 @@ pub fn sdpa(
     });
 }
 
-/// exp(x) / Σ exp(x), in place; the largest x is subtracted first, so that nothing overflows.
+/// exp(x) / Σ exp(x), in place. The largest x is subtracted first to avoid overflow.
 fn softmax(x: &mut [f32]) {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     x.iter_mut().for_each(|x| *x = (*x - max).exp());
@@ -65,7 +65,7 @@ mod tests {
     const DIM: usize = 6;
     const KV_HEADS: usize = 2;
 
-    /// Keys and values of all positions, as they went into the cache: `[positions, KV_HEADS, DIM]`.
+    /// Keys and values of all positions, as stored into the cache: `[positions, KV_HEADS, DIM]`.
     fn fill(cache: &mut KvCache, positions: usize) -> (Vec<f32>, Vec<f32>) {
         let (keys, values) =
             (random(positions * KV_HEADS * DIM, 1), random(positions * KV_HEADS * DIM, 2));

@@ -16,7 +16,7 @@ mod tests {
     use super::*;
     use crate::cpu::ops::testing::assert_close;
 
-    /// Values of the exact GELU, x·Φ(x), which the tanh form approaches to 5e-4.
+    /// Values of the exact GELU, x·Φ(x). The tanh form differs by at most 5e-4.
     #[test]
     fn is_close_to_the_exact_gelu() {
         let x = [-3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 30.0, -30.0];

@@ -7,12 +7,12 @@ pub fn softcap(logits: &mut [f32], cap: f32) {
     logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
 }
 
-/// The id that a draw chooses; errors as [`Draw::choose`] does.
+/// The id that a draw chooses. Errors as in [`Draw::choose`].
 pub fn sample(logits: &[f32], draw: &Draw) -> Result<u32> {
     draw.choose(logits)
 }
 
-/// Logits of `ids` become −∞, in place; ids outside the row are passed over.
+/// Sets the logits of `ids` to −∞, in place. Ids outside the row are ignored.
 pub fn suppress(logits: &mut [f32], ids: &[u32]) {
     sampling::suppress(logits, ids);
 }

@@ -4,11 +4,12 @@ use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::dot;
 use crate::cpu::ops::quantize::{QUANTIZE_GROUP, QuantizedRows};
 
-/// Multiplications that make a task worth a thread.
+/// Fewest multiplications for which a task is worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 15;
 
 /// `x` `[rows, in_features]` times the transpose of `weights` `[out_features, in_features]`, into
-/// `out` `[rows, out_features]`. Activations stay f32; weights are what their packed form says.
+/// `out` `[rows, out_features]`. Activations stay f32. Weights have the values of their packed
+/// form.
 pub fn matmul(weights: &CpuMatrix, x: &[f32], out: &mut [f32]) {
     let (n_in, n_out) = (weights.in_features(), weights.out_features());
     let rows = x.len() / n_in;
@@ -23,8 +24,8 @@ pub fn matmul(weights: &CpuMatrix, x: &[f32], out: &mut [f32]) {
 
 /// [`matmul`] with int8 activations: twin of the kernels that use integer dot products.
 ///
-/// In each group of weights the integers are multiplied and summed exactly; the scales of weight
-/// and activation come after: `Σ_groups scale_x · (scale_w · Σ q·x + offset_w · Σ x)`.
+/// Each group's integer products are summed exactly. The scales of weight and activation come
+/// after: `Σ_groups scale_x · (scale_w · Σ q·x + offset_w · Σ x)`.
 ///
 /// # Panics
 /// If the weights are not integers.
@@ -38,7 +39,8 @@ pub fn matmul_q8(weights: &CpuMatrix, x: &QuantizedRows, out: &mut [f32]) {
             let start = group * columns;
             for (row, out) in out.iter_mut().enumerate() {
                 let first = row * x.groups * QUANTIZE_GROUP + start;
-                // Activations have a scale for every 32, or a part of them.
+                // Activations have a scale for each 32 columns. A group may have only a part of
+                // them.
                 for (at, q) in (first..).step_by(QUANTIZE_GROUP).zip(q.chunks(QUANTIZE_GROUP)) {
                     let values = &x.values[at..][..q.len()];
                     let product: i32 =
@@ -52,8 +54,8 @@ pub fn matmul_q8(weights: &CpuMatrix, x: &QuantizedRows, out: &mut [f32]) {
     });
 }
 
-/// Calls `compute(feature, scratch [n_in], column [rows])` for every output feature, in parallel,
-/// and stores the columns in `out` `[rows, n_out]`.
+/// Calls `compute(feature, buffer [n_in], column [rows])` for every output feature, in parallel.
+/// Stores the columns in `out` `[rows, n_out]`.
 fn for_each_feature(
     rows: usize,
     n_in: usize,
@@ -144,7 +146,7 @@ mod tests {
         }
     }
 
-    /// The same product as with the quantized activations in exact arithmetic.
+    /// Equals the product with the quantized activations in exact arithmetic.
     #[test]
     fn matmul_q8_follows_the_formula() {
         for format in INTEGERS {

@@ -1,7 +1,7 @@
 //! The operations of a forward pass on plain slices, each the twin of one GPU kernel.
 //!
-//! Shapes stand in the comments, outermost dimension first; slices of other lengths are a mistake
-//! of the caller and panic. All arithmetic is f32.
+//! The comments give the shapes, outermost dimension first. Slices of other lengths are the
+//! caller's mistake and panic. All arithmetic is f32.
 
 mod attention;
 mod embed;
@@ -23,7 +23,7 @@ pub use per_layer::{per_layer_columns, per_layer_inputs};
 pub use quantize::{QUANTIZE_GROUP, QuantizedRows, quantize_rows};
 pub use rope::{KvUpdate, qk_norm_rope, rope_kv_update};
 
-/// Σ aᵢ·bᵢ in eight partial sums, which a compiler turns into vector instructions.
+/// Σ aᵢ·bᵢ in eight partial sums, which a compiler can vectorize.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     debug_assert_eq!(a.len(), b.len());
     let mut sums = [0.0f32; 8];
@@ -49,7 +49,7 @@ mod testing {
         (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
     }
 
-    /// Fails at the first element that is further than `tolerance` from the f64 formula.
+    /// Fails at the first element that differs from the f64 formula by more than `tolerance`.
     #[track_caller]
     pub fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
         assert_eq!(actual.len(), expected.len());

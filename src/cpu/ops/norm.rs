@@ -2,7 +2,7 @@ use crate::cpu::ops::dot;
 
 /// x / sqrt(mean(x²) + eps) · weight for each row of `x` `[rows, n]`, into `out` `[rows, n]`.
 ///
-/// `weight` `[n]` multiplies as it is (Gemma 3's offset of 1 is already in it); `None` is all ones.
+/// `weight` `[n]` is used as it is (Gemma 3's offset of 1 is already in it). `None` is all ones.
 pub fn rms_norm(x: &[f32], weight: Option<&[f32]>, n: usize, eps: f32, out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn rms_norm_follows_the_formula() {
-        // The large eps makes its place in the formula count.
+        // With a large eps, its place in the formula matters.
         let (n, eps) = (11, 0.25);
         let (x, weight) = (random(2 * n, 1), random(n, 2));
         let mut out = vec![0.0; 2 * n];

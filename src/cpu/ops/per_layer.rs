@@ -1,7 +1,7 @@
 use crate::cpu::{matrix::CpuMatrix, ops::norm::norm_row};
 
-/// All layers' vectors of each token, made of the embedding's projections `x` `[tokens, layers ·
-/// size]` in place: for each layer `(rms_norm(x · projection_scale) · norm + table[token] ·
+/// All layers' vectors of each token, from the embedding's projections `x` `[tokens, layers ·
+/// size]` in place. Each layer's vector is `(rms_norm(x · projection_scale) · norm + table[token] ·
 /// sqrt(size)) / sqrt(2)`.
 ///
 /// `norm`: `[size]`; `table`: `[vocab, layers · size]`.
@@ -29,7 +29,7 @@ pub fn per_layer_inputs(
     }
 }
 
-/// One layer's columns of all layers' vectors: `[tokens, size]` of `[tokens, columns]`.
+/// One layer's columns `[tokens, size]` of all layers' vectors `[tokens, columns]`.
 pub fn per_layer_columns(all: &[f32], columns: usize, size: usize, layer: usize) -> Vec<f32> {
     all.chunks_exact(columns).flat_map(|row| &row[layer * size..][..size]).copied().collect()
 }

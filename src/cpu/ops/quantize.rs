@@ -1,4 +1,4 @@
-/// Activations that share a scale.
+/// Number of activations that share a scale.
 pub const QUANTIZE_GROUP: usize = 32;
 
 /// Activations as int8 with a scale for every [`QUANTIZE_GROUP`] columns of a row.
@@ -13,13 +13,12 @@ pub struct QuantizedRows {
     pub values: Vec<i8>,
     /// `[rows, groups]`
     pub scales: Vec<f32>,
-    /// Sum of each group's values, `[rows, groups]`: what a weight's zero point or offset
-    /// multiplies.
+    /// Sum of each group's values, `[rows, groups]`. A weight's zero point or offset multiplies it.
     pub sums: Vec<i32>,
 }
 
-/// Quantizes `x` `[rows, cols]`: in each group, scale = max|x| / 127 and
-/// value = x / scale, rounded to the nearest integer, half to even. A group of zeros has scale 0.
+/// Quantizes `x` `[rows, cols]`. In each group scale = max|x| / 127, and value = x / scale, rounded
+/// to the nearest integer, half to even. A group of zeros has scale 0.
 pub fn quantize_rows(x: &[f32], cols: usize) -> QuantizedRows {
     let rows = x.len() / cols;
     let groups = cols.div_ceil(QUANTIZE_GROUP);
@@ -37,7 +36,7 @@ pub fn quantize_rows(x: &[f32], cols: usize) -> QuantizedRows {
             let scale = x.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
             if scale > 0.0 {
                 for (value, x) in values.iter_mut().zip(x) {
-                    // A subnormal scale is too coarse to keep |x| / scale below 127.
+                    // A subnormal scale is too coarse to keep |x| / scale at most 127.
                     *value = (x / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
                 }
             }

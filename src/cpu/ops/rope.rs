@@ -3,8 +3,9 @@ use crate::cpu::{kv_cache::KvCache, ops::norm::norm_row};
 /// Norms and rotates heads in place: `x` `[rows, heads, head_dim]`, row r at position
 /// `first_position + r`.
 ///
-/// Each head is RMS-normed with `norm_weight` `[head_dim]`, then dims i and i + head_dim/2 turn by
-/// the angle position · `inverse_frequencies[i]` (`[head_dim/2]`, 0 for pairs that do not turn).
+/// Each head is RMS-normed with `norm_weight` `[head_dim]`. Then dims i and i + head_dim/2 rotate
+/// by the angle position · `inverse_frequencies[i]`. These are `[head_dim/2]`, with 0 for pairs
+/// that do not rotate.
 pub fn qk_norm_rope(
     x: &mut [f32],
     heads: usize,
@@ -26,7 +27,7 @@ pub fn qk_norm_rope(
     }
 }
 
-/// Turns the pairs (i, i + head_dim/2) of a head; `rotation` is (sin, cos) of each pair's angle.
+/// Rotates the pairs (i, i + head_dim/2) of a head. `rotation` is (sin, cos) of each pair's angle.
 fn rotate(head: &mut [f32], rotation: &[(f32, f32)]) {
     let (first, second) = head.split_at_mut(rotation.len());
     for ((a, b), (sin, cos)) in first.iter_mut().zip(second).zip(rotation) {
@@ -34,7 +35,7 @@ fn rotate(head: &mut [f32], rotation: &[(f32, f32)]) {
     }
 }
 
-/// What makes keys and values of the projections' outputs.
+/// The parameters that make keys and values from the projections' outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct KvUpdate<'a> {
     /// `[head_dim]`
@@ -46,11 +47,11 @@ pub struct KvUpdate<'a> {
     pub inverse_frequencies: &'a [f32],
 }
 
-/// Stores keys and values of consecutive positions: `k` and `v` `[rows, n_kv_heads, head_dim]` are
+/// Stores keys and values of consecutive positions. `k` and `v` `[rows, n_kv_heads, head_dim]` are
 /// the projections' outputs, row r at position `first_position + r`.
 ///
-/// Keys are normed and rotated as in [`qk_norm_rope`], values normed if the update says so. Where V
-/// is K, give the k projection as both.
+/// Keys are normed and rotated as in [`qk_norm_rope`]. Values are normed if the update says so.
+/// Where V is K, give the k projection as both.
 pub fn rope_kv_update(
     k: &[f32],
     v: &[f32],
@@ -108,7 +109,7 @@ mod tests {
     fn qk_norm_rope_follows_the_formula() {
         let (rows, heads, dim, first) = (3, 2, 6, 41);
         let (x, weight) = (random(rows * heads * dim, 1), random(dim, 2));
-        // The last pair does not turn.
+        // The last pair does not rotate.
         let frequencies = [1.0, 0.03, 0.0];
         let mut out = x.clone();
         qk_norm_rope(&mut out, heads, &weight, EPS, &frequencies, first);

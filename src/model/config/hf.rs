@@ -13,8 +13,8 @@ use crate::model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInpu
 const TIED: &str = "tie_word_embeddings";
 
 impl ModelConfig {
-    /// Reads the text of a `config.json`: a text model's (flat) or a multi-modal model's (nested
-    /// `text_config`), as published or as transformers 5.17 writes it.
+    /// Reads the text of a `config.json`, as published or as transformers 5.17 writes it. It is a
+    /// text model's (flat) or a multi-modal model's (nested `text_config`).
     ///
     /// Errors: [`Error::Config`] for values that are wrong, [`Error::Unsupported`] for features
     /// that this crate lacks.
@@ -41,7 +41,7 @@ impl ModelConfig {
                 _ => 1.0,
             },
             norm_weight_offset: if class == Class::Gemma3 { 1.0 } else { 0.0 },
-            // Of a multi-modal model, transformers asks the outer config.
+            // For a multi-modal model, transformers uses the outer config.
             tie_word_embeddings: root.flag(TIED)?.unwrap_or(true),
             max_position_embeddings: text
                 .size("max_position_embeddings")?
@@ -59,8 +59,7 @@ impl ModelConfig {
     }
 }
 
-/// The bytes of a config.json that says whether the head is tied: as they are if it says so
-/// already.
+/// A config.json that says whether the head is tied. The bytes stay the same if it already does.
 pub(crate) fn with_tied(bytes: Vec<u8>, tied: bool) -> Result<Vec<u8>, String> {
     let mut value: Value = json::parse(&bytes)?;
     if value.get(TIED).and_then(Value::as_bool).unwrap_or(true) == tied {
@@ -70,7 +69,7 @@ pub(crate) fn with_tied(bytes: Vec<u8>, tied: bool) -> Result<Vec<u8>, String> {
     Ok(format!("{value:#}\n").into())
 }
 
-/// Says in a config.json whether the head is tied, for a multi-modal model in both places.
+/// Sets the key of the tied head in a config.json, for a multi-modal model in both places.
 fn tie(config: &mut Value, tied: bool) {
     if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
         text.insert(TIED.into(), tied.into());
@@ -80,7 +79,7 @@ fn tie(config: &mut Value, tied: bool) {
     }
 }
 
-/// Errors with the name of the first feature that is not there yet.
+/// Errors with the name of the first unsupported feature.
 fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     let refuse = |feature: String| Err(Error::Unsupported(feature));
     match text.text("hidden_activation")? {
@@ -91,7 +90,7 @@ fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     }
     match text.get("use_bidirectional_attention") {
         None | Some(Value::Bool(false)) => {}
-        // Concerns image tokens alone.
+        // This concerns only image tokens.
         Some(Value::String(kind)) if kind == "vision" => {}
         Some(_) => {
             return refuse(
@@ -125,7 +124,7 @@ fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     Ok(())
 }
 
-/// Per-layer embeddings, which are there unless their size is 0.
+/// Per-layer embeddings, unless their size is 0.
 fn per_layer_input(text: Fields, class: Class) -> Result<Option<PerLayerInput>> {
     if class != Class::Gemma4 {
         return Ok(None);
@@ -167,7 +166,7 @@ fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
     if class != Class::Gemma3 {
         let key = "num_kv_shared_layers";
         share_kv(&mut layers, text.size(key)?.unwrap_or(0), key)?;
-        // The MLP of layers that share is twice as wide then.
+        // The MLP of layers that share keys and values is then twice as wide.
         if text.flag("use_double_wide_mlp")? == Some(true) {
             let sharing = layers.iter_mut().filter(|layer| layer.kv_from.is_some());
             sharing.for_each(|layer| {
@@ -210,7 +209,7 @@ fn layer_types(text: Fields, class: Class, count: usize) -> Result<Vec<LayerType
     Ok(types)
 }
 
-/// What may differ from layer to layer.
+/// The values that may differ between layers.
 #[derive(Debug, Clone, Copy)]
 struct Heads {
     head_dim: usize,
@@ -239,8 +238,8 @@ fn head_sizes(text: Fields, class: Class, types: &[LayerType]) -> Result<Vec<Hea
     Ok(heads)
 }
 
-/// `per_layer_config` maps layer indices (zero-padded strings) to the values that differ from the
-/// model's; where it is given, `global_head_dim` and its like no longer count.
+/// `per_layer_config` maps layer indices (zero-padded strings) to values that differ from the
+/// model's. Where it is given, `global_head_dim` and similar keys have no effect.
 fn apply_per_layer_config(text: Fields, class: Class, heads: &mut [Heads]) -> Result<()> {
     let Some(overrides) = text.object("per_layer_config")? else { return Ok(()) };
     let mut seen = vec![false; heads.len()];

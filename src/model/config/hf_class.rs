@@ -1,4 +1,4 @@
-//! Configuration classes of transformers, their defaults and kinds of layers.
+//! Configuration classes of transformers, with their defaults and kinds of layers.
 
 use serde_json::Value;
 
@@ -10,8 +10,8 @@ use crate::model::config::Architecture;
 pub(super) enum Class {
     Gemma3,
     Gemma4,
-    /// The encoder-free Gemma 4 (12B): the same text model with other defaults, never with
-    /// per-layer embeddings or experts.
+    /// The encoder-free Gemma 4 (12B). Its text model is the same with other defaults, but never
+    /// has per-layer embeddings or experts.
     Gemma4Unified,
 }
 

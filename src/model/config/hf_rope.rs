@@ -10,7 +10,7 @@ use crate::model::config::hf_class::{Class, LayerType};
 pub(super) struct RopeParameters {
     theta: f32,
     factor: f32,
-    /// Share of the head's pairs that turn.
+    /// Share of the head's pairs that rotate.
     rotated: f64,
 }
 
@@ -41,7 +41,7 @@ impl RopeParameters {
             None => fields.text("type")?.unwrap_or("default"),
         };
         let (factor, rotated) = match rope_type {
-            // transformers reads no partial_rotary_factor here.
+            // transformers ignores partial_rotary_factor here.
             "default" => (1.0, 1.0),
             "linear" if partial == 1.0 => {
                 (fields.number("factor")?.ok_or_else(|| missing("factor"))?, 1.0)
@@ -97,8 +97,8 @@ impl Ropes {
     }
 }
 
-/// Gemma 3 has an older form too: `rope_theta`, `rope_local_base_freq` and `rope_scaling`, of which
-/// the scaling is for full layers only.
+/// Gemma 3 has an older form too: `rope_theta`, `rope_local_base_freq` and `rope_scaling`. The
+/// scaling is for full layers only.
 fn gemma3_rope(
     text: Fields,
     given: Option<Fields>,

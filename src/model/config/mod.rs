@@ -8,7 +8,7 @@ pub(crate) mod validate;
 
 use crate::{Error, Result};
 
-/// The model family, which decides the few steps that differ between them.
+/// The model family, which decides the few steps that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     Gemma3,
@@ -29,14 +29,14 @@ pub enum AttentionKind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rope {
     pub theta: f32,
-    /// Pairs that turn; head_dim/2 for full rotary, fewer for "proportional".
+    /// Pairs that rotate: head_dim/2 for full rotary, fewer for "proportional".
     pub rotated_pairs: usize,
     /// Linear position scaling (`rope_type: linear`); 1.0 for none.
     pub scale: f32,
 }
 
 impl Rope {
-    /// Inverse frequencies, shape `[head_dim/2]`, zero for the pairs that do not turn.
+    /// Inverse frequencies, shape `[head_dim/2]`, with zero for pairs that do not rotate.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f32> {
         (0..head_dim / 2)
             .map(|i| {
@@ -61,18 +61,18 @@ pub struct LayerConfig {
     /// No v_proj: V is the k_proj output before k_norm and RoPE.
     pub k_eq_v: bool,
     pub intermediate_size: usize,
-    /// The layer whose keys and values it attends to, having none of its own; `None` for layers
-    /// that make them. Layers that share come after all that do not.
+    /// The earlier layer whose keys and values this layer uses. `None` for layers with their own,
+    /// which all come before those that share.
     pub kv_from: Option<usize>,
 }
 
-/// Vectors that each layer takes in beside the residual stream, by token ("per-layer embeddings",
-/// E4B and E2B).
+/// Each layer's vectors for tokens, an input besides the residual stream. These are the "per-layer
+/// embeddings" of E4B and E2B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PerLayerInput {
     /// Elements of a layer's vector.
     pub size: usize,
-    /// Rows of the table, at least as many as there are tokens.
+    /// Rows of the table. There is at least one for each token.
     pub vocab_size: usize,
 }
 
@@ -101,7 +101,7 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// A model of these sizes with what its family has in common. The head is tied to the
+    /// A model of these sizes, with the common values of its family. The head is tied to the
     /// embedding, and norm weights are used as stored.
     pub fn new(
         architecture: Architecture,
@@ -143,7 +143,7 @@ impl ModelConfig {
         (self.hidden_size as f32).sqrt()
     }
 
-    /// Layers with keys and values of their own, which are the first ones.
+    /// Layers with their own keys and values, which come first.
     pub fn cached_layers(&self) -> &[LayerConfig] {
         let count = self.layers.iter().take_while(|layer| layer.kv_from.is_none()).count();
         &self.layers[..count]
@@ -154,13 +154,13 @@ impl ModelConfig {
         self.layers[index].kv_from.unwrap_or(index)
     }
 
-    /// Columns of the table of per-layer embeddings: all layers' vectors, one after another; 0
+    /// Columns of the table of per-layer embeddings: all layers' vectors, one after another. 0
     /// without them.
     pub fn per_layer_columns(&self) -> usize {
         self.per_layer_input.map_or(0, |input| input.size * self.layers.len())
     }
 
-    /// What the model has beside dense layers, in words; `None` if nothing.
+    /// The model's parts besides dense layers, in words. `None` if there are none.
     pub fn beyond_dense(&self) -> Option<&'static str> {
         let shares = self.layers.iter().any(|layer| layer.kv_from.is_some());
         match (self.per_layer_input.is_some(), shares) {
@@ -172,8 +172,8 @@ impl ModelConfig {
     }
 }
 
-/// Makes the last `shared` layers attend to the keys and values of the last layer of their kind
-/// before them, as transformers does (`kv_sharing_modes`).
+/// Makes the last `shared` layers use keys and values of an earlier layer. It is the last layer of
+/// the same kind with its own, as in transformers (`kv_sharing_modes`).
 ///
 /// Errors: [`Error::Config`] with `key` if there is none.
 pub(crate) fn share_kv(layers: &mut [LayerConfig], shared: usize, key: &str) -> Result<()> {

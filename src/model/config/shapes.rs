@@ -6,7 +6,7 @@ use crate::model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInpu
 /// Names that [`ModelConfig::named`] knows.
 pub const NAMES: [&str; 5] = ["31b", "e4b", "e2b", "270m", "demo"];
 
-/// Sizes of the family that do not run, and what of them is missing.
+/// Sizes of the family that are not supported, and the missing features.
 pub const UNSUPPORTED: [(&str, &str); 1] = [("26b-a4b", "Gemma 4 26B-A4B: mixture of experts")];
 
 impl ModelConfig {
@@ -31,8 +31,8 @@ impl ModelConfig {
         }
     }
 
-    /// Multiplications of a token's way through the layers' matrices, that into all layers' vectors
-    /// included.
+    /// Multiplications for one token in the layers' matrices. The projection into all layers'
+    /// vectors counts too.
     pub fn layer_multiplications(&self) -> u64 {
         let per_layer = self.per_layer_input.map_or(0, |input| input.size);
         let of_layer = |layer: &LayerConfig| {
@@ -49,7 +49,7 @@ impl ModelConfig {
     }
 }
 
-/// Every sixth layer attends to everything.
+/// Every sixth layer has full attention.
 fn is_full(index: usize) -> bool {
     index % 6 == 5
 }
@@ -79,12 +79,12 @@ fn gemma4_31b() -> ModelConfig {
     }
 }
 
-/// What tells E4B and E2B from one another, as Google publishes them.
+/// The published differences between E4B and E2B.
 struct Effective {
     hidden_size: usize,
     intermediate_size: usize,
     layers: usize,
-    /// One full layer in so many.
+    /// Every layer at a multiple of this period is full.
     period: usize,
     n_kv_heads: usize,
     /// Layers that share keys and values.

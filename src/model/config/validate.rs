@@ -1,9 +1,9 @@
-//! Bounds that every [`ModelConfig`] keeps, whatever file it came from.
+//! Bounds for every [`ModelConfig`], from any file.
 
 use crate::error::{Error, Result};
 use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
 
-/// More layers than any model of the family could have.
+/// More layers than any model of the family has.
 pub(crate) const MAX_LAYERS: usize = 1024;
 
 const MAX_VOCAB: usize = 1 << 24;
@@ -12,7 +12,7 @@ const MAX_PER_LAYER: usize = 1 << 14;
 const MAX_INTERMEDIATE: usize = 1 << 20;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_HEAD_DIM: usize = 1 << 12;
-/// Positions are u32 on devices, with room to add to them.
+/// Positions are u32 on devices, and additions to them must not overflow.
 const MAX_POSITIONS: usize = 1 << 30;
 
 impl ModelConfig {
@@ -45,8 +45,7 @@ impl ModelConfig {
         })
     }
 
-    /// Layers that share keys and values come last, and read those of a layer like them that has
-    /// its own.
+    /// Layers that share keys and values come last. They use those of a similar layer with its own.
     fn validate_sharing(&self) -> Result<()> {
         let own = self.cached_layers();
         for (index, layer) in self.layers.iter().enumerate().skip(own.len()) {
