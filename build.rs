@@ -18,7 +18,7 @@ fn main() {
     }
     #[cfg(feature = "mlx")]
     if let Err(reason) = mlx::build() {
-        // One line each, because cargo reads warnings by line.
+        // A directive for each line, because cargo's directives have one line.
         reason.lines().for_each(|line| println!("cargo::error={line}"));
     }
 }

@@ -17,8 +17,8 @@ type Weights = ModelWeights<MlxMatrix, Array>;
 pub(super) struct Model {
     pub config: ModelConfig,
     weights: Weights,
-    /// For each layer, `[head_dim/2]`: inverse rotation frequencies. They are infinite for pairs
-    /// that do not rotate.
+    /// For each layer, `[head_dim/2]`: positions per radian of rotation. They are infinite for
+    /// pairs that do not rotate.
     periods: Vec<Array>,
     /// Type of activations.
     compute: Dtype,

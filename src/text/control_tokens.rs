@@ -1,5 +1,5 @@
-//! Control tokens that Gemma's vocabularies have, known by their spelling: converters type many of
-//! them as text.
+//! Control tokens of Gemma's vocabularies by their spelling, because many converters give them the
+//! type of text.
 
 /// Spellings of Gemma 3's and Gemma 4's control tokens.
 pub(super) const MARKS: [&str; 28] = [
@@ -35,10 +35,10 @@ pub(super) const MARKS: [&str; 28] = [
 
 /// The first tokens of all of Gemma's vocabularies, in the order of their ids.
 const FIRST: [&str; 4] = ["<pad>", "<eos>", "<bos>", "<unk>"];
-/// Both marks of a turn are only in vocabularies of chat models of this family.
+/// Only vocabularies of this family's chat models have both turn marks.
 const TURNS: [[&str; 2]; 2] = [["<|turn>", "<turn|>"], ["<start_of_turn>", "<end_of_turn>"]];
 
-/// Whether a vocabulary is one of Gemma's: elsewhere `<pad>` may be plain text.
+/// Whether a vocabulary is one of Gemma's. Elsewhere `<pad>` may be plain text.
 pub(super) fn is_gemma(id_of: impl Fn(&str) -> Option<u32>) -> bool {
     let begins = (0u32..).zip(FIRST).all(|(id, token)| id_of(token) == Some(id));
     begins || TURNS.iter().any(|turn| turn.iter().all(|mark| id_of(mark).is_some()))

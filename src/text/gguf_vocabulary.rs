@@ -1,5 +1,5 @@
-//! The vocabulary inside a GGUF file, rebuilt as a `tokenizers` pipeline that gives llama.cpp's
-//! ids.
+//! Builds a `tokenizers` pipeline from the vocabulary in a GGUF file. It gives the same ids as
+//! llama.cpp.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -28,7 +28,7 @@ const BYTE: i32 = 6;
 
 /// Builds the tokenizer and the rule that turns its ids back into bytes.
 ///
-/// Errors: [`Error::Unsupported`] naming a tokenizer model or pre-tokenizer that is not known here;
+/// Errors: [`Error::Unsupported`] with the name of an unknown tokenizer model or pre-tokenizer.
 /// [`Error::Tokenizer`] for a vocabulary that contradicts itself.
 pub(super) fn build(vocabulary: &GgufVocabulary) -> Result<(tokenizers::Tokenizer, Pieces)> {
     let ids = index_tokens(vocabulary)?;
@@ -67,8 +67,8 @@ pub(super) fn build(vocabulary: &GgufVocabulary) -> Result<(tokenizers::Tokenize
     Ok((tokenizer, pieces))
 }
 
-/// Token to id, of equal tokens the last one. Errors: no tokens, arrays whose lengths differ, an
-/// unknown_id out of range.
+/// Maps tokens to ids. Among equal tokens the last one counts. Errors: no tokens, arrays whose
+/// lengths differ, an unknown_id out of range.
 fn index_tokens(vocabulary: &GgufVocabulary) -> Result<Vocab> {
     let count = vocabulary.tokens.len();
     if count == 0 {
@@ -88,7 +88,7 @@ fn index_tokens(vocabulary: &GgufVocabulary) -> Result<Vocab> {
     Ok(vocabulary.tokens.iter().cloned().zip(0u32..).collect())
 }
 
-/// Tokens whose spelling a later one has too, by id: no text becomes them, but a model may choose
+/// Tokens whose spelling a later token has too, by id. No text becomes them, but a model may choose
 /// them.
 pub(super) fn shadowed(
     vocabulary: &GgufVocabulary,
@@ -110,10 +110,10 @@ pub(super) fn shadowed(
     shadowed
 }
 
-/// The type of each token; a vocabulary without types holds plain pieces only.
+/// The type of each token. A vocabulary without types has only plain pieces.
 ///
-/// Spelling goes before what the file says for bytes, and in Gemma's vocabularies for control
-/// tokens: converters type them as text.
+/// The spelling overrides the file's type for bytes, and in Gemma's vocabularies for control
+/// tokens. Some converters give them the type of text.
 fn types(vocabulary: &GgufVocabulary, ids: &Vocab) -> Vec<i32> {
     let mut types = match vocabulary.token_types.is_empty() {
         true => vec![NORMAL; vocabulary.tokens.len()],
@@ -135,7 +135,7 @@ fn types(vocabulary: &GgufVocabulary, ids: &Vocab) -> Vec<i32> {
     for mark in MARKS {
         let kind = ids.get(mark).and_then(|&id| types.get_mut(id as usize));
         let Some(kind) = kind.filter(|kind| !matches!(**kind, CONTROL | UNKNOWN)) else { continue };
-        // llama.cpp's own converter types as user-defined what it wants to show.
+        // llama.cpp's own converter gives visible control tokens the user-defined type.
         if *kind != USER_DEFINED {
             overridden.push(mark);
         }
@@ -148,13 +148,13 @@ fn types(vocabulary: &GgufVocabulary, ids: &Vocab) -> Vec<i32> {
     types
 }
 
-/// Control, unknown and byte tokens never come out of a merge: text must not spell them.
+/// Merges never produce control, unknown and byte tokens, so that text cannot spell them.
 fn may_merge(types: &[i32], id: u32) -> bool {
     !types.get(id as usize).is_some_and(|kind| matches!(*kind, UNKNOWN | CONTROL | BYTE))
 }
 
-/// Tokens that are matched before any merging: user-defined ones everywhere, control ones where the
-/// caller asks for them.
+/// Tokens that are matched before merging: user-defined ones always, control ones where the caller
+/// wants them.
 fn added_tokens(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Vec<AddedToken> {
     let tokens = (0u32..).zip(&vocabulary.tokens).zip(types);
     tokens
@@ -168,10 +168,10 @@ fn added_tokens(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Vec<
         .collect()
 }
 
-/// How text becomes tokens.
+/// The method that turns text into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// SentencePiece's: marks for spaces, bytes for what is not there, the best score first.
+    /// SentencePiece's: space marks, byte tokens for unknown characters, the best score first.
     Scores,
     /// The same with merges (Gemma 4).
     Merges,
@@ -180,11 +180,10 @@ pub(crate) enum Kind {
 }
 
 impl GgufVocabulary {
-    /// How text becomes tokens: by what the file holds, for converters disagree on the name of the
-    /// model.
+    /// The method that turns text into tokens. It depends on the file's contents, because
+    /// converters disagree on the model's name.
     ///
-    /// Errors: [`Error::Unsupported`] naming a tokenizer model or pre-tokenizer that is not known
-    /// here.
+    /// Errors: [`Error::Unsupported`] with the name of an unknown tokenizer model or pre-tokenizer.
     pub(crate) fn kind(&self) -> Result<Kind> {
         let has_merges = !self.merges.is_empty();
         let id_of =
@@ -218,13 +217,13 @@ impl GgufVocabulary {
         matches!(self.pre.as_str(), "" | "default")
     }
 
-    /// Whether the tokens are spelled as SentencePiece does: marks for spaces, bytes.
+    /// Whether the tokens have SentencePiece's spelling: marks for spaces, `<0x41>` for bytes.
     fn is_sentence_piece(&self, id_of: impl Fn(&str) -> Option<u32>) -> bool {
         id_of(SPACE_MARK).is_some() && self.spells_bytes(id_of)
     }
 
-    /// Whether the scores say which pieces are made first: some converters write one value for all,
-    /// or the ids.
+    /// Whether the scores give the order of merging. Some converters write one value for all, or
+    /// the ids.
     fn has_scores(&self) -> bool {
         let is_id = |(id, score): (usize, &f32)| *score == id as f32;
         self.scores.len() == self.tokens.len()
@@ -232,13 +231,13 @@ impl GgufVocabulary {
             && self.scores.iter().any(|score| Some(score) != self.scores.first())
     }
 
-    /// Whether there is a token for each byte, spelled as SentencePiece does.
+    /// Whether each byte has a token in SentencePiece's spelling.
     fn spells_bytes(&self, id_of: impl Fn(&str) -> Option<u32>) -> bool {
         self.pre != "gpt-2" && id_of("<0x00>").is_some() && id_of("<0xFF>").is_some()
     }
 }
 
-/// Spaces become [`SPACE_MARK`]; each stretch of text gets one in front if the vocabulary says so.
+/// Spaces become [`SPACE_MARK`]. Each stretch of text gets one in front if the vocabulary says so.
 fn space_normalizer(vocabulary: &GgufVocabulary) -> Result<NormalizerWrapper> {
     let replace = Replace::new(" ", SPACE_MARK).map_err(one_line)?;
     if !vocabulary.add_space_prefix {
@@ -247,15 +246,15 @@ fn space_normalizer(vocabulary: &GgufVocabulary) -> Result<NormalizerWrapper> {
     Ok(Sequence::new(vec![Prepend::new(SPACE_MARK.into()).into(), replace.into()]).into())
 }
 
-/// Gemma 4 in llama.cpp: runs of newlines are apart from everything else, nothing else is split.
+/// Gemma 4 in llama.cpp: splits at the borders of runs of newlines, and nowhere else.
 fn newline_pre_tokenizer() -> Result<PreTokenizerWrapper> {
     let pattern = SplitPattern::Regex("\n+".into());
     Ok(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(one_line)?.into())
 }
 
-/// Merges of a SentencePiece BPE vocabulary, which stores scores instead: every way to write a
-/// piece as two pieces is a merge, and the piece with the higher score is merged first. Ties go to
-/// the longer left part, as in Hugging Face's conversion.
+/// Merges of a SentencePiece BPE vocabulary, which stores scores instead. Every division of a piece
+/// into two pieces is a merge. Pieces with higher scores are merged first. Among equal ones the
+/// longer left part comes first, as in Hugging Face's conversion.
 fn merges_of_scores(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Result<Merges> {
     let (count, scores) = (vocabulary.tokens.len(), vocabulary.scores.len());
     if scores != count {
@@ -280,8 +279,8 @@ fn merges_of_scores(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> 
     Ok(by_score.into_par_iter().flat_map_iter(splits_of).collect())
 }
 
-/// Merges as the file lists them, `left right`, best first. Errors: a merge of or into something
-/// that is not in the vocabulary.
+/// Merges in the file's order, `left right`, best first. Errors: a merge whose parts or result are
+/// not in the vocabulary.
 fn stored_merges(vocabulary: &GgufVocabulary, ids: &Vocab, types: &[i32]) -> Result<Merges> {
     let read = |(rank, merge): (usize, &String)| {
         let bad = |what: &str| {

@@ -1,13 +1,13 @@
-//! Prompts in the tokens that are already known.
+//! Reuses known tokens in a prompt.
 
 use crate::text::tokenizer::Tokenizer;
 
 impl Tokenizer {
-    /// `prompt` with the tokens of `known` where both begin with the same text. A model may write
-    /// a text in other tokens than the tokenizer; the next prompt, which repeats it, then goes on
-    /// from the model's own. Control tokens are the same only by their ids.
+    /// `prompt` with the tokens of `known` where both begin with the same text. A model may write a
+    /// text in other tokens than the tokenizer. The next prompt repeats the text, and then
+    /// continues from the model's tokens. Control tokens must have the same ids.
     pub fn as_known(&self, prompt: Vec<u32>, known: &[u32]) -> Vec<u32> {
-        // Tokens of both that spell the same.
+        // Tokens of both with the same text.
         let (mut of_known, mut of_prompt) = (0, 0);
         while let Some(more) = self.same(&known[of_known..], &prompt[of_prompt..]) {
             of_known += more.0;
@@ -19,7 +19,7 @@ impl Tokenizer {
         [&known[..of_known], &prompt[of_prompt..]].concat()
     }
 
-    /// The fewest tokens with which both begin and spell the same; `None` if there are none.
+    /// The fewest first tokens that spell the same text. `None` if there are none.
     fn same(&self, a: &[u32], b: &[u32]) -> Option<(usize, usize)> {
         let (first, second) = (a.first()?, b.first()?);
         if first == second {

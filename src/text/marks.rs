@@ -1,4 +1,4 @@
-//! Control tokens are the template's alone: marks that messages spell are carried through a
+//! Ensures that only the template writes control tokens. Their spellings in messages pass through a
 //! template as plain text.
 
 use std::borrow::Cow;
@@ -9,10 +9,10 @@ use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use crate::error::{Error, Result};
 
-/// A rendered prompt that knows which of its characters messages brought.
+/// A rendered prompt that distinguishes messages from the template's own text.
 ///
-/// A character of a message that could become part of a control token is replaced by a stand-in
-/// before the template sees it, and restored after control tokens were matched.
+/// A character of a message that could become part of a control token is replaced by a stand-in.
+/// This happens before rendering. After control tokens are matched, the original is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RenderedPrompt {
     masked: String,
@@ -43,7 +43,7 @@ impl RenderedPrompt {
         parts
     }
 
-    /// Whether messages brought anything that a control token could be made of.
+    /// Whether messages contain characters that could become part of a control token.
     pub(super) fn has_stand_ins(&self) -> bool {
         !self.stand_ins.originals.is_empty()
     }
@@ -57,7 +57,7 @@ pub(super) enum Part<'a> {
     Text(Cow<'a, str>),
 }
 
-/// Characters of messages by the characters that stand for them while a template runs.
+/// The original characters of the stand-ins that a template sees.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct StandIns {
     originals: HashMap<char, char>,
@@ -76,11 +76,11 @@ impl StandIns {
 pub(super) struct ControlMarks {
     /// Finds spellings in a prompt.
     exact: AhoCorasick,
-    /// Finds spellings in a message, upper and lower case alike, because templates have filters.
+    /// Finds spellings in a message in any case, because templates can change case.
     any_case: AhoCorasick,
     /// In lower case.
     spellings: Vec<String>,
-    /// Beginnings and ends of spellings, in lower case, without the whole.
+    /// Proper prefixes and suffixes of spellings, in lower case.
     beginnings: HashSet<String>,
     ends: HashSet<String>,
     /// Characters of the longest spelling.
@@ -88,7 +88,7 @@ pub(super) struct ControlMarks {
 }
 
 impl ControlMarks {
-    /// Errors: more spellings than an automaton holds.
+    /// Errors: too many spellings for an automaton.
     pub(super) fn new(spellings: &[String]) -> Result<Self> {
         let automaton = |ignore_case| {
             AhoCorasick::builder()
@@ -115,8 +115,8 @@ impl ControlMarks {
         })
     }
 
-    /// Offsets of characters in `text` without which it can neither hold a control token nor
-    /// begin or end one beside other text.
+    /// Offsets of characters whose replacement removes all control tokens from `text`. It then
+    /// cannot begin or end one beside other text either.
     fn exposed(&self, text: &str) -> Vec<usize> {
         let mut offsets = Vec::new();
         let mut from = 0;
@@ -126,7 +126,7 @@ impl ControlMarks {
             from = found.start() + first.map_or(1, char::len_utf8);
         }
         let lower = text.to_ascii_lowercase();
-        // Templates often trim: both ends count with and without the spaces there.
+        // Templates often trim, so that both ends are checked with and without spaces.
         let start = text.len() - text.trim_start().len();
         let trimmed = start..start + text.trim().len();
         for range in [0..text.len(), trimmed] {
@@ -138,8 +138,8 @@ impl ControlMarks {
         offsets
     }
 
-    /// Offsets in `text` (lower case) where it ends as a control token begins, or begins as one
-    /// ends.
+    /// Offsets in `text` (lower case) where its end matches a control token's prefix, or its
+    /// beginning a suffix.
     fn exposed_at_ends(&self, text: &str) -> Vec<usize> {
         let mut offsets = Vec::new();
         for (at, _) in text.char_indices().rev().take(self.longest) {
@@ -161,7 +161,8 @@ impl ControlMarks {
         self.within(text).is_some()
     }
 
-    /// Offset of a character without which `text` cannot be the middle of a control token.
+    /// Offset of a character whose replacement keeps `text` from being the middle of a control
+    /// token.
     fn within(&self, text: &str) -> Option<usize> {
         let inner = text.trim();
         let is_short = !inner.is_empty() && inner.chars().take(self.longest).count() < self.longest;
@@ -171,8 +172,7 @@ impl ControlMarks {
     }
 }
 
-/// Offset of the character that is replaced best: one that no filter trims, and that JSON does not
-/// escape.
+/// Offset of the best character to replace. No filter trims it, and JSON does not escape it.
 fn safest(text: &str) -> usize {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\';
     text.char_indices().find(|&(_, c)| plain(c)).map_or(0, |(at, _)| at)
@@ -181,14 +181,14 @@ fn safest(text: &str) -> usize {
 /// Replaces exposed characters of messages before a template sees them.
 pub(super) struct Guard<'a> {
     marks: &'a ControlMarks,
-    /// Characters that occur nowhere in the prompt.
+    /// Characters that do not occur in the prompt.
     free: Box<dyn Iterator<Item = char>>,
     by_original: HashMap<char, char>,
     middles: Middles,
 }
 
-/// Texts that are the middle of a control token, such as `turn`. A template that compares them or
-/// changes their case would see a difference.
+/// The treatment of texts that can be the middle of a control token, such as `turn`. A template
+/// that compares them or changes their case would see a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Middles {
     Masked,
@@ -208,9 +208,9 @@ impl<'a> Guard<'a> {
         Guard { marks, free, by_original: HashMap::new(), middles }
     }
 
-    /// `text` with stand-ins in place of exposed characters; the spellings `kept` stay as they are.
+    /// `text` with stand-ins for exposed characters. The spellings `kept` stay as they are.
     ///
-    /// Errors: [`Error::Template`] if the texts use up all characters that could stand in.
+    /// Errors: [`Error::Template`] if the texts leave no unused stand-in.
     pub(super) fn mask(&mut self, text: &str, kept: &[&str]) -> Result<String> {
         let is_kept = |at: usize| {
             let mut found = kept.iter().flat_map(|spelling| text.match_indices(spelling));
@@ -241,18 +241,18 @@ impl<'a> Guard<'a> {
         Ok(stand_in)
     }
 
-    /// What stands for what.
+    /// The stand-ins and their originals.
     pub(super) fn stand_ins(self) -> StandIns {
         let swapped = self.by_original.into_iter().map(|(original, stand_in)| (stand_in, original));
         StandIns { originals: swapped.collect() }
     }
 }
 
-/// Characters without a meaning, of which texts hardly have any.
+/// Characters without a meaning, which texts rarely contain.
 const NONCHARACTERS: RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 const PRIVATE: RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
 
-/// Whether filters must leave `character` as it is, because it may stand for another one.
+/// Whether filters must keep `character`, because it may be a stand-in.
 pub(super) fn is_stand_in(character: char) -> bool {
     NONCHARACTERS.contains(&character) || PRIVATE.contains(&character)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::channels::{AnswerParts, ToolCall};
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -30,8 +30,8 @@ impl Role {
 
 /// One message of a conversation.
 ///
-/// Its JSON is the usual one: `role`, `content` (a text, or a list of `{"type": "text", "text":
-/// …}`), and of answers `reasoning` (or `reasoning_content`) and `tool_calls`.
+/// Its JSON has the usual keys `role` and `content` (a text, or a list of `{"type": "text", "text":
+/// …}`). Answers also have `reasoning` (or `reasoning_content`) and `tool_calls`.
 ///
 /// ```
 /// use gemma4_wgpu::Message;
@@ -47,14 +47,14 @@ pub struct Message {
     pub parts: Vec<Part>,
 }
 
-/// A part of a message. More kinds may come, such as images and sound.
+/// A part of a message. Other kinds, such as images and sound, may be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Part {
     Text(String),
-    /// What the model thought before it wrote its answer. Templates decide what of it goes back.
+    /// The model's thoughts before its answer. Templates decide which of them to repeat.
     Thought(String),
-    /// What the model asked for.
+    /// A tool call of the model.
     ToolCall(ToolCall),
 }
 
@@ -66,7 +66,7 @@ impl Message {
         Message { role, parts }
     }
 
-    /// What the model is to know of its task.
+    /// Instructions for the model.
     pub fn system(text: impl Into<String>) -> Message {
         Message::new(Role::System, text)
     }
@@ -81,7 +81,7 @@ impl Message {
         Message::new(Role::Assistant, text)
     }
 
-    /// All texts, joined; without thoughts and calls.
+    /// All texts, joined, without thoughts and calls.
     pub fn content(&self) -> Cow<'_, str> {
         joined(self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
@@ -90,7 +90,7 @@ impl Message {
         .unwrap_or_default()
     }
 
-    /// All thoughts, joined; `None` without any.
+    /// All thoughts, joined. `None` if there are none.
     pub fn reasoning(&self) -> Option<Cow<'_, str>> {
         joined(self.parts.iter().filter_map(|part| match part {
             Part::Thought(text) => Some(text.as_str()),
@@ -107,7 +107,7 @@ impl Message {
     }
 }
 
-/// An answer as a message for the next prompt. Broken calls and other channels stay out.
+/// An answer as a message for the next prompt. Broken calls and other channels are omitted.
 impl From<AnswerParts> for Message {
     fn from(answer: AnswerParts) -> Message {
         let AnswerParts { content, reasoning, tool_calls, .. } = answer;
@@ -118,7 +118,7 @@ impl From<AnswerParts> for Message {
     }
 }
 
-/// The texts as one; `None` without any.
+/// The texts as one. `None` if there are none.
 fn joined<'a>(mut texts: impl Iterator<Item = &'a str>) -> Option<Cow<'a, str>> {
     let first = Cow::Borrowed(texts.next()?);
     Some(texts.fold(first, |all, text| all + text))

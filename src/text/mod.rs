@@ -1,4 +1,4 @@
-//! Text to tokens and back: tokenizer, chat template, streaming decoder. Knows nothing of models.
+//! Text to tokens and back: tokenizer, chat template, streaming decoder. Independent of models.
 
 mod channels;
 mod control_tokens;
@@ -25,10 +25,10 @@ pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::Tokenizer;
 pub use turn_end::stop_ids;
 
-/// What a checkpoint says about text, read by [`crate::checkpoint`] and used here.
+/// A checkpoint's data about text, read by [`crate::checkpoint`] and used here.
 #[derive(Debug, Clone, Default)]
 pub struct TextAssets {
-    /// `None` where the checkpoint brings none (then only token ids can be run).
+    /// `None` where the checkpoint has none (only token ids can then run).
     pub vocabulary: Option<Vocabulary>,
     /// Jinja source: chat_template.jinja, tokenizer_config.json or `tokenizer.chat_template`.
     pub chat_template: Option<String>,
@@ -37,7 +37,7 @@ pub struct TextAssets {
     pub eos_ids: Vec<u32>,
     /// Whether a bare prompt starts with `bos_id`.
     pub add_bos: bool,
-    /// Ids that are never to be chosen.
+    /// Ids that are never chosen.
     pub suppressed_ids: Vec<u32>,
     /// Sampling that generation_config.json names, if any.
     pub sampling: SamplingDefaults,

@@ -1,4 +1,4 @@
-//! Ids back to bytes, one token at a time, so that text can be streamed.
+//! Converts ids back to bytes, one token at a time, so that text can be streamed.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,7 @@ use crate::error::{Error, Result};
 /// How the tokens of a vocabulary spell text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pieces {
-    /// Text in which some strings stand for others (`▁` for a space); `<0xE2>` may stand for a
-    /// byte.
+    /// Text with replacements (`▁` for a space). `<0xE2>` may be a byte.
     SentencePiece { replace: Vec<(String, String)>, byte_fallback: bool },
     /// GPT-2's alphabet: every character means one byte.
     ByteLevel,
@@ -21,7 +20,7 @@ pub(super) enum Pieces {
 impl Pieces {
     /// Reads the `decoder` of a tokenizer.json (null for none).
     ///
-    /// Errors: [`Error::Unsupported`] naming a decoder whose tokens do not decode one by one.
+    /// Errors: [`Error::Unsupported`] with the name of a decoder that cannot decode token by token.
     pub(super) fn from_decoder(decoder: &Value) -> Result<Self> {
         if decoder.is_null() {
             return Ok(Pieces::Words);
@@ -54,7 +53,7 @@ impl Pieces {
         Ok(Pieces::SentencePiece { replace, byte_fallback })
     }
 
-    /// Appends the bytes of `token`; `first` if no token came before it.
+    /// Appends the bytes of `token`. `first` is set if no token came before it.
     pub(super) fn append(&self, token: &str, first: bool, bytes: &mut Vec<u8>) {
         match self {
             Pieces::SentencePiece { replace, byte_fallback } => {
@@ -86,7 +85,7 @@ fn byte_token(token: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Maps characters of GPT-2's byte alphabet to bytes; a token with any other character (an added
+/// Maps characters of GPT-2's byte alphabet to bytes. A token with any other character (an added
 /// one) is plain text.
 fn append_byte_level(token: &str, bytes: &mut Vec<u8>) {
     let alphabet = byte_alphabet();
@@ -96,8 +95,8 @@ fn append_byte_level(token: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// GPT-2's alphabet (`bytes_to_unicode` in its encoder.py): printable Latin-1 means itself,
-/// the other bytes for characters from U+0100 on.
+/// GPT-2's alphabet (`bytes_to_unicode` in its encoder.py). Printable Latin-1 stays the same, and
+/// characters from U+0100 on represent the other bytes.
 fn byte_alphabet() -> &'static HashMap<char, u8> {
     static ALPHABET: std::sync::OnceLock<HashMap<char, u8>> = std::sync::OnceLock::new();
     ALPHABET.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! All the text around a model: conversations to prompts, answers to events.
+//! The text around a model: from conversations to prompts, and from answers to events.
 
 use crate::error::{Error, Result};
 use crate::text::channels::{AnswerParser, Channels};
@@ -12,15 +12,15 @@ use crate::text::{SamplingDefaults, TextAssets};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
     pub tokens: Vec<u32>,
-    /// Whether it is a conversation. The answer to a raw prompt is text alone, and no turn's end
+    /// Whether it is a conversation. The answer to a raw prompt is only text, and no end of a turn
     /// ends it.
     pub is_chat: bool,
 }
 
-/// Makes prompts the way that a checkpoint wants them, and reads its answers.
+/// Makes prompts in the checkpoint's form, and parses its answers.
 pub struct Processor {
     tokenizer: Tokenizer,
-    /// Or why there is none: texts can be completed nevertheless.
+    /// Or the reason for its absence. Texts can be continued without it.
     template: Result<ChatTemplate, String>,
     channels: Channels,
     no_channels: Channels,
@@ -32,7 +32,7 @@ pub struct Processor {
 
 impl Processor {
     /// Errors: [`Error::Tokenizer`] where the tokenizer is missing or broken. A chat template that
-    /// is missing or broken is an error of [`Self::chat`] only.
+    /// is missing or broken only makes [`Self::chat`] fail.
     pub fn new(assets: &TextAssets) -> Result<Processor> {
         let tokenizer = Tokenizer::new(assets)?;
         let template = match ChatTemplate::new(assets, &tokenizer) {
@@ -69,7 +69,7 @@ impl Processor {
         self.template.as_ref().map_err(|reason| Error::Template(reason.clone()))
     }
 
-    /// The prompt of a conversation that waits for the model's answer.
+    /// The prompt of a conversation, up to the beginning of the model's answer.
     ///
     /// Errors: no usable template, or one that fails on these messages.
     pub fn chat(&self, messages: &[Message], options: &RenderOptions) -> Result<Prompt> {
@@ -77,7 +77,7 @@ impl Processor {
         Ok(Prompt { tokens: self.tokenizer.encode_rendered(&rendered)?, is_chat: true })
     }
 
-    /// A text to be continued as it is. Control tokens that it spells count.
+    /// A text to continue as it is. Control tokens that it spells take effect.
     ///
     /// Errors: a text that the tokenizer refuses.
     pub fn raw(&self, text: &str) -> Result<Prompt> {

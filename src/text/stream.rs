@@ -1,19 +1,19 @@
-//! Streaming decoder: tokens go in one by one, whole characters come out.
+//! Streaming decoder: converts single tokens to complete characters.
 
 use crate::text::tokenizer::Tokenizer;
 
-/// Turns token ids into text as they arrive. What `push` and `flush` give, joined, is
+/// Turns token ids into text as they arrive. The joined results of `push` and `flush` equal
 /// [`Tokenizer::decode`] of all ids.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// Bytes of a character that is not complete yet: three at most between two calls.
+    /// Bytes of an incomplete character, at most three between two calls.
     pending: Vec<u8>,
     show_special: bool,
     first: bool,
 }
 
 impl<'a> TextStream<'a> {
-    /// A stream that leaves special tokens (turn marks, BOS, EOS) out.
+    /// A stream that omits special tokens (turn marks, BOS, EOS).
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
         TextStream { tokenizer, pending: Vec::new(), show_special: false, first: true }
     }
@@ -24,8 +24,8 @@ impl<'a> TextStream<'a> {
         self
     }
 
-    /// Takes the next token and gives the text that it completes, which may be empty. Bytes that
-    /// can never become a character give U+FFFD; an id outside the vocabulary gives nothing.
+    /// Takes the next token and returns the text that it completes, which may be empty. Bytes that
+    /// cannot become a character give U+FFFD. An id outside the vocabulary gives nothing.
     pub fn push(&mut self, id: u32) -> String {
         if !self.show_special && self.tokenizer.is_special(id) {
             return String::new();
@@ -36,25 +36,25 @@ impl<'a> TextStream<'a> {
         self.take_complete()
     }
 
-    /// Ends the text: a character left incomplete gives one U+FFFD, otherwise nothing is left.
+    /// Ends the text. An incomplete character gives one U+FFFD.
     pub fn flush(&mut self) -> String {
         self.first = true;
         self.cut()
     }
 
-    /// Ends a character that is incomplete, as [`TextStream::flush`] does, but not the text.
+    /// Ends an incomplete character, as [`TextStream::flush`] does, but not the text.
     pub(super) fn cut(&mut self) -> String {
         let rest = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
         rest
     }
 
-    /// How the vocabulary spells token `id`; nothing for an unknown one.
+    /// The vocabulary's spelling of token `id`, empty for an unknown one.
     pub(super) fn spelling(&self, id: u32) -> String {
         self.tokenizer.token(id).unwrap_or_default()
     }
 
-    /// Moves everything out of `pending` except the beginning of a character that may still be
+    /// Removes everything from `pending` except the beginning of a character that may still be
     /// completed.
     fn take_complete(&mut self) -> String {
         let mut text = String::new();
@@ -74,13 +74,13 @@ impl<'a> TextStream<'a> {
     }
 }
 
-/// Whether more bytes could make `bytes` a character.
+/// Whether further bytes could complete `bytes` to a character.
 fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 impl Tokenizer {
-    /// Text of `ids` without special tokens; see [`TextStream`] for bytes that are not UTF-8.
+    /// Text of `ids` without special tokens. See [`TextStream`] for bytes that are not UTF-8.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut stream = TextStream::new(self);
         let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();

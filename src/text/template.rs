@@ -1,4 +1,4 @@
-//! Conversations to prompts: the checkpoint's chat template, or a built-in one.
+//! Turns conversations into prompts with the checkpoint's chat template, or a built-in one.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -17,8 +17,8 @@ fn texts(message: &Message) -> Vec<Cow<'_, str>> {
     [message.content()].into_iter().chain(message.reasoning()).chain(calls).collect()
 }
 
-/// The message as templates of transformers read it. `mask` gets every text, and which control
-/// tokens of it are the template's concern.
+/// The message in the form of transformers' templates. `mask` gets every text, and the control
+/// tokens in it that the template handles.
 fn value(
     message: &Message,
     mask: &mut dyn FnMut(&str, &[&str]) -> Result<String>,
@@ -30,7 +30,7 @@ fn value(
     let content = Value::from(mask(&message.content(), kept)?);
     let mut fields = vec![("role", Value::from(message.role.name())), ("content", content)];
     if let Some(reasoning) = message.reasoning() {
-        // Templates know one of the two names.
+        // A template uses one of the two names.
         let reasoning = Value::from(mask(&reasoning, &[])?);
         fields.extend([("reasoning", reasoning.clone()), ("reasoning_content", reasoning)]);
     }
@@ -43,14 +43,15 @@ fn value(
     Ok(Value::from_pairs(fields))
 }
 
-/// What a template is asked for.
+/// Options of rendering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenderOptions {
-    /// End with the beginning of the model's turn.
+    /// Ends with the beginning of the model's turn.
     pub add_generation_prompt: bool,
-    /// Ask models that can for their thoughts.
+    /// Requests thoughts from models that support them.
     pub enable_thinking: bool,
-    /// Control tokens that messages spell become control tokens, as transformers and llama.cpp do.
+    /// Spellings of control tokens in messages become control tokens, as in transformers and
+    /// llama.cpp.
     pub parse_special: bool,
 }
 
@@ -60,16 +61,16 @@ impl Default for RenderOptions {
     }
 }
 
-/// Templates for checkpoints without one, and the control tokens by which they are chosen.
+/// Templates for checkpoints without one, and the control tokens that select them.
 const BUILT_IN: [([&str; 2], &str); 2] = [
     (["<|turn>", "<turn|>"], include_str!("templates/gemma4.jinja")),
     (["<start_of_turn>", "<end_of_turn>"], include_str!("templates/gemma3.jinja")),
 ];
 
-/// Name of the one template in its environment.
+/// Name of the only template in its environment.
 const NAME: &str = "chat";
 
-/// Marks that templates look for in the model's own answers, to leave thoughts out.
+/// Marks that templates look for in the model's own answers, to omit thoughts.
 const CHANNEL_MARKS: [&str; 2] = ["<|channel>", "<channel|>"];
 
 /// A chat template, compiled.
@@ -82,8 +83,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The checkpoint's template, or where it brings none the built-in one of the model family
-    /// whose turn tokens the vocabulary has.
+    /// The checkpoint's template. Without one it is the built-in template of the family whose turn
+    /// tokens the vocabulary has.
     ///
     /// Errors: [`Error::Template`] for a syntax error, or where neither template exists.
     pub fn new(assets: &TextAssets, tokenizer: &Tokenizer) -> Result<Self> {
@@ -118,30 +119,30 @@ impl ChatTemplate {
         })
     }
 
-    /// Whether the template's source has `text` in it.
+    /// Whether the template's source contains `text`.
     pub(super) fn spells(&self, text: &str) -> bool {
         self.source.contains(text)
     }
 
     /// The text of the prompt for a conversation, with control tokens spelled out.
     ///
-    /// Errors: [`Error::Template`] with what the template raised or where it failed.
+    /// Errors: [`Error::Template`] with the template's own message, or the place of its failure.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
         self.prompt(messages, options).map(|prompt| prompt.text().into_owned())
     }
 
-    /// The prompt for a conversation, for [`Tokenizer::encode_rendered`]. It knows what the
-    /// template wrote and what messages brought: only the template writes control tokens, unless
+    /// The prompt for a conversation, for [`Tokenizer::encode_rendered`]. It distinguishes the
+    /// template's text from that of messages. Only the template writes control tokens, unless
     /// [`RenderOptions::parse_special`] is set.
     ///
-    /// Errors: [`Error::Template`] with what the template raised or where it failed.
+    /// Errors: [`Error::Template`] with the template's own message, or the place of its failure.
     pub fn prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<RenderedPrompt> {
         let plain = self.masked_prompt(messages, options, Middles::Plain)?;
         let mut texts = messages.iter().flat_map(texts);
         if options.parse_special || !texts.any(|text| self.marks.is_middle(&text)) {
             return Ok(plain);
         }
-        // Few templates compare what messages say; where one does, what it writes counts.
+        // Few templates compare a message's text. In these the template's output takes precedence.
         match self.masked_prompt(messages, options, Middles::Masked) {
             Ok(masked) if masked.text() == plain.text() => Ok(masked),
             _ => Ok(plain),

@@ -15,22 +15,22 @@ use crate::text::{TextAssets, Vocabulary, gguf_vocabulary};
 /// The tokenizer of a checkpoint.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// The added tokens with the special ones taken as plain text.
+    /// The added tokens, with special ones as plain text.
     literal: AddedVocabulary,
     pieces: Pieces,
-    /// Tokens that `inner` does not know, because a later one is spelled alike.
+    /// Tokens that `inner` lacks, because a later one has the same spelling.
     shadowed: HashMap<u32, String>,
     bos_id: Option<u32>,
     add_bos: bool,
-    /// Made when a template wants them.
+    /// Made at a template's first use.
     marks: OnceLock<Arc<ControlMarks>>,
 }
 
 impl Tokenizer {
     /// Builds the tokenizer that a checkpoint describes.
     ///
-    /// Errors: [`Error::Tokenizer`] without a vocabulary or with a broken one;
-    /// [`Error::Unsupported`] naming a kind of tokenizer that is not known here.
+    /// Errors: [`Error::Tokenizer`] if the vocabulary is missing or broken. [`Error::Unsupported`]
+    /// with the name of an unknown kind of tokenizer.
     pub fn new(assets: &TextAssets) -> Result<Self> {
         let (inner, pieces) = match &assets.vocabulary {
             Some(Vocabulary::TokenizerJson(bytes)) => tokenizer_json::load(bytes)?,
@@ -49,7 +49,7 @@ impl Tokenizer {
             }
             _ => HashMap::new(),
         };
-        // Gemma needs it, whether the file names it or not.
+        // Gemma needs it, even if the file does not name it.
         let spelled = || {
             let id = inner
                 .token_to_id("<bos>")
@@ -79,9 +79,9 @@ impl Tokenizer {
 
     /// Ids of `text`, without BOS.
     ///
-    /// With `special`, the spelling of a control token (`<start_of_turn>`) becomes that token: for
-    /// rendered templates. Without it, such spellings are plain text, so that a user's text cannot
-    /// pose as a turn of the conversation.
+    /// With `special`, the spelling of a control token (`<start_of_turn>`) becomes that token, as
+    /// rendered templates need. Without it, such spellings are plain text, so that a user's text
+    /// cannot imitate a turn of the conversation.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let added = if special { self.inner.get_added_vocabulary() } else { &self.literal };
         let mut split = added.extract_and_normalize(self.inner.get_normalizer(), text);
@@ -94,8 +94,8 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Ids of a whole prompt: [`Tokenizer::encode`] with BOS in front if the checkpoint wants one
-    /// and the text (a template's, say) does not bring it already.
+    /// Ids of a whole prompt: [`Tokenizer::encode`] with BOS in front if the checkpoint wants one.
+    /// A text that already begins with BOS, such as a template's, gets no second one.
     pub fn encode_prompt(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         Ok(self.with_bos(self.encode(text, special)?))
     }
@@ -109,7 +109,7 @@ impl Tokenizer {
     }
 
     /// Ids of a rendered chat template, as [`Tokenizer::encode_prompt`] gives them. Control tokens
-    /// that messages spell are plain text; ordinary text is merged across a message's borders.
+    /// that messages spell are plain text. Ordinary text is merged across a message's borders.
     pub fn encode_rendered(&self, prompt: &RenderedPrompt) -> Result<Vec<u32>> {
         if !prompt.has_stand_ins() {
             return self.encode_prompt(&prompt.text(), true);
@@ -151,7 +151,7 @@ impl Tokenizer {
         self.inner.get_vocab_size(true) + self.shadowed.len()
     }
 
-    /// Whether `id` is a control token, which is not part of the text.
+    /// Whether `id` is a control token, which is not a part of the text.
     pub fn is_special(&self, id: u32) -> bool {
         let id = self.shadowed.get(&id).and_then(|token| self.id_of(token)).unwrap_or(id);
         self.inner
@@ -166,7 +166,8 @@ impl Tokenizer {
         self.bos_id
     }
 
-    /// Appends what token `id` spells; `first` if no token came before it. False for an unknown id.
+    /// Appends the text of token `id`. `first` is set if no token came before it. Returns false for
+    /// an unknown id.
     pub(super) fn append_bytes(&self, id: u32, first: bool, bytes: &mut Vec<u8>) -> bool {
         let token = self.token(id);
         if let Some(token) = &token {

@@ -1,4 +1,4 @@
-//! tokenizer.json, checked before and after the `tokenizers` crate reads it.
+//! tokenizer.json, with checks before and after the `tokenizers` crate reads it.
 
 use std::fmt;
 
@@ -40,9 +40,9 @@ struct AddedOutline {
 
 /// Reads the bytes of a tokenizer.json.
 ///
-/// Errors: [`Error::Tokenizer`] for broken JSON, merges outside the vocabulary or added tokens
-/// whose ids the `tokenizers` crate would silently change; [`Error::Unsupported`] naming a model or
-/// decoder.
+/// Errors: [`Error::Tokenizer`] for broken JSON, or for merges outside the vocabulary. Also for
+/// added tokens whose ids the `tokenizers` crate would silently change. [`Error::Unsupported`] with
+/// the name of a model or decoder.
 pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
     let outline: Outline = serde_json::from_slice(bytes).map_err(|error| in_file(&error))?;
     check_model(&outline.model)?;
@@ -67,7 +67,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Pieces)> {
     Ok((tokenizer, pieces))
 }
 
-/// Gemma's control tokens that the file does not have as such.
+/// Gemma's control tokens that the file does not mark as such.
 fn unmarked(tokenizer: &tokenizers::Tokenizer) -> Vec<&'static str> {
     if !is_gemma(|token| tokenizer.token_to_id(token)) {
         return Vec::new();
@@ -80,8 +80,7 @@ fn unmarked(tokenizer: &tokenizers::Tokenizer) -> Vec<&'static str> {
     MARKS.into_iter().filter(is_text).collect()
 }
 
-/// The tokenizer with `marks` as control tokens. Those among the added tokens cannot be changed
-/// once they are read.
+/// The tokenizer with `marks` as control tokens. Added tokens cannot be changed after reading.
 fn with_marks(
     tokenizer: tokenizers::Tokenizer,
     bytes: &[u8],
@@ -106,8 +105,8 @@ fn with_marks(
     Ok(marked)
 }
 
-/// Refuses what is not known here, and what makes the `tokenizers` crate panic: merges into tokens
-/// longer than any, or shorter than their prefix.
+/// Refuses unknown models, and inputs that make the `tokenizers` crate panic. These are merges into
+/// tokens longer than any, or shorter than their prefix.
 fn check_model(model: &ModelOutline) -> Result<()> {
     if !matches!(model.kind.as_str(), "BPE" | "WordLevel") {
         let kind = &model.kind;
@@ -127,8 +126,8 @@ fn check_model(model: &ModelOutline) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the longest key of a map or the longest merge of a list (`"left right"` or
-/// `["left", "right"]`), read without keeping any.
+/// Bytes of the longest key of a map or the longest merge of a list, without storing any. A merge
+/// is `"left right"` or `["left", "right"]`.
 #[derive(Default)]
 struct Longest(usize);
 
@@ -195,7 +194,7 @@ impl<'de> Visitor<'de> for MergeLenVisitor {
     }
 }
 
-/// Bytes of a string; a number (a Unigram score) has none.
+/// Bytes of a string. A number (a Unigram score) has none.
 struct TextLen(usize);
 
 impl<'de> Deserialize<'de> for TextLen {
@@ -226,7 +225,7 @@ fn in_file(error: &dyn fmt::Display) -> Error {
     Error::Tokenizer(format!("tokenizer.json: {}", first_line(error)))
 }
 
-/// An error of the `tokenizers` crate as ours.
+/// Converts an error of the `tokenizers` crate.
 pub(super) fn one_line(error: tokenizers::Error) -> Error {
     Error::Tokenizer(first_line(&error))
 }

@@ -1,16 +1,16 @@
-//! The token that ends a turn, read off the template: configurations forget it.
+//! Finds the token that ends a turn in the template, because some configurations lack it.
 
 use crate::text::TextAssets;
 use crate::text::message::Message;
 use crate::text::template::{ChatTemplate, RenderOptions};
 use crate::text::tokenizer::Tokenizer;
 
-/// An answer that no template writes by itself.
+/// An answer that no template contains.
 const ANSWER: &str = "answer4e1f";
 
 impl ChatTemplate {
-    /// The control token that the template writes after an assistant's answer; `None` where it
-    /// writes something else, or cannot be rendered.
+    /// The control token that the template writes after an assistant's answer. `None` if another
+    /// text follows, or if rendering fails.
     pub fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
         let messages = [Message::user("question"), Message::assistant(ANSWER)];
         let options = RenderOptions { add_generation_prompt: false, ..RenderOptions::default() };
@@ -27,7 +27,7 @@ impl ChatTemplate {
     }
 }
 
-/// Every id that ends an answer: the checkpoint's, and the turn's end that the template writes.
+/// Every id that ends an answer: the checkpoint's, and the end of a turn in the template.
 pub fn stop_ids(
     assets: &TextAssets,
     tokenizer: &Tokenizer,

@@ -1,9 +1,9 @@
-//! SHA-256 of a download as it comes; the browser's own digests want all bytes at once.
+//! SHA-256 of a download in parts. The browser's own digests need all bytes at once.
 
 use sha2::{Digest, Sha256};
 use wasm_bindgen::prelude::wasm_bindgen;
 
-/// A checksum under way.
+/// A checksum in progress.
 #[wasm_bindgen]
 #[derive(Default)]
 pub struct Checksum(Sha256);

@@ -1,4 +1,4 @@
-//! A model in a browser, as its worker sees it.
+//! A model in a browser, for the page's worker.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -53,8 +53,8 @@ pub struct Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Loads the model that `files` make, or the embedded one if there are none. `options` is JSON;
-    /// `progress` is called with bytes read and bytes in all.
+    /// Loads the model of `files`, or the embedded one if there are none. `options` is JSON.
+    /// `progress` is called with the bytes read and the total.
     pub async fn load(
         files: Array,
         options: String,
@@ -68,9 +68,9 @@ impl Engine {
         self.info.clone()
     }
 
-    /// Answers a conversation, or continues a text: `prompt` and `options` are JSON. `on_token` is
-    /// called with each piece of the answer's text, and with each of its thoughts. Gives figures as
-    /// JSON.
+    /// Answers a conversation, or continues a text. `prompt` and `options` are JSON. `on_token` is
+    /// called with each piece of the answer's text, and with each of its thoughts. Returns figures
+    /// as JSON.
     pub async fn chat(
         &self,
         prompt: String,
@@ -87,7 +87,7 @@ impl Engine {
         Ok(answered.await.map_err(|_| gone())??)
     }
 
-    /// Ends the answer under way.
+    /// Ends the current answer.
     pub fn stop(&self) {
         self.stopped.set(true);
     }
@@ -95,7 +95,7 @@ impl Engine {
 
 async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engine> {
     let options: Load = options::parse("options", options)?;
-    // The device first: a browser without one need not read files.
+    // The device comes first, so that a browser without one reads no files.
     let device = DeviceOptions { browser_subgroups: options.subgroups, ..DeviceOptions::default() };
     let gpu = Gpu::open(&device).await?;
     let checkpoint = match files.length() {
@@ -127,7 +127,7 @@ async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engin
     Ok(Engine { info, orders, stopped })
 }
 
-/// A device's refusal with what was asked of it.
+/// A device's refusal, with the requested values.
 fn with_sizes(error: Error, total: u64, options: &LoadOptions) -> Error {
     match error {
         Error::Device(reason)

@@ -1,4 +1,4 @@
-//! Files that JavaScript reads: local ones, those of the browser's storage, those of a server.
+//! Files that JavaScript reads: local ones, the browser's storage, or a server's.
 
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ impl RangeRead for ModelFile {
     }
 }
 
-/// What an exception says.
+/// The message of an exception.
 fn reason(error: &JsValue) -> String {
     match error.dyn_ref::<js_sys::Error>() {
         Some(error) => String::from(error.message()),
@@ -51,7 +51,7 @@ fn reason(error: &JsValue) -> String {
     }
 }
 
-/// The files of a JavaScript array. Errors: one that is no file.
+/// The files of a JavaScript array. Errors: an element that is no file.
 pub fn named(files: &Array) -> Result<Vec<NamedFile>> {
     let named = |value: JsValue| {
         if !value.is_object() {

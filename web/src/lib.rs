@@ -1,5 +1,4 @@
-//! The library for browsers: what a page's worker calls. `web/js` is the interface that programs
-//! use.
+//! The library for browsers, which a page's worker calls. Programs use the interface in `web/js`.
 #![cfg(target_arch = "wasm32")]
 
 mod checksum;

@@ -11,7 +11,7 @@ use gemma4_wgpu::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Context unless the options say otherwise.
+/// The default context length.
 const DEFAULT_CONTEXT: usize = 4096;
 
 /// `LoadOptions` of web/js/protocol.ts.
@@ -21,8 +21,8 @@ pub struct Load {
     context_length: Option<NonZeroUsize>,
     quantize: Option<QuantizeName>,
     cache_type: Option<CacheName>,
-    /// The smallest and the largest subgroup of devices that the worker opens; none if they come
-    /// without.
+    /// The smallest and the largest subgroup size of devices that the worker opens. `None` if the
+    /// browser does not give them.
     #[serde(default)]
     pub subgroups: Option<[u32; 2]>,
 }
@@ -44,7 +44,7 @@ enum CacheName {
 }
 
 impl Load {
-    /// For a model that has `most` positions. Errors: a context longer than that.
+    /// For a model with `most` positions. Errors: a longer context.
     pub fn resolve(&self, most: usize) -> Result<LoadOptions> {
         let context_length = match self.context_length.map(NonZeroUsize::get) {
             None => DEFAULT_CONTEXT.min(most),
@@ -72,7 +72,7 @@ impl Load {
     }
 }
 
-/// A conversation, or a text to be continued as it is.
+/// A conversation, or a text to continue as it is.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Prompt {

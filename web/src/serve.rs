@@ -1,4 +1,4 @@
-//! A loaded model that answers one order after another, and keeps what two prompts have in common.
+//! Answers requests to a loaded model in order, and reuses the common beginning of two prompts.
 
 use std::{borrow::Cow, cell::Cell, rc::Rc};
 
@@ -9,7 +9,7 @@ use wasm_bindgen::JsValue;
 
 use crate::options::{Answer, Prompt};
 
-/// A wish for one answer.
+/// A request for one answer.
 pub struct Order {
     pub prompt: Prompt,
     pub options: ChatOptions,
@@ -19,7 +19,7 @@ pub struct Order {
     pub reply: oneshot::Sender<Result<String>>,
 }
 
-/// Answers until nobody can order any more, then gives the device back.
+/// Answers until no more requests can come, then releases the device.
 pub async fn serve(
     gpu: Gpu,
     mut model: Model,
@@ -28,7 +28,7 @@ pub async fn serve(
 ) {
     while let Ok(order) = orders.recv().await {
         let outcome = answer(&mut model, &order, &stopped).await;
-        // Nobody listens if the page went away.
+        // Nobody receives the answer if the page was closed.
         let _ = order.reply.send(outcome);
     }
     drop(model);
@@ -45,7 +45,7 @@ async fn answer(model: &mut Model, order: &Order, stopped: &Cell<bool>) -> Resul
         let event = event?;
         let (content, thought) = pieces(&event);
         if !content.is_empty() || !thought.is_empty() {
-            // The listener posts a message, which cannot fail.
+            // The callback posts a message, which cannot fail.
             let content = JsValue::from(content.as_ref());
             let _ = order.on_token.call2(&JsValue::NULL, &content, &thought.into());
         }
@@ -56,8 +56,8 @@ async fn answer(model: &mut Model, order: &Order, stopped: &Cell<bool>) -> Resul
         .map_err(|error| Error::Input(format!("the answer as JSON: {error}")))
 }
 
-/// What an event adds to the text and to the thoughts. A call that is none is text; a channel that
-/// holds no thoughts is text under its name.
+/// The text and thoughts of an event. A broken call counts as text. So does a channel without
+/// thoughts, under its name.
 fn pieces(event: &AnswerEvent) -> (Cow<'_, str>, &str) {
     match event {
         AnswerEvent::Content(text) => (text.into(), ""),

@@ -25,8 +25,8 @@ use crate::{Error, Result};
 /// become f32. Plain matrices stay as they are. Before writing the weights, config and tokenizer
 /// are read back and compared, the latter on sample texts.
 ///
-/// Errors: `output` exists; a failed read or write; a refusal by `progress`. Also a matrix, a config
-/// or a tokenizer that GGUF cannot hold exactly. No file remains then.
+/// Errors: `output` exists; a failed read or write; a refusal by `progress`. Also a matrix, a
+/// config or a tokenizer that GGUF cannot hold exactly. No file remains then.
 pub async fn to_gguf(
     source: &dyn TensorSource,
     text: &TextAssets,

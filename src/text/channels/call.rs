@@ -1,17 +1,17 @@
-//! Calls of tools: `call:NAME{key:<|"|>text<|"|>,other:[1,true,null]}`.
+//! Tool calls: `call:NAME{key:<|"|>text<|"|>,other:[1,true,null]}`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use crate::{error::Result, text::channels::spellings::QUOTE};
 
-/// Nested arrays and maps that are read; deeper ones are no sensible arguments.
+/// Most nested arrays and maps. Sensible arguments are not deeper.
 const DEEPEST: usize = 64;
 
-/// A call of a tool.
+/// A tool call.
 ///
 /// Its JSON is that of transformers' chat templates: `{"type": "function", "function": {"name": …,
-/// "arguments": {…}}}`. Arguments that are a string of JSON are read too: OpenAI's clients send it.
+/// "arguments": {…}}}`. Arguments may also be a string of JSON, which OpenAI's clients send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Wire", try_from = "Wire")]
 pub struct ToolCall {
@@ -22,9 +22,9 @@ pub struct ToolCall {
 /// A call that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BrokenCall {
-    /// The text between the call's marks, other marks spelled out.
+    /// The text between the call's marks, with other marks spelled out.
     pub text: String,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: String,
 }
 
@@ -94,14 +94,14 @@ impl ToolCall {
         texts
     }
 
-    /// The same call with other texts.
+    /// The same call with replaced texts.
     pub(in crate::text) fn with_texts(&self, change: &mut Change<'_>) -> Result<ToolCall> {
         let arguments = changed_map(&self.arguments, change)?;
         Ok(ToolCall { name: change(&self.name)?, arguments })
     }
 }
 
-/// What a text becomes.
+/// The replacement of a text.
 type Change<'a> = dyn FnMut(&str) -> Result<String> + 'a;
 
 fn changed_map(map: &Map<String, Value>, change: &mut Change<'_>) -> Result<Map<String, Value>> {
@@ -120,11 +120,11 @@ fn changed(value: &Value, change: &mut Change<'_>) -> Result<Value> {
     })
 }
 
-/// The text of a call as it grows.
+/// The text of a call while it arrives.
 #[derive(Default)]
 pub(super) struct CallText {
     text: String,
-    /// Where in it quotes stand, which text cannot spell.
+    /// Offsets of quote marks in it. Ordinary text cannot spell these.
     quotes: Vec<usize>,
 }
 
@@ -143,8 +143,8 @@ impl CallText {
     }
 }
 
-/// Reads what a call's marks enclose: one call, or several without marks between. What cannot be
-/// read is given back from there on. `closed`: the end mark came.
+/// Parses the text between a call's marks: one call, or several without marks between them. Returns
+/// the rest from the first fault on as a broken call. `closed` says whether the end mark came.
 pub(super) fn read(call: CallText, closed: bool) -> (Vec<ToolCall>, Option<BrokenCall>) {
     let CallText { text, quotes } = call;
     let mut calls = Vec::new();
@@ -166,7 +166,7 @@ pub(super) fn read(call: CallText, closed: bool) -> (Vec<ToolCall>, Option<Broke
     }
 }
 
-/// A reader of a call's text.
+/// A parser of a call's text.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
@@ -184,7 +184,7 @@ impl<'a> Cursor<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// Goes past `token` if it comes next, after spaces.
+    /// Skips spaces and `token`, if it comes next.
     fn eat(&mut self, token: &str) -> bool {
         self.skip_spaces();
         let found = self.rest().starts_with(token);
@@ -192,7 +192,7 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    /// Text up to one of `ends`, a quote or the end, without spaces around.
+    /// Text up to one of `ends`, a quote or the end, trimmed.
     fn bare(&mut self, ends: &[char]) -> &'a str {
         let start = self.at;
         let end = self.rest().find(ends).map_or(self.text.len(), |len| start + len);
@@ -262,7 +262,7 @@ impl<'a> Cursor<'a> {
         match self.bare(&[',', ':', '{', '}', '[', ']']) {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
-            // The latter as some templates write it.
+            // Some templates write the latter.
             "null" | "None" => Ok(Value::Null),
             number => self::number(number),
         }
@@ -285,7 +285,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A string between quote marks, or one of JSON, if one comes next.
+    /// A string between quote marks, or a JSON string, if one comes next.
     fn string(&mut self) -> Option<Read<String>> {
         self.skip_spaces();
         if let Some(index) = self.quotes.iter().position(|&quote| quote == self.at) {
@@ -316,7 +316,7 @@ fn number(text: &str) -> Read<Value> {
     let is_integer = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     match number {
         Some(number) if number.is_f64() && is_integer => Err(format!("{text} exceeds 64 bits")),
-        // serde_json's own reading of a fraction may be off in the last bit.
+        // serde_json's own parsing of a fraction may differ in the last bit.
         Some(number) if number.is_f64() => {
             let exact = text.parse().ok().and_then(Number::from_f64);
             Ok(Value::Number(exact.unwrap_or(number)))

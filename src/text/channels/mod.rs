@@ -1,4 +1,4 @@
-//! An answer, token by token, parted into what the reader gets, thoughts and tool calls.
+//! Splits an answer, token by token, into content, thoughts and tool calls.
 
 mod call;
 mod event;
@@ -14,10 +14,10 @@ use self::spellings::{Mark, SPELLINGS};
 use super::{ChatTemplate, TextStream, Tokenizer};
 use crate::Result;
 
-/// The marks by which a model parts its answers; none for a model that does not.
+/// The marks that divide a model's answers. Some models have none.
 ///
-/// A mark is found by its id, whatever the file calls its type. One that the tokenizer does not
-/// read as a single token is found by its text too.
+/// A mark is found by its id, even if the file gives it another type. One that the tokenizer does
+/// not read as a single token is also found by its text.
 #[derive(Default)]
 pub struct Channels {
     by_id: Vec<(u32, Mark)>,
@@ -43,8 +43,8 @@ impl Channels {
         Ok(channels)
     }
 
-    /// A parser for the answer to `prompt`. It begins where the prompt ends: within an open channel
-    /// or call, say.
+    /// A parser for the answer to `prompt`. It begins in the prompt's final state, such as within
+    /// an open channel or call.
     pub fn parser<'a>(&'a self, tokenizer: &'a Tokenizer, prompt: &[u32]) -> AnswerParser<'a> {
         let stream = TextStream::new(tokenizer);
         let (held, sorter) = (String::new(), Sorter::default());
@@ -52,7 +52,7 @@ impl Channels {
         if self.by_id.is_empty() && self.by_text.is_empty() {
             return parser;
         }
-        // Earlier turns are closed.
+        // Earlier turns of the conversation are closed.
         let turn = prompt.iter().rposition(|&id| Some(id) == self.turn).unwrap_or(0);
         for &id in &prompt[turn..] {
             parser.push(id);
@@ -67,7 +67,7 @@ impl Channels {
         self.by_id.iter().find(|(mark_id, _)| *mark_id == id).map(|(_, mark)| *mark)
     }
 
-    /// The first mark that `text` spells: its range and what it means.
+    /// The first mark that `text` spells: its range and meaning.
     fn find(&self, text: &str) -> Option<(std::ops::Range<usize>, Mark)> {
         let found = |&(spelling, mark): &(&str, Mark)| {
             let start = text.find(spelling)?;
@@ -86,11 +86,11 @@ impl Channels {
     }
 }
 
-/// Parts one answer.
+/// Splits one answer.
 ///
-/// Nothing but marks and these are left out: the line of a channel's name; whitespace at both ends
-/// of a channel's text; whitespace after a channel or call, unless content is on both sides.
-/// An empty line separates two thoughts.
+/// It omits only marks, the line of a channel's name and some whitespace. Whitespace is omitted at
+/// both ends of a channel's text. After a channel or call it is omitted unless content is on both
+/// sides. An empty line separates two thoughts.
 pub struct AnswerParser<'a> {
     channels: &'a Channels,
     stream: TextStream<'a>,
@@ -100,7 +100,7 @@ pub struct AnswerParser<'a> {
 }
 
 impl AnswerParser<'_> {
-    /// Takes the next token and gives what it completes, often nothing or one piece of text.
+    /// Takes the next token and returns the completed events, often none or one piece of text.
     pub fn push(&mut self, id: u32) -> Vec<AnswerEvent> {
         match self.channels.mark_of(id) {
             Some(mark) => {
@@ -116,7 +116,7 @@ impl AnswerParser<'_> {
         self.sorter.take()
     }
 
-    /// Ends the answer, wherever it is, and gives the rest.
+    /// Ends the answer in any state, and returns the rest.
     pub fn finish(mut self) -> Vec<AnswerEvent> {
         self.release();
         self.sorter.finish();
@@ -138,7 +138,7 @@ impl AnswerParser<'_> {
         self.held.drain(..clear);
     }
 
-    /// Passes on what waits: no mark and no character goes on beyond this place.
+    /// Passes on held text, because no mark and no character can continue beyond this place.
     fn release(&mut self) {
         let rest = self.stream.cut();
         self.text(&rest);

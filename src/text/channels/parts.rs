@@ -1,4 +1,4 @@
-//! A whole answer by its parts.
+//! A complete answer, divided into its parts.
 
 use crate::text::channels::call::{BrokenCall, ToolCall};
 use crate::text::channels::event::AnswerEvent;
@@ -16,7 +16,7 @@ pub struct AnswerParts {
 }
 
 impl AnswerParts {
-    /// Adds what comes next.
+    /// Adds the next event.
     pub fn add(&mut self, event: AnswerEvent) {
         match event {
             AnswerEvent::Content(text) => self.content += &text,

@@ -1,4 +1,4 @@
-//! The state of an answer between two of its tokens.
+//! The parser's state between two tokens of an answer.
 
 use std::mem::take;
 
@@ -9,17 +9,17 @@ use crate::text::channels::spellings::Mark;
 /// The channel of thoughts.
 const THOUGHT: &str = "thought";
 
-/// Most bytes of a channel's name; a longer first line is a part of the text.
+/// Most bytes of a channel's name. A longer first line is a part of the text.
 const LONGEST_NAME: usize = 32;
 
-/// Where an answer is.
+/// The part of the answer that is being read.
 #[derive(Default)]
 enum State {
     #[default]
     Content,
-    /// In the first line of a channel, its name.
+    /// In the first line of a channel, which is its name.
     Name(String),
-    /// In the text of the channel of this name; `begun` once some of it has come.
+    /// In the text of the channel of this name. `begun` is set once some of it has come.
     Channel {
         name: String,
         begun: bool,
@@ -27,7 +27,7 @@ enum State {
     Call(CallText),
 }
 
-/// Sorts text by the marks before it.
+/// Sorts text by the preceding marks.
 #[derive(Default)]
 pub(super) struct Sorter {
     state: State,
@@ -41,12 +41,12 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Goes on in the state that is reached, as if nothing had come before.
+    /// Keeps the current state, but forgets all earlier text.
     pub(super) fn begin_answer(&mut self) {
         *self = Sorter { state: take(&mut self.state), ..Sorter::default() };
     }
 
-    /// The events since the last time.
+    /// The events since the last call.
     pub(super) fn take(&mut self) -> Vec<AnswerEvent> {
         take(&mut self.events)
     }
@@ -63,12 +63,12 @@ impl Sorter {
         }
     }
 
-    /// Takes a mark and how it is spelled.
+    /// Takes a mark and its spelling.
     pub(super) fn mark(&mut self, mark: Mark, spelling: &str) {
         match (&mut self.state, mark) {
             (State::Call(call), Mark::Quote) => call.quote(spelling),
             (State::Call(call), mark) if call.in_string() && mark != Mark::CallClose => {
-                // A string may hold what is a mark elsewhere.
+                // A string may contain the spelling of a mark.
                 call.push(spelling);
             }
             (State::Call(call), Mark::ChannelClose | Mark::Silent) => call.push(spelling),
@@ -81,7 +81,7 @@ impl Sorter {
         }
     }
 
-    /// Ends the answer: what is open stays what it is.
+    /// Ends the answer. Open parts keep their kind.
     pub(super) fn finish(&mut self) {
         if let State::Name(name) = &mut self.state
             && THOUGHT.starts_with(name.as_str())
@@ -96,7 +96,7 @@ impl Sorter {
         self.state = next;
     }
 
-    /// Leaves the current state for content; `closed` if a call's own mark ends it.
+    /// Leaves the current state for content. `closed` says whether a call's own mark ends it.
     fn leave(&mut self, closed: bool) {
         let left = take(&mut self.state);
         self.spaces.clear();

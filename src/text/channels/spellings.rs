@@ -1,27 +1,27 @@
 //! The marks of Gemma 4's answers.
 
-/// What a mark does.
+/// The effect of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     ChannelOpen,
     ChannelClose,
     CallOpen,
     CallClose,
-    /// Begins or ends a string of a call.
+    /// Begins or ends a string in a call.
     Quote,
-    /// Ends whatever is open: a turn or a tool's response begins or ends.
+    /// Ends every open part, because a turn or a tool's response begins or ends.
     Border,
-    /// Means nothing in an answer.
+    /// Has no meaning in an answer.
     Silent,
 }
 
-/// Opens a turn.
+/// Opens a turn of the conversation.
 pub(super) const TURN: &str = "<|turn>";
 
 /// Around the strings of a call.
 pub(super) const QUOTE: &str = "<|\"|>";
 
-/// All marks. None is the beginning of another.
+/// All marks. None is a prefix of another.
 pub(super) const SPELLINGS: [(&str, Mark); 12] = [
     ("<|channel>", Mark::ChannelOpen),
     ("<channel|>", Mark::ChannelClose),

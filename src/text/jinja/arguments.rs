@@ -3,8 +3,8 @@
 use minijinja::value::{Kwargs, Rest, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
-/// The arguments of `function` in the order of `names`. Errors: too many, twice the same, or
-/// unknown.
+/// The arguments of `function` in the order of `names`. Errors: too many, repeated or unknown
+/// arguments.
 pub(super) fn arguments<const N: usize>(
     function: &str,
     names: [&str; N],
@@ -14,7 +14,7 @@ pub(super) fn arguments<const N: usize>(
     both(function, names, &positional, &keywords)
 }
 
-/// The same of arguments that are apart already.
+/// The same for arguments that are already separated.
 pub(super) fn both<const N: usize>(
     function: &str,
     names: [&str; N],

@@ -1,4 +1,4 @@
-//! Filters and tests of Jinja2 that minijinja lacks, or has with other results.
+//! Filters and tests of Jinja2 that minijinja lacks, or whose results differ there.
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
@@ -26,14 +26,14 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("striptags", striptags);
     environment.add_filter("dictsort", dictsort);
     environment.add_filter("sort", sort);
-    // minijinja's breaks its lines elsewhere.
+    // minijinja's own breaks lines at other places.
     environment.remove_filter("pprint");
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_sequence);
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
 }
 
-/// Texts, mappings and lists have a length and items, and so has what is undefined.
+/// Texts, mappings and lists have a length and items, and so have undefined values.
 fn is_sequence(value: &Value) -> bool {
     let kinds = [ValueKind::String, ValueKind::Map, ValueKind::Seq, ValueKind::Iterable];
     kinds.contains(&value.kind()) || value.is_undefined()
@@ -47,7 +47,7 @@ fn is_true(value: Option<&Value>) -> bool {
     value.is_some_and(Value::is_true)
 }
 
-/// A size argument, at most what one text may have.
+/// A size argument, limited to the length of one text.
 fn size(value: Option<Value>, default: usize) -> Result<usize, Error> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(default) };
     match i64::try_from(value)? {
@@ -91,7 +91,7 @@ fn join(
     Ok(joined)
 }
 
-/// Python's `float`, or the default for what it refuses.
+/// Python's `float`, or the default where it fails.
 fn float(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<Value, Error> {
     let [default] = both("float", ["default"], &given, &keywords)?;
     let number = match value.as_str() {
@@ -102,7 +102,7 @@ fn float(value: &Value, given: Rest<Value>, keywords: Kwargs) -> Result<Value, E
     Ok(number.map(Value::from).or(default).unwrap_or_else(|| Value::from(0.0)))
 }
 
-/// `text % arguments`, with keyword arguments as the mapping.
+/// `text % arguments`. Keyword arguments are the mapping.
 fn format(text: &str, given: Rest<Value>, keywords: Kwargs) -> Result<String, Error> {
     let has_keywords = keywords.args().next().is_some();
     let arguments = match (given.is_empty(), has_keywords) {
@@ -174,7 +174,7 @@ fn word_count(value: &Value) -> Result<usize, Error> {
     Ok(to_str(value)?.split(is_border).filter(|word| !word.is_empty()).count())
 }
 
-/// Positional arguments by their names, for minijinja's filters that take keywords alone.
+/// Names positional arguments, because minijinja's filters take only keywords.
 fn named<const N: usize>(names: [&'static str; N], given: [Option<Value>; N]) -> Kwargs {
     let given = names.into_iter().zip(given);
     given.filter_map(|(name, value)| value.map(|value| (name, value))).collect()

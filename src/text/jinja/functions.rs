@@ -15,7 +15,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("cycler", |items: Rest<Value>| globals::cycler(items.0));
     environment.add_function("joiner", globals::joiner);
     environment.add_global("dict", Value::from_object(Dict));
-    // What Jinja2 does not have, a template may test for.
+    // Jinja2 has no `debug`, and a template may test for it.
     environment.remove_global("debug");
 }
 
@@ -41,7 +41,7 @@ fn pairs(first: Option<Value>, keywords: &Kwargs) -> Result<Vec<(Value, Value)>,
     Ok(pairs)
 }
 
-/// Refuses names that begin with `_`, as transformers does.
+/// Refuses names that begin with `_`, as in transformers.
 fn namespace(first: Option<Value>, keywords: Kwargs) -> Result<Value, Error> {
     let pairs = pairs(first, &keywords)?;
     let is_hidden = |name: &Value| name.as_str().is_some_and(|name| name.starts_with('_'));

@@ -1,6 +1,6 @@
-//! Parts a template's source into tags and the rest, and tags into tokens, as Jinja2's lexer does.
+//! Splits a template's source into tags and the rest, and tags into tokens, like Jinja2's lexer.
 
-/// A part of a template's source. All parts together are the source.
+/// A part of a template's source. All parts together give the source.
 pub(super) enum Piece<'s> {
     /// Text, comments and raw blocks.
     Verbatim(&'s str),
@@ -9,11 +9,11 @@ pub(super) enum Piece<'s> {
 
 /// `{{ … }}` or `{% … %}`.
 pub(super) struct Tag<'s> {
-    /// `{{` or `{%`, with a sign of whitespace control.
+    /// `{{` or `{%`, with a whitespace control sign.
     pub open: &'s str,
     pub tokens: Vec<Token<'s>>,
     pub end_space: &'s str,
-    /// How many brackets are open at once.
+    /// The deepest nesting of brackets.
     pub depth: usize,
     /// Empty where the source ends inside the tag.
     pub close: &'s str,
@@ -69,8 +69,7 @@ pub(super) fn pieces(source: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Length of a `{% raw %}` block at the beginning, its end tag left out: no tag is read before
-/// that.
+/// Length of a `{% raw %}` block at the beginning, without its end tag. No tag is read before that.
 fn raw_block(text: &str) -> Option<usize> {
     let body = word_tag(text, "raw")?;
     let ends = text[body..].match_indices("{%").map(|(at, _)| body + at);
@@ -139,7 +138,7 @@ fn token(text: &str) -> (Kind, usize) {
     }
 }
 
-/// Length of a quoted string with its quotes; one without an end takes the rest.
+/// Length of a quoted string with its quotes. A string without an end takes the rest.
 fn string_length(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, character) in text.char_indices().skip(1) {
@@ -153,7 +152,7 @@ fn string_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Digits, with a fraction only where digits follow the dot (`messages.0.content` has none).
+/// Digits. A fraction needs digits after the dot, because `messages.0.content` has none.
 fn number_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     let is_word =

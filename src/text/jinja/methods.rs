@@ -10,7 +10,7 @@ use crate::text::jinja::arguments::arguments;
 use crate::text::jinja::repr::to_repr;
 use crate::text::jinja::strings::{self, kind_name};
 
-/// Methods that change a list or a mapping: the sandbox of transformers refuses them.
+/// Methods that change a list or a mapping. The sandbox of transformers refuses them.
 const CHANGING: [&str; 12] = [
     "append",
     "clear",
@@ -26,7 +26,7 @@ const CHANGING: [&str; 12] = [
     "add",
 ];
 
-/// Called for a method that the value itself does not have.
+/// Called for methods that the value itself lacks.
 pub(super) fn call(
     state: &mut State,
     value: &Value,
@@ -53,7 +53,7 @@ pub(super) fn call(
     pycompat::unknown_method_callback(state, value, method, given)
 }
 
-/// The keys, values or items of a mapping: iterated like a list, and printed as Python does.
+/// The keys, values or items of a mapping, iterated like a list and printed like Python's.
 #[derive(Debug)]
 struct View {
     of: &'static str,

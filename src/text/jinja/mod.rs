@@ -1,5 +1,4 @@
-//! The Jinja dialect of chat templates: what `apply_chat_template` of transformers offers, in
-//! minijinja.
+//! The Jinja dialect of chat templates in minijinja, as in transformers' `apply_chat_template`.
 
 mod arguments;
 mod filters;
@@ -17,12 +16,12 @@ use minijinja::{Environment, Error, ErrorKind, syntax::SyntaxConfig};
 
 pub(super) use source::rewrite;
 
-/// Instructions that one rendering may execute: a conversation of some thousand messages, not an
-/// endless loop.
+/// Most instructions of one rendering. It suffices for some thousand messages, and stops an endless
+/// loop.
 const FUEL: u64 = 20_000_000;
 
-/// An environment with the settings and functions that chat templates expect. Its templates are
-/// sources that went through [`rewrite`].
+/// An environment with the settings and functions for chat templates. Its templates must be sources
+/// from [`rewrite`].
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -37,7 +36,7 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
-/// An error as one line: what the template itself raised, or what failed and in which line of it.
+/// An error as one line: the template's own message, or the fault and its line in the template.
 pub(super) fn describe(error: &Error) -> String {
     let text = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => "the template does not come to an end".to_owned(),

@@ -1,4 +1,4 @@
-//! The operators `~` and `%`, as Python has them.
+//! Python's operators `~` and `%`.
 
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Rest, Tuple, ValueKind};
@@ -19,7 +19,7 @@ pub(super) fn concatenate(first: &Value, others: Rest<Value>) -> Result<String, 
     Ok(text)
 }
 
-/// The operator `%`: a text on its left is a format.
+/// The operator `%`. A text on its left is a format.
 pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
     if let Some(text) = left.as_str() {
         return printf(text, right).map(Value::from);
@@ -38,7 +38,7 @@ pub(super) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
         };
     }
     let (left, right) = (as_integer(left)?, as_integer(right)?);
-    // The divisor gives the sign; `i128::MIN % -1` overflows and is zero.
+    // The divisor gives the sign. `i128::MIN % -1` overflows, and its result is zero.
     let remainder = left.checked_rem(right).or((right == -1).then_some(0)).ok_or_else(zero)?;
     let other_sign = remainder != 0 && (remainder < 0) != (right < 0);
     Ok(Value::from(if other_sign { remainder + right } else { remainder }))
@@ -79,8 +79,8 @@ struct Directive<'f> {
     letter: char,
 }
 
-/// Python's `text % arguments`. Errors: too many or few arguments, a directive Python does not
-/// know, an argument that does not fit its directive.
+/// Python's `text % arguments`. Errors: too many or few arguments, an unknown directive, an
+/// argument that does not fit its directive.
 pub(super) fn printf(text: &str, arguments: &Value) -> Result<String, Error> {
     let tuple = arguments.downcast_object_ref::<Tuple>().map(|tuple| tuple.to_vec());
     let is_tuple = tuple.is_some();
@@ -132,14 +132,14 @@ pub(super) fn printf(text: &str, arguments: &Value) -> Result<String, Error> {
     out.push_str(rest);
     let is_mapping = arguments.kind() == ValueKind::Map;
     let is_list = arguments.kind() == ValueKind::Seq && !is_tuple;
-    // Python lets a mapping or a list go unused.
+    // Python accepts an unused mapping or list.
     match values.next().is_some() && !keyed && !is_mapping && !is_list {
         true => Err(failed("% has more arguments than its format")),
         false => Ok(out),
     }
 }
 
-/// The directive behind a `%`, and what follows it.
+/// The directive after a `%`, and the rest of the text.
 fn directive(text: &str) -> Result<(Directive<'_>, &str), Error> {
     let incomplete = || failed("% ends its format with an incomplete directive");
     let (key, rest) = match text.strip_prefix('(') {
@@ -212,7 +212,7 @@ fn character(value: &Value) -> Result<String, Error> {
     char::from_u32(code).map(String::from).ok_or_else(wanted)
 }
 
-/// A number by minijinja's printf, once its argument is of the type that Python would turn it into.
+/// Formats a number with minijinja's printf, after conversion to the type that Python would use.
 fn number(
     value: &Value,
     letter: char,

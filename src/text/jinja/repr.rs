@@ -8,12 +8,11 @@ use regex::Regex;
 
 use crate::text::marks::is_stand_in;
 
-/// Most bytes of one text, and most levels of nesting: a template can double a value with each
-/// step.
+/// Most bytes of one text, and most levels of nesting. Each step of a template can double a value.
 pub(super) const MAX_BYTES: usize = 1 << 26;
 pub(super) const MAX_DEPTH: usize = 200;
 
-/// Python's `str(value)`; nothing for what is undefined.
+/// Python's `str(value)`. Undefined values give an empty text.
 pub(super) fn to_str(value: &Value) -> Result<String, Error> {
     if let Some(text) = value.as_str() {
         return Ok(text.to_owned());
@@ -42,7 +41,7 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
             write_items(out, value, depth, ["(", if single { ",)" } else { ")" }])?;
         }
         ValueKind::Seq => write_items(out, value, depth, ["[", "]"])?,
-        // A lazy slice of a list; ranges write themselves.
+        // A lazy slice of a list. Ranges print themselves.
         ValueKind::Iterable => {
             let own = value.to_string();
             match own.starts_with('[') {
@@ -80,7 +79,7 @@ fn write_items(
     Ok(())
 }
 
-/// Errors: text or nesting beyond any honest template's.
+/// Errors: more text or nesting than a sensible template has.
 pub(super) fn check(out: &str, depth: usize) -> Result<(), Error> {
     match (out.len() > MAX_BYTES, depth > MAX_DEPTH) {
         (true, _) => {
@@ -99,13 +98,13 @@ pub(super) fn number(value: &Value) -> String {
     }
 }
 
-/// The value of a float; none for integers and all else.
+/// The value of a float. `None` for integers and other values.
 pub(super) fn float_of(value: &Value) -> Option<f64> {
     (value.is_number() && !value.is_integer()).then(|| f64::try_from(value.clone()).ok()).flatten()
 }
 
-/// Python's `repr(float)`: the fewest digits that give the number back, with an exponent from 1e16
-/// and below 1e-4.
+/// Python's `repr(float)`: the fewest digits that identify the number. It has an exponent from 1e16
+/// on and below 1e-4.
 pub(super) fn float_repr(float: f64) -> String {
     if !float.is_finite() {
         return if float.is_nan() { "nan".into() } else { float.to_string() };

@@ -1,26 +1,27 @@
-//! Rewrites a template to what minijinja can parse: `{% generation %}`, and operators whose meaning
-//! it does not let a program define (`%` on strings, `~` on floats) as filters.
+//! Rewrites a template for minijinja's parser. `{% generation %}` is replaced. Filters replace `%`
+//! on strings and `~` on floats, because minijinja has no custom operators.
 
 use minijinja::{Error, ErrorKind};
 
 use crate::text::jinja::lexer::{Kind, Piece, Tag, Token, pieces};
 
-/// Names of filters that stand for operators. A template cannot assign to a filter.
+/// Names of the filters that replace operators. A template cannot assign to a filter.
 pub(super) const REMAINDER: &str = "__remainder__";
 pub(super) const CONCATENATE: &str = "__concatenate__";
 
-/// Words after which an operand begins, in spite of being names.
+/// Words that precede an operand, although they look like names.
 const KEYWORDS: [&str; 6] = ["not", "in", "and", "or", "if", "else"];
 
-/// Most brackets in each other, operators `%` in one product and signs of one operand.
+/// Most nested brackets, operators `%` in one product, and signs of one operand.
 const MAX_DEPTH: usize = 64;
 
-/// Most tokens of one tag, and most `elif` of a template. minijinja parses and compiles chains of
-/// both by recursion, and a browser's stack has 1 MiB.
+/// Most tokens of one tag, and most `elif` of a template. minijinja parses and compiles such
+/// sequences by recursion, and a browser's stack has 1 MiB.
 const MAX_TOKENS: usize = 2000;
 const MAX_BRANCHES: usize = 500;
 
-/// The template with the same lines. Errors: `{% generation %}` that is not closed, or not opened.
+/// The template with the same lines. Errors: `{% generation %}` without an end, or an end without
+/// it.
 pub(in crate::text) fn rewrite(source: &str) -> Result<String, Error> {
     let mut text = String::with_capacity(source.len() + source.len() / 8);
     let mut blocks = Vec::new();
@@ -63,8 +64,8 @@ fn syntax_error(reason: &str, line: usize) -> Error {
     Error::new(ErrorKind::SyntaxError, format!("{reason} (template line {line})"))
 }
 
-/// What replaces a tag of one word. transformers renders the body of `{% generation %}` as a macro:
-/// names set in it end with it, and no loop around it can be left from inside.
+/// The replacement of a tag of one word. transformers renders the body of `{% generation %}` as a
+/// macro. Names that it sets end with it, and it cannot leave a loop around it.
 fn track(tag: &Tag, blocks: &mut Vec<&'static str>) -> Result<Option<&'static str>, &'static str> {
     if blocks.contains(&"macro") {
         refuse_rest_arguments(tag)?;
@@ -101,7 +102,7 @@ fn track(tag: &Tag, blocks: &mut Vec<&'static str>) -> Result<Option<&'static st
     Ok(None)
 }
 
-/// minijinja's macros have no `varargs` and `kwargs`, and would print nothing for them.
+/// minijinja's macros have no `varargs` and `kwargs`, and print nothing for them.
 fn refuse_rest_arguments(tag: &Tag) -> Result<(), &'static str> {
     let mut before = "";
     for token in &tag.tokens {
@@ -114,8 +115,8 @@ fn refuse_rest_arguments(tag: &Tag) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Parses one tag's expressions as far as the reach of `%` and `~` needs it, by Jinja's precedence:
-/// `+ -`, then `~`, then `* / // %`, then `**`, then signs, then what follows an operand.
+/// Parses one tag's expressions as far as the operands of `%` and `~` require. Jinja's precedence
+/// is `+ -`, `~`, `* / // %`, `**`, then signs. Attributes, items and calls bind most tightly.
 struct Rewriter<'t, 's> {
     tokens: &'t [Token<'s>],
     next: usize,
@@ -126,7 +127,7 @@ impl<'t, 's> Rewriter<'t, 's> {
         Rewriter { tokens: &tag.tokens, next: usize::from(tag.is_block()) }
     }
 
-    /// The whole tag; its first word, the statement's name, is no operand.
+    /// The whole tag. Its first word, the statement's name, is no operand.
     fn run(mut self) -> String {
         let mut text = String::new();
         for token in &self.tokens[..self.next.min(self.tokens.len())] {
@@ -231,7 +232,7 @@ impl<'t, 's> Rewriter<'t, 's> {
         let mut text = String::new();
         let mut signs = 0;
         while matches!(self.peek(), "+" | "-") {
-            // minijinja parses signs by recursion without a limit.
+            // minijinja parses signs by unlimited recursion.
             let mut unread = String::new();
             self.copy(if signs < MAX_DEPTH { &mut text } else { &mut unread });
             signs += 1;
@@ -297,7 +298,7 @@ impl<'t, 's> Rewriter<'t, 's> {
         }
     }
 
-    /// `is NAME`, `is not NAME(…)` or `is NAME OPERAND`: a test binds as tightly as a filter.
+    /// `is NAME`, `is not NAME(…)` or `is NAME OPERAND`. A test binds as tightly as a filter.
     fn test(&mut self, text: &mut String) {
         self.copy(text);
         if self.peek() == "not" {
@@ -320,8 +321,8 @@ fn push(text: &mut String, token: &Token) {
     }
 }
 
-/// A string whose lines a backslash joins, which minijinja does not know. The line breaks go behind
-/// it, so that the lines below keep their numbers.
+/// A string with backslashes at line ends, which minijinja does not support. The line breaks move
+/// after it, so that later lines keep their numbers.
 fn push_joined(text: &mut String, string: &str) {
     let mut characters = string.chars();
     let mut breaks = String::new();

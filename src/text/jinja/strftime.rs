@@ -1,18 +1,18 @@
-//! `strftime_now`: the local date and time in the form of the C library's strftime.
+//! `strftime_now`: the local date and time in the format of C's strftime.
 
 use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use minijinja::{Error, ErrorKind};
 
-/// Directives of the C library that can be written, `%f`, `%z` and `%Z` apart.
+/// Supported directives of the C library, besides `%f`, `%z` and `%Z`.
 const DIRECTIVES: &str = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyY%";
 
 /// Errors: a directive that C does not know.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     let now = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).unwrap_or_default();
     let now = Timestamp::from_nanosecond(now.as_nanos() as i128).unwrap_or_default();
-    // A browser does not tell its time zone here.
+    // A browser does not give its time zone here.
     let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
     strftime(format, &now.to_zoned(zone))
 }
@@ -50,7 +50,7 @@ fn unknown(letter: char) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("strftime_now cannot write %{letter}"))
 }
 
-/// One directive. Widths and flags of texts and composed directives are the C library's.
+/// One directive. Widths and flags of texts and composed directives follow the C library.
 fn field(flags: &str, width: &str, letter: char, time: &Zoned) -> Option<String> {
     let last = |of: &[char]| flags.chars().rev().find(|flag| of.contains(flag));
     let padding = last(&['-', '_', '0']);
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// What transformers wrote: tests/fixtures/text/templates/generate.py.
+    /// The output of transformers: tests/fixtures/text/templates/generate.py.
     #[derive(Deserialize)]
     struct Reference {
         formats: Vec<String>,

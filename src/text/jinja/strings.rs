@@ -1,4 +1,4 @@
-//! Methods of Python's `str` that minijinja-contrib lacks, or has with other results.
+//! Methods of Python's `str` that minijinja-contrib lacks, or whose results differ there.
 
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
@@ -6,7 +6,7 @@ use minijinja::{Error, ErrorKind, Value};
 use crate::text::jinja::arguments::arguments;
 use crate::text::jinja::repr::{MAX_BYTES, is_printable};
 
-/// A method's result; none for one that is not here.
+/// A method's result. `None` for unknown methods.
 pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Option<Value>, Error> {
     let result = match method {
         "partition" | "rpartition" => partition(text, method, given)?,
@@ -49,7 +49,7 @@ pub(super) fn call(text: &str, method: &str, given: &[Value]) -> Result<Option<V
 /// Methods without arguments.
 fn plain(text: &str, method: &str) -> Option<Value> {
     let all = |test: fn(char) -> bool| !text.is_empty() && text.chars().all(test);
-    // Digits of other scripts count; what has a numeric value without being one does not.
+    // Digits of other scripts count. Other characters with a numeric value do not.
     let superscript =
         |c: char| matches!(c, '²' | '³' | '¹' | '⁰' | '⁴'..='⁹' | '₀'..='₉' | '①'..='⑨');
     Some(match method {
@@ -72,14 +72,14 @@ fn plain(text: &str, method: &str) -> Option<Value> {
 }
 
 fn is_decimal(character: char) -> bool {
-    // Blocks of ten decimal digits begin at a zero; those of common scripts suffice.
+    // Blocks of ten decimal digits begin at a zero. Those of common scripts suffice.
     const ZEROS: [char; 12] = ['0', '٠', '۰', '०', '০', '੦', '૦', '୦', '௦', '౦', '๐', '０'];
     ZEROS.iter().any(|&zero| {
         (0..10).contains(&(i64::from(u32::from(character)) - i64::from(u32::from(zero))))
     })
 }
 
-/// Python's whitespace has four separators more than Unicode's White_Space.
+/// Python's whitespace has four more separators than Unicode's White_Space.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
@@ -91,7 +91,7 @@ fn swap_case(character: char) -> String {
     }
 }
 
-/// A capital letter after every character that is no letter.
+/// Capitalizes each letter that follows a non-letter.
 fn title(text: &str) -> String {
     let mut after_letter = false;
     let mut titled = String::with_capacity(text.len());
@@ -114,7 +114,7 @@ fn failed(method: &str, reason: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("{method}: {reason}"))
 }
 
-/// A text argument; none where it is left out or `none`.
+/// A text argument. `None` if it is missing or `none`.
 fn string<'v>(method: &str, value: Option<&'v Value>) -> Result<Option<&'v str>, Error> {
     match value.filter(|value| !value.is_none()) {
         Some(value) => match value.as_str() {
@@ -165,8 +165,8 @@ fn partition(text: &str, method: &str, given: &[Value]) -> Result<Value, Error> 
     Ok(Value::from(Tuple::from(parts.map(Value::from))))
 }
 
-/// The part of `text` between two of Python's bounds, and how many characters are before it. None
-/// where the range begins behind the text's end, in which not even nothing is found.
+/// The part of `text` between two of Python's bounds, and the number of characters before it.
+/// `None` if the range begins after the text's end, where even an empty text is not found.
 fn part<'t>(
     text: &'t str,
     method: &str,
@@ -252,8 +252,8 @@ fn split(text: &str, method: &str, given: &[Value]) -> Result<Value, Error> {
     Ok(words.into_iter().map(Value::from).collect())
 }
 
-/// Words between runs of whitespace, from the end where asked for; the last of `most` is what is
-/// left.
+/// Words between runs of whitespace, optionally from the end. With `most` words the last one is the
+/// rest.
 fn words(text: &str, most: usize, from_end: bool) -> Vec<&str> {
     let near_side = |rest: &'_ str| match from_end {
         true => rest.trim_end_matches(is_space).len(),
@@ -317,7 +317,7 @@ fn pad(text: &str, method: &str, given: &[Value]) -> Result<Value, Error> {
         return Err(failed(method, "the fill is not one character"));
     }
     let missing = wanted.saturating_sub(text.chars().count());
-    // An odd space goes to the left where the width is odd, as in CPython.
+    // For odd widths an extra space goes to the left, as in CPython.
     let left = match method {
         "ljust" => 0,
         "center" => missing / 2 + (missing & wanted & 1),
@@ -379,7 +379,7 @@ fn replace(text: &str, given: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(text.replacen(old, new, most)))
 }
 
-/// What `value` is called in a message about a method that it lacks.
+/// The type's name in the message about a missing method of `value`.
 pub(super) fn kind_name(value: &Value) -> &'static str {
     match value.kind() {
         ValueKind::String => "str",

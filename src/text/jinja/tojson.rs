@@ -34,7 +34,7 @@ fn failed(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("tojson: {}", reason.into()))
 }
 
-/// One level's indentation: a text, or a count of spaces, below zero none.
+/// One level's indentation: a text, or a number of spaces. Below zero there is none.
 fn indentation(indent: &Value) -> Result<String, Error> {
     if let Some(text) = indent.as_str() {
         return Ok(text.to_owned());
@@ -58,7 +58,7 @@ struct Writer {
     ensure_ascii: bool,
     sort_keys: bool,
     indent: Option<String>,
-    /// Between items, and between a key and its value.
+    /// The separators between items, and between a key and its value.
     item: String,
     key: String,
 }
@@ -107,7 +107,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Keys in their order, or sorted where all can be compared as Python does.
+    /// Keys in their order, or sorted where Python can compare all of them.
     fn keys(&self, object: &Value) -> Result<Vec<Value>, Error> {
         let mut keys: Vec<Value> = object.try_iter()?.collect();
         if self.sort_keys && keys.len() > 1 {
@@ -169,7 +169,7 @@ impl Writer {
     }
 }
 
-/// What is neither text nor container.
+/// Values that are neither text nor container.
 fn scalar(value: &Value) -> Option<String> {
     match value.kind() {
         ValueKind::None => Some("null".into()),
