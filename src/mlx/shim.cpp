@@ -115,7 +115,7 @@ EXPORT const char* g4_built_version() {
 }
 EXPORT const char* g4_version() { return mx::version(); }
 
-// Copies the default device's fact `key` as text, or "" if there is none. 1 if the device is a GPU.
+// Copies the default device's fact `key` as text, or "" if there is none. Returns 1 for a GPU.
 EXPORT int g4_device(const char* key, char* out, size_t capacity) {
   return guarded(
       [&] {
@@ -340,7 +340,7 @@ EXPORT array* g4_astype(const array* a, int dtype) {
   return made([&] { return mx::astype(*a, dtype_of(dtype)); });
 }
 
-// Of the last axis; u32.
+// Along the last axis, as u32.
 EXPORT array* g4_argmax(const array* a) {
   return made([&] { return mx::argmax(*a, -1); });
 }

@@ -1,4 +1,4 @@
-//! What a model is: its configuration, its tensors and their source, its KV cache.
+//! The parts of a model: its configuration, its tensors and their source, its KV cache.
 
 pub mod config;
 pub mod kv;

@@ -59,7 +59,7 @@ pub struct LayerWeights<M, V> {
     pub v_proj: Option<M>,
     pub o_proj: M,
     pub q_norm: V,
-    /// As `k_proj`.
+    /// `None` in the same cases as `k_proj`.
     pub k_norm: Option<V>,
     pub post_attention_norm: V,
     pub pre_feedforward_norm: V,

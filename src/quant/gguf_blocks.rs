@@ -87,7 +87,7 @@ impl Block {
         nibbles(&bytes[4..20], &mut self.q[..32]);
     }
 
-    /// d f16, 32 fifth bits, 32 nibbles; stored with 16 added.
+    /// d f16, 32 fifth bits, 32 nibbles. Stored with 16 added.
     fn q5_0(&mut self, bytes: &[u8]) {
         self.scales[0] = f16_at(bytes, 0);
         nibbles(&bytes[6..22], &mut self.q[..32]);
@@ -130,7 +130,7 @@ impl Block {
         }
     }
 
-    /// 256 low nibbles, 256 upper pairs of bits, 16 signed scales, d f16; stored with 32 added.
+    /// 256 low nibbles, 256 upper pairs of bits, 16 signed scales, d f16. Stored with 32 added.
     fn q6_k(&mut self, bytes: &[u8]) {
         let d = f16_at(bytes, 208);
         for (scale, &byte) in self.scales.iter_mut().zip(&bytes[192..208]) {

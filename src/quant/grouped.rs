@@ -80,7 +80,7 @@ impl Number {
         }
     }
 
-    /// Element `index`; there must be one.
+    /// Element `index`, which must exist.
     fn read(self, bytes: &[u8], index: usize) -> f32 {
         let at = index * self.bytes();
         match self {

@@ -18,8 +18,8 @@ pub enum Method {
     MinMax,
     /// The range with the least squared error, weighted by magnitude. Values may be clipped.
     MseClip,
-    /// Half-quadratic quantization: symmetric scales by alternating least squares; offsets by its
-    /// shrinking of outliers (Badri and Shaji, 2023).
+    /// Half-quadratic quantization (Badri and Shaji, 2023). Symmetric scales come from alternating
+    /// least squares, and offsets from shrinking outliers.
     Hqq,
 }
 
@@ -28,7 +28,7 @@ pub enum Method {
 pub struct Spec {
     /// 4 or 8.
     pub bits: u8,
-    /// Columns that share a scale: 16, or a multiple of 32; `None` for a row.
+    /// Columns that share a scale: 16, or a multiple of 32. `None` for a row.
     pub group: Option<usize>,
     pub symmetric: bool,
     pub method: Method,
@@ -70,7 +70,7 @@ impl Spec {
         self.group.map_or(32, |group| group_for(group) as usize)
     }
 
-    /// Columns that share a scale in rows of `cols`; a row's last group may be shorter.
+    /// Columns that share a scale in rows of `cols`. A row's last group may be shorter.
     pub fn group_columns(&self, cols: usize) -> usize {
         self.group.unwrap_or(cols).max(self.width())
     }

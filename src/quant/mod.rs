@@ -183,10 +183,10 @@ pub fn padded_cols(cols: usize) -> usize {
 /// * `Int { bits: 4 }`: word `w` holds q of weights 8w..8w+7; byte b holds weight 8w+b in its low
 ///   nibble and 8w+4+b in its high one; q is 0..=15.
 /// * `Int { bits: 8 }`: word `w` holds q of weights 4w..4w+3, byte b weight 4w+b; q is an i8.
-/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q, as in `Int { bits: 4
-///   }`. The high bits follow. Of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in bits
-///   2k and 2k+1. Of 5 bits, it holds that of weight 32w+4k+b in bit k. Zeros fill up a multiple of
-///   four words. q is in two's complement, or from 0 on with an offset.
+/// * `Int { bits: 6 }`, `Int { bits: 5 }`: first the low four bits of all q, laid out as for 4
+///   bits. The high bits follow. Of 6 bits, byte b of word `w` holds those of weight 16w+4k+b in
+///   bits 2k and 2k+1. Of 5 bits, it holds that of weight 32w+4k+b in bit k. Zeros fill up a
+///   multiple of four words. q is in two's complement, or from 0 on with an offset.
 /// * `Iq4`: nibbles as in `Int { bits: 4 }`. Each chooses one of [`IQ4_LEVELS`], which is q. Groups
 ///   of 32.
 /// * `Q4K`: as `Int { bits: 4 }`, with offsets. Groups of 32, of which eight share the factors of
@@ -313,7 +313,7 @@ impl PackFormat {
         4 * (self.data_words(cols) + self.scale_words(cols))
     }
 
-    /// Bits that a weight takes, its share of the scales included; padding is not counted.
+    /// Bits of a weight, including its share of the scales but no padding.
     pub fn bits_per_weight(self) -> f32 {
         match self {
             PackFormat::F32 => 32.0,

@@ -166,7 +166,7 @@ fn vocabulary(config: &ModelConfig, bytes: &[u8]) -> Result<GgufVocabulary> {
         json["model"]["vocab"].as_object().ok_or_else(|| fault("its model has no vocab"))?;
     let merges = merges(&json["model"]["merges"])?;
     let kind = Kind::of(config, &json)?;
-    // Placeholders for ids that no text becomes.
+    // Placeholders for unused ids.
     let mut tokens: Vec<String> = (0..config.vocab_size).map(|id| format!("[PAD{id}]")).collect();
     let mut token_types = vec![UNUSED; config.vocab_size];
     let mut set = |id: u64, token: &str, kind: i32| {

@@ -7,7 +7,7 @@ use crate::text::channels::event::AnswerEvent;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AnswerParts {
     pub content: String,
-    /// All thoughts; `None` without any.
+    /// All thoughts. `None` if there are none.
     pub reasoning: Option<String>,
     /// Name and text of each other channel.
     pub channels: Vec<(String, String)>,
