@@ -1,17 +1,19 @@
 //! needs: cache, reduce, rope_angle, step; constants CAPACITY, D, EPS, K_SOURCE, N_HEADS, N_KV,
 //! QKV_STRIDE, V_NORM, V_SOURCE, WORKGROUP
-// One head of one token: RMS norm, rotary embedding (half-split: dim i frequencies with i + D/2),
-// KV
-// update.
-//   heads 0..N_HEADS: q, normed and turned in place
-//   the next N_KV: k, normed and turned, into the K cache
-// the last N_KV: v, normed without weight where V_NORM, into the V cache Where V_SOURCE is K's
-// place, V is the k projection before its norm. No invocation writes K's or V's place.
+
+// RMS norm, rotary embedding and KV cache update for one head of one token.
+// The rotary embedding is half-split: it rotates the pair of dims i and i + D/2.
+//   heads 0..N_HEADS: q, normalized and rotated in place
+//   the next N_KV heads: k, normalized and rotated, into the K cache
+//   the last N_KV heads: v, into the V cache, with V_NORM normalized without weights
+//
+// Where V_SOURCE equals K_SOURCE, v is the k projection before its norm.
+// No invocation writes to the projections of k and v.
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;           // [rows, QKV_STRIDE]
 // q_norm [D], k_norm [D]
 @group(0) @binding(1) var<storage, read> head_norms: array<f32>;
-// [D / 2]: 2^32 · frequencies per position
+// [D / 2]: 2^32 times rotations per position
 @group(0) @binding(2) var<storage, read> rope_frequencies: array<u32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;                // [rows]
 // [slots, N_KV, CAPACITY, D / 2]
@@ -43,7 +45,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
             let weight = select(D, 0u, is_q) + i;
             first *= head_norms[weight];
             second *= head_norms[weight + D / 2u];
-            // The product wraps at whole frequencies, so that the angle is exact at any position.
+            // The u32 product drops whole rotations, so the angle is exact at any position.
             let rotation = cos_sin(rope_frequencies[i] * row.position);
             let turned = vec2<f32>(
                 first * rotation.x - second * rotation.y,

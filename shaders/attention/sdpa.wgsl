@@ -1,8 +1,9 @@
 //! needs: cache, step; constants CAPACITY, D, K_TILE, N_HEADS, N_KV, OUT_STRIDE, QKV_STRIDE,
 //! Q_TILE, SCALE, WINDOW, WORKGROUP
-// Scaled dot-product attention of one head for Q_TILE consecutive tokens of one sequence, over the
-// KV cache: keys come in tiles of K_TILE, softmax is carried along (maximum and sum), each
-// invocation owns some dims.
+
+// Scaled dot-product attention of one head over the KV cache.
+// A workgroup has Q_TILE consecutive tokens of one sequence and reads keys in tiles of K_TILE.
+// It updates softmax's maximum and sum with each tile. Each invocation owns some dims.
 
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;            // [rows, QKV_STRIDE], q first
 // [slots, N_KV, CAPACITY, D / 2]
@@ -14,7 +15,7 @@
 @group(0) @binding(5) var<uniform> step: Step;
 
 const PAIRS: u32 = D / 2u;
-const OWNED: u32 = (PAIRS + WORKGROUP - 1u) / WORKGROUP; // pairs of dims of an invocation
+const OWNED: u32 = (PAIRS + WORKGROUP - 1u) / WORKGROUP; // pairs of dims per invocation
 const HIDDEN: f32 = -3.0e38;
 var<workgroup> q_tile: array<vec2<f32>, Q_TILE * PAIRS>;
 var<workgroup> scores: array<f32, Q_TILE * K_TILE>;
@@ -98,7 +99,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 }
 
-// q · k, or HIDDEN where query q of the tile does not see the key.
+// The score q · k. It is HIDDEN where query q of the tile may not attend to the key.
 fn score(q: u32, key: u32, first_position: u32, last_position: u32, cache: u32) -> f32 {
     let position = min(first_position + q, last_position);
     let past_window = WINDOW > 0u && key + WINDOW <= position;

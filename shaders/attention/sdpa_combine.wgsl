@@ -1,5 +1,6 @@
 //! needs: epilogue, key_range, step; constants D, EPILOGUE_COLS, N_HEADS, PARTS, WORKGROUP
-// Joins the parts that sdpa_decode made of one head's attention. LANES invocations share four dims.
+
+// Combines the partial outputs of sdpa_decode for one head. LANES invocations share four dims.
 
 // [rows, N_HEADS, PARTS, D / 4]
 @group(0) @binding(0) var<storage, read> partial_outputs: array<vec4<f32>>;
@@ -13,7 +14,7 @@ const AHEAD: u32 = 8u;
 var<workgroup> maxima: array<f32, PARTS>;
 var<workgroup> weights: array<f32, PARTS>;
 var<workgroup> totals: array<f32, PARTS>;
-var<workgroup> pool: array<vec4<f32>, max((LANES - 1u) * VEC4S, 1u)>; // of lanes after the first
+var<workgroup> pool: array<vec4<f32>, max((LANES - 1u) * VEC4S, 1u)>; // of all lanes but the first
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -67,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     let inside = lane == 0u;
-    // Past the head's end lies the next head, which is not ours to write.
+    // Columns past the head's end belong to the next head. This workgroup must not write them.
     epilogue(
         group.x,
         select(EPILOGUE_COLS, group.y * VEC4S + i4, inside),

@@ -1,20 +1,26 @@
 //! needs: epilogue, step; constants CAPACITY, D, HEADS, N_HEADS, N_KV, QKV_STRIDE, SCALE, WINDOW;
 //! enables f16, wgpu_cooperative_matrix
-// Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices (f16
-// in, f32 sums), with softmax as the keys come ("flash attention", Dao et al. 2022). A workgroup
-// has QUERIES queries: TOKENS tokens of HEADS heads that share a KV head, so that keys and values
-// are read once for them. Query r is token r % TOKENS of head r / TOKENS. For the scores a subgroup
-// takes 16 queries and 256 dims, which it holds; for the values 64 queries and 64 dims. Tiles of
-// keys and values are on their way while the ones before them are used.
+
+// Scaled dot-product attention for consecutive tokens of one sequence, on cooperative matrices.
+// Inputs are f16 and sums f32. Softmax is computed online ("flash attention", Dao et al. 2022).
 //
-// Softmax needs the largest score so far. Moving that reference means rescaling the sums, which the
-// matrices' hidden layout makes expensive. So it moves only when a score exceeds it by SLACK, as
-// far as f16 weights allow, and then HEADROOM past the score.
+// A workgroup has QUERIES queries: TOKENS tokens for each of HEADS heads that share a KV head.
+// So each key and value is read once for all of them.
+// Query r is token r % TOKENS of head r / TOKENS.
+// A subgroup computes the scores of 16 queries over 256 dims and keeps those queries in registers.
+// For the values it has 64 queries and 64 dims.
+// The next tiles of keys and values are loaded while the current ones are used.
 //
-// What is only read is declared as if it were written too, as in matmul_coop.wgsl.
+// Softmax subtracts a reference, which must be near the largest score so far.
+// To move the reference, the kernel must rescale the sums.
+// That is expensive, as the layout of cooperative matrices is not known.
+// So the reference moves only when a score exceeds it by SLACK, which f16 weights permit.
+// It then moves to HEADROOM above that score.
 //
-// Variables in workgroup memory have sizes of whole 16 bytes: drivers load matrices 16 bytes at a
-// time.
+// Buffers that are only read are declared read_write too, for the reason in matmul_coop.wgsl.
+//
+// Variables in workgroup memory have sizes that are multiples of 16 bytes.
+// Drivers load matrices 16 bytes at a time.
 
 // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(0) var<storage, read_write> qkv: array<vec4<f32>>;
@@ -29,9 +35,9 @@ const WORKGROUP: u32 = 256u;
 const QUERIES: u32 = 32768u / D;    // 128 or 64
 const TOKENS: u32 = QUERIES / HEADS;
 const HALVES: u32 = D / 256u;       // subgroups that share the dims of a score
-const KEYS: u32 = 16u;              // of a tile
+const KEYS: u32 = 16u;              // keys of a tile
 const VEC4S: u32 = D / 4u;
-const Q_PITCH: u32 = 18u;           // of 64 dims, in vec4s, padded against bank conflicts
+const Q_PITCH: u32 = 18u;           // vec4s for 64 dims, padded against bank conflicts
 const KV_PITCH: u32 = VEC4S + 2u;   // in vec4s
 const S_PITCH: u32 = KEYS + 4u;
 const P_PITCH: u32 = KEYS / 4u + 2u; // in vec4s
@@ -43,13 +49,13 @@ const LOG2_E: f32 = 1.4426950408889634;
 const HIDDEN: f32 = -3.0e38;
 var<workgroup> k_tile: array<vec4<f16>, HALVES * QUERIES * Q_PITCH>; // queries, then [KEYS, D]
 var<workgroup> v_tile: array<vec4<f16>, KEYS * KV_PITCH>;            // [KEYS, D]
-// [HALVES, QUERIES, KEYS], or scratch
+// [HALVES, QUERIES, KEYS], or temporary blocks of sums
 var<workgroup> s_tile: array<f32, HALVES * QUERIES * S_PITCH>;
 var<workgroup> p_tile: array<vec4<f16>, QUERIES * P_PITCH>;          // [QUERIES, KEYS]
 var<workgroup> factors: array<f32, QUERIES>;
-var<workgroup> moved: array<u32, 4>;                                 // of 16 queries in each 64
+var<workgroup> moved: array<u32, 4>;                                 // for 16 queries of each 64
 
-// An invocation's part of a tile.
+// The vec4s of a tile that an invocation loads.
 struct Held {
     a: vec4<f16>,
     b: vec4<f16>,
@@ -79,12 +85,12 @@ fn put_v(at: u32, held: Held) {
     v_tile[place(at + 768u)] = held.d;
 }
 
-// Where vec4 `i` of a tile lies.
+// The place of vec4 `i` in a tile.
 fn place(i: u32) -> u32 {
     return (i / VEC4S) * KV_PITCH + i % VEC4S;
 }
 
-// 64 dims of all queries, from `dims` on of each 256.
+// Writes 64 dims of all queries to the tile, from `dims` on in each 256.
 fn stage_queries(first_row: u32, first_head: u32, dims: u32, row_count: u32, local: u32) {
     for (var i = local; i < HALVES * QUERIES * 16u; i += WORKGROUP) {
         let query = (i / 16u) % QUERIES;
@@ -95,7 +101,8 @@ fn stage_queries(first_row: u32, first_head: u32, dims: u32, row_count: u32, loc
     }
 }
 
-// A block of 16 queries × 16 dims, each times its query's factor. `at` is this subgroup's scratch.
+// A block of 16 queries × 16 dims, each row times its query's factor. `at` is the place of this
+// subgroup's temporary block.
 fn rescaled(
     sums: coop_mat16x16<f32, C>,
     at: u32,
@@ -111,8 +118,8 @@ fn rescaled(
     return coopLoadT<coop_mat16x16<f32, C>>(&s_tile[at], 16u);
 }
 
-// Writes a block of 16 queries × 16 dims times the queries' factors. `first` is the workgroup's
-// first row and head.
+// Writes a block of 16 queries × 16 dims times the queries' factors.
+// `first` is the first row and the first head of the workgroup.
 fn finish(
     sums: coop_mat16x16<f32, C>,
     at: u32,
@@ -150,7 +157,7 @@ fn main(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    // The last tokens see the most keys: they start first.
+    // The last tokens attend to the most keys, so their workgroups start first.
     let first_row = (groups.x - 1u - group.x) * TOKENS;
     let first_head = group.y * HEADS;
     let row_count = min(TOKENS, step.rows - first_row);
@@ -162,12 +169,12 @@ fn main(
     );
     let first_key = seen_first - seen_first % KEYS;
 
-    // This subgroup's 16 queries and 256 dims for the scores…
+    // This subgroup's 16 queries and 256 dims for the scores.
     let s_query = (subgroup % (QUERIES / 16u)) * 16u;
     let half = subgroup / (QUERIES / 16u);
     let q_at = (half * QUERIES + s_query) * Q_PITCH;
     let s_at = (half * QUERIES + s_query) * S_PITCH;
-    // …and its 64 queries and dims for the values.
+    // Its 64 queries and 64 dims for the values.
     let dim = (subgroup % (D / 64u)) * 64u;
     let o_query = (subgroup / (D / 64u)) * 64u;
     let scratch = subgroup * 256u;
@@ -314,7 +321,7 @@ fn main(
         }
         var factor = 1.0;
         if highest > reference + SLACK {
-            // Without keys so far there is nothing to rescale.
+            // Before the first key there are no sums to rescale.
             if reference > HIDDEN {
                 factor = exp2(reference - highest - HEADROOM);
                 moved[(query / 16u) % 4u] = 1u;
@@ -333,7 +340,7 @@ fn main(
         if D == 512u {
             put_v(local + 1024u, v_high);
         }
-        // The last step loads its own keys again rather than branch.
+        // The last iteration loads its own keys again, which avoids a branch.
         let next = select(key, key + KEYS, key + KEYS < end);
         let next_at = (cache + next % CAPACITY) * VEC4S + local;
         k_low = fetch_k(next_at);
@@ -341,7 +348,8 @@ fn main(
             k_high = fetch_k(next_at + 1024u);
         }
         let moves = workgroupUniformLoad(&moved);
-        // One by one is faster with 256 dims, all at once with 512: what the compiler makes of it.
+        // With 256 dims separate branches are faster, with 512 dims one branch. Compilers decide
+        // this.
         if (moves[0] | moves[1] | moves[2] | moves[3]) != 0u {
             if HALVES == 2u || moves[0] != 0u {
                 o00 = rescaled(o00, scratch, o_query + 0u, lane);
@@ -370,7 +378,7 @@ fn main(
             if local < 4u {
                 moved[local] = 0u;
             }
-            // The scratch becomes scores again.
+            // The tile of scores held temporary blocks until here.
             workgroupBarrier();
         }
         let p_at = o_query * P_PITCH;
@@ -404,7 +412,7 @@ fn main(
     if SHARERS == 4u {
         total += subgroupShuffleXor(total, 2u);
     }
-    // The scratch was scores, and factors may still be read.
+    // The tile of scores becomes temporary blocks, and other invocations may still read factors.
     workgroupBarrier();
     factors[query] = 1.0 / total;
     let first = vec2<u32>(first_row, first_head);

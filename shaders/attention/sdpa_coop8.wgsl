@@ -1,17 +1,20 @@
 //! needs: epilogue, step; constants CAPACITY, D, HEADS, N_HEADS, N_KV, QKV_STRIDE, SCALE, WINDOW;
 //! enables f16, wgpu_cooperative_matrix
-// sdpa_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: scaled dot-product attention
-// for consecutive tokens of one sequence, f16 in, f32 sums, with softmax as the keys come. A
-// workgroup of eight subgroups has QUERIES queries: TOKENS tokens of HEADS heads that share a KV
-// head. Query r is token r % TOKENS of head r / TOKENS. For the scores a subgroup takes 8 keys of a
-// tile and all queries, for the values its share of the dims and all queries, so that keys and
-// values are read once, straight from the cache.
+
+// sdpa_coop.wgsl for the 8 × 8 cooperative matrices of Metal: scaled dot-product attention.
+// It takes consecutive tokens of one sequence, with f16 inputs, f32 sums and online softmax.
 //
-// Softmax's reference moves as in sdpa_coop.wgsl: only when a score exceeds it by SLACK, and then
-// HEADROOM past the score.
+// A workgroup of eight subgroups has QUERIES queries.
+// These are TOKENS tokens for each of HEADS heads that share a KV head.
+// Query r is token r % TOKENS of head r / TOKENS.
+// For the scores, a subgroup has all queries and 8 keys of a tile.
+// For the values, it has all queries and its share of the dims.
+// So each key and value is read once, directly from the cache.
 //
-// Metal loads matrices through pointers to their elements: what they are loaded from are arrays of
-// f16.
+// Softmax's reference moves as in sdpa_coop.wgsl: only when a score exceeds it by SLACK.
+// It then moves to HEADROOM above that score.
+//
+// Metal loads matrices through pointers to their elements. So they are loaded from arrays of f16.
 
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>; // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(1) var<storage, read> k_cache: array<f16>;   // [slots, N_KV, CAPACITY, D]
@@ -22,9 +25,9 @@
 const WORKGROUP: u32 = 256u;
 const QUERIES: u32 = 8192u / D; // 32 or 16
 const TOKENS: u32 = QUERIES / HEADS;
-const KEYS: u32 = 64u;          // of a tile
-const OWN_DIMS: u32 = D / 8u;   // of a subgroup
-const Q_PITCH: u32 = D + 8u;    // padded against bank conflicts, as the others
+const KEYS: u32 = 64u;          // keys of a tile
+const OWN_DIMS: u32 = D / 8u;   // dims of a subgroup
+const Q_PITCH: u32 = D + 8u;    // padded against bank conflicts, as the pitches below
 const S_PITCH: u32 = KEYS + 4u;
 const P_PITCH: u32 = KEYS + 8u;
 const SHARERS: u32 = WORKGROUP / QUERIES; // invocations that share a query's scores
@@ -34,7 +37,7 @@ const HEADROOM: f32 = 6.0;
 const LOG2_E: f32 = 1.4426950408889634;
 const HIDDEN: f32 = -3.0e38;
 var<workgroup> q_tile: array<f16, QUERIES * Q_PITCH>; // [QUERIES, D]
-// [QUERIES, KEYS], or a block for each subgroup
+// [QUERIES, KEYS], or a block of sums for each subgroup
 var<workgroup> s_tile: array<f32, QUERIES * S_PITCH>;
 var<workgroup> p_tile: array<f16, QUERIES * P_PITCH>; // [QUERIES, KEYS]
 var<workgroup> factors: array<f32, QUERIES>;
@@ -55,7 +58,7 @@ fn stage_queries(first_row: u32, first_head: u32, row_count: u32, local: u32) {
     }
 }
 
-// Among the invocations that share a query.
+// The maximum among the invocations that share a query.
 fn shared_max(own: f32) -> f32 {
     var largest = max(own, subgroupShuffleXor(own, 1u));
     largest = max(largest, subgroupShuffleXor(largest, 2u));
@@ -76,8 +79,8 @@ fn shared_sum(own: f32) -> f32 {
     return sum;
 }
 
-// Of a subgroup's four rows of four blocks of 8 queries × 8 dims: the queries and dims of row `i`
-// and block `j` of it.
+// A subgroup has four rows of four blocks of 8 queries × 8 dims.
+// These functions return the first query and the first dim of block `j` in row `i`.
 fn query_of(i: u32) -> u32 {
     return (8u * i) % QUERIES;
 }
@@ -86,8 +89,8 @@ fn dim_of(i: u32, j: u32) -> u32 {
     return (8u * i / QUERIES) * 32u + 8u * j;
 }
 
-// A block of 8 queries × 8 dims, each times its query's factor. `part` is this subgroup's of
-// s_tile.
+// A block of 8 queries × 8 dims, each row times its query's factor.
+// `part` is the place of this subgroup's block in s_tile.
 fn rescaled(sums: coop_mat8x8<f32, C>, part: u32, query: u32, lane: u32) -> coop_mat8x8<f32, C> {
     coopStoreT(sums, &s_tile[part], 8u);
     workgroupBarrier();
@@ -98,8 +101,8 @@ fn rescaled(sums: coop_mat8x8<f32, C>, part: u32, query: u32, lane: u32) -> coop
     return coopLoadT<coop_mat8x8<f32, C>>(&s_tile[part], 8u);
 }
 
-// Writes a block of 8 queries × 8 dims times the queries' factors. `first` is the workgroup's first
-// row and head.
+// Writes a block of 8 queries × 8 dims times the queries' factors.
+// `first` is the first row and the first head of the workgroup.
 fn finish(
     sums: coop_mat8x8<f32, C>,
     part: u32,
@@ -134,7 +137,7 @@ fn main(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    // The last tokens see the most keys: they start first.
+    // The last tokens attend to the most keys, so their workgroups start first.
     let first_row = (groups.x - 1u - group.x) * TOKENS;
     let first_head = group.y * HEADS;
     let row_count = min(TOKENS, step.rows - first_row);
@@ -149,7 +152,7 @@ fn main(
     let part = subgroup * 64u;
     let own_dim = subgroup * OWN_DIMS;
     stage_queries(first_row, first_head, row_count, local);
-    // Metal does not say what a matrix holds that nothing was loaded into.
+    // Metal does not define the value of a matrix without a load.
     s_tile[local] = 0.0;
     s_tile[local + 256u] = 0.0;
     if local == 0u {
@@ -182,7 +185,8 @@ fn main(
     var o32 = zero;
     var o33 = zero;
     for (var key = first_key; key < end; key += KEYS) {
-        // Eight keys are contiguous also where a ring begins anew, for its length is a multiple.
+        // The length of a ring is a multiple of eight, so eight keys are contiguous also at its
+        // end.
         let k_at = (cache + (key + subgroup * 8u) % CAPACITY) * D;
         var s0 = zero;
         var s1 = zero;
@@ -224,7 +228,7 @@ fn main(
         highest = shared_max(highest);
         var factor = 1.0;
         if highest > reference + SLACK {
-            // Without keys so far there is nothing to rescale.
+            // Before the first key there are no sums to rescale.
             if reference > HIDDEN {
                 factor = exp2(reference - highest - HEADROOM);
                 moved = 1u;
@@ -258,7 +262,7 @@ fn main(
             if local == 0u {
                 moved = 0u;
             }
-            // The parts become scores again.
+            // The tile of scores held blocks of sums until here.
             workgroupBarrier();
         }
         for (var vec8 = 0u; vec8 < KEYS; vec8 += 8u) {
@@ -287,8 +291,8 @@ fn main(
             let v3 = coopLoadT<coop_mat8x8<f16, B>>(&v_cache[v_at + dim_of(0u, 3u)], D);
             o03 = coopMultiplyAdd(p0, v3, o03);
             o13 = coopMultiplyAdd(p1, v3, o13);
-            // The other two rows are of other queries and these dims, or of the same queries and
-            // more dims.
+            // The other two rows have other queries and the same dims, or the same queries and more
+            // dims.
             var more0 = v0;
             if QUERIES == 16u {
                 more0 = coopLoadT<coop_mat8x8<f16, B>>(&v_cache[v_at + dim_of(2u, 0u)], D);
@@ -317,7 +321,7 @@ fn main(
     }
 
     total = shared_sum(total);
-    // The parts were scores, and factors may still be read.
+    // The tile of scores becomes blocks of sums, and other invocations may still read factors.
     workgroupBarrier();
     factors[query] = 1.0 / total;
     let first = vec2<u32>(first_row, first_head);

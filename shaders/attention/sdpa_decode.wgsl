@@ -1,11 +1,16 @@
 //! needs: cache, heads, key_range, vec8, scores, step; constants AHEAD, CAPACITY, D, HEADS,
-//! HEADS_AT_ONCE, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, N_HEADS, N_KV, VEC8S_EACH,
-//! OUT_ROUNDS, PARTS, TILE, VALUE_LANES, WORKGROUP
-// Scaled dot-product attention for single tokens, split over keys ("flash-decoding", Dao et al.
-// 2023): a workgroup takes one part of the keys for HEADS query heads that share a KV head, so that
-// K and V are read once for them. Eight neighbouring invocations have a key for the scores; for the
-// values each has eight dims of some keys. sdpa_combine joins the parts. Fragments before this one
-// have `prepare`, which fills `heads`, and what becomes of scores.
+//!   HEADS_AT_ONCE, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, N_HEADS, N_KV, VEC8S_EACH,
+//!   OUT_ROUNDS, PARTS, TILE, VALUE_LANES, WORKGROUP
+
+// Scaled dot-product attention for single tokens, split over keys.
+// That is "flash-decoding" (Dao et al. 2023).
+// A workgroup takes one part of the keys for HEADS query heads that share a KV head.
+// So K and V are read once for these heads.
+// For the scores, KEY_LANES neighbouring invocations share a key.
+// For the values, each invocation has eight dims of some keys.
+// sdpa_combine combines the partial outputs.
+// Two fragments before this one define `prepare`, which fills `heads`, and the softmax of the
+// scores.
 
 // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
@@ -19,25 +24,25 @@ const VEC8S: u32 = D / 8u;
 const VEC4S: u32 = D / 4u;
 const LOWEST: f32 = -3.0e38;
 
-// q · SCALE in the first HEADS; see vec4_place
+// q · SCALE in the first HEADS rows, in the order of vec4_place
 var<workgroup> heads: array<vec4<f32>, HEAD_ROWS * VEC4S>;
 var<workgroup> weights: array<f32, TILE * HEADS>;          // exp(score - maximum)
 var<workgroup> rescales: array<f32, HEADS>;
 var<workgroup> own_sums: array<vec4<f32>, VALUE_LANES * HEADS_AT_ONCE * VEC4S>;
 
-// Of a head's keys so far: their largest score, and this invocation's share of the sum of weights.
+// Softmax of the keys so far: the largest score, and this invocation's part of the sum of weights.
 struct Softmax {
     maximum: f32,
     total: f32,
 }
 
-// Where four dims of a head are kept: even fours first, so that neighbouring vec8s do not meet in
-// a bank.
+// The place of four dims of a head. vec4s with even numbers come first.
+// So neighbouring vec8s are in different banks.
 fn vec4_place(head: u32, i4: u32) -> u32 {
     return head * VEC4S + (i4 % 2u) * VEC8S + i4 / 2u;
 }
 
-// Some vec8s of a subgroup's keys; keys past the end repeat the last one.
+// Loads this invocation's vec8s of some keys. Keys past the end repeat the last one.
 fn fetch_keys(
     cache: u32,
     tile: u32,
@@ -57,7 +62,7 @@ fn fetch_keys(
     return keys;
 }
 
-// The parts of q · key that this invocation's vec8s make.
+// This invocation's terms of q · key.
 fn score_keys(
     keys: array<CacheVec8, KEYS_EACH * VEC8S_EACH>,
     local: u32,
@@ -84,7 +89,7 @@ fn score_keys(
     return products;
 }
 
-// Eight dims of AHEAD values from key `first` of a tile on; keys past the end repeat the last one.
+// Eight dims of AHEAD values, from key `first` of a tile on. Keys past the end repeat the last one.
 fn fetch_values(
     cache: u32,
     tile: u32,
@@ -100,7 +105,7 @@ fn fetch_values(
     return values;
 }
 
-// This workgroup's sums of values, of as many heads at once as there is room for.
+// Stores this workgroup's sums of values, for as many heads at once as workgroup memory holds.
 fn store_sums(own: array<Vec8, HEADS>, first_part: u32, local: u32) {
     for (var round = 0u; round < OUT_ROUNDS; round++) { // unrolled
         if local / VEC8S < VALUE_LANES {
@@ -145,7 +150,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var tile = keys.x; tile < keys.y; tile += TILE) {
         let count = min(TILE, keys.y - tile);
         let keys_held = fetch_keys(cache, tile, count, local);
-        // On their way while the scores are made.
+        // The values are loaded while the scores are computed.
         var values = fetch_values(cache, tile, count, lane, vec8);
         store_scores(score_keys(keys_held, local), local);
         workgroupBarrier();
@@ -159,7 +164,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         while first < count && lane < VALUE_LANES {
             for (var j = 0u; j < AHEAD; j++) { // unrolled
                 let value = unpack_vec8(values[j]);
-                // Past the tile there are no weights, past the last key they are 0.
+                // There are no weights past the tile. Weights past the last key are 0.
                 let key = min(first + j * VALUE_LANES, TILE - 1u);
                 let counts = f32(first + j * VALUE_LANES < TILE);
                 for (var h = 0u; h < HEADS; h++) { // unrolled

@@ -1,6 +1,7 @@
 //! needs: scales, step, token, weights; constants COLS, FIRST_ROW, GROUP, ROWS, SCALE, TRUE_COLS,
 //! WORKGROUP
-// x[row] = table[token of row] · SCALE, for tokens whose table row lies in this part of the table.
+
+// x[row] = table[token of row] · SCALE, for tokens whose table row is in this part of the table.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;     // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
@@ -19,7 +20,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let quants = quants8(table_row, vec8);
         let scale = scale_of(table_row, vec8 * 8u / GROUP);
         let at = group.x * (COLS / 4u) + vec8 * 2u;
-        // Padding columns hold a group's offset: keep them zero.
+        // Padding columns have the value of a group's offset, so the kernel writes zeros instead.
         let store_lo = vec4<u32>(vec8 * 8u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(TRUE_COLS);
         let store_hi = vec4<u32>(vec8 * 8u) + vec4<u32>(4u, 5u, 6u, 7u) < vec4<u32>(TRUE_COLS);
         x[at] = select(vec4<f32>(), (quants.lo * scale.x + scale.y) * SCALE, store_lo);

@@ -1,5 +1,6 @@
 //! needs: constants COLS, WORKGROUP
-// out[i] = x[outputs[i]]: the rows whose logits are wanted.
+
+// out[i] = x[outputs[i]], where outputs are the rows whose logits are needed.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;          // [rows, COLS / 4]
 @group(0) @binding(1) var<storage, read> outputs: array<u32>;          // [outputs]

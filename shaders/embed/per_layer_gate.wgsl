@@ -1,10 +1,11 @@
 //! needs: epilogue, gelu; constants GATE_SCALE, IN_STRIDE, N, VECTORS_STRIDE, WORKGROUP
-// out[row, i] = gelu(gate[row, i] · GATE_SCALE) · vector[row, i], where a layer's vector is a part
-// of all layers' vectors.
+
+// out[row, i] = gelu(gate[row, i] · GATE_SCALE) · vector[row, i].
+// The vector of a layer is a part of the vectors of all layers.
 
 @group(0) @binding(0) var<storage, read> gate: array<f32>;    // [rows, IN_STRIDE]
 @group(0) @binding(1) var<storage, read> vectors: array<f32>; // [rows, VECTORS_STRIDE]
-// x: the layer's first column of these
+// x: the first column of the layer's vector
 @group(0) @binding(2) var<uniform> place: vec4<u32>;
 
 @compute @workgroup_size(WORKGROUP)

@@ -1,9 +1,13 @@
 //! needs: reduce, scales, step, token, weights; constants EPS, FIRST_ROW, GROUP, PROJECTION_SCALE,
 //! ROWS, SIZE, STRIDE, TABLE_SCALE, WORKGROUP
-// All layers' vectors of each token, made of the embedding's projections in place, a workgroup for
-// each layer of a row:
-// x[row, layer] = (rms_norm(x[row, layer] · PROJECTION_SCALE) · norm + table[token, layer] ·
-// TABLE_SCALE) / sqrt(2) for tokens whose table row lies in this part of the table.
+
+// The per-layer embeddings of each token, with a workgroup for each layer of a row.
+// They replace the projections of the embedding in x:
+//   x[row, layer] = (a + b) / sqrt(2)
+//   a = rms_norm(x[row, layer] · PROJECTION_SCALE) · norm
+//   b = table[token, layer] · TABLE_SCALE
+//
+// The kernel takes only tokens whose table row is in this part of the table.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]

@@ -1,5 +1,6 @@
 //! needs: epilogue; constants EPILOGUE_COLS, WORKGROUP
-// Activations in another form: see the fragment that defines `store`.
+
+// Converts activations to another format. A fragment defines `epilogue`, which writes them.
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // [rows, EPILOGUE_COLS / 4]
 

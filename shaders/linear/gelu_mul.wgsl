@@ -1,5 +1,6 @@
 //! needs: epilogue, gelu, up; constants IN_STRIDE, N, WORKGROUP
-// out[row, i] = gelu(gate[row, i]) · up[row, i]. Another fragment has `up_of`.
+
+// out[row, i] = gelu(gate[row, i]) · up[row, i]. A fragment defines `up_of`.
 
 // [rows, IN_STRIDE]: gate [N], up [N]
 @group(0) @binding(0) var<storage, read> gate_up: array<f32>;

@@ -1,7 +1,8 @@
 //! needs: vec8, real, scales, step, weights, write_results; constants COLS, GROUP, OVER_OUTPUTS,
 //! ROWS, Y_OFFSET, Y_STRIDE
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]) for many rows at once:
-// tiles of 64 rows × 64 n × 32 k in workgroup memory, 4 × 4 results an invocation.
+
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]) for many rows.
+// Tiles of 64 rows × 64 n × 32 k are in workgroup memory. An invocation has 4 × 4 results.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
@@ -47,8 +48,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_n = group.x * TILE;
     let tx = local % 16u; // n / 4
     let ty = local / 16u; // row / 4
-    let lane = local / 4u; // the row (of x or of the weights) that this invocation loads…
-    let vec8 = local % 4u; // …and its eight columns
+    let lane = local / 4u; // the row of x and of the weights that this invocation loads
+    let vec8 = local % 4u; // the vec8 of that row
     var sums = array<vec4<f32>, 4>();
     for (var k = 0u; k < COLS; k += TILE_K) {
         let xs = load_x(first_row + lane, k / 8u + vec8);

@@ -1,13 +1,17 @@
 //! needs: scales, step, weight_halves; constants COLS, FIRST_ROW, M_STRIDE, ROWS, SPLITS,
 //! SPLIT_STRIDE, Y_OFFSET, Y_STRIDE; enables f16, wgpu_cooperative_matrix
-// y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k] on cooperative matrices: f16 in, f32
-// sums. A workgroup of four subgroups makes 128 rows m × 128 columns n, each subgroup 64 × 64, in
-// steps of 32 k: tiles are written to workgroup memory from registers while the next ones are on
-// their way. Where SPLITS > 1, workgroups share k, and result s lies SPLIT_STRIDE · s further.
+
+// y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k], on cooperative matrices.
+// Inputs are f16 and sums f32.
+// A workgroup of four subgroups computes 128 rows m × 128 columns n, in steps of 32 k.
+// Each subgroup has 64 × 64 of these results.
+// Tiles are written from registers to workgroup memory while the next ones are loaded.
+// Where SPLITS > 1, workgroups divide k (split-K), and result s begins at SPLIT_STRIDE · s.
 //
-// Weights and activations are declared as if they were written too: drivers move loads of what is
-// never written to other places than here (NVIDIA's before the tile in registers is used up, which
-// takes many moves between registers: 269 TFLOP/s against 335).
+// Weights and activations are declared read_write, although the kernel only reads them.
+// Drivers move loads from read-only buffers to other places.
+// NVIDIA's driver moves them before the last use of the previous tile in registers.
+// That takes many moves between registers: docs/performance.md has the cost.
 
 // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
 @group(0) @binding(0) var<storage, read_write> data: array<vec4<u32>>;
@@ -18,7 +22,7 @@
 @group(0) @binding(4) var<uniform> step: Step;
 
 const TILE: u32 = 128u;
-const PITCH: u32 = 10u; // of a row of 32 halves in vec4s, padded against bank conflicts
+const PITCH: u32 = 10u; // vec4s for a row of 32 halves, padded against bank conflicts
 const BLOCKS: u32 = COLS / 32u;
 const BLOCKS_PER_SPLIT: u32 = (BLOCKS + SPLITS - 1u) / SPLITS;
 var<workgroup> x_tile: array<vec4<f16>, TILE * PITCH>; // [m, k]
@@ -39,7 +43,7 @@ fn main(
     let first_n = group.y * TILE;
     let sub_m = (subgroup / 2u) * 64u;
     let sub_n = (subgroup % 2u) * 64u;
-    // Rows past the end repeat the last one and are not stored.
+    // Weight rows past the end repeat the last one. Their results are not stored.
     let weight_row = FIRST_ROW + min(first_n + local, ROWS - 1u);
     var c00 = coop_mat16x16<f32, C>();
     var c01 = coop_mat16x16<f32, C>();
@@ -81,7 +85,7 @@ fn main(
         x_tile[((local + 896u) / 8u) * PITCH + local % 8u] = x7;
         write_weights(local * PITCH, weights);
         workgroupBarrier();
-        // The last step loads its own tiles again rather than branch.
+        // The last iteration loads its own tiles again, which avoids a branch.
         let next = min(block + 1u, end_block - 1u);
         weights = load_weights(weight_row, next);
         at_x = (next * M_STRIDE + first_m) * 8u + local;

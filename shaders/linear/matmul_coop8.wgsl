@@ -1,14 +1,18 @@
 //! needs: scales, step, weight_halves; constants COLS, FIRST_ROW, M_STRIDE, ROWS, SPLITS,
 //! SPLIT_STRIDE, Y_OFFSET, Y_STRIDE; enables f16, wgpu_cooperative_matrix
-// matmul_coop.wgsl for cooperative matrices of 8 × 8, as Metal has them: y[m, Y_OFFSET + n] = sum
-// over k of weight[n, k] · x[m, k], f16 in, f32 sums. A workgroup of four subgroups makes 32 rows m
-// × 128 columns n, each subgroup 32 × 32, in steps of 32 k: tiles are written to workgroup memory
-// from registers while the next ones are on their way. Where SPLITS > 1, workgroups share k, and
-// result s lies SPLIT_STRIDE · s further.
+
+// matmul_coop.wgsl for the 8 × 8 cooperative matrices of Metal.
+// It computes y[m, Y_OFFSET + n] = sum over k of weight[n, k] · x[m, k].
+// Inputs are f16 and sums f32.
+// A workgroup of four subgroups computes 32 rows m × 128 columns n, in steps of 32 k.
+// Each subgroup has 32 × 32 of these results.
+// Tiles are written from registers to workgroup memory while the next ones are loaded.
+// Where SPLITS > 1, workgroups divide k (split-K), and result s begins at SPLIT_STRIDE · s.
 //
-// Metal loads matrices through pointers to their elements, so tiles are arrays of f16: of vec4 they
-// would not compile there. Weights are the left factor and activations are turned as they are
-// written, so that only the results are transposed.
+// Metal loads matrices through pointers to their elements.
+// So tiles are arrays of f16, as arrays of vec4 would not compile there.
+// Weights are the left factor, and activations are transposed when they are written to the tile.
+// So only the stores of the results transpose.
 
 // [FIRST_ROW + ROWS…, DATA_WORDS / 4]
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
@@ -20,14 +24,14 @@
 
 const TILE_M: u32 = 32u;
 const TILE_N: u32 = 128u;
-const PITCH: u32 = 40u; // of 32 halves, padded against bank conflicts
+const PITCH: u32 = 40u; // for 32 halves, padded against bank conflicts
 const BLOCKS: u32 = COLS / 32u;
 const BLOCKS_PER_SPLIT: u32 = (BLOCKS + SPLITS - 1u) / SPLITS;
 var<workgroup> w_tile: array<f16, TILE_N * PITCH>; // [n, k]
 var<workgroup> x_tile: array<f16, 32u * PITCH>;    // [k, m]
-var<workgroup> blocks: array<f32, 256>;            // of results, one a subgroup; zeros at first
+var<workgroup> blocks: array<f32, 256>;            // one block of results per subgroup, first 0
 
-// Four k of the weights from k 4 · at % PITCH of column 4 · at / PITCH on.
+// Writes four k of the weights to column 4 · at / PITCH, from k 4 · at % PITCH on.
 fn put_weights(at: u32, values: vec4<f16>) {
     w_tile[4u * at] = values.x;
     w_tile[4u * at + 1u] = values.y;
@@ -35,7 +39,7 @@ fn put_weights(at: u32, values: vec4<f16>) {
     w_tile[4u * at + 3u] = values.w;
 }
 
-// Four k of the activations, the tile's number `i` as they lie in x.
+// Writes four k of the activations. `i` is their number in the order of x.
 fn put_x(i: u32, values: vec4<f16>) {
     let at = (i % 8u) * 4u * PITCH + i / 8u;
     x_tile[at] = values.x;
@@ -44,8 +48,8 @@ fn put_x(i: u32, values: vec4<f16>) {
     x_tile[at + 3u * PITCH] = values.w;
 }
 
-// Writes a block of sums [n, m]. A block that the last column divides goes through the subgroup's
-// part of `blocks`.
+// Writes a block of sums [n, m].
+// A block that extends past the last column goes through the subgroup's part of `blocks`.
 fn finish(sums: coop_mat8x8<f32, C>, n: u32, m: u32, split: u32, part: u32, lane: u32) {
     let at = split * SPLIT_STRIDE + m * Y_STRIDE + Y_OFFSET + n;
     if n + 8u <= ROWS && m < step.rows {
@@ -76,9 +80,9 @@ fn main(
     let first_m = group.x * TILE_M;
     let first_n = group.y * TILE_N;
     let sub_n = subgroup * 32u;
-    // Rows past the end repeat the last one and are not stored.
+    // Weight rows past the end repeat the last one. Their results are not stored.
     let weight_row = FIRST_ROW + min(first_n + local, ROWS - 1u);
-    // Metal does not say what a matrix holds that nothing was loaded into.
+    // Metal does not define the value of a matrix without a load.
     blocks[local] = 0.0;
     blocks[local + 128u] = 0.0;
     workgroupBarrier();
@@ -103,7 +107,7 @@ fn main(
 
     let first_block = group.z * BLOCKS_PER_SPLIT;
     let end_block = min(first_block + BLOCKS_PER_SPLIT, BLOCKS);
-    // A split may have nothing to do.
+    // A split may have no blocks.
     let start = min(first_block, BLOCKS - 1u);
     var weights = load_weights(weight_row, start);
     var at_x = (start * M_STRIDE + first_m) * 8u + local;
@@ -114,7 +118,7 @@ fn main(
         put_x(local + 128u, x1);
         write_weights(local * (PITCH / 4u), weights);
         workgroupBarrier();
-        // The last step loads its own tiles again rather than branch.
+        // The last iteration loads its own tiles again, which avoids a branch.
         let next = min(block + 1u, end_block - 1u);
         weights = load_weights(weight_row, next);
         at_x = (next * M_STRIDE + first_m) * 8u + local;

@@ -1,8 +1,9 @@
 //! needs: vec8, scales, step, weights, write_results; constants COLS, GROUP, OVER_OUTPUTS, ROWS,
 //! SUBGROUP, Y_OFFSET, Y_STRIDE
-// matmul for adapters that are played by a processor, where a subgroup is a vector register: each
-// invocation has one row of x, and a weight that one of them loaded is broadcast to all. No
-// workgroup memory, whose every access such adapters spell out lane by lane.
+
+// matmul for software adapters, where a subgroup is a vector register.
+// Each invocation has one row of x, and each weight is loaded once and broadcast to all.
+// Workgroup memory is not used, as such adapters access it lane by lane.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
@@ -95,10 +96,10 @@ fn row_7(w: Run, v: Run) -> f32 {
         + product(Vec8(subgroupBroadcast(w.d.lo, 7u), subgroupBroadcast(w.d.hi, 7u)), v.d);
 }
 
-// Adds the products of a block of weight rows, of which this invocation loads row n, with 32
-// columns.
+// Adds the products of a block of weight rows with 32 columns.
+// This invocation loads row n of the block.
 fn add_block(sums: Sums, n: u32, vec8: u32, v: Run) -> Sums {
-    // Rows past the end repeat the last one and are not written.
+    // Weight rows past the end repeat the last one. Their results are not stored.
     let row = min(n, ROWS - 1u);
     let first = scale_of(row, vec8 * 8u / GROUP);
     var second = first;

@@ -1,22 +1,23 @@
 //! needs: reduce, scales, weights, write_results; constants COLS, GROUP, OFFSET, ROWS, SUBGROUPS,
 //! Y_OFFSET, Y_STRIDE
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a subgroup, f32
-// activations.
+
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]).
+// A subgroup has four n. Activations are f32.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;         // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>; // [ROWS, SCALE_WORDS]
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;      // [rows, COLS / 4]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;      // [rows, Y_STRIDE]
 
-const BLOCK: u32 = min(GROUP, 32u); // columns with one scale that are taken together
+const BLOCK: u32 = min(GROUP, 32u); // columns with one scale that are processed together
 
 fn vec8_product(n: u32, vec8: u32, lo: vec4<f32>, hi: vec4<f32>) -> f32 {
     let quants = quants8(n, vec8);
     return dot(quants.lo, lo) + dot(quants.hi, hi);
 }
 
-// The part of four rows' products that lies in one block of columns, whose activations are read
-// once for them.
+// The part of four weight rows' products in one block of columns.
+// The block's activations are read once for all four.
 fn block_products(n: vec4<u32>, block: u32, x_base: u32) -> vec4<f32> {
     var products = vec4<f32>();
     var x_sum = 0.0;
@@ -47,7 +48,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let x_base = group.z * (COLS / 4u);
     for (var subgroup = subgroup_index; subgroup < SUBGROUPS; subgroup += subgroup_count) {
         let first = (block * SUBGROUPS + subgroup) * 4u;
-        // Rows past the end repeat the last one and are not written.
+        // Weight rows past the end repeat the last one. Their results are not stored.
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
         for (var b = subgroup_lane; b < COLS / BLOCK; b += subgroup_width) {

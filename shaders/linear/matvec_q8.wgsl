@@ -1,7 +1,9 @@
 //! needs: reduce, scales, weights, write_results; constants COLS, GROUP, ROWS, SUBGROUPS, Y_OFFSET,
 //! Y_STRIDE
-// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]), four n a subgroup, int8
-// activations: within a group the products are integers (dot4I8Packed); scales follow.
+
+// y[row, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[row, k]).
+// A subgroup has four n. Activations are int8.
+// The products in a group are integers (dot4I8Packed), which are then multiplied by the scales.
 
 @group(0) @binding(0) var<storage, read> data: array<u32>;            // [ROWS, DATA_WORDS]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
@@ -13,7 +15,7 @@
 
 const PART: u32 = min(GROUP, 32u); // columns with one scale
 
-// The part of row n's product that lies in one group of 32 columns.
+// The part of row n's product in one group of 32 columns.
 fn group_product(n: u32, group: u32, row: u32) -> f32 {
     let x_group = x_groups[row * (COLS / 32u) + group];
     var product = 0.0;
@@ -27,7 +29,8 @@ fn group_product(n: u32, group: u32, row: u32) -> f32 {
         }
         let scale = scale_of(n, (group * 32u + part * PART) / GROUP);
         product += scale.x * INT8_STEP * x_group.x * f32(sum);
-        // Only groups of 32 and more have an offset or a zero point: the sum of x is that of 32.
+        // Only formats with groups of 32 or more have an offset or a zero point. So the sum of 32
+        // activations is enough.
         product += (scale.y - scale.x * INT8_ZERO) * x_group.y;
     }
     return product;
@@ -37,7 +40,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let block = group.x + group.y * groups.x;
     for (var subgroup = subgroup_index; subgroup < SUBGROUPS; subgroup += subgroup_count) {
         let first = (block * SUBGROUPS + subgroup) * 4u;
-        // Rows past the end repeat the last one and are not written.
+        // Weight rows past the end repeat the last one. Their results are not stored.
         let n = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(ROWS - 1u));
         var sums = vec4<f32>();
         for (var g = subgroup_lane; g < COLS / 32u; g += subgroup_width) {

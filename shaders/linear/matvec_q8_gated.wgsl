@@ -1,10 +1,11 @@
 //! needs: epilogue, gelu, matvec_q8_tiles; constants EPILOGUE_COLS, M, ROWS
-// Products of two tiles of gate and the two of up that go with them: gelu(gate) · up, stored. Up's
-// rows follow gate's.
+
+// gelu(gate) · up: the products of two tiles of gate with the matching two tiles of up.
+// The rows of up follow those of gate.
 
 var<workgroup> kept: array<f32, M * TILE_ROWS>;
 
-// Of a tile of workgroup `block`.
+// The first row of a tile of workgroup `block`.
 fn first_row(block: u32, tile: u32) -> u32 {
     return (tile / 2u) * (ROWS / 2u) + block * 32u + (tile % 2u) * 16u;
 }
@@ -15,7 +16,7 @@ fn store(place: vec2<u32>, m: u32, n: u32, sum: f32, rows: u32) {
 
 fn conclude(block: u32, rows: u32, local: u32) {
     workgroupBarrier();
-    // Eight invocations have a row's 32 results.
+    // Eight invocations share a row's 32 results.
     let row = local / 8u;
     let inside = row < min(M, rows);
     var values = vec4<f32>();

@@ -1,9 +1,10 @@
 //! needs: finish, scales, step, weight_groups; constants COLS, K_SPLIT, LANES, M, OVER_OUTPUTS, R,
 //! ROWS, SUBGROUP, WORKGROUP, Y_OFFSET, Y_STRIDE
-// y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations,
-// on devices whose subgroups all have SUBGROUP invocations. LANES of them share R weight rows, each
-// taking groups of 32 columns; the workgroup's K_SPLIT subgroups share the columns. Weights are
-// read once for all M.
+
+// y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for M rows of int8 activations.
+// The device's subgroups must all have SUBGROUP invocations.
+// LANES of them share R weight rows, and each takes groups of 32 columns.
+// The workgroup's K_SPLIT subgroups share the columns. Weights are read once for all M rows.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;      // [ROWS, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;    // [ROWS, SCALE_WORDS]
@@ -37,11 +38,11 @@ fn main(
     for (var g = part * LANES + lane; g < GROUPS; g += K_SPLIT * LANES) {
         var weights = array<GroupWeights, R>();
         for (var r = 0u; r < R; r++) {
-            // Rows past the end repeat the last one and are not written.
+            // Weight rows past the end repeat the last one. Their results are not stored.
             weights[r] = load_group(min(first + r, ROWS - 1u), g);
         }
         for (var m = 0u; m < M; m++) {
-            // Likewise activation rows.
+            // The same applies to activation rows.
             let x_row = min(m, rows - 1u);
             let at = x_row * (COLS / 16u) + g * 2u;
             let lo = x[at];

@@ -1,18 +1,20 @@
 //! needs: constants DATA_VEC4S, DATA_PAGES, GROUPS, LATER_DATA_PAGES, LATER_SCALE_PAGES, PAGE,
 //! SCALE_PAGES, SCALE_WORDS, WORKGROUP
-// Brings the beginning of a matrix into the device's last-level cache, and the addresses of all its
-// and another one's pages into its tables, beside a kernel that leaves the memory idle. Only so
-// much is made of what is read that no compiler leaves it out.
+
+// Loads the beginning of a matrix into the device's last-level cache.
+// It also loads the page addresses of this matrix and a later one into the device's page tables.
+// It runs beside a kernel that hardly uses memory.
+// The words that it reads have a use that compilers cannot remove.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> scales: array<u32>;
-// Another matrix, of which only the pages are of interest.
+// A later matrix, of which only the page addresses are needed.
 @group(0) @binding(2) var<storage, read> later_data: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> later_scales: array<u32>;
 @group(0) @binding(4) var<storage, read_write> sink: array<u32>; // one word
 
 const EACH: u32 = 4u;
-// lines of 32 bytes: an eighth as many bytes as of the data
+// lines of 32 bytes: the scales have an eighth of the data's bytes
 const SCALE_LINES: u32 = WORKGROUP / 4u;
 
 @compute @workgroup_size(WORKGROUP)

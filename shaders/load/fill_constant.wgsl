@@ -1,8 +1,9 @@
 //! needs: constants WORKGROUP
-// The same word everywhere.
+
+// Fills a buffer with one word.
 
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;
-@group(0) @binding(1) var<uniform> fill: vec4<u32>; // x: words, y: the word
+@group(0) @binding(1) var<uniform> fill: vec4<u32>; // x: number of words, y: the word
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -1,8 +1,9 @@
 //! needs: constants WORKGROUP
-// Words of random bits, the same for the same seed.
+
+// Fills a buffer with random bits. The same seed gives the same bits.
 
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;
-@group(0) @binding(1) var<uniform> fill: vec4<u32>; // x: words, y: seed
+@group(0) @binding(1) var<uniform> fill: vec4<u32>; // x: number of words, y: seed
 
 // A permuted congruential generator as a hash (Jarzynski & Olano 2020, "Hash functions for GPU
 // rendering").

@@ -1,11 +1,12 @@
 //! needs: half_bits, search, source; constants COLS, GROUP, HIGHEST, LOWEST, ROWS, ROW_GROUPS,
 //! WORKGROUP
-// Scale and offset of each group of a matrix by half-quadratic quantization, one invocation a
-// group.
 
-// [ROWS, COLS] as stored, see `value`
+// Scale and offset of each group of a matrix by half-quadratic quantization.
+// An invocation has one group.
+
+// [ROWS, COLS] in the stored type, see `value`
 @group(0) @binding(0) var<storage, read> source: array<u32>;
-// [ROWS, ROW_GROUPS]: f16 scale, offset above it
+// [ROWS, ROW_GROUPS]: scale as f16 in the low half, offset in the high half
 @group(0) @binding(1) var<storage, read_write> chosen: array<u32>;
 
 struct Steps {
@@ -15,16 +16,16 @@ struct Steps {
     word: u32,
 }
 
-// The group's elements.
+// The group's elements are those from `first` to `end`, without `end`.
 var<private> first: u32;
 var<private> end: u32;
 var<private> mean_square: f32;
 var<private> best: Steps;
 var<private> best_error: f32;
-// Whether a scale or offset was beyond f16.
+// Whether a scale or offset is too large for f16.
 var<private> fault: bool;
 
-// A scale and an offset as they are stored.
+// A scale and an offset, rounded as they are stored.
 fn make_steps(scale: f32, offset: f32) -> Steps {
     var scale_half = to_half(scale);
     if (scale_half & 0x7fffu) == 0u {
@@ -40,7 +41,7 @@ fn make_steps(scale: f32, offset: f32) -> Steps {
     return Steps(step, inverse, from_half(zero_half), scale_half | (zero_half << 16u));
 }
 
-// The nearest level.
+// The quantization level nearest to x.
 fn level(steps: Steps, x: f32) -> f32 {
     let biased = (x - steps.zero) * steps.inverse + (0.5 - LOWEST);
     return floor(clamp(biased, 0.0, HIGHEST - LOWEST + 0.5)) + LOWEST;
@@ -50,7 +51,7 @@ fn rounded(steps: Steps, x: f32) -> f32 {
     return steps.scale * level(steps, x) + steps.zero;
 }
 
-// What a value's error counts: large weights carry more of a product, and clipping them costs most.
+// The weight of a value's error. Large values contribute more to products, and clipping costs most.
 fn importance(x: f32) -> f32 {
     return mean_square + x * x;
 }
@@ -65,7 +66,7 @@ fn squared_error(steps: Steps) -> f32 {
     return sum;
 }
 
-// The first steps to be kept.
+// Starts the search with these steps.
 fn begin(steps: Steps) {
     var sum = 0.0;
     for (var i = first; i < end; i++) {
@@ -76,7 +77,7 @@ fn begin(steps: Steps) {
     best_error = squared_error(steps);
 }
 
-// Keeps the steps with the smaller error.
+// Keeps these steps if their error is smaller.
 fn offer(steps: Steps) {
     let error = squared_error(steps);
     if error < best_error {

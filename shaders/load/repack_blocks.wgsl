@@ -1,7 +1,9 @@
 //! needs: blocks, stored_rows, weight_layout; constants GROUPS, OFFSET
-// Blocks of a file to words of data and scales, two groups of 32 weights an invocation. What a
-// block is, a fragment says: `group_step`, the f16 scale and above it the offset of a group, and
-// `write_group`, its words of data.
+
+// Converts a file's blocks to words of data and scales. An invocation has two groups of 32 weights.
+// A fragment defines the block format with two functions.
+// `group_step` returns a group's f16 scale, with its offset in the high half.
+// `write_group` writes its words of data.
 
 fn repack_group(unit: Unit, group: u32) -> u32 {
     write_group(unit, group);

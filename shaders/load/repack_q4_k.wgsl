@@ -1,11 +1,13 @@
 //! needs: half_bits, stored_rows, weight_layout
-// Q4_K to int4 with the block's own scales, two groups of 32 weights an invocation: a quarter of a
-// block, which is d and dmin, 12 bytes of scales and minima, 256 nibbles: 32 low ones of a group,
-// then the high ones of the next.
+
+// Converts Q4_K to int4, with the scales as the block stores them.
+// An invocation has two groups of 32 weights, a quarter of a block.
+// A block is d and dmin, 12 bytes of scales and minima, then 256 nibbles.
+// Of 32 bytes of nibbles, the low ones are one group and the high ones the next.
 
 const BLOCK_BYTES: u32 = 144u;
 
-// The low nibbles of four bytes, side by side.
+// The low nibbles of four bytes, packed into 16 bits.
 fn nibbles(bytes: u32) -> u32 {
     let pairs = (bytes | (bytes >> 4u)) & 0x00ff00ffu;
     return (pairs | (pairs >> 8u)) & 0xffffu;
@@ -14,9 +16,9 @@ fn nibbles(bytes: u32) -> u32 {
 // The twin of quant::q4_k::words.
 fn scale_words(block: u32) -> vec4<u32> {
     let head = stored_vec4(block);
-    // Bytes of groups 0 to 3: 6 bits of the scale, and the upper two of the one four groups on; the
-    // same of the minimum. Then lower bits of groups 4 to 7: of the scale, above them of the
-    // minimum.
+    // The first bytes are for groups 0 to 3, first scales, then minima.
+    // Each has 6 bits of its own and the upper two bits of group + 4.
+    // The last bytes are for groups 4 to 7: the lower four bits of the scale, then of the minimum.
     let low = vec2<u32>(0x0f0f0f0fu);
     let early = head.yz & low;
     let late = vec2<u32>(head.w, head.w >> 4u) & low;
@@ -30,7 +32,7 @@ fn scale_words(block: u32) -> vec4<u32> {
     );
 }
 
-// Whether a group's scale or minimum is beyond f16.
+// Whether a group's scale or minimum is too large for f16.
 fn is_beyond(words: vec4<u32>, group: u32) -> bool {
     let shift = 4u * group;
     let upper = words.w >> shift;
@@ -41,7 +43,7 @@ fn is_beyond(words: vec4<u32>, group: u32) -> bool {
     ) | (scaled_half(words.x >> 16u, minimum) << 16u));
 }
 
-// Four words of data: a group's low or high nibbles.
+// Four words of data from a group's low or high nibbles.
 fn group_vec4(bytes: u32, shift: u32) -> vec4<u32> {
     let first = (stored_vec4(bytes) >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);
     let second = (stored_vec4(bytes + 16u) >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);

@@ -1,25 +1,26 @@
 //! needs: half_bits, stored_rows, weight_layout; constants LOW_VEC4S
-// Q6_K to int6 in groups of 16, 64 weights an invocation: a quarter of a block, which is 128 bytes
-// of low nibbles, 64 of pairs of high bits, 16 scales and d. In each half of it, the low nibbles of
-// 64 bytes are weights 0 to 63, their high ones 64 to 127, and 32 bytes have the high bits, two of
-// weights l, l + 32, l + 64 and l + 96 in byte l.
+
+// Converts Q6_K to int6 in groups of 16. An invocation has 64 weights, a quarter of a block.
+// A block is 128 bytes of low nibbles, 64 bytes of high bits, 16 scales and d.
+// In each half, 64 bytes of nibbles have weights 0 to 63 low and 64 to 127 high.
+// Byte l of 32 has the two high bits of weights l, l + 32, l + 64 and l + 96.
 
 const BLOCK_BYTES: u32 = 210u;
 
-// Bits of d times a signed byte, as f16.
+// d times a signed byte, as the bits of an f16.
 fn signed_step(d: u32, byte: u32) -> u32 {
     let factor = i32(byte << 24u) >> 24u;
     return scaled_half(d, u32(abs(factor))) ^ select(0u, 0x8000u, factor < 0);
 }
 
-// 16 low nibbles of four words, as int4 has them.
+// The low nibbles of 16 weights in the order of int4.
 fn low_words(bytes: vec4<u32>, shift: u32) -> vec2<u32> {
     let nibbles = (bytes >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu);
     return nibbles.xz | (nibbles.yw << vec2<u32>(4u));
 }
 
-// High bits of 16 weights. Zero lies at 32: with this bit turned round the six are a number in
-// two's complement.
+// The high bits of 16 weights. The weight 0 is stored as 32.
+// With this bit inverted, the six bits are a number in two's complement.
 fn high_word(bytes: vec4<u32>, shift: u32) -> u32 {
     let bits = ((bytes >> vec4<u32>(shift)) & vec4<u32>(0x03030303u)) ^ vec4<u32>(0x02020202u);
     return bits.x | (bits.y << 2u) | (bits.z << 4u) | (bits.w << 6u);

@@ -1,15 +1,15 @@
 //! needs: stored_rows, weight_layout; constants DATA_WORDS, FLOATS, HIGH_EXPONENT, LOW_EXPONENT,
-//! STORED_DATA_BYTES
-// Rows whose words are the device's already: of data (floats may need padding), then
-// STORED_SCALE_WORDS of scales. Four words of data, or one of scales, an invocation.
+//! Copies rows whose words have the device's format already.
+//! A row is its words of data, then STORED_SCALE_WORDS of scales. Floats may need padding.
+//! An invocation copies four words of data or one word of scales.
 
-// The part of a word that belongs to its row.
+// The part of a word that belongs to its row. The rest is zero.
 fn in_row(word: u32, at: u32) -> u32 {
     let left = STORED_DATA_BYTES - min(STORED_DATA_BYTES, at);
     return select(word & ((1u << (8u * (left % 4u))) - 1u), word, left >= 4u);
 }
 
-// Whether a word has a float that is NaN or infinite.
+// Whether a word contains a float that is NaN or infinite.
 fn has_infinite(word: u32) -> bool {
     return FLOATS
         && ((word & LOW_EXPONENT) == LOW_EXPONENT || (word & HIGH_EXPONENT) == HIGH_EXPONENT);

@@ -1,5 +1,6 @@
 //! needs: sublayer_output, epilogue, reduce; constants EPILOGUE_COLS, EPS, N, WORKGROUP
-// The seam between two branches of the residual stream:
+
+// The addition of a sublayer output to the residual stream, and the norm of the next sublayer:
 //   x[row] = (x[row] + rms_norm(branch[row]) · post_weight) · scalar
 //   out[row] = rms_norm(x[row]) · next_weight
 // Columns past N are zero, in the weights too.

@@ -1,6 +1,7 @@
 //! needs: epilogue, reduce; constants EPILOGUE_COLS, EPS, N, PARTS, PART_STRIDE, WORKGROUP
-// add_rms_norm for rows that a workgroup holds whole, two vec4s an invocation: everything is
-// loaded at once, so that the memory's latency is paid once.
+
+// add_rms_norm for rows of at most two vec4s for each invocation.
+// Everything is loaded at once, so the kernel waits only once for memory.
 
 // [rows, EPILOGUE_COLS / 4]
 @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>>;
@@ -12,7 +13,7 @@
 
 const VEC4S: u32 = (N + 3u) / 4u;
 
-// Columns past the end are zero.
+// A vec4 of the sublayer output. Columns past the end are zero.
 fn branch_at(base: u32, i: u32) -> vec4<f32> {
     if i >= VEC4S {
         return vec4<f32>();
@@ -28,7 +29,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let base = group.x * (EPILOGUE_COLS / 4u);
     let first = local;
     let second = local + WORKGROUP;
-    // What lies past the end is read as the last column and multiplied by zero.
+    // Reads past the end repeat the last column, multiplied by zero.
     let held_first = min(first, VEC4S - 1u);
     let held_second = min(second, VEC4S - 1u);
     let branch_first = branch_at(base, first);

@@ -1,4 +1,5 @@
 //! needs: reduce; constants EPS, N, STRIDE, WORKGROUP
+
 // out[row] = x[row] / rms(x[row]) · weight
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;              // [rows, STRIDE]

@@ -1,6 +1,7 @@
 //! needs: sublayer_output, epilogue, reduce; constants EPILOGUE_COLS, SCALE, WORKGROUP
-// The end of a branch of the residual stream, after which a product takes the stream itself,
-// scaled:
+
+// The addition of a sublayer output to the residual stream.
+// The next product takes the residual stream itself, scaled:
 //   x[row] = x[row] + rms_norm(branch[row]) · post_weight
 //   out[row] = x[row] · SCALE
 // Columns past N are zero, in the weight too.

@@ -1,10 +1,11 @@
 //! needs: exchange; constants MOST_COLS, QUANTS_PER, WORKGROUP
-// The activations of the product that is under way: int8, 16 in each; scale, 8 · scale · sum of
-// each 32. They come from all workgroups.
+
+// The activations of the current product, as int8 with 16 in each vector.
+// Each group of 32 has its scale and 8 · scale · sum. All workgroups contribute to them.
 
 var<workgroup> x_quants: array<vec4<u32>, MOST_COLS / 16u>;
 var<workgroup> x_groups: array<vec2<f32>, MOST_COLS / 32u>;
-// On products of x_quants.
+// The factor that products of x_quants still need.
 var<private> x_factor: f32;
 
 fn gather_words(word: u32) -> vec4<u32> {
@@ -16,7 +17,7 @@ fn gather_words(word: u32) -> vec4<u32> {
     );
 }
 
-// Group `group` of `count`, which eight lanes have, into a vector of int8.
+// Stores group `group` of `count` groups, which eight lanes hold, as a vector of int8.
 fn store_group(
     vector: u32,
     count: u32,
@@ -36,7 +37,7 @@ fn store_group(
     }
 }
 
-// A vector of int8 of `count` groups, as soon as it is there.
+// Loads a vector of int8 with `count` groups, as soon as it has been written.
 fn load_vector(vector: u32, count: u32, local: u32) {
     let at = own_set() + vector;
     let pair_at = at + count * 2u + local;

@@ -1,4 +1,5 @@
 //! needs: exchange, reduce; constants N, PER, SUBGROUPS, WORKGROUP
+
 // An invocation's columns of a row, and rows that all workgroups read.
 
 const VEC8S: u32 = N / 8u;
@@ -8,7 +9,7 @@ struct Vec8 {
     hi: vec4<f32>,
 }
 
-// Every WORKGROUP-th vec8. What is past the end is 0.
+// Every WORKGROUP-th vec8 of a row. Columns past the end are 0.
 struct Columns {
     vec8s: array<Vec8, PER>,
 }
@@ -19,7 +20,7 @@ fn is_column(p: u32, local: u32) -> bool {
     return local + p * WORKGROUP < VEC8S;
 }
 
-// A branch's values, as soon as they are there. All are asked for at once.
+// The values of a sublayer output, as soon as they have been written. All are requested at once.
 fn load_branch(branch: u32, local: u32) -> Columns {
     var found = Columns();
     let at = own_set() + branch;

@@ -1,9 +1,10 @@
 //! needs: activations, key_range, q8_subgroup, reduce; constants D, O_GROUPS, PARTS, PART_STEPS,
 //! SUBGROUP, WORKGROUPS
-// Joins the partial outputs of sdpa_decode, which sdpa_combine does elsewhere.
+
+// Combines the partial outputs of sdpa_decode. Without a persistent kernel sdpa_combine does this.
 
 const VEC4S: u32 = D / 4u;
-// Lanes that have parts of the same four columns.
+// Lanes that hold partial outputs of the same four columns.
 const PART_LANES: u32 = SUBGROUP / 8u;
 const PARTS_AHEAD: u32 = 4u;
 const LOWEST: f32 = -3.0e38;
@@ -14,7 +15,7 @@ struct Joined {
     sum: vec4<f32>,
 }
 
-// A lane's parts of four columns of a head.
+// A lane's partial outputs for four columns of a head, combined.
 fn own_parts(head: u32, vec4_index: u32, parts: u32) -> Joined {
     var joined = Joined(LOWEST, 0.0, vec4<f32>());
     for (var at = subgroup_lane / 8u; at < parts; at += PARTS_AHEAD * PART_LANES) {
@@ -39,14 +40,14 @@ fn own_parts(head: u32, vec4_index: u32, parts: u32) -> Joined {
     return joined;
 }
 
-// The same in terms of another maximum.
+// The same relative to another maximum.
 fn rescaled(joined: Joined, largest: f32) -> Joined {
     let factor = exp(joined.largest - largest);
     return Joined(largest, joined.total * factor, joined.sum * factor);
 }
 
-// A workgroup's share of attention's output: each subgroup has 32 columns. Eight lanes have four
-// columns each, of every PART_LANES-th part.
+// Computes a workgroup's share of attention's output, with 32 columns for each subgroup.
+// Eight lanes have four columns each, and take every PART_LANES-th partial output.
 fn join_attention(group: u32) {
     let end = (group + 1u) * O_GROUPS / WORKGROUPS;
     for (var own = group * O_GROUPS / WORKGROUPS

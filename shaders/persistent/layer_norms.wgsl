@@ -1,14 +1,15 @@
 //! needs: activations, columns, q8_vec8, reduce; constants EPS, N, PER, WORKGROUP
-// The norm after attention and the one after the MLP. Every workgroup does all of it, which is less
-// than to wait for one another.
 
-// What an invocation holds for a norm: weights.
+// The norms after attention and after the MLP.
+// Every workgroup computes them whole, which takes less time than an exchange of partial norms.
+
+// The norm weights that an invocation holds.
 struct Ready {
     posts: array<Vec8, PER>,
     nexts: array<Vec8, PER>,
 }
 
-// The condition stores the loads here: without one they move to where they are used.
+// The condition keeps these loads here. Without it compilers move them to their first use.
 fn attention_ready(local: u32) -> Ready {
     var ready = Ready();
     for (var p = 0u; p < PER; p++) { // unrolled
@@ -33,8 +34,9 @@ fn feedforward_ready(local: u32) -> Ready {
     return ready;
 }
 
-// (before + norm(branch) · post) · scalar, which is returned, and that · next as int8 in workgroup
-// memory, whose products are to be multiplied by x_factor: together that is the norm.
+// Returns (before + norm(output) · post) · scalar, where output is the sublayer output.
+// Writes that row times `next` as int8 to workgroup memory.
+// Products of these int8 values times x_factor are the products of the normalized row.
 fn add_rms_norm(
     branch_at: u32,
     scalar: f32,

@@ -1,10 +1,12 @@
 //! needs: activations, layer_norms, columns, ending, exchange, gelu, join_partial_outputs,
 //! product, product_down, product_gate_up, product_o, q8_subgroup, reduce, step;
 //! constants DOWN_GROUPS, N, O_GROUPS
-// One row from the partial outputs of attention in a layer to q, k and v of the next one: joins
-// them, o_proj, norms, gate and up with GELU, down, norms, qkv; after the last layer there is none.
-// One dispatch instead of seven: its workgroups wait for one another's results (exchange.wgsl) and
-// fetch their next weights meanwhile.
+
+// Computes one row from the partial outputs of attention to q, k and v of the next layer.
+// It combines these outputs and then computes o_proj, norms, gate and up with GELU, down and norms.
+// The last step is qkv of the next layer. After the last layer there is no such step.
+// One dispatch replaces seven: its workgroups exchange results as in exchange.wgsl.
+// While they wait, they request their next weights.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> o_scales: array<u32>;
@@ -14,7 +16,7 @@
 @group(0) @binding(5) var<storage, read> down_scales: array<u32>;
 @group(0) @binding(6) var<storage, read> qkv_data: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read> qkv_scales: array<u32>;
-// What sdpa_decode leaves: [N_HEADS, PARTS, D / 4]; [N_HEADS, PARTS], maximum and sum.
+// The results of sdpa_decode: [N_HEADS, PARTS, D / 4], and [N_HEADS, PARTS] of maximum and sum.
 @group(0) @binding(8) var<storage, read> partial_outputs: array<vec4<f32>>;
 @group(0) @binding(9) var<storage, read> softmax_stats: array<vec2<f32>>;
 @group(0) @binding(10) var<storage, read> rows: array<Row>; // [1]
@@ -22,18 +24,19 @@
 @group(0) @binding(12) var<storage, read> pre_feedforward: array<vec4<f32>>;
 @group(0) @binding(13) var<storage, read> post_feedforward: array<vec4<f32>>;
 @group(0) @binding(14) var<storage, read> next_input: array<vec4<f32>>;
-// The residual stream [N / 4], updated.
+// The residual stream [N / 4], which this kernel updates.
 @group(0) @binding(15) var<storage, read_write> stream: array<vec4<f32>>;
 // [3, SET_VEC4S]
 @group(0) @binding(16) @coherent var<storage, read_write> exchange: array<vec4<u32>>;
-// q, k, v; or the normed hidden state.
+// q, k and v, or the normalized hidden state.
 @group(0) @binding(17) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(18) @coherent var<storage, read_write> fault: atomic<u32>;
-// Scalar, own set of exchange, next one's, 0.
+// The layer scalar, this dispatch's set of exchange words, the next dispatch's set, 0.
 @group(0) @binding(19) var<uniform> layer: vec4<f32>;
 
-// A set: both branches [N / 4] each; the MLP's hidden state and attention's output as int8, 16 in
-// each vec4, and then scale and scale · sum of two groups in each.
+// Parts of a set. First both sublayer outputs, [N / 4] each.
+// Then the MLP's hidden state and attention's output as int8, 16 in each vec4.
+// Each of these two ends with scale and scale · sum, for two groups in each vec4.
 const ATTENTION_BRANCH: u32 = 0u;
 const FEEDFORWARD_BRANCH: u32 = N / 4u;
 const HIDDEN: u32 = N / 2u;
@@ -63,7 +66,7 @@ fn store_qkv(first: u32, count: u32, local: u32) {
     }
 }
 
-// Results of the MLP's first half, 32 of each unit.
+// Stores results of the MLP's first half, 32 for each unit.
 fn store_hidden(first: u32, count: u32, local: u32) {
     if local < count * 8u {
         let gates = row_sums4(local * 4u) * x_factor;

@@ -1,42 +1,43 @@
 //! needs: activations; constants DEPTH, CLUSTER, SLOTS, WORKGROUP, WORKGROUPS
-// Products with int4 matrices in groups of 32, symmetric, in the order of weight_layout.wgsl.
+
+// Products with int4 matrices in symmetric groups of 32, in the order of weight_layout.wgsl.
 //
-// A matrix's rows go in tiles of 16, which workgroups take in whole units of `unit` tiles. In a
-// workgroup every 32 invocations (a warp here, whatever the subgroups are) have an equal share of
-// all that is to be read: pairs of groups of one tile after another, so that nobody waits before
-// the end. CLUSTER warps take frequencies at the pairs of one stretch: what is read at the same
-// time is
-// contiguous.
+// The rows of a matrix are divided into tiles of 16. A workgroup takes whole units of `unit` tiles.
+// In a workgroup every 32 invocations have an equal share of the reads, so none waits before the
+// end.
+// They are called a warp here, whatever the size of subgroups is.
+// A share consists of pairs of groups, one tile after another.
+// CLUSTER warps alternate among the pairs of one stretch, so simultaneous reads are contiguous.
 //
-// A file of each matrix has what reads its buffers; here is what they share. Their functions are
-// small, or get a constant Matrix, so that drivers inline them.
+// Each matrix has a file with the functions that read its buffers. This file has the shared ones.
+// They are small or take a constant Matrix, so that drivers inline them.
 
 struct Matrix {
     rows: u32,
-    pairs: u32,      // of groups, in a row
+    pairs: u32,      // pairs of groups in a row
     unit: u32,       // tiles
     units: u32,
-    most_units: u32, // that a workgroup takes in a round
+    most_units: u32, // that a workgroup takes in a round, at most
     stretch: u32,    // pairs that a cluster takes in a round
-    lanes: u32,      // invocations that add up a row
+    lanes: u32,      // invocations that sum a row
     interleaved16: bool,
     gated: bool,
 }
 
-// Weights that are on their way, or there.
+// Weights that are requested or loaded.
 struct Held {
     quants: array<vec4<u32>, DEPTH>,
     pairs: array<u32, DEPTH>,
 }
 
-// What a warp does in a round.
+// What a warp computes in a round.
 struct Round {
-    units: vec2<u32>, // first, end
-    stretch: u32,     // the cluster's first pair, counted from the round's first tile on
-    pairs: vec2<u32>, // the warp's first, the cluster's end
+    units: vec2<u32>, // first and end
+    stretch: u32,     // the cluster's first pair, from the round's first tile on
+    pairs: vec2<u32>, // the warp's first pair, the cluster's end
 }
 
-// Where a warp is in its round, and the sum of the tile that it is at.
+// The position of a warp in its round, and the sum of its current tile.
 struct Walk {
     at: u32,       // pair
     tile_end: u32, // pair
@@ -45,7 +46,7 @@ struct Walk {
 }
 
 const WARPS: u32 = WORKGROUP / 32u;
-// Tiles at which a cluster works, and a little, so that eight contiguous meet in no bank.
+// The words of a cluster's tiles, plus 4, so that eight neighbouring warps use different banks.
 const WARP_PITCH: u32 = SLOTS * 32u + 4u;
 var<workgroup> warp_sums: array<f32, WARPS * WARP_PITCH>;
 var<workgroup> row_sums: array<f32, WARPS * 16u>;
@@ -61,10 +62,10 @@ fn round_of(matrix: Matrix, group: u32, round: u32, local: u32) -> Round {
     return Round(units, stretch, vec2<u32>(pair, min(stretch + matrix.stretch, pairs)));
 }
 
-// The place of pair `at` of a round, counted in pairs from the matrix's beginning.
+// The place of pair `at` of a round, in pairs from the matrix's start.
 fn place_of(matrix: Matrix, units: vec2<u32>, at: u32) -> u32 {
     if matrix.gated {
-        // First the tiles of gate, then those of up.
+        // The tiles of gate come first, then those of up.
         let half = (units.y - units.x) * (matrix.unit / 2u) * matrix.pairs;
         let gate = units.x * (matrix.unit / 2u) * matrix.pairs + at;
         return select(gate, gate - half + matrix.rows / 32u * matrix.pairs, at >= half);
@@ -80,7 +81,7 @@ fn data_index(matrix: Matrix, place: u32, local: u32) -> u32 {
     return row * (matrix.pairs * 2u) + place % matrix.pairs * 2u + local / 16u % 2u;
 }
 
-// Of the scales of a pair of groups.
+// The index of the scales of a pair of groups.
 fn scale_index(matrix: Matrix, place: u32, local: u32) -> u32 {
     if matrix.interleaved16 {
         return place * 16u + local % 16u;
@@ -97,8 +98,8 @@ fn begin_walk(matrix: Matrix, own: Round, local: u32) -> Walk {
     return Walk(own.pairs.x, (own.stretch / matrix.pairs + 1u) * matrix.pairs, slot, 0.0);
 }
 
-// This invocation's part of its row's product with a group of x_quants. The second half of a warp
-// has the second group of each pair.
+// This invocation's part of its row's product with a group of x_quants.
+// The second half of a warp has the second group of each pair.
 fn take_pair(
     walk: ptr<function, Walk>,
     matrix: Matrix,
@@ -127,22 +128,22 @@ fn group_product(quants: vec4<u32>, scale: f32, group: u32) -> f32 {
     let hi = x_quants[group * 2u + 1u];
     let even = quants & vec4<u32>(0x0f0f0f0fu);
     let odd = (quants >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-    // See group_int4.wgsl.
+    // group_int4.wgsl explains this constant.
     var sum = 0x4b400000i + dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
     sum += dot4I8Packed(even.y, lo.z) + dot4I8Packed(odd.y, lo.w);
     sum += dot4I8Packed(even.z, hi.x) + dot4I8Packed(odd.z, hi.y);
     sum += dot4I8Packed(even.w, hi.z) + dot4I8Packed(odd.w, hi.w);
     let x = x_groups[group];
-    // Zero is at 8.
+    // The weight 0 is stored as 8.
     return scale * (x.x * (bitcast<f32>(sum) - 12582912.0) - x.y);
 }
 
-// The sums of a round's rows, into row_sums.
+// Writes the sums of a round's rows to row_sums.
 fn collect(matrix: Matrix, own: Round, local: u32) {
     workgroupBarrier();
     let row = local / matrix.lanes;
     let tile = row / 16u;
-    // Clusters that worked at the tile: two halves of each warp.
+    // The clusters that contributed to the tile. Each of their warps has two halves.
     let first = tile * matrix.pairs / matrix.stretch;
     let last = ((tile + 1u) * matrix.pairs - 1u) / matrix.stretch;
     let end = min(last + 1u, WARPS / CLUSTER) * CLUSTER * 2u;

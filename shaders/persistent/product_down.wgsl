@@ -1,6 +1,7 @@
 //! needs: product; constants DOWN_ROWS, DOWN_GROUPS, DOWN_UNIT, DOWN_MOST_UNITS,
 //! DOWN_ROUNDS, DOWN_LANES, DOWN_INTERLEAVED16, DEPTH, CLUSTER
-// The second half of the MLP → the second branch.
+
+// The second half of the MLP, which computes the second sublayer output.
 
 const DOWN_PAIRS: u32 = DOWN_GROUPS / 2u;
 // Pairs that a warp takes in a round.
@@ -25,7 +26,7 @@ fn down_fetch(held: ptr<function, Held>, own: Round, at: u32, i: u32, local: u32
     }
 }
 
-// Starts to read what a round needs first.
+// Requests the first weights of a round.
 fn down_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     let own = round_of(DOWN, group, round, local);
     for (var i = 0u; i < DEPTH; i++) { // unrolled
@@ -33,8 +34,9 @@ fn down_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     }
 }
 
-// This invocation's parts of its rows' products, into warp_sums. What is taken from `held` is
-// replaced at once by what comes next. (NVIDIA's compiler waits for that at the loop's end.)
+// Adds this invocation's parts of its rows' products to warp_sums.
+// Each element of `held` is requested anew as soon as it has been used.
+// NVIDIA's compiler waits for these loads at the end of the loop.
 fn down_walk(held: ptr<function, Held>, own: Round, local: u32) {
     var walk = begin_walk(DOWN, own, local);
     for (var step = 0u; step < DOWN_SHARE; step += DEPTH) {
@@ -48,8 +50,8 @@ fn down_walk(held: ptr<function, Held>, own: Round, local: u32) {
     warp_sums[walk.slot] = walk.sum;
 }
 
-// A workgroup's part of the product, whose first weights are `held` already. What is needed
-// after it is read as soon as nothing of this product is left to read.
+// A workgroup's part of the product. `held` has its first weights already.
+// The reads for the next product are requested after the last reads of this one.
 fn down_product(
     held: ptr<function, Held>,
     ready: ptr<function, Ready>,

@@ -1,5 +1,6 @@
 //! needs: product; constants GATE_UP_ROWS, GATE_UP_GROUPS, GATE_UP_UNIT, GATE_UP_MOST_UNITS,
 //! GATE_UP_ROUNDS, GATE_UP_LANES, GATE_UP_INTERLEAVED16, DEPTH, CLUSTER
+
 // The first half of the MLP: gelu(gate) · up.
 
 const GATE_UP_PAIRS: u32 = GATE_UP_GROUPS / 2u;
@@ -25,7 +26,7 @@ fn gate_up_fetch(held: ptr<function, Held>, own: Round, at: u32, i: u32, local: 
     }
 }
 
-// Starts to read what a round needs first.
+// Requests the first weights of a round.
 fn gate_up_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     let own = round_of(GATE_UP, group, round, local);
     for (var i = 0u; i < DEPTH; i++) { // unrolled
@@ -33,8 +34,9 @@ fn gate_up_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) 
     }
 }
 
-// This invocation's parts of its rows' products, into warp_sums. What is taken from `held` is
-// replaced at once by what comes next. (NVIDIA's compiler waits for that at the loop's end.)
+// Adds this invocation's parts of its rows' products to warp_sums.
+// Each element of `held` is requested anew as soon as it has been used.
+// NVIDIA's compiler waits for these loads at the end of the loop.
 fn gate_up_walk(held: ptr<function, Held>, own: Round, local: u32) {
     var walk = begin_walk(GATE_UP, own, local);
     for (var step = 0u; step < GATE_UP_SHARE; step += DEPTH) {
@@ -48,8 +50,8 @@ fn gate_up_walk(held: ptr<function, Held>, own: Round, local: u32) {
     warp_sums[walk.slot] = walk.sum;
 }
 
-// A workgroup's part of the product, whose first weights are `held` already. What is needed
-// after it is read as soon as nothing of this product is left to read.
+// A workgroup's part of the product. `held` has its first weights already.
+// The reads for the next product are requested after the last reads of this one.
 fn gate_up_product(held: ptr<function, Held>, next: ptr<function, Held>, group: u32, local: u32) {
     for (var round = 0u; round < GATE_UP_ROUNDS; round++) {
         let own = round_of(GATE_UP, group, round, local);

@@ -1,6 +1,7 @@
 //! needs: product; constants O_ROWS, O_GROUPS, O_UNIT, O_MOST_UNITS,
 //! O_ROUNDS, O_LANES, O_INTERLEAVED16, DEPTH, CLUSTER
-// Attention's output → the first branch.
+
+// o_proj, which computes the first sublayer output from attention's output.
 
 const O_PAIRS: u32 = O_GROUPS / 2u;
 // Pairs that a warp takes in a round.
@@ -25,7 +26,7 @@ fn o_fetch(held: ptr<function, Held>, own: Round, at: u32, i: u32, local: u32) {
     }
 }
 
-// Starts to read what a round needs first.
+// Requests the first weights of a round.
 fn o_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     let own = round_of(O, group, round, local);
     for (var i = 0u; i < DEPTH; i++) { // unrolled
@@ -33,8 +34,9 @@ fn o_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     }
 }
 
-// This invocation's parts of its rows' products, into warp_sums. What is taken from `held` is
-// replaced at once by what comes next. (NVIDIA's compiler waits for that at the loop's end.)
+// Adds this invocation's parts of its rows' products to warp_sums.
+// Each element of `held` is requested anew as soon as it has been used.
+// NVIDIA's compiler waits for these loads at the end of the loop.
 fn o_walk(held: ptr<function, Held>, own: Round, local: u32) {
     var walk = begin_walk(O, own, local);
     for (var step = 0u; step < O_SHARE; step += DEPTH) {
@@ -48,8 +50,8 @@ fn o_walk(held: ptr<function, Held>, own: Round, local: u32) {
     warp_sums[walk.slot] = walk.sum;
 }
 
-// A workgroup's part of the product, whose first weights are `held` already. What is needed
-// after it is read as soon as nothing of this product is left to read.
+// A workgroup's part of the product. `held` has its first weights already.
+// The reads for the next product are requested after the last reads of this one.
 fn o_product(
     held: ptr<function, Held>,
     before: ptr<function, Columns>,

@@ -1,5 +1,6 @@
 //! needs: product; constants QKV_ROWS, QKV_GROUPS, QKV_UNIT, QKV_MOST_UNITS,
 //! QKV_ROUNDS, QKV_LANES, QKV_INTERLEAVED16, DEPTH, CLUSTER
+
 // Queries, keys and values of the next layer.
 
 const QKV_PAIRS: u32 = QKV_GROUPS / 2u;
@@ -25,7 +26,7 @@ fn qkv_fetch(held: ptr<function, Held>, own: Round, at: u32, i: u32, local: u32)
     }
 }
 
-// Starts to read what a round needs first.
+// Requests the first weights of a round.
 fn qkv_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     let own = round_of(QKV, group, round, local);
     for (var i = 0u; i < DEPTH; i++) { // unrolled
@@ -33,8 +34,9 @@ fn qkv_begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
     }
 }
 
-// This invocation's parts of its rows' products, into warp_sums. What is taken from `held` is
-// replaced at once by what comes next. (NVIDIA's compiler waits for that at the loop's end.)
+// Adds this invocation's parts of its rows' products to warp_sums.
+// Each element of `held` is requested anew as soon as it has been used.
+// NVIDIA's compiler waits for these loads at the end of the loop.
 fn qkv_walk(held: ptr<function, Held>, own: Round, local: u32) {
     var walk = begin_walk(QKV, own, local);
     for (var step = 0u; step < QKV_SHARE; step += DEPTH) {
@@ -48,7 +50,7 @@ fn qkv_walk(held: ptr<function, Held>, own: Round, local: u32) {
     warp_sums[walk.slot] = walk.sum;
 }
 
-// A workgroup's part of the product, whose first weights are `held` already.
+// A workgroup's part of the product. `held` has its first weights already.
 fn qkv_product(held: ptr<function, Held>, group: u32, local: u32) {
     for (var round = 0u; round < QKV_ROUNDS; round++) {
         let own = round_of(QKV, group, round, local);

@@ -1,7 +1,8 @@
 //! needs: layer_norms, columns, product, product_qkv
-// The end of the kernel between two layers: queries, keys and values of the next one.
 
-// What comes after down, while its sums are made.
+// The end of a persistent kernel between two layers: queries, keys and values of the next layer.
+
+// Requests what follows the down projection while its sums are computed.
 fn prepare_end(
     ready: ptr<function, Ready>,
     qkv: ptr<function, Held>,

@@ -1,7 +1,8 @@
 //! needs: layer_norms, columns, product; constants PER, WORKGROUP
-// The end of the kernel after the last layer: what the output head takes.
 
-// What comes after down, while its sums are made.
+// The end of the persistent kernel after the last layer: the input of the output head.
+
+// Requests what follows the down projection while its sums are computed.
 fn prepare_end(
     ready: ptr<function, Ready>,
     qkv: ptr<function, Held>,

@@ -1,5 +1,6 @@
 //! needs: argmax_tree, step; constants N, PARTS, WORKGROUP
-// sampled[slot] = the id with the largest logit, the lowest such id.
+
+// sampled[slot] = the id of the largest logit. Of equal logits it is the lowest id.
 
 // [outputs, PARTS], see argmax_parts
 @group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;
@@ -10,11 +11,11 @@
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    // One invocation a part.
+    // Each invocation has one part.
     let part = parts[group.x * PARTS + local];
     find_best(bitcast<f32>(part.x), part.y, local);
     if local == 0u {
-        // No id at all only if every logit is NaN.
+        // There is no id only if every logit is NaN.
         sampled[rows[outputs[group.x]].slot] = min(best_ids[0], N - 1u);
     }
 }

@@ -1,5 +1,6 @@
 //! needs: argmax_tree; constants N, PARTS, WORKGROUP
-// The largest logit of each part of a row and its id.
+
+// The largest logit of each part of a row, and its id.
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;             // [outputs, N]
 // [outputs, PARTS]: bits of the value, id

@@ -1,7 +1,9 @@
 //! needs: draw, step, top_k; constants MOST, PARTS, WORKGROUP
-// sampled[slot] = an id drawn from the top_k largest logits at a temperature, of those the most
-// likely that hold top_p, of those none less likely than min_p times the first. NO_TOKEN if a logit
-// is NaN or +inf, or none is finite.
+
+// sampled[slot] = an id drawn at a temperature from the top_k largest logits.
+// Of these it keeps the most likely ones that together have probability top_p.
+// Of these it keeps the ones at least min_p times as likely as the first.
+// The result is NO_TOKEN if a logit is NaN or +inf, or if none is finite.
 
 // [outputs, PARTS · MOST], see top_k_parts
 @group(0) @binding(0) var<storage, read> parts: array<vec2<u32>>;
@@ -20,7 +22,7 @@ fn candidate(row: u32, i: u32) -> vec2<u32> {
     return parts[row * PARTS * MOST + i];
 }
 
-// From `kept` to `ranked`, best first.
+// Sorts `kept` into `ranked`, best first.
 fn rank(k: u32, local: u32) {
     if local < k {
         let mine = kept[local];
@@ -28,7 +30,7 @@ fn rank(k: u32, local: u32) {
         for (var i = 0u; i < k; i++) {
             let other = kept[i];
             let better = other.x > mine.x || (other.x == mine.x && other.y < mine.y);
-            // Places that no candidate fills are alike.
+            // Unused places are equal to each other, so their index decides.
             let earlier = all(other == mine) && i < local;
             place += select(0u, 1u, better || earlier);
         }
@@ -37,7 +39,7 @@ fn rank(k: u32, local: u32) {
     workgroupBarrier();
 }
 
-// One invocation adds, in the order of the host.
+// A single invocation adds the probabilities, in the same order as the host.
 fn choose(draw: Draw) -> u32 {
     if ranked[0].x >= INFINITE_KEY || ranked[0].x <= MINUS_INFINITE_KEY {
         return NO_TOKEN;
@@ -70,8 +72,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let draw = draws[group.x];
     store_best(group.x, 0u, PARTS * draw.top_k, draw.top_k, local);
     rank(draw.top_k, local);
-    // Quarters, whose difference is no infinity: kept between barriers, for some drivers take the
-    // quarter of the difference.
+    // Quarters of logits, because the difference of two quarters is never infinite.
+    // Without the barriers some drivers compute a quarter of the difference instead.
     if local < draw.top_k {
         weights[local] = 0.25 * logit_of(ranked[local].x);
     }
@@ -80,7 +82,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let quarter = weights[min(local, draw.top_k - 1u)];
     workgroupBarrier();
     if local < draw.top_k {
-        // What is far less likely is as good as impossible.
+        // A much less likely token has a probability of practically zero.
         let exponent = max((quarter - largest) / draw.quarter_temperature, -200.0);
         weights[local] = select(0.0, exp(exponent), ranked[local].x > MINUS_INFINITE_KEY);
     }

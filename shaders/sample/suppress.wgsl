@@ -1,10 +1,11 @@
 //! needs: constants COUNT, N, WORKGROUP
-// logits[output][id] = -inf for ids that are never chosen.
 
-@group(0) @binding(0) var<storage, read_write> logits: array<u32>;  // [outputs, N], their bits
+// logits[output][id] = -inf for ids that must not be chosen.
+
+@group(0) @binding(0) var<storage, read_write> logits: array<u32>;  // [outputs, N], as bits
 @group(0) @binding(1) var<storage, read> ids: array<u32>;           // [COUNT], below N
 
-// WGSL's own floats need not have an infinity.
+// WGSL does not guarantee that floats have an infinity.
 const MINUS_INFINITY: u32 = 0xff800000u;
 
 @compute @workgroup_size(WORKGROUP)

@@ -1,7 +1,8 @@
 //! needs: draw, top_k; constants MOST, N, PARTS, WORKGROUP
-// The top_k largest logits of each part of a row and their ids.
 
-@group(0) @binding(0) var<storage, read> logits: array<u32>;             // [outputs, N], their bits
+// The top_k largest logits of each part of a row, and their ids.
+
+@group(0) @binding(0) var<storage, read> logits: array<u32>;             // [outputs, N], as bits
 @group(0) @binding(1) var<storage, read> draws: array<Draw>;             // [outputs]
 // [outputs, PARTS · MOST]: PARTS · top_k candidates
 @group(0) @binding(2) var<storage, read_write> parts: array<vec2<u32>>;

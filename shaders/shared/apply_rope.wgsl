@@ -1,10 +1,12 @@
 //! needs: vec8, rope_angle
-// Rotary embedding of four dims of a normed head's first half and the four that turn with them,
-// after the head's norm weights.
+
+// Rotary embedding of four dims in the first half of a head, and of their partners half a head
+// later.
+// It applies the head's norm and norm weights first.
 fn apply_rope(values: Vec8, normed: f32, weights_at: u32, i4: u32, position: u32) -> Vec8 {
     let first = values.lo * normed * head_norms[weights_at + i4];
     let second = values.hi * normed * head_norms[weights_at + VEC8S + i4];
-    // The product wraps at whole frequencies, so that the angle is exact at any position.
+    // The u32 product drops whole rotations, so the angle is exact at any position.
     let turn = rope_frequencies[i4] * position;
     let x = cos_sin(turn.x);
     let y = cos_sin(turn.y);

@@ -1,12 +1,13 @@
 //! needs: constants WORKGROUP
-// The largest of a workgroup's values and its id, the lowest among equals. In two rounds:
-// processors that play a device change contexts at every barrier.
+
+// The largest of a workgroup's values and its id. Of equal values it takes the lowest id.
+// There are only two rounds, because software adapters switch contexts at every barrier.
 
 const BEST_STRIDE: u32 = 16u;
 var<workgroup> best_values: array<f32, WORKGROUP>;
 var<workgroup> best_ids: array<u32, WORKGROUP>;
 
-// Leaves the best of the values first, first + step, … < end in the place of the first.
+// Writes the best of the values first, first + step, … < end to the place of the first.
 fn gather_best(first: u32, step: u32, end: u32) {
     var best = best_values[first];
     var id = best_ids[first];
@@ -22,8 +23,8 @@ fn gather_best(first: u32, step: u32, end: u32) {
     best_ids[first] = id;
 }
 
-// No id is 0xffffffff. The result stands in best_values[0] and best_ids[0], for the first
-// invocation alone.
+// No id is 0xffffffff. The result is in best_values[0] and best_ids[0].
+// Only the first invocation may read it.
 fn find_best(best: f32, id: u32, local: u32) {
     best_values[local] = best;
     best_ids[local] = id;

@@ -1,4 +1,5 @@
 //! needs: stored_rows, weight_layout; constants BLOCK_BYTES
+
 // Q8_0: a scale, then 32 bytes.
 
 fn group_step(row_byte: u32, group: u32) -> u32 {

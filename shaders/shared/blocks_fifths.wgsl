@@ -1,10 +1,11 @@
 //! needs: fifth_words, nibble_words, plain_step, stored_rows, weight_layout; constants BLOCK_BYTES,
 //! OFFSET
-// Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles. Without an offset they
-// are stored with 16 added: with its fifth bit turned round a weight is a number in two's
-// complement.
 
-// Every fourth bit, side by side.
+// Q5_0 and Q5_1: a scale, an offset if OFFSET, 32 fifth bits, 32 nibbles.
+// Formats without an offset store each weight plus 16.
+// With the fifth bit inverted, such a weight is a number in two's complement.
+
+// Every fourth bit, packed.
 fn fourth_bits(bits: u32) -> u32 {
     var found = bits & 0x11111111u;
     found = (found | (found >> 3u)) & 0x03030303u;

@@ -1,6 +1,7 @@
 //! needs: half_bits, nibble_words, stored_rows, weight_layout; constants BLOCK_BYTES
-// IQ4_XS: d, the upper two bits of eight scales, their lower four, 256 nibbles. Scales are stored
-// with 32 added.
+
+// IQ4_XS: d, the upper two bits of eight scales, their lower four bits, 256 nibbles.
+// Scales are stored plus 32.
 
 fn group_step(row_byte: u32, group: u32) -> u32 {
     let block = row_byte + group / 8u * BLOCK_BYTES;

@@ -1,4 +1,5 @@
 //! needs: nibble_words, plain_step, stored_rows, weight_layout; constants BLOCK_BYTES, OFFSET
+
 // Q4_0, Q4_1 and IQ4_NL: a scale, an offset if OFFSET, then 32 nibbles.
 
 fn write_group(unit: Unit, group: u32) {

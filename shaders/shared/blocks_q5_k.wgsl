@@ -1,15 +1,17 @@
 //! needs: fifth_words, half_bits, stored_rows, weight_layout; constants BLOCK_BYTES
-// Q5_K: d and dmin, 12 bytes of scales and minima as Q4_K has them, 32 bytes whose bit g is the
-// fifth one of a weight of group g, 256 nibbles: 32 low ones of a group, then the high ones of the
-// next.
+
+// Q5_K: d and dmin, 12 bytes of scales and minima as in Q4_K, 32 bytes of fifth bits, 256 nibbles.
+// Bit g of each of the 32 bytes is the fifth bit of a weight of group g.
+// Of 32 bytes of nibbles, the low ones are one group and the high ones the next.
 
 fn group_step(row_byte: u32, group: u32) -> u32 {
     let head = stored_vec4(row_byte + group / 8u * BLOCK_BYTES);
     if has_infinite_half(head.x) {
         return HALF_INFINITY;
     }
-    // Bytes of group % 4: 6 bits and the upper 2 of the scale four groups on; the same of the
-    // minimum; lower bits of both.
+    // Three bytes for group % 4, first of scales, second of minima.
+    // Each has 6 bits of its own and the upper two bits of group + 4.
+    // The third has the lower four bits of scale and minimum of group + 4.
     let bytes = head.yzw >> vec3<u32>(8u * (group % 4u));
     let is_late = group % 8u >= 4u;
     let scale = select(bytes.x & 63u, (bytes.z & 15u) | ((bytes.x >> 2u) & 48u), is_late);

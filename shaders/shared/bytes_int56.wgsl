@@ -1,8 +1,9 @@
 //! needs: bytes, int56, weight_layout; constants BITS, LOW_WORDS
-// 32 weights of 5 or 6 bits of a row.
+
+// 32 weights of a row, with 5 or 6 bits each.
 struct Stored {
     low: vec4<u32>,
-    high: vec2<u32>, // words of 6 bits; one of 5 bits, twice
+    high: vec2<u32>, // both words of 6-bit weights, or the word of 5-bit weights twice
 }
 
 fn load_stored(row: u32, block: u32) -> Stored {
@@ -15,7 +16,7 @@ fn load_stored(row: u32, block: u32) -> Stored {
     return Stored(low, vec2<u32>(data[data_vec4(row, LOW_WORDS / 4u + block / 4u)][block % 4u]));
 }
 
-// How far up the high bits of a word's even quads go.
+// The left shift for the high bits of the even quads of a word.
 const UP: vec4<u32> = vec4<u32>(
     SHIFT + 4u,
     SHIFT + 4u - HIGH_BITS * 2u,
@@ -32,5 +33,5 @@ fn to_bytes(stored: Stored) -> Bytes {
     return Bytes(vec4<u32>(even.x, odd.x, even.y, odd.y), vec4<u32>(even.z, odd.z, even.w, odd.w));
 }
 
-// Before weights are read, by all invocations of a workgroup of that size.
+// All invocations call this before they read weights. `size` is the size of the workgroup.
 fn prepare_weights(local: u32, size: u32) {}

@@ -1,4 +1,5 @@
 //! needs: bytes, weight_layout
+
 // 32 int8 weights of a row.
 struct Stored {
     lo: vec4<u32>,
@@ -15,5 +16,5 @@ fn to_bytes(stored: Stored) -> Bytes {
 
 const INT8_STEP: f32 = 1.0;
 
-// Before weights are read, by all invocations of a workgroup of that size.
+// All invocations call this before they read weights. `size` is the size of the workgroup.
 fn prepare_weights(local: u32, size: u32) {}

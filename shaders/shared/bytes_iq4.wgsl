@@ -1,5 +1,6 @@
 //! needs: bytes, iq4, weight_layout
-// 32 IQ4 weights of a row: nibbles as int4 has them, that choose levels.
+
+// 32 IQ4 weights of a row. Their nibbles are in the order of int4 and choose levels.
 struct Stored {
     quants: vec4<u32>,
 }
@@ -8,8 +9,8 @@ fn load_stored(row: u32, block: u32) -> Stored {
     return Stored(data[data_vec4(row, block)]);
 }
 
-// The levels of a byte's nibbles, in bytes 0 and 2: one read for two weights, where `levels` takes
-// a dozen operations.
+// The levels of a byte's two nibbles, in bytes 0 and 2.
+// One read gives two weights, while the function `levels` takes a dozen operations.
 var<workgroup> level_pairs: array<u32, 256>;
 
 fn prepare_weights(local: u32, size: u32) {
@@ -19,7 +20,7 @@ fn prepare_weights(local: u32, size: u32) {
     workgroupBarrier();
 }
 
-// Weights 0..4 and 4..8 of a word.
+// The levels of weights 0..4 and 4..8 of a word.
 fn word_levels(word: u32) -> vec2<u32> {
     let a = level_pairs[word & 255u] | (level_pairs[(word >> 8u) & 255u] << 8u);
     let b = level_pairs[(word >> 16u) & 255u] | (level_pairs[word >> 24u] << 8u);

@@ -1,5 +1,6 @@
 //! needs: vec8
-// KV cache in f16: two neighbouring dims in a word.
+
+// KV cache in f16, with two neighbouring dims in a word.
 alias CachePair = u32;
 alias CacheVec8 = vec4<u32>;
 

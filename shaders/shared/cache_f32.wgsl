@@ -1,5 +1,6 @@
 //! needs: vec8
-// KV cache in f32: two neighbouring dims.
+
+// KV cache in f32, in pairs of neighbouring dims.
 alias CachePair = vec2<f32>;
 alias CacheVec8 = Vec8;
 

@@ -1,4 +1,4 @@
-// One random choice, see sampling::Draw.
+// The values of one random choice, see sampling::Draw.
 struct Draw {
     quarter_temperature: f32,
     top_p: f32,

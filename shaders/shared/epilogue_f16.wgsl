@@ -1,7 +1,8 @@
 //! needs: constants EPILOGUE, EPILOGUE_COLS, M_STRIDE; enables f16
-// Results as matmul_coop reads them: f16, blocks of 32 columns outermost, so that a tile of rows is
-// contiguous. Within four columns the order is 0, 2, 1, 3, in which the weights' nibbles come
-// apart.
+
+// Writes results as matmul_coop reads them: f16, with blocks of 32 columns outermost.
+// So a tile of rows is contiguous.
+// The order in four columns is 0, 2, 1, 3, the order in which the weights' nibbles are unpacked.
 
 // [EPILOGUE_COLS / 32, M_STRIDE, 8]
 @group(0) @binding(EPILOGUE) var<storage, read_write> halves: array<vec4<f16>>;

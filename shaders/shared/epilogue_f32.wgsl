@@ -1,5 +1,6 @@
 //! needs: constants EPILOGUE, EPILOGUE_COLS
-// Results as they are: [rows, EPILOGUE_COLS] f32.
+
+// Writes results as [rows, EPILOGUE_COLS] f32.
 
 // [rows, EPILOGUE_COLS / 4]
 @group(0) @binding(EPILOGUE) var<storage, read_write> out: array<vec4<f32>>;

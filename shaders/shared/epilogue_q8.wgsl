@@ -1,5 +1,6 @@
 //! needs: constants EPILOGUE, EPILOGUE_COLS, WORKGROUP
-// Results as int8: each group of 32 values becomes round(x / s) with s = max|x| / 127.
+
+// Writes results as int8: each group of 32 values becomes round(x / s) with s = max|x| / 127.
 
 // [rows, EPILOGUE_COLS / 4], four int8 a word
 @group(0) @binding(EPILOGUE) var<storage, read_write> quants: array<u32>;
@@ -9,8 +10,8 @@
 var<workgroup> epilogue_maxima: array<f32, WORKGROUP>;
 var<workgroup> epilogue_sums: array<i32, WORKGROUP>;
 
-// Eight neighbouring invocations have a group. Call in uniform control flow with `i4` = local
-// modulo 8; columns past the end are not written.
+// Eight neighbouring invocations share a group. Call in uniform control flow.
+// `i4` must equal `local` modulo 8. Columns past the end are not written.
 fn epilogue(row: u32, i4: u32, values: vec4<f32>, local: u32) {
     let magnitudes = abs(values);
     epilogue_maxima[local] = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));

@@ -1,8 +1,9 @@
 //! needs: block_scales, bytes, weight_bytes; constants GROUP
-// 32 weights of a row as dot4I8Packed takes them.
+
+// 32 weights of a row in the format of dot4I8Packed.
 struct GroupWeights {
     bytes: Bytes,
-    scale: vec2<f32>, // of block_scales, for steps of the bytes
+    scale: vec2<f32>, // from block_scales, for one step of the bytes
 }
 
 fn load_group(row: u32, group: u32) -> GroupWeights {

@@ -1,9 +1,10 @@
-// f16 in integers: devices are free in how they round to it, and to treat its smallest values as
-// zero.
+// Conversions of f16 by integer operations.
+// Devices may round to f16 in any direction, and may flush its smallest values to zero.
 
 const HALF_INFINITY: u32 = 0x7c00u;
 
-// Bits of the nearest f16, halves to even; HALF_INFINITY and a sign for what is beyond it.
+// The bits of the nearest f16, with ties to even. Too large values become HALF_INFINITY with a
+// sign.
 fn to_half(value: f32) -> u32 {
     let bits = bitcast<u32>(value);
     let sign = (bits >> 16u) & 0x8000u;
@@ -15,7 +16,7 @@ fn to_half(value: f32) -> u32 {
         let rebiased = magnitude - 0x38000000u;
         return sign | ((rebiased + 0xfffu + ((rebiased >> 13u) & 1u)) >> 13u);
     }
-    // In steps of 2^-24; what is below half of one is zero.
+    // Counts steps of 2^-24. Less than half a step is zero.
     let shift = 126u - (magnitude >> 23u);
     if shift > 24u {
         return sign;
@@ -27,9 +28,9 @@ fn to_half(value: f32) -> u32 {
     return sign | (steps + select(0u, 1u, rest > half || (rest == half && (steps & 1u) == 1u)));
 }
 
-// Bits of the nearest f16 to a finite half times a small integer, with the half's sign.
+// The bits of the f16 nearest to a finite f16 times a small integer, with the sign of the f16.
 fn scaled_half(half: u32, factor: u32) -> u32 {
-    // By bits: devices need not keep the sign of zero.
+    // The sign is set by bits, because devices may lose the sign of zero.
     return (half & 0x8000u) | to_half(from_half(half & 0x7fffu) * f32(factor));
 }
 

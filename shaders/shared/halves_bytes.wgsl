@@ -1,16 +1,17 @@
 //! needs: block_scales, weight_bytes; constants GROUP, OFFSET
-// 32 weights of a row as f16, in the column order of epilogue_f16, by way of int8. The kernel's
-// put_weights writes four to its tile.
+
+// 32 weights of a row as f16, in the column order of epilogue_f16. They are unpacked to int8 first.
+// The kernel's put_weights writes four weights to its tile.
 struct BlockWeights {
     stored: Stored,
-    scale: vec2<f32>, // of block_scales
+    scale: vec2<f32>, // from block_scales
 }
 
 fn load_weights(row: u32, block: u32) -> BlockWeights {
     return BlockWeights(load_stored(row, block), block_scales(row, block));
 }
 
-// The integers first, as a scale may have no smaller f16 beside it.
+// Multiplies the integers by INT8_STEP first, as scale · INT8_STEP may be too small for f16.
 fn write_word(at: u32, word: u32, scale: f16, offset: f16) {
     put_weights(at, vec4<f16>(vec4<f32>(unpack4xI8(word)).xzyw) * f16(INT8_STEP) * scale + offset);
 }

@@ -1,6 +1,7 @@
 //! needs: scales, weight_layout; constants GROUP, OFFSET
-// 32 int4 weights of a row as f16, in the column order of epilogue_f16. The kernel's put_weights
-// writes four to its tile.
+
+// 32 int4 weights of a row as f16, in the column order of epilogue_f16.
+// The kernel's put_weights writes four weights to its tile.
 struct BlockWeights {
     quants: vec4<u32>,
     scale: vec2<f32>,
@@ -10,7 +11,7 @@ fn load_weights(row: u32, block: u32) -> BlockWeights {
     return BlockWeights(data[data_vec4(row, block)], scale_of(row, block * 32u / GROUP));
 }
 
-// Two nibbles, 16 bits apart, become the last bits of the f16 1024.
+// Two nibbles, 16 bits apart, become the last bits of the f16 number 1024.
 fn two(bits: u32) -> vec2<f16> {
     return vec2<f16>(unpack2x16float((bits & 0x000f000fu) | 0x64006400u)) - f16(select(
         1032.0, 1024.0, OFFSET,
@@ -31,5 +32,5 @@ fn write_weights(at: u32, weights: BlockWeights) {
     write_word(at + 6u, weights.quants.w, scale, offset);
 }
 
-// Before weights are read, by all invocations of a workgroup of that size.
+// All invocations call this before they read weights. `size` is the size of the workgroup.
 fn prepare_weights(local: u32, size: u32) {}

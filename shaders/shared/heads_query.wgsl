@@ -1,13 +1,15 @@
 //! needs: cache, norm_heads, vec8, apply_rope; constants D, QKV_STRIDE, SCALE
-// For sdpa_decode of a layer that attends to another layer's keys and values, which are in the
-// cache: q as the product left it, normed and turned by other fragments as heads_raw's.
+
+// Query heads for sdpa_decode in a layer that shares another layer's keys and values.
+// Those are in the KV cache.
+// q is the result of the projection. As in heads_raw, other fragments normalize and rotate it.
 
 // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheVec8>;
 // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(2) var<storage, read> v_cache: array<CacheVec8>;
 @group(0) @binding(6) var<storage, read> head_norms: array<vec4<f32>>; // q_norm [D / 4]
-// [D / 8]: 2^32 · frequencies per position
+// [D / 8]: 2^32 times rotations per position
 @group(0) @binding(7) var<storage, read> rope_frequencies: array<vec4<u32>>;
 
 fn item_source(row: u32, first_head: u32, kv_head: u32, head: u32, i4: u32) -> u32 {

@@ -1,10 +1,12 @@
 //! needs: cache, norm_heads, vec8, apply_rope; constants CAPACITY, D, HEADS, K_SOURCE,
 //! QKV_STRIDE, SCALE, V_NORM, V_SOURCE, WORKGROUP
-// For sdpa_decode: q, k and v as the product left them. Every workgroup norms and frequencies its
-// q, its
-// k and its v; that which has the newest key puts k and v into the cache, from which it alone reads
-// them. (Where several have the same KV head, they write the same.) Steps with two tokens of one
-// sequence cannot be run this way.
+
+// Heads for sdpa_decode, where q, k and v are the results of the projection.
+// Every workgroup normalizes and rotates its q and k, and computes its v.
+// The workgroup that has the newest key writes k and v to the KV cache.
+// No other workgroup reads this key.
+// Where several workgroups share a KV head, they write the same values.
+// A step with two tokens of one sequence cannot use this kernel.
 
 // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(1) var<storage, read_write> k_cache: array<CacheVec8>;
@@ -12,17 +14,17 @@
 @group(0) @binding(2) var<storage, read_write> v_cache: array<CacheVec8>;
 // q_norm [D / 4], k_norm [D / 4]
 @group(0) @binding(6) var<storage, read> head_norms: array<vec4<f32>>;
-// [D / 8]: 2^32 · frequencies per position
+// [D / 8]: 2^32 times rotations per position
 @group(0) @binding(7) var<storage, read> rope_frequencies: array<vec4<u32>>;
 
-// Where an item of a head of the row is in qkv: four dims of the head's first half; the four that
-// turn with them follow half a head later.
+// The place in qkv of an item of one of the row's heads.
+// An item is four dims of the head's first half. Their rotation partners are half a head later.
 fn item_source(row: u32, first_head: u32, kv_head: u32, head: u32, i4: u32) -> u32 {
     let of_kv = select(V_SOURCE, K_SOURCE, head == HEADS) + kv_head * D;
     return (row * QKV_STRIDE + select(of_kv, (first_head + head) * D, head < HEADS)) / 4u + i4;
 }
 
-// An item as attention takes it: `normed` is the factor of its head's norm.
+// Stores an item in the form that attention reads. `normed` is the factor of its head's norm.
 fn store_item(item: Vec8, normed: f32, head: u32, i4: u32, position: u32) {
     var values = item;
     if head < HEADS {

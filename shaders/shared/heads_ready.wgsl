@@ -1,5 +1,6 @@
 //! needs: cache; constants D, HEADS, QKV_STRIDE, SCALE, WORKGROUP
-// For sdpa_decode: q as rope_kv_update left it, K and V in the cache.
+
+// Heads for sdpa_decode, where rope_kv_update has prepared q and written K and V to the cache.
 
 // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheVec8>;

@@ -1,6 +1,7 @@
 //! needs: constants BETA, BETA_GROWTH, HIGHEST, ITERATIONS, LOWEST, P
-// Moves the offset to the mean of what rounding leaves, outliers shrunk away by the p-norm's
-// proximal step.
+
+// Moves the offset to the mean of the rounding errors.
+// The proximal step of the p-norm shrinks the influence of outliers.
 
 fn range_steps() -> Steps {
     var low = 3.4e38;
@@ -27,7 +28,7 @@ fn mean_residual(steps: Steps, beta: f32) -> f32 {
 fn search() {
     var steps = range_steps();
     begin(steps);
-    // In steps rather than weights, so that the threshold means the same for every group.
+    // Errors are in steps of the scale, so the threshold means the same for every group.
     var beta = BETA;
     for (var round = 0u; round < ITERATIONS; round++) {
         steps = make_steps(steps.scale, steps.zero + mean_residual(steps, beta));

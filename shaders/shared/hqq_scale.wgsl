@@ -1,7 +1,9 @@
 //! needs: constants EITHER_SIGN, HIGHEST, ITERATIONS, LOWEST
-// Levels for a scale, the scale of least squares for these levels, and so on, from either sign.
 
-// The scale with which the largest magnitude becomes the lowest level (of int8: ±127).
+// Alternates between levels for a scale and the least-squares scale for these levels.
+// With EITHER_SIGN it starts once from each sign.
+
+// The scale that maps the largest magnitude to the lowest level (int8: to ±127).
 fn widest_scale() -> f32 {
     var extreme = 0.0;
     for (var i = first; i < end; i++) {
@@ -13,7 +15,7 @@ fn widest_scale() -> f32 {
     return select(abs(extreme) / HIGHEST, extreme / LOWEST, EITHER_SIGN);
 }
 
-// Sums of level · value and of level², each times what its value counts.
+// Sums of level · value and of level², each times the weight of the value's error.
 fn level_sums(steps: Steps) -> vec2<f32> {
     var sums = vec2<f32>();
     for (var i = first; i < end; i++) {

@@ -1,11 +1,11 @@
-// ggml's 16 levels of IQ4 types (quant::gguf_blocks), as bytes of int8.
+// The 16 levels of ggml's IQ4 types as int8 (quant::gguf_blocks).
 
-// Bytes of b where those of the mask are set, else of a.
+// The bytes of b where the mask's bits are set, otherwise those of a.
 fn pick(mask: u32, a: u32, b: u32) -> u32 {
     return a ^ ((a ^ b) & mask);
 }
 
-// The level that each byte chooses, which is 0 to 15: halving the table by one bit after another.
+// The level that each byte from 0 to 15 chooses. Each bit halves the table.
 fn levels(chosen: u32) -> u32 {
     let ones = 0x01010101u;
     let bit0 = (chosen & ones) * 255u;

@@ -1,11 +1,16 @@
 //! needs: scales, step, weight_groups; constants COLS, M, OVER_OUTPUTS, ROWS, SPLITS, STACK, SUMS,
 //! TILES, WORKGROUP
-// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations and interleaved weights
-// (weight_layout.wgsl). A workgroup makes TILES · STACK tiles of 16 weight rows: 16 neighbouring
-// invocations have a row each of STACK tiles, so that activations are loaded once for these; PARTS
-// sixteens share a tile's columns in groups of 32. Weights are read once for all M. Where SPLITS >
-// 1, workgroups share columns too. The fragment before this one says which tiles, and what becomes
-// of the sums.
+
+// sum over k of weight[n, k] · x[m, k] for M rows of int8 activations.
+// The weights are interleaved (weight_layout.wgsl) and read once for all M rows.
+//
+// A workgroup computes TILES · STACK tiles of 16 weight rows.
+// 16 neighbouring invocations have one row each of STACK tiles.
+// So activations are loaded once for these tiles.
+// PARTS such sets of 16 invocations divide a tile's columns, in groups of 32.
+// Where SPLITS > 1, workgroups divide the columns too.
+//
+// The file that needs this fragment defines `first_row`, which chooses the tiles, and `store`.
 
 // [ROWS / 16, DATA_WORDS / 4, 16]
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;
@@ -36,9 +41,10 @@ fn main(
     if block * TILE_ROWS >= ROWS {
         return;
     }
-    // Tiles past the end repeat the last one and are not kept. Activation rows past the end are
-    // whatever lies there, and their sums are not kept either: M addresses that depend on a number
-    // of rows would take longer than the loads.
+    // Tiles past the end repeat the last one, and their results are not stored.
+    // Activation rows past the end have any values, and their sums are not stored.
+    // To clamp them, M addresses would depend on the number of rows.
+    // Such addresses take longer than the loads.
     var weight_rows = array<u32, STACK>();
     for (var s = 0u; s < STACK; s++) { // unrolled
         weight_rows[s] = min(first_row(block, tile * STACK + s), ROWS - 16u) + lane;

@@ -1,5 +1,5 @@
-// 16 bytes of nibbles, those of weights 0..16 the low ones, as int4 has them: four weights from the
-// low nibbles of a word, the next four above them.
+// Converts 16 bytes of nibbles to the order of int4. The low nibbles are weights 0..16.
+// A word of int4 has four weights in the low nibbles and the next four in the high nibbles.
 fn nibble_words(bytes: vec4<u32>) -> vec4<u32> {
     let low = bytes & vec4<u32>(0x0f0f0f0fu);
     let high = (bytes >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);

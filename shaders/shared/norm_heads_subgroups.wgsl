@@ -1,6 +1,7 @@
 //! needs: vec8; constants D, EPS, HEAD_ROWS, LANE_ITEMS, SUBGROUP, WORKGROUP
-// For heads_raw and heads_query, where subgroups are contiguous: a subgroup norms a head on its
-// own.
+
+// Head norms for heads_raw and heads_query, where the invocations of a subgroup are contiguous.
+// Each subgroup normalizes one head.
 
 fn norm_and_rope(row: u32, position: u32, first_head: u32, kv_head: u32, local: u32) {
     for (var head = local / SUBGROUP; head < HEAD_ROWS; head += WORKGROUP / SUBGROUP) {

@@ -1,5 +1,6 @@
 //! needs: vec8; constants D, EPS, HEAD_ROWS, ITEMS_EACH, WORKGROUP
-// For heads_raw and heads_query without subgroup operations.
+
+// Head norms for heads_raw and heads_query without subgroup operations.
 
 const ITEMS: u32 = HEAD_ROWS * VEC8S;
 const VEC8_RUNS: u32 = (VEC8S + 7u) / 8u;

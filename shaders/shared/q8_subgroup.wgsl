@@ -1,12 +1,12 @@
-// A group of int8: round(x / s) with s = max|x| / 127. For subgroups of contiguous, of whole
-// eights.
+// Quantizes a group to int8: round(x / s) with s = max|x| / 127.
+// The invocations of a subgroup must be contiguous, and their number a multiple of eight.
 
 struct Q8 {
-    word: u32,        // this invocation's four
+    word: u32,        // four values of this invocation
     group: vec2<f32>, // s, s · sum
 }
 
-// Eight neighbouring invocations have a group. Call in uniform control flow.
+// Eight neighbouring invocations share a group. Call in uniform control flow.
 fn quantize_vec4(values: vec4<f32>) -> Q8 {
     let magnitudes = abs(values);
     var largest = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));

@@ -1,21 +1,20 @@
-// A group of int8 as q8_subgroup.wgsl makes it, for subgroups of contiguous, of whole fours: each
-// has
-// eight values.
+// Quantizes a group to int8 like q8_subgroup.wgsl, with eight values in each invocation.
+// The invocations of a subgroup must be contiguous, and their number a multiple of four.
 
 struct Vec8Q8 {
-    words: vec2<u32>, // this invocation's
+    words: vec2<u32>, // eight values of this invocation
     group: vec2<f32>, // s, s · sum
 }
 
-// Four values of -127 to 127 to the nearest integers (to the even one of two), as bytes: added to
-// 1.5 · 2^23 they are the last bits of the sum. That takes fewer and faster instructions than to
-// round and convert.
+// Rounds four values of -127 to 127 to the nearest integers as bytes, with ties to even.
+// It adds 1.5 · 2^23, which leaves the integer in the last bits of the float.
+// That takes fewer and faster instructions than rounding and conversion.
 fn rounded_bytes(values: vec4<f32>) -> u32 {
     let bits = bitcast<vec4<u32>>(values + vec4<f32>(12582912.0)) & vec4<u32>(255u);
     return bits.x | (bits.y << 8u) | (bits.z << 16u) | (bits.w << 24u);
 }
 
-// Four neighbouring invocations have a group. Call in uniform control flow.
+// Four neighbouring invocations share a group. Call in uniform control flow.
 fn quantize_vec8(lo: vec4<f32>, hi: vec4<f32>) -> Vec8Q8 {
     let magnitudes = max(abs(lo), abs(hi));
     var largest = max(max(magnitudes.x, magnitudes.y), max(magnitudes.z, magnitudes.w));

@@ -1,6 +1,7 @@
 //! needs: constants SUBGROUPS, WORKGROUP
-// Entry point and reductions through subgroup operations, for any subgroup size.
-// A "subgroup" is a subgroup: the invocations that share one matrix row.
+
+// Entry point and reductions with subgroup operations, for any subgroup size.
+// Kernels use subgroup_sum for the invocations that share one matrix row.
 
 var<private> subgroup_index: u32;
 var<private> subgroup_count: u32;
@@ -25,7 +26,7 @@ fn main(
     kernel(group, groups, local);
 }
 
-// Sum over the workgroup, known to every invocation. Call in uniform control flow.
+// The sum over the workgroup, for every invocation. Call in uniform control flow.
 fn group_sum(value: f32, local: u32) -> f32 {
     let sum = subgroupAdd(value);
     if subgroup_lane == 0u {
@@ -41,7 +42,7 @@ fn group_sum(value: f32, local: u32) -> f32 {
     return total;
 }
 
-// Sum over the subgroup, known to its lane 0 at least.
+// The sum over the subgroup, at least for its lane 0.
 fn subgroup_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
     return subgroupAdd(value);
 }

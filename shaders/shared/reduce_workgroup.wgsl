@@ -1,6 +1,7 @@
 //! needs: constants WORKGROUP
-// Entry point and reductions through workgroup memory, for devices without subgroup operations.
-// A "subgroup" is the whole workgroup.
+
+// Entry point and reductions with workgroup memory, for devices without subgroup operations.
+// Here the whole workgroup is what kernels call a subgroup.
 
 const subgroup_index: u32 = 0u;
 const subgroup_count: u32 = 1u;
@@ -18,7 +19,7 @@ fn main(
     kernel(group, groups, local);
 }
 
-// Sum over the subgroup, known to every invocation. Call in uniform control flow.
+// The sum over that subgroup, for every invocation. Call in uniform control flow.
 fn subgroup_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
     partial_sums[local] = value;
     workgroupBarrier();
@@ -33,7 +34,7 @@ fn subgroup_sum(value: vec4<f32>, local: u32) -> vec4<f32> {
     return total;
 }
 
-// Sum over the workgroup, known to every invocation. Call in uniform control flow.
+// The sum over the workgroup, for every invocation. Call in uniform control flow.
 fn group_sum(value: f32, local: u32) -> f32 {
     return subgroup_sum(vec4<f32>(value), local).x;
 }

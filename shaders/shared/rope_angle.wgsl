@@ -1,5 +1,6 @@
-// Cosine and sine of `turn` / 2^32 of a full turn: Taylor series around the nearest quarter turn,
-// to 3e-8. Drivers may be off by 2^-11 in their own cos and sin.
+// Cosine and sine of `turn` / 2^32 of a full rotation, to 3e-8.
+// It uses Taylor series around the nearest quarter rotation.
+// The cos and sin of drivers may have errors of 2^-11.
 fn cos_sin(turn: u32) -> vec2<f32> {
     let quarter = (turn + 0x20000000u) >> 30u;
     let x = f32(bitcast<i32>(turn - (quarter << 30u))) * (6.283185307179586 / 4294967296.0);

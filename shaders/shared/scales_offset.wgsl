@@ -1,5 +1,6 @@
 //! needs: weight_layout
-// An f16 scale and an f16 offset a group, in one word.
+
+// An f16 scale and an f16 offset for each group, in one word.
 alias ScaleUnit = u32;
 
 fn scale_of(row: u32, group: u32) -> vec2<f32> {

@@ -1,5 +1,6 @@
 //! needs: weight_layout
-// One f16 scale a group, two groups in a word.
+
+// One f16 scale for each group, with two groups in a word.
 alias ScaleUnit = u32;
 
 fn scale_of(row: u32, group: u32) -> vec2<f32> {

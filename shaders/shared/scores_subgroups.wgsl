@@ -1,10 +1,11 @@
 //! needs: constants HEADS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, LANE_SCORES, PARTS, SUBGROUP, TILE
-// For sdpa_decode, where subgroups are contiguous: scores are summed and weighed by subgroups, of
-// which each has a head.
+
+// Softmax for sdpa_decode, where the invocations of a subgroup are contiguous.
+// Subgroup operations sum the scores. Each subgroup computes the weights of one head.
 
 var<workgroup> scores: array<f32, HEADS * TILE>;
 
-// A key's score is the sum of eight contiguous' parts.
+// The score of a key is the sum of the terms of eight neighbouring invocations.
 fn store_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
     for (var h = 0u; h < HEADS; h++) { // unrolled
         for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
@@ -19,8 +20,8 @@ fn store_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
     }
 }
 
-// Weights of a tile for the head that is numbered like the subgroup, with the largest score so far
-// as reference.
+// The weights of a tile for the head with the number of this subgroup.
+// The softmax reference is the largest score so far.
 fn weigh_keys(before: Softmax, count: u32, local: u32) -> Softmax {
     let head = local / SUBGROUP;
     let lane = local % SUBGROUP;

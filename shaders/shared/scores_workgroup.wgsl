@@ -1,11 +1,12 @@
 //! needs: constants HEADS, HEAD_ROWS, KEYS_EACH, KEY_LANES, KEY_CLUSTERS, PARTS, SCORES_EACH,
 //! SCORE_LANES, TILE
-// For sdpa_decode without subgroup operations: scores are summed and weighed in workgroup memory.
-// SCORE_LANES contiguous have a head.
 
-// Steps apart so that neither writes nor reads meet in a bank.
+// Softmax for sdpa_decode without subgroup operations. It sums the scores in workgroup memory.
+// SCORE_LANES neighbouring invocations share a head.
+
+// Padded so that neither writes nor reads have bank conflicts.
 const SCORE_PITCH: u32 = HEADS * TILE + 4u;
-// Also the squares from which heads are normed.
+// This memory also holds the squares for the norms of heads.
 var<workgroup> scores: array<f32, max(KEY_LANES * SCORE_PITCH, HEAD_ROWS * VEC8S)>;
 var<workgroup> lanes: array<f32, HEADS * SCORE_LANES>;
 
@@ -19,7 +20,7 @@ fn store_scores(parts: array<f32, HEADS * KEYS_EACH>, local: u32) {
     }
 }
 
-// Weights of a tile, with the largest score so far as reference.
+// The weights of a tile. The softmax reference is the largest score so far.
 fn weigh_keys(before: Softmax, count: u32, local: u32) -> Softmax {
     let head = local / SCORE_LANES;
     let lane = local % SCORE_LANES;

@@ -1,5 +1,6 @@
 //! needs: constants ROW_BYTES, ROW_UNITS, INTERLEAVED16, WORKGROUP
-// Rows as they lie in a file, behind four words that say where they go.
+
+// Rows in the format of a file, after a header of four words that says where they belong.
 
 // the header, then [rows, ROW_BYTES]
 @group(0) @binding(0) var<storage, read> stored: array<u32>;
@@ -10,14 +11,13 @@
 
 const HEADER_BYTES = 16u;
 
-// One of the ROW_UNITS pieces that a row is laid out in; neighbouring invocations write
-// neighbouring places.
+// One of the ROW_UNITS pieces of a row. Neighbouring invocations write neighbouring places.
 struct Unit {
     exists: bool,
-    // Of the rows in `stored`, and its first byte.
+    // The row's number in `stored`, and its first byte.
     row: u32,
     byte: u32,
-    // Of the buffers' rows.
+    // The row in the buffers.
     place: u32,
     index: u32,
 }
@@ -36,11 +36,11 @@ fn note_fault(unit: Unit) {
     atomicMin(&faults[stored[3]], stored[2] + unit.row);
 }
 
-// Four bytes, from any address on.
+// Four bytes, from any byte address on.
 fn stored_word(byte: u32) -> u32 {
     let at = byte / 4u;
     let shift = 8u * (byte % 4u);
-    // Never by 32.
+    // Two shifts, because a shift by 32 is not allowed.
     return (stored[at] >> shift) | ((stored[at + 1u] << (31u - shift)) << 1u);
 }
 
@@ -53,12 +53,12 @@ fn stored_vec4(byte: u32) -> vec4<u32> {
     ) << (31u - shift)) << vec4<u32>(1u));
 }
 
-// Whether one of the f16 in a word is NaN or infinite.
+// Whether one of the f16 values in a word is NaN or infinite.
 fn has_infinite_half(word: u32) -> bool {
     return (word & 0x7c00u) == 0x7c00u || (word & 0x7c000000u) == 0x7c000000u;
 }
 
-// A kernel says what `repack` does with a unit.
+// The kernel defines `repack`, which converts one unit.
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -1,5 +1,6 @@
 //! needs: reduce; constants EPS, N, PARTS, PART_STRIDE, WORKGROUP
-// A branch of the residual stream, a sum of parts, and the factor of its norm.
+
+// A sublayer output as a sum of parts, and the factor of its norm.
 
 const VEC4S: u32 = (N + 3u) / 4u;
 
@@ -11,7 +12,7 @@ fn branch_at(index: u32) -> vec4<f32> {
     return sum;
 }
 
-// Of the row that begins at `base`. Call in uniform control flow.
+// The factor for the row that begins at `base`. Call in uniform control flow.
 fn branch_factor(base: u32, local: u32) -> f32 {
     var squares = 0.0;
     for (var i = local; i < VEC4S; i += WORKGROUP) {

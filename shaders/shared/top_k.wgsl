@@ -1,10 +1,14 @@
 //! needs: constants ID_DIGITS, MOST, NO_ID, WORKGROUP
-// The best of many candidates, by one workgroup: a radix select finds the last of them, digit by
-// digit, and those that are no worse are kept.
+
+// The best of many candidates, chosen by one workgroup.
+// A radix select finds the k-th best, digit by digit. Then all that are at least as good are kept.
 //
-// A candidate is (key, id); the better has the larger key, or of equal ones the lower id. The
-// kernel defines `fn candidate(row: u32, i: u32) -> vec2<u32>`, WORKGROUP (one invocation a digit),
-// MOST (most that are kept), ID_DIGITS and NO_ID (ids are below NO_ID = 256^ID_DIGITS - 1).
+// A candidate is (key, id). The better one has the larger key, or of equal keys the lower id.
+// The kernel defines `fn candidate(row: u32, i: u32) -> vec2<u32>`.
+// It also defines these constants:
+//   WORKGROUP: the number of digits, one for each invocation
+//   MOST: the largest number of kept candidates
+//   ID_DIGITS and NO_ID: ids are less than NO_ID = 256^ID_DIGITS - 1
 
 var<workgroup> digits: array<atomic<u32>, WORKGROUP>;
 var<workgroup> sums: array<u32, WORKGROUP>;
@@ -12,8 +16,8 @@ var<workgroup> found: vec3<u32>;
 var<workgroup> kept_count: atomic<u32>;
 var<workgroup> kept: array<vec2<u32>, MOST>;
 
-// The order of logits as u32: NaN before +inf before all others, -0 the same as 0. No logit has key
-// 0.
+// Maps logits to u32 in their order: NaN, then +inf, then all others. -0 is the same as 0.
+// No logit has the key 0.
 fn sort_key(bits: u32) -> u32 {
     if (bits & 0x7fffffffu) > 0x7f800000u {
         return 0xffffffffu;
@@ -29,8 +33,10 @@ fn logit_of(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key & 0x7fffffffu, (key >> 31u) == 1u));
 }
 
-// The digit of the `wanted`-th best of those counted in `digits`, how many have larger ones, and
-// whether all that have it are wanted. If there are fewer: 0, none, all.
+// Finds the digit of the `wanted`-th best candidate counted in `digits`.
+// Also returns the number of candidates with larger digits.
+// The last result says whether all candidates with this digit are wanted.
+// If there are fewer than `wanted`, the results are 0, none and all.
 fn find_digit(wanted: u32, local: u32) -> vec3<u32> {
     let own = atomicLoad(&digits[local]);
     var sum = own;
@@ -54,18 +60,18 @@ fn find_digit(wanted: u32, local: u32) -> vec3<u32> {
     return workgroupUniformLoad(&found);
 }
 
-// The k-th best of more than k candidates first..end: its key and NO_ID - id, or less where that
-// tells as much.
+// The key and NO_ID - id of the k-th best candidate of first..end, which are more than k.
+// It may leave out last digits that do not change the choice.
 fn find_last(row: u32, first: u32, end: u32, k: u32, local: u32) -> vec2<u32> {
     var last = vec2<u32>();
-    var wanted = k;  // how many of those that begin like it
+    var wanted = k;  // the number of wanted candidates that begin with the known digits
     for (var turn = 0u; turn < 4u + ID_DIGITS; turn++) {
         let of_id = turn >= 4u;
         let shift = 8u * select(3u - turn, 3u + ID_DIGITS - turn, of_id);
         let known = ~((256u << shift) - 1u);
         atomicStore(&digits[local], 0u);
         workgroupBarrier();
-        // Neighbours often have the same digit: a run of them is counted at once.
+        // Neighbours often have the same digit. The loop counts a run of equal digits at once.
         var run_of = 0u;
         var run = 0u;
         for (var i = first + local; i < end; i += WORKGROUP) {
@@ -94,8 +100,8 @@ fn find_last(row: u32, first: u32, end: u32, k: u32, local: u32) -> vec2<u32> {
     return last;
 }
 
-// Leaves in `kept`, in any order, the `k` best of the row's candidates first..end, and (0, NO_ID)
-// where there are fewer.
+// Leaves the `k` best of the row's candidates first..end in `kept`, in any order.
+// If there are fewer, the rest is (0, NO_ID).
 fn store_best(row: u32, first: u32, end: u32, k: u32, local: u32) {
     var last = vec2<u32>();
     if end - first > k {

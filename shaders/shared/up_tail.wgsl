@@ -1,5 +1,7 @@
 //! needs: constants IN_STRIDE, N, TAIL_COLS, TAIL_PARTS, TAIL_STRIDE
-// Of gelu_mul: up where gate is, but for its last columns, which are sums of parts.
+
+// `up_of` for gelu_mul, where up follows gate in each row.
+// The last columns of up are sums of parts in another buffer.
 
 @group(0) @binding(1) var<storage, read> tail: array<f32>; // [TAIL_PARTS, rows, TAIL_COLS]
 

@@ -1,10 +1,12 @@
 //! needs: constants DATA_WORDS, SCALE_WORDS, INTERLEAVED16
-// Where weights lie: row by row, or where INTERLEAVED16 in runs of 16 rows, of which neighbouring
-// rows' 16
-// bytes, and words of scales, are contiguous: data [ROWS / 16, DATA_WORDS / 4, 16, 4], scales [ROWS
-// / 16, SCALE_WORDS, 16], of Q4_K [ROWS / 16, SCALE_WORDS / 4, 16, 4].
 
-// Of a unit of words, of which a row has so many.
+// The places of weights. Rows follow one another, or with INTERLEAVED16 they are in runs of 16.
+// In such a run, the same 16 bytes of neighbouring rows are contiguous, and so are words of scales:
+//   data [ROWS / 16, DATA_WORDS / 4, 16, 4]
+//   scales [ROWS / 16, SCALE_WORDS, 16]
+//   scales of Q4_K [ROWS / 16, SCALE_WORDS / 4, 16, 4]
+
+// The place of a unit of words. A row has `row_units` units.
 fn unit_place(row: u32, unit: u32, row_units: u32) -> u32 {
     if INTERLEAVED16 {
         return ((row / 16u) * row_units + unit) * 16u + row % 16u;
@@ -12,7 +14,7 @@ fn unit_place(row: u32, unit: u32, row_units: u32) -> u32 {
     return row * row_units + unit;
 }
 
-// Of four words of data.
+// The place of four words of data.
 fn data_vec4(row: u32, i4: u32) -> u32 {
     return unit_place(row, i4, DATA_WORDS / 4u);
 }
@@ -28,7 +30,7 @@ fn scale_word(row: u32, word: u32) -> u32 {
     return unit_place(row, word, SCALE_WORDS);
 }
 
-// Of four words of Q4_K's scales.
+// The place of four words of Q4_K's scales.
 fn scale_vec4(row: u32, i4: u32) -> u32 {
     return unit_place(row, i4, SCALE_WORDS / 4u);
 }

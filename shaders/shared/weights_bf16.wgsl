@@ -1,4 +1,5 @@
 //! needs: vec8; constants DATA_WORDS
+
 // Weights stored as bfloat16, two in a word; see PackFormat::BF16.
 
 fn unpack_bf16(word: u32) -> vec2<f32> {

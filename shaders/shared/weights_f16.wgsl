@@ -1,4 +1,5 @@
 //! needs: vec8; constants DATA_WORDS
+
 // Weights stored as f16, two in a word; see PackFormat::F16.
 
 fn quants8(row: u32, vec8: u32) -> Vec8 {

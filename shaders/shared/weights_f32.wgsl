@@ -1,4 +1,5 @@
 //! needs: vec8; constants DATA_WORDS
+
 // Weights stored as f32; see PackFormat::F32.
 
 fn quants8(row: u32, vec8: u32) -> Vec8 {

@@ -1,5 +1,6 @@
 //! needs: vec8, weight_layout; constants OFFSET
-// int4 weights, eight in a word; see PackFormat::Int. Without offsets, zero lies at 8.
+
+// int4 weights, eight in a word, see PackFormat::Int. Without offsets, the weight 0 is stored as 8.
 
 const ZERO: f32 = select(8.0, 0.0, OFFSET);
 
@@ -11,7 +12,7 @@ fn quants8(row: u32, vec8: u32) -> Vec8 {
     );
 }
 
-// The same eight quants as two words of int8.
+// The same eight integers as two words of int8.
 fn quants8_int8(row: u32, vec8: u32) -> vec2<u32> {
     let word = data[data_word(row, vec8)];
     return vec2<u32>(word & 0x0f0f0f0fu, (word >> 4u) & 0x0f0f0f0fu);

@@ -1,5 +1,6 @@
 //! needs: int56, vec8, weight_layout; constants LOW_WORDS
-// The same eight quants as two words of int8.
+
+// Eight integers of a row as two words of int8.
 fn quants8_int8(row: u32, vec8: u32) -> vec2<u32> {
     let quad = vec8 * 2u;
     let low = data[data_word(row, vec8)];

@@ -1,5 +1,6 @@
 //! needs: iq4, vec8, weight_layout
-// The same eight quants as two words of int8.
+
+// Eight weights of a row as two words of int8.
 fn quants8_int8(row: u32, vec8: u32) -> vec2<u32> {
     let word = data[data_word(row, vec8)];
     return vec2<u32>(levels(word & 0x0f0f0f0fu), levels((word >> 4u) & 0x0f0f0f0fu));

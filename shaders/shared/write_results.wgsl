@@ -1,4 +1,5 @@
 //! needs: finish; constants ROWS
+
 // Writes up to four results, those of rows first..first + 4 that exist.
 fn write_results(first: u32, sums: vec4<f32>, y_base: u32) {
     if first < ROWS {

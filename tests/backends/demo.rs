@@ -1,4 +1,4 @@
-//! The embedded model: what it is, and its held-out perplexity on every backend.
+//! The embedded model: its properties, and its held-out perplexity on every backend.
 
 use crate::common;
 use gemma4_wgpu::{
@@ -13,13 +13,13 @@ fn heldout_perplexity_on_cpu() {
     common::demo::assert_perplexity(&common::cpu);
 }
 
-/// Takes software adapters a minute or two.
+/// Takes a minute or two on software adapters.
 #[test]
 fn heldout_perplexity_on_wgpu() {
     common::demo::assert_perplexity(&common::gpu(KernelOptions::default()));
 }
 
-/// Past the window. All of the excerpt would take MLX a minute on a CPU.
+/// Longer than the window. The whole excerpt would take MLX a minute on a CPU.
 #[cfg(feature = "mlx")]
 #[test]
 fn heldout_perplexity_on_mlx() {
@@ -28,7 +28,7 @@ fn heldout_perplexity_on_mlx() {
     assert!((found / expected - 1.0).abs() < 0.0005, "{found}, on the CPU {expected}");
 }
 
-/// The 31B model's kinds of layers, and the size that the program may grow by.
+/// The model has the 31B model's kinds of layers. Its size is limited, as the program embeds it.
 #[test]
 fn architecture_and_size() {
     let checkpoint = Checkpoint::demo().unwrap();

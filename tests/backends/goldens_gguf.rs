@@ -1,5 +1,6 @@
-//! Small Gemma 4 models as llama.cpp's converter writes them, against llama.cpp's logits in f32 and
-//! its tokenization. tools/llama_reference says how they were made.
+//! Small Gemma 4 models in the form of llama.cpp's converter.
+//! They are compared with llama.cpp's f32 logits and its tokenization.
+//! tools/llama_reference describes how they were made.
 
 use crate::common;
 use crate::common::{
@@ -9,7 +10,7 @@ use crate::common::{
 };
 use gemma4_wgpu::{checkpoint::Checkpoint, text::Tokenizer};
 
-/// Of a logit: nearly all of it is llama.cpp's f16 table for GELU.
+/// The tolerance of a logit. Nearly all of it is due to llama.cpp's f16 table for GELU.
 const TOLERANCE: f32 = 0.02;
 
 /// Every case with the file to open.
@@ -54,7 +55,7 @@ fn tokenizer_gives_llama_cpp_ids() {
         let assets = Checkpoint::open(case.join(file)).unwrap().text_assets().unwrap();
         let tokenizer = Tokenizer::new(&assets).unwrap();
         let rows = llama_cpp::json(&case.join("tokenization.json"));
-        // llama.cpp lets any text spell the marks of channels, which its files type as
+        // llama.cpp lets any text contain the marks of channels, as its files type them as
         // user-defined.
         let is_marked =
             |row: &serde_json::Value| row["text"].as_str().unwrap().contains("<|channel>");

@@ -1,4 +1,4 @@
-//! Whole models on every backend: one contract, golden logits, llama.cpp's logits, perplexity.
+//! Whole models on every backend: the contract, golden logits, llama.cpp's logits and perplexity.
 //!
 //! The tests of [`gpu`] run on each software driver: `cargo test --test backends gpu::`.
 

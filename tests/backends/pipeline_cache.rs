@@ -1,4 +1,4 @@
-//! Compiled pipelines are kept from one start to the next, and no state of their file is an error.
+//! Compiled pipelines are kept between starts. A damaged file of pipelines causes no error.
 
 use std::{fs, path::Path};
 
@@ -8,8 +8,8 @@ use gemma4_wgpu::{
     model::weights::LoadOptions,
 };
 
-/// Opens the device and loads a small model on it, which compiles decoding's kernels. `None` where
-/// there are no such caches.
+/// Opens the device and loads a small model on it, which compiles the kernels of decode.
+/// Returns `None` where there are no such caches.
 fn start(directory: &Path) -> Option<PipelineStats> {
     let options =
         DeviceOptions { pipeline_cache: Some(directory.to_owned()), ..DeviceOptions::default() };
@@ -32,7 +32,7 @@ fn pipelines_outlive_the_process_whatever_happens_to_their_file() {
     let directory = tempfile::tempdir().unwrap();
     let inside = directory.path().join("not/yet/there");
     let Some(cold) = start(&inside) else {
-        // Metal, DirectX: drivers keep their own.
+        // On Metal and DirectX, drivers have caches of their own.
         assert!(!inside.exists());
         return;
     };

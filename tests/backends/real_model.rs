@@ -1,17 +1,18 @@
 //! Gemma 3 270M as it is published, against llama.cpp on the same file.
 //!
-//! The figures in tests/fixtures/gemma3_270m are llama.cpp v0.5.0's, made by
-//! `tools/llama_reference/make_reference.py`. Here the `dequantized` ones count, for which
-//! llama.cpp got the file's weights written out as f32: with quantized weights it rounds
-//! activations to 8 bits, which moves this model's logits by 0.5, and perplexity by a percent. The
-//! short text stands for the 2000 tokens of
+//! The reference values in tests/fixtures/gemma3_270m are llama.cpp v0.5.0's.
+//! `tools/llama_reference/make_reference.py` wrote them.
+//! The tests use the `dequantized` ones, for which llama.cpp had the file's weights as f32.
+//! With quantized weights llama.cpp rounds activations to 8 bits.
+//! This changes the model's logits by 0.5 and its perplexity by one percent.
+//! The tests evaluate a short text instead of the 2000 tokens of this command:
 //!
 //! ```sh
 //! gemma4-wgpu eval --model gemma-3-270m-q4_k_m.gguf \
 //!     --text tests/fixtures/gemma3_270m/text.txt --max-tokens 2000
 //! ```
 //!
-//! whose perplexity is 32.370 in llama.cpp.
+//! llama.cpp's perplexity for them is 32.370.
 
 use std::{
     fs,
@@ -47,7 +48,7 @@ fn fixture(name: &str) -> PathBuf {
     directory("fixtures/gemma3_270m").join(name)
 }
 
-/// The model on the wgpu backend: loaded once, used by one test at a time.
+/// The model on the wgpu backend. It is loaded once, and one test at a time uses it.
 fn gpu() -> MutexGuard<'static, GpuBackend> {
     static MODEL: LazyLock<Mutex<GpuBackend>> = LazyLock::new(|| {
         let kernels = KernelOptions { dp4a: Some(false), ..KernelOptions::default() };
@@ -56,7 +57,7 @@ fn gpu() -> MutexGuard<'static, GpuBackend> {
     MODEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The prompts called `names`, with what llama.cpp says of them.
+/// The prompts called `names`, with llama.cpp's results for them.
 fn prompts(file: &Value) -> impl Iterator<Item = (&str, Vec<u32>, &Value)> {
     let prompts = file["prompts"].as_array().unwrap();
     prompts
@@ -68,7 +69,7 @@ fn prompts(file: &Value) -> impl Iterator<Item = (&str, Vec<u32>, &Value)> {
 fn tokenizer_gives_llama_cpp_ids() {
     let greedy = json(&fixture("greedy.json"));
     let cases = json(&fixture("tokenization.json"))["cases"].as_array().unwrap().clone();
-    // llama.cpp lets any text spell the marks of images, which its file types as user-defined.
+    // llama.cpp lets any text contain the marks of images, which its file types as user-defined.
     let spells_image = |case: &Value| case["text"].as_str().unwrap().contains("<start_of_image>");
     let (images, cases): (Vec<Value>, Vec<Value>) = cases.into_iter().partition(spells_image);
     assert_same_ids(&TOKENIZER, &Value::Array(cases), "plain");
@@ -86,7 +87,7 @@ fn tokenizer_gives_llama_cpp_ids() {
     assert_eq!(TOKENIZER.encode_prompt(&text, false).unwrap(), expected);
 }
 
-/// The fixture's prompts leave a gap of 0.1 or more to the second largest logit at every token.
+/// At every token of these prompts, the largest logit exceeds the second by 0.1 or more.
 fn check_greedy(backend: &mut dyn Backend, names: &[&str], most: usize) {
     let greedy = json(&fixture("greedy.json"));
     let mut generator = Generator::new(backend);
@@ -111,7 +112,7 @@ fn check_greedy(backend: &mut dyn Backend, names: &[&str], most: usize) {
 
 /// The 20 largest logits after each prompt, and ln Σ exp of all.
 fn check_logits(backend: &mut dyn Backend) {
-    // 0.03 on a software device, with tiles in f32 or f16.
+    // A software device differs by 0.03, with tiles in f32 or f16.
     const TOLERANCE: f32 = 0.05;
     let reference = json(&fixture("logits.json"));
     for (name, tokens, prompt) in prompts(&reference) {
@@ -136,7 +137,7 @@ fn check_logits(backend: &mut dyn Backend) {
 
 /// The short text's perplexity.
 fn check_perplexity(backend: &mut dyn Backend) {
-    // Both backends differ by 0.0002; llama.cpp's own rounding of activations makes 0.011 of it.
+    // The backends differ by 0.0002. llama.cpp's own rounding of activations makes 0.011.
     const TOLERANCE: f64 = 0.002;
     let reference = json(&fixture("perplexity.json"));
     let expected: f64 = value(&reference["dequantized"]["text_short"], "perplexity");
@@ -166,7 +167,7 @@ fn logits_are_llama_cpps() {
     check_logits(&mut *gpu());
 }
 
-/// Less than on other backends, as MLX takes its time on a CPU.
+/// Fewer checks than on other backends, as MLX is slow on a CPU.
 #[cfg(feature = "mlx")]
 #[test]
 fn mlx_is_as_near_to_llama_cpp() {

@@ -1,7 +1,7 @@
 //! [`ModelConfig`] from Hugging Face config.json.
 //!
-//! Fixtures in `data/config/`: `gemma4_31b.json` has the published shape and numbers of the 31B
-//! model; the others are what transformers 5.17 wrote (`to_json_string`) for small configurations.
+//! Fixtures in `data/config/`: `gemma4_31b.json` has the published sizes of the 31B model.
+//! transformers 5.17 wrote the others (`to_json_string`) for small configurations.
 
 use gemma4_wgpu::{
     Error,
@@ -86,7 +86,7 @@ fn per_layer_config_takes_the_place_of_global_head_dim() {
     );
     let dims: Vec<usize> = config.unwrap().layers.iter().map(|layer| layer.head_dim).collect();
     assert_eq!(dims, [16, 16, 16, 64, 16, 16, 16, 16, 16, 16, 16, 16]);
-    // An override that repeats the model's value changes nothing, whatever it is about.
+    // An override with the model's own value changes nothing, whatever its key.
     let repeated = json!({"per_layer_config": {"0": {"hidden_size": 64}}});
     assert!(changed(GEMMA4_FLAT, repeated).is_ok());
     for (per_layer_config, part) in [
@@ -114,7 +114,7 @@ fn kv_heads_of_full_layers_need_k_eq_v() {
     assert_eq!((config.layers[5].n_kv_heads, config.layers[5].k_eq_v), (16, false));
 }
 
-/// What Google publishes for E4B and E2B, but for what does not concern the text model.
+/// The published configs of E4B and E2B, without the parts for other media than text.
 fn published(
     hidden: usize,
     ffn: usize,
@@ -171,18 +171,18 @@ fn published_e_models() {
     assert_eq!(ModelConfig::named("31b").unwrap().beyond_dense(), None);
 }
 
-/// transformers' own defaults, and sharing that cannot be.
+/// transformers' own defaults, and invalid KV sharing.
 #[test]
 fn per_layer_inputs_and_sharing() {
     let config =
         without(GEMMA4_FLAT, &["hidden_size_per_layer_input", "vocab_size_per_layer_input"])
             .unwrap();
     assert_eq!(config.per_layer_input, Some(PerLayerInput { size: 256, vocab_size: 262_144 }));
-    // A layer that shares has no K, hence none that could be its V.
+    // A layer with KV sharing has no K, so its V cannot be K.
     let config = changed(GEMMA4_FLAT, json!({"num_kv_shared_layers": 6})).unwrap();
     assert!(config.layers[5].k_eq_v && !config.layers[11].k_eq_v);
     assert_eq!((config.layers[11].kv_from, config.layers[10].kv_from), (Some(5), Some(4)));
-    // Only layers that share are twice as wide.
+    // Only layers with KV sharing are twice as wide.
     let config = changed(GEMMA4_FLAT, json!({"use_double_wide_mlp": true})).unwrap();
     assert!(config.layers.iter().all(|layer| layer.intermediate_size == 96));
     for (changes, part) in [
@@ -230,7 +230,7 @@ fn gemma4_defaults() {
     assert_eq!((config.layers[5].n_kv_heads, config.layers[5].head_dim), (4, 512));
     assert_eq!(config.layers[5].rope, Rope { theta: 1e6, rotated_pairs: 64, scale: 1.0 });
     assert_eq!(config.layers[0].intermediate_size, 9216);
-    // The last layer is full whatever the pattern says.
+    // The last layer is full, whatever the pattern says.
     let config = parse(&json!({
         "model_type": "gemma4_text",
         "hidden_size_per_layer_input": 0,
@@ -273,7 +273,7 @@ fn gemma3_older_form() {
     assert_eq!(full_layers(&config), [3, 7, 11, 15, 19, 23, 27, 31]);
     assert_eq!(config.layers[0].rope, Rope { theta: 2e4, rotated_pairs: 128, scale: 1.0 });
     assert_eq!(config.layers[3].rope, Rope { theta: 1e6, rotated_pairs: 128, scale: 8.0 });
-    // Gemma 3 does not force its last layer.
+    // In Gemma 3 the last layer may be sliding.
     assert_eq!(config.layers[33].attention, AttentionKind::Sliding { window: 1024 });
     assert_eq!(config.attention_scale, 0.0625);
     let defaults = parse(&json!({"model_type": "gemma3_text"})).unwrap();
@@ -323,7 +323,7 @@ fn features_are_refused_by_name() {
         assert!(matches!(error, Error::Unsupported(_)), "{error}");
         assert!(error.to_string().contains(part), "{error} lacks {part}");
     }
-    // About image tokens only.
+    // This key is about image tokens only.
     assert!(changed(GEMMA4_FLAT, json!({"use_bidirectional_attention": "vision"})).is_ok());
 }
 

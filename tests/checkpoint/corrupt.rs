@@ -1,4 +1,4 @@
-//! Corrupt and hostile files: one clear line, no panic, nothing allocated for what is not there.
+//! Corrupt and hostile files cause one clear line, no panic, and no large allocations.
 
 use crate::support::{GgufFile, Meta, gemma4, safetensors, safetensors_with, text, texts};
 use gemma4_wgpu::{
@@ -7,7 +7,7 @@ use gemma4_wgpu::{
 };
 use proptest::prelude::*;
 
-/// What a valid GGUF file starts with, up to its counts.
+/// The start of a valid GGUF file, up to its counts.
 fn gguf_header(tensors: u64, metadata: u64) -> Vec<u8> {
     [b"GGUF".as_slice(), &3u32.to_le_bytes(), &tensors.to_le_bytes(), &metadata.to_le_bytes()]
         .concat()
@@ -89,7 +89,7 @@ fn hostile_gguf() {
         assert!(message.contains(part), "{message} lacks {part}");
         assert!(!message.contains('\n'), "{message}");
     }
-    // The neighbours of the last cases are fine.
+    // Files next to the limits of the last cases are valid.
     for file in [
         gguf_tensor(&[16], 0, 0),
         gguf_tensor(&[1], 0, 32),
@@ -172,7 +172,7 @@ fn truncated_files_fail_with_their_path() {
     }
 }
 
-/// Parses, walks everything that was found, and reads a config from it.
+/// Parses a file, reads all its parts and makes a config from it.
 fn exercise_gguf(bytes: &[u8]) {
     let Ok(file) = Gguf::parse(bytes) else { return };
     for tensor in file.tensors() {

@@ -1,4 +1,4 @@
-//! [`Checkpoint::open`] on small checkpoints of every layout, and what it reads from them.
+//! [`Checkpoint::open`] on small checkpoints of every layout, and the tensors that it reads.
 
 use crate::support::{GgufFile, HIDDEN, Meta, VOCAB, gemma4, safetensors, text, texts};
 use gemma4_wgpu::{
@@ -50,7 +50,7 @@ fn places_that_hold_no_checkpoint() {
     fs::rename(join("empty.gguf"), join("mmproj-model.gguf")).unwrap();
     gemma4().write(&join("model.Q4_0.gguf"));
     assert!(Checkpoint::open(directory.path()).is_ok());
-    // A GGUF file by any other name.
+    // A GGUF file may have any name.
     fs::rename(join("model.Q4_0.gguf"), join("blob")).unwrap();
     assert!(Checkpoint::open(join("blob")).is_ok());
 }

@@ -1,5 +1,5 @@
-//! Checkpoints of MLX, compressed-tensors and torchao against their producers' own dequantization:
-//! see fixtures/import/generate.py.
+//! Checkpoints of MLX, compressed-tensors and torchao against their producers' own dequantization.
+//! fixtures/import/generate.py made them.
 
 use crate::support::safetensors_with;
 use gemma4_wgpu::{
@@ -32,7 +32,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
-/// A matrix of the checkpoint as the kernels see it, read in slices that do not fit anything.
+/// A matrix of the checkpoint as kernels read it, in slices that align with nothing.
 fn matrix(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let info = checkpoint.info(name).unwrap_or_else(|| panic!("no {name}"));
     let (rows, cols) = (info.shape[0], info.shape[1]);
@@ -58,8 +58,8 @@ fn assert_names(error: &str, wanted: &[&str]) {
     );
 }
 
-/// Every matrix is what its producer makes of it, up to an f16's rounding of scale and offset, and
-/// the model runs.
+/// Every matrix equals its producer's result, apart from f16 rounding of scale and offset.
+/// The model runs.
 fn equals_its_producer(name: &str, formats: &[(&str, &str)]) -> Checkpoint {
     let checkpoint = Checkpoint::open(fixture(name)).unwrap();
     let file = fs::read(fixture(name).join("expected.safetensors")).unwrap();
@@ -73,8 +73,8 @@ fn equals_its_producer(name: &str, formats: &[(&str, &str)]) -> Checkpoint {
         let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
         assert!(largest > 0.05, "{name}: {tensor} is almost zero");
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            // An offset of up to 15 steps, and a product as large, each off by 2^-12 of itself at
-            // most.
+            // An offset of up to 15 steps and an equally large product. Each has an error of at
+            // most 2^-12.
             let bound = largest * 2.0 / 2048.0;
             assert!(
                 (found - expected).abs() <= bound,
@@ -104,7 +104,7 @@ fn mlx_with_mixed_settings() {
         &[
             ("embed_tokens.weight", "int8 g32+offset"),
             ("layers.0.self_attn.q_proj.weight", "int4 g64+offset"),
-            // Its biases are all −8 scales.
+            // Its biases are all −8 times the scale.
             ("layers.0.mlp.up_proj.weight", "int4 g32"),
             ("layers.0.mlp.down_proj.weight", "int8 g128+offset"),
         ],
@@ -120,8 +120,8 @@ fn compressed_tensors_of_both_kinds() {
     );
 }
 
-/// Groups of several widths, whose targets are a class, patterns and a name that a pattern fits
-/// too.
+/// Groups of several widths.
+/// Their targets are a class, patterns, and a name that a pattern matches too.
 #[test]
 fn compressed_tensors_of_several_widths() {
     equals_its_producer(
@@ -155,7 +155,7 @@ fn torchao_as_executorch_writes_it() {
     let checkpoint = equals_its_producer(
         "torchao",
         &[
-            // A scale a row.
+            // One scale for each row.
             ("embed_tokens.weight", "int8 g64"),
             ("layers.0.self_attn.o_proj.weight", "int4 g32"),
             ("layers.0.self_attn.v_proj.weight", "int8 g32+offset"),
@@ -163,7 +163,7 @@ fn torchao_as_executorch_writes_it() {
             ("lm_head.weight", "int4 g32+offset"),
         ],
     );
-    // The config says tied; the file has an lm_head of its own.
+    // The config says tied, but the file has its own lm_head.
     assert!(!checkpoint.config().tie_word_embeddings);
 }
 
@@ -179,8 +179,8 @@ fn symmetric_scales_of_bf16_lose_nothing() {
     assert_eq!(found, expected);
 }
 
-/// A copy of a fixture with config.json and the weights' header changed; the error that opening it
-/// gives.
+/// Copies a fixture with changes of config.json and the header of the weights.
+/// Returns the error of opening it.
 fn spoiled(name: &str, config: impl Fn(&mut Value), header: impl Fn(&mut Value)) -> String {
     let dir = copy(name, config, header);
     let error = Checkpoint::open(dir.path()).err().unwrap_or_else(|| panic!("{name} opened"));
@@ -213,7 +213,7 @@ fn rename(header: &mut Value, from: &str, to: &str) {
 
 fn same(_: &mut Value) {}
 
-/// MLX takes 4 bits in groups of 64 where a module's entry says nothing, whatever the others have.
+/// MLX uses 4 bits in groups of 64 if a module's entry does not say, whatever other modules have.
 #[test]
 fn mlx_modules_without_a_group_size_have_the_usual_one() {
     let module = "language_model.model.layers.0.self_attn.q_proj";
@@ -232,7 +232,7 @@ fn mlx_modules_without_a_group_size_have_the_usual_one() {
     assert_names(&error, &["mlp.down_proj.weight", "scales", "groups of 64"]);
 }
 
-/// What a file of quantized matrices leaves in 16 bits stays so unless something else is asked for.
+/// 16-bit values in a file of quantized matrices stay as they are unless an option says otherwise.
 #[test]
 fn floats_beside_quantized_matrices_stay_as_they_are() {
     let format = |checkpoint: &Checkpoint, quantize| {

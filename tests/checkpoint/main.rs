@@ -1,4 +1,4 @@
-//! What a model is made of: files, configuration, packed numbers, text and sampling. No backend.
+//! All parts of a model without a backend: files, config, packed numbers, text and sampling.
 
 mod config;
 mod corrupt;

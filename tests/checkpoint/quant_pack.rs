@@ -1,4 +1,4 @@
-//! Packing floats: layout, rounding error, padding, slices of rows, bad input.
+//! Packing floats: layout, rounding errors, padding, slices of rows and invalid input.
 
 use gemma4_wgpu::quant::{
     Dtype, PackFormat, PackedRows, Quantize, dequantize, native_format, pack_rows, padded_cols,
@@ -65,7 +65,7 @@ fn unpack(packed: &PackedRows) -> Vec<f32> {
     values
 }
 
-/// The padded columns as well: a kernel reads all of them.
+/// Includes the padding columns, because kernels read all of them.
 fn unpack_padded(mut packed: PackedRows) -> Vec<f32> {
     packed.cols = padded_cols(packed.cols);
     unpack(&packed)
@@ -75,18 +75,20 @@ fn pack_f32(values: &[f32], format: PackFormat) -> Result<PackedRows, String> {
     pack_rows(Dtype::F32, &encode(Dtype::F32, values), 1, values.len(), format)
 }
 
-/// Largest error that rounding may make on a value of a group, by the rules in `quant::round`.
+/// The largest error that rounding may cause for a value of a group, by the rules in
+/// `quant::round`.
 fn error_bound(format: PackFormat, group: &[f32], value: f32) -> f32 {
     let PackFormat::Int { bits, offset, .. } = format else { return 0.0 };
     let amax = group.iter().fold(0f32, |amax, x| amax.max(x.abs()));
     let min = group.iter().fold(f32::INFINITY, |min, &x| min.min(x));
     let max = group.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
-    // A scale's distance to the nearest f16, times the most steps from 0 (or the offset).
+    // A scale's rounding error in f16, times the largest number of steps from 0 (or from the
+    // offset).
     let scale_error = |scale: f32, steps: f32| steps * (scale / 2048.0).max(2f32.powi(-25));
     let bound = match (bits, offset) {
         (4, false) => {
             let step = amax / 8.0;
-            // 7 steps are the most on the side that the extreme is not on.
+            // On the side opposite to the extreme there are at most 7 steps.
             let extreme = group.iter().find(|x| x.abs() == amax).copied().unwrap_or(0.0);
             let beyond = if value * extreme < 0.0 { value.abs() - 7.0 * step } else { 0.0 };
             beyond.max(step / 2.0) + scale_error(step, 8.0)
@@ -107,7 +109,7 @@ fn layout_is_as_documented() {
     // The extreme, −8, gives scale 1 and q = value + 8.
     let values: Vec<f32> = (0..32).map(|i| (i % 16) as f32 - 8.0).collect();
     let packed = pack_f32(&values, PackFormat::INT4).unwrap();
-    // Byte b of word 0: weight b below, weight 4 + b above.
+    // Byte b of word 0 has weight b in its low half and weight 4 + b in its high half.
     assert_eq!(packed.data, [0x73625140, 0xfbead9c8, 0x73625140, 0xfbead9c8]);
     assert_eq!(packed.scales, [0x3c00]);
 
@@ -116,7 +118,7 @@ fn layout_is_as_documented() {
     let packed = pack_f32(&values, PackFormat::INT8).unwrap();
     assert_eq!(packed.data[0], 0x84838281);
     assert_eq!(packed.data.len(), 16);
-    // 1.0 in the low half; 190/127 in the high half.
+    // 1.0 is in the low half and 190/127 in the high half.
     assert_eq!(packed.scales, [0x3c00 | (f16::from_f32(190.0 / 127.0).to_bits() as u32) << 16]);
 
     let values: Vec<f32> = (0..32).map(|i| 3.0 + (i % 16) as f32 * 0.5).collect();
@@ -127,7 +129,7 @@ fn layout_is_as_documented() {
         [f16::from_f32(0.5).to_bits() as u32 | (f16::from_f32(3.0).to_bits() as u32) << 16]
     );
 
-    // Weight 0 of int8 with offset is q = −128, and the offset is the weight of q = 0.
+    // In int8 with an offset, weight 0 is q = −128. The offset is the value of q = 0.
     let values: Vec<f32> = (0..32).map(|i| if i == 0 { -128.0 } else { 127.0 }).collect();
     let packed = pack_f32(&values, int(8, 32, true)).unwrap();
     assert_eq!(
@@ -141,12 +143,13 @@ fn layout_is_as_documented() {
     assert_eq!((packed.data.len(), packed.scales.len()), (16, 0));
 }
 
-/// Low bits as int4 has them, high ones behind: two bits of weight 16w + 4k + b in byte b of word
-/// w, or one of weight 32w + 4k + b.
+/// The low bits have the order of int4, and words of high bits follow.
+/// With 6 bits, byte b of word w has two bits of weight 16w + 4k + b.
+/// With 5 bits, it has one bit of weight 32w + 4k + b.
 #[test]
 fn layout_of_5_and_6_bits() {
-    // Integers 0.. of Q6_K: low nibbles and pairs of high bits of weights i, 32 + i, 64 + i, 96 + i
-    // lie together.
+    // Integers from 0 in Q6_K.
+    // Low nibbles and pairs of high bits of weights i, 32 + i, 64 + i and 96 + i are together.
     let q = |i: usize| (i * 7 + 3) % 64;
     let mut block = vec![0u8; 210];
     for i in 0..256 {
@@ -164,14 +167,14 @@ fn layout_of_5_and_6_bits() {
     let mut found = vec![0.0; 256];
     packed.dequantize_row(0, &mut found);
     for (i, found) in found.iter().enumerate() {
-        // Two's complement is what is stored plus 32, in 6 bits.
+        // The 6-bit two's complement equals the stored value plus 32.
         let low = packed.data[i / 8] >> (8 * (i % 4) + 4 * (i / 4 % 2)) & 15;
         let high = packed.data[32 + i / 16] >> (8 * (i % 4) + 2 * (i / 4 % 4)) & 3;
         assert_eq!((low | high << 4) as usize, (q(i) + 32) % 64, "{i}");
         assert_eq!(*found, q(i) as f32 - 32.0);
     }
 
-    // Q5_1: the fifth bit of weight i is bit i of a word; 64 columns leave two words of padding.
+    // Q5_1: the fifth bit of weight i is bit i of a word. 64 columns leave two words of padding.
     let q = |i: usize| (i * 11 + 5) % 32;
     let mut block = [0u8; 24];
     block[..4].copy_from_slice(&[0x00, 0x38, 0x00, 0xbc]);
@@ -189,19 +192,19 @@ fn layout_of_5_and_6_bits() {
     assert_eq!(unpack(&packed), expected);
 }
 
-/// Four words of scales for 256 columns: d and dmin, lower bits of the scales, of the minima, upper
-/// bits of both.
+/// 256 columns have four words of scales.
+/// These are d and dmin, lower bits of scales, lower bits of minima, and upper bits of both.
 #[test]
 fn layout_of_q4_k() {
     let mut block = [0u8; 144];
     block[..4].copy_from_slice(&[0x00, 0x38, 0x00, 0x34]); // 0.5 and 0.25
-    // Group 0 has scale 33 and minimum 18, group 5 scale 59 and minimum 44.
+    // Group 0 has scale 33 and minimum 18. Group 5 has scale 59 and minimum 44.
     block[4] = 33;
     block[8] = 18;
     block[5] = 0b1100_0000;
     block[9] = 0b1000_0000;
     block[13] = 11 | 12 << 4;
-    // Weights of group 0 are low nibbles, of group 5 high ones.
+    // The weights of group 0 are low nibbles, those of group 5 high ones.
     let q = |i: usize| (i * 7 + i / 16) % 16;
     for i in 0..32 {
         block[16 + i] = q(i) as u8;
@@ -223,7 +226,7 @@ fn layout_of_q4_k() {
     assert_eq!(found[32..160], [0.0; 128]);
 }
 
-/// Rows of other programs' files fill blocks; those of packed files need not.
+/// Rows in other programs' files consist of whole blocks. Rows of packed files need not.
 #[test]
 fn q4_k_rows_may_end_within_a_block() {
     let format = PackFormat::Q4K;
@@ -245,7 +248,7 @@ fn packed_q4_k_has_finite_scales() {
             PackedRows { format, rows: 1, cols: 256, data: vec![7; 32], scales: scales.to_vec() };
         pack_rows(Dtype::Packed(format), &rows.to_bytes(), 1, 256, format)
     };
-    // Nibbles are no f16, whatever they look like.
+    // Nibbles are never interpreted as f16.
     assert!(of([0x3c00_3c00, 0x7c00_7c00, 0xfc00_7e00, u32::MAX]).is_ok());
     for steps in [0x7c00_3c00, 0x3c00_7e00, 0x3c00_7bff] {
         assert_eq!(
@@ -272,7 +275,7 @@ fn widened_integers_are_the_same_weights() {
     }
 }
 
-/// The integers stay; factors that fit f16 do as well.
+/// The integers do not change, nor do factors that fit f16.
 #[test]
 fn widened_q4_k_has_an_f16_for_each_scale_and_offset() {
     let block =

@@ -1,5 +1,5 @@
-//! Block decoding, packing and rounding against the Python `gguf` package: see
-//! fixtures/quant/generate.py.
+//! Block decoding, packing and rounding against the Python `gguf` package.
+//! fixtures/quant/generate.py wrote its results.
 
 use std::{fs, path::PathBuf};
 
@@ -14,7 +14,7 @@ const BLOCK_TYPES: [(Dtype, &str); 10] = [
     (Dtype::Q5_1, "q5_1"),
     (Dtype::Q8_0, "q8_0"),
     (Dtype::Q4_K, "q4_k"),
-    // Whose scales are rounded to f16.
+    // Its scales are rounded to f16.
     (Dtype::Q5_K, "q5_k"),
     (Dtype::Q6_K, "q6_k"),
     (Dtype::IQ4_XS, "iq4_xs"),
@@ -33,7 +33,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// What `pack_rows` made of one row, as f32.
+/// One row packed by `pack_rows`, as f32.
 fn packed_row(dtype: Dtype, bytes: &[u8], cols: usize, format: PackFormat) -> Vec<f32> {
     let packed = pack_rows(dtype, bytes, 1, cols, format).unwrap();
     let mut row = vec![f32::NAN; cols];
@@ -74,8 +74,8 @@ fn packs_other_blocks_up_to_the_rounding_of_scales() {
         let row = packed_row(*dtype, &fixture(&format!("{name}.blocks")), expected.len(), format);
         let mut rounded = 0;
         for (row, expected) in row.chunks(group).zip(expected.chunks(group)) {
-            // |scale·q| and |offset| are at most range + |extreme| of the group; each is off by
-            // 2^-11 of it.
+            // |scale·q| and |offset| are at most range + |extreme| of the group.
+            // Each has a relative error of 2^-11.
             let min = expected.iter().fold(f32::INFINITY, |min, &x| min.min(x));
             let max = expected.iter().fold(f32::NEG_INFINITY, |max, &x| max.max(x));
             let bound = (2.0 * (max - min) + max.abs().max(min.abs())) / 1024.0;

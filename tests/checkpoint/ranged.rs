@@ -1,5 +1,4 @@
-//! Checkpoints that are read by ranges, as in a browser, hold what the same files hold when they
-//! are mapped.
+//! Checkpoints that are read by ranges, as in a browser, equal the same files when mapped.
 
 use std::{
     fs,
@@ -18,11 +17,11 @@ use gemma4_wgpu::{
     quant::{Dtype, Quantize},
 };
 
-/// Bytes that remember what was read of them.
+/// Bytes that record which of them were read.
 struct Spied {
     bytes: Vec<u8>,
     read: Arc<Mutex<Vec<Range<u64>>>>,
-    /// Fewer bytes than asked for come back from here on.
+    /// From this offset on, reads return fewer bytes than requested.
     cut: u64,
 }
 
@@ -61,7 +60,7 @@ fn open_error(files: Vec<NamedFile>) -> String {
     open(files).err().expect("should not open").to_string()
 }
 
-/// Every tensor, read in pieces from one and whole from the other.
+/// Compares every tensor, read in pieces from one checkpoint and whole from the other.
 fn assert_same(ranged: &Checkpoint, mapped: &Checkpoint) {
     assert_eq!(ranged.config(), mapped.config());
     assert_eq!(ranged.description(), mapped.description());
@@ -81,7 +80,7 @@ fn assert_same(ranged: &Checkpoint, mapped: &Checkpoint) {
 
 #[test]
 fn safetensors_and_gguf_equal_their_mapped_selves() {
-    // (The directory of the split GGUF holds a file of golden logits too.)
+    // The directory of the split GGUF also has a file of golden logits.
     for directory in
         ["tests/goldens/gemma4-dense-gqa", "assets/demo", "tests/goldens_gguf/gemma4_mixed_split"]
     {
@@ -110,7 +109,7 @@ fn integers_of_other_programs_equal_their_mapped_selves() {
         let files = names.map(|name| file(name, fs::read(format!("{directory}/{name}")).unwrap()));
         let ranged = open(files.into()).unwrap();
         assert_same(&ranged, &mapped);
-        // Rows that begin within a word of packed zero points.
+        // Rows that begin inside a word of packed zero points.
         let packed = planned_tensors(&mapped, Quantize::Int4).unwrap();
         for tensor in packed.iter().filter(|tensor| matches!(tensor.info.dtype, Dtype::Packed(_))) {
             let read = |source: &Checkpoint| {
@@ -121,7 +120,7 @@ fn integers_of_other_programs_equal_their_mapped_selves() {
     }
 }
 
-/// A GGUF's head of its own is used if it differs from the embedding, and is the embedding if not.
+/// A GGUF's head is used if it differs from the embedding. Otherwise the embedding is the head.
 #[test]
 fn a_head_is_tied_by_its_bytes() {
     let directory = tempfile::tempdir().unwrap();
@@ -149,7 +148,7 @@ fn a_head_is_tied_by_its_bytes() {
     );
 }
 
-/// All shards are enough, as mlx-lm takes them; some are not.
+/// All shards without an index are enough, as in mlx-lm. Some of them are not.
 #[test]
 fn shards_need_no_index() {
     let from = "tests/goldens/gemma4-dense-gqa";
@@ -190,7 +189,7 @@ fn rope_factors_are_read_wherever_they_lie() {
 #[test]
 fn opening_reads_no_more_than_headers_of_any_length() {
     let mut model = gemma4();
-    // A vocabulary that exceeds what is read at first, twice over.
+    // A vocabulary that exceeds the first read twice over.
     model.set(
         "tokenizer.ggml.tokens",
         Meta::Texts((0..100_000).map(|i| format!("token number {i:09}")).collect()),

@@ -69,7 +69,7 @@ fn every_tensor_is_there() {
             );
         }
     }
-    // The file holds 1 + w: the mean of a norm's weights lies well above 0.
+    // The file stores 1 + w, so the mean of a norm's weights is well above 0.
     let bytes = pollster::block_on(checkpoint.read("norm.weight", 0..1)).unwrap();
     let values: Vec<f32> =
         bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();

@@ -1,11 +1,11 @@
-//! Sampling: each filter's support, the distribution, seeds, bad values.
+//! Sampling: the tokens that each filter keeps, the distribution, seeds and invalid values.
 
 use std::collections::BTreeSet;
 
 use gemma4_wgpu::sampling::{Draw, Sampler, SamplingParams, argmax};
 use proptest::{collection::vec, prelude::*};
 
-/// No filter at all, with a fixed seed.
+/// No filter, with a fixed seed.
 const PLAIN: SamplingParams = SamplingParams {
     temperature: 1.0,
     top_k: 0,
@@ -24,8 +24,8 @@ fn support(params: SamplingParams, logits: &[f32]) -> Vec<u32> {
     draws(params, logits, &[], 2000).into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Probabilities of all tokens by the definitions of Hugging Face's logits processors, 0 for those
-/// filtered out.
+/// The probabilities of all tokens by the definitions of Hugging Face's logits processors.
+/// Filtered tokens have 0.
 fn probabilities(params: SamplingParams, logits: &[f32], recent: &[u32]) -> Vec<f64> {
     let mut scores: Vec<f64> = logits.iter().map(|&logit| logit as f64).collect();
     for id in recent.iter().copied().collect::<BTreeSet<_>>() {
@@ -42,7 +42,7 @@ fn probabilities(params: SamplingParams, logits: &[f32], recent: &[u32]) -> Vec<
         let sum: f64 = order.iter().map(|&id| (scores[id] - scores[order[0]]).exp()).sum();
         order.iter().map(|&id| (scores[id] - scores[order[0]]).exp() / sum).collect::<Vec<f64>>()
     };
-    // A token stays while those before it hold less than top_p.
+    // A token is kept while the tokens before it hold less than top_p.
     let sums = softmax(&order).into_iter().scan(0.0, |sum, probability| {
         *sum += probability;
         Some(*sum)
@@ -127,13 +127,13 @@ fn each_filter_keeps_its_tokens() {
     assert_eq!(support(SamplingParams { min_p: 0.29, ..PLAIN }, &logits), [0, 2, 3]);
     assert_eq!(support(SamplingParams { min_p: 0.31, ..PLAIN }, &logits), [0, 2]);
     assert_eq!(support(SamplingParams { min_p: 1.0, ..PLAIN }, &logits), [2]);
-    // Limits that are met exactly: half of the mass is enough, as likely as the first is likely
-    // enough.
+    // Limits that are met exactly. Half of the mass is enough for top-p.
+    // A token exactly as likely as the limit is kept.
     assert_eq!(support(SamplingParams { top_p: 0.5, ..PLAIN }, &[1.0, 1.0]), [0]);
     assert_eq!(support(SamplingParams { min_p: 1.0, ..PLAIN }, &[1.0, 1.0]), [0, 1]);
-    // Top-p counts in what top-k left: 0.5 is 2/3 of it.
+    // Top-p applies to the rest after top-k: 0.5 is 2/3 of it.
     assert_eq!(support(SamplingParams { top_k: 2, top_p: 0.6, ..PLAIN }, &logits), [2]);
-    // It counts at the temperature: at 10 all four are nearly alike, and three make 0.79.
+    // It applies after the temperature. At 10 all four are nearly equal, and three make 0.79.
     assert_eq!(support(SamplingParams { top_p: 0.8, ..PLAIN }, &logits), [0, 2, 3]);
     assert_eq!(
         support(SamplingParams { temperature: 10.0, top_p: 0.8, ..PLAIN }, &logits),
@@ -143,7 +143,7 @@ fn each_filter_keeps_its_tokens() {
 
 #[test]
 fn equal_logits_go_by_id() {
-    // More than the sorted head that most top-p cuts need.
+    // More tokens than the sorted start of the list, which is enough for most top-p cuts.
     let logits = vec![1.0; 5000];
     let drawn = draws(SamplingParams { top_p: 0.5, ..PLAIN }, &logits, &[], 1000);
     let last = *drawn.iter().max().unwrap();
@@ -168,11 +168,11 @@ fn same_seed_same_tokens() {
     let drawn = draws(params, &logits, &[], 50);
     assert_eq!(drawn, draws(params, &logits, &[], 50));
     assert_ne!(drawn, draws(SamplingParams { seed: Some(43), ..params }, &logits, &[], 50));
-    // What a seed gives is part of the interface: scripts rely on it.
+    // The tokens of a seed are part of the interface, as scripts rely on them.
     assert_eq!(drawn[..5], [394, 209, 446, 39, 378]);
 }
 
-/// Draws that are made elsewhere give the tokens of the sampler with the same seed.
+/// Draws that are made elsewhere give the same tokens as the sampler with the same seed.
 #[test]
 fn draws_are_the_samplers() {
     let logits: Vec<f32> = (0..500).map(|id| 3.0 * (id as f32 * 0.37).sin()).collect();

@@ -81,7 +81,7 @@ pub struct GgufTensor {
     pub bytes: Vec<u8>,
 }
 
-/// A GGUF file to be.
+/// A GGUF file before it is written.
 #[derive(Clone)]
 pub struct GgufFile {
     pub version: u32,
@@ -154,7 +154,7 @@ impl GgufFile {
 pub const HIDDEN: u64 = 32;
 pub const VOCAB: u64 = 8;
 
-/// A Gemma 4 of two layers: one sliding, one full (K = V, proportional RoPE), all F32.
+/// A Gemma 4 model with a sliding layer and a full one (K = V, proportional RoPE), all F32.
 pub fn gemma4() -> GgufFile {
     let mut file = GgufFile::new();
     file.set("general.architecture", text("gemma4"))
@@ -208,8 +208,8 @@ pub fn gemma4() -> GgufFile {
     file
 }
 
-/// A safetensors file of tensors (name, dtype, shape, bytes), written by hand so that it can be
-/// wrong.
+/// A safetensors file of tensors (name, dtype, shape, bytes).
+/// It is written without a library so that it can be wrong.
 pub fn safetensors(tensors: &[(&str, &str, &[i64], &[u8])]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();

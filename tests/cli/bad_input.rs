@@ -1,4 +1,4 @@
-//! Bad input gives exit code 1 and one line that names what is wrong.
+//! Bad input causes exit code 1 and one line that names the fault.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn fails_with(command: &mut Command, wanted: &[&str]) {
     }
 }
 
-/// A tiny model, spoiled before it is written.
+/// A tiny model with a fault that `spoil` makes before it is written.
 #[track_caller]
 fn spoiled(spoil: impl FnOnce(&mut TinyModel), wanted: &[&str]) {
     let mut model = TinyModel::new();
@@ -177,7 +177,7 @@ fn no_adapter_and_no_such_adapter() {
     let fails =
         |command: &mut Command, wanted: &str| fails_with(command, &["device: no adapter", wanted]);
     fails(&mut wgpu(&["--adapter", "Voodoo2"]), "Voodoo2");
-    // A number of the device's name is none of its own.
+    // A number in the device's name is not the device's own number.
     for number in ["99", "15"] {
         fails(
             &mut wgpu(&["--adapter", number]),
@@ -188,7 +188,7 @@ fn no_adapter_and_no_such_adapter() {
     fails_with(wgpu(&["--backend", "cpu"]).args(["--adapter", "0"]), &["--adapter", "cpu"]);
 }
 
-/// Without any driver: an error where the GPU was asked for, else a warning and the CPU.
+/// Without any driver, an explicit GPU is an error. Otherwise there is a warning and the CPU runs.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_driver() {
@@ -203,7 +203,7 @@ fn without_a_driver() {
     let run = |args: &[&str]| command("run", &[&["-n", "2", "--prompt", "hi"], args].concat());
     fails_with(&mut run(&["--backend", "wgpu"]), &["device: no adapter"]);
     fails_with(&mut run(&["--adapter", "llvm"]), &["device: no adapter"]);
-    // The context's length asks the device too, and says nothing again.
+    // The length of the context needs the device too, but there is no second message.
     for args in [&[][..], &["--ctx", "max"]] {
         let output = run(args).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -270,7 +270,7 @@ fn templates_and_tokenizers_that_fail() {
     spoiled(|model| model.tokenizer = json!([]), &["tokenizer: "]);
 }
 
-/// What Git leaves of large files without Git LFS, and weights in forms that are not read.
+/// Pointer files that Git leaves without Git LFS, and weights in formats that are not supported.
 #[test]
 fn files_that_are_not_there_yet_are_named() {
     let pointer = format!(

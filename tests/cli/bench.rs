@@ -1,4 +1,4 @@
-//! `gemma4-wgpu bench`: what it prints, and what it refuses.
+//! `gemma4-wgpu bench`: its output and its errors.
 
 use std::fs;
 
@@ -139,7 +139,7 @@ fn bad_requests() {
     assert!(needs_adapter.contains("adapter"), "{needs_adapter}");
 }
 
-/// Whatever computes, and before a byte is loaded.
+/// On every backend, and before a byte is loaded.
 #[test]
 fn tests_beyond_memory() {
     let model = TinyModel::new().write();
@@ -169,7 +169,7 @@ fn shapes_that_do_not_run_are_refused_by_what_they_need() {
         .stderr(predicates::str::contains("[possible values: 31b, e4b, e2b, 270m, demo]"));
 }
 
-/// Random weights that nobody has to download, on MLX too.
+/// Random weights, which need no download, on MLX too.
 #[cfg(feature = "mlx")]
 #[test]
 fn synthetic_models_on_mlx() {
@@ -186,7 +186,7 @@ fn synthetic_models_on_mlx() {
 fn kernels_are_measured_once() {
     let home = tempfile::tempdir().unwrap();
     let model = TinyModel::new().write();
-    // All but one option as asked, to keep it short.
+    // All options but one are set, which keeps the run short.
     let kernels =
         "subgroups=on,f16=off,dp4a=off,coop=off,large_workgroups=off,prefetch=off,persistent=off";
     let run = |args: &[&str]| {

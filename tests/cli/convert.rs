@@ -1,4 +1,4 @@
-//! `gemma4-wgpu convert`: what it writes is the model it read.
+//! `gemma4-wgpu convert`: it writes the same model that it read.
 
 use std::{
     fs,
@@ -41,7 +41,7 @@ fn all_bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
     pollster::block_on(checkpoint.read(name, 0..rows)).unwrap().to_vec()
 }
 
-/// Scales of bf16 come through unchanged, so everything does.
+/// bf16 scales do not change, so the values are identical.
 #[test]
 fn mlx_holds_the_same_model() {
     for name in ["compressed_tensors", "compressed_tensors_asymmetric", "torchao"] {
@@ -55,7 +55,7 @@ fn mlx_holds_the_same_model() {
             let matrix = format!("layers.0.{matrix}.weight");
             assert_eq!(from.info(&matrix), to.info(&matrix), "{name}: {matrix}");
             let has_zero_points = from.info(&matrix).unwrap().dtype.to_string().ends_with("offset");
-            // A zero point times a scale is rounded to bf16.
+            // The product of a zero point and a scale is rounded to bf16.
             assert_eq!(
                 all_bytes(&from, &matrix) == all_bytes(&to, &matrix),
                 !has_zero_points,
@@ -74,8 +74,9 @@ fn mlx_holds_the_same_model() {
     }
 }
 
-/// mlx-lm knows neither `per_layer_config` nor the vocabulary inside `text_config`, and has other
-/// defaults: what is written says everything in its words, and means the same here.
+/// mlx-lm knows neither `per_layer_config` nor the vocabulary in `text_config`, and has other
+/// defaults.
+/// So the written config has every value under mlx-lm's keys. Here it must mean the same.
 #[test]
 fn configs_are_in_the_words_of_mlx_lm() {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
@@ -144,8 +145,8 @@ fn what_cannot_be_converted_is_named_and_leaves_nothing() {
     program(&["convert", "--model", "x", "--output", "y", "--to", "onnx"]).assert().code(2);
 }
 
-/// A checkpoint whose config says tied, or nothing, uses the head of its files if it is another
-/// matrix, and what is made of it does so too.
+/// The config says tied, or nothing, but the files have a head.
+/// The head is used if it differs from the embedding, also in all conversions.
 #[test]
 fn a_head_of_its_own_goes_through_everything() {
     let mut model = TinyModel::new();
@@ -205,7 +206,7 @@ fn mlx_gets_the_keys_that_it_knows() {
         (&config["sliding_window_pattern"], config.get("rope_parameters")),
         (&json!(3), None)
     );
-    // Full layers that come at no even distances.
+    // Full layers at uneven distances.
     let (other, output) = (tempfile::tempdir().unwrap(), parent.path().join("none"));
     let from = goldens.join("gemma3-linear-rope");
     fs::copy(from.join("model.safetensors"), other.path().join("model.safetensors")).unwrap();

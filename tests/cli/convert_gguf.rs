@@ -1,5 +1,5 @@
-//! `gemma4-wgpu convert --to gguf`: the file is the model that it was made of. That llama.cpp reads
-//! it so is checked by tools/llama_reference/check_export.py.
+//! `gemma4-wgpu convert --to gguf`: the file is the same model.
+//! tools/llama_reference/check_export.py checks that llama.cpp reads it in this way.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ fn logits(model: &Path) -> Vec<u8> {
     fs::read(out).unwrap()
 }
 
-/// The values of a tensor as backends hold it; groups may differ.
+/// The values of a tensor as backends hold it. Groups may differ.
 fn content(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     let info = checkpoint.info(name).unwrap();
     match info.shape.as_slice() {
@@ -104,8 +104,8 @@ fn the_demo_bit_for_bit() {
     assert_eq!(tokens(&demo), tokens(&output));
 }
 
-/// Both architectures, all kinds of layers, plain and quantized matrices, with and without a cap on
-/// the logits.
+/// Both architectures, all kinds of layers, and plain and quantized matrices.
+/// Logits are with and without a softcap.
 #[test]
 fn the_same_logits() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn the_same_logits() {
     }
 }
 
-/// llama.cpp caps Gemma 4's logits at 30 where a file does not say that they have no cap.
+/// llama.cpp caps Gemma 4's logits at 30 unless the file says that there is no cap.
 #[test]
 fn no_cap_is_said() {
     let dir = tempfile::tempdir().unwrap();
@@ -169,7 +169,7 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
         assert!(wanted.iter().all(|part| line.contains(part)), "{line}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
-    // llama.cpp tells the layer whose keys are shared by its place alone.
+    // llama.cpp derives the layer whose keys are shared from its position alone.
     let other = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors"] {
         fs::copy(path("tests/goldens/gemma4-per-layer").join(name), other.path().join(name))
@@ -181,7 +181,7 @@ fn what_gguf_cannot_hold_is_named_and_leaves_nothing() {
     fs::write(other.path().join("config.json"), config.to_string()).unwrap();
     let line = error_line(&mut convert(other.path(), &output));
     assert!(line.contains("layer 4 uses the keys of layer 3"), "{line}");
-    // Bytes as tokens without marks for spaces: no tokenizer of Gemma's.
+    // Tokens are bytes without marks for spaces, so this is no tokenizer of Gemma.
     let model = TinyModel::new().write();
     let line = error_line(&mut convert(model.path(), &output));
     assert!(line.contains("tokenizer.json is neither byte-level BPE"), "{line}");

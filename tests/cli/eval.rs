@@ -47,7 +47,7 @@ fn logits_of_token_ids_without_a_tokenizer_and_their_perplexity() {
     assert_eq!(score["tokens"], 59);
     assert!((score["nll"].as_f64().unwrap() - mean).abs() < 1e-6, "{score} but {mean}");
     assert!((score["perplexity"].as_f64().unwrap() - mean.exp()).abs() < 1e-4);
-    // Only the result remains beside what was there.
+    // Only the result is added to the existing files.
     let names = fs::read_dir(model.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -79,7 +79,7 @@ fn the_first_tokens_alone_give_the_same_logits() {
 #[test]
 fn text_starts_with_bos_and_stands_in_one_context() {
     let model = TinyModel::new().write();
-    // What looks like a special token is text: six bytes.
+    // The spelling of a special token is text here: six bytes.
     let text = file(&model, "text.txt", "To be, or <bos>");
     let ids: Vec<u32> =
         [2].into_iter().chain("To be, or <bos>".bytes().map(|byte| byte as u32 + 8)).collect();
@@ -108,7 +108,7 @@ fn quantizing_changes_the_logits_a_little() {
     assert!(0.0 < int8 && int8 < int4, "int8 {int8}, int4 {int4}");
 }
 
-/// Whatever the size of the steps, and as the definition has it.
+/// The perplexity equals its definition, whatever the size of the steps.
 #[test]
 fn divergence_from_a_base() {
     let model = TinyModel::new().write();

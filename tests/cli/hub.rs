@@ -76,7 +76,7 @@ fn what_is_not_cached_is_named() {
     fails("hf:owner/tiny", &["the repository is not in the cache"]);
 }
 
-/// Pulled by its commit, or copied: nothing says what main is, and nothing is guessed.
+/// Pulled by its commit, or copied: no file says what main is, and the program does not guess.
 #[test]
 fn a_snapshot_without_main_is_named_by_its_commit() {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

@@ -1,5 +1,5 @@
-//! A small Hub: an endpoint with one repository, and a second host where its large files lie. It
-//! keeps what it was asked and fails as it is told to.
+//! A small Hub: an endpoint with one repository, and a second host for its large files.
+//! It records all requests and makes the faults that tests choose.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,27 +18,27 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// How a response goes wrong.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// A status, with further header lines.
+    /// A status, with additional header lines.
     Status(u16, &'static str),
-    /// The connection ends after so many bytes of the body.
+    /// The connection ends after this number of bytes of the body.
     CutAfter(usize),
-    /// So many bytes, and then one after another.
+    /// After this number of bytes, it sends one byte at a time.
     SlowAfter(usize),
-    /// All of the file, whatever part was asked for, up to so many bytes.
+    /// The whole file whatever range was requested, cut after this number of bytes.
     NoRanges(usize),
-    /// One byte is another.
+    /// One byte is wrong.
     Damaged,
 }
 
-/// What was asked for.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Of the second host.
+    /// Whether the second host received it.
     pub elsewhere: bool,
     pub method: String,
     pub path: String,
     headers: BTreeMap<String, String>,
-    /// Bytes of the body that were sent (at once).
+    /// The number of bytes of the body that were sent at once.
     pub sent: usize,
 }
 
@@ -52,9 +52,9 @@ impl Request {
 struct State {
     repository: String,
     files: BTreeMap<String, Vec<u8>>,
-    /// Sizes that the listing claims.
+    /// Wrong sizes for the listing.
     claims: BTreeMap<String, u64>,
-    /// Whether the listing has sizes and checksums.
+    /// Whether the listing lacks sizes and checksums.
     bare: bool,
     elsewhere: String,
     faults: Vec<(String, VecDeque<Fault>)>,
@@ -80,22 +80,22 @@ impl HubServer {
         HubServer { endpoint, state }
     }
 
-    /// What the next requests with `part` in their path meet, one after another.
+    /// The faults of the next requests with `part` in their path, in order.
     pub fn fail(&self, part: &str, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().unwrap().faults.push((part.into(), faults.into_iter().collect()));
     }
 
-    /// The listing claims that a file has this size.
+    /// Makes the listing say that a file has this size.
     pub fn claim(&self, file: &str, bytes: u64) {
         self.state.lock().unwrap().claims.insert(file.into(), bytes);
     }
 
-    /// The listing has names alone.
+    /// Makes the listing contain names alone.
     pub fn list_names_only(&self) {
         self.state.lock().unwrap().bare = true;
     }
 
-    /// What was asked since the last call.
+    /// The requests since the last call.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
@@ -128,7 +128,7 @@ fn listen(state: Arc<Mutex<State>>, elsewhere: bool) -> String {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (state, stream) = (state.clone(), stream.unwrap());
-            // A client that goes away is part of the tests.
+            // Some tests drop the connection.
             thread::spawn(move || answer(&state, stream, elsewhere).ok());
         }
     });
@@ -172,7 +172,7 @@ fn answer(state: &Mutex<State>, mut stream: TcpStream, elsewhere: bool) -> std::
         reply.body.len(),
         reply.headers
     );
-    // Before they are, so that nobody who has got them sees another number.
+    // The number is set before the bytes are sent, so a client that has them sees the right number.
     if let Some(request) = state.lock().unwrap().requests.get_mut(number) {
         request.sent = now.len();
     }
@@ -240,7 +240,7 @@ impl State {
                 body: self.listing().to_string().into(),
             };
         }
-        // Small files lie behind a link within the host, as on huggingface.co.
+        // Small files are behind a redirect within the host, as on huggingface.co.
         let (linked, direct) = (
             format!("/{repository}/resolve/{COMMIT}/"),
             format!("/api/resolve-cache/{repository}/"),
@@ -275,7 +275,7 @@ impl State {
             let size = self.claims.get(name).copied().unwrap_or(bytes.len() as u64);
             let mut file = json!({ "rfilename": name });
             if !self.bare {
-                // Of a large file, the blob is the pointer to it.
+                // The blob of a large file is the pointer to it.
                 file["size"] = size.into();
                 file["blobId"] = git_hash(if is_large(name) { b"pointer" } else { bytes }).into();
             }

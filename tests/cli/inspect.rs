@@ -1,4 +1,4 @@
-//! `gemma4-wgpu inspect`, the memory plan, and refusals that tell it.
+//! `gemma4-wgpu inspect`, the memory plan, and errors that mention it.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn inspect(model: &Path, args: &[&str]) -> Value {
     json(&stdout(command.arg(model).args(args)))
 }
 
-/// Plans what a run then says it took.
+/// Fails unless the plan holds for a run.
 fn plan_holds(model: &Path, args: &[&str]) {
     let memory = &inspect(model, args)["memory"];
     let run = [args, &["--json", "-n", "4", "--seed", "1", "--prompt", "hi"]].concat();
@@ -29,7 +29,7 @@ fn plan_holds(model: &Path, args: &[&str]) {
         (planned / taken - 1.0).abs() < 0.05,
         "{args:?}: {planned} bytes of weights planned, {taken} taken"
     );
-    // What was there at once includes the small buffers that results come back in.
+    // The peak includes the small buffers for results.
     let (planned, peak) =
         (number(&memory["total_bytes"]) as f64, number(&run["peak_device_bytes"]) as f64);
     assert!((planned / peak - 1.0).abs() < 0.05, "{args:?}: {planned} bytes planned, {peak} taken");
@@ -100,7 +100,7 @@ fn it_tells_of_per_layer_embeddings_and_shared_keys() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-per-layer");
     let report = inspect(&model, &["--backend", "cpu", "--tensors"]);
     assert_eq!((&report["per_layer_input"], &report["sharing_layers"]), (&16.into(), &3.into()));
-    // The file has keys of the layers that use others'; the model does not.
+    // The file has keys for layers with KV sharing, which the model does not use.
     let names: Vec<_> =
         report["tensors"].as_array().unwrap().iter().map(|tensor| tensor["name"].clone()).collect();
     assert!(names.contains(&"embed_tokens_per_layer.weight".into()));
@@ -197,7 +197,7 @@ fn what_is_not_used_is_named() {
     assert!(floats["token_bytes"].as_u64() > floats["int8_token_bytes"].as_u64(), "{floats}");
 }
 
-/// One line with both sides, or with the name that is like the one that is missing.
+/// One line with both values, or with the existing name that is similar to the missing one.
 #[test]
 fn contradictions_are_named() {
     type Change = fn(&mut TinyModel);
@@ -282,7 +282,7 @@ fn contradictions_are_named() {
     }
 }
 
-/// A file without any scalar multiplies by none, and values that are stored are used.
+/// Without a scalar in the file the factor is one. A stored V projection is used.
 #[test]
 fn the_files_decide() {
     let mut model = TinyModel::new();

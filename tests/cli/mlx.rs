@@ -1,4 +1,4 @@
-//! `--backend mlx`: with MLX it runs like the others, without it says how to get it.
+//! `--backend mlx`: with MLX it runs like other backends. Without MLX the error says how to get it.
 
 use crate::support::{TinyModel, error_line, on_model, program, stdout};
 use serde_json::Value;
@@ -86,7 +86,7 @@ fn adapters_are_not_for_it() {
     assert!(line.contains("--backend mlx"), "{line}");
 }
 
-/// A file named as a temporary folder: nothing can be loaded from there.
+/// A file in place of the temporary folder, so nothing can be loaded from there.
 #[cfg(feature = "mlx")]
 #[test]
 fn a_library_that_cannot_be_loaded_is_an_error() {
@@ -94,13 +94,13 @@ fn a_library_that_cannot_be_loaded_is_an_error() {
     let mut command = on_model("run", model.path(), &["--backend", "mlx", "a"]);
     let line = error_line(command.env("TMPDIR", model.path().join("config.json")));
     assert!(line.contains("MLX cannot be loaded") && line.contains("temporary file"), "{line}");
-    // Everything else goes on without MLX.
+    // Everything else works without MLX.
     let mut command =
         on_model("run", model.path(), &["--backend", "cpu", "--temperature", "0", "a"]);
     stdout(command.env("TMPDIR", model.path().join("config.json")));
 }
 
-/// Something else lies where MLX was: the loader takes it before the shim's own path.
+/// Another file has MLX's place. The loader finds it before the shim's own path.
 #[cfg(all(feature = "mlx", target_os = "linux"))]
 #[test]
 fn a_broken_mlx_is_an_error_that_says_what_to_install() {

@@ -1,4 +1,4 @@
-//! What the build script says of an MLX that it cannot use. It needs none itself.
+//! The build script's messages about an MLX that it cannot use. The tests need no MLX.
 
 #[path = "../../build/locate.rs"]
 mod locate;
@@ -73,7 +73,7 @@ fn other_architectures_are_refused() {
         found.contains("is for x86_64, not for aarch64") && found.contains("pip install"),
         "{found}"
     );
-    // A Mac's Python under Rosetta.
+    // Python on a Mac under Rosetta.
     let rosetta = [&MACH_O_ARM64[..4], &[7, 0, 0, 1], &MACH_O_ARM64[8..]].concat();
     assert!(reason(mlx([0, 32, 4], MAC, &rosetta).path(), MAC).contains("is for x86_64"));
     let text = reason(mlx([0, 32, 4], LINUX, b"<html>no library at all</html>").path(), LINUX);

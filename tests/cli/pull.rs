@@ -1,4 +1,4 @@
-//! `gemma4-wgpu pull` from a Hub of its own, and what runs afterwards.
+//! `gemma4-wgpu pull` from a local Hub, and runs of the pulled model.
 
 use crate::hub_server::{COMMIT, Fault, HubServer, Request, etag};
 use crate::support::{TinyModel, error_line, program, stdout};
@@ -21,7 +21,7 @@ const REPOSITORY: &str = "owner/demo";
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// The embedded model's files, and some that nobody needs.
+/// The embedded model's files, and some that no run needs.
 fn demo() -> BTreeMap<String, Vec<u8>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let mut files: BTreeMap<_, _> =
@@ -60,7 +60,7 @@ impl Setup {
         Setup { server: HubServer::new(REPOSITORY, files), home: tempfile::tempdir().unwrap() }
     }
 
-    /// A command that knows this server and cache, and nothing else of the environment.
+    /// A command with this server and cache and no other environment.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = program(args);
         for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"]
@@ -80,12 +80,12 @@ impl Setup {
         command
     }
 
-    /// What a pull that works prints: a path.
+    /// Runs a pull that must succeed, and returns the printed path.
     fn pulled(&self, args: &[&str]) -> PathBuf {
         PathBuf::from(stdout(&mut self.pull(args)).trim_end())
     }
 
-    /// The one line of a pull that fails.
+    /// Runs a pull that must fail, and returns its one line.
     fn failure(&self, args: &[&str]) -> String {
         error_line(self.pull(&["--quiet"]).args(args))
     }
@@ -98,7 +98,7 @@ impl Setup {
         self.folder().join("blobs").join(format!("{}.incomplete", etag(name, &files[name])))
     }
 
-    /// Nothing is there that a program would take for the model.
+    /// Fails if any file could be loaded as the model.
     fn assert_nothing_loads(&self) {
         assert!(!self.folder().join("refs").exists() && !self.folder().join("snapshots").exists());
         let line = error_line(&mut self.command(&["inspect", "--backend", "cpu", "hf:owner/demo"]));
@@ -106,7 +106,7 @@ impl Setup {
     }
 }
 
-/// The requests for a file's content, where it lies.
+/// The requests for a file's content, at the place that has it.
 fn of<'a>(requests: &'a [Request], name: &str) -> Vec<&'a Request> {
     let end = format!("/{name}");
     requests
@@ -151,7 +151,7 @@ fn a_pulled_model_runs() {
         setup.server.requests().into_iter().filter(|request| request.sent > 0).collect();
     assert_eq!(asked.len(), 1 + needed().count(), "{asked:?}");
 
-    // Once more: nothing but the listing.
+    // A second pull requests only the listing.
     assert_eq!(setup.pulled(&["hf:owner/demo"]), snapshot);
     assert_eq!(setup.server.requests().len(), 1);
 

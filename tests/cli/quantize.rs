@@ -1,4 +1,4 @@
-//! `gemma4-wgpu quantize` and the packed form that it writes.
+//! `gemma4-wgpu quantize` and the packed format that it writes.
 
 use std::{fs, path::Path};
 
@@ -19,7 +19,7 @@ fn packed(args: &[&str]) -> (TempDir, TempDir) {
     (model, out)
 }
 
-/// The logits that a model gives, as bytes of a safetensors file.
+/// The logits of a model, as bytes of a safetensors file.
 fn logits(model: &Path, args: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % VOCAB as u32).collect();
@@ -31,7 +31,7 @@ fn logits(model: &Path, args: &[&str]) -> Vec<u8> {
     fs::read(out).unwrap()
 }
 
-/// The packed file with some bytes of its header replaced by as many others.
+/// The packed file with some bytes of its header replaced by the same number of others.
 fn patched(out: &TempDir, from: &str, to: &str) {
     let path = out.path().join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
@@ -55,11 +55,11 @@ fn a_packed_model_computes_what_quantizing_while_loading_does() {
     assert_ne!(logits(out.path(), &[]), logits(model.path(), &["--quantize", "none"]));
     let size = |dir: &TempDir| fs::metadata(dir.path().join("model.safetensors")).unwrap().len();
     assert!(size(&out) * 2 < size(&model), "{} of {}", size(&out), size(&model));
-    // The text assets come along.
+    // The text assets are copied too.
     stdout(&mut on_model("run", out.path(), &["--backend", "cpu", "-n", "3", "--seed", "1", "hi"]));
 }
 
-/// Error columns of the table that `quantize` prints.
+/// The error columns of the table that `quantize` prints.
 fn tabulated(table: &str) -> Vec<&str> {
     table.lines().filter_map(|line| line.rsplit_once('(')).map(|(_, relative)| relative).collect()
 }
@@ -102,7 +102,7 @@ fn the_file_is_valid_for_others_and_says_what_it_holds() {
     assert_eq!(metadata["model.layers.0.self_attn.q_proj.weight"], "int4 g32 16x16");
     assert_eq!(metadata["model.embed_tokens.weight"], format!("int8 g32 {VOCAB}x16"));
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    // 16 columns are padded to 32: 16 bytes of int4 and a scale, which fills up a word.
+    // 16 columns are padded to 32. They have 16 bytes of int4 and a scale, padded to a word.
     let q_proj = file.tensor("model.layers.0.self_attn.q_proj.weight").unwrap();
     assert_eq!((q_proj.dtype(), q_proj.shape()), (Dtype::U8, &[16, 20][..]));
     assert_eq!(file.tensor("model.norm.weight").unwrap().dtype(), Dtype::F32);
@@ -138,7 +138,7 @@ fn bad_packed_files_are_named() {
             &format!("{q_proj}int4 g32 9e99x"),
             "does not fit its bytes",
         ),
-        // Without its description the bytes are nothing that a model could use.
+        // Without their description, no model can use the bytes.
         (
             "\"model.layers.0.self_attn.q_proj.weight\":\"int4",
             "\"model.layers.0.self_attn.q_proj.wight_\":\"int4",

@@ -1,4 +1,4 @@
-//! Recipes of `gemma4-wgpu quantize`, and what interruptions and failures leave.
+//! Recipes of `gemma4-wgpu quantize`, and the files that remain after interruptions and failures.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ fn quantize(model: &Path, output: &Path, args: &[&str]) -> assert_cmd::Command {
     command
 }
 
-/// Metadata of a packed model's only file.
+/// Metadata of the only file of a packed model.
 fn metadata(dir: &Path) -> BTreeMap<String, String> {
     let bytes = fs::read(dir.join("model.safetensors")).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -47,7 +47,8 @@ fn the_sensitive_recipe_is_told_and_tabulated() {
     assert_eq!((&rules[1]["layers"], &rules[2]["method"]), (&json!("edge"), &json!("hqq")));
     assert_eq!(metadata["model.layers.0.mlp.down_proj.weight"], "int8 g32 16x32");
     assert_eq!(metadata["model.layers.1.mlp.up_proj.weight"], "int4 g32 32x16");
-    // 32 columns of 4 bits and a scale: 20 bytes a row; of 16 columns half of that is padding.
+    // 32 columns of 4 bits and a scale are 20 bytes a row. With 16 columns, half of that is
+    // padding.
     let row = |name: &str| {
         let line = table
             .lines()
@@ -66,9 +67,9 @@ fn the_sensitive_recipe_is_told_and_tabulated() {
     answers(out.path());
 }
 
-/// The table and the projection of per-layer embeddings become int8 as the embedding does, and keys
-/// that no layer uses are left out: what is written gives the logits that quantizing while loading
-/// gives.
+/// The table and the projection of per-layer embeddings become int8, as the embedding does.
+/// Keys that no layer uses are removed.
+/// The result has the same logits as quantization during loading.
 #[test]
 fn models_with_per_layer_embeddings() {
     let out = tempfile::tempdir().unwrap();
@@ -137,7 +138,7 @@ fn a_file_of_rules() {
     answers(out.path());
 }
 
-/// Scales once per group, and the same bytes as packing makes of the floats.
+/// Each group has one scale, and the bytes equal those of packing the floats.
 #[test]
 fn groups_of_64_and_128() {
     let (model, out) = (TinyModel::new().write(), tempfile::tempdir().unwrap());
@@ -238,7 +239,7 @@ impl Work {
         self.parent.path().join(name)
     }
 
-    /// Quantizes into some ten files, as long as `go_on` says so of the bytes consumed.
+    /// Quantizes into some ten files, while `go_on` returns true for the bytes read.
     fn run(
         &self,
         output: &str,
@@ -287,7 +288,7 @@ fn a_job_of_one_backend_is_not_continued_on_another() {
     work.gpu = Some(open_gpu());
     let error = work.run("parts", "hqq", |_| true).unwrap_err().to_string();
     assert!(error.contains("not empty") && error.contains("backend"), "{error}");
-    // What no GPU takes part in is the same on both.
+    // The recipe `default` never uses the GPU, so another backend may continue the job.
     work.gpu = None;
     work.run("range", "default", |consumed| consumed < 24_000).unwrap_err();
     work.gpu = Some(open_gpu());
@@ -304,14 +305,14 @@ fn an_interrupted_job_goes_on_where_it_stopped() {
     let left = contents(&output);
     assert!(left.len() >= 3 && !left.contains_key("config.json"), "{:?}", left.keys());
     assert!(Checkpoint::open(&output).is_err(), "an unfinished checkpoint opened");
-    // As a killed process would have left them.
+    // A killed process would leave such files.
     fs::write(output.join(".model-00005-of-00009.safetensors.99.tmp"), "half").unwrap();
     let error = work.run("parts", "default", |_| true).unwrap_err().to_string();
     assert!(
         error.contains("not empty") && error.contains("another model, recipe or backend"),
         "{error}"
     );
-    // A finished file that was cut since is made anew.
+    // A finished file that was truncated later is made again.
     let (cut, _) = left.iter().find(|(name, _)| name.ends_with(".safetensors")).unwrap();
     fs::write(output.join(cut), "cut").unwrap();
     work.run("parts", "mse_clip", |consumed| consumed < 26_000).unwrap_err();
@@ -331,7 +332,7 @@ fn what_stops_before_a_file_is_whole_leaves_nothing() {
     assert!(!work.output("out").exists());
 }
 
-/// A checkpoint whose embedding is 1 GiB of zeros, none of them on the disk.
+/// A checkpoint with an embedding of 1 GiB of zeros, which need no disk space.
 fn sparse_model() -> TempDir {
     let rows = 1u64 << 24;
     let mut model = TinyModel::new();
@@ -344,7 +345,7 @@ fn sparse_model() -> TempDir {
     let data = (bytes.len() - 8 - length) as u64;
     let name = "model.embed_tokens.weight";
     let old = header.as_object_mut().unwrap().remove(name).unwrap();
-    // The old embedding's bytes must belong to a tensor.
+    // The bytes of the old embedding must belong to a tensor.
     header["unused"] = old;
     header[name] =
         json!({ "dtype": "F32", "shape": [rows, 16], "data_offsets": [data, data + rows * 64] });
@@ -364,7 +365,7 @@ fn a_signal_stops_it_and_a_full_disk_leaves_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let output = parent.path().join("out");
     let program = assert_cmd::cargo::cargo_bin("gemma4-wgpu");
-    // A search takes long enough to be met at work.
+    // A search takes long enough to interrupt it.
     let recipe =
         file(&model, "slow.toml", "[[rule]]\npattern = \"\"\nbits = 8\nmethod = \"mse_clip\"");
     let mut child = Process::new(&program)
@@ -393,7 +394,7 @@ fn a_signal_stops_it_and_a_full_disk_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!output.exists());
 
-    // A limit on files' sizes fails writes as a full disk does.
+    // A limit on the size of files makes writes fail like a full disk.
     let script =
         "trap '' XFSZ; ulimit -f 2000; exec \"$0\" quantize --model \"$1\" --output \"$2\"";
     let full = Process::new("sh")

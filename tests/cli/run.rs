@@ -80,7 +80,7 @@ fn a_seed_fixes_the_text() {
     };
     assert_eq!(tokens("5"), tokens("5"));
     assert_ne!(tokens("5"), tokens("6"));
-    // A run without a seed tells the one it took.
+    // A run without a seed prints the seed that it chose.
     let free = json(&mut run(&model, &["--json", "-n", "24", "hi"]));
     assert_eq!(tokens(&free["seed"].to_string()), free["tokens"]);
 }
@@ -93,7 +93,7 @@ fn an_end_token_stops_the_answer_and_the_context_bounds_it() {
     assert_eq!(free["finish_reason"], "context_full");
     let tokens = free["tokens"].as_array().unwrap();
     assert_eq!(tokens.len(), 20 - 4 + 1);
-    // The same model, but its fourth token is an end token: it ends where that first occurs.
+    // The same model with its fourth token as end token. It ends where that token first occurs.
     model.config["eos_token_id"] = tokens[3].clone();
     let stopped = json(&mut run(&model.write(), &args));
     let end = tokens.iter().position(|token| *token == tokens[3]).unwrap();
@@ -134,7 +134,7 @@ fn usage_errors_exit_with_2() {
         .stdout(predicate::str::contains(env!("CARGO_PKG_VERSION")));
 }
 
-/// The embedded model answers where no other is named.
+/// The embedded model answers if no other model is named.
 #[test]
 fn the_demo_model_is_the_default() {
     let args = ["--backend", "cpu", "--temperature", "0", "-n", "40", "Who are you?"];
@@ -154,7 +154,7 @@ fn the_demo_model_is_the_default() {
     assert!(stdout(&mut program(&verse)).contains("perplexity"));
 }
 
-/// A run that has printed its first byte of an answer too long to finish by itself.
+/// A run that has printed the first byte of an endless answer.
 fn endless(model: &TempDir) -> Child {
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gemma4-wgpu"));
     command
@@ -167,7 +167,7 @@ fn endless(model: &TempDir) -> Child {
     child
 }
 
-/// A model that never ends by itself: a large context and no end token.
+/// A model whose answers never end: a large context and no end token.
 fn endless_model() -> TempDir {
     let mut model = TinyModel::new();
     model.config["max_position_embeddings"] = 1_000_000.into();
@@ -176,7 +176,7 @@ fn endless_model() -> TempDir {
     model.write()
 }
 
-/// Waits for the end and gives the exit code and stderr.
+/// Waits for the end and returns the exit code and stderr.
 fn end(mut child: Child) -> (Option<i32>, String) {
     let limit = Instant::now() + Duration::from_secs(60);
     let status = loop {
@@ -216,7 +216,7 @@ fn ctrl_c_stops_the_answer() {
     assert_eq!(end(child), (Some(130), String::new()));
 }
 
-/// Two sets of one part each in a directory: the named file counts.
+/// Two sets of one part each in a directory. The named file decides.
 #[test]
 fn a_named_shard_opens_its_own_set() {
     let (first, second) =

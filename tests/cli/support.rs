@@ -1,4 +1,4 @@
-//! A tiny random Gemma 4 checkpoint on disk, and running the program on it.
+//! Makes a tiny random Gemma 4 checkpoint on disk and runs the program on it.
 
 #![allow(dead_code)] // every test file uses a part
 
@@ -19,7 +19,7 @@ const FFN: usize = 32;
 const HEADS: usize = 2;
 const HEAD_DIM: usize = 8;
 
-/// A checkpoint that tests may spoil before they write it.
+/// A checkpoint that tests may change before they write it.
 pub struct TinyModel {
     pub config: Value,
     pub tokenizer_config: Value,
@@ -29,12 +29,12 @@ pub struct TinyModel {
 }
 
 impl TinyModel {
-    /// Two layers, one sliding and one full; a byte tokenizer with Gemma 4's turn tokens.
+    /// Two layers, one sliding and one full, and a byte tokenizer with Gemma 4's turn tokens.
     pub fn new() -> TinyModel {
         TinyModel::with_full_head_dim(HEAD_DIM)
     }
 
-    /// With heads of this size in the full layer.
+    /// The same with heads of this size in the full layer.
     pub fn with_full_head_dim(full_head_dim: usize) -> TinyModel {
         let mut model = TinyModel {
             config: config(full_head_dim),
@@ -75,9 +75,9 @@ impl TinyModel {
         model
     }
 
-    /// A model that writes these tokens after the generation prompt, always: its layers add
-    /// nothing, its head gives each token the next. No token comes twice. Its template is a short
-    /// one of Gemma 4's form.
+    /// A model that always writes these tokens after the generation prompt.
+    /// Its layers add nothing, and its head maps each token to the next. No token may occur twice.
+    /// Its template is a short one in Gemma 4's form.
     pub fn that_writes(answer: &[&str]) -> TinyModel {
         let mut model = TinyModel::new();
         model.tokenizer_config["chat_template"] = THINKING_TEMPLATE.into();
@@ -138,7 +138,7 @@ impl TinyModel {
         dir
     }
 
-    /// The bytes of the weights' file.
+    /// The bytes of the file of weights.
     pub fn safetensors(&self) -> Vec<u8> {
         let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
             .tensors
@@ -154,8 +154,8 @@ impl TinyModel {
     }
 }
 
-/// Thoughts are asked for in the system turn and cut from earlier answers, as in E2B's and E4B's
-/// template.
+/// As in the template of E2B and E4B, the system turn requests thoughts.
+/// Thoughts are removed from earlier answers.
 const THINKING_TEMPLATE: &str = "{{- bos_token -}}
 {%- if enable_thinking or messages[0].role == 'system' -%}
     {{- '<|turn>system\n' ~ ('<|think|>\n' if enable_thinking else '') -}}
@@ -171,7 +171,7 @@ const THINKING_TEMPLATE: &str = "{{- bos_token -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|turn>model\n' -}}{%- endif -%}";
 
-/// The byte of a token of one byte.
+/// The byte of a token that is a single byte.
 fn byte_of(token: &str) -> Option<u8> {
     match token.as_bytes() {
         [byte] => Some(*byte),
@@ -202,7 +202,7 @@ fn config(full_head_dim: usize) -> Value {
     })
 }
 
-/// Special tokens, then one token a byte.
+/// Special tokens, then one token for each byte.
 fn tokenizer() -> Value {
     let special =
         ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|image>", "<|audio>"];
@@ -249,7 +249,7 @@ fn values(shape: &[usize], seed: u64) -> Vec<f32> {
 /// The program with `args`, without logging and with nothing on standard input.
 pub fn program(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("gemma4-wgpu").unwrap();
-    // Compiled pipelines are none of the user's.
+    // The program must not use the user's compiled pipelines.
     command
         .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .env_remove("RUST_LOG")
@@ -265,7 +265,7 @@ pub fn on_model(subcommand: &str, model: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs the command, which must succeed, and gives what it printed.
+/// Runs the command, which must succeed, and returns its output.
 pub fn stdout(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
@@ -276,8 +276,8 @@ pub fn stdout(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs the command, which must fail with exit code 1, nothing on stdout and one line on stderr;
-/// gives that line.
+/// Runs the command, which must fail with exit code 1 and print nothing on stdout.
+/// Returns its single line on stderr.
 pub fn error_line(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -1,5 +1,6 @@
-//! What [`Backend`] promises, whatever computes it. `tolerance` bounds the difference of logits
-//! that are computed in two ways; `contract_tests!` makes a test of every function.
+//! The contract of [`Backend`] for every implementation.
+//! `tolerance` bounds the difference of logits from two computations.
+//! `contract_tests!` makes a test of every function.
 
 use gemma4_wgpu::sampling::argmax;
 use gemma4_wgpu::{
@@ -20,7 +21,7 @@ mod choices;
 mod refusals;
 mod suppressed;
 
-#[allow(unused_imports)] // some test programs take another part
+#[allow(unused_imports)] // some test programs use another part
 pub use self::{choices::*, refusals::*, suppressed::*};
 
 const F32: LoadOptions = LoadOptions {
@@ -32,7 +33,7 @@ const F32: LoadOptions = LoadOptions {
 
 const DRAW: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
 
-/// `make` for [`RandomModel::small_effective`], whatever model is asked for.
+/// `make` for [`RandomModel::small_effective`], whatever the requested model is.
 pub fn effective(
     make: impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>,
 ) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
@@ -43,7 +44,7 @@ fn vocab(backend: &dyn Backend) -> usize {
     backend.config().vocab_size
 }
 
-/// The logits of a step that asked for them.
+/// The logits of a step with that output.
 #[track_caller]
 fn logits(result: StepResult) -> Vec<f32> {
     match result {
@@ -60,7 +61,8 @@ fn fresh_logits(backend: &mut dyn Backend, tokens: &[u32], chunks: &[usize]) -> 
     logits
 }
 
-/// However a prompt is cut, its logits are the same, for every quantization and cache type.
+/// The division of a prompt into steps does not change its logits.
+/// That holds for every quantization and cache type.
 pub fn chunks_equal_single_tokens(make: Make, tolerance: f32) {
     for quantize in [Quantize::None, Quantize::Int8, Quantize::Int4] {
         for cache_type in [CacheType::F32, CacheType::F16] {
@@ -81,7 +83,7 @@ pub fn chunks_equal_single_tokens(make: Make, tolerance: f32) {
     }
 }
 
-/// Rings of sliding layers go around several times, with steps as large as they may be.
+/// The rings of sliding layers wrap several times, with steps of the largest size.
 pub fn rings_wrap_around(make: Make, tolerance: f32) {
     let options = LoadOptions { context_length: 4096, ..F32 };
     let mut backend = make(&RandomModel::small(), &options).unwrap();
@@ -94,7 +96,7 @@ pub fn rings_wrap_around(make: Make, tolerance: f32) {
     }
 }
 
-/// An f16 cache rounds keys and values and nothing else: logits move, but little.
+/// An f16 cache rounds only keys and values, so logits change little.
 pub fn f16_cache_is_close_to_f32(make: Make) {
     let [f32_logits, f16_logits] = [CacheType::F32, CacheType::F16].map(|cache_type| {
         let mut backend = make(&RandomModel::small(), &LoadOptions { cache_type, ..F32 }).unwrap();
@@ -106,7 +108,7 @@ pub fn f16_cache_is_close_to_f32(make: Make) {
     assert_eq!(2 * f16_logits.1, f32_logits.1);
 }
 
-/// Every output kind says the same about the last position.
+/// All kinds of output agree about the last position.
 pub fn outputs_agree(make: Make, tolerance: f32) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let tokens = random_tokens(vocab(&*backend), 12, 4);
@@ -125,7 +127,7 @@ pub fn outputs_agree(make: Make, tolerance: f32) {
     }
 }
 
-/// Steps of which nothing is wanted leave all that later ones need.
+/// Steps without output store all that later steps need.
 pub fn steps_without_output_count(make: Make, tolerance: f32) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let vocab = vocab(&*backend);
@@ -145,7 +147,7 @@ pub fn steps_without_output_count(make: Make, tolerance: f32) {
     }
 }
 
-/// What one step of two new sequences gives.
+/// The results of one step of two new sequences.
 fn run_both(
     backend: &mut dyn Backend,
     prompts: &[Vec<u32>; 2],
@@ -162,7 +164,7 @@ fn run_both(
     results
 }
 
-/// Two sequences in one step give what each gives alone.
+/// Two sequences in one step give the same as each alone.
 pub fn sequences_do_not_touch(make: Make, tolerance: f32) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let vocab = vocab(&*backend);
@@ -171,7 +173,7 @@ pub fn sequences_do_not_touch(make: Make, tolerance: f32) {
 
     let sequences = [backend.open_sequence().unwrap(), backend.open_sequence().unwrap()];
     let mut together = [Vec::new(), Vec::new()];
-    // Uneven shares, the order changing, one sequence ending before the other.
+    // Uneven parts in varying order, and one sequence ends before the other.
     for (round, chunk) in [(0, [4, 9]), (1, [1, 1]), (2, [10, 11]), (3, [15, 0])] {
         let mut order = vec![0, 1];
         if round % 2 == 1 {
@@ -202,7 +204,7 @@ pub fn sequences_do_not_touch(make: Make, tolerance: f32) {
     }
 }
 
-/// After `truncate` a sequence goes on as if it had never been longer, or says that it cannot.
+/// After `truncate`, a sequence continues as if it had never been longer, or returns an error.
 pub fn truncate_forgets(make: Make, tolerance: f32) {
     let options = LoadOptions { context_length: 4096, ..F32 };
     let mut backend = make(&RandomModel::small(), &options).unwrap();
@@ -218,12 +220,12 @@ pub fn truncate_forgets(make: Make, tolerance: f32) {
     let rest = all_logits(&mut *backend, sequence, &tokens[12..], &[3]);
     assert_close(&rest, &expected[12 * vocab..], tolerance, "after truncate");
 
-    // To nothing, which always goes.
+    // Truncation to nothing is always possible.
     let long = random_tokens(vocab, 3 * backend.info().max_step_tokens, 10);
     all_logits(&mut *backend, sequence, &long[..(4096 - 20).min(long.len())], &[usize::MAX]);
     let len = backend.sequence_len(sequence);
     assert!(matches!(backend.truncate(sequence, len + 1), Err(Error::Input(_))));
-    // The rings have lost the window of the beginning.
+    // The rings no longer have the window at this position.
     assert!(matches!(backend.truncate(sequence, WINDOW + 2), Err(Error::Input(_))));
     assert_eq!(backend.sequence_len(sequence), len);
     backend.truncate(sequence, 0).unwrap();
@@ -231,7 +233,7 @@ pub fn truncate_forgets(make: Make, tolerance: f32) {
     assert_close(&again, &expected, tolerance, "after truncate to nothing");
 }
 
-/// The place of a closed sequence serves the next, which starts empty.
+/// A new sequence can use the slot of a closed one and starts empty.
 pub fn closed_sequences_make_room(make: Make, tolerance: f32) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let tokens = random_tokens(vocab(&*backend), 10, 11);
@@ -250,7 +252,7 @@ pub fn closed_sequences_make_room(make: Make, tolerance: f32) {
     );
 }
 
-/// What the backend says of itself.
+/// Fails unless the backend's info is plausible.
 pub fn info_is_plausible(make: Make, backend_name: &str) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let before = backend.info();
@@ -259,8 +261,8 @@ pub fn info_is_plausible(make: Make, backend_name: &str) {
         (backend_name, 64, 2)
     );
     assert!(!before.device.is_empty() && before.max_step_tokens > 0);
-    // Two sequences of 64 positions; a full layer takes 2·20 values each, the sliding ones at least
-    // a window's.
+    // Two sequences of 64 positions. A full layer has 2·20 values for each position.
+    // Sliding layers have at least a window.
     assert!(before.kv_bytes >= 2 * 4 * (64 * 2 * 20 + 2 * WINDOW as u64 * 2 * 20));
     assert!(before.weight_bytes > 0);
     assert!(before.peak_bytes >= before.weight_bytes + before.kv_bytes);
@@ -268,7 +270,7 @@ pub fn info_is_plausible(make: Make, backend_name: &str) {
     assert!(backend.info().peak_bytes >= before.peak_bytes);
 }
 
-/// A step is read once; a ticket that was never given, never.
+/// A step can be read once. A ticket that was never issued cannot be read.
 pub fn tickets_are_read_once(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let sequence = backend.open_sequence().unwrap();
@@ -286,7 +288,7 @@ pub fn tickets_are_read_once(make: Make) {
     }
 }
 
-/// A test for every promise: `contract_tests!(tolerance, make, "backend's name")`.
+/// A test for every promise of the contract: `contract_tests!(tolerance, make, "backend's name")`.
 #[macro_export]
 macro_rules! contract_tests {
     ($tolerance:expr, $make:expr, $name:expr) => {

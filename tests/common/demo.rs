@@ -9,10 +9,10 @@ use gemma4_wgpu::{
 
 use super::{Make, all_logits};
 
-/// Of the excerpt, by transformers in float32 from the weights before rounding (tools/train_demo,
-/// report.json).
+/// The perplexity of the excerpt in transformers, in float32 and with the unrounded weights.
+/// tools/train_demo wrote it to report.json.
 pub const FLOAT32: f64 = 34.2644;
-/// Of the excerpt in int4, as `gemma4-wgpu eval` gives it on the CPU backend.
+/// The perplexity of the excerpt in int4, from `gemma4-wgpu eval` on the CPU backend.
 pub const INT4: f64 = 34.5385;
 
 /// The held-out excerpt's tokens.
@@ -22,8 +22,8 @@ fn tokens() -> Vec<u32> {
     tokenizer.encode_prompt(&text, false).unwrap()
 }
 
-/// Fails unless the whole excerpt's perplexity is the int4 figure within 0.5% and the float32
-/// figure within 5%.
+/// Fails unless the perplexity of the whole excerpt is near both figures.
+/// The int4 figure may differ by 0.5%, the float32 figure by 5%.
 #[track_caller]
 pub fn assert_perplexity(make: Make<'_>) {
     let tokens = tokens();

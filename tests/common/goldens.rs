@@ -1,4 +1,4 @@
-//! Small random models with the float32 logits that an independent program gives for them.
+//! Small random models with float32 logits of an independent program.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::{Make, all_logits};
 use gemma4_wgpu::sampling::argmax;
 
-/// Positions at which the largest logit must be the golden one's.
+/// The fraction of positions where the largest logit must be that of the golden.
 const MIN_SAME_ARGMAX: f32 = 0.99;
 
 /// A directory of `tests`.
@@ -81,8 +81,9 @@ impl Golden {
     }
 }
 
-/// Runs the prompt of `golden.safetensors` in `case` on the checkpoint unquantized with an f32
-/// cache: as one prefill, in chunks, and token by token past the window.
+/// Runs the prompt of `golden.safetensors` in `case` on the unquantized checkpoint with an f32
+/// cache.
+/// It is run as one prefill, in chunks, and token by token past the window.
 pub fn check(case: &Path, checkpoint: &Path, tolerance: f32, make: Make) {
     let golden = Golden::read(&case.join("golden.safetensors"));
     let checkpoint = Checkpoint::open(checkpoint).unwrap();
@@ -100,8 +101,9 @@ pub fn check(case: &Path, checkpoint: &Path, tolerance: f32, make: Make) {
     }
 }
 
-/// A test for every case of tests/goldens, which `tools/goldens/generate.py` made with Hugging Face
-/// transformers, and one that none is left out: `golden_tests!(tolerance, make)`.
+/// A test for every case of tests/goldens, and a test that no case is missing.
+/// `tools/goldens/generate.py` made the cases with Hugging Face transformers.
+/// Use: `golden_tests!(tolerance, make)`.
 #[macro_export]
 macro_rules! golden_tests {
     ($tolerance:expr, $make:expr) => {

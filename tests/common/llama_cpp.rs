@@ -1,4 +1,4 @@
-//! Files of llama.cpp's results.
+//! Reads files of llama.cpp's results.
 
 use std::{fs, path::Path};
 
@@ -12,14 +12,14 @@ pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// The value `key`, an array of numbers say.
+/// The value of `key`, for example an array of numbers.
 #[track_caller]
 pub fn value<T: serde::de::DeserializeOwned>(object: &Value, key: &str) -> T {
     serde_json::from_value(object[key].clone()).unwrap_or_else(|error| panic!("{key}: {error}"))
 }
 
-/// Compares with the ids of every text, its control tokens taken as text (key `literal`) and
-/// recognized (key `special`).
+/// Compares the ids of every text.
+/// Control tokens are encoded as text (key `literal`) or recognized (key `special`).
 pub fn assert_same_ids(tokenizer: &Tokenizer, texts: &Value, literal: &str) {
     let texts = texts.as_array().unwrap();
     assert!(!texts.is_empty());

@@ -1,7 +1,7 @@
-//! What the tests of every backend share: golden logits, the contract of [`Backend`], random
+//! Code that the tests of all backends share: golden logits, the contract of [`Backend`], random
 //! models.
 
-// A test program uses what it needs of this.
+// Each test program uses a part of this module.
 #![allow(dead_code)]
 
 pub mod contract;
@@ -20,7 +20,7 @@ use gemma4_wgpu::{
     model::{source::TensorSource, weights::LoadOptions},
 };
 
-/// Kernels that round neither weights nor activations on the way: int8 and f16 products off.
+/// Kernels without int8 and f16 products, which round neither weights nor activations.
 pub const EXACT_KERNELS: KernelOptions =
     KernelOptions { f16: Some(false), dp4a: Some(false), ..KernelOptions::UNSET };
 
@@ -48,7 +48,7 @@ pub fn load_gpu(
     pollster::block_on(GpuBackend::load(gpu, source, options, &mut |_| ()))
 }
 
-/// The model on MLX, in f32 on a GPU too.
+/// The model on MLX, in f32 also on a GPU.
 #[cfg(feature = "mlx")]
 pub fn mlx(source: &dyn TensorSource, options: &LoadOptions) -> Result<Box<dyn Backend>> {
     Ok(Box::new(load_mlx(source, options, gemma4_wgpu::mlx::Activations::F32)?))
@@ -78,8 +78,8 @@ pub fn step(
     Ok(results.remove(0))
 }
 
-/// Logits of every one of `tokens`, `[tokens, vocab]`, fed in chunks of `chunks` tokens (repeated
-/// for as long as there are tokens).
+/// The logits of all `tokens`, `[tokens, vocab]`, fed in chunks of `chunks` tokens.
+/// The list of chunks is repeated until all tokens are fed.
 pub fn all_logits(
     backend: &mut dyn Backend,
     sequence: SequenceId,
@@ -102,7 +102,7 @@ pub fn all_logits(
     logits
 }
 
-/// Fails if an element differs by more than `tolerance`, or by NaN.
+/// Fails if an element differs by more than `tolerance` or is NaN.
 #[track_caller]
 pub fn assert_close(actual: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}");

@@ -2,7 +2,7 @@
 
 use std::{env, process::Command};
 
-/// Set in the process that runs one test alone.
+/// Set in the process that runs a single test.
 const ALONE: &str = "GEMMA4_WGPU_TEST_ALONE";
 
 /// Runs `test` in a process in which no other test runs. `name` is the test's full name.

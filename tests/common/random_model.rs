@@ -1,4 +1,4 @@
-//! A small random model in memory, for tests that need no golden logits.
+//! A small random model in memory, for tests without golden logits.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
@@ -24,8 +24,8 @@ pub struct RandomModel {
 }
 
 impl RandomModel {
-    /// A Gemma 4 model with two sliding layers and a full one whose V is K; no size is even a
-    /// multiple of 8.
+    /// A Gemma 4 model with two sliding layers and a full one whose V is K.
+    /// No size is a multiple of 8.
     pub fn small() -> Self {
         let sliding = LayerConfig {
             attention: AttentionKind::Sliding { window: WINDOW },
@@ -51,8 +51,8 @@ impl RandomModel {
         })
     }
 
-    /// As [`RandomModel::small`] what E2B is: per-layer embeddings, and two layers without keys of
-    /// their own, whose MLP is twice as wide.
+    /// A small model with the architecture of E2B: per-layer embeddings and KV sharing.
+    /// Two layers have no keys of their own, and their MLP is twice as wide.
     pub fn small_effective() -> Self {
         let mut config = RandomModel::small().config;
         config.layers.truncate(2);
@@ -70,7 +70,7 @@ impl RandomModel {
         RandomModel::new(config)
     }
 
-    /// Random weights for any config, the same for the same config.
+    /// Random weights for any config. The same config gives the same weights.
     pub fn new(config: ModelConfig) -> Self {
         let mut model = RandomModel { config: config.clone(), tensors: BTreeMap::new() };
         for tensor in tensor_specs(&config) {
@@ -79,8 +79,8 @@ impl RandomModel {
         model
     }
 
-    /// Adds a tensor: matrices keep the size of what they multiply, norms and scalars lie in [0.5,
-    /// 1.5].
+    /// Adds a random tensor. Matrices keep the magnitude of their input.
+    /// Norms and scalars are between 0.5 and 1.5.
     fn add(&mut self, name: String, shape: &[usize]) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.tensors.len() as u64);
         let (center, spread) = match *shape {
@@ -121,7 +121,7 @@ impl TensorSource for RandomModel {
     }
 }
 
-/// `len` token ids of a vocabulary, the same for the same seed.
+/// `len` token ids of a vocabulary. The same seed gives the same ids.
 pub fn random_tokens(vocab: usize, len: usize, seed: u64) -> Vec<u32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(0..vocab as u32)).collect()

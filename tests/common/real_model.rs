@@ -5,8 +5,8 @@ use std::{
     path::PathBuf,
 };
 
-/// Where `tools/fetch-test-model.sh` puts the model, unless GEMMA4_WGPU_TEST_MODEL names another
-/// place. Fails if it is missing.
+/// The path of the model. `tools/fetch-test-model.sh` downloads the model to this place.
+/// GEMMA4_WGPU_TEST_MODEL can name another one. Fails if the model is missing.
 pub fn path() -> PathBuf {
     let cached = || {
         let cache = var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);

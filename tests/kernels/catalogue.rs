@@ -1,4 +1,4 @@
-//! Every kernel with parameters that differ in all the ways that change its code.
+//! Every kernel, with parameters that cover all differences in its code.
 
 use gemma4_wgpu::{
     gpu::{
@@ -21,7 +21,7 @@ use gemma4_wgpu::{
     },
 };
 
-/// Stored types that are laid out on the device.
+/// Stored types that the device converts to its layout.
 pub const STORED: [Dtype; 17] = [
     Dtype::Q4_0,
     Dtype::Q4_1,
@@ -48,8 +48,8 @@ fn target(facts: &AdapterFacts, options: &str) -> KernelTarget {
     KernelTarget::choose(facts, &options).expect("the adapter has them")
 }
 
-/// Targets in all ways that change the kernels' code, without cooperative matrices, for devices
-/// with subgroups of `subgroup` invocations. `wide`: with large workgroups where there is f16.
+/// Targets that cover all differences in the kernels' code, without cooperative matrices.
+/// Subgroups have `subgroup` invocations. With `wide`, targets with f16 have large workgroups.
 pub fn targets(subgroup: u32, wide: bool) -> Vec<KernelTarget> {
     let facts = AdapterFacts {
         subgroup_min_size: subgroup,
@@ -108,7 +108,7 @@ fn per_layer_inputs(format: PackFormat, interleaved16: bool) -> PerLayerInputs {
     }
 }
 
-/// Kernels of a 31B model in every number format, those that a target can run.
+/// Kernels of a 31B model in every number format that a target can run.
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
     let mut all: Vec<Box<dyn Kernel>> = vec![
@@ -236,7 +236,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
     all
 }
 
-/// The target of a card with cooperative matrices of 16 × 16, and its kernels.
+/// The target of a GPU with cooperative matrices of 16 × 16, and its kernels.
 pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     let target = target(&AdapterFacts::example_card(), "dp4a=on,prefetch=on,persistent=on");
     assert_eq!(target.variant.coop, Some(Coop::Sixteen));
@@ -337,8 +337,8 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     (target, all)
 }
 
-/// The target of a Mac with cooperative matrices of 8 × 8, checks off or on, and the kernels that
-/// others do not have.
+/// The target of a Mac with cooperative matrices of 8 × 8, with runtime checks or without.
+/// The kernels are those that other targets do not have.
 pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     let matrix = AdapterFacts::example_card().cooperative_matrices[0];
     let facts = AdapterFacts {

@@ -1,5 +1,5 @@
-//! Which cases run on which variants: every pair of aspects meets in one of them. In long runs all
-//! combinations do.
+//! Chooses which cases run on which variants, so that every pair of aspects occurs in some case.
+//! Long runs have all combinations.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use proptest::prelude::ProptestConfig;
 
 use crate::{harness::devices, long::is_long};
 
-/// What makes kernels of a device differ.
+/// The aspects of a device that change its kernels.
 fn aspects_of(gpu: &Gpu) -> [usize; 4] {
     let variant = gpu.variant();
     let kind = usize::from(variant.subgroups_contiguous) + 2 * usize::from(variant.coop.is_some());
@@ -17,13 +17,13 @@ fn aspects_of(gpu: &Gpu) -> [usize; 4] {
     [subgroups, f16, checks, kind]
 }
 
-/// Choices from lists of these lengths, with the device that each is tested on. Each pair of
-/// choices meets, and each choice meets each aspect of a device.
+/// Choices from lists of these lengths, each with the device for its test.
+/// Each pair of choices occurs together. Each choice occurs with each aspect of a device.
 pub fn on_devices<const N: usize>(lens: [usize; N]) -> Vec<(&'static Gpu, [usize; N])> {
     on_devices_where(lens, |_, _| true)
 }
 
-/// The same, of choices that are possible on a device.
+/// The same for choices that only some devices can run.
 pub fn on_devices_where<const N: usize>(
     lens: [usize; N],
     is_possible: impl Fn(&Gpu, [usize; N]) -> bool,
@@ -47,7 +47,7 @@ fn choices<const N: usize>(lens: [usize; N]) -> Vec<[usize; N]> {
         .collect()
 }
 
-/// As few of `all` as a greedy search finds to hold every pair of aspects that `all` holds.
+/// Finds a small subset of `all` that has every pair of aspects of `all`. The search is greedy.
 fn covering<T>(all: Vec<T>, aspects: impl Fn(&T) -> Vec<usize>) -> Vec<T> {
     if is_long() {
         return all;
@@ -68,7 +68,7 @@ fn covering<T>(all: Vec<T>, aspects: impl Fn(&T) -> Vec<usize>) -> Vec<T> {
     all.into_iter().zip(chosen).filter_map(|(item, chosen)| chosen.then_some(item)).collect()
 }
 
-/// Tests of random cases: this number in long runs, a third of it otherwise.
+/// Tests of random cases: this number in long runs, otherwise a third of it.
 pub fn random_cases(cases: u32) -> ProptestConfig {
     let cases = if is_long() { cases } else { cases.div_ceil(3) };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -88,6 +88,6 @@ fn few_combinations_hold_every_pair() {
         items.iter().flat_map(|item| pairs(item)).collect()
     };
     assert_eq!(pairs_in(&chosen), pairs_in(&all));
-    // The two longest aspects alone have 64 pairs.
+    // The two longest aspects have 64 pairs.
     assert!(is_long() || (64..80).contains(&chosen.len()), "{}", chosen.len());
 }

@@ -30,7 +30,7 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let own = || vec![("gate_up", upload_rows(gpu, &gate_up, 2 * n))];
     check_forms(gpu, "gelu_mul", &kernel, &own, step, (&expected, n), 2e-5);
 
-    // The last columns of up as a sum of parts, the second of which is a half.
+    // The last columns of up are a sum of three parts. The second part is half of the value.
     let cols = n / 3;
     if cols == 0 {
         return;
@@ -58,7 +58,7 @@ fn check_gelu_mul(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
 
 fn check_argmax(gpu: &Gpu, logits: &[Vec<f32>]) {
     let n = logits[0].len();
-    // Output i is row i + 1 of the step, of slot i.
+    // Output i is row i + 1 of the step and has slot i.
     let rows: Vec<[u32; 4]> =
         (0..=logits.len() as u32).map(|row| [0, 0, row.wrapping_sub(1), 0]).collect();
     let outputs: Vec<u32> = (1..=logits.len() as u32).collect();
@@ -92,7 +92,7 @@ fn gelu_at_awkward_sizes() {
     }
 }
 
-/// Far from zero GELU is the identity or zero, never NaN.
+/// Far from zero, GELU is the identity or zero, and never NaN.
 #[test]
 fn gelu_of_large_values() {
     for gpu in devices() {

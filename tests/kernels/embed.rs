@@ -15,7 +15,7 @@ use crate::{combinations::on_devices, harness::*, weights::weights};
 #[test]
 fn embedding_in_parts() {
     let (vocab, hidden, scale) = (48, 50, 7.0711);
-    // The last row takes its token from the device: slot 1 chose token 9.
+    // The last row takes its token from the device, where slot 1 chose token 9.
     let rows: Vec<[u32; 4]> = vec![[0, 0, 0, 0], [40, 1, 0, 0], [5, 2, 0, 0], [u32::MAX, 0, 1, 0]];
     let tokens = [0, 40, 5, 9];
     for (gpu, [format]) in on_devices([PackFormat::ALL.len()]) {
@@ -27,7 +27,7 @@ fn embedding_in_parts() {
         let (data_words, scale_words) = (format.data_words(hidden), format.scale_words(hidden));
         let (rows, sampled) = (upload(gpu, &rows), upload(gpu, &[3u32, 9]));
         let x = zeros(gpu, tokens.len() * stride(hidden));
-        // Parts of whole runs of rows where they are interleaved.
+        // With interleaved16, parts consist of whole runs of rows.
         let ways: &[(bool, [(usize, usize); 2])] = match Linear::supports_q8(format) {
             true => &[(false, [(0, 6), (6, 42)]), (true, [(0, 16), (16, 32)])],
             false => &[(false, [(0, 6), (6, 42)])],
@@ -72,7 +72,7 @@ fn embedding_in_parts() {
     }
 }
 
-/// Each weight is what ggml's formula gives in f32, also where d and dmin are subnormal.
+/// Each weight equals ggml's formula in f32, also where d and dmin are subnormal.
 #[test]
 fn q4_k_is_exact() {
     let (rows, cols) = (16, 512);

@@ -1,14 +1,14 @@
-//! Cooperative matrices of 8 × 8 in plain WGSL, for kernels that no adapter here can run as they
-//! are.
+//! Emulates cooperative matrices of 8 × 8 in plain WGSL, for kernels that no adapter here supports.
 //!
-//! A kernel's text stays what it is but for the matrices' types and functions. Each of 32
-//! neighbours has two results of a block, as in Metal: invocation `i` those of row i / 4 and of
-//! columns 2 · (i % 4) and the next. It loads what these are made of, so that nothing is exchanged.
+//! Only the types and functions of matrices change in a kernel's text.
+//! As in Metal, each of 32 neighbouring invocations has two results of a block.
+//! Invocation `i` has row i / 4, columns 2 · (i % 4) and the next.
+//! It loads all operands of these results, so invocations exchange nothing.
 
 use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, KernelTarget, Variant, kernels::Kernel};
 
-/// Types named after the matrices' roles, and the product. `row` is a row of the left factor;
-/// columns are of the right one.
+/// Types named after the matrices' roles, and the product.
+/// `row` is a row of the left factor. Columns are those of the right factor.
 const MATRICES: &str = "
 struct EmulatedA {
     row: array<f32, 8>,
@@ -43,11 +43,11 @@ fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC 
 }
 ";
 
-/// A kernel for matrices of 8 × 8 without them.
+/// A kernel for matrices of 8 × 8, without such matrices.
 pub struct Emulated<K>(pub K);
 
 impl<K> Emulated<K> {
-    /// The target that it stands for.
+    /// The target that the emulation imitates.
     pub fn target(target: &KernelTarget) -> KernelTarget {
         let variant = Variant { coop: Some(Coop::Eight), ..target.variant };
         KernelTarget { variant, ..*target }
@@ -83,7 +83,7 @@ fn emulate(source: &KernelSource) -> KernelSource {
     KernelSource { wgsl: text + MATRICES + &functions.concat(), ..source.clone() }
 }
 
-/// Subgroups are 32 neighbours, whatever the adapter's are.
+/// Numbers invocations in subgroups of 32, whatever the adapter's subgroups are.
 fn number_invocations(text: &str) -> String {
     let body = "\n) {\n";
     let (functions, entry) = text.split_once("fn main(").expect("an entry point");
@@ -99,7 +99,7 @@ fn number_invocations(text: &str) -> String {
     format!("{functions}fn main({}", text.replacen(body, &format!("{body}{numbers}"), 1))
 }
 
-/// Calls of functions for loads and stores, which are added to `functions`.
+/// Replaces loads and stores by calls of functions, which it adds to `functions`.
 fn replace_accesses(text: &str, functions: &mut Vec<String>) -> String {
     let mut result = String::new();
     let mut rest = text;
@@ -112,7 +112,7 @@ fn replace_accesses(text: &str, functions: &mut Vec<String>) -> String {
         let (index, tail) = tail.split_once("], ").expect("a stride");
         let row_major = head.contains("LoadT") || head.contains("StoreT");
         let order = if row_major { "rows" } else { "columns" };
-        // Of row i and column j.
+        // The element of row i and column j.
         let element = |i: &str, j: &str| match row_major {
             true => format!("{array}[at + {i} * stride + {j}]"),
             false => format!("{array}[at + {j} * stride + {i}]"),

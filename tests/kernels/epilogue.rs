@@ -1,4 +1,4 @@
-//! The forms in which kernels leave activations.
+//! The formats in which kernels write activations.
 
 use gemma4_wgpu::{
     cpu::ops,
@@ -11,7 +11,7 @@ use half::f16;
 
 use crate::{combinations::on_devices, harness::*};
 
-/// The forms in which a device can write so many rows.
+/// The formats in which a device can write this number of rows.
 fn forms(gpu: &Gpu, rows: usize) -> Vec<ActivationFormat> {
     let mut forms = vec![ActivationFormat::F32, ActivationFormat::Q8Block32];
     if gpu.facts().shader_f16 {
@@ -20,9 +20,8 @@ fn forms(gpu: &Gpu, rows: usize) -> Vec<ActivationFormat> {
     forms
 }
 
-/// Runs a kernel in every form that it has (`kernel` gives `None` for others) and compares its
-/// results `[rows, cols]` with those expected. `own` makes the kernel's own buffers, which it may
-/// change.
+/// Runs a kernel in every format that it has and compares its results `[rows, cols]`.
+/// `kernel` returns `None` for other formats. `own` makes buffers that the kernel may change.
 pub fn check_forms(
     gpu: &Gpu,
     what: &str,
@@ -79,7 +78,7 @@ pub fn check_forms(
     }
 }
 
-/// int8 values and their groups, against the twin's.
+/// Compares int8 values and their groups with the twin's.
 fn check_q8(
     gpu: &Gpu,
     what: &str,
@@ -89,8 +88,8 @@ fn check_q8(
 ) {
     let twin = ops::quantize_rows(expected, cols);
     let values: Vec<i8> = download(gpu, &outputs[0], twin.values.len());
-    // Rounding may fall either way where the values themselves differ in their last bits. Groups
-    // whose values are mere rounding errors of zero need not agree.
+    // Values that differ in their last bits may round to different integers.
+    // Groups that consist only of rounding errors of zero need not agree.
     let largest = twin.scales.iter().fold(0f32, |largest, &scale| largest.max(scale));
     let groups = values.chunks_exact(32).zip(twin.values.chunks_exact(32)).zip(&twin.scales);
     for ((found, expected), _) in
@@ -121,7 +120,7 @@ fn converts() {
         let x = random(rows * cols, 11);
         let kernel =
             |epilogue| Some(Box::new(Convert { cols, epilogue, over_outputs }) as Box<dyn Kernel>);
-        // Only the count that it goes by is right.
+        // Only the count that the kernel uses is right.
         let others = rows - 1;
         let (rows, outputs) = if over_outputs { (others, rows) } else { (rows, others) };
         let step = StepSize { rows, outputs, keys: 0 };

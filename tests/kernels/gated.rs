@@ -1,4 +1,4 @@
-//! The MLP's products and activation in one kernel, and the fetching of weights ahead.
+//! The MLP's products and activation in one kernel, and the prefetch of weights.
 
 use gemma4_wgpu::{
     cpu::ops,
@@ -65,7 +65,7 @@ fn gated_products() {
     }
 }
 
-/// Only the fetching itself can go wrong: what is fetched does not matter.
+/// A prefetch has no result. So the test checks that it runs and changes nothing.
 #[test]
 fn prefetch_leaves_all_as_it_is() {
     for gpu in devices() {

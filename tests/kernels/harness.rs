@@ -1,7 +1,7 @@
 //! Runs one kernel on every variant that the adapter can run.
 //!
-//! A device keeps the pipelines that it compiles, and lavapipe keeps LLVM's modules with each.
-//! These have about 1.5 MB, so that the thousands of a run took 12 GB. Hence devices forget them.
+//! A device keeps its compiled pipelines, and lavapipe keeps LLVM's modules for each of them.
+//! A run compiles thousands, which need too much memory. So devices forget them from time to time.
 
 use std::sync::OnceLock;
 
@@ -10,11 +10,11 @@ use gemma4_wgpu::gpu::{
 };
 use pollster::block_on;
 
-/// Pipelines after which a device forgets them.
+/// The number of pipelines after which a device forgets them.
 const KEPT_PIPELINES: usize = 24;
 
-/// The adapter opened in every variant. Without f16, as on SwiftShader, it is opened in half of
-/// them. A machine without an adapter fails.
+/// The adapter, opened in every variant. Without f16, as on SwiftShader, in half of them.
+/// A machine without an adapter fails.
 pub fn devices() -> &'static [Gpu] {
     static DEVICES: OnceLock<Vec<Gpu>> = OnceLock::new();
     DEVICES.get_or_init(|| {
@@ -33,13 +33,13 @@ pub fn devices() -> &'static [Gpu] {
                         f16: Some(f16),
                         dp4a: Some(true),
                         coop: Some(false),
-                        // Alternately: it goes with any other choice.
+                        // Only in some variants, as it does not depend on the other choices.
                         large_workgroups: Some(
                             f16 && facts.max_workgroup_invocations >= 1024
                                 && facts.max_workgroup_bytes >= 32 << 10,
                         ),
-                        // Kernels are run whether the variant would choose them or not; it lets
-                        // others use subgroups more.
+                        // The tests run kernels whether the variant would choose them or not.
+                        // With this option other kernels use subgroups more.
                         row_per_invocation: Some(checks && subgroups && has_lanes),
                         prefetch: Some(false),
                         checks: Some(checks),
@@ -90,7 +90,7 @@ pub fn upload<T: bytemuck::NoUninit>(gpu: &Gpu, values: &[T]) -> GpuBuffer {
     gpu.buffer_of("test", bytemuck::cast_slice(values)).expect("the buffer fits")
 }
 
-/// Activations `[rows, cols]` as kernels want them, padded with zeros.
+/// Activations `[rows, cols]` in the layout of the kernels, padded with zeros.
 pub fn upload_rows(gpu: &Gpu, x: &[f32], cols: usize) -> GpuBuffer {
     let mut padded = Vec::new();
     for row in x.chunks_exact(cols) {

@@ -29,15 +29,16 @@ struct Case {
     n: usize,
     k: usize,
     softcap: Option<f32>,
-    /// The rows are those of a step's outputs.
+    /// Whether the rows are those of a step's outputs.
     over_outputs: bool,
-    /// Weights in runs of 16 rows.
+    /// Whether weights are interleaved in runs of 16 rows.
     interleaved16: bool,
     seed: u64,
 }
 
 impl Case {
-    /// The product over the step's rows, with results of rows `y_stride` wide from `y_offset` on.
+    /// The product over the step's rows. Rows of results are `y_stride` wide and begin at
+    /// `y_offset`.
     fn linear(&self, y_stride: usize, y_offset: usize) -> Linear {
         Linear {
             format: self.format,
@@ -52,7 +53,7 @@ impl Case {
     }
 }
 
-/// Results `[m, n]` of a kernel that writes them at an offset into wider rows.
+/// Results `[m, n]` of a kernel, at an offset in wider rows.
 struct Output {
     buffer: GpuBuffer,
     y_stride: usize,
@@ -69,7 +70,7 @@ impl Output {
         Linear { over_outputs, ..case.linear(self.y_stride, self.y_offset) }
     }
 
-    /// The results; what lies around them must still be zero.
+    /// The results. The values around them must still be zero.
     fn results(&self, gpu: &Gpu, case: &Case) -> Vec<f32> {
         let all: Vec<f32> = download(gpu, &self.buffer, case.m * self.y_stride);
         let mut results = Vec::new();
@@ -83,7 +84,7 @@ impl Output {
     }
 }
 
-/// A case's weights and activations, and what their product is.
+/// A case's weights and activations, and their product.
 struct Operands {
     matrix: CpuMatrix,
     x: Vec<f32>,
@@ -147,7 +148,7 @@ fn check(gpu: &Gpu, case: &Case) {
         f16_tolerance,
     );
 
-    // The same whatever else the variant chooses.
+    // The kernel is the same whatever else the variant chooses.
     if MatmulRowPerInvocation::can_run(gpu.target()) && !gpu.variant().f16 {
         let output = Output::new(gpu, case);
         let kernel = MatmulRowPerInvocation(output.linear(case, over_outputs));
@@ -180,13 +181,14 @@ fn check(gpu: &Gpu, case: &Case) {
     }
 }
 
-/// A first row after which some are left.
+/// The first row of a product over the last rows alone, 0 if there are few rows.
 fn tail(case: &Case) -> usize {
     if case.n > 16 { 16 } else { 0 }
 }
 
-/// The product on cooperative matrices for each number of workgroups that share columns, of weights
-/// from a row on. On devices without such matrices those of 8 × 8 are emulated, which takes f16.
+/// The product on cooperative matrices, from a weight row on.
+/// It runs for each number of workgroups that divide the columns.
+/// Devices with f16 but without such matrices emulate those of 8 × 8.
 fn check_coop(
     gpu: &Gpu,
     case: &Case,
@@ -233,7 +235,7 @@ fn check_coop(
     }
 }
 
-/// The int8 activations and the product made with them.
+/// Checks the int8 activations and the product with them.
 fn check_q8(
     gpu: &Gpu,
     case: &Case,
@@ -248,7 +250,7 @@ fn check_q8(
         ops::softcap(&mut expected, cap);
     }
     let cols = stride(case.k);
-    // Rows past the end, which products may read, are no numbers.
+    // Products may read rows past the end. These rows are NaN here.
     let room = case.m.next_power_of_two();
     let (quants, groups) = (
         upload(gpu, &vec![u32::MAX; room * cols / 4]),
@@ -264,8 +266,8 @@ fn check_q8(
         0,
     );
     let values: Vec<i8> = download(gpu, &quants, case.m * cols);
-    // Division is not exact on every device: a value on the border between two integers may fall
-    // either way.
+    // Division is not exact on every device.
+    // A value near the middle of two integers may round to either.
     let differing = values.iter().zip(&twin.values).filter(|(a, b)| a != b).count();
     assert!(
         differing * 500 <= values.len(),
@@ -284,7 +286,7 @@ fn check_q8(
     let y = ("y", &output.buffer);
     run(gpu, &kernel, &[weights[0], weights[1], x_in[0], x_in[1], y], case.m, case.m);
     let what = format!("matvec_q8 {:?} {}×{}×{}", case.format, case.m, case.n, case.k);
-    // One value that fell the other way moves a sum by one scale.
+    // One value that rounds to another integer changes a sum by one scale.
     let tolerance = 3e-4 + 0.01 * (differing > 0) as u8 as f32;
     assert_close(&what, gpu, &output.results(gpu, case), &expected, tolerance);
 
@@ -296,7 +298,7 @@ fn check_q8(
     }
 }
 
-/// The product of few rows of int8 activations, the sum of so many parts.
+/// The product of a few rows of int8 activations, summed over `splits` parts.
 fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]) -> Vec<f32> {
     let (y_stride, y_offset) = (case.n + 36, 16);
     let linear = case.linear(y_stride, y_offset);
@@ -312,8 +314,8 @@ fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]
     sum_of_parts(gpu, &y, case, [splits, m], [y_stride, y_offset])
 }
 
-/// The sum of parts `[splits, rows, y_stride]`, of which what is not its `n` columns from
-/// `y_offset` on, or not of its rows, must be zero.
+/// The sum of the parts `[splits, rows, y_stride]`, for `n` columns from `y_offset` on.
+/// All values outside these columns and the case's rows must be zero.
 fn sum_of_parts(
     gpu: &Gpu,
     y: &GpuBuffer,
@@ -344,18 +346,18 @@ fn awkward_sizes() {
     }
 }
 
-/// Sizes that cooperative matrices take: whole and partial tiles, one block and many. On a device
-/// without such matrices one size each.
+/// Sizes for cooperative matrices: whole and partial tiles, one block and many.
+/// Devices without such matrices test one size for each format.
 #[test]
 fn tiles() {
-    // The variant with cooperative matrices, where there is one.
+    // The last variant has cooperative matrices if the adapter has them.
     let last = devices().last().expect("a variant");
     let has_matrices = last.variant().coop.is_some();
     let sizes =
         [(1, 16, 32), (2, 48, 160), (3, 112, 96), (5, 48, 96), (130, 144, 96), (70, 272, 416)];
     let is_possible = |gpu: &Gpu, [format, size, interleaved16]: [usize; 3]| {
         let is_own_size = (format + 3 * interleaved16) % sizes.len() == size;
-        // Only ints with whole groups of 32 columns are interleaved.
+        // Only integers in whole groups of 32 columns are interleaved.
         std::ptr::eq(gpu, last)
             && (interleaved16 == 0 || Linear::supports_q8(PackFormat::ALL[format]))
             && (has_matrices || is_own_size || is_long())
@@ -371,8 +373,8 @@ fn tiles() {
     }
 }
 
-/// What Macs multiply prompts with, where no Mac is: in every format, and in one in sizes with all
-/// kinds of edges.
+/// Prompt products as on Macs, on other machines.
+/// All formats are tested, and one of them in sizes with all kinds of edges.
 #[test]
 fn emulated_matrices() {
     let with_f16: Vec<&Gpu> =
@@ -383,7 +385,7 @@ fn emulated_matrices() {
         let [data, scales, x] = operands.upload(gpu, case);
         check_coop(gpu, case, &operands.expected, [&data, &scales, &x], splits_and_rows);
     };
-    // With runtime checks and without: by turns, in long runs each size both ways.
+    // Devices with and without runtime checks alternate. In long runs each size runs on both.
     let sizes = [(1, 1, 1), (3, 5, 33), (9, 8, 64), (31, 144, 32), (70, 272, 416)];
     for (index, (m, n, k)) in sizes.into_iter().enumerate() {
         let (format, softcap, over_outputs, interleaved16) = (PackFormat::INT4, None, false, false);
@@ -413,7 +415,7 @@ fn emulated_matrices() {
     }
 }
 
-/// More row blocks than one dispatch dimension holds.
+/// More row blocks than fit one dispatch dimension.
 #[test]
 fn many_rows() {
     let gpu = &devices()[0];

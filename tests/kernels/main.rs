@@ -1,6 +1,6 @@
 //! Every kernel against its CPU twin, in every variant that the adapter can run.
 //!
-//! [`translation`] needs no adapter: it runs all kernels through naga's translators.
+//! [`translation`] needs no adapter, as it runs naga's translators on all kernels.
 
 mod attention;
 mod catalogue;

@@ -38,7 +38,7 @@ fn check_add_rms_norm(gpu: &Gpu, rows: usize, n: usize, seed: u64) {
     let before = x.clone();
     let mut expected = vec![0.0; rows * n];
     ops::add_rms_norm(&mut x, &branch, &post, scalar, &next, EPS, &mut expected);
-    // The branch comes whole, or as three parts that are a row further apart than they need be.
+    // The sublayer output is one row, or three parts that are one row further apart than needed.
     let part_stride = (rows + 1) * stride(n);
     let third: Vec<f32> = branch.iter().map(|value| value / 3.0).collect();
     for (parts, part) in [(1, &branch), (3, &third)] {

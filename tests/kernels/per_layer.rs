@@ -1,4 +1,4 @@
-//! Per-layer embeddings against their twins: the vectors, and how a layer takes its own in.
+//! Per-layer embeddings against their twins: the vectors, and how each layer uses its own.
 
 use gemma4_wgpu::quant::PackFormat;
 use gemma4_wgpu::{
@@ -23,7 +23,7 @@ use crate::{
 const EPS: f32 = 1e-6;
 const SAMPLED: u32 = u32::MAX;
 
-/// Vectors of tokens in two parts of a table, of which some were chosen on the device.
+/// Vectors of tokens in two parts of a table. The device chose some of these tokens.
 fn check_inputs(gpu: &Gpu, format: PackFormat, layers: usize, size: usize, seed: u64) {
     let (vocab, cols, projection_scale) = (48, layers * size, 0.31f32);
     let table = weights(format, vocab, cols, seed);
@@ -115,7 +115,7 @@ fn check_rms_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u6
     let mut expected = x.clone();
     ops::rms_norm_add(&mut expected, &branch, &post, EPS);
     let scaled: Vec<f32> = expected.iter().map(|x| x * RmsNormAdd::SCALE).collect();
-    // The branch comes whole, or as two parts that are a row further apart than they need be.
+    // The sublayer output is one row, or two parts that are one row further apart than needed.
     let part_stride = (rows + 1) * stride(n);
     for parts in [1, 2] {
         let share = 1.0 / parts as f32;
@@ -157,7 +157,7 @@ fn check_rms_norm_add(gpu: &Gpu, rows: usize, n: usize, magnitude: f32, seed: u6
 
 #[test]
 fn vectors_in_every_format() {
-    // Layers that begin within eights and groups of the table, and as they are published.
+    // Layers that begin inside vec8s and groups of the table, and the published sizes.
     let sizes = [(5, 9), (2, 256)];
     for (gpu, [format, size]) in on_devices([PackFormat::ALL.len(), sizes.len()]) {
         let (layers, size) = sizes[size];
@@ -178,7 +178,7 @@ fn awkward_sizes() {
         check_rms_norm_add(gpu, rows, n, 1.0, 5);
     }
     for gpu in devices() {
-        // Beyond what f16 holds.
+        // Larger than f16's range.
         check_rms_norm_add(gpu, 2, 96, 2e5, 6);
     }
 }

@@ -1,4 +1,4 @@
-//! What lies between two layers' attention in one dispatch, against the twins of its parts.
+//! All between two layers' attention in one dispatch, against the twins of its parts.
 
 use gemma4_wgpu::{
     cpu::{CpuMatrix, ops},
@@ -19,8 +19,7 @@ use crate::{combinations::on_devices_where, harness::*, weights::weights};
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
 
-/// Widths: of the residual stream, of attention's output (heads, and dims of each), of the MLP, of
-/// q, k and v.
+/// Sizes: the residual stream, attention's output (heads, head size), the MLP, and q, k and v.
 #[derive(Clone, Copy)]
 struct Sizes {
     n: usize,
@@ -30,21 +29,21 @@ struct Sizes {
 }
 
 struct Case {
-    /// o, gate and up, down, qkv.
+    /// The matrices of o, gate and up, down, and qkv.
     matrices: [CpuMatrix; 4],
-    /// Post attention, pre feedforward, post feedforward, next input.
+    /// The norms post attention, pre feedforward, post feedforward and next input.
     norms: [Vec<f32>; 4],
     x: Vec<f32>,
     split: SplitAttention,
 }
 
-/// What `SdpaDecode` leaves of one row: for each head so many sums of values, with a maximum and
-/// the sum of weights of each.
+/// The result of `SdpaDecode` for one row, a number of parts for each head.
+/// Each part has sums of values, a maximum and a sum of weights.
 struct Parts {
     position: usize,
     sums: Vec<f32>,
     norms: Vec<[f32; 2]>,
-    /// What they are together.
+    /// The combined attention of all parts.
     attention: Vec<f32>,
 }
 
@@ -67,7 +66,7 @@ impl Parts {
             attention.extend((0..dim).map(|i| {
                 parts.clone().map(|part| weight(part) * sums[part * dim + i]).sum::<f32>() / total
             }));
-            // Left by others: counts for nothing.
+            // Parts of earlier steps, which the kernel must ignore.
             for part in parts.end..(head + 1) * most {
                 norms[part] = [1e30, 1e30];
                 sums[part * dim..(part + 1) * dim].fill(1e30);
@@ -105,7 +104,7 @@ impl Case {
         }
     }
 
-    /// x, and q, k and v, or the normed hidden state.
+    /// The residual stream, and q, k and v or the normalized hidden state.
     fn expected(&self, attention: &[f32], is_last: bool) -> (Vec<f32>, Vec<f32>) {
         let [o, gate_up, down, qkv] = &self.matrices;
         let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
@@ -130,7 +129,7 @@ impl Case {
         let [o, gate_up, down, qkv] =
             [0, 1, 2, 3].map(|i| linear(&self.matrices[i], interleaved16));
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
-        // Some more, as where other layers are wider.
+        // Some more words, as if other layers were wider.
         let set_words = PersistentLayer::set_words(n, attention, ffn) + 8;
         PersistentLayer {
             split: self.split.clone(),
@@ -174,8 +173,7 @@ impl Case {
         buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
         let room = qkv.out_features().max(n);
         let (x, y, fault) = (upload(gpu, &self.x), zeros(gpu, room), zeros(gpu, 1));
-        // The second of three sets is used, which the others surround with words that are not
-        // empty.
+        // The step uses the second of three sets. The sets beside it have no empty words.
         let sets: Vec<u32> = [[7, PersistentLayer::SENTINEL, 7]]
             .as_flattened()
             .iter()
@@ -264,7 +262,7 @@ const BINDINGS: [&str; 20] = [
 
 struct Results {
     x: Vec<f32>,
-    /// As long as the longer of both kinds.
+    /// Its length is the longer of both kinds of results.
     y: Vec<f32>,
     fault: u32,
     sets: Vec<Vec<u32>>,
@@ -285,7 +283,7 @@ fn linear(matrix: &CpuMatrix, interleaved16: bool) -> Linear {
 
 const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48 };
 
-/// The devices that can run the kernel: some, wherever the adapter can.
+/// The devices that can run the kernel. There are some wherever the adapter can.
 fn with_neighbours() -> Vec<&'static Gpu> {
     let can = |gpu: &&Gpu| {
         gpu.facts().coherent
@@ -301,8 +299,8 @@ fn with_neighbours() -> Vec<&'static Gpu> {
     found
 }
 
-/// A processor runs one workgroup after another where it has too few threads: only one is sure not
-/// to wait for ever.
+/// A software adapter with too few threads runs one workgroup after another.
+/// There only one workgroup is sure not to wait forever.
 #[test]
 fn equals_its_parts() {
     let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80 };
@@ -321,7 +319,7 @@ fn equals_its_parts() {
     }
 }
 
-/// Such layers have kernels of their own.
+/// Layers with such rows have kernels of their own.
 #[test]
 fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
     for gpu in with_neighbours() {
@@ -336,7 +334,7 @@ fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
     }
 }
 
-/// Fewer workgroups than wait for one another.
+/// One workgroup of a kernel that expects more, so that it waits in vain.
 struct Alone(PersistentLayer);
 
 impl Kernel for Alone {

@@ -12,11 +12,11 @@ use pollster::block_on;
 
 use crate::{combinations::on_devices, harness::*};
 
-/// Bits, and whether there is no offset.
+/// The bits, and whether the format is symmetric (without an offset).
 const INTEGERS: [(u8, bool); 4] = [(4, true), (4, false), (8, true), (8, false)];
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-/// Values as they are stored, and as f32.
+/// Values in their stored type, and as f32.
 fn stored(dtype: Dtype, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     match dtype {
         Dtype::F16 => values
@@ -44,15 +44,15 @@ impl<const N: usize, I: Iterator<Item = ([u8; N], f32)>> UnzipBytes for I {
     }
 }
 
-/// Bell-shaped weights around a mean, some of them outliers.
+/// Weights of a bell-shaped distribution around a mean, some of them outliers.
 fn weights(len: usize, seed: u64) -> Vec<f32> {
     let uniform = random(6 * len, seed);
     let bell = uniform.chunks_exact(6).map(|six| 0.02 * six.iter().sum::<f32>());
     bell.enumerate().map(|(i, x)| if i % 67 == 3 { 5.0 * x } else { x + 0.004 }).collect()
 }
 
-/// What each group's search made as small as it could: squared errors, each times mean square +
-/// weight².
+/// The value that each group's search minimizes.
+/// It is the sum of squared errors, each times mean square + weight².
 fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
     let mut errors = Vec::new();
     for (row, values) in values.chunks_exact(packed.cols).enumerate() {
@@ -70,10 +70,11 @@ fn errors(spec: &Spec, values: &[f32], packed: &PackedRows) -> Vec<f64> {
     errors
 }
 
-/// By what share a group's error may exceed its twin's. An offset moves in steps of f16, some
-/// hundredths of a level: where a device's rounding decides which of two it moves to, the rest of
-/// the search takes another way, for better or worse. A scale's step moves the outermost level of 8
-/// bits as far (127 · 2⁻¹¹ of a level), that of 4 bits a twentieth of it.
+/// The fraction by which a group's error may exceed its twin's.
+/// An offset has steps of f16, which are some hundredths of a level.
+/// A device's rounding may choose the neighbouring step, and then the rest of the search differs.
+/// With 8 bits, a step of the scale moves the outermost level by 127 · 2⁻¹¹ of a level.
+/// With 4 bits it is a twentieth of that.
 fn allowed(spec: &Spec) -> f64 {
     match (spec.symmetric, spec.bits) {
         (true, 4) => 1e-4,
@@ -82,13 +83,13 @@ fn allowed(spec: &Spec) -> f64 {
     }
 }
 
-/// Quantizes on both sides. Returns groups, and how many of them have another error than the
-/// twin's.
+/// Quantizes on both sides.
+/// Returns the number of groups, and the number with another error than the twin's.
 fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (usize, usize) {
     let (bytes, values) = stored(dtype, values);
     let rows = values.len() / cols;
     let chosen = block_on(gpu.choose_steps(&spec, dtype, &bytes, rows, cols)).unwrap();
-    // An infinite scale would be chosen by the twin.
+    // The twin never chooses an infinite scale.
     assert!(
         chosen.iter().all(|word| f16::from_bits(*word as u16).is_finite()),
         "{spec:?}: {chosen:x?}"
@@ -115,7 +116,7 @@ fn check(gpu: &Gpu, spec: Spec, dtype: Dtype, values: &[f32], cols: usize) -> (u
 
 #[test]
 fn hqq_chooses_what_its_twin_does() {
-    // Even and odd rows, whole groups and partial ones.
+    // Even and odd numbers of rows, whole and partial groups.
     let shapes = [(Some(16), 40, 112), (Some(32), 70, 199), (Some(64), 9, 200), (None, 5, 333)];
     let mut counts = [(0, 0); INTEGERS.len()];
     for (gpu, [integer, dtype, shape]) in on_devices([INTEGERS.len(), DTYPES.len(), shapes.len()]) {
@@ -131,7 +132,7 @@ fn hqq_chooses_what_its_twin_does() {
     }
 }
 
-/// Zeros, values whose scales are f16's smallest, single values, and the largest that have a scale.
+/// Zeros, single values, values with f16's smallest scales, and the largest that have a scale.
 #[test]
 fn hqq_of_extremes() {
     for (gpu, [integer]) in on_devices([INTEGERS.len()]) {
@@ -175,7 +176,7 @@ fn hqq_in_long_groups_and_other_methods_are_not_for_the_gpu() {
     );
 }
 
-/// What has no scale is named as the twin names it.
+/// The error for values without a scale is the twin's.
 #[test]
 fn hqq_of_what_has_no_scale() {
     let gpu = &devices()[0];

@@ -1,4 +1,4 @@
-//! Laying stored rows out against packing and interleaving them on the host, bit for bit.
+//! The device's conversion of stored rows against packing on the host, bit for bit.
 
 use gemma4_wgpu::{
     gpu::{
@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 use crate::{catalogue::STORED, combinations::on_devices_where, harness::*};
 
-/// Columns that fill blocks, in even and odd numbers; others where there are no blocks.
+/// Columns that fill an even or odd number of blocks. Types without blocks have other numbers too.
 fn columns(dtype: Dtype) -> [usize; 3] {
     match dtype.block_len() {
         1 => [32, 77, 160],
@@ -21,12 +21,12 @@ fn columns(dtype: Dtype) -> [usize; 3] {
     }
 }
 
-/// Where a block's f16 begin.
+/// The place of a block's f16 values.
 fn step_byte(dtype: Dtype) -> usize {
     if dtype == Dtype::Q6_K { 208 } else { 0 }
 }
 
-/// Random rows as they are stored.
+/// Random rows in their stored format.
 fn stored(dtype: Dtype, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
     let values = random(rows * cols, seed);
     match dtype {
@@ -48,7 +48,7 @@ fn stored(dtype: Dtype, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
             for (index, (block, steps)) in
                 bytes.chunks_exact_mut(dtype.block_bytes()).zip(steps.chunks_exact(2)).enumerate()
             {
-                // Of all sizes: also zeros of either sign, f16's smallest, and large ones.
+                // All sizes, including zeros of both signs, f16's smallest values and large ones.
                 let large = if dtype == Dtype::Q6_K { 400.0 } else { 900.0 };
                 let factor = [1.0, 0.0, -0.0, 1e-7, 1e-5, large][index % 6];
                 for (bytes, step) in block[step_byte(dtype)..].chunks_exact_mut(2).zip(steps) {
@@ -60,8 +60,7 @@ fn stored(dtype: Dtype, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
     }
 }
 
-/// Runs the kernel for rows in slices, each where it belongs. Returns data, scales and the slots of
-/// faults.
+/// Runs the kernel for rows in slices, each at its place. Returns data, scales and fault slots.
 fn repack(
     gpu: &Gpu,
     dtype: Dtype,
@@ -78,7 +77,7 @@ fn repack(
     for (index, bytes) in bytes.chunks(slice * row_bytes).enumerate() {
         let rows = bytes.len() / row_bytes;
         let header = Repack::header(rows, index * slice, 1000 + index * slice, 2);
-        // What lies after the rows must not matter.
+        // The words after the rows must not matter.
         let mut source =
             [bytemuck::cast_slice(&header), bytes, &[0xff; Repack::SLACK_BYTES]].concat();
         source.resize(source.len().next_multiple_of(4), 0xff);
@@ -106,7 +105,7 @@ fn expected(packed: &PackedRows, interleaved16: bool) -> [Vec<u32>; 2] {
 
 #[test]
 fn stored_rows_are_laid_out_as_the_host_does() {
-    // In one slice, and in several of which the last is shorter.
+    // One slice, or several with a shorter last one.
     let cuts = [(1, 1, false), (37, 37, false), (37, 16, false), (80, 32, true)];
     let has_scales = |dtype| native_format(dtype).scale_words(columns(dtype)[0]) > 0;
     let is_possible =
@@ -131,8 +130,8 @@ fn stored_rows_are_laid_out_as_the_host_does() {
     }
 }
 
-/// The first row with what no format can hold is noted, wherever in the row that is, and no other
-/// slot is touched.
+/// The kernel notes the first row with a value that no format can represent.
+/// The position in the row does not matter, and other slots do not change.
 #[test]
 fn what_cannot_be_held_is_noted() {
     let gpu = &devices()[0];
@@ -151,7 +150,7 @@ fn what_cannot_be_held_is_noted() {
             ),
         };
         let size = if dtype == Dtype::F32 { 4 } else { 2 };
-        // The row's first step (or float) and its last.
+        // The row's first scale (or float) and its last.
         let last = match (dtype, dtype.block_len()) {
             (_, 1) => row_bytes - size,
             _ => row_bytes - dtype.block_bytes() + step_byte(dtype),
@@ -184,7 +183,7 @@ fn what_cannot_be_held_is_noted() {
     }
 }
 
-/// A product of a finite d and a small integer that f16 ends before.
+/// The product of a finite d and a small integer that is too large for f16.
 #[test]
 fn a_scale_beyond_f16_is_noted() {
     let gpu = &devices()[0];
@@ -192,8 +191,8 @@ fn a_scale_beyond_f16_is_noted() {
         let mut bytes = stored(dtype, 3, 512, 9);
         let at = dtype.bytes_of(512).unwrap();
         bytes[at..at + 2].copy_from_slice(&f16::MAX.to_le_bytes());
-        // The next bytes: a minimum's factor or upper bits of scales, 0; a scale of 2, or 30 below
-        // 0.
+        // The next two bytes are dmin, or upper bits of scales. The last one is a scale.
+        // The scale is 2, or 2 - 32 in IQ4_XS.
         bytes[at + 2..at + 5].copy_from_slice(&[0, 0, 2]);
         assert!(pack_rows(dtype, &bytes, 3, 512, native_format(dtype)).is_err(), "{dtype}");
         let [.., faults] = repack(gpu, dtype, &bytes, 512, false, 3);

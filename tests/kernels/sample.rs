@@ -14,11 +14,11 @@ use proptest::prelude::*;
 
 use crate::{combinations::random_cases, harness::*};
 
-/// Gemma's way to choose.
+/// Gemma's sampling parameters.
 const GEMMA: Draw = Draw { temperature: 1.0, top_k: 64, top_p: 0.95, min_p: 0.0, point: 0.5 };
-/// Of the first token that the tests draw from all others.
+/// No top-p, and as many candidates as the kernels allow.
 const ALL: Draw = Draw { top_k: 128, top_p: 1.0, ..GEMMA };
-/// How far sums of f32 weights may be off, in parts of the whole.
+/// The largest relative error of sums of f32 weights.
 const ROUNDING: f64 = 4e-6;
 
 /// The kernels are the same in all variants but for checks.
@@ -32,10 +32,10 @@ fn two_devices() -> &'static [&'static Gpu] {
     })
 }
 
-/// The tokens that the device draws, `u32::MAX` for none; a row of logits each.
+/// The tokens that the device draws from one row of logits each. `u32::MAX` is no token.
 fn drawn(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> Vec<u32> {
     let (n, count) = (logits[0].len(), logits.len());
-    // Output i is row i + 1 of the step, whose slots go down.
+    // Output i is row i + 1 of the step. Slots are in descending order.
     let rows: Vec<[u32; 4]> =
         (0..=count as u32).map(|row| [0, 0, (count as u32).wrapping_sub(row), 0]).collect();
     let outputs: Vec<u32> = (1..=count as u32).collect();
@@ -62,7 +62,7 @@ fn drawn(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> Vec<u32> {
     tokens
 }
 
-/// What the host may choose where sums are off by [`ROUNDING`].
+/// The tokens that the host may choose where sums have errors of up to [`ROUNDING`].
 fn possible(logits: &[f32], draw: &Draw) -> Vec<u32> {
     let mut possible = vec![ops::sample(logits, draw).unwrap()];
     for (by_point, by_top_p) in
@@ -78,7 +78,7 @@ fn possible(logits: &[f32], draw: &Draw) -> Vec<u32> {
     possible
 }
 
-/// Fails unless the device draws what the host draws; returns how often rounding made a difference.
+/// Fails unless the device draws the host's tokens. Returns how often rounding changed a token.
 #[track_caller]
 fn check(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> usize {
     let mut off = 0;
@@ -90,7 +90,7 @@ fn check(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw]) -> usize {
     off
 }
 
-/// `count` points at random, with a draw's other values.
+/// `count` random points, with a draw's other values.
 fn points(draw: Draw, count: usize, seed: u64) -> Vec<Draw> {
     let params = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
     let mut sampler = Sampler::new(params).unwrap();
@@ -116,7 +116,7 @@ fn each_value_at_awkward_sizes() {
     let (mut off, mut all) = (0, 0);
     for gpu in two_devices() {
         for n in [1, 2, 63, 64, 65, 127, 128, 129, 1000, 4097] {
-            // All at once: different values in one batch.
+            // All in one batch, with different values.
             let draws: Vec<Draw> = (0..3)
                 .flat_map(|seed| points(GEMMA, values.len(), seed))
                 .zip(values.iter().cycle())
@@ -132,13 +132,13 @@ fn each_value_at_awkward_sizes() {
     assert!(off <= 1, "{off} of {all} differ by rounding");
 }
 
-/// The vocabulary of Gemma, its largest logits in one part of it or scattered.
+/// Gemma's vocabulary, with its largest logits in one part of it or in many.
 #[test]
 fn a_vocabulary_of_full_size() {
     let n = 262_144;
     let rising: Vec<f32> = (0..n).map(|id| id as f32 / 8192.0).collect();
     let falling: Vec<f32> = rising.iter().rev().copied().collect();
-    // As large as a model's are, many of them equal.
+    // Values as large as a model's logits, many of them equal.
     let scattered: Vec<f32> =
         random(n, 5).iter().map(|x| (30.0 * x * x * x * 64.0).round() / 64.0).collect();
     let draws = points(GEMMA, 2, 1);
@@ -163,7 +163,7 @@ fn equal_logits_go_by_id() {
                 check(gpu, &vec![row.clone(); 20], &draws);
             }
         }
-        // Every one of the first 100 can come, and no other.
+        // Each of the first 100 tokens can be drawn, and no other.
         let draws: Vec<Draw> =
             (0..100).map(|i| Draw { top_k: 100, point: (i as f64 + 0.5) / 100.0, ..ALL }).collect();
         assert_eq!(drawn(gpu, &vec![equal.clone(); 100], &draws), (0..100).collect::<Vec<u32>>());
@@ -191,7 +191,7 @@ fn infinities_and_extremes() {
     }
 }
 
-/// What the host refuses gives no token.
+/// Values that the host refuses give no token.
 #[test]
 fn logits_that_are_no_numbers() {
     let sound: Vec<f32> = random(300, 1);
@@ -218,14 +218,14 @@ fn logits_that_are_no_numbers() {
     }
 }
 
-/// What is suppressed is −∞ to the bit, what is beside it as before.
+/// Suppressed logits are exactly −∞, and the others do not change.
 #[test]
 fn suppresses_logits() {
     for gpu in two_devices() {
         for (n, ids) in [(3, vec![1u32]), (700, vec![0, 699, 64, 65]), (300, (10..210).collect())] {
             let rows: Vec<Vec<f32>> = (0..3).map(|row| random(n, row)).collect();
             let logits = upload(gpu, &rows.concat());
-            // One row less than there is room for: the last stays as it is.
+            // One row less than the buffer has. The last row must not change.
             let buffers = [("logits", &logits), ("ids", &upload(gpu, &ids))];
             run(gpu, &Suppress { n, count: ids.len() }, &buffers, 0, 2);
             let mut expected = rows;
@@ -235,11 +235,11 @@ fn suppresses_logits() {
     }
 }
 
-/// χ² of 2000 tokens against the probabilities by definition.
+/// χ² of 2000 tokens against the exact probabilities.
 #[test]
 fn draws_follow_the_distribution() {
     let logits = vec![1.0, 2.0, 0.5, -1.0, 2.2, f32::NEG_INFINITY, 1.9, 0.0];
-    // The sixth, with a weight of 1, is in the top-k and beyond top-p.
+    // The sixth token has a weight of 1. It is within top-k and outside top-p.
     let draw = Draw { temperature: 0.8, top_k: 6, top_p: 0.95, ..GEMMA };
     let kept = [4usize, 1, 6, 0, 2];
     let weights = kept.map(|id| (logits[id] as f64 / 0.8).exp());

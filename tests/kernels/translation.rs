@@ -1,6 +1,6 @@
-//! Every kernel in every variant passes naga's validation and translates to SPIR-V, MSL and HLSL,
-//! and keeps within the limits that WebGPU guarantees. A kernel that only fails on a Mac fails
-//! here.
+//! Every kernel in every variant passes naga's validation and translates to SPIR-V, MSL and HLSL.
+//! It also respects the limits that WebGPU guarantees.
+//! So a kernel that only fails on a Mac fails here.
 
 use crate::catalogue;
 use gemma4_wgpu::{
@@ -144,8 +144,8 @@ fn every_variant_translates() {
     assert!(translated > 900, "{translated}");
 }
 
-/// Metal multiplies matrices of another size and DirectX none through naga, so these are for Vulkan
-/// alone.
+/// Metal multiplies matrices of another size, and naga has none for DirectX.
+/// So these are for Vulkan alone.
 #[test]
 fn cooperative_matrices_translate_to_spirv() {
     let (target, kernels) = catalogue::coop();
@@ -191,7 +191,7 @@ fn cooperative_elements(module: &naga::Module, info: &ModuleInfo) -> Vec<naga::T
     found
 }
 
-/// The statements of a block and of the blocks in it.
+/// The statements of a block and of its nested blocks.
 fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
     let mut all = Vec::new();
     for statement in block {
@@ -212,8 +212,8 @@ fn statements(block: &naga::Block) -> Vec<&naga::Statement> {
     all
 }
 
-/// naga takes a matrix's elements from a pointer to vectors too, but writes a call for Metal that
-/// has no such overload: there they must be scalars.
+/// naga also loads a matrix from a pointer to vectors.
+/// But its Metal code then has a call without such an overload. So the elements must be scalars.
 #[test]
 fn cooperative_matrices_of_8_translate_to_msl() {
     for checks in [false, true] {
@@ -244,9 +244,9 @@ fn cooperative_matrices_of_8_translate_to_msl() {
                     && elements.iter().all(|ty| matches!(ty, naga::TypeInner::Scalar(_))),
                 "{elements:?}"
             );
-            // As Asahi Linux has such matrices too.
+            // Asahi Linux has such matrices in Vulkan too.
             assert!(to_spirv(&source, &target, &module, &info) > 100);
-            // Apple's GPUs have 32 KiB; of half of them two workgroups run on a core.
+            // Apple's GPUs have 32 KiB. A workgroup with half of that lets two run on a core.
             let most = if source.name == "matmul_coop8" { 16 << 10 } else { 32 << 10 };
             assert!(
                 workgroup_bytes(&module) <= most,
@@ -260,7 +260,7 @@ fn cooperative_matrices_of_8_translate_to_msl() {
 
 #[test]
 fn every_kernel_fits_the_smallest_webgpu_device() {
-    // Such a device has no workgroups of 1024.
+    // Devices of this kind have no workgroups of 1024.
     for target in catalogue::targets(4, false) {
         for kernel in catalogue::kernels(&target) {
             let source = kernel.source(&target);
@@ -276,7 +276,7 @@ fn every_kernel_fits_the_smallest_webgpu_device() {
     }
 }
 
-/// What is read of the declarations is what they say: number, name, and who may write.
+/// The parsed declarations are correct: number, name and access.
 #[test]
 fn bindings_are_those_of_the_wgsl() {
     for target in catalogue::targets(4, true) {
@@ -307,7 +307,7 @@ fn bindings_are_those_of_the_wgsl() {
     }
 }
 
-/// The kernels that browsers can run, for the tests in web/tests: their own compiler is not here.
+/// Writes the kernels that browsers can run for the tests in web/tests, as no browser runs here.
 #[test]
 fn kernels_are_written_for_browsers() {
     let mut seen = std::collections::HashSet::new();

@@ -26,7 +26,7 @@ pub fn weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMa
     CpuMatrix::new(quant::pack_rows(dtype, &bytes, rows, cols, format).expect("the format packs"))
 }
 
-/// Random integers in a format that floats are not rounded to.
+/// Random integers in a format to which floats cannot be rounded.
 fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> CpuMatrix {
     let word = |x: f32| x.to_bits().wrapping_mul(0x9e37_79b9);
     let data =
@@ -34,7 +34,7 @@ fn stored_weights(format: PackFormat, rows: usize, cols: usize, seed: u64) -> Cp
     let steps = random(2 * rows * format.scale_words(cols), seed + 1);
     let step = |x: f32| f16::from_f32(x / 32.0).to_bits() as u32;
     let scales = steps.as_chunks().0.iter().map(|[low, high]| step(*low) | step(*high) << 16);
-    // Of Q4_K's scales only every fourth word is made of f16, which are multiplied with up to 63.
+    // Only every fourth word of Q4_K's scales consists of f16. They are multiplied by up to 63.
     let scales = scales.enumerate().map(|(at, pair)| match format {
         PackFormat::Q4K if at % 4 > 0 => pair.wrapping_mul(0x9e37_79b9),
         PackFormat::Q4K => step(steps[2 * at] / 63.0) | step(steps[2 * at + 1] / 63.0) << 16,

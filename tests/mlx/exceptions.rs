@@ -1,4 +1,4 @@
-//! What MLX throws becomes an error that says so, and MLX goes on.
+//! An exception of MLX becomes an error with its message, and MLX stays usable.
 
 use gemma4_wgpu::{
     Error, Result,

@@ -13,12 +13,12 @@ use crate::common::assert_close;
 fn packed(format: PackFormat, rows: usize, cols: usize) -> PackedRows {
     let source = random(rows * cols, 1);
     if let PackFormat::Int { bits: 5 | 6, .. } | PackFormat::Iq4 | PackFormat::Q4K = format {
-        // Floats are not rounded to these.
+        // There is no rounding from floats to these formats.
         let word = |x: &f32| x.to_bits().wrapping_mul(0x9e37_79b9).reverse_bits();
         let step = |x: &f32| 0x0001_0001 * f16::from_f32(x / 64.0).to_bits() as u32;
         let data = source.iter().cycle().map(word).take(rows * format.data_words(cols)).collect();
-        // Q4_K's scales and offsets are rounded to f16 for MLX: a power of two times a small
-        // integer is one already.
+        // MLX stores Q4_K's scales and offsets as f16.
+        // A power of two times a small integer needs no rounding.
         let factors = 0x0001_0001 * f16::from_f32(1.0 / 512.0).to_bits() as u32;
         let scales = source.iter().cycle().enumerate().map(|(at, x)| match format {
             PackFormat::Q4K if at % 4 == 0 => factors,
@@ -86,8 +86,8 @@ fn embeddings() {
     }
 }
 
-/// Near, as scales and activations are rounded to bf16, and MLX rounds its sums too on a CPU; what
-/// comes out is bf16.
+/// Products are near the exact ones, and their results are bf16.
+/// Scales and activations are rounded to bf16, and on a CPU MLX rounds its sums too.
 #[test]
 fn bf16_products_are_near() {
     for format in PackFormat::ALL {
@@ -106,8 +106,8 @@ fn bf16_products_are_near() {
     }
 }
 
-/// Quantized weights stay quantized: bits of weights, and 16 or 32 more for scale and bias of each
-/// group.
+/// Quantized weights stay quantized.
+/// Their size is their bits, and for each group 16 or 32 bits each for scale and bias.
 #[test]
 fn bytes() {
     let bytes = |format, compute| matrix(&packed(format, 6, 64), compute).bytes();

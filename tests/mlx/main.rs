@@ -1,4 +1,4 @@
-//! The MLX backend: its operations against their CPU twins, and what all backends promise.
+//! The MLX backend: its operations against their CPU twins, and the contract of all backends.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -8,12 +8,12 @@ mod ops;
 mod process;
 mod tensors;
 
-/// As [`common::cpu`]'s, but for the order of sums.
+/// As for [`common::cpu`], but sums have another order.
 const TOLERANCE: f32 = 3e-3;
 
 contract_tests!(TOLERANCE, common::mlx, "mlx");
 
-/// Per-layer embeddings, and layers that share keys.
+/// Per-layer embeddings, and layers with KV sharing.
 mod effective {
     use super::*;
 
@@ -26,7 +26,7 @@ mod goldens {
     golden_tests!(2e-3, crate::common::mlx);
 }
 
-/// bf16 as on a Mac, where it has 8 bits for what f32 has 24.
+/// bf16 as on a Mac, which has 8 significant bits where f32 has 24.
 #[test]
 fn bf16_activations_keep_the_perplexity() {
     let bf16: common::Make = &|source, options| {

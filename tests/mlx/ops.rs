@@ -31,7 +31,7 @@ fn rms_norm() {
     }
 }
 
-/// Periods of one's own, infinite ones for pairs that do not turn, from any position on.
+/// Custom periods from any position on. Infinite ones belong to pairs that are not rotated.
 #[test]
 fn rope_with_periods() {
     let full = Rope { theta: 1e4, rotated_pairs: 32, scale: 1.0 };
@@ -105,7 +105,8 @@ fn sdpa() {
     }
 }
 
-/// Caches hold what the twin's hold, around the end of a ring too, rounded alike.
+/// Caches have the same values as the twin's, also around the end of a ring, with the same
+/// rounding.
 #[test]
 fn kv_cache() {
     let (heads, dim, window, most, context) = (2, 8, 4, 3, 100);
@@ -149,7 +150,7 @@ fn kv_cache() {
     }
 }
 
-/// Composed, and as the one kernel that MLX compiles.
+/// The composed operation, and the single kernel that MLX compiles.
 #[test]
 fn gelu_mul() {
     let (gate, up) = (random(200, 1).iter().map(|x| 6.0 * x).collect::<Vec<f32>>(), random(200, 2));

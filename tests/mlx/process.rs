@@ -1,5 +1,5 @@
-//! How much memory MLX takes, and which operations a step asks it for. MLX counts both for the
-//! whole process.
+//! How much memory MLX uses, and which operations a step calls.
+//! MLX counts both for the whole process.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use gemma4_wgpu::{
     },
 };
 
-/// Sliding layers, every third a full one whose V is K, in sizes that need no padding.
+/// A model with every third layer full, where V is K. Its sizes need no padding.
 fn config(layers: usize) -> ModelConfig {
     let sliding = LayerConfig {
         attention: AttentionKind::Sliding { window: 64 },
@@ -47,7 +47,7 @@ fn load(config: ModelConfig, context_length: usize) -> MlxBackend {
     load_mlx(&RandomModel::new(config), &options, Activations::F32).unwrap()
 }
 
-/// The calls of a step of one sequence.
+/// The operations that a step of one sequence calls.
 fn calls(
     backend: &mut MlxBackend,
     sequence: SequenceId,
@@ -58,8 +58,8 @@ fn calls(
     backend.take_calls().unwrap()
 }
 
-/// Two ropes, two cache updates and one attention a layer, and nothing that MLX has one operation
-/// for done with several: on a Mac, each would be one more kernel to start.
+/// Each layer has two ropes, two cache updates and one attention.
+/// No operation that MLX has is composed of several, because each costs a kernel launch on a Mac.
 #[test]
 fn operations_of_a_layer() {
     in_own_process("process::operations_of_a_layer", || {
@@ -67,7 +67,7 @@ fn operations_of_a_layer() {
         let full = layers / 3;
         let mut backend = load(config(layers), 128);
         let sequence = backend.open_sequence().unwrap();
-        // A prompt and a token: the same operations. Masks come from the host.
+        // A prompt and a single token need the same operations. Masks come from the host.
         for tokens in [&[1, 2, 3, 4, 5][..], &[6]] {
             let expected = BTreeMap::from([
                 // Words, scales and biases of the embedding's rows.
@@ -80,7 +80,7 @@ fn operations_of_a_layer() {
                 ("reshape", 4 * layers),
                 ("swap_heads", 4 * layers),
                 ("slice_update", 2 * layers),
-                // Keys and values of a layer; the last row.
+                // Keys and values of each layer, and the last row.
                 ("slice", 2 * layers + 1),
                 ("sdpa", layers),
                 ("add", 2 * layers),
@@ -93,7 +93,7 @@ fn operations_of_a_layer() {
     });
 }
 
-/// What `run` makes MLX hold at most beyond what it held before.
+/// The most memory that `run` makes MLX hold beyond what it held before.
 fn growth(run: impl FnOnce()) -> u64 {
     let before = active_bytes();
     reset_peak().unwrap();
@@ -101,7 +101,7 @@ fn growth(run: impl FnOnce()) -> u64 {
     peak_bytes().saturating_sub(before)
 }
 
-/// A second reference makes MLX copy: the measure of the next test sees a copy.
+/// A second reference makes MLX copy. This shows that the next test's measurement sees copies.
 #[test]
 fn a_second_reference_copies() {
     in_own_process("process::a_second_reference_copies", || {
@@ -120,13 +120,13 @@ fn a_second_reference_copies() {
     });
 }
 
-/// Steps take memory for their activations, not for another cache: read one by one, and submitted
-/// ahead.
+/// Steps need memory for their activations but not for a second cache.
+/// That holds for steps that are read one by one and for steps submitted ahead.
 #[test]
 fn kv_caches_are_updated_in_place() {
     in_own_process("process::kv_caches_are_updated_in_place", || {
         let context = 1 << 16;
-        // Keys or values of one full layer.
+        // Bytes of the keys or values of one full layer.
         let array_bytes = 4 * 32 * context as u64;
         let mut backend = load(config(12), context);
         assert!(backend.info().kv_bytes >= 8 * array_bytes);

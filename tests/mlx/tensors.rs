@@ -1,4 +1,4 @@
-//! Values in and out of MLX, and random ones.
+//! Converts values to and from MLX, and makes random ones.
 
 use gemma4_wgpu::mlx::ops::{Array, Dtype};
 use rand::RngExt;
@@ -24,7 +24,7 @@ pub fn random(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// `[rows, heads, dim]` as MLX has it, `[1, heads, rows, dim]`.
+/// `[rows, heads, dim]` in MLX's layout, `[1, heads, rows, dim]`.
 pub fn heads_first(values: &[f32], rows: usize, heads: usize, dim: usize) -> Array {
     array(values, &[1, rows, heads, dim]).swap_heads().unwrap()
 }

@@ -1,5 +1,5 @@
-//! The CPU backend keeps the promises of [`Backend`]. A row does not depend on the rows beside it,
-//! so however tokens are cut, logits are the same to the bit.
+//! The CPU backend fulfils the contract of [`Backend`].
+//! A row does not depend on the other rows. So its logits are identical however tokens are divided.
 
 use crate::common::{cpu, random_model::RandomModel};
 use crate::{common, contract_tests};
@@ -14,7 +14,7 @@ const EXACT: f32 = 0.0;
 
 contract_tests!(EXACT, cpu, "cpu");
 
-/// Per-layer embeddings, and layers that share keys.
+/// Per-layer embeddings, and layers with KV sharing.
 mod effective {
     use super::*;
 
@@ -28,7 +28,7 @@ fn progress_counts_every_byte() {
         pollster::block_on(CpuBackend::load(&model, &LoadOptions::default(), &mut |n| bytes += n))
             .unwrap();
     assert_eq!(bytes, weights::load_bytes(&model));
-    // int4 and int8 with their scales are well under half of f32.
+    // int4 and int8 with their scales need much less than half of f32's bytes.
     assert!(backend.info().weight_bytes < bytes / 2);
 }
 

@@ -1,5 +1,5 @@
-//! The wgpu backend keeps the promises of [`Backend`], in every variant of its kernels that the
-//! adapter can run.
+//! The wgpu backend fulfils the contract of [`Backend`].
+//! It is tested with the adapter's default kernels and with the plainest ones.
 
 use crate::common::{EXACT_KERNELS, gpu, random_model::RandomModel};
 use crate::{common, contract_tests};
@@ -12,20 +12,20 @@ use gemma4_wgpu::{
     sampling::SamplingParams,
 };
 
-/// Tokens one by one run other kernels than many at once: sums come in another order, and a value
-/// on the edge between two f16 may go into the cache as either.
+/// Kernels for one token sum in another order than kernels for many.
+/// So a value between two f16 may be rounded to either of them in the cache.
 const ROUNDING: f32 = 3e-3;
 
 contract_tests!(ROUNDING, gpu(EXACT_KERNELS), "wgpu");
 
-/// Per-layer embeddings, and layers that share keys.
+/// Per-layer embeddings, and layers with KV sharing.
 mod effective {
     use super::*;
 
     contract_tests!(ROUNDING, common::contract::effective(gpu(EXACT_KERNELS)), "wgpu");
 }
 
-/// Workgroup memory in place of subgroups, checks on.
+/// Workgroup memory in place of subgroups, with runtime checks.
 mod plainest {
     use super::*;
 
@@ -34,8 +34,8 @@ mod plainest {
     contract_tests!(ROUNDING, gpu(PLAINEST), "wgpu");
 }
 
-/// A device that is lost with a step under way ends that step and all later ones with an error that
-/// says so.
+/// If a device is lost during a step, this step and all later ones end with an error.
+/// The error says that the device was lost.
 #[test]
 fn a_lost_device_is_an_error() {
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
@@ -67,7 +67,7 @@ fn a_lost_device_is_an_error() {
     }
 }
 
-/// The same in the middle of an answer, and a later request of the same generator.
+/// The same during an answer, and for a later request of the same generator.
 #[test]
 fn an_answer_on_a_lost_device_is_an_error() {
     let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();

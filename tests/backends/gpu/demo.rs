@@ -1,4 +1,5 @@
-//! The embedded model with other kernels than the adapter's facts choose, and its text.
+//! The embedded model with other kernels than the adapter's default ones, and the text that it
+//! writes.
 
 use crate::common;
 use std::num::NonZeroUsize;
@@ -14,8 +15,9 @@ use gemma4_wgpu::{
     text::Tokenizer,
 };
 
-/// Past the window of 256, a token at a time and in the largest steps whose products take int8
-/// activations. Weights that are fetched ahead change nothing.
+/// Longer than the window of 256, in steps of one token and of the most tokens with int8
+/// activations.
+/// Prefetched weights change nothing.
 #[test]
 fn int8_activations_keep_the_predictions() {
     let (expected, base) = perplexity_and_logits(&common::cpu, 300, 100);
@@ -27,13 +29,13 @@ fn int8_activations_keep_the_predictions() {
         let mut divergence = Divergence::default();
         divergence.add(&base, &logits, base.len() / 300).unwrap();
         let mean = divergence.mean().unwrap();
-        // Above 0, because the products did round.
+        // More than 0, which shows that the products rounded.
         assert!(1e-6 < mean && mean < 0.005, "{mean} in steps of {chunk}");
     }
 }
 
-/// Kernels between layers in one dispatch, where a device has subgroups of eight or more, predict
-/// what those of their own do.
+/// The persistent kernel predicts the same as the separate kernels.
+/// It needs a device with subgroups of eight or more.
 #[test]
 fn chained_kernels_predict_the_same() {
     let facts = pollster::block_on(Gpu::open(&DeviceOptions::default()))
@@ -81,7 +83,7 @@ fn workgroup_memory_does_as_well_as_subgroups() {
     assert!((found / expected - 1.0).abs() < 0.001, "{found}, on the CPU {expected}");
 }
 
-/// Two turns of a conversation. The first is stopped by a token that it says in the middle of it.
+/// Two turns of a conversation. An end token in the middle of the first answer stops it.
 fn converse(
     generator: &mut Generator<'_>,
     prompt: &[u32],
@@ -105,7 +107,7 @@ fn converse(
     [first, second]
 }
 
-/// The tokens of a seed do not depend on where they are chosen, nor does what is held of them.
+/// The tokens of a seed, and their cached number, are the same whether device or host chooses them.
 #[test]
 fn sampled_text_is_the_hosts() {
     let checkpoint = Checkpoint::demo().unwrap();
@@ -119,8 +121,7 @@ fn sampled_text_is_the_hosts() {
         let mut said = Vec::new();
         for seed in 0..2 {
             let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
-            // A penalty that changes no logit by more than its last bit takes the choice to the
-            // host.
+            // This penalty changes no logit by more than its last bit, but makes the host choose.
             let on_host = SamplingParams { repetition_penalty: 1.0f32.next_up(), ..sampling };
             let [device, host] = [sampling, on_host].map(|sampling| {
                 let turns = converse(&mut Generator::new(&mut backend), &prompt, sampling);

@@ -1,5 +1,5 @@
-//! Weights laid out on the device, packed on the host and copied, and written in place: the same
-//! logits, the same errors.
+//! The three ways in which weights reach the device must give the same logits and errors.
+//! These are: repacked on the device, packed on the host and copied, and written in place.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
@@ -26,7 +26,7 @@ const OPTIONS: LoadOptions = LoadOptions {
 };
 const TOKENS: [u32; 7] = [1, 5, 2, 60, 33, 8, 4];
 
-/// Ways of weights to the device.
+/// The ways in which weights reach the device.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Packed,
@@ -77,7 +77,7 @@ struct Stored {
 }
 
 impl Stored {
-    /// Layers stored as `linear`, the embedding as `embedding`.
+    /// Layers stored as `linear`, and the embedding as `embedding`.
     fn new(vocab_size: usize, linear: Dtype, embedding: Dtype) -> Stored {
         Stored::of(config(vocab_size), linear, embedding)
     }
@@ -104,7 +104,7 @@ impl Stored {
         (info.dtype, *stored) = (dtype, store(dtype, &values, rows, cols));
     }
 
-    /// Writes `bytes` at a place of a row.
+    /// Overwrites a part of a row with `bytes`.
     fn spoil(&mut self, name: &str, row: usize, at: usize, bytes: &[u8]) {
         let (info, stored) = self.matrices.get_mut(name).unwrap();
         let row_bytes = info.dtype.bytes_of(info.shape[1]).unwrap();
@@ -112,8 +112,8 @@ impl Stored {
     }
 }
 
-/// f32 values as `dtype`: floats and packed rows of these values, blocks of their bits, whatever
-/// those mean, and small scales.
+/// Stores f32 values as `dtype`. Floats and packed rows represent these values.
+/// Blocks consist of the bits of the values, whatever they mean, and have small scales.
 fn store(dtype: Dtype, values: &[u8], rows: usize, cols: usize) -> Vec<u8> {
     let floats: &[f32] = bytemuck::cast_slice(values);
     match dtype {
@@ -167,7 +167,7 @@ impl TensorSource for Stored {
     }
 }
 
-/// Bits of the logits of some tokens, one at a time and together.
+/// The bits of the logits of some tokens, fed one at a time and together.
 fn logits(source: &dyn TensorSource, quantize: Quantize, tokens: &[u32], way: Way) -> Vec<u32> {
     let mut backend = load_gpu(source, &LoadOptions { quantize, ..OPTIONS }, kernels(way)).unwrap();
     let mut bits = Vec::new();
@@ -216,13 +216,13 @@ fn all_ways_give_the_same_logits() {
             &format!("{linear}, {embedding}"),
         );
     }
-    // What is quantized, the host packs; the embedding keeps its format.
+    // The host packs the quantized matrices, and the embedding keeps its format.
     let source = Stored::new(83, Dtype::BF16, Dtype::Q8_0);
     assert_same_as(&source, Quantize::Int4, &TOKENS, "quantized while it is loaded");
     assert_same(&Checkpoint::demo().unwrap(), &TOKENS, "demo");
 }
 
-/// A small model of E2B's kind.
+/// A small model with the architecture of E2B.
 fn effective_config() -> ModelConfig {
     let mut config = config(83);
     let sharing =
@@ -233,8 +233,8 @@ fn effective_config() -> ModelConfig {
     config
 }
 
-/// Random weights made on the device, as `bench --synthetic` makes them: of several sequences at
-/// once too.
+/// Random weights made on the device, as in `bench --synthetic`. Also with several sequences at
+/// once.
 #[test]
 fn synthetic_effective_models() {
     let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();
@@ -261,8 +261,8 @@ fn synthetic_effective_models() {
     }
 }
 
-/// Per-layer embeddings and layers that share keys, whose q is joined with nothing: the same
-/// logits, and as much memory as was planned.
+/// Per-layer embeddings and KV sharing, where q is not fused with k and v.
+/// All ways give the same logits and need no more memory than planned.
 #[test]
 fn effective_models_in_all_ways() {
     let config = effective_config();
@@ -291,7 +291,7 @@ fn effective_models_in_all_ways() {
     }
 }
 
-/// Matrices with one input of which the last, or the first, cannot be joined with the others.
+/// Matrices with one input. The last or the first cannot be fused with the others.
 #[test]
 fn matrices_of_different_types_stay_apart() {
     for name in ["layers.0.self_attn.v_proj.weight", "layers.1.mlp.gate_proj.weight"] {
@@ -301,8 +301,8 @@ fn matrices_of_different_types_stay_apart() {
     }
 }
 
-/// A matrix of more slices than there are buffers for them, and of more bytes than one binding may
-/// have on many adapters.
+/// A matrix with more slices than buffers, and more bytes than one binding may have on many
+/// adapters.
 #[test]
 fn buffers_take_turns_within_what_was_planned() {
     let model = Stored::new(165_000, Dtype::Q4_0, Dtype::F32);
@@ -323,7 +323,7 @@ fn load_error(source: &dyn TensorSource, way: Way) -> Error {
     load_gpu(source, &OPTIONS, kernels(way)).err().expect("a matrix that cannot be held is refused")
 }
 
-/// What is wrong is said in the host's words, of the first tensor and its first row.
+/// The error is the host's, about the first such tensor and its first such row.
 #[test]
 fn what_is_not_finite_is_named() {
     let nan = f16::NAN.to_le_bytes();
@@ -350,7 +350,7 @@ fn what_is_not_finite_is_named() {
     }
 }
 
-/// Who asks for a way gets it; memory that is the host's is written in place if nobody does.
+/// An option chooses the way. Otherwise weights are written in place if memory is unified.
 #[test]
 fn the_way_follows_the_options_and_the_memory() {
     let open =

@@ -27,7 +27,7 @@ fn gguf_tensors_by_canonical_name() {
         assert_eq!((info.dtype, info.shape), (Dtype::F32, vec![96, HIDDEN as usize]));
         let rows = f32s(&read(&checkpoint, "layers.1.mlp.gate_proj.weight", 2..4).unwrap());
         assert_eq!(rows, (64..128).map(|i| i as f32).collect::<Vec<_>>());
-        // A tensor of one dimension is one row.
+        // A tensor with one dimension is one row.
         assert_eq!(read(&checkpoint, "norm.weight", 0..1).unwrap().len(), 4 * HIDDEN as usize);
         assert_eq!(read(&checkpoint, "layers.0.layer_scalar", 0..1).unwrap(), 0f32.to_le_bytes());
         assert!(checkpoint.info("layers.1.self_attn.v_proj.weight").is_none());
@@ -64,7 +64,7 @@ fn gguf_config_gemma4() {
     assert!(checkpoint.info("lm_head.weight").is_some());
 }
 
-/// Metadata as converters write it for Gemma 3, of `layers` layers.
+/// Metadata in the form of converters for Gemma 3, with `layers` layers.
 fn gemma3(layers: u32) -> GgufFile {
     let mut file = GgufFile::new();
     file.set("general.architecture", text("gemma3"))
@@ -188,7 +188,7 @@ fn gguf_bad_metadata_is_named() {
         "gemma4.rope.freq_base",
     ] {
         let message = gguf_error(|file| {
-            // The value's length would stand for a missing key's.
+            // The length of values would replace that of keys if it were there.
             file.remove(&key.replace("key_length", "value_length")).remove(key)
         });
         assert_eq!(message, format!("model config: {key} is missing"));
@@ -233,13 +233,13 @@ fn gguf_types() {
     assert!(message.contains("type number 777"), "{message}");
     let message = gguf_error(|file| file.tensor("output.weight", &[8, 33], 8, vec![0; 8 * 34]));
     assert!(message.contains("shape [8, 33] does not fit Q8_0"), "{message}");
-    // A tensor of no use may be of any type.
+    // A tensor that no layer uses may have any type.
     let mut file = gemma4();
     file.tensor("v.patch_embd.weight", &[8, 256], 777, vec![1; 64]);
     assert!(open_gguf(&file).is_ok());
 }
 
-/// Writes [`gemma4`] in three parts: no tensor in the first, as llama.cpp's splitter can.
+/// Writes [`gemma4`] in three parts. The first has no tensor, as from llama.cpp's splitter.
 fn split(directory: &Path, change: impl FnOnce(&mut [GgufFile; 3])) {
     let whole = gemma4();
     let mut parts = [0, 1, 2].map(|number| {
@@ -346,7 +346,7 @@ fn gguf_text_assets() {
     );
     assert_eq!((vocabulary.merges, vocabulary.add_space_prefix), (vec!["a b".to_string()], false));
 
-    // A tokenizer.json beside the file is preferred.
+    // A tokenizer.json beside the file takes precedence.
     fs::write(directory.path().join("tokenizer.json"), b"{}").unwrap();
     let assets = Checkpoint::open(&path).unwrap().text_assets().unwrap();
     assert!(matches!(assets.vocabulary, Some(Vocabulary::TokenizerJson(bytes)) if bytes == b"{}"));

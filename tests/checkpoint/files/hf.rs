@@ -24,7 +24,7 @@ fn safetensors_in_one_file() {
         let path = directory.path().join("model.safetensors");
         let (embed, norm) =
             (format!("{prefix}embed_tokens.weight"), format!("{prefix}norm.weight"));
-        // The odd tensor in front leaves the others unaligned.
+        // The odd size of the first tensor makes the others unaligned.
         let file = safetensors(&[
             ("model.vision_tower.patch.weight", "F8_E4M3", &[3], &[9; 3]),
             (&embed, "BF16", &[3, 4], &(0..24).collect::<Vec<u8>>()),

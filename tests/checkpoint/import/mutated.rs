@@ -1,4 +1,4 @@
-//! Mutated files: an error or weights, never a panic.
+//! Mutated files cause an error or give weights, but never a panic.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn exercise(config: &[u8], weights: &[u8]) {
             (wait(checkpoint.read(&name, 0..rows)), info.shape.as_slice())
             && let Dtype::Packed(format) = info.dtype
         {
-            // What was read is whole.
+            // The bytes that were read are complete.
             pack_rows(info.dtype, &bytes, rows, cols, format).unwrap();
         }
     }
@@ -55,7 +55,7 @@ proptest! {
         let (mut config, mut weights) = (read("config.json"), read("model.safetensors"));
         let header = 8 + u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
         for (index, byte, digit) in edits {
-            // Digits make other numbers, anything else other names and mostly broken JSON.
+            // Digits make other numbers. Other bytes make other names, but mostly invalid JSON.
             let value = if digit { b'0' + byte % 10 } else { byte };
             let place = match in_config {
                 true => { let at = index.index(config.len()); &mut config[at] }

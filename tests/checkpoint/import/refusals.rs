@@ -1,4 +1,4 @@
-//! What no importer knows, or what is broken, is named.
+//! Formats that no importer knows, or broken files, are named in the error.
 
 use super::*;
 
@@ -85,7 +85,7 @@ fn groups_that_do_not_fit_are_named() {
     );
 }
 
-/// Changes what torchao's metadata say of q_proj.
+/// Changes torchao's metadata about q_proj.
 fn describe(header: &mut Value, change: impl Fn(&mut Value)) {
     let text = &mut header["__metadata__"]["layers.0.self_attn.q_proj.weight"];
     let mut value: Value = serde_json::from_str(text.as_str().unwrap()).unwrap();
@@ -154,7 +154,7 @@ fn parts_that_are_missing_or_of_another_type_are_named() {
         h[format!("{module}.weight_zero_point")]["shape"] = json!([1, 32]);
     });
     assert_names(&error, &["gate_proj.weight", "weight_zero_point", "[1, 32]"]);
-    // More than the file holds.
+    // Larger than the file.
     let packed = format!("{module}.weight_packed");
     let error = spoiled("compressed_tensors", same, |h| {
         h[&packed]["data_offsets"] = json!([0, 1u64 << 40])

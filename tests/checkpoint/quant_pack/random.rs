@@ -1,8 +1,8 @@
-//! Random rows: rounding errors, padding, slices.
+//! Random rows: rounding errors, padding and slices.
 
 use super::*;
 
-/// A matrix of floats of some size and magnitude.
+/// A matrix of floats with random size and magnitude.
 fn matrix() -> impl Strategy<Value = (usize, Vec<f32>)> {
     (1usize..5, 1usize..100, -24i32..8).prop_flat_map(|(rows, cols, exponent)| {
         let magnitude = 2f32.powi(exponent);
@@ -10,7 +10,7 @@ fn matrix() -> impl Strategy<Value = (usize, Vec<f32>)> {
     })
 }
 
-/// Blocks of random bytes, with scales that are finite and whose products fit f16.
+/// Blocks of random bytes, with finite scales whose products fit f16.
 fn block_rows(dtype: Dtype) -> impl Strategy<Value = (usize, Vec<u8>)> {
     (1usize..4, 1usize..4).prop_flat_map(move |(rows, blocks)| {
         vec(any::<u8>(), rows * blocks * dtype.block_bytes()).prop_map(move |mut bytes| {
@@ -125,14 +125,14 @@ proptest! {
     }
 }
 
-/// Blocks of random bytes, most of them sound.
+/// Blocks of random bytes, most of them valid.
 fn any_blocks() -> impl Strategy<Value = (Dtype, usize, Vec<u8>)> {
     (select(ALL.to_vec()), 1usize..5).prop_flat_map(|(dtype, blocks)| {
         (Just(dtype), Just(blocks), vec(any::<u8>(), blocks * dtype.block_bytes()))
     })
 }
 
-/// Packing each row by itself gives the words of packing them together.
+/// Rows packed one by one have the same words as rows packed together.
 fn rows_equal_the_whole(
     dtype: Dtype,
     bytes: &[u8],

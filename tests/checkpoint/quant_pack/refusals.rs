@@ -1,4 +1,4 @@
-//! What cannot be packed, and what its error says.
+//! Values that cannot be packed, and the errors for them.
 
 use super::*;
 

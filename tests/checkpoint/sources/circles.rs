@@ -1,4 +1,4 @@
-//! No file uses, by way of others, itself.
+//! No file uses itself through others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::paths::{Module, Sources};
 /// For each module the modules that it uses, with the line of the first use.
 type Graph = BTreeMap<Module, BTreeMap<Module, usize>>;
 
-/// Takes away what is in no circle: modules that use none of the others, or are used by none.
+/// Removes modules outside circles, which use none of the others or are used by none.
 fn circular(mut graph: Graph) -> Graph {
     loop {
         let used: BTreeSet<Module> = graph.values().flat_map(|uses| uses.keys().cloned()).collect();

@@ -1,4 +1,4 @@
-//! The repository's own text: which room may use which, no circles, no long lines or files.
+//! The repository's own text: allowed uses of modules, no circles, and no long lines or files.
 
 mod circles;
 mod paths;

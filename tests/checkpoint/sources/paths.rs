@@ -1,4 +1,4 @@
-//! What each file of `src` uses, read from its text.
+//! The modules that each file of `src` uses, read from its text.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -11,7 +11,7 @@ use regex::Regex;
 /// A module's path from the crate's root, which is empty.
 pub type Module = Vec<String>;
 
-/// A path in a file, and the module that defines what it names.
+/// A path in a file, and the module that defines its item.
 pub struct Use {
     pub line: usize,
     pub path: String,
@@ -26,7 +26,7 @@ pub struct Sources {
 struct Text {
     /// Absolute paths that the file uses, with their lines.
     used: Vec<(usize, Module)>,
-    /// Names that it passes on from elsewhere, and modules of which it passes on everything.
+    /// Names that it re-exports, and modules of which it re-exports everything.
     passed_on: BTreeMap<String, Module>,
     globs: Vec<Module>,
     /// Names that it defines.
@@ -39,7 +39,7 @@ pub fn file_of(module: &[String]) -> String {
 }
 
 impl Sources {
-    /// Reads `src`, but for tests and the program's entry.
+    /// Reads `src` without tests and the program's entry.
     pub fn read() -> Sources {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = BTreeMap::new();
@@ -71,7 +71,7 @@ impl Sources {
         &self.files[module].0
     }
 
-    /// What each module uses of others.
+    /// The modules that each module uses.
     pub fn uses(&self) -> impl Iterator<Item = (&Module, Vec<Use>)> {
         self.files.iter().map(|(module, (_, text))| {
             let uses = text.used.iter().map(|(line, path)| Use {
@@ -83,7 +83,7 @@ impl Sources {
         })
     }
 
-    /// The module that defines what a path names, through those that pass it on.
+    /// The module that defines the item of a path, through re-exports.
     fn defined_in(&self, path: &[String], depth: usize) -> Module {
         let len = (0..=path.len()).rev().find(|&len| self.files.contains_key(&path[..len]));
         let (module, rest) = path.split_at(len.expect("the root is a module"));
@@ -155,7 +155,7 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text[..at].matches('\n').count()
 }
 
-/// The text without comments, what is in string literals, and tests at its end; lines stay.
+/// The text without comments, string contents and the tests at its end. Lines stay.
 fn code_of(text: &str) -> String {
     let strings = Regex::new(r##"(?s)r#".*?"#|b?"(?:\\.|[^"\\])*"|//[^\n]*|'"'"##).unwrap();
     let blank = |captured: &regex::Captures<'_>| "\n".repeat(captured[0].matches('\n').count());

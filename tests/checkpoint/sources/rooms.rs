@@ -1,9 +1,9 @@
-//! Which room of `src` may use which.
+//! Which folder or file of `src` may use which.
 
 use super::paths::{Sources, file_of};
 
-/// A room, and the rooms that it may use: all of them stand above it in this list. A room is a file
-/// or a folder with all that is in it but for rooms of their own.
+/// A room and the rooms that it may use, which all come before it in this list.
+/// A room is a file, or a folder without those of its parts that are rooms.
 const ROOMS: [(&str, &[&str]); 24] = [
     ("error", &[]),
     ("json", &["error"]),
@@ -46,7 +46,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("cli", ALL_BELOW),
 ];
 
-/// Of rooms near the roof, which may use everything above them in the list.
+/// For rooms near the end, which may use all rooms before them in the list.
 const ALL_BELOW: &[&str] = &["*"];
 
 /// The room of a module, as a place in the list. The longest name that fits counts.
@@ -72,7 +72,8 @@ fn imports_go_the_way_that_the_list_allows() {
     let sources = Sources::read();
     let mut faults = Vec::new();
     for (module, uses) in sources.uses() {
-        // The library's root only names the rooms, the program's calls the command line.
+        // The library's root only declares the rooms. The program's root only calls the command
+        // line.
         let Some(room) = room_of(module) else {
             assert!(module.is_empty(), "{} is in no room of the list", file_of(module));
             continue;

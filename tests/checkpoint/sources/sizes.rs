@@ -9,7 +9,7 @@ const MOST_LINES: usize = 450;
 const MOST_COLUMNS: usize = 100;
 const CODE: [&str; 12] =
     ["rs", "wgsl", "ts", "mjs", "js", "css", "html", "py", "sh", "cpp", "toml", "yml"];
-/// Folders of what programs made.
+/// Folders with files that programs made.
 const MADE: [&str; 8] =
     ["target", "node_modules", "dist", "wasm", "artifacts", "__pycache__", "corpus", "coverage"];
 

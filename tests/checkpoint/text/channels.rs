@@ -1,4 +1,4 @@
-//! Answers parted into content, thoughts and tool calls.
+//! The division of answers into content, thoughts and tool calls.
 
 use super::fixtures::{assets, small_vocabulary};
 use gemma4_wgpu::text::{AnswerEvent, AnswerParts, Channels, ToolCall};
@@ -14,9 +14,9 @@ const RESPONSE: &str = "<|tool_response>";
 const RESPONSE_END: &str = "<tool_response|>";
 const THINK: &str = "<|think|>";
 
-/// What the small vocabulary lacks of Gemma 4's marks.
+/// Marks of Gemma 4 that the small vocabulary lacks.
 pub const ADDED: [&str; 8] = [
-    CHANNEL_OPEN, // these are in the order of channels_random's stand-ins
+    CHANNEL_OPEN, // in the order of channels_random's stand-ins
     CHANNEL_CLOSE,
     CALL_OPEN,
     CALL_CLOSE,
@@ -26,7 +26,7 @@ pub const ADDED: [&str; 8] = [
     THINK,
 ];
 
-/// A template that spells all marks.
+/// A template that contains all marks.
 const TEMPLATE: &str = "{# <|channel> <channel|> <|tool_call> <tool_call|> <|\"|> \
                         <|tool_response> <tool_response|> <|think|> #}{{ messages[0].content }}";
 
@@ -41,7 +41,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// With marks of this type; `None` where only the template knows them.
+    /// A model with marks of this type. With `None` only the template has them.
     pub fn new(mark_type: Option<i32>) -> Model {
         let mut vocabulary = small_vocabulary("gemma4");
         if let Some(kind) = mark_type {
@@ -55,7 +55,7 @@ impl Model {
         Model { channels: Channels::new(&tokenizer, &template).unwrap(), tokenizer }
     }
 
-    /// Ids of a text whose marks are single tokens where the vocabulary has them.
+    /// The ids of a text. Marks are single tokens if the vocabulary has them.
     fn ids(&self, text: &str) -> Vec<u32> {
         let marks = ADDED.iter().chain(&["<|turn>", "<turn|>"]);
         let first = marks.filter_map(|mark| Some((text.find(mark)?, *mark))).min();
@@ -66,7 +66,7 @@ impl Model {
         [before, own, self.ids(&text[start + mark.len()..])].concat()
     }
 
-    /// The events of an answer, those at its end last.
+    /// The events of an answer, with those at its end last.
     pub fn events(&self, prompt: &str, answer: &[u32]) -> Vec<AnswerEvent> {
         let mut parser = self.channels.parser(&self.tokenizer, &self.ids(prompt));
         let mut events: Vec<AnswerEvent> = answer.iter().flat_map(|&id| parser.push(id)).collect();
@@ -85,7 +85,7 @@ impl Model {
     }
 }
 
-/// Whatever a file calls its marks, and where it has none.
+/// Models with all types of marks, and one without marks.
 fn models() -> [Model; 4] {
     [Some(CONTROL), Some(USER_DEFINED), Some(NORMAL), None].map(Model::new)
 }
@@ -110,17 +110,17 @@ fn thoughts_are_apart_from_content() {
     assert_parts(PROMPT, "<|channel>thought\n<channel|>hello!", "hello!", None);
     let twice = "a<|channel>thought\nb<channel|>c<|channel>thought\nd<channel|>";
     assert_parts(PROMPT, twice, "ac", Some("b\n\nd"));
-    // Cut off by a limit, or by the reader.
+    // Answers that a limit or the reader ends.
     assert_parts(PROMPT, "<|channel>thought\nhm, let", "", Some("hm, let"));
     assert_parts(PROMPT, "<|channel>tho", "", None);
-    // What ends without having begun is no text.
+    // An end mark without a start mark is not text.
     assert_parts(PROMPT, "hello<channel|>!<tool_call|><|\"|>", "hello!", None);
-    // A name without a line of its own is a part of the thought.
+    // A name without a line of its own is part of the thought.
     assert_parts(PROMPT, "<|channel>thought I<channel|>b", "b", Some("thought I"));
     assert_parts(PROMPT, "<|channel>\nhm<channel|>b", "b", Some("hm"));
-    // A turn's or a response's mark ends what is open.
+    // The mark of a turn or a response ends an open part.
     assert_parts(PROMPT, "<|channel>thought\na<turn|>b", "b", Some("a"));
-    // Marks alone are marks, not what resembles them.
+    // Only exact marks are marks, not similar text.
     let alike = "a <| channel> <|chan <channel <";
     assert_parts(PROMPT, alike, alike, None);
 }
@@ -147,7 +147,7 @@ fn an_answer_begins_where_its_prompt_ends() {
     assert_parts(&open(used), "hello", "hello", None);
     let thinks = open(&format!("{used}<|channel>thought\n"));
     assert_parts(&thinks, "hm<channel|>hello", "hello", Some("hm"));
-    // What an earlier turn left open is over.
+    // A part that an earlier turn left open has ended.
     let earlier = format!("<|turn>user\n<|channel>thought\n<turn|>\n{PROMPT}");
     assert_parts(&earlier, "hello", "hello", None);
     assert_parts("", "hello", "hello", None);
@@ -197,7 +197,7 @@ fn calls_are_read_in_their_order() {
         "<|tool_call>call:f{}<tool_call|>\n<|tool_call> call:g{ }\n<tool_call|>",
         &[call("f", json!({})), call("g", json!({}))],
     );
-    // Several between one pair of marks, quoted keys, JSON's strings, marks within strings.
+    // Several calls between one pair of marks, quoted keys, JSON's strings, and marks in strings.
     assert_calls(
         "<|tool_call>call:f{a:1}call:g{b:2}<tool_call|>",
         &[call("f", json!({"a": 1})), call("g", json!({"b": 2}))],
@@ -210,7 +210,7 @@ fn calls_are_read_in_their_order() {
         r#"<|tool_call>call:f{a:<|"|>x<|channel>y<|tool_call><turn|><|"|>}<tool_call|>"#,
         &[call("f", json!({"a": "x<|channel>y<|tool_call><turn|>"}))],
     );
-    // Without its end mark: at the end, and before the next.
+    // A call without its end mark, at the end and before the next call.
     assert_calls("<|tool_call>call:f{a:1}", &[call("f", json!({"a": 1}))]);
     assert_calls(
         "<|tool_call>call:f{}<|tool_call>call:g{}<|tool_response>",
@@ -227,7 +227,7 @@ fn calls_stand_beside_thoughts_and_content() {
         assert_eq!(parts.content, "Look:\n\nDone");
         assert_eq!(parts.reasoning.as_deref(), Some("hm"));
         assert_eq!(parts.tool_calls, [call("f", json!({})), call("g", json!({}))]);
-        // A thought that a call ends.
+        // A call ends the thought.
         let parts = model.parts(PROMPT, "<|channel>thought\nhm<|tool_call>call:f{}<tool_call|>");
         assert_eq!((parts.reasoning.as_deref(), parts.tool_calls.len()), (Some("hm"), 1));
     }
@@ -320,7 +320,7 @@ fn a_prompt_goes_on_in_the_tokens_that_are_known() {
     let bytes = |text: &str| text.bytes().map(|byte| 8 + u32::from(byte)).collect::<Vec<u32>>();
     let ids = |text: &str| tokenizer.encode(text, true).unwrap();
     let turn = ids("<|turn>");
-    // Known are bytes; the tokenizer writes "the hat" in fewer tokens.
+    // The known tokens are bytes. The tokenizer writes "the hat" in fewer tokens.
     let known = [&turn[..], &bytes("the hat")].concat();
     let prompt = ids("<|turn>the hat<turn|>the");
     assert!(prompt.len() < known.len());
@@ -328,11 +328,12 @@ fn a_prompt_goes_on_in_the_tokens_that_are_known() {
     assert_eq!(tokenizer.as_known(prompt.clone(), &known), [&known[..], &rest].concat());
     assert_eq!(tokenizer.as_known(prompt.clone(), &prompt), prompt);
     assert_eq!(tokenizer.as_known(prompt.clone(), &[]), prompt);
-    // Only whole tokens of both: "ha" ends within one of the prompt's, whose text goes on.
+    // Only whole tokens of both count. "ha" ends within a token of the prompt, whose text
+    // continues.
     let cut = [&turn[..], &bytes("the ha")].concat();
     let kept = tokenizer.as_known(prompt.clone(), &cut);
     assert_eq!(tokenizer.decode(&kept), tokenizer.decode(&prompt));
-    // Another text, and what spells a control token, is not the same.
+    // Other text is not the same, nor is text that spells a control token.
     let other = [&turn[..], &bytes("thx hat")].concat();
     assert_eq!(tokenizer.decode(&tokenizer.as_known(prompt.clone(), &other)), "the hatthe");
     let spelled = bytes("<|turn>the hat");

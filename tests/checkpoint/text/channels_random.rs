@@ -1,4 +1,4 @@
-//! Answers of any tokens: nothing is lost, and calls are read as they were written.
+//! Random answers: nothing is lost, and calls are read as they were written.
 
 use super::{
     channels::{ADDED, CALL_CLOSE, CALL_OPEN, CONTROL, Model, PROMPT, QUOTE, USER_DEFINED},
@@ -9,7 +9,7 @@ use gemma4_wgpu::text::{ToolCall, Vocabulary};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-/// What stands for the marks in a whole text: [`ADDED`], then `<|turn>` and `<turn|>`.
+/// Characters that replace the marks in a whole text: [`ADDED`], then `<|turn>` and `<turn|>`.
 const MARKS: [char; 10] = [
     '\u{e000}', // <|channel>
     '\u{e001}', // <channel|>
@@ -23,11 +23,11 @@ const MARKS: [char; 10] = [
     '\u{e009}', // <turn|>
 ];
 
-/// Those that end what is open.
+/// The marks that end an open part.
 const ENDS: [char; 6] = [MARKS[0], MARKS[2], MARKS[5], MARKS[6], MARKS[8], MARKS[9]];
 
-/// The parts of an answer without well-formed calls, found from its whole text at once. Marks are
-/// [`MARKS`] there.
+/// The parts of an answer without well-formed calls, found from its whole text at once.
+/// The text has [`MARKS`] in place of marks.
 fn parted_at_once(answer: &str) -> (String, Vec<String>, Vec<String>) {
     let spelled = |text: &str| {
         let spell = |c: char| match MARKS.iter().position(|mark| *mark == c) {
@@ -66,7 +66,7 @@ fn parted_at_once(answer: &str) -> (String, Vec<String>, Vec<String>) {
     (content, thoughts, calls)
 }
 
-/// A channel's text, with its name before it unless that is `thought`.
+/// A channel's text. A name other than `thought` comes before it.
 fn channel_text(body: &str) -> String {
     let (line, text) = body.split_once('\n').unwrap_or((body, ""));
     let is_plain = |c: char| c.is_alphanumeric() || "_-".contains(c);
@@ -78,12 +78,12 @@ fn channel_text(body: &str) -> String {
     }
 }
 
-/// Without the whitespace that may be trimmed.
+/// The text without whitespace, which may be trimmed.
 fn solid(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-/// A value as a template of Gemma 4 writes it.
+/// A value in the form of Gemma 4's template.
 fn written(value: &Value) -> String {
     let pair = |(key, value): (&String, &Value)| format!("{key}:{}", written(value));
     match value {
@@ -116,7 +116,7 @@ fn arguments() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 proptest! {
-    /// No token of any sequence is lost, and each lands where the whole text says.
+    /// No token of any sequence is lost, and each has the place that the whole text gives it.
     #[test]
     fn any_tokens_are_parted_as_their_whole_text(
         picks in prop::collection::vec((0usize..24, 0u32..256), 0..50),
@@ -142,7 +142,7 @@ proptest! {
             }
         }
         let whole = String::from_utf8_lossy(&whole).into_owned();
-        // Bytes may spell a stand-in by chance; then the whole text is no judge.
+        // Bytes may by chance spell a stand-in. Then the whole text proves nothing.
         let is_mark = |id: &&u32| {
             let token = model.tokenizer.token(**id).unwrap_or_default();
             ADDED.contains(&token.as_str()) || token.contains("turn|") || token.contains("|turn")
@@ -154,12 +154,12 @@ proptest! {
         prop_assert_eq!(solid(&parts.content), solid(&content));
         let broken: Vec<String> = parts.broken_calls.iter().map(|call| call.text.clone()).collect();
         prop_assert_eq!(broken, calls);
-        // Channels of other names count as thoughts of the same text here.
+        // Channels with other names count as thoughts with the same text here.
         let named = parts.channels.iter().map(|(name, text)| format!("{name}{text}"));
         let named: String = named.chain(parts.reasoning.clone()).collect();
         let mut all: Vec<char> = solid(&named).chars().collect();
         let mut expected: Vec<char> = solid(&thoughts.concat()).chars().collect();
-        // Thoughts and named channels are in an order of their own.
+        // The order of thoughts and named channels is not compared.
         all.sort_unstable();
         expected.sort_unstable();
         prop_assert_eq!(all, expected);
@@ -173,7 +173,7 @@ proptest! {
             let expected = ToolCall { name: "f".into(), arguments: arguments.clone() };
             prop_assert_eq!(&parts.tool_calls, &[expected]);
         }
-        // Cut off anywhere it is given back.
+        // A call that is cut anywhere is returned as text.
         let cut = text.char_indices().map(|(at, _)| at).nth(cut).unwrap_or(text.len());
         if cut < text.len() {
             let parts = Model::new(None).parts(PROMPT, &format!("{CALL_OPEN}{}", &text[..cut]));
@@ -181,7 +181,7 @@ proptest! {
         }
     }
 
-    /// A model without marks: every piece comes when it came before, the same.
+    /// Without marks, every piece comes at the same time as before and is the same.
     #[test]
     fn without_marks_text_passes_at_once(ids in prop::collection::vec(0u32..500, 0..60)) {
         let mut assets = assets(Vocabulary::Gguf(small_vocabulary("gpt2")));

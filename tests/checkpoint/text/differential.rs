@@ -1,5 +1,5 @@
-//! Templates rendered by transformers, and by this program:
-//! tests/fixtures/text/templates/generate.py wrote what is expected.
+//! Templates rendered by transformers and by this program.
+//! tests/fixtures/text/templates/generate.py wrote the expected texts.
 
 use gemma4_wgpu::text::{Message, RenderOptions, Role};
 use serde::Deserialize;
@@ -31,7 +31,7 @@ fn reference() -> Reference {
     serde_json::from_str(include_str!("../../fixtures/text/templates/expected.json")).unwrap()
 }
 
-/// Renders for the two messages that every snippet sees.
+/// Renders for the two messages that every snippet uses.
 fn render(source: &str) -> Result<String, String> {
     let template = template(&assets_with(GEMMA4, Some(source)));
     let messages = conversation(&[(Role::System, "S"), (Role::User, "U")]);
@@ -73,7 +73,7 @@ fn built_in_templates_render_as_transformers_renders_them() {
     }
 }
 
-/// What this program cannot do is refused in one line that names it.
+/// A feature that this program lacks causes an error of one line that names it.
 #[test]
 fn unsupported_features_are_named() {
     let cases = [

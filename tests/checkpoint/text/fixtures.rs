@@ -1,5 +1,5 @@
-//! Vocabularies and reference ids that the text tests share. tests/fixtures/text/ says how they
-//! were made.
+//! Vocabularies and reference ids that the text tests share.
+//! tests/fixtures/text/ describes how they were made.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub fn small_vocabulary(model: &str) -> GgufVocabulary {
     }
 }
 
-/// What a checkpoint with this vocabulary says about text: BOS 2, EOS 1.
+/// Text assets of a checkpoint with this vocabulary: BOS 2, EOS 1.
 pub fn assets(vocabulary: Vocabulary) -> TextAssets {
     TextAssets {
         vocabulary: Some(vocabulary),

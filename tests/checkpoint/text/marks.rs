@@ -1,16 +1,16 @@
-//! Control tokens come from a template alone, whatever messages spell.
+//! Only templates create control tokens, whatever messages contain.
 
 use super::fixtures::{assets, small_vocabulary};
 use gemma4_wgpu::text::{ChatTemplate, Message, RenderOptions, Role, Tokenizer, Vocabulary};
 use proptest::prelude::*;
 
-/// A template's way to write one message, with what it needs to be encoded.
+/// A template for one message, with everything that its encoding needs.
 struct Chat {
     tokenizer: Tokenizer,
     template: ChatTemplate,
 }
 
-/// The template of all tests that do not bring their own.
+/// The template of all tests without their own.
 const PLAIN: &str = "{{ bos_token }}{% for m in messages %}<|turn>{{ m.role }}\n\
                      {{ m.content | trim }}<turn|>\n{% endfor %}";
 
@@ -150,7 +150,7 @@ proptest! {
         let ids = chat.ids(&content);
         prop_assert_eq!(chat.controls(&ids), OWN);
         prop_assert_eq!(chat.spelled(&ids), chat.text(&content));
-        // Where the text spells no control token, nothing differs from reading the prompt whole.
+        // Text without control tokens is encoded as if the prompt were encoded whole.
         let whole = chat.tokenizer.encode_prompt(&chat.text(&content), true).unwrap();
         if chat.controls(&whole) == OWN {
             prop_assert_eq!(ids, whole);

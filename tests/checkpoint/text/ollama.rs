@@ -1,4 +1,4 @@
-//! Metadata as Ollama's converter writes it.
+//! Metadata in the form of Ollama's converter.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn vocabulary(assets: &TextAssets) -> &GgufVocabulary {
     }
 }
 
-/// Gemma 4: model "llama", scores that are the ids, several ends, nothing about a space in front.
+/// Gemma 4: model "llama", scores equal to the ids, several end tokens, no key for a leading space.
 fn file() -> GgufFile {
     let mut file = gemma4();
     let tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "a", "▁b", "<turn|>", "<|tool_response>"];
@@ -51,8 +51,7 @@ fn gemma4_assets() {
     assert!(!vocabulary(&assets).add_space_prefix);
 }
 
-/// Gemma's pieces by score have no space in front where the file does not say; pieces of others
-/// have.
+/// If the file does not say, Gemma's pieces by score have no leading space. Others have one.
 #[test]
 fn a_space_in_front() {
     for (first, add) in [("<pad>", false), ("[PAD]", true)] {
@@ -71,7 +70,7 @@ fn a_space_in_front() {
     }
 }
 
-/// What llama.cpp's converter takes over from generation_config.json.
+/// Values that llama.cpp's converter copies from generation_config.json.
 #[test]
 fn sampling_and_suppressed_tokens() {
     let mut file = file();
@@ -90,7 +89,7 @@ fn sampling_and_suppressed_tokens() {
     assert_eq!(assets_of(&file).sampling.repetition_penalty, None);
 }
 
-/// Gemma 3 of `layers` layers without what older versions leave out.
+/// Gemma 3 with `layers` layers, without the keys that older versions lack.
 fn gemma3(layers: u32) -> GgufFile {
     let mut file = GgufFile::new();
     file.set("general.architecture", text("gemma3"))
@@ -117,8 +116,8 @@ fn gemma3_keys() {
     let plain = config(&gemma3(12));
     assert_eq!((plain.rms_norm_eps, plain.final_logit_softcap), (1e-6, Some(30.0)));
     assert_eq!((plain.layers[0].rope, plain.layers[5].rope), (rope(1e4, 1.0), rope(1e6, 1.0)));
-    // The sizes whose full layers scale positions, which the files do not say, and the one that has
-    // no cap.
+    // Sizes whose full layers scale positions, which the files do not say, and one without a
+    // softcap.
     for (layers, scale, cap) in
         [(26, 1.0, None), (34, 8.0, Some(30.0)), (48, 8.0, Some(30.0)), (62, 8.0, Some(30.0))]
     {
@@ -139,7 +138,7 @@ fn gemma3_keys() {
     let found = config(&named);
     assert_eq!((found.layers[0].rope, found.layers[5].rope), (rope(2e4, 1.0), rope(5e5, 4.0)));
     assert_eq!(found.rms_norm_eps, 1e-5);
-    // Other converters say what they mean.
+    // Other converters write all values.
     let mut other = gemma3(26);
     other.set("gemma3.rope.freq_base", Meta::F32(1e6));
     assert_eq!(config(&other).final_logit_softcap, Some(30.0));

@@ -1,10 +1,10 @@
-//! The streaming decoder: whole characters only, and nothing lost.
+//! The streaming decoder returns only whole characters and loses nothing.
 
 use super::fixtures::small_tokenizer;
 use gemma4_wgpu::text::{TextStream, Tokenizer};
 use proptest::prelude::*;
 
-/// Pieces that a stream prints, the flushed rest last.
+/// Pieces that a stream prints. The flushed rest is the last one.
 fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
     let mut stream = TextStream::new(tokenizer);
     let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();

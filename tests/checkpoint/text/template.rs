@@ -130,7 +130,7 @@ fn without_turn_tokens_there_is_no_template() {
     let message = template(&assets_with(["<a>", "<b>"], None)).err().unwrap().to_string();
     assert!(message.starts_with("chat template: the checkpoint brings none"), "{message}");
     assert!(message.contains("--raw-prompt"), "{message}");
-    // Their spelling does: converters type them as text.
+    // The right spelling is enough, because converters type turn tokens as text.
     let mut assets = assets_with(GEMMA4, None);
     if let Some(Vocabulary::Gguf(vocabulary)) = &mut assets.vocabulary {
         vocabulary.token_types[4..6].fill(1);
@@ -138,8 +138,9 @@ fn without_turn_tokens_there_is_no_template() {
     assert!(template(&assets).is_ok());
 }
 
-/// The idioms of published templates: Python's string and dict methods, namespaces, macros, slices,
-/// loop controls, blocks on lines of their own.
+/// The idioms of published templates.
+/// Python's string and dict methods, namespaces, macros, slices, loop controls, and blocks on lines
+/// of their own.
 const PYTHONIC: &str = r#"{%- macro shout(text) -%}
     {{ text.strip().upper() }}
 {%- endmacro -%}
@@ -172,8 +173,9 @@ fn checkpoint_template_may_use_python_methods() {
     assert_eq!(render(PYTHONIC, "hi you ").unwrap(), expected);
 }
 
-/// What Gemma 4's template does for tools, on data of its own: macros that call each other before
-/// they are defined, default arguments, Python's constants, tests of types.
+/// The features of Gemma 4's template for tools, with other data.
+/// Macros call each other before their definition and have default arguments.
+/// There are Python's constants and tests of types.
 const TOOLS: &str = r#"{%- macro object(value) -%}
     {%- set ns = namespace(more=False) -%}
     {%- for key, item in value | dictsort -%}
@@ -236,7 +238,7 @@ fn endless_templates_are_stopped() {
     );
     let recursion = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
     assert!(error(recursion).starts_with("chat template: "), "{}", error(recursion));
-    // Values that grow with each step, brackets and operators without an end.
+    // Values that grow with each step, and endless brackets and operators.
     let doubled = "{% set ns = namespace(x=['y']) %}{% for i in range(60) %}\
                    {% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x ~ '' }}";
     let nested = "{% set ns = namespace(x=[]) %}{% for i in range(900) %}\
@@ -248,7 +250,7 @@ fn endless_templates_are_stopped() {
     }
 }
 
-/// Chains that a parser follows by recursion end in an error, not with the program.
+/// Chains that the parser follows recursively cause an error, not a crash.
 #[test]
 fn long_chains_are_refused() {
     for link in ["+1", " and 1", ".a", "|abs", " if 1 else 1", "[0]", "()", " is defined"] {
@@ -260,7 +262,7 @@ fn long_chains_are_refused() {
     }
     let branches = "{% if a %}".to_owned() + &"{% elif a %}".repeat(10_000) + "{% endif %}";
     assert!(error(&branches).contains("too many elif"), "{}", error(&branches));
-    // What templates do have.
+    // Long lists are not chains, and real templates have them.
     let list = format!("{{{{ [{}] | length }}}}", "1, ".repeat(500));
     assert_eq!(render(&list, "hi").unwrap(), "500");
 }
@@ -297,7 +299,7 @@ fn content_may_be_a_list_of_parts() {
     }
 }
 
-/// What a template writes after an answer ends one, if it is a control token.
+/// A control token that a template writes after an answer ends the answer.
 #[test]
 fn the_turns_end_is_a_stop_token() {
     let ids = |turn, source: Option<&str>| {

@@ -1,4 +1,4 @@
-//! Tokenization against llama.cpp, whose ids tests/fixtures/text/generate.mjs wrote.
+//! Tokenization against llama.cpp. tests/fixtures/text/generate.mjs wrote its ids.
 
 use super::fixtures::{assets, fixture, small_tokenizer, small_vocabulary};
 use crate::{llama_cpp, real_model};
@@ -20,7 +20,7 @@ fn gguf_error(change: impl FnOnce(&mut GgufVocabulary)) -> String {
     Tokenizer::new(&assets(Vocabulary::Gguf(vocabulary))).err().unwrap().to_string()
 }
 
-/// The small gemma4 vocabulary as the tokenizer.json that Google publishes for Gemma.
+/// The small gemma4 vocabulary in the form of the tokenizer.json that Google publishes for Gemma.
 fn gemma_json() -> Value {
     let vocabulary = small_vocabulary("gemma4");
     let ids: serde_json::Map<String, Value> = vocabulary
@@ -82,7 +82,7 @@ fn small_vocabularies_give_llama_cpp_ids() {
 fn real_vocabulary_gives_llama_cpp_ids() {
     let tokenizer = Tokenizer::new(&real_assets()).unwrap();
     assert_eq!(tokenizer.vocab_size(), 262_144);
-    // llama.cpp lets any text spell the marks of images, which its file types as user-defined.
+    // llama.cpp lets any text contain the marks of images, which its file types as user-defined.
     let is_image = |row: &Value| row["text"].as_str().unwrap().contains("<start_of_image>");
     let rows = fixture("gemma3_270m.json").as_array().unwrap().clone();
     let (images, rows): (Vec<Value>, Vec<Value>) = rows.into_iter().partition(is_image);
@@ -93,8 +93,8 @@ fn real_vocabulary_gives_llama_cpp_ids() {
         let ids = ids(false);
         assert!(!ids.contains(&255_999) && !ids.contains(&256_000));
     }
-    // llama.cpp takes `</s>` for an end of generation by its name; in Gemma's vocabulary it is
-    // HTML.
+    // llama.cpp takes `</s>` for an end of generation because of its name.
+    // In Gemma's vocabulary it is HTML.
     assert_eq!(tokenizer.encode("</s>", false).unwrap(), [212]);
     for row in fixture("gemma3_270m.json").as_array().unwrap() {
         let text = row["text"].as_str().unwrap();
@@ -231,7 +231,7 @@ fn broken_tokenizer_json_is_refused() {
         from_json(&json).err().unwrap().to_string()
     };
     let merge = |merge: Value| message(&|json| json["model"]["merges"][0] = merge.clone());
-    // The longest token twice: longer than any.
+    // Twice the longest token, so longer than any token.
     let tokens = small_vocabulary("gemma4").tokens;
     let longest = tokens.iter().max_by_key(|token| token.len()).unwrap();
     for longer in [json!([longest, longest]), json!(format!("{longest} {longest}"))] {
@@ -288,7 +288,7 @@ fn from_gguf(vocabulary: GgufVocabulary) -> Tokenizer {
     Tokenizer::new(&assets(Vocabulary::Gguf(vocabulary))).unwrap()
 }
 
-/// As Ollama's converter names Gemma 4's vocabulary, and others that have merges.
+/// Names from Ollama's converter for Gemma 4's vocabulary, and other vocabularies with merges.
 #[test]
 fn merges_tell_the_kind_of_a_vocabulary() {
     let as_ollama = |vocabulary: &mut GgufVocabulary| {
@@ -313,13 +313,13 @@ fn merges_tell_the_kind_of_a_vocabulary() {
         change(&mut vocabulary);
         assert_same_ids(&from_gguf(vocabulary), "small_gemma4.json");
     }
-    // Scores that say something go before merges.
+    // Scores that differ take precedence over merges.
     let mut scored = small_vocabulary("llama");
     scored.merges = vec!["t h".into()];
     assert_same_ids(&from_gguf(scored), "small_llama.json");
 }
 
-/// Whatever type a converter gives to turn marks, they are control tokens.
+/// Turn marks are control tokens, whatever type a converter gives them.
 #[test]
 fn marks_are_control_tokens_by_their_spelling() {
     let text = "<bos><|turn>user\nThe cat<turn|>\n";
@@ -338,7 +338,7 @@ fn marks_are_control_tokens_by_their_spelling() {
     assert_eq!(from_gguf(untyped).encode("<|turn><turn|>", true).unwrap(), [4, 5]);
 }
 
-/// In a vocabulary that is not Gemma's `<pad>` may be text.
+/// In a vocabulary that is not Gemma's, `<pad>` may be text.
 #[test]
 fn spellings_of_other_vocabularies_stay_text() {
     let mut vocabulary = small_vocabulary("gemma4");
@@ -373,14 +373,14 @@ fn marks_of_tokenizer_json_are_control_tokens() {
     }
 }
 
-/// Of tokens with one spelling the last is what text becomes; the others decode.
+/// Of tokens with the same spelling, text becomes the last one. The others can be decoded.
 #[test]
 fn equal_spellings() {
     for model in ["gemma4", "llama"] {
         let (plain, mut vocabulary) = (small_tokenizer(model), small_vocabulary(model));
         let id = plain.encode("the", false).unwrap()[0];
         let spelling = plain.token(id).unwrap();
-        // A twin before it in the vocabulary's order, and one after it.
+        // A token with this spelling comes before it in the vocabulary, and one after it.
         let last = vocabulary.tokens.len() as u32;
         for token in [spelling.as_str(), "<turn|>"] {
             let twin = vocabulary.tokens.iter().position(|other| other == token).unwrap();

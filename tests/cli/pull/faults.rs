@@ -1,4 +1,4 @@
-//! Connections that break, files that are damaged, servers that refuse.
+//! Broken connections, damaged files and servers that refuse.
 
 use super::*;
 
@@ -66,11 +66,11 @@ fn after_ctrl_c_the_next_pull_goes_on() {
     assert_eq!(parts.len(), 1);
     assert_eq!(parts[0].header("range"), Some(format!("bytes={there}-").as_str()));
     assert_eq!(parts[0].sent as u64, files[WEIGHTS].len() as u64 - there);
-    // What was whole before is not asked for again.
+    // Files that are complete are not requested again.
     assert!(of(&requests, "tokenizer.json").is_empty());
 }
 
-/// Without ranges it starts anew, and stops trying if that leads nowhere.
+/// Without ranges the download restarts. It stops if that makes no progress.
 #[test]
 fn servers_without_ranges() {
     let (files, setup) = (demo(), Setup::new(demo()));
@@ -96,7 +96,7 @@ fn a_damaged_file_is_not_kept() {
     );
     setup.assert_nothing_loads();
 
-    // A small file, by git's hash.
+    // A small file, verified by git's hash.
     setup.server.fail("/api/resolve-cache/owner/demo/tokenizer.json", [Fault::Damaged]);
     fs::remove_file(
         setup.folder().join("blobs").join(etag("tokenizer.json", &files["tokenizer.json"])),
@@ -113,7 +113,7 @@ fn a_damaged_beginning_is_fetched_again() {
     let (files, setup) = (demo(), Setup::new(demo()));
     let partial = setup.partial(&files, WEIGHTS);
     fs::create_dir_all(partial.parent().unwrap()).unwrap();
-    // As large as the file, and too large.
+    // Partial files that are shorter than the complete file, as long, and longer.
     for bytes in [1000, files[WEIGHTS].len(), files[WEIGHTS].len() + 1] {
         fs::write(&partial, vec![7; bytes]).unwrap();
         let snapshot = setup.pulled(&[REPOSITORY]);
@@ -193,7 +193,7 @@ fn what_may_pass_is_tried_again() {
         assert_eq!(count(part), 5, "{part} {status}");
     }
     setup.assert_nothing_loads();
-    // The server tells when: that long, and not for days.
+    // The server says how long to wait. The program obeys, but not for days.
     setup.server.fail("/api/models", [Fault::Status(429, "Retry-After: 86400\r\n")]);
     let line = setup.failure(&[REPOSITORY]);
     assert!(line.contains("429") && line.contains("try again in 86400 s"), "{line}");
@@ -220,7 +220,7 @@ fn what_is_no_endpoint() {
     assert!(line.contains("HF_ENDPOINT=ftp://127.0.0.1: want a URL"), "{line}");
     let line = error_line(setup.pull(&[REPOSITORY, "--quiet"]).env("HF_HUB_OFFLINE", "1"));
     assert!(line.contains("HF_HUB_OFFLINE=1 forbids downloads"), "{line}");
-    // Something that is no Hub.
+    // A server that is no Hub.
     let line = error_line(pull.env("HF_ENDPOINT", format!("{}/other", setup.server.endpoint)));
     assert!(line.contains("404"), "{line}");
 }

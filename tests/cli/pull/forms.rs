@@ -1,8 +1,8 @@
-//! Repositories of shards, of GGUF files, of other revisions.
+//! Repositories with shards, with GGUF files and with other revisions.
 
 use super::*;
 
-/// Mirrors may list names alone; headers tell the rest.
+/// Mirrors may list names alone. Then headers have the sizes and checksums.
 #[test]
 fn sizes_and_checksums_from_headers() {
     let (files, setup) = (demo(), Setup::new(demo()));
@@ -45,7 +45,7 @@ fn shards_by_their_index() {
         ["run", "--backend", "cpu", "-n", "2", "--seed", "1", "--model", "hf:owner/demo", "hi"];
     stdout(&mut setup.command(&run));
 
-    // An index that names what the repository lacks, or what lies elsewhere.
+    // An index with names that the repository lacks, or with paths outside it.
     for (name, wanted) in
         [("model-9.safetensors", "no such file"), ("../../x.safetensors", "not a plain file name")]
     {
@@ -58,7 +58,7 @@ fn shards_by_their_index() {
     }
 }
 
-/// Models of other programs' making: one a file, by name or tag, and one in parts.
+/// Models from other programs: one file each, chosen by name or tag, and one in parts.
 #[test]
 fn gguf_models() {
     let golden = |name: &str| {
@@ -99,7 +99,7 @@ fn gguf_models() {
     }
     assert_eq!(fs::read_dir(&snapshot).unwrap().count(), 1);
     let first = snapshot.join("mixed-IQ4_XS/model-00001-of-00003.gguf");
-    // Without the line of the machine's free memory, which other processes move.
+    // Without the line about free memory, which other processes change.
     let inspect = |model: &str| -> String {
         let report = stdout(&mut setup.command(&["inspect", "--backend", "cpu", model]));
         report
@@ -122,7 +122,7 @@ fn gguf_models() {
         "{line}"
     );
 
-    // One model, in a folder of its own.
+    // A single model, in a folder of its own.
     files.retain(|name, _| !name.starts_with("demo"));
     files.remove("config.json");
     let setup = Setup::new(files.clone());
@@ -149,7 +149,7 @@ fn another_revision() {
         assert_eq!(fs::read_to_string(setup.folder().join("refs/refs/pr/1")).unwrap(), COMMIT);
         assert!(!setup.folder().join("refs/main").exists());
         stdout(setup.command(&["inspect", "--backend", "cpu"]).arg(path.trim_end()));
-        // As the log says.
+        // The same as in the log.
         assert!(log.contains("--model hf:owner/demo@refs/pr/1\n"), "{log}");
         stdout(&mut setup.command(&["inspect", "--backend", "cpu", "hf:owner/demo@refs/pr/1"]));
         let line =
@@ -163,7 +163,7 @@ fn another_revision() {
     pull(&["owner/demo@refs/pr/1"]);
     pull(&["hf:owner/demo@refs/pr/1", "--revision", "refs/pr/1"]);
 
-    // A commit has no name of its own.
+    // A commit has no name but its hash.
     let setup = Setup::new(demo());
     assert!(setup.pulled(&[&format!("{REPOSITORY}@{COMMIT}")]).ends_with(COMMIT));
     assert!(!setup.folder().join("refs").exists());

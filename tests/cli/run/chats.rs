@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Types a line into a chat at each of its prompts and gives all that it shows. The chat runs in a
-/// terminal of util-linux's `script`.
+/// Types a line into a chat at each of its prompts and returns everything that it shows.
+/// The chat runs in a terminal of util-linux's `script`.
 #[cfg(target_os = "linux")]
 fn chat(model: &TempDir, args: &str, lines: &[&str]) -> String {
     let program = assert_cmd::cargo::cargo_bin!("gemma4-wgpu").display().to_string();
@@ -15,7 +15,7 @@ fn chat(model: &TempDir, args: &str, lines: &[&str]) -> String {
     let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
     let mut shown = Vec::new();
     for line in lines {
-        // The line editor announces that it reads by switching bracketed paste on.
+        // The line editor turns bracketed paste on when it reads.
         let typed = shown.len();
         while !shown[typed..].ends_with(b"\x1b[?2004h") {
             let mut byte = [0];
@@ -32,7 +32,7 @@ fn chat(model: &TempDir, args: &str, lines: &[&str]) -> String {
     shown
 }
 
-/// A model that thinks before it answers, asked or not.
+/// A model that thinks before each answer, even without a request.
 fn thinker() -> TempDir {
     let tokens = ["<|channel>", "thought", "\n\n", "i", "<channel|>", "hello", "!", "<turn|>"];
     TinyModel::that_writes(&tokens).write()
@@ -46,7 +46,7 @@ fn thoughts_are_shown_with_thinking_alone() {
     assert_eq!(stdout(&mut run(&model, &with_system)), "hello!\n");
     let shown = stdout(run(&model, &["--temperature", "0", "--thinking"]).arg("hi"));
     assert_eq!(shown, "Thinking...\ni\n...done thinking.\n\nhello!\n");
-    // Cut off within the thoughts: they are thoughts still.
+    // An answer that ends within the thoughts consists of thoughts.
     let warning = predicate::str::contains("nothing but thoughts, which --thinking shows");
     let cut = ["--temperature", "0", "-n", "4", "hi"];
     run(&model, &cut).assert().success().stdout("\n").stderr(warning);
@@ -80,7 +80,7 @@ fn calls_are_set_apart() {
     assert_eq!((&answer["tool_calls"], &answer["text"]), (&expected, &"".into()));
     let shown = stdout(run(&model, &["--temperature", "0"]).arg("hi"));
     assert!(shown.starts_with("[call] f({\"a\":1,\"b\":[true,null]})\n"), "{shown}");
-    // A string without an end.
+    // A string that does not end.
     let model = TinyModel::that_writes(&call).write();
     let answer = json(&mut run(&model, &["--json", "--temperature", "0", "hi"]));
     let broken = &answer["broken_tool_calls"][0];
@@ -100,15 +100,15 @@ fn a_chat_leaves_earlier_thoughts_out() {
     let shown = chat(&model, "--stats --temperature 0 --thinking", &["hi", "hi", "/exit"]);
     // A terminal shows thoughts dimmed.
     assert!(shown.contains("\x1b[2mi\x1b[22m\r\n\r\nhello!\r\n"), "{shown:?}");
-    // Bytes are tokens: 13 up to the system turn's end, 10 of a user's, 7 that begin the model's,
-    // and 8 that end it after the thoughts.
+    // Bytes are tokens. The system turn has 13, a user turn 10, and the model turn begins with 7.
+    // After the thoughts, 8 tokens end the model turn.
     let second = "prompt         55 tokens, 30 of them cached";
     assert_eq!(prompts(&shown), ["prompt         30 tokens, 0 of them cached", second]);
     let shown = chat(&model, "--stats --temperature 0", &["hi", "hi", "/exit"]);
     assert!(shown.contains("hello!\r\n") && !shown.contains("\x1b[2m"), "{shown:?}");
     let second = "prompt         43 tokens, 18 of them cached";
     assert_eq!(prompts(&shown), ["prompt         18 tokens, 0 of them cached", second]);
-    // Nothing was cut from this answer: all of it is known, in the model's own tokens.
+    // No part of this answer is removed. So all of it is cached, in the model's own tokens.
     let plain = TinyModel::that_writes(&["hello", "!", "<turn|>"]).write();
     let shown = chat(&plain, "--stats --temperature 0", &["hi", "hi", "/exit"]);
     let second = "prompt         39 tokens, 20 of them cached";
@@ -121,7 +121,7 @@ fn a_chat_names_what_helps_when_its_context_is_full() {
     let model = TinyModel::that_writes(&["h", "e", "l", "o", "u", "r", "s", "x", "y", "z"]).write();
     let lines = ["/help", "//clear", "hi", "/exit"];
     let shown = chat(&model, "--stats --temperature 0 --ctx 24", &lines);
-    // One slash is left of two: bytes of a prompt with "/clear".
+    // Of two slashes one remains. The prompt is the bytes of "/clear".
     assert!(shown.contains("prompt         22 tokens"), "{shown}");
     let full = "the context of 24 tokens is full, so the answer ends here; ";
     assert!(shown.contains(&format!("{full}/clear empties it, --ctx sets its length")), "{shown}");
@@ -142,8 +142,8 @@ fn a_chat_goes_on_where_it_was_and_obeys_commands() {
     );
     let prompts: Vec<&str> =
         shown.lines().filter(|line| line.starts_with("prompt ")).map(str::trim).collect();
-    // The second turn finds the first prompt (its answer is bytes that are no text, which come back
-    // as others); /clear forgets all.
+    // The second turn finds the first prompt in the cache.
+    // Its answer is invalid text, which other bytes replace. /clear empties the cache.
     let first = "prompt         18 tokens, 0 of them cached";
     assert_eq!((prompts.len(), prompts[0], prompts[2]), (3, first, first), "{shown}");
     assert!(prompts[1].ends_with(", 18 of them cached"), "{shown}");

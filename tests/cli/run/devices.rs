@@ -6,7 +6,7 @@ use super::*;
 fn devices_lists_the_same_adapters_both_ways() {
     let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();
     let text = stdout(&mut program(&["devices"]));
-    // MLX's device, where it is built in, comes after the adapters and has no number.
+    // If MLX is built in, its device comes after the adapters and has no number.
     let adapters: Vec<&Value> =
         list.as_array().unwrap().iter().filter(|entry| entry["index"].is_u64()).collect();
     assert!(
@@ -32,8 +32,8 @@ fn devices_lists_the_same_adapters_both_ways() {
     }
 }
 
-/// Without options a GPU answers if there is one; a software driver is none, unless something asks
-/// for it.
+/// Without options a GPU runs if there is one.
+/// A software adapter is used only if an option requests it.
 #[test]
 fn a_software_driver_is_taken_only_if_it_is_asked_for() {
     let list: Value = serde_json::from_str(&stdout(&mut program(&["devices", "--json"]))).unwrap();
@@ -66,7 +66,7 @@ fn a_software_driver_is_taken_only_if_it_is_asked_for() {
                 "{told}"
             );
         }
-        // On a Mac with MLX it is that.
+        // On a Mac with MLX it is MLX.
         (false, "wgpu" | "mlx") => assert_eq!(told, ""),
         _ => panic!("{backend} where software is all there is: {is_software}; {told}"),
     }

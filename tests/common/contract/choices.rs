@@ -1,9 +1,9 @@
-//! Tokens that a backend chooses: the largest logit, draws.
+//! Tokens that a backend chooses: the largest logit, and draws.
 
 use super::*;
 
-/// Steps on `Previous` give what the same tokens give from the host, even submitted before the
-/// token is read.
+/// Steps on `Previous` give the same as the same tokens from the host.
+/// That holds even if they are submitted before the token is read.
 pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let prompt = random_tokens(vocab(&*backend), 9, 5);
@@ -16,7 +16,7 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     tickets.push(submit(&mut *backend, StepInput::Previous, StepOutput::LastLogits));
     assert_eq!(backend.sequence_len(sequence), 9 + 6);
 
-    // Read from the last to the first.
+    // The results are read from the last to the first.
     let mut results: Vec<StepResult> = tickets
         .into_iter()
         .rev()
@@ -38,8 +38,8 @@ pub fn previous_continues_greedily(make: Make, tolerance: f32) {
     assert_close(&last, &all[14 * vocab..], tolerance, "last step");
 }
 
-/// Tokens drawn on the device are those that the host would draw from the same logits, each
-/// sequence by its own values, even where steps are submitted before tokens are read.
+/// Tokens drawn on the device are those that the host would draw from the same logits.
+/// Each sequence has its own sampling parameters. Steps are submitted before tokens are read.
 pub fn draws_like_the_host(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let vocab = vocab(&*backend);
@@ -56,7 +56,7 @@ pub fn draws_like_the_host(make: Make) {
         },
     ];
     const STEPS: usize = 12;
-    // The first of the two now and then takes the likeliest token.
+    // In every fourth step the first sequence takes the likeliest token.
     let mut samplers = values.map(|values| Sampler::new(values).unwrap());
     let draws: Vec<[Option<Draw>; 2]> = (0..STEPS)
         .map(|i| [(i % 4 != 3).then(|| samplers[0].draw()), Some(samplers[1].draw())])
@@ -101,7 +101,7 @@ pub fn draws_like_the_host(make: Make) {
     }
 }
 
-/// A token is drawn beside logits that are read, in one step.
+/// One step draws a token for one sequence and returns logits for another.
 pub fn draws_beside_logits(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];
@@ -118,7 +118,7 @@ pub fn draws_beside_logits(make: Make) {
     assert_eq!(logits(drawn_first[1].clone()).len(), 9 * second.len());
 }
 
-/// Only the last step's choice counts as previous, and not after it was truncated away.
+/// Only the last step's token counts as previous, and `truncate` removes it.
 pub fn previous_needs_a_choice(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let sequence = backend.open_sequence().unwrap();

@@ -1,8 +1,8 @@
-//! What a backend refuses.
+//! Input and options that a backend refuses.
 
 use super::*;
 
-/// Every step that cannot be done is refused with an error and leaves the sequence as it was.
+/// Every invalid step is refused with an error and does not change the sequence.
 pub fn bad_steps_are_refused(make: Make) {
     let options = LoadOptions { context_length: 8, ..F32 };
     let mut backend = make(&RandomModel::small(), &options).unwrap();

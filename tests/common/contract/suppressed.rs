@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Suppressed tokens are not chosen, as if their logits were −∞; logits that are read keep theirs.
+/// Suppressed tokens are not chosen, as if their logits were −∞. Returned logits do not change.
 pub fn suppressed_tokens_are_not_chosen(make: Make) {
     let mut backend = make(&RandomModel::small(), &F32).unwrap();
     let prompts = [random_tokens(vocab(&*backend), 9, 5), random_tokens(vocab(&*backend), 9, 6)];

@@ -88,12 +88,12 @@ fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
         let mut expected = vec![0.0; q.len()];
         let attention = ops::Attention { n_heads: layer.n_heads, scale: case.scale, window };
         ops::sdpa(&q, &twin, position, attention, &mut expected);
-        // Keys before the start were never written; both sides must then agree on zeros.
+        // No key before the start was ever written, so both sides must agree on zeros.
         let tolerance = match case.cache_type {
             CacheType::F32 => 2e-4,
             CacheType::F16 => 3e-3 * case.scale.max(1.0),
         };
-        // Those that are emulated are kernels of tiles.
+        // The emulated kernels process tiles.
         let tiles = [1, Sdpa::prefill_tile(layer)];
         let outs = device.feed(&qkv, &norms, position, if emulated { &tiles[1..] } else { &tiles });
         for (way, out) in outs.iter().enumerate() {
@@ -103,8 +103,8 @@ fn check_all(gpu: &Gpu, case: &Case, emulated: bool) {
     }
 }
 
-/// A layer that attends to keys and values which `case`'s layer has cached: it has q alone, and
-/// leaves the caches be.
+/// Checks a layer that shares the keys and values of `case`'s layer.
+/// It has only q and must not change the caches.
 fn check_sharing(gpu: &Gpu, case: &Case) {
     let (own, dim) = (&case.layer, case.layer.head_dim);
     let sharing = LayerConfig { kv_from: Some(0), ..own.clone() };
@@ -164,7 +164,7 @@ fn check_sharing(gpu: &Gpu, case: &Case) {
             [&device.k_cache, &device.v_cache].map(|cache| download::<u32>(gpu, cache, usize::MAX));
         assert!(before == after, "caches were written, {case:?}");
         position += count;
-        // What the next chunk finds.
+        // The caches that the next chunk uses.
         for (cache, from) in [(&k_cache, &device.k_cache), (&v_cache, &device.v_cache)] {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(from, 0, cache, 0, from.size());
@@ -205,21 +205,20 @@ fn sliding(window: usize) -> AttentionKind {
 #[test]
 fn awkward_shapes() {
     let shapes = [
-        // One head, odd pairs.
+        // One head, an odd number of pairs.
         (layer(AttentionKind::Full, 1, 1, 6, false), 64, 0, vec![1, 1, 5]),
-        // A ring that wraps in the middle of a chunk; window shorter than the chunk.
+        // A ring that wraps in the middle of a chunk, and a window shorter than the chunk.
         (layer(sliding(5), 4, 2, 10, false), 5 + 8, 0, vec![8, 1, 8, 3, 8, 1, 1]),
         // Grouped queries, V is K, partial rotation.
         (layer(AttentionKind::Full, 6, 2, 24, true), 300, 0, vec![7, 1, 130, 1, 9]),
-        // Few parts for many keys: each takes several tiles.
+        // Few parts for many keys, so each part has several tiles.
         (layer(AttentionKind::Full, 64, 64, 8, false), 520, 500, vec![3, 1]),
-        // The 31B head sizes; more keys than one tile.
+        // The head sizes of the 31B model, and more keys than one tile.
         (layer(sliding(40), 2, 1, 256, false), 96, 0, vec![50, 1, 50, 2]),
         (layer(AttentionKind::Full, 2, 1, 512, true), 160, 0, vec![131, 1, 3]),
         (layer(AttentionKind::Full, 8, 1, 64, true), 160, 0, vec![70, 1, 1]),
     ];
-    // For cooperative matrices: other groups of heads, and scores that make softmax's reference
-    // move.
+    // For cooperative matrices: other groups of heads, and scores that move softmax's reference.
     let for_coop = [
         (layer(sliding(100), 3, 3, 256, false), 208, 0, vec![70, 90, 17]),
         (layer(AttentionKind::Full, 8, 1, 512, true), 176, 0, vec![75, 90]),
@@ -238,8 +237,9 @@ fn awkward_shapes() {
     }
 }
 
-/// What Macs attend to prompts with, where no Mac is: rings that wrap within a tile, windows,
-/// groups of heads, and scores that make softmax's reference move.
+/// Prompt attention as on Macs, on other machines.
+/// Rings wrap within a tile, and there are windows and groups of heads.
+/// The scores move softmax's reference.
 #[test]
 fn emulated_matrices() {
     let with_f16: Vec<&Gpu> =
@@ -250,7 +250,7 @@ fn emulated_matrices() {
         (layer(sliding(100), 3, 3, 256, false), 208, vec![70, 90, 17]),
         (layer(AttentionKind::Full, 8, 1, 512, true), 176, vec![75, 90]),
     ];
-    // With runtime checks and without: by turns, in long runs each shape both ways.
+    // Devices with and without runtime checks alternate. In long runs each shape runs on both.
     for (index, (layer, capacity, chunks)) in shapes.into_iter().enumerate() {
         let (cache_type, v_norm, scale, start) = (CacheType::F16, true, 4.0, 0);
         let case = Case { layer, cache_type, v_norm, scale, capacity, start, chunks, seed: 11 };
@@ -262,7 +262,7 @@ fn emulated_matrices() {
     }
 }
 
-/// Angles stay exact far into the context, where f32 products would have lost them.
+/// Angles stay exact far into the context, where f32 products would lose them.
 #[test]
 fn far_positions() {
     let layer = layer(sliding(4), 2, 2, 64, false);
@@ -279,8 +279,8 @@ fn far_positions() {
             "{frequency}: {exact} and {fixed}"
         );
     }
-    // The device agrees with an f64 rotation there: a single key attends to itself alone, so look
-    // at scores of two.
+    // The device must agree with an f64 rotation there.
+    // A single key attends only to itself, so the chunk has several tokens.
     for gpu in devices() {
         let case = Case {
             layer: layer.clone(),

@@ -1,4 +1,4 @@
-//! One layer's attention on a device, in all the ways in which it is computed.
+//! Runs one layer's attention on a device, in every way in which kernels compute it.
 
 use gemma4_wgpu::{
     gpu::{
@@ -16,13 +16,13 @@ use crate::{emulated::Emulated, epilogue::check_forms, harness::*};
 pub const EPS: f32 = 1e-6;
 pub const SLOTS: usize = 2;
 
-/// A layer, and the positions that are fed to it in chunks.
+/// A layer, and the chunks of positions for it.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub layer: LayerConfig,
     pub cache_type: CacheType,
     pub v_norm: bool,
-    /// Factor on q·k: large ones make softmax's reference move.
+    /// The factor on q · k. Large values move softmax's reference.
     pub scale: f32,
     pub capacity: usize,
     /// Position of the first token.
@@ -31,11 +31,11 @@ pub struct Case {
     pub seed: u64,
 }
 
-/// Device side: one layer's cache, of which slot 1 is used.
+/// The device's side: one layer's cache, of which the test uses slot 1.
 pub struct Attention<'a> {
     pub gpu: &'a Gpu,
     pub case: &'a Case,
-    /// Also on matrices of 8 × 8, which the device does not have.
+    /// Whether to test emulated matrices of 8 × 8 too, which the device does not have.
     pub emulated: bool,
     pub k_cache: GpuBuffer,
     pub v_cache: GpuBuffer,
@@ -125,7 +125,7 @@ impl Attention<'_> {
                     })
                 };
                 let step = StepSize { rows: count, outputs: 0, keys: 0 };
-                // q and the weights of softmax in f16.
+                // q and the softmax weights are f16.
                 check_forms(
                     gpu,
                     &format!("sdpa_coop, {case:?}"),
@@ -164,8 +164,8 @@ impl Attention<'_> {
         }
     }
 
-    /// Attention of one token after the other from what the product left, each beside one of
-    /// another sequence; and the caches that it leaves.
+    /// Attention of one token after another, computed from the projections of q, k and v.
+    /// Each step also has a token of another sequence. Returns the output and the caches.
     fn raw(
         &self,
         split: &SplitAttention,
@@ -199,7 +199,7 @@ impl Attention<'_> {
         (outs, k_cache, v_cache)
     }
 
-    /// Slot 1 holds the same in two caches at these positions.
+    /// Fails unless slot 1 has the same values in both caches at these positions.
     fn check_cached(
         &self,
         cache: &GpuBuffer,
@@ -226,7 +226,7 @@ impl Attention<'_> {
         }
     }
 
-    /// Attention in parts, as decoding runs it. `buffers` are qkv, the caches and the rows.
+    /// Attention in parts, as decode runs it. `buffers` are qkv, the caches and the rows.
     fn split(
         &self,
         kernel: &SdpaDecode,
@@ -250,7 +250,7 @@ impl Attention<'_> {
         run_step(gpu, &combine(ActivationFormat::F32), &all, step);
         let floats = download_rows(gpu, &out, count, heads);
         if SdpaCombine::has_epilogue(&case.layer) {
-            // The buffers are only read.
+            // The kernel only reads these buffers.
             let own = || all[..3].iter().map(|(name, buffer)| (*name, copy(gpu, buffer))).collect();
             let kernel = |epilogue| Some(Box::new(combine(epilogue)) as Box<dyn Kernel>);
             check_forms(gpu, "sdpa_combine", &kernel, &own, step, (&floats, heads), 1e-6);
