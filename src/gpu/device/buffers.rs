@@ -1,4 +1,4 @@
-//! Device buffers that know how much they hold, and the tally of them all.
+//! Device buffers with their sizes, and the sum of these.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,9 @@ impl Drop for GpuBuffer {
 /// A mapped buffer of `size` bytes for the host to write and kernels to read. The host must write
 /// all of it.
 ///
+/// wgpu fills new mapped memory with zeros on one thread. That takes longer than writing the
+/// weights on all threads. Hence large buffers are made below wgpu where that was tested.
+///
 /// wgpu fills new mapped memory with zeros on one thread, which takes longer than writing weights
 /// there on all. Hence large ones are made beneath wgpu where that was tried, and mapped as any
 /// other.
@@ -72,8 +75,9 @@ pub(in crate::gpu) fn mapped_storage(
     device.create_buffer(&descriptor)
 }
 
-/// A buffer for writing by the host and kernels' use, as wgpu makes one of these usages but for the
-/// zeros; `None` without Vulkan, or if the driver refuses, as asking wgpu for one then tells.
+/// A buffer that the host maps and kernels use. It is like a buffer that wgpu makes, except that it
+/// is not filled with zeros. `None` without Vulkan, or if the driver refuses: then the ordinary
+/// call to wgpu reports the error.
 #[cfg(target_os = "linux")]
 fn uncleared_storage(
     device: &wgpu::Device,
@@ -85,10 +89,10 @@ fn uncleared_storage(
         | wgpu::BufferUses::STORAGE_READ_WRITE;
     let (label, size, memory_flags) =
         (descriptor.label, descriptor.size, hal::MemoryFlags::empty());
-    // SAFETY: the handle is dropped here, and the device lives on in `device`. The buffer is of
-    // that device, not empty, and as the descriptor says. Its memory is written before anything
-    // reads it: it can only be used after it was mapped and unmapped, mapped memory can only be
-    // written, and who writes it writes all, as `mapped_storage` asks.
+    // SAFETY: the handle is dropped here, and the device lives on in `device`. The buffer belongs
+    // to that device, is not empty, and matches the descriptor. Its memory is written before
+    // anything reads it. For it can only be used after it was mapped and unmapped, and its mapping
+    // is only for writing. The caller must write all of it, as `mapped_storage` demands.
     unsafe {
         let made = device
             .as_hal::<Vulkan>()?

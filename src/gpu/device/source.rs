@@ -54,7 +54,7 @@ impl KernelSource {
     }
 }
 
-/// What tells a kernel from others of its name, and what it has to do.
+/// What distinguishes a kernel from others of its name, and the work that it does.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cost {
     pub detail: String,

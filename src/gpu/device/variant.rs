@@ -30,7 +30,7 @@ impl Variant {
         Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
             subgroup_size: facts.subgroup_size().filter(|_| subgroups),
-            // Where the kernels that are chosen rely on it in any case.
+            // Assumed where the chosen kernels rely on it in any case.
             subgroups_contiguous: coop == Some(Coop::Sixteen)
                 || options.row_per_invocation == Some(true),
             f16: options.f16 == Some(true),
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn matrices_are_those_that_kernels_are_written_for() {
-        // What wgpu says of all of Metal's devices.
+        // wgpu reports this of all of Metal's devices.
         let metal = |name, options| coop("metal", name, [4, 64], &[8], 32 << 10, options);
         assert_eq!(metal("Apple M4 Max", ""), Some(Coop::Eight));
         assert_eq!(metal("Apple M4 Max", "coop=on"), Some(Coop::Eight));
