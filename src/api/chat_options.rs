@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::sampling::SamplingParams;
 use crate::text::{RenderOptions, SamplingDefaults};
 
-/// How an answer is made. A sampling value that is `None` is the checkpoint's, or else Gemma's
-/// ([`SamplingParams::default`]).
+/// How an answer is made. A sampling value that is `None` comes from the checkpoint, or else is
+/// Gemma's default ([`SamplingParams::default`]).
 ///
 /// ```
 /// use gemma4_wgpu::ChatOptions;
@@ -38,7 +38,7 @@ pub struct ChatOptions {
     pub seed: Option<u64>,
     /// Let models that can think before they answer.
     pub thinking: bool,
-    /// Control tokens that messages spell become control tokens, as in transformers.
+    /// Text in messages that spells a control token becomes that token, as in transformers.
     pub parse_special: bool,
 }
 

@@ -104,8 +104,8 @@ fn sampling_runs_one_step_ahead_and_takes_it_back() {
                 .unwrap();
         assert_eq!((generation.finish_reason, generation.seed), (FinishReason::Stop, Some(seed)));
         assert_eq!(generation.tokens, answer[..length]);
-        // The next answer starts from the same tokens and the same state of the seed as if nothing
-        // had run ahead.
+        // The next answer must start from the same tokens and the same state of the seed. The step
+        // that ran ahead must leave no trace.
         let second: Vec<u32> = [&PROMPT[..], &generation.tokens, &[3, 1, 4]].concat();
         let generation =
             generate(&mut generator, &Request { sampling, ..request(&second, 6, &[]) }).unwrap();

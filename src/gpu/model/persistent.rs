@@ -52,8 +52,8 @@ impl PersistentLayers {
     /// Plans the kernels and probes how many of their workgroups run at the same time. `compile`
     /// compiles the kernels of decode. Returns `None` if persistent kernels are not used.
     ///
-    /// Errors, only if the user asked for persistent kernels: the model has none, or too few
-    /// workgroups run at the same time.
+    /// Errors, if the user asked for persistent kernels: the model has none, or too few workgroups
+    /// run at once.
     pub async fn find(
         gpu: &Gpu,
         decoder: &Decoder,
