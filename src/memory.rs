@@ -11,9 +11,9 @@ pub struct MemoryPlan {
     pub context_length: usize,
     /// Packed matrices, norms and tables.
     pub weight_bytes: u64,
-    /// Keys and values of the layers that look back over a window.
+    /// Keys and values of the layers with sliding attention.
     pub kv_sliding_bytes: u64,
-    /// Keys and values of the layers that see the whole context.
+    /// Keys and values of the layers with full attention.
     pub kv_full_bytes: u64,
     /// Activations and logits of the largest step, or the temporary buffers of loading if these are
     /// larger.
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(largest(5000, Some(1200 + 8 * 77 + 7)), Some(77));
         assert_eq!(largest(5000, Some(1207)), None);
         assert_eq!(largest(60, Some(1200 + 8 * 77)), Some(60));
-        // One buffer's limit binds where memory does not.
+        // The limit of one buffer applies even if memory is unlimited.
         assert_eq!(largest(5000, None), Some(1000));
         assert_eq!(largest(usize::MAX, Some(u64::MAX)), Some(1000));
     }

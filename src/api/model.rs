@@ -9,7 +9,7 @@ use crate::generate::{Request, SequenceState, TokenStream, each_logits_in_steps}
 use crate::model::config::ModelConfig;
 use crate::text::{Message, Processor, Prompt};
 
-/// A model on its device: answers conversations, continues texts, gives logits.
+/// A model on its device. It answers conversations, continues texts and computes logits.
 ///
 /// It keeps the KV cache between answers. A prompt that begins with the last prompt and its answer
 /// only runs the tokens after them.
@@ -102,13 +102,13 @@ impl Model {
         self.backend.config()
     }
 
-    /// The device, its limits and what the model takes of its memory.
+    /// The device, its limits and the memory that the model takes.
     pub fn info(&self) -> BackendInfo {
         self.backend.info()
     }
 
-    /// Tokens of a text, after the start token if the tokenizer adds one. Control tokens that the
-    /// text spells are text.
+    /// Tokens of a text, after the start token if the tokenizer adds one. A control token that the
+    /// text spells remains text.
     ///
     /// Errors: no tokenizer, or one that refuses the text.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {

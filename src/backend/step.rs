@@ -65,7 +65,7 @@ pub struct SequenceStep<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepResult {
     None,
-    /// f32, `[vocab]` or `[tokens, vocab]` as asked.
+    /// f32, `[vocab]` or `[tokens, vocab]`, as requested.
     Logits(Vec<f32>),
     Token(u32),
 }

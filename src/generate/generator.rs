@@ -33,7 +33,7 @@ impl<'b> Generator<'b> {
         self.sequence.reset(self.backend);
     }
 
-    /// Generates one answer; `on_token` gets each of its tokens as soon as it is known.
+    /// Generates one answer. `on_token` gets each of its tokens as soon as it is known.
     ///
     /// Errors: an empty prompt or one that exceeds the context, unusable sampling values, a
     /// failed step. After an error the context is empty.

@@ -128,7 +128,7 @@ impl Repository {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Where the content with this checksum is, or will be.
+    /// The place of the content with this checksum.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
@@ -268,7 +268,7 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
             assert!(fs::symlink_metadata(&path).unwrap().is_file());
         }
-        // As huggingface_hub leaves it there.
+        // The state that huggingface_hub leaves.
         fs::remove_file(repository.blob("e7a6")).unwrap();
         assert!(
             repository.has("c0", "sub/a.gguf", "e7a6", 7)

@@ -1,4 +1,4 @@
-//! Which files of a repository make a model.
+//! The choice of the files that make a model.
 
 use crate::checkpoint::part_name::PartName;
 use crate::error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::tune::workload::{Test, Work};
 const MAX_LAYERS: usize = 4;
 const MAX_VOCABULARY: usize = 16384;
 
-/// A model of the same layers, one of each kind.
+/// A model with the same layers, but only one of each kind.
 pub fn reduced_config(config: &ModelConfig) -> ModelConfig {
     let mut reduced = config.clone();
     reduced.layers.clear();

@@ -81,7 +81,7 @@ impl ModelArgs {
         open_checkpoint(self.model.as_deref().unwrap_or(Path::new(DEMO)))
     }
 
-    /// The context's length: `--ctx`, else `default` or what the model has, if that is less.
+    /// The context's length: `--ctx`, else `default`, or the model's maximum if that is less.
     pub fn context_length(&self, checkpoint: &Checkpoint, default: usize) -> Result<usize> {
         let max = checkpoint.config().max_position_embeddings;
         match self.ctx {

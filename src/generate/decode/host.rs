@@ -36,7 +36,7 @@ impl Host {
         }
     }
 
-    /// Submits the step that takes in `token`.
+    /// Submits the step whose input is `token`.
     pub fn go_on(
         backend: &mut dyn Backend,
         sequence: &mut SequenceState,

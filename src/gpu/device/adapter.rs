@@ -1,4 +1,4 @@
-//! What is known of the adapters of a machine.
+//! Facts about the adapters of a machine.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub struct CooperativeMatrix {
     pub f32_result: bool,
 }
 
-/// What is known of an adapter; chooses kernels and is shown by `gemma4-wgpu devices`.
+/// Facts about an adapter, which choose its kernels. `gemma4-wgpu devices` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AdapterFacts {
     /// Place in the list of [`adapters`].
@@ -42,7 +42,7 @@ pub struct AdapterFacts {
     pub vendor: u32,
     /// PCI id of the model, by that vendor.
     pub device: u32,
-    /// `domain:bus:device.function`; `None` where there is none or the API does not tell.
+    /// `domain:bus:device.function`; `None` if there is none or the API does not report it.
     pub pci_bus_id: Option<String>,
     /// Subgroup operations usable in WGSL.
     pub subgroups: bool,
@@ -54,7 +54,7 @@ pub struct AdapterFacts {
     pub pipeline_cache: bool,
     /// Memory is shared with the host.
     pub unified_memory: bool,
-    /// What kernels read and write can be mapped.
+    /// Buffers that kernels read and write can be mapped.
     pub mappable_storage: bool,
     pub cooperative_matrices: Vec<CooperativeMatrix>,
     /// Bytes of one storage binding.

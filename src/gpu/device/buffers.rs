@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes held on a device, now and at most.
+/// Bytes held on a device, at present and at most.
 #[derive(Debug, Default)]
 pub(in crate::gpu) struct MemoryTally {
     current: AtomicU64,
@@ -22,7 +22,7 @@ impl MemoryTally {
     }
 }
 
-/// A buffer that counts in its device's tally while it lives.
+/// A buffer whose size counts as held while it lives.
 #[derive(Debug)]
 pub struct GpuBuffer {
     buffer: wgpu::Buffer,
@@ -39,7 +39,7 @@ impl GpuBuffer {
 impl Drop for GpuBuffer {
     fn drop(&mut self) {
         self.tally.current.fetch_sub(self.buffer.size(), Ordering::Relaxed);
-        // There it would wait for the garbage collector, which does not see the device's memory.
+        // In a browser a buffer waits for the garbage collector, which does not see device memory.
         #[cfg(target_arch = "wasm32")]
         self.buffer.destroy();
     }
@@ -50,10 +50,6 @@ impl Drop for GpuBuffer {
 ///
 /// wgpu fills new mapped memory with zeros on one thread. That takes longer than writing the
 /// weights on all threads. Hence large buffers are made below wgpu where that was tested.
-///
-/// wgpu fills new mapped memory with zeros on one thread, which takes longer than writing weights
-/// there on all. Hence large ones are made beneath wgpu where that was tried, and mapped as any
-/// other.
 pub(in crate::gpu) fn mapped_storage(
     device: &wgpu::Device,
     label: &str,
@@ -67,7 +63,7 @@ pub(in crate::gpu) fn mapped_storage(
         (size >= 1 << 16).then(|| uncleared_storage(device, &descriptor)).flatten()
     {
         buffer.map_async(wgpu::MapMode::Write, .., |_| ());
-        // Nothing uses it, so this maps it at once. Where it does not, writing says so.
+        // Nothing uses the buffer, so this maps it immediately. If not, writing reports an error.
         let _ = device.poll(wgpu::PollType::Poll);
         return buffer;
     }

@@ -1,4 +1,4 @@
-//! An open device: buffers, and errors turned into [`Error::Device`].
+//! An open device and its buffers. Errors become [`Error::Device`].
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::{KernelTarget, Tuning};
 use crate::gpu::device::variant::Variant;
 
-/// Becomes ready when submitted work is done.
+/// Completes when submitted work is done.
 pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;
 
 pub(in crate::gpu) struct Inner {
@@ -122,7 +122,7 @@ impl Gpu {
         &self.0.target.tuning
     }
 
-    /// Whether the user asked for the persistent kernel: then it is an error where it cannot run.
+    /// Whether the user asked for the persistent kernel. Then it is an error if it cannot run.
     pub(in crate::gpu) fn requires_persistent(&self) -> bool {
         self.0.requires_persistent
     }
@@ -145,7 +145,7 @@ impl Gpu {
         self.0.pipelines.stats()
     }
 
-    /// Logs how many pipelines there are, and keeps them for the next start.
+    /// Logs the number of pipelines, and keeps them for the next start.
     pub(in crate::gpu) fn keep_pipelines(&self) {
         let PipelineStats { made, cached, time } = self.pipeline_stats();
         log::info!("{made} pipelines in {time:.2?}, {cached} of them compiled before");
@@ -157,7 +157,7 @@ impl Gpu {
         self.0.faults.check()
     }
 
-    /// Compiles kernels at the same time, so that their first dispatches do not wait.
+    /// Compiles kernels in parallel, so that their first dispatches do not wait.
     ///
     /// Errors: a kernel that the driver refuses.
     pub(in crate::gpu) fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
@@ -232,7 +232,7 @@ impl Gpu {
         Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
     }
 
-    /// Bytes of a buffer that must have `bytes`.
+    /// The size of a buffer for `bytes`. Errors if it exceeds `limit`.
     fn size(&self, label: &str, bytes: u64, limit: u64) -> Result<u64> {
         let limit = limit.min(self.0.facts.max_buffer_bytes);
         if bytes > limit {
@@ -312,7 +312,7 @@ impl Gpu {
         self.check().map(|()| buffer)
     }
 
-    /// Waits for a mapping, copies the buffer out and gives it back unmapped.
+    /// Waits for a mapping, copies the buffer to the host, and returns it unmapped.
     pub(in crate::gpu) async fn read<T: bytemuck::Pod>(
         &self,
         mapping: Mapping,
@@ -335,7 +335,7 @@ impl Gpu {
     }
 }
 
-/// A buffer on its way to the host.
+/// A buffer that is being mapped for the host.
 pub(in crate::gpu) struct Mapping {
     buffer: GpuBuffer,
     mapped: futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::gpu::device::source::KernelSource;
 
-/// What a file begins with; the SHA-256 of all that follows it comes next.
+/// The beginning of a file. The SHA-256 of the bytes after it follows.
 const MAGIC: &[u8] = b"gemma4-wgpu pipelines 1\n";
 const CHECKSUM_BYTES: usize = 32;
 
@@ -21,11 +21,11 @@ const MAX_BYTES: u64 = 256 << 20;
 /// The beginning of a hash of a kernel's source.
 type Key = [u8; 8];
 
-/// Compute pipelines made so far, and what that took.
+/// Number and time of the compute pipelines made so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PipelineStats {
     pub made: usize,
-    /// How many of them an earlier run had compiled.
+    /// Number of pipelines that an earlier run had compiled.
     pub cached: usize,
     /// Time for all of them, translation of WGSL included.
     pub time: Duration,
@@ -68,7 +68,7 @@ impl PipelineCache {
             .filter(|_| device.features().contains(wgpu::Features::PIPELINE_CACHE))?;
         let driver: String = info.driver.chars().filter(char::is_ascii_alphanumeric).collect();
         let path = directory.join(format!("{key}_{}.bin", driver.to_lowercase()));
-        // The driver looks at its own version too, but only after the file is read.
+        // The driver checks its own version too, but only after the file is read.
         let identity =
             [env!("CARGO_PKG_VERSION"), &info.name, &info.driver, &info.driver_info].join("\n");
         let file = read(&path);
@@ -104,7 +104,7 @@ impl PipelineCache {
     }
 }
 
-/// A cache with these data; `None` if wgpu has no use for them.
+/// A cache with these data; `None` if wgpu cannot use them.
 async fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
     let refusal = device.push_error_scope(wgpu::ErrorFilter::Validation);
     // No fallback: that would hide that the data were discarded, and the file would never be
@@ -142,7 +142,7 @@ fn file(identity: &str, held: &BTreeSet<Key>, data: &[u8]) -> Vec<u8> {
     [MAGIC, &Sha256::digest(&content), &content].concat()
 }
 
-/// The kernels and the driver's data in a file; `None` unless the file is whole and of this
+/// The kernels and the driver's data in a file. `None` unless the file is complete and has this
 /// identity.
 fn parse<'a>(file: &'a [u8], identity: &str) -> Option<(BTreeSet<Key>, &'a [u8])> {
     let (checksum, content) = file.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM_BYTES)?;
@@ -154,7 +154,7 @@ fn parse<'a>(file: &'a [u8], identity: &str) -> Option<(BTreeSet<Key>, &'a [u8])
     (found == identity.as_bytes()).then(|| (keys.as_chunks().0.iter().copied().collect(), data))
 }
 
-/// Bytes after their length, and what follows them.
+/// Splits bytes after a length: the bytes that it counts, and the rest.
 fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)

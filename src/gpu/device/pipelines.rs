@@ -23,7 +23,7 @@ pub(in crate::gpu) struct Pipelines {
     checks: bool,
     made: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
     stats: Mutex<PipelineStats>,
-    /// Of earlier runs.
+    /// The cache of earlier runs.
     cache: Option<PipelineCache>,
 }
 
@@ -53,14 +53,14 @@ impl Pipelines {
         *lock(&self.stats)
     }
 
-    /// Keeps pipelines for the next start, unless something is wrong with the device.
+    /// Keeps pipelines for the next start, unless the device has reported an error.
     pub fn save(&self) {
         if let Some(cache) = self.cache.as_ref().filter(|_| self.faults.check().is_ok()) {
             cache.save();
         }
     }
 
-    /// The pipeline of a kernel, compiled unless that has been done.
+    /// The pipeline of a kernel, compiled if necessary.
     ///
     /// Errors: a kernel that the driver refuses.
     pub fn get(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {
@@ -117,7 +117,7 @@ impl Pipelines {
         })
     }
 
-    /// A page's device belongs to one thread.
+    /// In a browser, a device belongs to one thread.
     #[cfg(target_arch = "wasm32")]
     fn compile_all(&self, kernels: &[KernelSource]) -> Vec<wgpu::ComputePipeline> {
         kernels.iter().map(|kernel| self.compile(kernel)).collect()

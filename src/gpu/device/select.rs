@@ -78,7 +78,7 @@ pub(in crate::gpu) async fn find(
     Ok(found.swap_remove(select(&facts, wanted)?))
 }
 
-/// Places of the adapters that a text other than a number names.
+/// Places of the adapters that match a text that is not a number.
 fn meant(adapters: &[AdapterFacts], wanted: &str) -> Vec<usize> {
     let by = |fits: &dyn Fn(&AdapterFacts) -> bool| -> Vec<usize> {
         (0..adapters.len()).filter(|&place| fits(&adapters[place])).collect()
@@ -94,7 +94,7 @@ fn meant(adapters: &[AdapterFacts], wanted: &str) -> Vec<usize> {
     }
 }
 
-/// The first of the most capable kind among some places.
+/// The first adapter of the most capable kind among these places.
 fn most_capable(adapters: &[AdapterFacts], places: &[usize]) -> Option<usize> {
     let rank = |facts: &AdapterFacts| match facts.device_type.as_str() {
         _ if facts.is_software() => 4,
@@ -106,16 +106,16 @@ fn most_capable(adapters: &[AdapterFacts], places: &[usize]) -> Option<usize> {
     places.iter().copied().min_by_key(|&place| rank(&adapters[place]))
 }
 
-/// Whether two adapters are the same device by different APIs or drivers.
+/// Whether two adapters are the same device, offered by different APIs or drivers.
 fn is_one_device(a: &AdapterFacts, b: &AdapterFacts) -> bool {
     match (address_of(a), address_of(b)) {
-        // DirectX gives all cards of one model the address of the first.
+        // DirectX reports the address of the first card for all cards of one model.
         (Some(own), Some(other)) => own == other && (&a.api, &a.driver) != (&b.api, &b.driver),
         _ => a.api != b.api && a.name == b.name,
     }
 }
 
-/// Adapters as a message lists them.
+/// The list of adapters for a message.
 fn list(adapters: &[AdapterFacts], places: &[usize]) -> String {
     let describe = |&place: &usize| {
         let AdapterFacts { name, api, pci_bus_id, .. } = &adapters[place];
@@ -155,7 +155,7 @@ impl PciAddress {
         Some(PciAddress { domain, bus: number(bus, 2)?, device: number(device, 2)?, function })
     }
 
-    /// Whether this, of which parts may be left out, names `other`.
+    /// Whether this address, which may lack parts, matches `other`.
     fn names(&self, other: &PciAddress) -> bool {
         let agrees = |own: Option<u32>, other: Option<u32>| own.is_none() || own == other;
         (self.bus, self.device) == (other.bus, other.device)

@@ -99,7 +99,7 @@ const PERSISTENT_WORKGROUPS: &[usize] = &[128, 96, 80, 64, 48, 32];
 const PERSISTENT_WORKGROUPS_IN_SOFTWARE: &[usize] = &[1];
 
 impl Tuning {
-    /// The best for an adapter, as far as its facts tell.
+    /// The fastest choices for an adapter, according to its facts.
     fn new(facts: &AdapterFacts, variant: &Variant, options: &KernelOptions) -> Self {
         // Only large cards have such matrices with room for these kernels.
         let is_large = variant.coop == Some(Coop::Sixteen);

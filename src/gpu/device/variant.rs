@@ -1,16 +1,16 @@
-//! What kernels can run on a device, from the adapter's facts.
+//! The kernel features that a device can run, from the adapter's facts.
 
 use crate::gpu::device::adapter::{AdapterFacts, Coop};
 use crate::gpu::device::kernel_options::KernelOptions;
 
-/// What kernels can run on a device.
+/// The kernel features that a device can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Variant {
     /// The smallest subgroup size where subgroup operations are used; workgroup memory otherwise.
     pub subgroups: Option<u32>,
     /// The size of all subgroups, where there is only one.
     pub subgroup_size: Option<u32>,
-    /// Invocations of a subgroup are known to follow one another in their workgroup.
+    /// Invocations of a subgroup are known to be contiguous in their workgroup.
     pub subgroups_contiguous: bool,
     /// Tiles of matrix products with int weights in f16 instead of f32.
     pub f16: bool,
@@ -46,8 +46,8 @@ mod tests {
     use super::*;
     use crate::gpu::device::adapter::CooperativeMatrix;
 
-    /// A device of a name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`, with
-    /// square matrices of these sizes.
+    /// A device of this name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`. It
+    /// multiplies square matrices of these sizes.
     fn coop(
         api: &str,
         name: &str,

@@ -16,7 +16,7 @@ pub(super) fn attention_constants(
     cache_fragment(head_constants(Wgsl::default(), layer, capacity), cache_type)
 }
 
-/// The kind of layer that attention belongs to.
+/// The kind of the layer, for a profile.
 pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
     let kind = if layer.attention == AttentionKind::Full { "full" } else { "sliding" };
     Cost { detail: format!("{kind}, {} dims", layer.head_dim), ..Default::default() }

@@ -23,7 +23,7 @@ pub struct MatmulCoop {
     pub m_stride: usize,
     /// Workgroups that share the columns of a tile; the sum over their results is the product.
     pub splits: usize,
-    /// From one split's results to the next one's, in elements.
+    /// Distance from one split's results to the next one's, in elements.
     pub split_stride: usize,
 }
 
@@ -45,7 +45,7 @@ impl MatmulCoop {
             && !linear.over_outputs
     }
 
-    /// Most that [`MatmulCoop::splits`] gives.
+    /// The largest result of [`MatmulCoop::splits`].
     pub const MOST_SPLITS: usize = 3;
 
     /// The number of last rows of a matrix that are a product of their own, and the splits for it.
@@ -98,7 +98,7 @@ impl Kernel for MatmulCoop {
     }
 
     fn grid(&self, target: &KernelTarget) -> Grid {
-        // Row tiles vary fastest, so that neighbours share weights.
+        // Row tiles vary fastest, so that consecutive workgroups share weights.
         let (m, n) = Self::tile(target);
         let tiles = self.linear.rows.div_ceil(n) as u32;
         Grid([Extent::Rows(m as u32), Extent::Fixed(tiles), Extent::Fixed(self.splits as u32)])

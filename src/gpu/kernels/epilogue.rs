@@ -28,7 +28,7 @@ impl ActivationFormat {
         let wgsl = wgsl.uint("EPILOGUE", at).uint("EPILOGUE_COLS", stride(cols));
         match self {
             ActivationFormat::F32 => wgsl.choose("epilogue_f32"),
-            // Where the subgroups are known to be contiguous.
+            // Used where the subgroups are known to be contiguous.
             ActivationFormat::Q8Block32
                 if target.variant.subgroups_contiguous
                     && target.variant.subgroup_size >= Some(8) =>

@@ -22,7 +22,7 @@ pub struct GeluMul {
 pub struct UpTail {
     pub cols: usize,
     pub parts: usize,
-    /// From one part to the next, in elements.
+    /// Distance from one part to the next, in elements.
     pub part_stride: usize,
 }
 

@@ -187,7 +187,7 @@ pub struct MatvecQ8Split {
     /// Workgroups that share the columns of a row. If there are several, the weights must be
     /// interleaved, and results are sums `[splits, rows, y_stride]`, to be added.
     pub splits: usize,
-    /// From one split's results to the next one's, in elements.
+    /// Distance from one split's results to the next one's, in elements.
     pub split_stride: usize,
 }
 

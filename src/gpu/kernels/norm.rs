@@ -37,7 +37,7 @@ pub struct AddRmsNorm {
     pub eps: f32,
     /// Number of sums that make up the branch, see [`MatmulCoop`](super::MatmulCoop).
     pub parts: usize,
-    /// From one part to the next, in elements.
+    /// Distance from one part to the next, in elements.
     pub part_stride: usize,
     pub epilogue: ActivationFormat,
 }

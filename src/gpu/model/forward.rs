@@ -35,7 +35,7 @@ enum LayerInput {
 /// Dispatches from token ids to normed final hidden states.
 pub(in crate::gpu) struct Trunk {
     steps: Vec<Dispatch>,
-    /// Steps after which all keys and values are in the caches.
+    /// Number of dispatches after which all keys and values are in the caches.
     to_keys: usize,
 }
 
@@ -56,7 +56,7 @@ pub(in crate::gpu) struct Model {
     /// `None` where it is tied to `embed_tokens`.
     lm_head: Option<GpuMatrix>,
     pub workspace: Workspace,
-    /// `None` where decoding runs no persistent kernels, or after a fault of theirs.
+    /// `None` if decode runs no persistent kernels, or after a fault of one.
     pub persistent: Option<PersistentLayers>,
 }
 

@@ -50,7 +50,7 @@ impl LayerCache {
     /// Positions of a slot, and bytes of the keys, with steps of `rows` rows. The values take as
     /// many bytes.
     pub fn size(layer: &LayerConfig, options: &LoadOptions, rows: usize) -> (usize, u64) {
-        // Whole tiles of keys; a ring may hold more than it needs.
+        // The capacity is a whole number of key tiles, so a ring may hold more than it needs.
         let needed = cache_capacity(layer, options.context_length, rows);
         let capacity = needed.checked_next_multiple_of(SdpaCoop::KEYS).unwrap_or(needed);
         let element = match options.cache_type {
@@ -93,7 +93,7 @@ pub(in crate::gpu) struct GpuLayer {
     pub scalar_uniform: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
-    /// Cosines and sines, see [`RopeKvUpdate::rope_frequencies`].
+    /// Rotary frequencies, see [`RopeKvUpdate::rope_frequencies`].
     pub rope_frequencies: GpuBuffer,
 }
 

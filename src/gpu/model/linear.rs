@@ -8,7 +8,7 @@ use crate::gpu::kernels::{
 use crate::gpu::model::step::StepShape;
 use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart};
 
-/// What runs a product.
+/// The kernel of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gpu) enum LinearKernel {
     Matvec,
@@ -49,7 +49,7 @@ impl LinearKernel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gpu) struct SplitSum {
     pub splits: usize,
-    /// From one split to the next, in elements.
+    /// Distance from one split to the next, in elements.
     pub stride: usize,
 }
 
@@ -57,7 +57,7 @@ pub(in crate::gpu) struct SplitSum {
 #[derive(Debug, Clone)]
 pub(in crate::gpu) struct LinearPlan {
     pub kernel: LinearKernel,
-    /// The format in which the kernel takes its activations.
+    /// The format of the kernel's activations.
     pub input: ActivationFormat,
     /// One product for each part of the matrix.
     pub parts: Vec<Linear>,

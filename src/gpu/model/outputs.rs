@@ -30,7 +30,7 @@ impl ReadbackSlot {
     }
 }
 
-/// Output rows that one pass of the head makes.
+/// Output rows of one pass of the head.
 pub(in crate::gpu) struct OutputBlock {
     /// Rows of the step.
     pub rows: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Persistent kernels of decoding: each runs from one layer's attention to the next one's, see
+//! Persistent kernels of decode. Each runs from one layer's attention to the next layer's, see
 //! [`PersistentLayer`].
 
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::gpu::model::workspace::{Allocator, Workspace};
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::config::{LayerConfig, ModelConfig};
 
-/// Buffers of a model's persistent kernels alone.
+/// Buffers that only a model's persistent kernels use.
 pub(in crate::gpu) struct PersistentBuffers<B = GpuBuffer> {
     /// [`PersistentLayer::SETS`] sets of words by which workgroups exchange results.
     exchange: B,
@@ -145,7 +145,7 @@ impl PersistentLayers {
         ]
     }
 
-    /// Gives each kernel its layer's scalar and its sets, and empties all sets.
+    /// Writes each kernel's scalar and sets to its uniform, and empties all sets.
     fn write_uniforms(&self, gpu: &Gpu, decoder: &Decoder) {
         let indices: Vec<usize> =
             (0..self.kernels.len()).filter(|index| self.covers(*index)).collect();

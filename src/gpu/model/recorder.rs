@@ -35,7 +35,7 @@ pub(in crate::gpu) struct Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
-    /// int8 activations and their groups, as products bind them.
+    /// int8 activations and their groups, by the names of their bindings.
     pub fn q8_bindings(&self) -> [(&'static str, &'a GpuBuffer); 2] {
         [("x", self.q8[0]), ("x_groups", self.q8[1])]
     }

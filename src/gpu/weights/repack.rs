@@ -24,7 +24,7 @@ const SLOTS: usize = 4;
 /// Bytes that one thread copies at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// A matrix that was sent: what an error message about it needs.
+/// A matrix that was sent, with the facts that an error message needs.
 struct Sent {
     name: String,
     dtype: Dtype,

@@ -13,7 +13,7 @@ use crate::model::matrix_reader::MatrixReader;
 use crate::model::source::TensorSource;
 use crate::model::weights::{PlannedTensor, WeightStore};
 
-/// Brings weights to the device as they are read.
+/// Copies weights to the device while they are read.
 pub(in crate::gpu) struct GpuStore {
     gpu: Gpu,
     bytes: u64,
