@@ -35,7 +35,7 @@ fn run(gpu: &Gpu, dispatch: &Dispatch, step: StepSize) {
     gpu.wait().expect("the kernel runs");
 }
 
-/// Rows and columns: smaller ones where a processor plays the adapter.
+/// Rows and columns of matrices, smaller for software adapters.
 fn shapes(gpu: &Gpu) -> Vec<(usize, usize)> {
     match gpu.facts().is_software() {
         true => vec![(1024, 1344)],
@@ -142,7 +142,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
     }
 }
 
-/// Attention of one token and of a chunk of a prompt, 2048 keys back.
+/// Attention of one token and of a chunk of a prompt, over 2048 earlier keys.
 fn attention(criterion: &mut Criterion, gpu: &Gpu) {
     let mut group = criterion.benchmark_group("attention");
     let (chunk, capacity) = (64, 2560);
@@ -219,7 +219,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
     group.finish();
 }
 
-/// What lies between products.
+/// The kernels between products.
 fn seams(criterion: &mut Criterion, gpu: &Gpu) {
     let mut group = criterion.benchmark_group("seam");
     let n = 5376;

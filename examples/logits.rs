@@ -1,4 +1,4 @@
-//! What a model expects next, and how well it predicts a text:
+//! What token a model expects next, and how well it predicts a text:
 //! `cargo run --example logits -- [MODEL] [TEXT]`.
 #![allow(clippy::print_stdout)]
 

@@ -1,11 +1,11 @@
-//! The one error type of the library: every message is a single line that names what is wrong.
+//! The library's only error type. Every message is a single line that names the fault.
 
 use std::path::PathBuf;
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `Display` is one line, fit to be shown to a user as it is.
+/// All errors. `Display` gives one line that can be shown to users.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused to open, map or read a file.
@@ -20,13 +20,13 @@ pub enum Error {
     /// The model's configuration is incomplete or contradicts itself.
     #[error("model config: {0}")]
     Config(String),
-    /// Something well-formed that this version cannot run; the text names it.
+    /// A well-formed input that this version cannot run; the text names it.
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// There is no adapter.
     #[error("device: {0}")]
     NoAdapter(String),
-    /// An adapter that is not meant, a lost device, a limit of the device.
+    /// No adapter of that name, a lost device, a limit of the device.
     #[error("device: {0}")]
     Device(String),
     /// The tokenizer is missing, broken or refused a text.
@@ -35,16 +35,15 @@ pub enum Error {
     /// The chat template is broken or failed on these messages.
     #[error("chat template: {0}")]
     Template(String),
-    /// A model that could not be downloaded; the text names the repository or file, and what would
-    /// do.
+    /// A model that could not be downloaded. The text names the repository or file, and a remedy.
     #[error("{0}")]
     Download(String),
-    /// An argument or a prompt that cannot be used; the text says what would do.
+    /// An argument or a prompt that cannot be used. The text names a remedy.
     #[error("{0}")]
     Input(String),
 }
 
-/// Text from a file, quoted and cut to what fits the one line of a message.
+/// Text from a file, quoted and shortened to fit the one line of a message.
 pub(crate) fn quoted(text: &str) -> String {
     let clean: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
     format!("\"{clean}\"")

@@ -1,7 +1,7 @@
 //! Runs Google's Gemma 4 (and Gemma 3) text models in int4 on any GPU, from one set of WGSL
 //! kernels.
 //!
-//! Most programs need five types: a [`Model`] opened with [`ModelOptions`] gets [`Message`]s and
+//! Most programs need five types. A [`Model`] opened with [`ModelOptions`] takes [`Message`]s and
 //! [`ChatOptions`] and gives an [`Answer`].
 //!
 //! ```
@@ -18,9 +18,12 @@
 //! # Ok::<(), gemma4_wgpu::Error>(())
 //! ```
 //!
-//! Below them: a [`checkpoint::Checkpoint`] gives a [`model::config::ModelConfig`] and tensors; a
-//! [`backend::Backend`] packs them for its device; [`mod@text`] makes tokens of a prompt;
-//! [`generate`] feeds them to the backend and chooses what comes next with [`sampling`].
+//! The layers below:
+//!
+//! - [`checkpoint::Checkpoint`] gives a [`model::config::ModelConfig`] and tensors.
+//! - [`backend::Backend`] packs the tensors for its device and runs the model.
+//! - [`mod@text`] makes tokens of a prompt.
+//! - [`generate`] passes tokens to the backend and chooses the next ones with [`sampling`].
 
 mod api;
 pub mod backend;
@@ -53,7 +56,7 @@ pub use api::{Answer, ChatOptions, Model};
 pub use error::{Error, Result};
 pub use text::Message;
 
-/// The examples, which run as documentation tests.
+/// The programs in `examples/`, which run as documentation tests.
 #[cfg(doctest)]
 mod examples {
     #[doc = concat!("```standalone_crate\n", include_str!("../examples/generate.rs"), "```")]

@@ -1,4 +1,4 @@
-//! The memory that a model takes on a device: what loading will allocate, told before it does.
+//! The memory that a model will take on a device, computed before loading.
 
 use serde::Serialize;
 
@@ -11,17 +11,17 @@ pub struct MemoryPlan {
     pub context_length: usize,
     /// Packed matrices, norms and tables.
     pub weight_bytes: u64,
-    /// Keys and values of the layers that look back over a window.
+    /// Keys and values of the layers with sliding attention.
     pub kv_sliding_bytes: u64,
-    /// Keys and values of the layers that see the whole context.
+    /// Keys and values of the layers with full attention.
     pub kv_full_bytes: u64,
-    /// Activations and logits of the largest step, or what loading takes for a moment if that is
-    /// more.
+    /// Activations and logits of the largest step, or the temporary buffers of loading if these are
+    /// larger.
     pub scratch_bytes: u64,
-    /// The largest single buffer whose size follows from the context.
+    /// The largest single buffer whose size depends on the context.
     #[serde(skip)]
     pub largest_buffer: u64,
-    /// What the device allows for one buffer.
+    /// The largest buffer that the device allows.
     #[serde(skip)]
     pub buffer_limit: u64,
 }
@@ -33,23 +33,23 @@ impl MemoryPlan {
             .fold(0, u64::saturating_add)
     }
 
-    /// Whether it fits into `free` bytes (`None`: not known) and the device's buffers.
+    /// Whether it fits in `free` bytes (`None`: unknown) and within the device's limit of a buffer.
     pub fn fits(&self, free: Option<u64>) -> bool {
         self.largest_buffer <= self.buffer_limit
             && free.is_none_or(|free| self.total_bytes() <= free)
     }
 }
 
-/// The largest context of at most `most` positions whose plan fits into `free` bytes; `None` if not
-/// even one position does.
+/// The largest context of at most `most` positions whose plan fits in `free` bytes. `None` if not
+/// even one position fits.
 ///
-/// Errors: with those of `plan`, which makes the plan for a context.
+/// Errors: those of `plan`, which makes the plan for a context.
 pub fn largest_context(
     most: usize,
     free: Option<u64>,
     mut plan: impl FnMut(usize) -> Result<MemoryPlan>,
 ) -> Result<Option<usize>> {
-    // Everything below `fitting` fits, nothing from `beyond` on does.
+    // Contexts up to `fitting` fit, and those from `beyond` on do not.
     let (mut fitting, mut beyond) = (0, most.saturating_add(1));
     while beyond - fitting > 1 {
         let middle = fitting + (beyond - fitting) / 2;
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(largest(5000, Some(1200 + 8 * 77 + 7)), Some(77));
         assert_eq!(largest(5000, Some(1207)), None);
         assert_eq!(largest(60, Some(1200 + 8 * 77)), Some(60));
-        // One buffer's limit binds where memory does not.
+        // The limit of one buffer applies even if memory is unlimited.
         assert_eq!(largest(5000, None), Some(1000));
         assert_eq!(largest(usize::MAX, Some(u64::MAX)), Some(1000));
     }

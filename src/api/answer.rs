@@ -9,8 +9,8 @@ use crate::generate::{Generation, SequenceState, TokenStream};
 use crate::text::Message;
 use crate::text::{AnswerEvent, AnswerParser, AnswerParts};
 
-/// An answer under way: a stream of content, thoughts and tool calls. The model computes as events
-/// are taken; whoever stops taking them ends the answer.
+/// An answer in progress: a stream of content, thoughts and tool calls. The model computes when an
+/// event is taken. A caller that takes no more events ends the answer.
 ///
 /// ```
 /// use gemma4_wgpu::{ChatOptions, Message, Model, ModelOptions, text::AnswerEvent};
@@ -64,13 +64,13 @@ impl<'m> Answer<'m> {
         }
     }
 
-    /// Ends the answer once `stop` is true, which is asked before every chunk of the prompt and
+    /// Ends the answer once `stop` returns true. It is called before every chunk of the prompt and
     /// after every token.
     pub fn stop_when(self, stop: impl Fn() -> bool + 'm) -> Answer<'m> {
         Answer { stop: Box::new(stop), ..self }
     }
 
-    /// The next event, `None` after the last one. A browser awaits it; other programs may use the
+    /// The next event, `None` after the last one. A browser awaits it. Other programs may use the
     /// answer as an iterator.
     ///
     /// Errors: a failed step. After an error the answer has ended and the context is empty.

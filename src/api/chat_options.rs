@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::sampling::SamplingParams;
 use crate::text::{RenderOptions, SamplingDefaults};
 
-/// How an answer is made. A sampling value that is `None` is the checkpoint's, or else Gemma's
-/// ([`SamplingParams::default`]).
+/// How an answer is made. A sampling value that is `None` comes from the checkpoint, or else is
+/// Gemma's default ([`SamplingParams::default`]).
 ///
 /// ```
 /// use gemma4_wgpu::ChatOptions;
@@ -22,7 +22,7 @@ use crate::text::{RenderOptions, SamplingDefaults};
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ChatOptions {
-    /// Most tokens of the answer; `None`: as many as the context has room for.
+    /// Most tokens of the answer. `None`: as many as the context has room for.
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Randomness; 0 always takes the likeliest token.
     pub temperature: Option<f32>,
@@ -34,11 +34,11 @@ pub struct ChatOptions {
     pub min_p: Option<f32>,
     /// Above 1: make tokens that already occurred less likely.
     pub repetition_penalty: Option<f32>,
-    /// Same seed, same answer; another one each time if `None`.
+    /// The same seed gives the same answer. `None`: another seed each time.
     pub seed: Option<u64>,
     /// Let models that can think before they answer.
     pub thinking: bool,
-    /// Control tokens that messages spell become control tokens, as in transformers.
+    /// Text in messages that spells a control token becomes that token, as in transformers.
     pub parse_special: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Where a model runs, and loading it there.
+//! The device of a model, and loading a model there.
 
 use crate::api::{mlx, open::ModelOptions};
 use crate::backend::{Backend, BackendKind};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions};
 use crate::model::{source::TensorSource, weights::LoadOptions};
 
-/// Where a model runs.
+/// The device of a model.
 #[derive(Clone)]
 pub(crate) enum Device {
     Gpu(Gpu),
@@ -16,7 +16,7 @@ pub(crate) enum Device {
 }
 
 impl ModelOptions {
-    /// The device that needs no adapter, where the options mean one.
+    /// The device, if the options choose one that needs no adapter.
     pub(crate) fn without_adapter(&self) -> Option<Device> {
         match self.backend {
             BackendKind::Cpu => Some(Device::Cpu),
@@ -26,8 +26,8 @@ impl ModelOptions {
         }
     }
 
-    /// The device to run on. Where there is no GPU, and nothing about an adapter was asked for, it
-    /// is the CPU, with a logged warning.
+    /// The device to run on. Without a GPU it is the CPU, with a logged warning, unless the options
+    /// concern an adapter.
     pub(crate) fn open_device(&self) -> Result<Device> {
         if let Some(device) = self.without_adapter() {
             return Ok(device);
@@ -48,7 +48,7 @@ impl ModelOptions {
         pollster::block_on(Gpu::open(&self.device_options()))
     }
 
-    /// The device's options, kernels for exact activations included.
+    /// The device's options. With exact activations, the kernel option dp4a is off.
     pub(crate) fn device_options(&self) -> DeviceOptions {
         let mut device = self.device.clone();
         if self.exact {
@@ -57,7 +57,7 @@ impl ModelOptions {
         device
     }
 
-    /// Loads a model; `progress` gets the bytes read since it was last called.
+    /// Loads a model. `progress` gets the bytes read since its last call.
     pub(crate) async fn load(
         &self,
         device: Device,
@@ -77,9 +77,10 @@ impl ModelOptions {
     }
 }
 
-/// Why the CPU computes unasked, where opening the most capable adapter gave `opened`: there is no
-/// adapter, or none but a software driver, which has no more to offer than the CPU backend and
-/// compiles kernels first. `None` where it gave a GPU, or an error to be reported.
+/// The reason why `Auto` takes the CPU, if there is one. `opened` is the result of opening the most
+/// capable adapter. The reason is that there is no adapter, or only a software driver. A software
+/// driver is not faster than the CPU backend, and must compile kernels first. `None` for a GPU, or
+/// for an error to report.
 fn reason_for_cpu(opened: Result<&AdapterFacts, &Error>) -> Option<String> {
     match opened {
         Ok(facts) if facts.is_software() => {
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
     use crate::gpu::select;
 
-    /// What is said where these are all the adapters.
+    /// The reason if these are all the adapters.
     fn reason(adapters: &[AdapterFacts]) -> Option<String> {
         let chosen = select(adapters, None);
         reason_for_cpu(chosen.as_ref().map(|&place| &adapters[place]))
@@ -129,7 +130,7 @@ mod tests {
         for kind in ["discrete GPU", "integrated GPU", "virtual GPU", "other"] {
             assert_eq!(reason(&[&software[..], &[adapter("a card", kind)]].concat()), None);
         }
-        // What else keeps an adapter from opening is reported.
+        // Other errors when an adapter opens are reported.
         let broken = Error::Device("lost".into());
         assert_eq!(reason_for_cpu(Err(&broken)), None);
     }

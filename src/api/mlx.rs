@@ -1,4 +1,4 @@
-//! MLX, in programs with it and without.
+//! MLX, in programs built with it and without.
 
 use crate::Result;
 use crate::backend::Backend;
@@ -6,7 +6,8 @@ use crate::backend::Backend;
 use crate::mlx::{Activations, MlxBackend, MlxOptions};
 use crate::model::{source::TensorSource, weights::LoadOptions};
 
-/// Whether [`crate::backend::BackendKind::Auto`] takes MLX: on a Mac's GPU. A broken MLX is logged.
+/// Whether [`crate::backend::BackendKind::Auto`] takes MLX, which it does on a Mac's GPU. Logs a
+/// warning if MLX is broken.
 pub(crate) fn is_preferred() -> bool {
     #[cfg(all(feature = "mlx", target_os = "macos"))]
     match crate::mlx::facts() {
@@ -33,7 +34,7 @@ pub(crate) async fn load(
     Ok(Box::new(MlxBackend::load(source, load, options(exact), progress).await?))
 }
 
-/// Errors: MLX is not a part of this program.
+/// Errors: this program was built without MLX.
 #[cfg(not(feature = "mlx"))]
 pub(crate) async fn load(
     _: &dyn TensorSource,
@@ -44,7 +45,7 @@ pub(crate) async fn load(
     Err(absent())
 }
 
-/// That MLX is not a part of this program.
+/// The error that this program was built without MLX.
 #[cfg(not(feature = "mlx"))]
 pub(crate) fn absent() -> crate::Error {
     crate::Error::Input(

@@ -1,4 +1,4 @@
-//! The library's front door: a model, what goes in and what comes out. The command line and the
+//! The library's main interface: models, messages, options and answers. The command line and the
 //! browser's program use it too.
 
 mod answer;

@@ -9,10 +9,10 @@ use crate::generate::{Request, SequenceState, TokenStream, each_logits_in_steps}
 use crate::model::config::ModelConfig;
 use crate::text::{Message, Processor, Prompt};
 
-/// A model on its device: answers conversations, continues texts, gives logits.
+/// A model on its device. It answers conversations, continues texts and computes logits.
 ///
-/// It keeps the KV cache between answers: a prompt that begins as the last one, answer included,
-/// runs only what is new.
+/// It keeps the KV cache between answers. A prompt that begins with the last prompt and its answer
+/// only runs the tokens after them.
 ///
 /// ```
 /// use gemma4_wgpu::{ChatOptions, Message, Model, ModelOptions, backend::BackendKind};
@@ -34,7 +34,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model that a backend has loaded. Without a processor it only takes token ids.
+    /// A model that a backend has loaded. Without a processor it only accepts token ids.
     pub fn new(backend: Box<dyn Backend>, processor: Option<Processor>) -> Model {
         Model { backend, sequence: SequenceState::default(), processor }
     }
@@ -47,7 +47,8 @@ impl Model {
         self.answer(&prompt, options)
     }
 
-    /// Continues a text as it is, without the chat template; control tokens that it spells count.
+    /// Continues a text as it is, without the chat template. Control tokens that the text spells
+    /// count as such.
     ///
     /// Errors: a prompt that exceeds the context, unusable options.
     pub fn generate(&mut self, prompt: &str, options: &ChatOptions) -> Result<Answer<'_>> {
@@ -55,8 +56,8 @@ impl Model {
         self.answer(&prompt, options)
     }
 
-    /// The prompt of a conversation, in the tokens that the KV cache holds where these spell the
-    /// same.
+    /// The prompt of a conversation. It reuses the tokens of the KV cache if they spell the same
+    /// text.
     ///
     /// Errors: no usable chat template, or one that fails on these messages.
     pub fn chat_prompt(&self, messages: &[Message], options: &ChatOptions) -> Result<Prompt> {
@@ -101,25 +102,25 @@ impl Model {
         self.backend.config()
     }
 
-    /// The device, its limits and what the model takes of its memory.
+    /// The device, its limits and the memory that the model takes.
     pub fn info(&self) -> BackendInfo {
         self.backend.info()
     }
 
-    /// Tokens of a text, after the start token if the tokenizer adds one. Control tokens that the
-    /// text spells are text.
+    /// Tokens of a text, after the start token if the tokenizer adds one. A control token that the
+    /// text spells remains text.
     ///
     /// Errors: no tokenizer, or one that refuses the text.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
         self.processor()?.tokenizer().encode_prompt(text, false)
     }
 
-    /// Runs `tokens` from an empty context and gives the logits of every position, in order, to
-    /// `visit(first, rows)`: `rows` has shape `[n, vocab]`, for the positions from `first` on. A
-    /// step has at most `step_tokens` tokens (at least 1), which may decide which kernels run.
-    /// Forgets the conversation.
+    /// Runs `tokens` from an empty context and passes the logits of every position to
+    /// `visit(first, rows)`. The calls are in order. `rows` has shape `[n, vocab]`, for the
+    /// positions from `first` on. A step has at most `step_tokens` tokens (at least 1), and that
+    /// number may decide which kernels run. Forgets the conversation.
     ///
-    /// Errors: no tokens, more than the context holds, a failed step, what `visit` returns.
+    /// Errors: no tokens, more tokens than the context holds, a failed step, an error of `visit`.
     pub async fn logits_in_steps(
         &mut self,
         tokens: &[u32],
@@ -134,8 +135,8 @@ impl Model {
 /// Waits for the device.
 #[cfg(not(target_arch = "wasm32"))]
 impl Model {
-    /// Logits of every position, shape `[tokens, vocab]`: row `i` predicts what follows
-    /// `tokens[i]`. Forgets the conversation. [`Self::logits_in_steps`] holds fewer at once.
+    /// Logits of every position, shape `[tokens, vocab]`: row `i` predicts the token after
+    /// `tokens[i]`. Forgets the conversation. [`Self::logits_in_steps`] needs less memory.
     ///
     /// Errors: no tokens, more than the context holds, a failed step.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
@@ -147,8 +148,8 @@ impl Model {
         Ok(logits)
     }
 
-    /// Perplexity of a text: `exp` of the mean negative log-likelihood of every token after the
-    /// first, each predicted from all before it. Forgets the conversation.
+    /// Perplexity of a text: `exp` of the mean negative log-likelihood of its tokens. Every token
+    /// after the first is predicted from all tokens before it. Forgets the conversation.
     ///
     /// Errors: fewer than two tokens, more than the context holds, a failed step.
     pub fn perplexity(&mut self, text: &str) -> Result<f64> {

@@ -15,10 +15,10 @@ use crate::text::Processor;
 /// The name of the built-in model.
 pub(crate) const DEMO: &str = "demo";
 
-/// Positions of a context unless the options say otherwise.
+/// Positions of a context unless the options set them.
 pub(crate) const DEFAULT_CONTEXT: usize = 4096;
 
-/// Where a model runs, and in which form.
+/// The device of a model, and the form of its weights and KV cache.
 ///
 /// ```
 /// use gemma4_wgpu::{ModelOptions, backend::BackendKind, quant::Quantize};
@@ -33,19 +33,19 @@ pub(crate) const DEFAULT_CONTEXT: usize = 4096;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct ModelOptions {
-    /// What computes.
+    /// The backend that computes.
     pub backend: BackendKind,
-    /// Which adapter runs which kernels. Options other than the default ask for a GPU where
-    /// `backend` is `Auto`.
+    /// The adapter and its kernels. With `backend` `Auto`, options other than the default ones
+    /// demand a GPU.
     pub device: DeviceOptions,
-    /// Multiply with activations as they are, where the GPU would round them to int8, or MLX to
+    /// Keep activations exact in products. Otherwise the GPU may round them to int8, and MLX to
     /// bf16.
     pub exact: bool,
-    /// What full-precision matrices become.
+    /// The format that full-precision matrices become.
     pub quantize: Quantize,
     /// Element type of the KV cache.
     pub cache_type: CacheType,
-    /// Positions of prompt and answer together; `None`: 4096, or what the model has if that is
+    /// Positions of prompt and answer together. `None`: 4096, or the model's maximum if that is
     /// less.
     pub context_length: Option<usize>,
 }
@@ -63,9 +63,13 @@ impl ModelOptions {
 }
 
 impl Model {
-    /// Opens a model with the default options: a Hugging Face directory, a .safetensors file beside
-    /// its config.json, a .gguf file, `hf:OWNER/NAME[@REVISION][:FILE]` in the Hugging Face cache,
-    /// or `demo`, the small model that is part of the library.
+    /// Opens a model with the default options. `model` is one of:
+    ///
+    /// - a Hugging Face directory
+    /// - a .safetensors file with config.json beside it
+    /// - a .gguf file
+    /// - `hf:OWNER/NAME[@REVISION][:FILE]` in the Hugging Face cache
+    /// - `demo`, a small model that is part of the library
     ///
     /// Errors: as [`Self::open_with`].
     pub fn open(model: impl AsRef<Path>) -> Result<Model> {
@@ -74,8 +78,8 @@ impl Model {
 
     /// Opens a model.
     ///
-    /// Errors: no such model, one that is broken or of an unknown architecture, more positions than
-    /// it has, no such device, or one that it does not fit.
+    /// Errors: there is no such model, it is broken, or its architecture is unknown. The context
+    /// exceeds the model's positions. There is no such device, or the model does not fit there.
     pub fn open_with(model: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
         let checkpoint = open_checkpoint(model.as_ref())?;
         let assets = checkpoint.text_assets()?;
@@ -97,8 +101,8 @@ impl Model {
     }
 }
 
-/// Opens the checkpoint that a path, a name of the Hugging Face cache or `demo` means; reads no
-/// weights yet.
+/// Opens the checkpoint for a path, a name in the Hugging Face cache or `demo`. Reads no weights
+/// yet.
 pub(crate) fn open_checkpoint(model: &Path) -> Result<Checkpoint> {
     let path = hub::resolve(model)?;
     if path.as_os_str() == DEMO {

@@ -1,10 +1,10 @@
-//! Which backend runs a model.
+//! The kinds of backends.
 
-/// What computes.
+/// The backend that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackendKind {
-    /// MLX on a Mac's GPU if it is built in, else the GPU, or the CPU with a logged warning where
-    /// there is none but a software driver.
+    /// MLX on a Mac's GPU if it is built in, else the GPU. If there is only a software driver or no
+    /// adapter, the CPU with a logged warning.
     #[default]
     Auto,
     Wgpu,

@@ -1,7 +1,8 @@
-//! What a device must do: run steps of tokens through the model. CPU, wgpu and MLX stand behind it.
+//! The interface of a device: it runs steps of tokens through the model. CPU, wgpu and MLX
+//! implement it.
 //!
-//! A step is submitted without waiting and read later, so that the host can run a step ahead and a
-//! browser never blocks. Several sequences may share a step.
+//! A step is submitted without waiting, and its results are read later. So the host can submit the
+//! next step early, and a browser never blocks. Several sequences may share a step.
 
 mod kind;
 mod sequences;
@@ -29,7 +30,8 @@ pub struct BackendInfo {
     pub max_step_tokens: usize,
     /// Bytes of weights held on the device.
     pub weight_bytes: u64,
-    /// Those of the table of per-layer embeddings among them, of which a token reads one row.
+    /// The part of `weight_bytes` that is the table of per-layer embeddings. A token reads one row
+    /// of it.
     pub table_bytes: u64,
     /// Bytes of KV cache held on the device.
     pub kv_bytes: u64,
@@ -37,12 +39,12 @@ pub struct BackendInfo {
     pub peak_bytes: u64,
 }
 
-/// What one kernel of a step took on the device.
+/// The time and work of one kernel of a step on the device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelTime {
     /// `matmul_coop`, `sdpa_decode`…
     pub name: &'static str,
-    /// What tells it from others of its name: its shape and number format.
+    /// Distinguishes it from others of its name: its shape and number format.
     pub detail: String,
     /// Nanoseconds since the step's first kernel began.
     pub start: u64,
@@ -54,8 +56,8 @@ pub struct KernelTime {
     pub multiplications: u64,
 }
 
-/// The ids among `ids` that a vocabulary of `vocab` tokens has, in order and once. Errors if they
-/// are all of it.
+/// The ids of `ids` that a vocabulary of `vocab` tokens contains, sorted and without duplicates.
+/// Errors if they are the whole vocabulary.
 pub(crate) fn suppressible(ids: &[u32], vocab: usize) -> Result<Vec<u32>> {
     let mut known: Vec<u32> = ids.iter().copied().filter(|&id| (id as usize) < vocab).collect();
     known.sort_unstable();
@@ -74,7 +76,7 @@ pub trait Backend {
 
     fn info(&self) -> BackendInfo;
 
-    /// The open sequences: one bookkeeping for all backends.
+    /// The open sequences, which all backends manage in the same way.
     fn sequences(&self) -> &Sequences;
 
     fn sequences_mut(&mut self) -> &mut Sequences;
@@ -94,28 +96,28 @@ pub trait Backend {
         self.sequences().len(sequence)
     }
 
-    /// Forgets all positions from `len` on. Errors if a sliding layer no longer holds the window
-    /// that ends there (the caller then starts a new sequence), or if `len` exceeds the length.
+    /// Forgets all positions from `len` on. Errors if `len` exceeds the length. Errors also if a
+    /// sliding layer no longer holds the window that ends there. Then the caller starts a new
+    /// sequence.
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
         self.sequences_mut().truncate(sequence, len)
     }
 
-    /// Steps submitted from now on choose none of these tokens, as if their logits were −∞; logits
-    /// that are read stay as they are. Ids outside the vocabulary do not matter; an empty list lets
-    /// all tokens come again.
+    /// Later steps choose none of these tokens, as if their logits were −∞. Logits that are read do
+    /// not change. Ids outside the vocabulary are ignored. An empty list ends the suppression.
     ///
-    /// Errors: a list that leaves no token.
+    /// Errors: the list contains the whole vocabulary.
     fn suppress(&mut self, ids: &[u32]) -> Result<()>;
 
     /// Starts a step: every sequence at most once. Never waits for the device.
     ///
-    /// Errors: an empty step, a token id outside the vocabulary, more tokens than
-    /// `max_step_tokens`, a sequence past `context_length`, `Previous` where the sequence's last
-    /// step chose no token, a draw out of range.
+    /// Errors: an empty step, more tokens than `max_step_tokens`, a token id outside the
+    /// vocabulary, a draw out of range. Errors also for a sequence past `context_length`, and for
+    /// `Previous` if the sequence's last step chose no token.
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket>;
 
-    /// Runs a step like [`Backend::submit`] and times its kernels, which then run one by one.
-    /// Nothing is read back.
+    /// Runs a step like [`Backend::submit`], but its kernels one by one, and times them. Nothing is
+    /// read back.
     ///
     /// Errors: as `submit`; a device that cannot time its work.
     fn profile(

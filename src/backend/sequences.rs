@@ -1,4 +1,4 @@
-//! Which sequences are open and how long they are: the bookkeeping that all backends share.
+//! The open sequences and their lengths, which all backends manage with this code.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,21 @@ pub struct Sequence {
     pub slot: usize,
     /// Positions held, submitted steps included.
     pub len: usize,
-    /// The longest it was since it was empty: rings have lost what lies their capacity before this.
+    /// The largest length since it was empty. A ring has lost all entries that are more than its
+    /// capacity before this position.
     longest: usize,
     /// Its last step chose a token.
     has_previous: bool,
 }
 
-/// The open sequences of a backend, and what a step may ask of them.
+/// The open sequences of a backend, and checks of steps.
 #[derive(Debug)]
 pub struct Sequences {
     vocab_size: usize,
     pub context_length: usize,
     pub max_sequences: usize,
     pub max_step_tokens: usize,
-    /// Window and capacity of each sliding layer's ring.
+    /// Window and capacity of the ring of each sliding layer.
     rings: Vec<(usize, usize)>,
     open: BTreeMap<usize, Sequence>,
     free_slots: Vec<usize>,
@@ -36,7 +37,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Errors: a context or a number of sequences of zero.
+    /// Errors: the context or the number of sequences is zero.
     pub fn new(
         config: &ModelConfig,
         options: &LoadOptions,
@@ -101,7 +102,7 @@ impl Sequences {
         if len > held {
             return Err(Error::Input(format!("cannot truncate {held} positions to {len}")));
         }
-        // The next query, at position `len`, sees back to `len + 1 − window`.
+        // The next query is at position `len`, and sees keys back to `len + 1 − window`.
         let lost = |&(window, capacity): &(usize, usize)| {
             (len + 1).saturating_sub(window) < longest.saturating_sub(capacity)
         };
@@ -120,7 +121,7 @@ impl Sequences {
         Ok(())
     }
 
-    /// Whether a step is sound, see [`super::Backend::submit`].
+    /// Whether a step is valid, see [`super::Backend::submit`].
     pub fn check(&self, step: &[SequenceStep<'_>]) -> Result<()> {
         if step.is_empty() {
             return Err(Error::Input("a step without sequences".into()));
@@ -170,7 +171,7 @@ impl Sequences {
         Ok(())
     }
 
-    /// Records a sound step as submitted.
+    /// Records a valid step as submitted.
     pub fn advance(&mut self, step: &[SequenceStep<'_>]) {
         for part in step {
             let Some(sequence) = self.open.get_mut(&part.sequence.0) else { continue };

@@ -1,4 +1,4 @@
-//! Steps: what sequences take in, what they want back, and what came back.
+//! Steps: the inputs of sequences, the outputs that they request, and the results.
 
 use crate::sampling::Draw;
 
@@ -6,18 +6,18 @@ use crate::sampling::Draw;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SequenceId(pub usize);
 
-/// What a sequence takes in during a step.
+/// The input of a sequence in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepInput<'a> {
     /// These token ids.
     Tokens(&'a [u32]),
-    /// The one token that the sequence's previous step chose ([`StepOutput::chooses`]). It never
-    /// visits the host, so the step can be submitted before the token is read.
+    /// The one token that the sequence's previous step chose ([`StepOutput::chooses`]). The device
+    /// keeps it, so the step can be submitted before the host reads the token.
     Previous,
 }
 
 impl StepInput<'_> {
-    /// Positions that it fills.
+    /// Number of positions that it fills.
     pub fn count(&self) -> usize {
         match self {
             StepInput::Tokens(tokens) => tokens.len(),
@@ -26,10 +26,10 @@ impl StepInput<'_> {
     }
 }
 
-/// What a sequence wants back from a step.
+/// The output of a step that a sequence requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StepOutput {
-    /// Only the KV cache matters (all but the last chunk of a prompt).
+    /// No output, only the KV cache. For all chunks of a prompt but the last.
     None,
     /// Logits of the last position, shape `[vocab]`.
     LastLogits,
@@ -39,15 +39,15 @@ pub enum StepOutput {
     /// equals).
     Greedy,
     /// An id drawn from the logits of the last position, on the device. [`Draw::choose`] defines
-    /// it; where weights are f32 sums, a choice within some 1e-6 of the boundary between two tokens
-    /// may fall to the other one.
+    /// it. A device may sum weights in f32. Then it may choose another token if the draw is within
+    /// about 1e-6 of the boundary between two tokens.
     ///
-    /// The step fails, submitted or read, if a logit is NaN or +∞, or none is finite.
+    /// The step fails when submitted or read if a logit is NaN or +∞, or none is finite.
     Sample(Draw),
 }
 
 impl StepOutput {
-    /// Whether a token is chosen, with which the next step can go on.
+    /// Whether a token is chosen, which the next step can take as its input.
     pub fn chooses(&self) -> bool {
         matches!(self, StepOutput::Greedy | StepOutput::Sample(_))
     }
@@ -61,11 +61,11 @@ pub struct SequenceStep<'a> {
     pub output: StepOutput,
 }
 
-/// What came back for one sequence.
+/// The result of one sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepResult {
     None,
-    /// f32, `[vocab]` or `[tokens, vocab]` as asked.
+    /// f32, `[vocab]` or `[tokens, vocab]`, as requested.
     Logits(Vec<f32>),
     Token(u32),
 }

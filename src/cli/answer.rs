@@ -1,4 +1,4 @@
-//! An answer on standard output: content as it is, thoughts and calls set apart.
+//! Writes an answer to standard output, with thoughts and calls set apart.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -8,14 +8,14 @@ use crate::text::AnswerEvent;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thoughts {
     Hidden,
-    /// By the terminal's faint letters.
+    /// In the terminal's faint letters.
     Dimmed,
     /// Between a line `Thinking...` and a line `...done thinking.`, as Ollama does.
     Marked,
 }
 
 impl Thoughts {
-    /// What suits standard output; `wanted` or hidden.
+    /// The display that suits standard output if thoughts are `wanted`; otherwise they are hidden.
     pub fn for_stdout(wanted: bool) -> Thoughts {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
@@ -55,7 +55,8 @@ impl AnswerWriter {
             AnswerEvent::Thought(text) => {
                 let is_new = self.enter(Block::Thought, out)?;
                 match self.thoughts {
-                    // Switched off after each piece, so that nothing can leave the terminal faint.
+                    // Switched off after each piece, so that an interruption cannot leave the
+                    // terminal faint.
                     Thoughts::Dimmed => write!(out, "\x1b[2m{text}\x1b[22m")?,
                     _ if is_new => write!(out, "Thinking...\n{text}")?,
                     _ => write!(out, "{text}")?,
@@ -84,7 +85,7 @@ impl AnswerWriter {
         out.flush()
     }
 
-    /// Ends the block before and leaves room; true if another one begins.
+    /// Separates the next block from the previous one. Returns true if another block begins.
     fn enter(&mut self, block: Block, out: &mut dyn Write) -> io::Result<bool> {
         let before = std::mem::replace(&mut self.last, block);
         if before == block {

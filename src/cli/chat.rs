@@ -49,7 +49,7 @@ pub fn run(
                 session.model.clear();
             }
             typed => {
-                // A full history only costs the arrow keys.
+                // After a failure the arrow keys lack this line, which does no harm.
                 let _ = editor.add_history_entry(typed);
                 match prompt_of(typed) {
                     Some(prompt) => {
@@ -62,7 +62,8 @@ pub fn run(
     }
 }
 
-/// The prompt of a line that is no known command. A slash begins commands; two stand for one.
+/// The prompt of a line that is not a command. One slash begins a command, two begin a prompt with
+/// a slash.
 fn prompt_of(typed: &str) -> Option<&str> {
     match typed.strip_prefix('/') {
         Some(rest) => rest.starts_with('/').then_some(rest),
@@ -70,8 +71,8 @@ fn prompt_of(typed: &str) -> Option<&str> {
     }
 }
 
-/// One exchange: a prompt and its answer; true if Ctrl-C ended it. A prompt that cannot be used is
-/// named and forgotten.
+/// One exchange: a prompt and its answer. Returns true if Ctrl-C ended it. A prompt that cannot be
+/// used is reported and forgotten.
 fn exchange(
     session: &mut Session,
     conversation: &mut Vec<Message>,

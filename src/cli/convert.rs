@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::model::weights;
 use crate::{convert, hub};
 
-/// Write a packed checkpoint in the form of another program
+/// Write a packed checkpoint in the format of another program
 ///
-/// Takes a directory that `quantize` wrote (or another of safetensors). Integers stay what they
-/// are: as GGUF the result is the same model, as MLX to bf16 rounding of its scales.
+/// Takes a directory that `quantize` wrote, or another directory of safetensors. Integers do not
+/// change. As GGUF the result is the same model, as MLX its scales are rounded to bf16.
 #[derive(Args)]
 pub struct ConvertArgs {
     /// Directory of a quantized checkpoint
@@ -25,7 +25,7 @@ pub struct ConvertArgs {
     /// Directory to write to, which must be new or empty; for gguf, the new file
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Which program's
+    /// The program that will read the result
     #[arg(long, value_enum)]
     to: Form,
     /// Show no progress

@@ -9,7 +9,7 @@ use crate::cli::{Exit, mlx};
 use crate::error::Error;
 use crate::gpu::{self, AdapterFacts, KernelOptions};
 
-/// List the adapters with the facts that choose kernels, and MLX's device if it is built in
+/// List the adapters and the facts that choose their kernels, and MLX's device if it is built in
 #[derive(Args)]
 #[command(after_help = KernelOptions::help())]
 pub struct DevicesArgs {
@@ -39,7 +39,7 @@ fn facts(adapter: &AdapterFacts) -> Result<Value, Error> {
     Ok(facts)
 }
 
-/// One adapter: its number and name, then a line per fact.
+/// One adapter: its number and name, then a line for each fact.
 fn describe(adapter: &Value) -> String {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),

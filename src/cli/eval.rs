@@ -22,8 +22,8 @@ use crate::text::Tokenizer;
 
 /// Measure how well the model predicts a text, or write its logits
 ///
-/// The text starts with the start token, if the tokenizer adds one, and is one context.
-/// Every token after the first is predicted from all before it; the perplexity is exp of the mean
+/// The text is one context. It starts with the start token if the tokenizer adds one. Every token
+/// after the first is predicted from all tokens before it. The perplexity is exp of the mean
 /// negative log-likelihood of these predictions.
 #[derive(Args)]
 pub struct EvalArgs {
@@ -33,19 +33,19 @@ pub struct EvalArgs {
     /// file
     #[arg(long, value_name = "FILE")]
     logits_out: Option<PathBuf>,
-    /// Print also how far the predictions are from those of another run over the same tokens, whose
-    /// logits --logits-out wrote to FILE: mean and largest Kullback-Leibler divergence in nats, and
-    /// how often the likeliest token is the same
+    /// Print also how far the predictions differ from a base: another run over the same tokens.
+    /// FILE has its logits, from --logits-out. The results are the mean and largest
+    /// Kullback-Leibler divergence in nats, and how often the likeliest token is the same
     #[arg(long, value_name = "FILE")]
     kl_divergence_base: Option<PathBuf>,
-    /// Tokens of one step at most; by default as many as the device takes. Few (8 where activations
-    /// become int8) run the kernels of generation
+    /// Most tokens of one step; by default as many as the device takes. With few (8 where
+    /// activations become int8), the kernels of generation run
     #[arg(long, value_name = "N")]
     ubatch_size: Option<NonZeroUsize>,
     /// Use only the first N tokens
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity; with a base
+    /// Print a JSON object: tokens (predicted), nll (mean, in nats), perplexity. With a base also
     /// kl_divergence, kl_divergence_max and same_top (0 to 1), over all positions
     #[arg(long)]
     json: bool,
@@ -83,8 +83,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Exit> {
     print(args, &score, &divergence).map_err(Exit::from_stdout)
 }
 
-/// Runs the tokens once: scores them, compares them with a base and writes the logits, if asked
-/// for.
+/// Runs the tokens once: scores them, compares them with a base and writes the logits, as the
+/// options demand.
 fn evaluate(
     args: &EvalArgs,
     model: &mut Model,
@@ -150,7 +150,7 @@ fn print(args: &EvalArgs, score: &Perplexity, divergence: &Divergence) -> io::Re
 }
 
 impl Source {
-    /// The ids to run, all within the vocabulary.
+    /// The ids to run, all in the vocabulary.
     fn tokens(&self, checkpoint: &Checkpoint) -> Result<Vec<u32>> {
         let read = |path: &Path| {
             fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
@@ -163,8 +163,8 @@ impl Source {
     }
 }
 
-/// The text's tokens, after the start token if the tokenizer adds one. Text that looks like a
-/// special token is text.
+/// The text's tokens, after the start token if the tokenizer adds one. Text that spells a special
+/// token remains text.
 fn text_tokens(checkpoint: &Checkpoint, path: &Path, bytes: Vec<u8>) -> Result<Vec<u32>> {
     let text = String::from_utf8(bytes).map_err(|error| {
         Error::Input(format!(

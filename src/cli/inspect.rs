@@ -19,14 +19,14 @@ use crate::model::tensors::{rows_read, tensor_kind};
 use crate::model::weights::{self, PlannedTensor};
 use crate::quant::PackFormat;
 
-/// Tell what a checkpoint holds, and whether it fits on the device
+/// Show the contents of a checkpoint, and whether it fits on the device
 ///
-/// Architecture, formats and sizes for each kind of tensor, and the memory that the model takes
-/// with a context of --ctx positions. Reads no weights but a stored head and the embedding, to
-/// compare them.
+/// Shows architecture, formats and sizes for each kind of tensor. Shows also the memory that the
+/// model takes with a context of --ctx positions. Reads no weights except a stored head and the
+/// embedding, to compare them.
 #[derive(Args)]
 pub struct InspectArgs {
-    /// Checkpoint, as --model
+    /// Checkpoint, as in --model
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     path: Option<PathBuf>,
     /// List every tensor
@@ -48,7 +48,7 @@ struct Report {
     layers: usize,
     sliding_layers: usize,
     window: Option<usize>,
-    /// Layers that use others' keys and values.
+    /// Layers that use other layers' keys and values.
     sharing_layers: usize,
     hidden_size: usize,
     /// Elements of each layer's per-layer embedding.
@@ -60,7 +60,7 @@ struct Report {
     chat_template: bool,
     /// Matrices that stay floats on the device; `None` if there are none.
     float_matrices: Option<FloatMatrices>,
-    /// Tensors of the files that the model does not use.
+    /// Tensors of the files that the model ignores.
     not_used: Vec<NotUsed>,
     kinds: Vec<Kind>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -68,13 +68,13 @@ struct Report {
     memory: MemoryReport,
 }
 
-/// What matrices of floats cost.
+/// The cost of float matrices.
 #[derive(Serialize)]
 struct FloatMatrices {
-    /// Names without layers' numbers, each with the layers where some do not have it.
+    /// Names without layer numbers. Each is followed by the layers that have it, if some do not.
     names: Vec<String>,
     tensors: usize,
-    /// Bytes that a token reads of them, and of all matrices.
+    /// Bytes that a token reads of these matrices, and of all matrices.
     token_bytes: u64,
     all_token_bytes: u64,
     /// Bytes that a token would read of them in int8.
@@ -87,7 +87,7 @@ struct NotUsed {
     tensors: usize,
 }
 
-/// Tensors of one name in all layers that are stored and held alike.
+/// Tensors of one name in all layers that have the same storage and device format.
 #[derive(Serialize, Clone)]
 struct Kind {
     name: String,
@@ -254,7 +254,7 @@ fn kinds(tensors: &[Tensor]) -> Vec<Kind> {
     kinds
 }
 
-/// The report for people.
+/// The report as text.
 fn describe(report: &Report) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first stops what is under way, the second leaves.
+//! Ctrl-C and SIGTERM: the first one stops the current work, the second one ends the program.
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
@@ -11,10 +11,10 @@ const IDLE: u8 = 0;
 const WORKING: u8 = 1;
 const STOPPING: u8 = 2;
 
-/// A process has one terminal, hence one state.
+/// A process has one terminal, and so one state.
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
-/// Takes over Ctrl-C. Outside of [`Work`] it leaves at once.
+/// Takes over Ctrl-C. Outside of [`Work`] it ends the program immediately.
 pub fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         if STATE.compare_exchange(WORKING, STOPPING, SeqCst, SeqCst).is_err() {
@@ -24,7 +24,7 @@ pub fn install() -> Result<()> {
     .map_err(|error| Error::Input(format!("Ctrl-C cannot be handled: {error}")))
 }
 
-/// Something that a first Ctrl-C stops; ends when dropped.
+/// Work that a first Ctrl-C stops. It ends when this is dropped.
 pub struct Work(());
 
 impl Work {

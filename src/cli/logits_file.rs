@@ -27,18 +27,18 @@ impl LogitsFile {
 
     /// Appends values, row after row.
     pub fn append(&mut self, values: &[f32]) -> Result<()> {
-        // Little-endian, as the format wants it, on any host.
+        // The format is little-endian on any host.
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.0.append(&bytes)
     }
 
-    /// Gives the file its name.
+    /// Renames the complete file to its final name.
     pub fn finish(self) -> Result<()> {
         self.0.finish()
     }
 }
 
-/// Reads such a file, row after row.
+/// Reads such a file row by row.
 pub struct BaseLogits {
     path: PathBuf,
     file: BufReader<File>,
@@ -50,7 +50,7 @@ impl BaseLogits {
         let failed = |source| Error::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
-        // One tensor's header; a file that needs more is another.
+        // A header of one tensor is small. A larger one belongs to another kind of file.
         let mut head = Vec::new();
         file.by_ref().take(64 << 10).read_to_end(&mut head).map_err(failed)?;
         let (tensors, _) = header::parse_head(&head, bytes).map_err(|error| match error {
@@ -73,7 +73,7 @@ impl BaseLogits {
         Ok(BaseLogits { path: path.to_owned(), file: BufReader::new(file) })
     }
 
-    /// The next `count` values.
+    /// Reads the next `count` values.
     pub fn read(&mut self, count: usize) -> Result<Vec<f32>> {
         let mut bytes = vec![0; 4 * count];
         self.file

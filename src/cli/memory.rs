@@ -1,4 +1,4 @@
-//! Whether a model fits on its device: the plan, what is free, and both in words.
+//! Checks whether a model fits on its device: the plan, the free memory, and messages about both.
 
 use std::fmt;
 
@@ -21,12 +21,12 @@ pub struct Memory<'a> {
     gpu: Option<Gpu>,
     source: &'a dyn TensorSource,
     options: LoadOptions,
-    /// The model is there to be measured, with a context that the tests make.
+    /// The model is loaded to be measured, with a context that the tests choose.
     measures: bool,
     pub plan: MemoryPlan,
 }
 
-/// Its part of the report of `inspect`. Sizes are in bytes.
+/// The part of the report of `inspect`. Sizes are in bytes.
 #[derive(Serialize)]
 pub struct MemoryReport {
     pub device: String,
@@ -49,7 +49,7 @@ impl<'a> Memory<'a> {
         Ok(Memory { gpu, source, options, measures: false, plan })
     }
 
-    /// The same for `bench`, whose refusals tell what tests would fit.
+    /// The same for `bench`, whose errors name tests that would fit.
     pub fn for_bench(
         gpu: Option<Gpu>,
         source: &'a dyn TensorSource,
@@ -58,10 +58,10 @@ impl<'a> Memory<'a> {
         Ok(Memory { measures: true, ..Memory::new(gpu, source, options)? })
     }
 
-    /// Errors if the model surely does not fit: beyond all memory of devices that share the host's,
-    /// which would swap rather than refuse, or beyond what one buffer may hold. Warns if it is more
-    /// than is free there now, which other programs may yet give back. Other devices refuse by
-    /// themselves.
+    /// Errors if the model certainly does not fit. On devices that share the host's memory, it may
+    /// exceed all memory: they would swap, not refuse. Or a buffer may exceed its limit. Warns if
+    /// the model exceeds only the free memory, because other programs may still release some. Other
+    /// devices refuse by themselves.
     pub fn check(&self) -> Result<()> {
         let host = if self.shares_host_memory() { HostMemory::read() } else { None };
         if !self.plan.fits(host.as_ref().map(|host| host.total)) {
@@ -75,7 +75,7 @@ impl<'a> Memory<'a> {
         Ok(())
     }
 
-    /// The refusal, if `error` is a device's for want of memory; `error` otherwise.
+    /// The refusal if `error` reports that a device has not enough memory; otherwise `error`.
     pub fn explain(&self, error: Error) -> Error {
         match &error {
             Error::Device(reason)
@@ -88,7 +88,7 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// That the model does not fit, with the plan and what would fit, in one line.
+    /// The error that the model does not fit, with the plan and what would fit, in one line.
     pub fn refusal(&self) -> Error {
         self.refusal_within(self.free_bytes())
     }
@@ -118,7 +118,7 @@ impl<'a> Memory<'a> {
         Error::Device(format!("the model does not fit: {report}; {remedy}{smaller}"))
     }
 
-    /// What int8 would spare where matrices stay floats only because nothing else was asked for.
+    /// The saving by int8, if matrices only stay floats because the options do not quantize them.
     fn smaller_in_int8(&self) -> Option<String> {
         let options = LoadOptions { quantize: Quantize::Int8, ..self.options };
         if self.options.quantize != Quantize::Auto
@@ -132,7 +132,7 @@ impl<'a> Memory<'a> {
         is_smaller.then(|| format!("; with --quantize int8 the weights take {weights}"))
     }
 
-    /// Which shapes of `--synthetic` would fit with one position.
+    /// The shapes of `--synthetic` that would fit with one position.
     fn other_shapes(&self, free: Option<u64>) -> String {
         let fits = |config: ModelConfig| {
             let options = LoadOptions { context_length: 1, ..self.options };
@@ -147,7 +147,7 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// The largest context that the model has and the device can hold.
+    /// The largest context that the model allows and that fits on the device.
     pub fn largest_context(&self) -> Result<Option<usize>> {
         self.largest_within(self.free_bytes())
     }
@@ -183,11 +183,11 @@ impl<'a> Memory<'a> {
         self.gpu.as_ref().is_none_or(|gpu| gpu.facts().unified_memory)
     }
 
-    /// Bytes that are free for the model; `None` if the operating system does not tell.
+    /// Bytes that are free for the model; `None` if the operating system does not report them.
     fn free_bytes(&self) -> Option<u64> {
         let host = HostMemory::read().filter(|_| self.shares_host_memory()).map(|host| host.free);
         match &self.gpu {
-            // A software adapter promises what the host lacks, and asking it takes long.
+            // A software adapter may promise more than the host has, and its test takes long.
             Some(gpu) if !gpu.facts().is_software() => {
                 let given = pollster::block_on(gpu.free_bytes(host.unwrap_or(1 << 40)));
                 Some(host.map_or(given, |host| host.min(given)))
@@ -204,19 +204,19 @@ fn plan(gpu: Option<&Gpu>, source: &dyn TensorSource, options: &LoadOptions) -> 
     }
 }
 
-/// Bytes of the host's memory.
+/// Memory of the host, in bytes.
 struct HostMemory {
     total: u64,
-    /// What programs can still have of it.
+    /// Memory that programs can still get.
     free: u64,
 }
 
 impl HostMemory {
-    /// `None` where the operating system does not tell.
+    /// `None` if the operating system does not report it.
     fn read() -> Option<HostMemory> {
         let mut system = sysinfo::System::new().ok()?;
         system.refresh_memory();
-        // What is free within a container's limit is unknown: its use counts cached files too.
+        // Free memory within a container's limit is unknown, because its use includes cached files.
         let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
         let total = system.total_memory().min(limit);
         let free = system.available_memory().min(limit);
@@ -224,7 +224,7 @@ impl HostMemory {
     }
 }
 
-/// In one line: `4.2 GiB weights + … = 6 GiB, 5 GiB of the card are free`.
+/// One line: `4.2 GiB weights + … = 6 GiB, 5 GiB of the card are free`.
 impl fmt::Display for MemoryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = &self.plan;
@@ -290,8 +290,8 @@ mod tests {
                 .refusal_within(Some(free))
                 .to_string()
         };
-        // Tens of GB of weights and caches: room for some of the positions, for the small models
-        // alone, for nothing.
+        // The models need tens of GB of weights and caches. There is room for a part of the
+        // positions, or for the small models only, or for nothing.
         let largest = |sequences, free, wanted: &str| {
             let text = refusal(sequences, free);
             let positions = text

@@ -1,4 +1,4 @@
-//! MLX on the command line, in programs with it and without.
+//! MLX on the command line, in programs built with it and without.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ pub async fn synthetic(
     Ok(Box::new(crate::mlx::MlxBackend::synthetic(config, load, options, seed).await?))
 }
 
-/// Errors: MLX is not a part of this program.
+/// Errors: this program was built without MLX.
 #[cfg(not(feature = "mlx"))]
 pub async fn synthetic(
     _: ModelConfig,
@@ -30,7 +30,7 @@ pub async fn synthetic(
     Err(api::mlx::absent())
 }
 
-/// MLX and its device, as `devices` lists them.
+/// MLX and its device, for the list of `devices`.
 pub fn facts() -> Option<Value> {
     #[cfg(not(feature = "mlx"))]
     return None;

@@ -46,8 +46,8 @@ enum Command {
     Convert(convert::ConvertArgs),
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. The Vulkan loader calls a missing driver an
-/// error; here it is a choice between adapters, or an error line of our own.
+/// The log filter unless `RUST_LOG` is set. The Vulkan loader reports a missing driver as an error.
+/// For this program that is only a choice between adapters, or an error of its own.
 const LOG_FILTER: &str = "error,gemma4_wgpu=warn,wgpu_hal::vulkan::instance=off";
 
 /// Why a command ended early.
@@ -55,7 +55,7 @@ enum Exit {
     Failed(Error),
     /// Ctrl-C.
     Interrupted,
-    /// Nobody reads standard output any more.
+    /// The reader of standard output is gone.
     BrokenPipe,
 }
 
@@ -66,7 +66,7 @@ impl From<Error> for Exit {
 }
 
 impl Exit {
-    /// What a failed write to standard output means.
+    /// The meaning of a failed write to standard output.
     fn from_stdout(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Exit::BrokenPipe,
@@ -75,8 +75,8 @@ impl Exit {
     }
 }
 
-/// Runs the program: 0 on success, 1 with one line on stderr on failure, 2 for wrong usage, 130
-/// after Ctrl-C. `RUST_LOG` sets what is logged (env_logger).
+/// Runs the program. The exit code is 0 on success, 1 on failure, 2 for wrong usage, 130 after
+/// Ctrl-C. A failure writes one line to stderr. `RUST_LOG` sets the log filter (env_logger).
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
@@ -100,8 +100,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs to stderr: what `RUST_LOG` asks for, or else warnings in the form of the program's own
-/// lines.
+/// Logs to stderr. Without `RUST_LOG` these are warnings, in the format of the program's own lines.
 fn start_log() {
     let mut log =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG_FILTER));
@@ -114,9 +113,9 @@ fn start_log() {
     log.init();
 }
 
-/// The error as a single line, whatever a library put into it.
+/// The error as a single line, for any text from libraries.
 fn one_line(error: &Error) -> String {
     let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    // What a file brings must not steer the terminal.
+    // Text from a file must not control the terminal.
     line.replace(char::is_control, "\u{fffd}")
 }

@@ -23,10 +23,10 @@ use crate::quantize::{Job, SHARD_BYTES, Summary};
 
 /// Write a packed int4 or int8 checkpoint of a full-precision one
 ///
-/// The result loads faster and takes a quarter of the space; with the default recipe it computes
-/// the same as the original quantized while loading. It is written tensor by tensor; after an
-/// interruption the same command goes on where the last file ended. At the end a table tells what
-/// each kind of tensor became.
+/// The result loads faster and takes a quarter of the space. With the default recipe it computes
+/// the same as the original, quantized while loading. Tensors are written one by one. After an
+/// interruption the same command continues after the last complete file. At the end a table shows
+/// the format of each kind of tensor.
 #[derive(Args)]
 pub struct QuantizeArgs {
     /// Hugging Face directory in f32, f16 or bf16
@@ -35,14 +35,14 @@ pub struct QuantizeArgs {
     /// Directory to write to; it must be new or empty, or left by an interrupted run
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// What tensors become: default, int8, sensitive, hqq, mse_clip, or a TOML file of rules
+    /// Formats of the tensors: default, int8, sensitive, hqq, mse_clip, or a TOML file of rules
     #[arg(long, value_name = "NAME|FILE")]
     recipe: Option<String>,
     /// Short for the recipes default and int8
     #[arg(long, value_enum, conflicts_with = "recipe")]
     quantize: Option<Precision>,
-    /// What searches for scales by the method hqq (other methods run on the CPU); auto takes a GPU,
-    /// or the CPU where there is none
+    /// Device that searches for scales by the method hqq (other methods run on the CPU). auto takes
+    /// a GPU, or the CPU if there is none
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
     /// Show no progress
@@ -50,7 +50,7 @@ pub struct QuantizeArgs {
     quiet: bool,
 }
 
-/// What weights become.
+/// The formats of weights.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Precision {
     /// Layers in int4, embedding and lm_head in int8
@@ -59,7 +59,7 @@ enum Precision {
     Int8,
 }
 
-/// What searches for scales.
+/// The device that searches for scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum BackendKind {
     #[default]
@@ -69,8 +69,8 @@ enum BackendKind {
 }
 
 impl BackendKind {
-    /// The GPU, if one is wanted for the recipe. A software adapter has no more to offer than the
-    /// processor's cores: it is taken only if wgpu was asked for.
+    /// The GPU, if the recipe needs one. A software adapter is not faster than the processor's
+    /// cores. So it is only taken if the option is wgpu.
     fn open(self, recipe: &Recipe) -> Result<Option<Gpu>> {
         if self == BackendKind::Cpu || !recipe.has(Method::Hqq) {
             return Ok(None);
@@ -166,7 +166,7 @@ pub fn run(args: &QuantizeArgs) -> Result<(), Exit> {
     writeln!(io::stdout(), "{text}").map_err(Exit::from_stdout)
 }
 
-/// What each kind of tensor became.
+/// The format of each kind of tensor.
 fn table(summary: &Summary) -> String {
     let width = summary.kinds.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = format!("{:width$}  count   bits        size   RMS error\n", "tensors");
@@ -174,7 +174,7 @@ fn table(summary: &Summary) -> String {
         let size = BinaryBytes(kind.bytes).to_string();
         let (count, bits, rms, relative) =
             (kind.tensors, kind.bits(), kind.rms_error(), 100.0 * kind.relative_error());
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "{name:width$}  {count:>5}  {bits:>5.2}  {size:>10}  {rms:>10.3e} ({relative:.2}%)"

@@ -1,4 +1,4 @@
-//! What an answer took: lines for people, JSON for programs.
+//! Figures of an answer: lines for people, JSON for programs.
 
 use std::{fmt, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::text::{BrokenCall, ToolCall};
 #[derive(Serialize)]
 pub struct Report<'a> {
     text: &'a str,
-    /// The model's thoughts; null without any.
+    /// The model's thoughts; null if there are none.
     reasoning: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tool_calls: &'a [ToolCall],
@@ -46,7 +46,7 @@ struct Channel<'a> {
     text: &'a str,
 }
 
-/// What goes to stderr after an answer.
+/// Output to stderr after an answer.
 pub struct Output {
     /// Whether the answer is one of a chat.
     pub chat: bool,
@@ -59,8 +59,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Warns of a full context and of an answer that is nothing but thoughts; prints the figures if
-    /// they are wanted.
+    /// Warns of a full context, and of an answer that consists only of thoughts. Prints the figures
+    /// if the user wants them.
     pub fn after(&self, answer: &Answered, session: &Session) {
         let report = self.report(answer, session);
         if report.finish_reason == FinishReason::ContextFull {

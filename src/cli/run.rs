@@ -19,7 +19,7 @@ use crate::text::{Message, Processor, Prompt};
 /// Generate text: answer one prompt, or chat in a terminal
 ///
 /// The prompt is --prompt, or the words after the options, or standard input. Without any of them a
-/// chat starts. Ctrl-C stops an answer; pressed twice it leaves.
+/// chat starts. Ctrl-C stops an answer. A second Ctrl-C ends the program.
 #[derive(Args)]
 pub struct RunArgs {
     /// Prompt
@@ -31,11 +31,12 @@ pub struct RunArgs {
     /// System message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "raw_prompt")]
     system: Option<String>,
-    /// Continue the prompt as it is, without the chat template; control tokens that it spells count
+    /// Continue the prompt as it is, without the chat template. Control tokens that it spells count
+    /// as such
     #[arg(long)]
     raw_prompt: bool,
-    /// Let the model think before it answers, and show its thoughts: dimmed in a terminal, else
-    /// between the lines "Thinking..." and "...done thinking."
+    /// Let the model think before it answers, and show its thoughts. They are dimmed in a terminal,
+    /// else between the lines "Thinking..." and "...done thinking."
     #[arg(long, conflicts_with = "raw_prompt")]
     thinking: bool,
     /// Read control tokens that prompt and system message spell, such as <|turn>, as control tokens
@@ -56,7 +57,8 @@ pub struct RunArgs {
     sampling: SamplingArgs,
 }
 
-/// How tokens are chosen. What is not given comes from the checkpoint, or else is Gemma's default.
+/// The choice of tokens. Values that are not given come from the checkpoint, or else are Gemma's
+/// defaults.
 #[derive(Args)]
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
@@ -89,7 +91,7 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
             Error::Input("--json needs a prompt: give --prompt or standard input".into()).into()
         );
     }
-    // Whatever can be wrong is found before the weights are loaded.
+    // Errors in the options are found before the weights are loaded.
     let checkpoint = args.model.open()?;
     let processor = Processor::new(&checkpoint.text_assets()?)?;
     let options = args.options();
@@ -160,7 +162,7 @@ impl RunArgs {
         system.into_iter().chain(prompt.map(Message::user)).collect()
     }
 
-    /// The one prompt in tokens; `None` for a chat. Errors: no template where one is needed.
+    /// The single prompt in tokens; `None` for a chat. Errors: a template is needed but missing.
     fn processed(
         &self,
         processor: &Processor,
@@ -176,7 +178,7 @@ impl RunArgs {
         })
     }
 
-    /// The one prompt; `None` for a chat.
+    /// The single prompt; `None` for a chat.
     fn prompt(&self) -> Result<Option<String>> {
         if let Some(prompt) = &self.prompt {
             return Ok(Some(prompt.clone()));

@@ -1,4 +1,4 @@
-//! From a prompt to a streamed answer: what one-shot runs and chats share.
+//! From a prompt to a streamed answer: the common part of single answers and chats.
 
 use std::io::Write;
 
@@ -10,31 +10,31 @@ use crate::error::Result;
 use crate::generate::{FinishReason, Generation};
 use crate::text::{AnswerParts, Message, Prompt};
 
-/// A loaded model with its way of answering.
+/// A loaded model and the options of its answers.
 pub struct Session {
     pub model: Model,
     pub options: ChatOptions,
-    /// Prompts go to the model as they are, without a template.
+    /// Prompts go to the model unchanged, without a template.
     pub raw: bool,
-    /// How they are shown.
+    /// How thoughts are shown.
     pub thoughts: Thoughts,
 }
 
-/// What the model said.
+/// The model's answer.
 pub struct Answered {
     pub parts: AnswerParts,
     pub generation: Generation,
 }
 
 impl Answered {
-    /// Whether Ctrl-C ended it.
+    /// Whether Ctrl-C ended the answer.
     pub fn interrupted(&self) -> bool {
         self.generation.finish_reason == FinishReason::Cancelled
     }
 }
 
 impl Session {
-    /// The prompt of a conversation; of its last message alone if prompts are raw.
+    /// The prompt of a conversation. If prompts are raw, it is the last message alone.
     pub fn prompt(&self, conversation: &[Message]) -> Result<Prompt> {
         match conversation.last() {
             Some(last) if self.raw => self.model.processor()?.raw(&last.content()),
@@ -42,7 +42,7 @@ impl Session {
         }
     }
 
-    /// Answers the prompt and writes the text to `out` as it comes. Ctrl-C ends the answer.
+    /// Answers the prompt and writes the text to `out` as it arrives. Ctrl-C ends the answer.
     pub fn answer(&mut self, prompt: &Prompt, out: &mut dyn Write) -> Result<Answered, Exit> {
         let work = Work::begin();
         let mut writer = AnswerWriter::new(self.thoughts);

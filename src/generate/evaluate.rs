@@ -1,4 +1,4 @@
-//! Logits of given tokens, and how well they were predicted.
+//! Logits of given tokens, and measures of their prediction.
 
 use rayon::prelude::*;
 
@@ -7,13 +7,14 @@ use crate::error::{Error, Result};
 use crate::generate::check_prompt;
 use crate::sampling::argmax;
 
-/// Logits held at once, in bytes: bounds the memory of an evaluation whatever the text's length.
+/// Most bytes of logits at a time. This bounds the memory of an evaluation for texts of any length.
 const LOGITS_BYTES: usize = 64 << 20;
 
-/// Runs `tokens` from an empty context and gives the logits of every position, in order, to
-/// `visit(first, rows)`: `rows` has shape `[n, vocab]`, for the positions from `first` on.
+/// Runs `tokens` from an empty context and passes the logits of every position to
+/// `visit(first, rows)`. The calls are in order. `rows` has shape `[n, vocab]`, for the positions
+/// from `first` on.
 ///
-/// Errors: no tokens, more than the context holds, a failed step, what `visit` returns.
+/// Errors: no tokens, more tokens than the context holds, a failed step, an error of `visit`.
 pub async fn each_logits(
     backend: &mut dyn Backend,
     tokens: &[u32],
@@ -22,8 +23,8 @@ pub async fn each_logits(
     each_logits_in_steps(backend, tokens, usize::MAX, visit).await
 }
 
-/// [`each_logits`] in steps of `most` tokens (at least 1) or fewer. How many a step has decides a
-/// device's kernels, and with some of them whether activations are rounded.
+/// [`each_logits`] in steps of at most `most` tokens (at least 1). The number of tokens in a step
+/// decides which kernels run, and some of them round activations.
 pub async fn each_logits_in_steps(
     backend: &mut dyn Backend,
     tokens: &[u32],
@@ -68,7 +69,7 @@ async fn run(
     Ok(())
 }
 
-/// Mean negative log-likelihood of tokens, gathered a chunk at a time.
+/// Mean negative log-likelihood of tokens, computed chunk by chunk.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Perplexity {
     tokens: usize,
@@ -110,9 +111,9 @@ impl Perplexity {
     }
 }
 
-/// How far predictions are from those of a base, gathered a chunk at a time: the Kullback-Leibler
-/// divergence Σ p·ln(p/q) of the base's p and the model's q, in nats (Kullback and Leibler, *On
-/// Information and Sufficiency*, 1951).
+/// How much predictions differ from those of a base, computed chunk by chunk. The measure is the
+/// Kullback-Leibler divergence Σ p·ln(p/q), in nats. p is the base's probability, and q the
+/// model's. See Kullback and Leibler, *On Information and Sufficiency*, 1951.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Divergence {
     positions: usize,
@@ -156,7 +157,7 @@ impl Divergence {
         self.max
     }
 
-    /// Share of the positions whose likeliest token is the base's; `None` before the first.
+    /// Share of the positions at which the likeliest token is the base's; `None` before the first.
     pub fn same_top(&self) -> Option<f64> {
         (self.positions > 0).then(|| self.same_top as f64 / self.positions as f64)
     }
@@ -166,7 +167,8 @@ fn divergence(base: &[f32], row: &[f32]) -> f64 {
     let (of_base, of_row) = (Normal::of(base), Normal::of(row));
     let term = |(&b, &r): (&f32, &f32)| {
         let (b, r) = (of_base.log_probability(b), of_row.log_probability(r));
-        // What is impossible in the base adds nothing, whatever the model thinks of it.
+        // A token of probability zero in the base adds nothing, whatever the model's probability
+        // is.
         if b == f64::NEG_INFINITY { 0.0 } else { b.exp() * (b - r) }
     };
     base.iter().zip(row).map(term).sum()
@@ -177,8 +179,8 @@ fn negative_log_likelihood(row: &[f32], logit: f32) -> f64 {
     -Normal::of(row).log_probability(logit)
 }
 
-/// What normalizes a row of logits: their maximum, and ln Σ exp(logit − maximum). Apart they keep
-/// their bits for large logits.
+/// The normalization of a row of logits: their maximum, and ln Σ exp(logit − maximum). Kept apart,
+/// because their sum would lose bits for large logits.
 struct Normal {
     max: f64,
     ln_sum: f64,

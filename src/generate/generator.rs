@@ -4,8 +4,8 @@ use crate::backend::Backend;
 use crate::error::Result;
 use crate::generate::{Generation, Request, SequenceState, TokenStream};
 
-/// Generates answers in one sequence of a backend. Keeps the KV cache between answers, so that the
-/// next answer of a conversation runs only what is new.
+/// Generates answers in one sequence of a backend. Keeps the KV cache between answers. So the next
+/// answer of a conversation only runs new tokens.
 pub struct Generator<'b> {
     backend: &'b mut dyn Backend,
     sequence: SequenceState,
@@ -22,7 +22,8 @@ impl<'b> Generator<'b> {
         self.backend
     }
 
-    /// Tokens whose keys and values are there: a prompt that begins with them runs only its rest.
+    /// Tokens whose keys and values are in the cache. A prompt that begins with them only runs its
+    /// other tokens.
     pub fn held(&self) -> &[u32] {
         self.sequence.held()
     }
@@ -32,7 +33,7 @@ impl<'b> Generator<'b> {
         self.sequence.reset(self.backend);
     }
 
-    /// Generates one answer; `on_token` gets each of its tokens as soon as it is known.
+    /// Generates one answer. `on_token` gets each of its tokens as soon as it is known.
     ///
     /// Errors: an empty prompt or one that exceeds the context, unusable sampling values, a
     /// failed step. After an error the context is empty.

@@ -1,4 +1,4 @@
-//! Prefill in chunks, then decode step by step. Knows tokens, nothing of text or kernels.
+//! Prefill in chunks, then decode step by step. Works on tokens, without text or kernels.
 
 mod decode;
 mod evaluate;

@@ -7,8 +7,8 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 
-/// The state of a conversation on a backend; it outlives single answers, so that the next one runs
-/// only what is new. Every call takes the backend on which the sequence was opened.
+/// The state of a conversation on a backend. It is kept between answers, so that the next one only
+/// runs new tokens. Every call takes the backend on which the sequence was opened.
 #[derive(Debug, Default)]
 pub struct SequenceState {
     /// `None` until the first prompt.
@@ -19,7 +19,8 @@ pub struct SequenceState {
 }
 
 impl SequenceState {
-    /// Tokens whose keys and values are there: a prompt that begins with them runs only its rest.
+    /// Tokens whose keys and values are in the cache. A prompt that begins with them only runs its
+    /// other tokens.
     pub fn held(&self) -> &[u32] {
         &self.held
     }
@@ -32,12 +33,12 @@ impl SequenceState {
         self.held.clear();
     }
 
-    /// Cuts the context back to what it shares with `prompt`, or starts a new one. At least the
-    /// prompt's last token remains to be run, because its logits choose the first new token.
+    /// Cuts the context back to its common beginning with `prompt`, or starts a new one. At least
+    /// the prompt's last token must run, because its logits choose the first new token.
     ///
     /// Errors: no sequence is free.
     pub(super) async fn reuse(&mut self, backend: &mut dyn Backend, prompt: &[u32]) -> Result<()> {
-        // An answer before may have failed, or was dropped: its results are read to be forgotten.
+        // Steps of a failed or dropped answer may be in flight. Their results are read and ignored.
         while let Some(ticket) = self.in_flight.pop_front() {
             let _ = backend.read(ticket).await;
         }
@@ -54,8 +55,8 @@ impl SequenceState {
         Ok(())
     }
 
-    /// Submits a step. Tokens of the host count as held from now on, a token that the device chose
-    /// after [`Self::push`].
+    /// Submits a step. Tokens from the host count as held immediately. A token that the device
+    /// chose counts after [`Self::push`].
     pub(super) fn submit(
         &mut self,
         backend: &mut dyn Backend,
@@ -71,7 +72,7 @@ impl SequenceState {
         Ok(())
     }
 
-    /// The token that a submitted step took in without the host.
+    /// Records the token of a submitted step that the device chose.
     pub(super) fn push(&mut self, token: u32) {
         self.held.push(token);
     }
@@ -101,13 +102,13 @@ impl SequenceState {
         Ok(())
     }
 
-    /// Takes back a step that was submitted before its token turned out to be the last.
+    /// Takes back a step that was submitted early, if its token was the last of the answer.
     pub(super) async fn take_back(&mut self, backend: &mut dyn Backend) -> Result<()> {
         if self.in_flight() == 0 {
             return Ok(());
         }
         self.settle(backend).await?;
-        // A cache that cannot go back keeps the position; the next prompt is compared with it.
+        // A cache that cannot be cut back keeps the position. The next prompt is compared with it.
         let len = self.held.len() - 1;
         if self.id.is_some_and(|id| backend.truncate(id, len).is_ok()) {
             self.held.truncate(len);

@@ -19,7 +19,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Prompt tokens run per second until the first token was there.
+    /// Prompt tokens per second until the first chosen token, without cached ones.
     pub fn prefill_rate(&self) -> Option<f64> {
         rate(self.prompt_tokens - self.cached_tokens, self.time_to_first_token?)
     }
@@ -30,12 +30,12 @@ impl Stats {
     }
 }
 
-/// Events per second; `None` where there is nothing to divide.
+/// Events per second; `None` without events or time.
 fn rate(count: usize, time: Duration) -> Option<f64> {
     (count > 0 && !time.is_zero()).then(|| count as f64 / time.as_secs_f64())
 }
 
-/// When tokens came.
+/// Records the times of tokens.
 pub(super) struct Clock {
     start: Instant,
     first: Option<Instant>,

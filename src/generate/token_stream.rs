@@ -9,20 +9,21 @@ use crate::error::Result;
 use crate::generate::{SequenceState, Stats, check_prompt, decode::Strategy, stats::Clock};
 use crate::sampling::SamplingParams;
 
-/// What to generate and when to stop.
+/// The prompt of an answer, and the conditions that end it.
 pub struct Request<'a> {
-    /// The whole context, earlier answers included; what the KV cache already holds is not run
-    /// again.
+    /// The whole context, earlier answers included. Tokens that the KV cache already holds do not
+    /// run again.
     pub prompt: &'a [u32],
     pub sampling: SamplingParams,
     /// `None`: until an end token or the end of the context.
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Ids that end the answer; they are not part of it.
     pub eos_ids: &'a [u32],
-    /// Ids that are never chosen, as if their logits were −∞; those outside the vocabulary do not
-    /// matter.
+    /// Ids that are never chosen, as if their logits were −∞. Ids outside the vocabulary are
+    /// ignored.
     pub suppressed_ids: &'a [u32],
-    /// Asked before every chunk of the prompt and after every token; true ends the answer there.
+    /// Called before every chunk of the prompt and after every token. If it returns true, the
+    /// answer ends there.
     pub cancelled: &'a dyn Fn() -> bool,
 }
 
@@ -46,12 +47,12 @@ pub struct Generation {
     /// Without the end token.
     pub tokens: Vec<u32>,
     pub finish_reason: FinishReason,
-    /// What [`SamplingParams::seed`] must be to get the same answer; `None` for greedy ones.
+    /// The [`SamplingParams::seed`] that gives the same answer again; `None` for greedy answers.
     pub seed: Option<u64>,
     pub stats: Stats,
 }
 
-/// One answer under way in a [`SequenceState`].
+/// An answer in progress in a [`SequenceState`].
 pub struct TokenStream {
     strategy: Strategy,
     /// The prompt and the answer so far.
@@ -67,7 +68,8 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    /// An answer that has not begun. [`Request::cancelled`] is not kept: every step takes it.
+    /// An answer that has not begun. [`Request::cancelled`] is not kept, because every step takes
+    /// it.
     ///
     /// Errors: an empty prompt or one that exceeds the context, unusable sampling values.
     pub fn new(backend: &dyn Backend, request: &Request<'_>) -> Result<TokenStream> {
@@ -86,8 +88,8 @@ impl TokenStream {
         })
     }
 
-    /// The next token, `None` after the last one. `cancelled` is asked before every chunk of the
-    /// prompt and after every token; true ends the answer there.
+    /// The next token, `None` after the last one. `cancelled` is called before every chunk of the
+    /// prompt and after every token. If it returns true, the answer ends there.
     ///
     /// Errors: a failed step, all tokens suppressed. After an error the sequence is empty.
     pub async fn next(
@@ -104,7 +106,7 @@ impl TokenStream {
         outcome
     }
 
-    /// The answer so far; one that has not ended counts as cancelled.
+    /// The answer so far. If it has not ended, it counts as cancelled.
     pub fn into_generation(mut self) -> Generation {
         Generation {
             stats: self.clock.stats(self.prompt_tokens, self.cached_tokens),
@@ -153,8 +155,8 @@ impl TokenStream {
         self.context.len() - self.prompt_tokens
     }
 
-    /// Submits what is new of the prompt in chunks; the last one chooses the first token. At most
-    /// two chunks are in flight, so that a cancellation takes effect soon.
+    /// Submits the new part of the prompt in chunks. The last chunk chooses the first token. At
+    /// most two chunks are in flight, so that a cancellation soon takes effect.
     async fn prefill(
         &mut self,
         backend: &mut dyn Backend,

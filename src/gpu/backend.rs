@@ -27,7 +27,7 @@ pub struct GpuBackend {
     sequences: Sequences,
 }
 
-/// What a model's options ask of a device, checked and allocated before its weights.
+/// The sizes that a model's options demand of a device, checked and allocated before its weights.
 struct Reservation {
     sequences: Sequences,
     caches: Vec<LayerCache>,
@@ -45,7 +45,8 @@ impl Reservation {
 }
 
 impl GpuBackend {
-    /// Loads a model. `progress` gets the bytes of the checkpoint read since its last call.
+    /// Loads a model. `progress` gets the bytes of the checkpoint that were read since its last
+    /// call.
     ///
     /// Errors: a broken checkpoint, weights or KV cache beyond the device's limits or memory.
     pub async fn load(
@@ -106,7 +107,7 @@ impl GpuBackend {
         Ok(GpuBackend { runner, weight_bytes, sequences })
     }
 
-    /// The rows of a sound step.
+    /// The rows of a valid step.
     fn rows(&self, step: &[SequenceStep<'_>]) -> Result<Vec<StepRow>> {
         let mut rows = Vec::new();
         for part in step {

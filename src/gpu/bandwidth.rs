@@ -1,5 +1,5 @@
-//! How fast the device reads: the ceiling that weight bandwidth is quoted against, and whether a
-//! cache does better.
+//! Measures how fast the device reads: the read ceiling of reports, and whether a large cache
+//! exists.
 
 use web_time::Instant;
 
@@ -10,7 +10,7 @@ use crate::gpu::kernels::{Kernel, ReadAll};
 /// Larger than any cache.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Bytes of cache without which fetching weights ahead would throw out what is needed sooner.
+/// With a smaller cache, prefetched weights would evict data that is needed sooner.
 const PREFETCH_CACHE: u64 = 16 << 20;
 
 impl Gpu {
@@ -29,8 +29,8 @@ impl Gpu {
         self.time_reads(bytes, 1, if facts.is_software() { 1 } else { 16 })
     }
 
-    /// Whether repeated reads of `bytes` are much faster than reads that no cache serves. `false`
-    /// where the adapter's limits do not allow the measurement.
+    /// Whether repeated reads of `bytes` are much faster than reads from memory. `false` where the
+    /// adapter's limits do not allow the measurement.
     fn has_cache_of(&self, bytes: u64) -> Result<bool> {
         const PASSES: u64 = 24;
         if bytes * PASSES > self.facts().max_binding_bytes.min(self.facts().max_buffer_bytes) {

@@ -1,4 +1,4 @@
-//! Memory that a model takes on a device, and memory that the device still gives.
+//! Memory that a model takes on a device, and memory that is still free there.
 
 use std::cell::Cell;
 
@@ -76,8 +76,8 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
     }
 }
 
-/// Buffers that a layer makes of its weights. They hold norms of q and k, rotary tables, the scalar
-/// and the first column of its per-layer input.
+/// Bytes of a layer's small buffers. They hold norms of q and k, rotary tables, the scalar, and the
+/// first column of its per-layer input.
 fn table_bytes(config: &ModelConfig) -> u64 {
     let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
     let of_layer =
@@ -86,10 +86,11 @@ fn table_bytes(config: &ModelConfig) -> u64 {
 }
 
 impl Gpu {
-    /// Bytes that the device gives in buffers now, at most `wanted`: allocates them and frees them.
+    /// Bytes that the device can allocate now, at most `wanted`. Allocates them and frees them
+    /// again.
     ///
-    /// Too large with a driver that promises more than it has. With unified memory, compare it with
-    /// the host's free memory.
+    /// The result is too large with a driver that promises more than it has. With unified memory,
+    /// compare it with the host's free memory.
     pub async fn free_bytes(&self, wanted: u64) -> u64 {
         const SMALLEST: u64 = 16 << 20;
         let mut chunk = self.facts().max_buffer_bytes.min(1 << 30);

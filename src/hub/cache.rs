@@ -1,5 +1,5 @@
-//! The Hugging Face cache, laid out as huggingface_hub does: contents by checksum in `blobs`, trees
-//! of relative links to them in `snapshots`, commits of branches in `refs`.
+//! The Hugging Face cache, in the layout of huggingface_hub. `blobs` holds contents by checksum,
+//! `snapshots` trees of relative links to them, and `refs` the commits of branches.
 
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
@@ -7,14 +7,14 @@ use std::{env, io};
 
 use crate::error::{Error, Result};
 
-/// Whether a name from outside is safe as one part of a path.
+/// Whether a name from outside is safe as one component of a path.
 pub fn is_plain(part: &str) -> bool {
     !part.is_empty()
         && !part.starts_with('.')
         && part.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
-/// Where Hugging Face's programs keep what they download.
+/// The folder where Hugging Face's programs keep their downloads.
 pub struct Cache {
     root: PathBuf,
 }
@@ -25,10 +25,10 @@ pub struct Repository {
     locks: PathBuf,
 }
 
-/// Makes a symbolic link: to what, and where.
+/// A function that makes a symbolic link: target, then place.
 type LinkFn = fn(&Path, &Path) -> io::Result<()>;
 
-/// A variable of the environment that is set to something.
+/// An environment variable, if it is set and not empty.
 pub fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -41,7 +41,7 @@ pub fn home() -> Option<PathBuf> {
 }
 
 impl Cache {
-    /// HF_HUB_CACHE, HF_HOME/hub, or the default.
+    /// Finds HF_HUB_CACHE, HF_HOME/hub, or the default.
     ///
     /// Errors: no home directory, in words.
     pub fn find() -> Result<Cache, String> {
@@ -61,10 +61,11 @@ impl Cache {
 }
 
 impl Repository {
-    /// The commit that is meant by a branch or tag, which had it when it was last pulled, or by a
-    /// commit's hash or the beginning of one that has a snapshot. `None` if there is no such.
+    /// The commit that `revision` names. `revision` is a branch, a tag, a commit's hash or the
+    /// beginning of one. A branch or tag names its commit at the last pull. A beginning must be
+    /// that of a commit with a snapshot. `None` if there is no such commit.
     ///
-    /// Errors: a file that names no commit, a beginning of several, in words.
+    /// Errors, as text: a file that contains no commit; a beginning of several hashes.
     pub fn commit(&self, revision: &str) -> Result<Option<String>, String> {
         let path = self.folder.join("refs").join(revision);
         if let Ok(text) = fs::read_to_string(&path) {
@@ -90,8 +91,7 @@ impl Repository {
         }
     }
 
-    /// Names by which what is here can be asked for: branches and tags, and commits that have
-    /// neither.
+    /// The revisions that the cache has: branches, tags, and commits that have neither.
     pub fn revisions(&self) -> Vec<String> {
         let mut named = files_in(&self.folder.join("refs")).unwrap_or_default();
         named.sort();
@@ -106,7 +106,7 @@ impl Repository {
         named
     }
 
-    /// Commits with snapshots.
+    /// The commits that have snapshots.
     fn commits(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.join("snapshots")).into_iter().flatten().flatten();
         let directories = entries.filter(|entry| entry.path().is_dir());
@@ -117,7 +117,7 @@ impl Repository {
         commits
     }
 
-    /// Notes the commit of a branch or tag.
+    /// Records the commit of a branch or tag.
     pub fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         let path = self.folder.join("refs").join(revision);
         make_parent(&path)?;
@@ -128,17 +128,17 @@ impl Repository {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Where the content with this checksum is, or will be.
+    /// The place of the content with this checksum.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    /// What there is of a content that is not whole yet.
+    /// The path of an incomplete content.
     pub fn partial(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Whether a file of a snapshot is there, as a blob or (where there are no links) in its place.
+    /// Whether a snapshot has a file, as a blob or, without links, in its place.
     pub fn has(&self, commit: &str, name: &str, etag: &str, bytes: u64) -> bool {
         let is_whole = |path: PathBuf| {
             fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == bytes)
@@ -146,7 +146,7 @@ impl Repository {
         is_whole(self.blob(etag)) || is_whole(self.snapshot(commit).join(name))
     }
 
-    /// Shows a blob as a file of a snapshot.
+    /// Adds a blob to a snapshot under a file's name.
     pub fn place(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
         self.place_by(symlink, commit, name, etag)
     }
@@ -154,25 +154,26 @@ impl Repository {
     fn place_by(&self, link: LinkFn, commit: &str, name: &str, etag: &str) -> Result<()> {
         let (blob, path) = (self.blob(etag), self.snapshot(commit).join(name));
         if let Err(source) = fs::metadata(&blob) {
-            // huggingface_hub moves blobs to their places where links are impossible.
+            // huggingface_hub moves blobs to the snapshot if links are impossible.
             return if path.is_file() { Ok(()) } else { Err(Error::Io { path: blob, source }) };
         }
         make_parent(&path)?;
         let up = "../".repeat(2 + name.matches('/').count());
-        // Through a new name, so that a running program sees the old file or the new one.
+        // The link is made under another name and then renamed. So a running program sees the old
+        // file or the new one.
         let temporary = path.with_file_name(format!(".{etag}.tmp"));
         let _ = fs::remove_file(&temporary);
         let placed = link(Path::new(&format!("{up}blobs/{etag}")), &temporary)
             .or_else(|_| fs::hard_link(&blob, &temporary))
             .or_else(|_| fs::copy(&blob, &temporary).map(|_| ()))
             .and_then(|()| fs::rename(&temporary, &path));
-        // Two hard links to one file are not renamed.
+        // A rename of a hard link to the same file does nothing and leaves it.
         let _ = fs::remove_file(&temporary);
         placed.map_err(|source| Error::Io { path, source })
     }
 
-    /// The lock that huggingface_hub takes while it downloads a blob; gone when the file is closed.
-    /// `None` if another process has it.
+    /// The lock that huggingface_hub holds during the download of a blob. Closing the file releases
+    /// it. `None` if another process holds it.
     pub fn lock(&self, etag: &str) -> Result<Option<File>> {
         let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
@@ -190,7 +191,7 @@ impl Repository {
     }
 }
 
-/// Whether a text may be the beginning of a commit's hash, of which git wants four digits.
+/// Whether a text may be the beginning of a commit's hash. Like git, it needs four digits.
 pub fn is_short_hash(text: &str) -> bool {
     (4..40).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -201,13 +202,13 @@ pub fn make_parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|source| Error::Io { path: parent.into(), source })
 }
 
-/// Whether a path from outside stays within the directory that it is joined to.
+/// Whether a path from outside remains inside the directory that it is joined to.
 pub fn is_inside(path: &str) -> bool {
     let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     !path.is_empty() && plain && !path.contains('\\') && !path.ends_with('/')
 }
 
-/// All files below a directory, by their paths in it with slashes.
+/// All files below a directory, as paths relative to it, with slashes.
 pub fn files_in(directory: &Path) -> Result<Vec<String>> {
     fn walk(directory: &Path, prefix: &str, files: &mut Vec<String>) -> io::Result<()> {
         for entry in fs::read_dir(directory)? {
@@ -215,7 +216,7 @@ pub fn files_in(directory: &Path) -> Result<Vec<String>> {
             let Ok(name) = entry.file_name().into_string() else { continue };
             match entry.file_type()?.is_dir() {
                 true => walk(&entry.path(), &format!("{prefix}{name}/"), files)?,
-                // A link whose blob is gone is no file.
+                // A link without its blob is not a file.
                 false if entry.path().is_file() => files.push(format!("{prefix}{name}")),
                 false => {}
             }
@@ -267,7 +268,7 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
             assert!(fs::symlink_metadata(&path).unwrap().is_file());
         }
-        // As huggingface_hub leaves it there.
+        // The state that huggingface_hub leaves.
         fs::remove_file(repository.blob("e7a6")).unwrap();
         assert!(
             repository.has("c0", "sub/a.gguf", "e7a6", 7)

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 const PREFIX: &str = "hf:";
 const FORM: &str = "OWNER/NAME, OWNER/NAME:FILE or OWNER/NAME@REVISION:FILE";
-/// The branch that is meant where none is named.
+/// The branch of names without a revision.
 pub const MAIN: &str = "main";
 
 /// `OWNER/NAME[@REVISION][:FILE]`, where the file may be a quantization tag such as `Q4_0`.
@@ -26,10 +26,10 @@ pub struct Name {
 }
 
 impl Name {
-    /// Errors: in words what is wanted instead.
+    /// Errors: text that says which form is wanted.
     pub fn parse(text: &str) -> Result<Name, String> {
         let text = text.strip_prefix(PREFIX).unwrap_or(text);
-        // Git has no colons in the names of branches and tags, but slashes.
+        // In git, names of branches and tags have no colons, but may have slashes.
         let (at, file) =
             text.split_once(':').map_or((text, None), |(name, file)| (name, Some(file)));
         let (repository, revision) =
@@ -51,7 +51,7 @@ impl Name {
     }
 }
 
-/// What [`Name::parse`] reads.
+/// The form that [`Name::parse`] reads.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.repository)?;
@@ -60,9 +60,9 @@ impl fmt::Display for Name {
     }
 }
 
-/// The path that a model's name means: of `hf:REPO` the snapshot in the cache (or the one GGUF
-/// model in it), of `hf:REPO:FILE` a file of it; any other as it is. The snapshot is that of the
-/// branch main, or of `hf:REPO@REVISION`.
+/// The path of a model's name. `hf:REPO` is the snapshot in the cache, or the one GGUF model in it.
+/// `hf:REPO:FILE` is a file of the snapshot. Any other name is a path already. The snapshot is that
+/// of the branch main, or of `hf:REPO@REVISION`.
 ///
 /// Errors: no such name, or a repository, revision or file that is not in the cache.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
@@ -87,8 +87,8 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     let files = cache::files_in(&snapshot)?;
     let names = || files.iter().map(String::as_str);
     let Some(file) = &name.file else {
-        // In a folder of the repository, or beside projectors, it is not found by the directory
-        // alone.
+        // In a folder of the repository, or beside projectors, the snapshot's directory does not
+        // suffice to find it.
         return Ok(match select::gguf_models(names()).as_slice() {
             [only] if !files.iter().any(|file| file == "config.json") => snapshot.join(only),
             _ => snapshot,
@@ -106,8 +106,8 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A revision of which there is no snapshot, or the whole repository; beside those that are there,
-/// and how they are named.
+/// The error text for a revision without a snapshot, or for a missing repository. It lists the
+/// revisions of the cache.
 fn what_is_missing(name: &Name, repository: &Repository) -> String {
     const MOST: usize = 10;
     let there = repository.revisions();

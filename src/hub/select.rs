@@ -1,9 +1,9 @@
-//! Which files of a repository make a model.
+//! The choice of the files that make a model.
 
 use crate::checkpoint::part_name::PartName;
 use crate::error::{Error, Result};
 
-/// What a model of safetensors needs beside its weights, as far as a repository has it.
+/// The files that a model of safetensors needs beside its weights, if the repository has them.
 const ASSETS: [&str; 9] = [
     "config.json",
     "generation_config.json",
@@ -19,19 +19,19 @@ const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// The files to get.
+/// The files to download.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wanted {
     Files(Vec<String>),
-    /// These, and the weights that an index among them names.
+    /// These, and the weight files in the index that is one of them.
     Sharded {
         files: Vec<String>,
         index: String,
     },
 }
 
-/// GGUF models among files, each by its first part. Projectors and importance matrices are not
-/// models.
+/// GGUF models among files, each by its first part. Projectors and importance matrices do not
+/// count.
 pub fn gguf_models<'a>(files: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let is_model = |path: &&str| {
         let name = file_name(path);
@@ -46,8 +46,8 @@ pub fn gguf_models<'a>(files: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     models
 }
 
-/// The GGUF models that a quantization tag means, as llama.cpp's `-hf REPO:Q4_K_M`: the tag is a
-/// whole part of the path, in either case.
+/// The GGUF models of a quantization tag, as in llama.cpp's `-hf REPO:Q4_K_M`. The tag is a whole
+/// part of the path. Case does not matter.
 pub fn tagged<'a>(files: impl Iterator<Item = &'a str>, tag: &str) -> Vec<&'a str> {
     let tag = tag.to_ascii_lowercase();
     let has_tag = |path: &&str| {
@@ -64,9 +64,10 @@ pub fn tagged<'a>(files: impl Iterator<Item = &'a str>, tag: &str) -> Vec<&'a st
     gguf_models(files).into_iter().filter(has_tag).collect()
 }
 
-/// What `pull REPOSITORY[:FILE]` gets of a repository's files.
+/// The files of a repository that `pull REPOSITORY[:FILE]` downloads.
 ///
-/// Errors: no such file, nothing that runs, or several models to choose from, which are listed.
+/// Errors: there is no such file; no file can run; there are several models, which the message
+/// lists.
 pub fn wanted(repository: &str, files: &[String], file: Option<&str>) -> Result<Wanted> {
     match file {
         None => whole_model(repository, files),
@@ -120,7 +121,7 @@ fn whole_model(repository: &str, files: &[String]) -> Result<Wanted> {
     }
 }
 
-/// A file and what it cannot do without: other parts, and for safetensors config and tokenizer.
+/// A file and the files that it needs: other parts, and for safetensors config and tokenizer.
 fn with_companions(repository: &str, files: &[String], file: &str) -> Result<Wanted> {
     let mut wanted = Vec::new();
     if file.ends_with(".safetensors") {
@@ -138,7 +139,7 @@ fn with_companions(repository: &str, files: &[String], file: &str) -> Result<Wan
     Ok(Wanted::Files(wanted))
 }
 
-/// All parts of the set that a file belongs to; itself alone if its name is not a part's.
+/// All parts of the set that a file belongs to. Only the file itself if its name is not a part's.
 fn parts(path: &str) -> Vec<String> {
     let folder = &path[..path.len() - file_name(path).len()];
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -162,7 +163,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The names, or as many of them as a line of a message takes.
+/// The names, or the first of them that fit a message.
 fn shown(names: &[&str]) -> String {
     const MOST: usize = 30;
     let more = if names.len() > MOST {

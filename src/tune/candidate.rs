@@ -11,16 +11,16 @@ use crate::tune::reference::Reference;
 use crate::tune::search::{Candidate, Rates};
 use crate::tune::workload::{Test, Work};
 
-/// Kinds of layers, and tokens of the vocabulary, that the measured model has at most.
+/// The measured model has at most this number of layer kinds, and of tokens in its vocabulary.
 const MAX_LAYERS: usize = 4;
 const MAX_VOCABULARY: usize = 16384;
 
-/// A model of the same layers, one of each kind.
+/// A model with the same layers, but only one of each kind.
 pub fn reduced_config(config: &ModelConfig) -> ModelConfig {
     let mut reduced = config.clone();
     reduced.layers.clear();
     for layer in &config.layers {
-        // The keys that a layer shares are here those of the layer that is like their own.
+        // Shared keys are those of the reduced layer that equals their original layer.
         let own =
             |index: usize| reduced.layers.iter().position(|other| *other == config.layers[index]);
         let layer = LayerConfig { kv_from: layer.kv_from.and_then(own), ..layer.clone() };
@@ -44,7 +44,7 @@ pub struct CandidateFactory<'a> {
 }
 
 impl CandidateFactory<'_> {
-    /// Errors: a device that fails, or that computes something else with these kernels.
+    /// Errors: the device fails, or its results with these kernels are wrong.
     pub fn open(&self, kernels: &KernelOptions) -> Result<SyntheticCandidate> {
         let options = DeviceOptions { kernels: *kernels, ..self.options.clone() };
         let gpu = pollster::block_on(Gpu::open(&options))?;
@@ -72,7 +72,7 @@ impl CandidateFactory<'_> {
     }
 }
 
-/// A model on a device, and what it is timed with: a prompt and generation.
+/// A model on a device, and its workload: a prompt and generation.
 pub struct SyntheticCandidate {
     backend: GpuBackend,
     tests: [Test; 2],

@@ -1,5 +1,4 @@
-//! `--autotune`: the kernel options that are fastest for a model's shapes on a device, measured
-//! once.
+//! `--autotune`: measures once which kernel options are fastest for a model's shapes on a device.
 
 mod candidate;
 mod reference;
@@ -17,11 +16,11 @@ use crate::tune::reference::Reference;
 use crate::tune::search::{Start, search, shown};
 use crate::tune::store::{TuningResult, identity, path_of, read, write};
 
-/// The kernel options for a model of this shape on the device that `options` name: a result in
-/// `directory`, or else a new one. What `options.kernels` sets stays. `report` gets a line for each
-/// result.
+/// The fastest kernel options for a model of this shape on the device of `options`. They are a
+/// stored result in `directory`, or else a new one. Options that `options.kernels` sets remain.
+/// `report` gets a line for each result.
 ///
-/// Errors: no such device, or one on which the kernels that its facts choose fail.
+/// Errors: there is no such device, or its default kernels fail.
 pub fn choose(
     options: &DeviceOptions,
     config: &ModelConfig,

@@ -1,4 +1,4 @@
-//! Whether kernels compute what the CPU backend does: fast and wrong is no choice.
+//! Checks that kernels agree with the CPU backend, so that wrong kernels are not chosen for speed.
 
 use crate::checkpoint::Checkpoint;
 use crate::cpu::CpuBackend;
@@ -7,10 +7,10 @@ use crate::generate::{Divergence, each_logits_in_steps};
 use crate::gpu::{Gpu, GpuBackend};
 use crate::model::{kv::CacheType, source::TensorSource, weights::LoadOptions};
 
-/// Mean nats by which predictions may differ from the CPU's; int8 activations cost some 0.002.
+/// Mean divergence in nats from the CPU's predictions that is allowed. int8 activations need less.
 const MAX_DIVERGENCE: f64 = 0.02;
 
-/// What the embedded model predicts on the CPU.
+/// The predictions of the embedded model on the CPU.
 pub struct Reference {
     checkpoint: Checkpoint,
     tokens: Vec<u32>,
@@ -40,7 +40,7 @@ impl Reference {
         Ok(Reference { checkpoint, tokens, logits })
     }
 
-    /// Errors if the device predicts otherwise, in one step or token by token.
+    /// Errors if the device's predictions differ, in one step or token by token.
     pub fn check(&self, gpu: &Gpu) -> Result<()> {
         let vocab = self.checkpoint.config().vocab_size;
         let mut backend = pollster::block_on(GpuBackend::load(
@@ -59,7 +59,7 @@ impl Reference {
                     divergence.add(&self.logits[first * vocab..][..rows.len()], rows, vocab)
                 },
             ))?;
-            // Not a number counts as wrong.
+            // NaN counts as wrong.
             match divergence.mean() {
                 Some(mean) if mean <= MAX_DIVERGENCE => {}
                 mean => {

@@ -1,13 +1,14 @@
-//! The search for the fastest kernel options: one after another is switched and measured.
+//! The search for the fastest kernel options: it switches and measures one option after another.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::gpu::{AdapterFacts, KernelOption, KernelOptions, KernelTarget};
 
-/// A choice must be faster by this factor to be kept: what differs less may be noise.
+/// An option must make the model faster by this factor to be kept, because smaller differences may
+/// be noise.
 const LEAST_GAIN: f64 = 1.03;
-/// Two candidates alternate this many times after a warm-up each, and the fastest run counts.
+/// Two candidates alternate for this number of runs, after a warm-up each. The fastest run counts.
 const RUNS: usize = 3;
 
 /// Tokens a second.
@@ -18,12 +19,12 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// The ratios to another's.
+    /// The ratios to another candidate's rates.
     fn over(&self, other: &Rates) -> Rates {
         Rates { prompt: self.prompt / other.prompt, generation: self.generation / other.generation }
     }
 
-    /// How many times as fast, from ratios: their geometric mean.
+    /// The geometric mean of ratios.
     fn gain(&self) -> f64 {
         (self.prompt * self.generation).sqrt()
     }
@@ -36,32 +37,32 @@ impl Rates {
     }
 }
 
-/// A model with some kernels, which can be measured.
+/// A model with certain kernels, which can be measured.
 pub trait Candidate {
     /// Runs both tests once.
     fn run_once(&mut self) -> Result<Rates>;
 }
 
-/// What became of kernel options that were measured.
+/// The result of a trial of kernel options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredTrial {
     kernels: String,
-    /// How many times as fast as the best before it, or why that is not known.
+    /// The ratios to the rates of the best options so far, or why they are unknown.
     ratios: Result<Rates, String>,
     kept: bool,
 }
 
-/// Where a search begins.
+/// The start of a search.
 pub struct Start<'a> {
     pub facts: &'a AdapterFacts,
-    /// What is chosen without measuring.
+    /// The choices without a measurement.
     pub target: KernelTarget,
-    /// What was asked for.
+    /// The options that the user set.
     pub kernels: KernelOptions,
 }
 
-/// Switches one option after another, and keeps what makes the model faster. `open` may find that
-/// kernels cannot be used. `report` gets a line for each trial.
+/// Switches one option after another, and keeps it if the model is faster. `open` may reject
+/// kernels. `report` gets a line for each trial.
 pub fn search<C: Candidate>(
     start: &Start<'_>,
     open: &mut dyn FnMut(&KernelOptions) -> Result<C>,
@@ -75,7 +76,7 @@ pub fn search<C: Candidate>(
         else {
             continue;
         };
-        // A driver that cannot run it says so in its own way.
+        // A driver that cannot run the kernels returns an error, which is then the verdict.
         let outcome = open(&switched)
             .and_then(|mut candidate| Ok((compare(&mut best, &mut candidate)?, candidate)));
         let kept = matches!(&outcome, Ok((ratios, _)) if ratios.gain() > LEAST_GAIN);
@@ -96,15 +97,15 @@ pub fn search<C: Candidate>(
     Ok((kernels, trials))
 }
 
-/// The kernels with an option switched, and their target; `None` if it was asked for, or makes no
-/// difference here.
+/// The kernels with an option switched, and their target. `None` if the user set the option, or if
+/// it makes no difference here.
 fn switch(
     option: &KernelOption,
     kernels: &KernelOptions,
     target: &KernelTarget,
     facts: &AdapterFacts,
 ) -> Option<(KernelOptions, KernelTarget)> {
-    // Measured when the device was opened; the facts do not have it.
+    // This was measured when the device was opened, so the facts lack it.
     let known = |kernels: &KernelOptions| KernelOptions {
         prefetch: kernels.prefetch.or(Some(target.tuning.prefetch)),
         ..*kernels
@@ -116,8 +117,8 @@ fn switch(
     (target_there != *target).then_some((switched, target_there))
 }
 
-/// How many times as fast `candidate` is as `best`. Runs alternate, so that what else the machine
-/// does slows both.
+/// The ratios of `candidate` to `best`. Their runs alternate, so that other load of the machine
+/// affects both.
 fn compare<C: Candidate>(best: &mut C, candidate: &mut C) -> Result<Rates> {
     candidate.run_once()?;
     let mut rates = (best.run_once()?, candidate.run_once()?);
@@ -127,7 +128,7 @@ fn compare<C: Candidate>(best: &mut C, candidate: &mut C) -> Result<Rates> {
     Ok(rates.1.over(&rates.0))
 }
 
-/// Options in a message.
+/// Kernel options, for a message.
 pub fn shown(kernels: &KernelOptions) -> String {
     let text = kernels.to_string();
     if text.is_empty() { "the device's usual kernels".into() } else { text }
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    /// A card with everything, on which nothing but these matters.
+    /// A card with all features, on which only these rates matter.
     struct Fake(Rates);
 
     impl Candidate for Fake {
@@ -147,7 +148,7 @@ mod tests {
         }
     }
 
-    /// The kernels found where `rates` are those of kernels, and the trials.
+    /// The kernels that the search finds if `rates` gives their rates, and the trials.
     fn found(
         asked: &str,
         rates: fn(&KernelOptions) -> Result<Rates>,
@@ -173,7 +174,7 @@ mod tests {
                 _ => rates(100.0, 100.0),
             });
         assert_eq!(kernels, "dp4a=on,large_workgroups=off");
-        // A card that has everything can switch everything.
+        // A card with all features can switch all options.
         assert_eq!(trials.len(), KernelOption::search_order().len());
         assert_eq!(trials.iter().filter(|trial| trial.kept).count(), 2);
     }

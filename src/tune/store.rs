@@ -14,13 +14,13 @@ use crate::tune::search::{MeasuredTrial, shown};
 /// The content of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TuningResult {
-    /// The device, the model's shapes and what was asked for.
+    /// The device, the model's shapes and the options that the user set.
     pub identity: String,
     pub kernels: String,
     pub trials: Vec<MeasuredTrial>,
 }
 
-/// All that decides whether a result still holds.
+/// Everything that decides whether a result is still valid.
 pub fn identity(
     facts: &AdapterFacts,
     config: &ModelConfig,
@@ -40,7 +40,7 @@ pub fn path_of(directory: &Path, identity: &str) -> PathBuf {
     directory.join(format!("{name}.json"))
 }
 
-/// What a file holds; `None` where there is none, or it is broken or of something else.
+/// The content of a file; `None` if there is no file, or it is broken or has another identity.
 pub fn read(path: &Path, identity: &str) -> Option<KernelOptions> {
     let result: TuningResult = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
     (result.identity == identity).then(|| result.kernels.parse().ok()).flatten()

@@ -1,4 +1,5 @@
-//! What `bench` and `--autotune` time: prompts and generation, at a depth, in several sequences.
+//! The workloads that `bench` and `--autotune` time: prompts and generation, at a depth, in several
+//! sequences.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ pub struct Test {
     pub depth: usize,
     /// Sequences that run together.
     pub parallel: usize,
-    /// Tokens are drawn at random, as Gemma's authors recommend, instead of taking the likeliest.
+    /// Tokens are drawn at random, as Gemma's authors recommend. Otherwise the likeliest ones are
+    /// taken.
     pub sampled: bool,
 }
 
@@ -63,7 +65,7 @@ impl Test {
         name
     }
 
-    /// Runs the test once from empty sequences; how long the timed part took.
+    /// Runs the test once from empty sequences. Returns the time of the timed part.
     pub fn run(&self, backend: &mut dyn Backend, seed: &mut u64) -> Result<Duration> {
         let sequences: Vec<SequenceId> =
             (0..self.parallel).map(|_| backend.open_sequence()).collect::<Result<_>>()?;
@@ -116,7 +118,7 @@ impl Choice {
     }
 }
 
-/// Processes `count` random tokens and chooses the one after them.
+/// Runs `count` random tokens and chooses the next one.
 pub(crate) async fn prompt(
     backend: &mut dyn Backend,
     sequence: SequenceId,
@@ -126,7 +128,8 @@ pub(crate) async fn prompt(
     let tokens = random_tokens(backend, count, seed);
     let mut last = None;
     for chunk in tokens.chunks(backend.info().max_step_tokens) {
-        // Two steps in flight: the device never waits for the host, and work does not pile up.
+        // Two steps are in flight, so that the device never waits for the host and work does not
+        // accumulate.
         let step =
             SequenceStep { sequence, input: StepInput::Tokens(chunk), output: StepOutput::Greedy };
         let ticket = backend.submit(&[step])?;
@@ -140,7 +143,7 @@ pub(crate) async fn prompt(
     Ok(())
 }
 
-/// Generates `count` tokens in every sequence, one step ahead of reading them.
+/// Generates `count` tokens in every sequence. The next step is submitted before a token is read.
 async fn generate(
     backend: &mut dyn Backend,
     sequences: &[SequenceId],
@@ -166,7 +169,7 @@ async fn generate(
     }
 }
 
-/// The step must have chosen a token in every sequence.
+/// Checks that the step chose a token in every sequence.
 fn tokens(results: Vec<StepResult>) -> Result<()> {
     match results.iter().all(|result| matches!(result, StepResult::Token(_))) {
         true => Ok(()),
@@ -179,7 +182,7 @@ pub(crate) fn random_tokens(backend: &dyn Backend, count: usize, seed: &mut u64)
     (0..count).map(|_| (random(seed) % vocab) as u32).collect()
 }
 
-/// The next of a sequence of random numbers (xorshift, Marsaglia 2003).
+/// The next random number of a sequence (xorshift, Marsaglia 2003).
 fn random(seed: &mut u64) -> u64 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;

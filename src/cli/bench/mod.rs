@@ -45,13 +45,13 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up
     #[arg(short, long, default_value = "5", value_name = "COUNT")]
     repetitions: NonZeroUsize,
-    /// Print the time of each kernel in one step of every test of one sequence, after the table
+    /// After the table, print the time of each kernel in one step of every test of one sequence
     #[arg(long)]
     profile: bool,
-    /// Write the kernels of that step to a Chrome trace, which Perfetto reads too
+    /// Write the kernels of that step to a Chrome trace, which Perfetto also reads
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Form of the results
+    /// Format of the results
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// The same as --output json
@@ -71,14 +71,15 @@ enum Output {
     Csv,
 }
 
-/// The shapes that run; those that do not are taken too, to be refused with the reason.
+/// The names of all shapes. Those that cannot run are accepted too, and then refused with the
+/// reason.
 fn shape_names() -> PossibleValuesParser {
     let refused = shapes::UNSUPPORTED.map(|(name, _)| PossibleValue::new(name).hide(true));
     PossibleValuesParser::new(shapes::NAMES.map(PossibleValue::new).into_iter().chain(refused))
 }
 
 impl BenchArgs {
-    /// The form of the results. Errors if profiles do not go with it.
+    /// The format of the results. Errors if it does not allow profiles.
     fn output(&self) -> Result<Output> {
         let output = match (self.json, self.csv) {
             (true, _) => Output::Json,
@@ -179,7 +180,7 @@ fn measure(
     let info = backend.info();
     let multiplications = backend.config().layer_multiplications() as f64;
     let is_prompt = matches!(test.work, Work::Prompt(_));
-    // All sequences share one read of the weights, but for the table of which each reads a row.
+    // All sequences share one read of the weights, except that each reads its own row of the table.
     let read_bytes = (info.weight_bytes - info.table_bytes) as f64;
     let bandwidth = (!is_prompt).then_some(median / test.parallel as f64 * read_bytes / 1e9);
     Ok(Row {

@@ -8,7 +8,8 @@ use crate::backend::{Backend, KernelTime, SequenceStep, StepInput};
 use crate::error::{Error, Result};
 use crate::tune::workload::{Test, Work, prompt, random_tokens};
 
-/// Times the kernels of one step of a test: a chunk of the prompt, or one generated token.
+/// Times the kernels of one step of a test. The step is a chunk of the prompt, or one generated
+/// token.
 pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec<KernelTime>> {
     let sequence = backend.open_sequence()?;
     let outcome = pollster::block_on(async {
@@ -20,7 +21,7 @@ pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec
         let tokens = random_tokens(backend, count, seed);
         let output = test.choice(*seed)?.next();
         let step = SequenceStep { sequence, input: StepInput::Tokens(&tokens), output };
-        // Once to compile the kernels.
+        // The first run compiles the kernels.
         backend.profile(&[step]).await?;
         backend.truncate(sequence, test.depth)?;
         backend.profile(&[step]).await
@@ -29,7 +30,7 @@ pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec
     outcome
 }
 
-/// Kernels by what they took, most first.
+/// A table of kernels by total time, the longest first.
 pub fn table(test: &str, times: &[KernelTime]) -> String {
     let mut groups: BTreeMap<(&str, &str), (usize, u64, u64, u64)> = BTreeMap::new();
     for time in times {
@@ -67,8 +68,8 @@ pub fn table(test: &str, times: &[KernelTime]) -> String {
     text
 }
 
-/// Writes the kernels of all tests as a Chrome trace (chrome://tracing, Perfetto), a thread for
-/// each test.
+/// Writes the kernels of all tests as a Chrome trace (chrome://tracing, Perfetto), with a thread
+/// for each test.
 pub fn write_trace(path: &Path, profiles: &[(String, Vec<KernelTime>)]) -> Result<()> {
     let mut events = Vec::new();
     for (thread, (test, times)) in profiles.iter().enumerate() {

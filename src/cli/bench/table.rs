@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What one test measured. Rates are in tokens per second over all sequences.
+/// The results of one test. Rates are in tokens per second over all sequences.
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub model: String,
@@ -23,7 +23,7 @@ pub struct Row {
     pub tflop_per_s: Option<f64>,
 }
 
-/// Facts that hold for all rows.
+/// Facts that apply to all rows.
 #[derive(Debug, Serialize)]
 pub struct Facts {
     /// GB/s of a plain read on the device, measured in the same run; `None` on the CPU backend.
@@ -53,7 +53,7 @@ fn cells(row: &Row) -> [String; 8] {
     ]
 }
 
-/// A Markdown table, which reads well in a terminal too.
+/// A Markdown table, which is also readable in a terminal.
 pub fn markdown(rows: &[Row]) -> String {
     let table: Vec<[String; 8]> = rows.iter().map(cells).collect();
     let width = |column: usize| {

@@ -8,7 +8,7 @@ use crate::gpu::{Gpu, GpuBackend};
 use crate::model::{config::ModelConfig, source::TensorSource, synthetic::SyntheticSource};
 
 impl ModelArgs {
-    /// Loads a checkpoint to measure it, with the device's read ceiling in GB/s.
+    /// Loads a checkpoint to measure it. Returns also the device's read ceiling in GB/s.
     pub fn load_for_bench(
         &self,
         positions: usize,
@@ -36,7 +36,8 @@ impl ModelArgs {
         Ok((checkpoint.description().to_owned(), backend, ceiling))
     }
 
-    /// Makes a model of random weights on the device, with the device's read ceiling in GB/s.
+    /// Makes a model of random weights on the device. Returns also the device's read ceiling in
+    /// GB/s.
     pub fn load_synthetic(
         &self,
         name: &str,
@@ -48,7 +49,7 @@ impl ModelArgs {
         self.check_bench(positions, &config)?;
         let options = self.options()?;
         let load = options.load_options(positions, sequences);
-        // A software driver too, for the CPU backend has no such models.
+        // A software driver is allowed too, because the CPU backend has no such models.
         let gpu = match options.without_adapter() {
             None => self.open_gpu(&config)?,
             Some(Device::Mlx) => {
@@ -70,8 +71,8 @@ impl ModelArgs {
         Ok((Box::new(made.map_err(|error| memory.explain(error))?), Some(ceiling)))
     }
 
-    /// Errors if the tests need more positions than the model has, or if a context is asked for
-    /// that they do not need.
+    /// Errors if the tests need more positions than the model has. Errors also if a context is set,
+    /// because the tests make their own.
     fn check_bench(&self, positions: usize, config: &ModelConfig) -> Result<()> {
         let max = config.max_position_embeddings;
         match self.ctx {

@@ -1,4 +1,4 @@
-//! The options that say which model runs where, and loading it.
+//! The options for the model and its device, and loading it.
 
 mod bench;
 mod values;
@@ -25,49 +25,49 @@ use crate::model::weights::{self, LoadOptions};
 use crate::quant::Quantize;
 use crate::tune;
 
-/// Which model runs where.
+/// The model and its device.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Model and device")]
 pub struct ModelArgs {
-    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, a .gguf
-    /// file, hf:OWNER/NAME[@REVISION][:FILE] in the Hugging Face cache (see `pull`), or `demo`, the
-    /// small model that is part of the program [default: demo]
+    /// Checkpoint: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf
+    /// file. Or hf:OWNER/NAME[@REVISION][:FILE] in the Hugging Face cache (see `pull`). Or `demo`,
+    /// the small model in this program [default: demo]
     #[arg(long, short, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// What computes; auto takes MLX on a Mac if it is built in, else the GPU, or the CPU with a
-    /// warning where there is none but a software driver. --adapter, --kernels and --autotune ask
-    /// for the GPU
+    /// Backend that computes. auto takes MLX on a Mac if it is built in, else the GPU. If there is
+    /// only a software driver, it takes the CPU with a warning. --adapter, --kernels and --autotune
+    /// demand the GPU
     #[arg(long, value_enum, default_value_t)]
     backend: BackendKind,
-    /// Adapter to use: its number in `gemma4-wgpu devices`, its PCI bus id such as 0000:3b:00.0, or
-    /// its name or a part of it that no other adapter's has
+    /// Adapter to use: its number in `gemma4-wgpu devices`, or its PCI bus id such as 0000:3b:00.0.
+    /// Or its name, or a part that no other adapter's name has
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     #[arg(long, value_name = "LIST", help = KernelOptions::usage())]
     kernels: Option<KernelOptions>,
-    /// Measure first which kernel options are fastest for this model here, those of --kernels
-    /// aside, and keep the result for the next time
+    /// First measure which kernel options are fastest for this model on this device. Options set by
+    /// --kernels stay. The result is kept for the next time
     #[arg(long)]
     autotune: bool,
-    /// What `tune` chose.
+    /// The options that `tune` chose.
     #[arg(skip)]
     tuned: OnceCell<KernelOptions>,
-    /// Where the model runs.
+    /// The model's device.
     #[arg(skip)]
     device: OnceCell<Device>,
-    /// Multiply with activations as they are, where the device would round them to int8, or MLX to
+    /// Keep activations exact in products. Otherwise the device may round them to int8, or MLX to
     /// bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
-    /// What full-precision matrices become while loading; those that are quantized in the file keep
-    /// their own format
+    /// Format that full-precision matrices become while loading. Matrices that are quantized in the
+    /// file keep their own format
     #[arg(long, value_enum, default_value_t)]
     quantize: Quantize,
     /// Element type of the KV cache
     #[arg(long, value_enum, default_value_t)]
     cache_type: CacheType,
-    /// Positions of the context, prompt and answer together; `max` for as many as the model has and
-    /// memory holds [default: what the model and the command need]
+    /// Positions of the context, for prompt and answer together. `max` is as many as fit [default:
+    /// as many as the model and the command need]
     #[arg(long, value_name = "TOKENS")]
     ctx: Option<Context>,
     /// Show no progress
@@ -81,7 +81,7 @@ impl ModelArgs {
         open_checkpoint(self.model.as_deref().unwrap_or(Path::new(DEMO)))
     }
 
-    /// The context's length: `--ctx`, else `default` or what the model has, if that is less.
+    /// The context's length: `--ctx`, else `default`, or the model's maximum if that is less.
     pub fn context_length(&self, checkpoint: &Checkpoint, default: usize) -> Result<usize> {
         let max = checkpoint.config().max_position_embeddings;
         match self.ctx {
@@ -97,8 +97,9 @@ impl ModelArgs {
         }
     }
 
-    /// What the model takes with a context of `context_length` positions, and what its device has:
-    /// the GPU's through wgpu where MLX would be preferred, which makes no plan.
+    /// The memory that the model takes with a context of `context_length` positions, and the memory
+    /// of its device. MLX makes no plan. Where it would be preferred, the plan is that of the GPU
+    /// through wgpu.
     pub fn memory<'a>(
         &self,
         checkpoint: &'a Checkpoint,
@@ -117,7 +118,7 @@ impl ModelArgs {
         Memory::new(gpu, checkpoint, self.options()?.load_options(context_length, 1))
     }
 
-    /// What full-precision weights become.
+    /// The format of full-precision weights.
     pub fn quantize(&self) -> Quantize {
         self.quantize
     }
@@ -159,9 +160,9 @@ impl ModelArgs {
         Ok(backend)
     }
 
-    /// The library's options. An option that only adapters follow asks for the GPU.
+    /// The library's options. An option that only adapters have demands the GPU.
     ///
-    /// Errors: such an option for another backend.
+    /// Errors: such an option with another backend.
     fn options(&self) -> Result<ModelOptions> {
         let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some() || self.autotune;
         let backend = match self.backend {
@@ -202,7 +203,7 @@ impl ModelArgs {
         self.tuned_options(config)?.open_gpu()
     }
 
-    /// The options with the kernels that `--autotune` chose, if it is there.
+    /// The options, with the kernels that `--autotune` chose if it is set.
     fn tuned_options(&self, config: &ModelConfig) -> Result<ModelOptions> {
         let mut options = self.options()?;
         if self.autotune {
@@ -214,7 +215,7 @@ impl ModelArgs {
         Ok(options)
     }
 
-    /// A software driver lets the first words wait.
+    /// Notes that a software driver delays the first words.
     fn note_compiling(&self, gpu: &Gpu) {
         let facts = gpu.facts();
         if facts.is_software() && !self.quiet {
@@ -236,7 +237,7 @@ impl ModelArgs {
     }
 }
 
-/// A directory for what one start keeps for the next.
+/// A directory for data that one start keeps for the next.
 pub fn own_cache(name: &str) -> Option<PathBuf> {
     dirs::cache_dir().map(|cache| cache.join("gemma4-wgpu").join(name))
 }

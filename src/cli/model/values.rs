@@ -1,4 +1,4 @@
-//! Values of the options in the words of the command line.
+//! Values of the options as command-line words.
 
 use std::{num::NonZeroUsize, str::FromStr};
 

@@ -1,6 +1,6 @@
-//! Requests to an endpoint: who may see the token, and which failures are tried again.
+//! Requests to an endpoint: which hosts get the token, and which failures are tried again.
 //!
-//! The crate hf-hub does not resume downloads and does not check them, so the requests are our own.
+//! The crate hf-hub neither resumes nor checks downloads, so this code makes the requests itself.
 
 use std::io::Read;
 use std::thread;
@@ -19,12 +19,12 @@ use crate::cli::pull::url::{join, origin};
 use crate::error::{Error, Result};
 
 const MAX_REDIRECTS: usize = 10;
-/// The longest wait that a server may ask for.
+/// The longest wait that is accepted from a server.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 const MAX_TEXT: u64 = 64 << 20;
-/// How often something is tried in a row without success.
+/// Attempts in a row without progress before an error.
 const ATTEMPTS: u32 = 5;
-/// The first wait between two attempts; each next one is twice that.
+/// The first wait between two attempts. Each later wait is twice as long.
 const WAIT: Duration = Duration::from_secs(1);
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -40,10 +40,10 @@ pub struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// The endpoint and token that the environment names: HF_ENDPOINT; HF_TOKEN or its file.
-    /// Certificates are Mozilla's, or those of SSL_CERT_FILE.
+    /// The endpoint and token from the environment: HF_ENDPOINT; HF_TOKEN or its file. Certificates
+    /// are Mozilla's, or those of SSL_CERT_FILE.
     ///
-    /// Errors: values that are no such things; HF_HUB_OFFLINE is set.
+    /// Errors: values of a wrong form; HF_HUB_OFFLINE is set.
     pub fn from_env(work: &'a Work, progress: &'a Progress) -> Result<Client<'a>> {
         environment::check_online()?;
         let (endpoint, token) = (environment::endpoint()?, environment::token()?);
@@ -65,7 +65,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// What the headers tell of a file that the listing does not.
+    /// The headers of a file, for facts that the listing lacks.
     pub fn head(&self, repository: &str, commit: &str, file: &str) -> Result<HeaderMap, Exit> {
         let subject = Subject { repository, revision: commit, file: Some(file) };
         self.persist(file, || {
@@ -73,7 +73,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// The bytes of a file, from the offset `from` on if the server can do that.
+    /// The bytes of a file, from the offset `from` on if the server supports that.
     pub fn file(
         &self,
         repository: &str,
@@ -91,7 +91,8 @@ impl<'a> Client<'a> {
         format!("{}/{}/resolve/{}/{file}", self.endpoint, subject.repository, subject.revision)
     }
 
-    /// Does it until it succeeds, fails for good, or fails too often in a row without progress.
+    /// Repeats an attempt until it succeeds, fails permanently, or fails too often in a row without
+    /// progress.
     pub fn persist<T>(
         &self,
         what: &str,
@@ -150,8 +151,9 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Follows redirects. The token goes to the endpoint alone: a repository's files are on other
-    /// hosts. A HEAD request ends before those, as what it asks for is known by the endpoint.
+    /// Follows redirects. Only the endpoint gets the token, because a repository's files are on
+    /// other hosts. A HEAD request stops at a redirect to another host, because the endpoint's
+    /// response has all wanted headers.
     fn request(
         &self,
         method: &str,
@@ -198,7 +200,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A body of bytes as they come.
+/// A reader of a body's bytes.
 pub fn reader(response: Response<Body>) -> impl Read {
     response.into_body().into_reader()
 }

@@ -1,9 +1,9 @@
-//! Checksums of files, as the Hub names contents by them.
+//! Checksums of files, as the Hub uses them to name contents.
 
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
-/// A checksum in the making.
+/// A checksum in progress.
 #[derive(Clone)]
 pub enum Digest {
     Sha256(Sha256),
@@ -12,7 +12,7 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// The kind that an ETag is; `None` if it is neither.
+    /// The kind of checksum in an ETag; `None` if it is neither.
     pub fn of(etag: &str, bytes: u64) -> Option<Digest> {
         match (etag.len(), etag.bytes().all(|byte| byte.is_ascii_hexdigit())) {
             (64, true) => Some(Digest::Sha256(Sha256::new())),
@@ -28,7 +28,7 @@ impl Digest {
         }
     }
 
-    /// In hexadecimal digits.
+    /// The checksum in hexadecimal digits.
     pub fn finish(self) -> String {
         let hex = |hash: &[u8]| hash.iter().map(|byte| format!("{byte:02x}")).collect();
         match self {
@@ -42,7 +42,8 @@ impl Digest {
 mod tests {
     use super::*;
 
-    /// Of `printf 'hello\n' | sha256sum` and `| git hash-object --stdin`.
+    /// The expected values are those of `printf 'hello\n' | sha256sum` and
+    /// `| git hash-object --stdin`.
     #[test]
     fn as_the_tools_make_them() {
         for etag in [

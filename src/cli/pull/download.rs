@@ -1,5 +1,5 @@
-//! One file into the cache: after what is there of it already, and under its own name when its
-//! checksum fits.
+//! Downloads one file into the cache. It continues an incomplete download. The file gets its own
+//! name when its checksum is right.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -22,7 +22,7 @@ use crate::hub::cache::{self, Repository};
 
 const BUFFER: usize = 256 << 10;
 
-/// What files are downloaded with.
+/// The client and places of downloads.
 pub struct Downloads<'a> {
     pub client: &'a Client<'a>,
     pub cache: &'a Repository,
@@ -32,10 +32,10 @@ pub struct Downloads<'a> {
 }
 
 impl Downloads<'_> {
-    /// Gets the content of a file, unless the cache has it.
+    /// Downloads the content of a file, unless the cache has it.
     ///
-    /// Errors: what the endpoint refuses, a checksum that differs (nothing of the content is kept
-    /// then), a full disk.
+    /// Errors: a refusal by the endpoint, a wrong checksum (then nothing of the content is kept), a
+    /// full disk.
     pub fn get(&self, file: &RemoteFile) -> Result<(), Exit> {
         let _lock = self.lock(file)?;
         if self.cache.has(&self.listing.commit, &file.name, &file.etag, file.bytes) {
@@ -49,7 +49,8 @@ impl Downloads<'_> {
             self.client.persist(&file.name, || self.attempt(file, &mut partial))?;
             match partial.verify(file) {
                 Ok(()) => break,
-                // Other programs may have left anything; from the beginning it has one more chance.
+                // The incomplete file may come from another program. So there is one more attempt
+                // from the beginning.
                 Err(_) if resumed => {
                     self.progress.note(&format!(
                         "{}: what was there of it is damaged; fetching all of it",
@@ -71,7 +72,7 @@ impl Downloads<'_> {
         Ok(())
     }
 
-    /// Waits while another process downloads the same.
+    /// Waits while another process downloads the same content.
     fn lock(&self, file: &RemoteFile) -> Result<File, Exit> {
         let mut is_noted = false;
         loop {
@@ -90,7 +91,7 @@ impl Downloads<'_> {
         }
     }
 
-    /// What there is of a file, with the checksum of that.
+    /// Opens the incomplete file and computes its checksum so far.
     fn open(&self, file: &RemoteFile) -> Result<Partial, Exit> {
         let path = self.cache.partial(&file.etag);
         cache::make_parent(&path)?;
@@ -138,7 +139,7 @@ impl Downloads<'_> {
         partial.clear()
     }
 
-    /// Appends until the file has its size.
+    /// Appends bytes until the file is complete.
     fn attempt(&self, file: &RemoteFile, partial: &mut Partial) -> Result<(), Fault> {
         if partial.bytes == file.bytes {
             return Ok(());
@@ -182,19 +183,19 @@ impl Downloads<'_> {
     }
 }
 
-/// Whether a response is the part of a file from an offset on.
+/// Whether a response is the part of a file that begins at an offset.
 fn continues_at(response: &Response<Body>, offset: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     response.status() == StatusCode::PARTIAL_CONTENT
         && range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
 
-/// The beginning of a file.
+/// An incomplete file.
 struct Partial {
     path: PathBuf,
     file: File,
     bytes: u64,
-    /// The most bytes that there ever were: less is no progress.
+    /// The most bytes that the file ever had. Fewer bytes are no progress.
     most: u64,
     digest: Option<Digest>,
     empty: Option<Digest>,
@@ -223,7 +224,7 @@ impl Partial {
         cleared.map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 
-    /// Errors unless the whole file has the checksum that names it.
+    /// Errors unless the complete file has the checksum of its name.
     fn verify(&self, file: &RemoteFile) -> Result<()> {
         match self.digest.clone().map(Digest::finish) {
             Some(found) if !found.eq_ignore_ascii_case(&file.etag) => {

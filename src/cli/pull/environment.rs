@@ -1,4 +1,4 @@
-//! What the environment says of the endpoint, its token and certificates.
+//! The endpoint, token and certificates that the environment sets.
 
 use std::{env, fs, io, time::Duration};
 
@@ -21,7 +21,7 @@ pub fn check_online() -> Result<()> {
     Ok(())
 }
 
-/// HF_ENDPOINT, or the Hub. Errors: no URL.
+/// HF_ENDPOINT, or the Hub. Errors: the value is not a URL.
 pub fn endpoint() -> Result<String> {
     let endpoint =
         env::var("HF_ENDPOINT").ok().filter(|text| !text.is_empty()).unwrap_or(HUB.into());
@@ -34,7 +34,7 @@ pub fn endpoint() -> Result<String> {
     Ok(endpoint)
 }
 
-/// Certificates are Mozilla's, or those of SSL_CERT_FILE.
+/// An HTTP client. Certificates are Mozilla's, or those of SSL_CERT_FILE.
 pub fn agent() -> Result<Agent> {
     let mut config = Agent::config_builder()
         .user_agent(concat!("gemma4-wgpu/", env!("CARGO_PKG_VERSION")))
@@ -63,7 +63,7 @@ pub fn agent() -> Result<Agent> {
     Ok(Agent::new_with_config(config.build()))
 }
 
-/// HF_TOKEN, or the file that `hf auth login` writes.
+/// HF_TOKEN, or the content of the file that `hf auth login` writes.
 pub fn token() -> Result<Option<String>> {
     let (source, text) = match env::var("HF_TOKEN") {
         Ok(text) if !text.trim().is_empty() => ("HF_TOKEN".to_owned(), text),

@@ -8,10 +8,10 @@ use ureq::http::{HeaderMap, Response, StatusCode, header};
 
 use crate::{error::Error, hub::cache};
 
-/// Why an attempt failed.
+/// The reason of a failed attempt.
 pub enum Fault {
     Final(Error),
-    /// May pass. `progress`: something was gained before it occurred.
+    /// Another attempt may succeed. `progress`: bytes arrived before the failure.
     Passing {
         reason: String,
         wait: Option<Duration>,
@@ -32,7 +32,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// What a request is about.
+/// The subject of a request, for messages.
 pub struct Subject<'a> {
     pub repository: &'a str,
     pub revision: &'a str,
@@ -49,25 +49,25 @@ impl Subject<'_> {
     }
 }
 
-/// Who was asked for it.
+/// The host of a request.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub endpoint: &'a str,
     pub host: &'a str,
-    /// Whether the host is the endpoint, which may see the token.
+    /// Whether the host is the endpoint, which may get the token.
     pub is_home: bool,
     pub subject: &'a Subject<'a>,
 }
 
 impl Asked<'_> {
-    /// What a status that is neither success nor redirection means.
+    /// The fault of a status that is neither success nor redirection.
     pub fn refusal(&self, response: &Response<Body>, has_token: bool) -> Fault {
         let Asked { endpoint, host, is_home, subject } = *self;
         let status = response.status();
         let said = format!("{host} answers {status}");
         let passes = status.is_server_error()
             || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
-            // Links to other hosts expire; the endpoint gives a new one.
+            // Links to other hosts expire, and the endpoint then gives a new one.
             || (!is_home && status != StatusCode::RANGE_NOT_SATISFIABLE);
         if passes {
             return Fault::Passing {
@@ -127,7 +127,7 @@ impl Asked<'_> {
     }
 }
 
-/// Seconds, or a date.
+/// The wait that a header demands, as seconds or a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
@@ -137,7 +137,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// What an error without an answer means.
+/// The fault of a request without a response.
 pub fn unreachable(host: &str, error: ureq::Error) -> Fault {
     let reason = format!("{host}: {error}");
     match &error {

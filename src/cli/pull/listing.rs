@@ -1,4 +1,4 @@
-//! What a repository holds at a revision: a commit, and files with their sizes and checksums.
+//! The content of a repository at a revision: a commit, and files with their sizes and checksums.
 
 use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
@@ -14,7 +14,7 @@ pub struct Listing {
     files: Vec<Sibling>,
 }
 
-/// A file, and how its content is named in the cache.
+/// A file, and the name of its content in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteFile {
     pub name: String,
@@ -23,7 +23,7 @@ pub struct RemoteFile {
     pub etag: String,
 }
 
-/// `/api/models/OWNER/NAME/revision/REVISION?blobs=true`
+/// The response of `/api/models/OWNER/NAME/revision/REVISION?blobs=true`.
 #[derive(Deserialize)]
 struct Revision {
     sha: String,
@@ -47,7 +47,7 @@ struct Lfs {
 }
 
 impl Listing {
-    /// Asks the endpoint.
+    /// Requests the listing from the endpoint.
     pub fn get(client: &Client<'_>, repository: &str, revision: &str) -> Result<Listing, Exit> {
         let bytes = client.revision(repository, revision)?;
         let odd = |reason: &str| {
@@ -69,8 +69,8 @@ impl Listing {
         self.files.iter().map(|file| file.rfilename.clone()).collect()
     }
 
-    /// A file of these. Where the listing lacks its size or checksum, as on mirrors, the file's
-    /// headers are asked for.
+    /// A file of the listing. Mirrors may leave out its size or checksum. Then the file's headers
+    /// are requested.
     pub fn file(&self, client: &Client<'_>, name: &str) -> Result<RemoteFile, Exit> {
         let odd = |reason: &str| Error::Download(format!("{}, {name}: {reason}", self.repository));
         let found = self
@@ -95,7 +95,7 @@ impl Listing {
     }
 }
 
-/// Size and checksum; headers of a link to another host tell them of the file that it leads to.
+/// Size and checksum. A link to another host has headers with those of its target.
 fn of_headers(headers: &HeaderMap) -> Option<(u64, String)> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bytes =

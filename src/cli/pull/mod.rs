@@ -30,19 +30,19 @@ use crate::{Error, Result, checkpoint};
 
 /// Download a model into the Hugging Face cache
 ///
-/// Of a repository: config, tokenizer, chat template and safetensors, or its GGUF model if it has
-/// one alone. The cache is the one of Hugging Face's programs; what they have downloaded is not
-/// fetched again. Each file is checked by its checksum. After an interruption the same command goes
-/// on where it stopped. Prints the path of the model.
+/// Downloads config, tokenizer, chat template and safetensors of a repository. If the repository
+/// has only one GGUF model, downloads that. The cache is the one of Hugging Face's programs, and
+/// their downloads are not repeated. Each file is checked by its checksum. After an interruption
+/// the same command continues. Prints the path of the model.
 #[derive(Args)]
 #[command(
     after_help = "Environment: HF_TOKEN (or the file that `hf auth login` writes), HF_ENDPOINT, \
                   HF_HOME, HF_HUB_CACHE; SSL_CERT_FILE, HTTPS_PROXY"
 )]
 pub struct PullArgs {
-    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with that tag, such as
-    /// Q4_0; with @REVISION after NAME for a branch, a tag, a commit or refs/pr/N. With hf: before
-    /// it, --model takes the same name
+    /// OWNER/NAME, OWNER/NAME:FILE, or OWNER/NAME:TAG for the GGUF file with a tag such as Q4_0.
+    /// @REVISION after NAME sets a branch, a tag, a commit or refs/pr/N. --model takes the same
+    /// name with hf: before it
     #[arg(value_name = "OWNER/NAME[@REVISION][:FILE]")]
     model: String,
     /// The same as @REVISION [default: main]
@@ -53,7 +53,7 @@ pub struct PullArgs {
     quiet: bool,
 }
 
-/// What is pulled from where.
+/// A model to pull, and where it comes from.
 struct Pull<'a> {
     name: Name,
     cache: Repository,
@@ -86,7 +86,7 @@ pub fn run(args: &PullArgs) -> Result<(), Exit> {
 }
 
 impl PullArgs {
-    /// What is to be pulled. Errors: no such name, or two revisions.
+    /// The name of the model. Errors: not such a name, or two revisions.
     fn name(&self) -> Result<Name> {
         let fault = |reason: String| Error::Input(format!("{}: {reason}", self.model));
         let mut name = Name::parse(&self.model).map_err(fault)?;
@@ -105,7 +105,7 @@ impl PullArgs {
 }
 
 impl Pull<'_> {
-    /// Gets the model; its path in the cache.
+    /// Downloads the model. Returns its path in the cache.
     fn run(&self, root: &Path) -> Result<PathBuf, Exit> {
         let listing = Listing::get(&self.client, &self.name.repository, self.name.revision())?;
         let names = match select::wanted(
@@ -125,7 +125,8 @@ impl Pull<'_> {
             .collect::<Result<Vec<_>, Exit>>()?;
         self.check_space(root, &listing, &files)?;
         self.download(&listing, &files)?;
-        // All at once, and then the branch: a model that is not whole is not found.
+        // The branch is set only after all files are there, so that an incomplete model is not
+        // found.
         for file in &files {
             self.cache.place(&listing.commit, &file.name, &file.etag)?;
         }
@@ -140,7 +141,7 @@ impl Pull<'_> {
         })
     }
 
-    /// The names of the weights' files, for which their index is downloaded.
+    /// The names of the weight files, from their index, which is downloaded first.
     fn shards(&self, listing: &Listing, index: &str) -> Result<Vec<String>, Exit> {
         let file = listing.file(&self.client, index)?;
         self.download(listing, std::slice::from_ref(&file))?;
@@ -164,7 +165,7 @@ impl Pull<'_> {
         Ok(())
     }
 
-    /// Errors if the disk cannot take what is missing.
+    /// Errors if the disk has no room for the missing files.
     fn check_space(&self, root: &Path, listing: &Listing, files: &[RemoteFile]) -> Result<()> {
         let mut missing = 0u64;
         for file in files {
@@ -175,7 +176,7 @@ impl Pull<'_> {
             }
         }
         let existing = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
-        // Where the system does not tell, the download will.
+        // If the system does not report the free space, the download will fail by itself.
         let free = fs4::available_space(existing).unwrap_or(u64::MAX);
         if missing > free {
             let (missing, free, root) = (BinaryBytes(missing), BinaryBytes(free), root.display());

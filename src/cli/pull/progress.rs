@@ -1,4 +1,4 @@
-//! How far a download is: a bar on a terminal, lines elsewhere.
+//! The progress of a download: a bar on a terminal, lines elsewhere.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal};
@@ -8,11 +8,11 @@ use indicatif::{BinaryBytes, HumanDuration, ProgressBar};
 
 use crate::cli::progress::byte_bar;
 
-/// How often a line says how far a long download is.
+/// The time between two lines about a long download.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
 pub struct Progress {
-    /// Hidden where there is no terminal, but counting.
+    /// The bar counts bytes even if there is no terminal to show it.
     bar: ProgressBar,
     /// Whether to write lines.
     lines: bool,
@@ -32,19 +32,19 @@ impl Progress {
         }
     }
 
-    /// Counts anew, up to `bytes` bytes.
+    /// Starts a new count, up to `bytes` bytes.
     pub fn start(&self, bytes: u64) {
         self.bar.reset();
         self.bar.set_length(bytes);
     }
 
-    /// Bytes that were there before.
+    /// Counts bytes that an earlier download left.
     pub fn skip(&self, bytes: u64) {
         self.bar.inc(bytes);
         self.bar.reset_eta();
     }
 
-    /// Bytes that have come.
+    /// Counts bytes that have arrived.
     pub fn add(&self, bytes: u64) {
         self.bar.inc(bytes);
         if self.lines && self.last_line.get().elapsed() >= LINE_EVERY {
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// Bytes that were counted and have to come again.
+    /// Subtracts bytes that must be downloaded again.
     pub fn take_back(&self, bytes: u64) {
         self.bar.dec(bytes);
         self.bar.reset_eta();
@@ -68,7 +68,7 @@ impl Progress {
         }
     }
 
-    /// Says something, unless the program is to be quiet.
+    /// Prints a note, unless the program is quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             self.bar.suspend(|| eprintln!("{text}"));

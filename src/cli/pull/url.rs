@@ -1,4 +1,4 @@
-//! Origins of URLs, and where redirects lead.
+//! Origins of URLs, and targets of redirects.
 
 use ureq::http::Uri;
 
@@ -10,7 +10,7 @@ pub fn origin(url: &str) -> Option<(String, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), uri.port_u16().unwrap_or(default)))
 }
 
-/// Where a Location header leads.
+/// The target of a Location header.
 pub fn join(base: &str, location: &str) -> Option<String> {
     let (scheme, rest) = base.split_once("://")?;
     let authority = rest.split(['/', '?']).next()?;
@@ -20,7 +20,7 @@ pub fn join(base: &str, location: &str) -> Option<String> {
         _ if location.starts_with('/') => format!("{scheme}://{authority}{location}"),
         _ => return None,
     };
-    // Who was asked over TLS does not lead to where everybody may listen.
+    // A redirect from TLS to an unencrypted URL is refused.
     (origin(&url).is_some() && (scheme != "https" || url.starts_with("https://"))).then_some(url)
 }
 

@@ -1,11 +1,11 @@
-//! The device chooses, and runs the step after a token before the host has read that token.
+//! Choices by the device. The step after a token is submitted before the host has read that token.
 
 use crate::backend::{Backend, StepInput, StepOutput, StepResult};
 use crate::error::Result;
 use crate::generate::{SequenceState, decode::another_kind::another_kind};
 use crate::sampling::Sampler;
 
-/// Choices of the device: the likeliest token, or one that it draws by the host's numbers.
+/// Choices of the device: the likeliest token, or one drawn with random numbers from the host.
 pub(in crate::generate) struct Ahead {
     sampler: Option<Box<Sampler>>,
 }

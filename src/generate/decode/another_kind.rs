@@ -1,4 +1,4 @@
-//! A backend that answers a step with something else than what was asked for.
+//! A backend whose results are not of the requested kind.
 
 use crate::{backend::StepResult, error::Error};
 

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::generate::{SequenceState, decode::another_kind::another_kind};
 use crate::sampling::{Sampler, suppress};
 
-/// Choices by a sampler of the host, which can do what devices cannot.
+/// Choices by a sampler on the host, which can do more than the devices' samplers.
 pub(in crate::generate) struct Host {
     sampler: Box<Sampler>,
 }
@@ -36,7 +36,7 @@ impl Host {
         }
     }
 
-    /// Submits the step that takes in `token`.
+    /// Submits the step whose input is `token`.
     pub fn go_on(
         backend: &mut dyn Backend,
         sequence: &mut SequenceState,

@@ -1,4 +1,4 @@
-//! Decoding strategies: where the next token is chosen, and which steps are in flight meanwhile.
+//! Decoding strategies: where the next token is chosen, and which steps are then in flight.
 
 mod ahead;
 mod another_kind;
@@ -29,7 +29,7 @@ impl Strategy {
         })
     }
 
-    /// What the next step shall give: asked once for each token, in their order.
+    /// The output that the next step should give. Called once for each token, in order.
     pub fn output(&mut self) -> StepOutput {
         match self {
             Strategy::Ahead(ahead) => ahead.output(),
@@ -37,7 +37,7 @@ impl Strategy {
         }
     }
 
-    /// What makes the same choices again; `None` without chance.
+    /// The seed that repeats the choices; `None` for greedy choices.
     pub fn seed(&self) -> Option<u64> {
         match self {
             Strategy::Ahead(ahead) => ahead.seed(),
@@ -60,7 +60,7 @@ impl Strategy {
         }
     }
 
-    /// Goes on after `token`.
+    /// Submits the next step after `token`, if necessary.
     pub fn go_on(
         &mut self,
         backend: &mut dyn Backend,
@@ -68,7 +68,7 @@ impl Strategy {
         token: u32,
     ) -> Result<()> {
         match self {
-            // Its step is in flight already.
+            // That step is already in flight.
             Strategy::Ahead(_) => Ok(()),
             Strategy::Host(_) => Host::go_on(backend, sequence, token),
         }

@@ -51,7 +51,7 @@ fn greedy_runs_one_step_ahead_and_takes_it_back() {
     assert_eq!(generation.finish_reason, FinishReason::Stop);
     assert_eq!(generation.tokens, answer[..length]);
     assert_eq!(generation.stats.generated_tokens, length + 1);
-    // The step that took in the end token ran, and was taken back.
+    // The step whose input was the end token ran, and was taken back.
     assert_eq!(script.run, PROMPT.len() + length + 1);
     assert_eq!(script.held, [&PROMPT[..], &answer[..length]].concat());
     assert_eq!(script.most_unread, 2);
@@ -104,8 +104,8 @@ fn sampling_runs_one_step_ahead_and_takes_it_back() {
                 .unwrap();
         assert_eq!((generation.finish_reason, generation.seed), (FinishReason::Stop, Some(seed)));
         assert_eq!(generation.tokens, answer[..length]);
-        // The next answer starts from the same tokens and the same state of the seed as if nothing
-        // had run ahead.
+        // The next answer must start from the same tokens and the same state of the seed. The step
+        // that ran ahead must leave no trace.
         let second: Vec<u32> = [&PROMPT[..], &generation.tokens, &[3, 1, 4]].concat();
         let generation =
             generate(&mut generator, &Request { sampling, ..request(&second, 6, &[]) }).unwrap();
@@ -149,7 +149,8 @@ fn the_context_fills_to_the_last_position() {
         let request = Request { sampling, max_new_tokens: None, ..request(&PROMPT, 1, &[]) };
         let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
         assert_eq!(generation.finish_reason, FinishReason::ContextFull);
-        // Positions 9, 10 and 11 take in three tokens; the fourth is chosen and has no place.
+        // Positions 9, 10 and 11 hold three tokens. The fourth is chosen, but no position is left
+        // for it.
         assert_eq!(generation.tokens, expected(&PROMPT, 4));
         assert_eq!(script.run, 12);
     }
@@ -165,7 +166,8 @@ fn the_next_prompt_runs_only_what_is_new() {
     assert_eq!(answer.tokens, expected(&second, 6));
     // The last token of the first answer was chosen but never run.
     assert_eq!(answer.stats.cached_tokens, PROMPT.len() + 5);
-    // A changed history is cut back to what is shared; the same prompt again runs its last token.
+    // A changed history is cut back to the common beginning. The same prompt again runs its last
+    // token.
     let changed: Vec<u32> = [&PROMPT[..4], &[90, 91, 92]].concat();
     let answer = generate(&mut generator, &request(&changed, 6, &[])).unwrap();
     assert_eq!((answer.tokens, answer.stats.cached_tokens), (expected(&changed, 6), 4));
@@ -184,14 +186,14 @@ fn a_cache_that_cannot_go_back_starts_afresh() {
     let answer = expected(&PROMPT, 3);
     let first = generate(&mut generator, &request(&PROMPT, 40, &answer[2..])).unwrap();
     assert_eq!(first.tokens, answer[..2]);
-    // The end token stayed in the cache. A prompt that goes on with it finds it there …
+    // The end token stayed in the cache. A prompt that continues with it reuses it …
     let with_end: Vec<u32> = [&PROMPT[..], &answer, &[5, 6]].concat();
     let second = generate(&mut generator, &request(&with_end, 4, &[])).unwrap();
     assert_eq!(
         (second.tokens, second.stats.cached_tokens),
         (expected(&with_end, 4), PROMPT.len() + 3)
     );
-    // … and one that does not starts anew.
+    // … and one that continues otherwise starts a new sequence.
     let other = [2, 7, 5];
     let third = generate(&mut generator, &request(&other, 4, &[])).unwrap();
     assert_eq!((third.tokens, third.stats.cached_tokens), (expected(&other, 4), 0));
@@ -206,7 +208,7 @@ fn cancellation_between_chunks_and_between_tokens() {
         let request = Request { cancelled: &cancelled, ..request(&PROMPT, 40, &[]) };
         let generation = generate(&mut Generator::new(&mut script), &request).unwrap();
         assert_eq!(generation.finish_reason, FinishReason::Cancelled);
-        // The prompt has three chunks; from then on it is asked once a token.
+        // The prompt has three chunks. Then the function is called once for each token.
         assert_eq!(generation.tokens, expected(&PROMPT, (asked + 1usize).saturating_sub(3)));
         assert_eq!(script.run, if asked < 3 { 4 * asked } else { PROMPT.len() + asked - 2 });
         assert!(script.results.is_empty());
@@ -237,7 +239,7 @@ fn unusable_requests_are_named() {
     assert!(error(Request { sampling, ..request(&[1], 4, &[]) }).contains("temperature"));
 }
 
-/// The script's likeliest token never comes, wherever tokens are chosen; then it does again.
+/// The script's likeliest token is suppressed in each way of choosing, and later allowed again.
 #[test]
 fn suppressed_tokens_never_come() {
     let likeliest = model(&PROMPT);
@@ -261,7 +263,7 @@ fn suppressed_tokens_never_come() {
     }
 }
 
-/// Whoever takes tokens may stop at any of them; the next prompt finds the sequence in order.
+/// A caller may stop at any token. The next prompt must find a valid sequence.
 #[test]
 fn a_dropped_answer_leaves_its_tokens() {
     let host = SamplingParams { temperature: 1.0, top_p: 0.0, ..GREEDY };

@@ -25,7 +25,7 @@ fn logits(backend: &mut GpuBackend, sequence: SequenceId) -> Result<Vec<StepResu
     block_on(backend.read(ticket))
 }
 
-/// A step whose workgroups wait in vain fails, and the next one gives what it gives without them.
+/// A step whose workgroups wait in vain fails. The next step has the results of plain kernels.
 #[test]
 fn a_fault_ends_persistent_kernels() {
     let mut backend = match demo(true) {
@@ -36,7 +36,7 @@ fn a_fault_ends_persistent_kernels() {
             return;
         }
     };
-    // More than any device runs at the same time.
+    // More workgroups than any device runs at the same time.
     let persistent = backend.runner.model.persistent.as_mut().unwrap();
     for kernel in persistent.kernels.iter_mut().flatten() {
         kernel.workgroups = 320;

@@ -1,11 +1,11 @@
-//! What is known of the adapters of a machine.
+//! Facts about the adapters of a machine.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Parts of the names of drivers whose device is a processor, in small letters. Their APIs do not
-/// always say so.
+/// Parts of the names of software drivers, in small letters. Their APIs do not always report the
+/// device type CPU.
 const SOFTWARE: [&str; 3] = ["llvmpipe", "swiftshader", "microsoft basic render driver"];
 
 /// Cooperative matrices of f16 with f32 sums, in subgroups of 32.
@@ -27,7 +27,7 @@ pub struct CooperativeMatrix {
     pub f32_result: bool,
 }
 
-/// What is known of an adapter; chooses kernels and is shown by `gemma4-wgpu devices`.
+/// Facts about an adapter, which choose its kernels. `gemma4-wgpu devices` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AdapterFacts {
     /// Place in the list of [`adapters`].
@@ -42,7 +42,7 @@ pub struct AdapterFacts {
     pub vendor: u32,
     /// PCI id of the model, by that vendor.
     pub device: u32,
-    /// `domain:bus:device.function`; `None` where there is none or the API does not tell.
+    /// `domain:bus:device.function`; `None` if there is none or the API does not report it.
     pub pci_bus_id: Option<String>,
     /// Subgroup operations usable in WGSL.
     pub subgroups: bool,
@@ -54,7 +54,7 @@ pub struct AdapterFacts {
     pub pipeline_cache: bool,
     /// Memory is shared with the host.
     pub unified_memory: bool,
-    /// What kernels read and write can be mapped.
+    /// Buffers that kernels read and write can be mapped.
     pub mappable_storage: bool,
     pub cooperative_matrices: Vec<CooperativeMatrix>,
     /// Bytes of one storage binding.
@@ -136,15 +136,15 @@ impl AdapterFacts {
         (self.subgroup_min_size == self.subgroup_max_size).then_some(self.subgroup_max_size)
     }
 
-    /// Whether kernels are compiled when they first run rather than when their pipelines are made:
-    /// so do software drivers but for SwiftShader.
+    /// Whether kernels are compiled when they first run, not when their pipelines are made. All
+    /// software drivers except SwiftShader do this.
     #[cfg(not(target_arch = "wasm32"))]
     pub(in crate::gpu) fn compiles_at_first_run(&self) -> bool {
         self.is_software() && !self.name.to_lowercase().contains("swiftshader")
     }
 
-    /// The cooperative matrices for which there are kernels that the adapter can run, with
-    /// workgroups for them.
+    /// The cooperative matrices that the kernels support and the adapter can run. The adapter must
+    /// also allow the kernels' workgroups.
     pub(in crate::gpu) fn coop_kernels(&self) -> Option<Coop> {
         let has = |size: u32| {
             let fits = |matrix: &CooperativeMatrix| {
@@ -165,16 +165,16 @@ impl AdapterFacts {
             .then_some(Coop::Eight)
     }
 
-    /// Whether this is Apple's own GPU, whose subgroups all have 32 invocations. wgpu says 4 to 64
-    /// of all of Metal's, and that AMD's, Intel's and virtual machines' multiply matrices too, of
-    /// which Metal's feature tables know nothing.
+    /// Whether this is Apple's own GPU, whose subgroups all have 32 invocations. wgpu's facts do
+    /// not show it: for all of Metal's devices it reports sizes from 4 to 64. It also reports
+    /// matrices for AMD's, Intel's and virtual devices, which Metal's feature tables do not list.
     fn is_apple_on_metal(&self) -> bool {
         self.api == "metal"
             && self.name.starts_with("Apple")
             && !self.name.to_lowercase().contains("virtual")
     }
 
-    /// A discrete card that has everything, for tests of what facts decide.
+    /// A discrete card with all features, for tests of the choices by facts.
     pub fn example_card() -> Self {
         AdapterFacts {
             index: 0,
@@ -228,7 +228,7 @@ pub(in crate::gpu) fn instance() -> wgpu::Instance {
 pub(super) async fn enumerate(instance: &wgpu::Instance) -> Vec<(AdapterFacts, wgpu::Adapter)> {
     #[cfg(not(target_arch = "wasm32"))]
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    // A browser offers one adapter; unless asked, the slower one of two.
+    // A browser offers one adapter. Without a preference that is the slower one of two.
     #[cfg(target_arch = "wasm32")]
     let adapters = {
         let power_preference = wgpu::PowerPreference::HighPerformance;

@@ -1,9 +1,9 @@
-//! Device buffers that know how much they hold, and the tally of them all.
+//! Device buffers with their sizes, and the sum of these.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes held on a device, now and at most.
+/// Bytes held on a device, at present and at most.
 #[derive(Debug, Default)]
 pub(in crate::gpu) struct MemoryTally {
     current: AtomicU64,
@@ -22,7 +22,7 @@ impl MemoryTally {
     }
 }
 
-/// A buffer that counts in its device's tally while it lives.
+/// A buffer whose size counts as held while it lives.
 #[derive(Debug)]
 pub struct GpuBuffer {
     buffer: wgpu::Buffer,
@@ -39,7 +39,7 @@ impl GpuBuffer {
 impl Drop for GpuBuffer {
     fn drop(&mut self) {
         self.tally.current.fetch_sub(self.buffer.size(), Ordering::Relaxed);
-        // There it would wait for the garbage collector, which does not see the device's memory.
+        // In a browser a buffer waits for the garbage collector, which does not see device memory.
         #[cfg(target_arch = "wasm32")]
         self.buffer.destroy();
     }
@@ -48,9 +48,8 @@ impl Drop for GpuBuffer {
 /// A mapped buffer of `size` bytes for the host to write and kernels to read. The host must write
 /// all of it.
 ///
-/// wgpu fills new mapped memory with zeros on one thread, which takes longer than writing weights
-/// there on all. Hence large ones are made beneath wgpu where that was tried, and mapped as any
-/// other.
+/// wgpu fills new mapped memory with zeros on one thread. That takes longer than writing the
+/// weights on all threads. Hence large buffers are made below wgpu where that was tested.
 pub(in crate::gpu) fn mapped_storage(
     device: &wgpu::Device,
     label: &str,
@@ -64,7 +63,7 @@ pub(in crate::gpu) fn mapped_storage(
         (size >= 1 << 16).then(|| uncleared_storage(device, &descriptor)).flatten()
     {
         buffer.map_async(wgpu::MapMode::Write, .., |_| ());
-        // Nothing uses it, so this maps it at once. Where it does not, writing says so.
+        // Nothing uses the buffer, so this maps it immediately. If not, writing reports an error.
         let _ = device.poll(wgpu::PollType::Poll);
         return buffer;
     }
@@ -72,8 +71,9 @@ pub(in crate::gpu) fn mapped_storage(
     device.create_buffer(&descriptor)
 }
 
-/// A buffer for writing by the host and kernels' use, as wgpu makes one of these usages but for the
-/// zeros; `None` without Vulkan, or if the driver refuses, as asking wgpu for one then tells.
+/// A buffer that the host maps and kernels use. It is like a buffer that wgpu makes, except that it
+/// is not filled with zeros. `None` without Vulkan, or if the driver refuses: then the ordinary
+/// call to wgpu reports the error.
 #[cfg(target_os = "linux")]
 fn uncleared_storage(
     device: &wgpu::Device,
@@ -85,10 +85,10 @@ fn uncleared_storage(
         | wgpu::BufferUses::STORAGE_READ_WRITE;
     let (label, size, memory_flags) =
         (descriptor.label, descriptor.size, hal::MemoryFlags::empty());
-    // SAFETY: the handle is dropped here, and the device lives on in `device`. The buffer is of
-    // that device, not empty, and as the descriptor says. Its memory is written before anything
-    // reads it: it can only be used after it was mapped and unmapped, mapped memory can only be
-    // written, and who writes it writes all, as `mapped_storage` asks.
+    // SAFETY: the handle is dropped here, and the device lives on in `device`. The buffer belongs
+    // to that device, is not empty, and matches the descriptor. Its memory is written before
+    // anything reads it. For it can only be used after it was mapped and unmapped, and its mapping
+    // is only for writing. The caller must write all of it, as `mapped_storage` demands.
     unsafe {
         let made = device
             .as_hal::<Vulkan>()?

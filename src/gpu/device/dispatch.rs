@@ -44,8 +44,7 @@ impl Dispatch {
 }
 
 impl Gpu {
-    /// Binds a kernel to buffers by the names of its bindings. Compiles it unless that has been
-    /// done.
+    /// Binds a kernel to buffers by the names of its bindings. Compiles the kernel if necessary.
     ///
     /// Errors: a kernel that the driver refuses, buffers that are not those of its bindings.
     pub fn dispatch(
@@ -81,8 +80,8 @@ impl Gpu {
         Ok(Dispatch { name: kernel.name, cost: Cost::default(), pipeline, bind_group, grid })
     }
 
-    /// Submits a kernel with no workgroups, bound to the first of these buffers: a driver that
-    /// compiles at a kernel's first run does so, and nothing is read or written.
+    /// Submits a kernel with no workgroups, bound to the first of these buffers. Nothing is read or
+    /// written, but a driver that compiles at a kernel's first run does so.
     ///
     /// Errors: a kernel that the driver refuses, or buffers that are too few or too small.
     #[cfg(not(target_arch = "wasm32"))]
@@ -101,7 +100,7 @@ impl Gpu {
         pass.dispatch_workgroups(0, 0, 0);
         drop(pass);
         self.queue().submit([encoder.finish()]);
-        // Outside browsers it is known at once.
+        // Outside browsers the result is available at once.
         match pin!(refusal.pop()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(error)) => Err(Error::Device(one_line(&error))),
             _ => Ok(()),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub(in crate::gpu) struct Faults(Arc<Mutex<Option<String>>>);
 
 impl Faults {
-    /// Those of a device, from now on.
+    /// Collects the errors of a device from now on.
     pub fn of(device: &wgpu::Device) -> Self {
         let faults = Faults::default();
         let of_errors = faults.clone();

@@ -1,4 +1,4 @@
-//! An open device: buffers, and errors turned into [`Error::Device`].
+//! An open device and its buffers. Errors become [`Error::Device`].
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::{KernelTarget, Tuning};
 use crate::gpu::device::variant::Variant;
 
-/// Becomes ready when submitted work is done.
+/// Completes when submitted work is done.
 pub(in crate::gpu) type Done = futures_channel::oneshot::Receiver<()>;
 
 pub(in crate::gpu) struct Inner {
@@ -33,7 +33,7 @@ pub(in crate::gpu) struct Inner {
 pub struct Gpu(pub(in crate::gpu) Arc<Inner>);
 
 impl Gpu {
-    /// [`Gpu::open`] with a measurement, which tells whether the device has a large cache.
+    /// [`Gpu::open`] with a measurement of whether the device has a large cache.
     pub(in crate::gpu) async fn open_with(
         options: &DeviceOptions,
         has_large_cache: impl Fn(&Gpu) -> Result<bool>,
@@ -57,8 +57,8 @@ impl Gpu {
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if target.variant.coop.is_some() {
             wanted |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-            // SAFETY: wgpu does not check cooperative loads and stores; the shaders are this
-            // crate's own, and the tests hold them against their twins.
+            // SAFETY: wgpu does not check cooperative loads and stores. The shaders are this
+            // crate's own, and the tests compare them with their twins.
             experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         let descriptor = wgpu::DeviceDescriptor {
@@ -84,7 +84,7 @@ impl Gpu {
             faults: faults.clone(),
             pipelines: Pipelines::new(device.clone(), faults.clone(), target.variant.checks, cache),
         };
-        // Only where it was seen to help is the cache worth a measurement.
+        // The measurement takes time, so only devices where prefetching was seen to help make it.
         if kernels.prefetch.is_none() {
             let probe = Gpu(Arc::new(inner(target, None)));
             target.tuning.prefetch = has_large_cache(&probe)?;
@@ -97,8 +97,8 @@ impl Gpu {
         Ok(Gpu(Arc::new(inner(target, pipeline_cache))))
     }
 
-    /// Frees compiled kernels, which software drivers keep about 1.5 MB each for. Those that run
-    /// again are compiled again.
+    /// Frees compiled kernels, for which software drivers keep much memory. Kernels that run again
+    /// are compiled again.
     pub fn forget_pipelines(&self) {
         self.0.pipelines.forget();
     }
@@ -107,22 +107,22 @@ impl Gpu {
         &self.0.facts
     }
 
-    /// What kernels are made for here.
+    /// The target that kernels are made for here.
     pub fn target(&self) -> &KernelTarget {
         &self.0.target
     }
 
-    /// What kernels can run here.
+    /// The kernel features that can run here.
     pub fn variant(&self) -> &Variant {
         &self.0.target.variant
     }
 
-    /// What is best here.
+    /// The choices that are fastest here.
     pub fn tuning(&self) -> &Tuning {
         &self.0.target.tuning
     }
 
-    /// Whether the user asked for the persistent kernel: then it is an error where it cannot run.
+    /// Whether the user asked for the persistent kernel. Then it is an error if it cannot run.
     pub(in crate::gpu) fn requires_persistent(&self) -> bool {
         self.0.requires_persistent
     }
@@ -145,7 +145,7 @@ impl Gpu {
         self.0.pipelines.stats()
     }
 
-    /// Logs how many pipelines there are, and keeps them for the next start.
+    /// Logs the number of pipelines, and keeps them for the next start.
     pub(in crate::gpu) fn keep_pipelines(&self) {
         let PipelineStats { made, cached, time } = self.pipeline_stats();
         log::info!("{made} pipelines in {time:.2?}, {cached} of them compiled before");
@@ -157,7 +157,7 @@ impl Gpu {
         self.0.faults.check()
     }
 
-    /// Compiles kernels at the same time, so that their first dispatches do not wait.
+    /// Compiles kernels in parallel, so that their first dispatches do not wait.
     ///
     /// Errors: a kernel that the driver refuses.
     pub(in crate::gpu) fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
@@ -174,8 +174,8 @@ impl Gpu {
         self.allocate(label, bytes, usage, self.0.facts.max_binding_bytes)
     }
 
-    /// A storage buffer that the host writes in place before it is used, mapped: where the tuning
-    /// has `inplace`. The host must write all of the `bytes`.
+    /// A mapped storage buffer that the host writes in place before its use, for [`Tuning`]'s
+    /// `inplace`. The host must write all of the `bytes`.
     pub(in crate::gpu) fn mapped_buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
         let size = self.size(label, bytes, self.0.facts.max_binding_bytes)?;
         let buffer = mapped_storage(&self.0.device, label, size);
@@ -232,7 +232,7 @@ impl Gpu {
         Ok(GpuBuffer::new(buffer, self.0.tally.clone()))
     }
 
-    /// Bytes of a buffer that must have `bytes`.
+    /// The size of a buffer for `bytes`. Errors if it exceeds `limit`.
     fn size(&self, label: &str, bytes: u64, limit: u64) -> Result<u64> {
         let limit = limit.min(self.0.facts.max_buffer_bytes);
         if bytes > limit {
@@ -243,8 +243,8 @@ impl Gpu {
         Ok(buffer_size(bytes))
     }
 
-    /// Completes when the device has done all that was submitted up to now, if something polls it
-    /// (a browser does).
+    /// Completes when the device has finished all submitted work, if something polls it (a browser
+    /// does).
     pub(in crate::gpu) fn done(&self) -> Done {
         let (done, waiting) = futures_channel::oneshot::channel();
         self.0.queue.on_submitted_work_done(move || {
@@ -253,7 +253,7 @@ impl Gpu {
         waiting
     }
 
-    /// Waits until the device has done all that was submitted, wherever this runs.
+    /// Waits until the device has finished all submitted work, in browsers too.
     pub async fn finished(&self) -> Result<()> {
         let done = self.done();
         self.wait()?;
@@ -262,7 +262,7 @@ impl Gpu {
         self.check()
     }
 
-    /// Waits until the device has done all that was submitted (in a browser: returns at once).
+    /// Waits until the device has finished all submitted work (in a browser: returns at once).
     pub fn wait(&self) -> Result<()> {
         self.poll(wgpu::PollType::wait_indefinitely())
     }
@@ -277,8 +277,8 @@ impl Gpu {
         polled.map(|_| ()).map_err(|error| Error::Device(one_line(&error)))
     }
 
-    /// Starts to map a buffer that the host reads or writes; the device must be done with
-    /// `submission` first.
+    /// Starts to map a buffer that the host reads or writes. The device must finish `submission`
+    /// first.
     pub(in crate::gpu) fn map(
         &self,
         buffer: GpuBuffer,
@@ -292,7 +292,7 @@ impl Gpu {
         Mapping { buffer, mapped, submission }
     }
 
-    /// Waits until the device has done a submission (in a browser: returns at once).
+    /// Waits until the device has finished a submission (in a browser: returns at once).
     pub(in crate::gpu) fn wait_for(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
         self.poll(wgpu::PollType::Wait {
             submission_index: Some(submission.clone()),
@@ -306,13 +306,13 @@ impl Gpu {
         self.wait_for(&submission)?;
         let mapped = mapped.await.map_err(|_| "lost while mapping a buffer".to_owned());
         if let Err(reason) = mapped.and_then(|mapped| mapped.map_err(|error| one_line(&error))) {
-            // What the device said by itself tells more.
+            // An error that the device reported by itself says more.
             return self.check().and(Err(Error::Device(reason)));
         }
         self.check().map(|()| buffer)
     }
 
-    /// Waits for a mapping, copies the buffer out and gives it back unmapped.
+    /// Waits for a mapping, copies the buffer to the host, and returns it unmapped.
     pub(in crate::gpu) async fn read<T: bytemuck::Pod>(
         &self,
         mapping: Mapping,
@@ -335,7 +335,7 @@ impl Gpu {
     }
 }
 
-/// A buffer on its way to the host.
+/// A buffer that is being mapped for the host.
 pub(in crate::gpu) struct Mapping {
     buffer: GpuBuffer,
     mapped: futures_channel::oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,

@@ -1,4 +1,4 @@
-//! How many workgroups a kernel takes, which a step decides.
+//! The number of workgroups of a dispatch, which depends on the step.
 
 /// One dimension of a dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +11,8 @@ pub enum Extent {
     Outputs,
     /// One for each tile of this many output rows.
     OutputTiles(u32),
-    /// One for each part of the keys that a query sees: at least `smallest` keys a part, at most
-    /// `most` parts.
+    /// One for each part of the keys that a query sees. A part has at least `smallest` keys, and
+    /// there are at most `most` parts.
     KeyParts { smallest: u32, most: u32, window: Option<u32> },
 }
 

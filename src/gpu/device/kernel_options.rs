@@ -1,5 +1,5 @@
-//! The kernel options: what of a [`KernelTarget`](crate::gpu::KernelTarget) can be switched, in one
-//! table. Parsing, help, docs and the search of `--autotune` derive from it.
+//! The kernel options: the choices of a [`KernelTarget`](crate::gpu::KernelTarget) that can be
+//! switched, in one table. Parsing, help, docs and the search of `--autotune` are derived from it.
 
 use std::{fmt, str::FromStr};
 
@@ -11,7 +11,7 @@ const VENDOR_NVIDIA: u32 = 0x10de;
 /// An option of `--kernels`.
 pub struct KernelOption {
     pub name: &'static str,
-    /// What it does where it is on.
+    /// The effect of switching it on.
     pub help: &'static str,
     rule: Rule,
     field: fn(&mut KernelOptions) -> &mut Option<bool>,
@@ -19,25 +19,25 @@ pub struct KernelOption {
 
 type Decide<T> = fn(&Given<'_>) -> T;
 
-/// What decides an option.
+/// The rule that decides an option.
 struct Rule {
-    /// When it is on unless the user says otherwise, in words and by the facts. `None`: a
-    /// measurement tells when the device is opened.
+    /// When it is on unless the user sets it, in words and by the facts. `None`: a measurement
+    /// decides when the device is opened.
     default: (&'static str, Decide<Option<bool>>),
-    /// What it cannot be on without.
+    /// The features that it needs.
     needs: Option<(&'static str, Decide<bool>)>,
-    /// Its place in the search of `--autotune`, which tries it.
+    /// Its place in the search of `--autotune`. `None` if the search does not try it.
     search: Option<u8>,
-    /// An earlier name, which is refused.
+    /// An earlier name, which is now an error.
     formerly: Option<&'static str>,
 }
 
-/// What a [`Rule`] may look at.
+/// The facts on which a [`Rule`] may depend.
 struct Given<'a> {
     facts: &'a AdapterFacts,
-    /// By the user.
+    /// The options that the user set.
     asked: &'a KernelOptions,
-    /// Of the options above it in the table.
+    /// The decided options, which come earlier in the table.
     chosen: &'a KernelOptions,
 }
 
@@ -47,7 +47,7 @@ impl Given<'_> {
         self.facts.coop_kernels().filter(|_| has_types)
     }
 
-    /// Whether 16 × 16 matrices are used: only large cards have them.
+    /// Whether 16 × 16 matrices are used, which only large cards have.
     fn is_large(&self) -> bool {
         self.chosen.coop == Some(true) && self.coop() == Some(Coop::Sixteen)
     }
@@ -97,7 +97,7 @@ kernel_options! {
     },
     /// Tiles of matrix products with int weights in f16 instead of f32
     f16: Rule {
-        // Software drivers convert every f16 by hand.
+        // Software drivers convert every f16 in several instructions.
         default: ("on except in software", |given| Some(!given.facts.is_software())),
         needs: Some(("16-bit floats", |given| given.facts.shader_f16)),
         search: Some(3),
@@ -105,7 +105,7 @@ kernel_options! {
     },
     /// Activations in int8 for matrix-vector products of int weights
     dp4a: Rule {
-        // One instruction where the driver says so; an expansion elsewhere.
+        // With this driver it is one instruction, elsewhere several.
         default: ("on with NVIDIA's Vulkan driver", |given| {
             Some(given.facts.vendor == VENDOR_NVIDIA && given.facts.api == "vulkan")
         }),
@@ -125,7 +125,7 @@ kernel_options! {
     },
     /// Workgroups of 1024 where one workgroup has a whole row
     large_workgroups: Rule {
-        // Few rows leave a large device idle but for the one workgroup's own latency.
+        // On a large device with few rows, the time is the latency of each row's workgroup.
         default: ("on for discrete cards", |given| Some(given.is_discrete())),
         needs: Some(("workgroups of 1024 with 32 KiB", |given| {
             given.facts.max_workgroup_invocations >= 1024
@@ -136,8 +136,8 @@ kernel_options! {
     },
     /// A row of activations in each invocation for matrix products of many tokens
     row_per_invocation: Rule {
-        // A processor's vector registers are its subgroups. Of four lanes, tiles in workgroup
-        // memory are as fast.
+        // A subgroup is a processor's vector register. With four lanes, tiles in workgroup memory
+        // are as fast.
         default: ("on in software with subgroups of 8 or more", |given| {
             Some(given.facts.is_software() && given.subgroup_size() >= Some(8))
         }),
@@ -158,7 +158,7 @@ kernel_options! {
     },
     /// One dispatch between two layers' attention when one token is generated
     persistent: Rule {
-        // Only there is it known to be faster.
+        // It is only known to be faster there.
         default: ("on for NVIDIA's cards with dp4a and matrices of 16 x 16", |given| {
             let is_card = given.facts.vendor == VENDOR_NVIDIA && given.is_discrete();
             Some(is_card && given.is_large() && given.chosen.dp4a == Some(true))
@@ -169,7 +169,7 @@ kernel_options! {
     },
     /// Weights laid out by the host in mapped memory of the device
     inplace: Rule {
-        // Who asks for another of the ways gets it.
+        // If the user asks for another way to load weights, it is off.
         default: ("on where memory is shared with the host", |given| {
             Some(given.facts.unified_memory && given.asked.repack.is_none())
         }),
@@ -179,7 +179,7 @@ kernel_options! {
     },
     /// Weights sent as the file has them, and laid out on the device
     repack: Rule {
-        // In browsers files come through memory in any case.
+        // In browsers files pass through memory anyway.
         default: ("on without inplace, except in browsers", |given| {
             Some(given.chosen.inplace == Some(false) && !cfg!(target_arch = "wasm32"))
         }),
@@ -197,7 +197,7 @@ kernel_options! {
 }
 
 impl KernelOption {
-    /// The option of a name. The error names those that there are.
+    /// The option of this name. The error lists all names.
     fn named(name: &str) -> Result<&'static KernelOption, String> {
         if let Some(option) = KERNEL_OPTIONS.iter().find(|option| option.name == name) {
             return Ok(option);
@@ -216,7 +216,7 @@ impl KernelOption {
         order
     }
 
-    /// Its value in `options`.
+    /// The option's value in `options`.
     pub fn get(&self, options: &KernelOptions) -> Option<bool> {
         let mut copy = *options;
         *(self.field)(&mut copy)
@@ -226,7 +226,7 @@ impl KernelOption {
         *(self.field)(options) = value;
     }
 
-    /// Errors if it is asked for and the adapter lacks what it needs.
+    /// Errors if the user asked for it and the adapter lacks what it needs.
     fn decide(&self, given: &Given<'_>) -> Result<Option<bool>> {
         let lacks = self.rule.needs.filter(|(_, has)| !has(given)).map(|(what, _)| what);
         match (self.get(given.asked), lacks) {
@@ -242,8 +242,8 @@ impl KernelOption {
 }
 
 impl KernelOptions {
-    /// All options decided: as asked for, or by an adapter's facts. `None` is left of those that a
-    /// measurement decides.
+    /// Decides all options, from the user's choices or an adapter's facts. Options that a
+    /// measurement decides remain `None`.
     ///
     /// Errors: an option is asked for that the adapter cannot follow; two that exclude each other.
     pub fn resolve(&self, facts: &AdapterFacts) -> Result<KernelOptions> {
@@ -262,7 +262,7 @@ impl KernelOptions {
         KERNEL_OPTIONS.iter().map(|option| option.name).collect::<Vec<_>>().join(", ")
     }
 
-    /// One line on `--kernels`.
+    /// A line of help on `--kernels`.
     pub fn usage() -> String {
         format!(
             "Kernel options to switch, as NAME=on or NAME=off with commas between: {}. \
@@ -271,7 +271,7 @@ impl KernelOptions {
         )
     }
 
-    /// What each option does, a paragraph each.
+    /// The effect of each option, in a paragraph each.
     pub fn help() -> String {
         let mut text = String::from("Kernel options (--kernels NAME=on|off,…):\n");
         for KernelOption { name, help, rule, .. } in KERNEL_OPTIONS {
@@ -296,7 +296,7 @@ impl KernelOptions {
     }
 }
 
-/// What [`KernelOptions`]'s `FromStr` reads: the options that are set, or nothing.
+/// The text that [`KernelOptions`]'s `FromStr` reads: the options that are set, or nothing.
 impl fmt::Display for KernelOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = KERNEL_OPTIONS.iter().filter_map(|option| Some((option.name, option.get(self)?)));
@@ -337,7 +337,7 @@ mod tests {
         options
     }
 
-    /// An adapter that has nothing that an option needs.
+    /// An adapter without any feature that an option needs.
     fn bare() -> AdapterFacts {
         AdapterFacts {
             subgroups: false,

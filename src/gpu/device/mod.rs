@@ -42,7 +42,7 @@ mod tests {
         "amdvlk",
     ];
 
-    /// Lines of a file, or of those in a directory, that name hardware; tests may.
+    /// Finds lines that name hardware, in a file or a directory's files. Tests may name hardware.
     fn find(path: &Path, found: &mut Vec<String>) {
         // MLX is made for one maker's chips.
         if ["src/gpu/device", "src/mlx"].iter().any(|room| path.ends_with(room)) {

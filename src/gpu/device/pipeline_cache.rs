@@ -11,21 +11,21 @@ use sha2::{Digest, Sha256};
 
 use crate::gpu::device::source::KernelSource;
 
-/// What a file begins with; the SHA-256 of all that follows it comes next.
+/// The beginning of a file. The SHA-256 of the bytes after it follows.
 const MAGIC: &[u8] = b"gemma4-wgpu pipelines 1\n";
 const CHECKSUM_BYTES: usize = 32;
 
-/// A larger file is none of ours, or has outgrown its use.
+/// A larger file is not ours, or too large to be useful.
 const MAX_BYTES: u64 = 256 << 20;
 
 /// The beginning of a hash of a kernel's source.
 type Key = [u8; 8];
 
-/// Compute pipelines made so far, and what that took.
+/// Number and time of the compute pipelines made so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PipelineStats {
     pub made: usize,
-    /// How many of them an earlier run had compiled.
+    /// Number of pipelines that an earlier run had compiled.
     pub cached: usize,
     /// Time for all of them, translation of WGSL included.
     pub time: Duration,
@@ -56,9 +56,9 @@ struct Kernels {
 }
 
 impl PipelineCache {
-    /// The cache of an adapter, with what its file in `directory` holds. A file that is broken, or
-    /// of another driver or version of the program, counts as none and is replaced later. `None`
-    /// where wgpu or the driver has no such caches.
+    /// The cache of an adapter, with the content of its file in `directory`. A broken file, or one
+    /// of another driver or program version, is ignored and replaced later. `None` where wgpu or
+    /// the driver has no such caches.
     pub async fn open(
         device: &wgpu::Device,
         info: &wgpu::AdapterInfo,
@@ -68,7 +68,7 @@ impl PipelineCache {
             .filter(|_| device.features().contains(wgpu::Features::PIPELINE_CACHE))?;
         let driver: String = info.driver.chars().filter(char::is_ascii_alphanumeric).collect();
         let path = directory.join(format!("{key}_{}.bin", driver.to_lowercase()));
-        // The driver looks at its own version too, but only after the file is read.
+        // The driver checks its own version too, but only after the file is read.
         let identity =
             [env!("CARGO_PKG_VERSION"), &info.name, &info.driver, &info.driver_info].join("\n");
         let file = read(&path);
@@ -82,7 +82,7 @@ impl PipelineCache {
         Some(PipelineCache { cache, path, identity, kernels: Mutex::default() })
     }
 
-    /// Notes that a kernel's pipeline was made; whether it was in the file.
+    /// Notes that a kernel's pipeline was made. Returns whether it was in the file.
     pub fn note(&self, kernel: &KernelSource, checks: bool) -> bool {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = kernels.held.insert(key(kernel, checks));
@@ -90,8 +90,8 @@ impl PipelineCache {
         !is_new
     }
 
-    /// Writes the file if there are pipelines that it lacks. A failure is a warning, for everything
-    /// goes on without it.
+    /// Writes the file if it lacks pipelines. A failure is only a warning, because the cache is
+    /// optional.
     pub fn save(&self) {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::take(&mut kernels.unsaved) {
@@ -104,15 +104,16 @@ impl PipelineCache {
     }
 }
 
-/// A cache with these data; `None` if wgpu has no use for them.
+/// A cache with these data; `None` if wgpu cannot use them.
 async fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
     let refusal = device.push_error_scope(wgpu::ErrorFilter::Validation);
     // No fallback: that would hide that the data were discarded, and the file would never be
     // replaced.
     let descriptor = wgpu::PipelineCacheDescriptor { label: None, data, fallback: false };
-    // SAFETY: the data are what `get_data` returned: `parse` takes only files that `save` wrote,
-    // which their checksum shows, for this adapter, this driver and this version of the program.
-    // The directory is the user's own; who can forge files there can replace the program too.
+    // SAFETY: `get_data` returned these data for this adapter, this driver and this program
+    // version. `parse` ensures that: it only takes files that `save` wrote, by their checksum and
+    // identity. The directory belongs to the user: anyone who can forge its files can replace the
+    // program too.
     let cache = unsafe { device.create_pipeline_cache(&descriptor) };
     match refusal.pop().await {
         Some(error) => {
@@ -141,7 +142,7 @@ fn file(identity: &str, held: &BTreeSet<Key>, data: &[u8]) -> Vec<u8> {
     [MAGIC, &Sha256::digest(&content), &content].concat()
 }
 
-/// The kernels and the driver's data in a file; `None` unless the file is whole and of this
+/// The kernels and the driver's data in a file. `None` unless the file is complete and has this
 /// identity.
 fn parse<'a>(file: &'a [u8], identity: &str) -> Option<(BTreeSet<Key>, &'a [u8])> {
     let (checksum, content) = file.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM_BYTES)?;
@@ -153,7 +154,7 @@ fn parse<'a>(file: &'a [u8], identity: &str) -> Option<(BTreeSet<Key>, &'a [u8])
     (found == identity.as_bytes()).then(|| (keys.as_chunks().0.iter().copied().collect(), data))
 }
 
-/// Bytes after their length, and what follows them.
+/// Splits bytes after a length: the bytes that it counts, and the rest.
 fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
@@ -167,7 +168,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// Writes a file that appears only when it is whole.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Other processes, and other devices of this one, may do the same.
+    // Other processes, and other devices of this process, may write the same file.
     static WRITES: AtomicUsize = AtomicUsize::new(0);
     if bytes.len() as u64 > MAX_BYTES {
         return Err(io::Error::other(format!(
@@ -180,7 +181,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
     let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     written.inspect_err(|_| {
-        // The error that led here is the one to report.
+        // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     })
 }

@@ -11,8 +11,8 @@ use crate::gpu::device::faults::{Faults, lock};
 use crate::gpu::device::pipeline_cache::{PipelineCache, PipelineStats};
 use crate::gpu::device::source::{Access, KernelSource};
 
-/// What browsers want before subgroup operations and naga does not know. Subgroup operations run in
-/// whole subgroups, which browsers cannot see.
+/// Browsers want this before subgroup operations, but naga does not know it. Whole subgroups run
+/// the subgroup operations, which browsers cannot verify.
 const BROWSER_SUBGROUPS: &str = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
 
 /// The pipelines of a device.
@@ -23,7 +23,7 @@ pub(in crate::gpu) struct Pipelines {
     checks: bool,
     made: Mutex<HashMap<KernelSource, wgpu::ComputePipeline>>,
     stats: Mutex<PipelineStats>,
-    /// Of earlier runs.
+    /// The cache of earlier runs.
     cache: Option<PipelineCache>,
 }
 
@@ -53,14 +53,14 @@ impl Pipelines {
         *lock(&self.stats)
     }
 
-    /// Keeps pipelines for the next start, unless something is wrong with the device.
+    /// Keeps pipelines for the next start, unless the device has reported an error.
     pub fn save(&self) {
         if let Some(cache) = self.cache.as_ref().filter(|_| self.faults.check().is_ok()) {
             cache.save();
         }
     }
 
-    /// The pipeline of a kernel, compiled unless that has been done.
+    /// The pipeline of a kernel, compiled if necessary.
     ///
     /// Errors: a kernel that the driver refuses.
     pub fn get(&self, kernel: &KernelSource) -> Result<wgpu::ComputePipeline> {
@@ -73,7 +73,7 @@ impl Pipelines {
         Ok(pipeline)
     }
 
-    /// Keeps a pipeline that took so long to make.
+    /// Keeps a pipeline and adds the time that it took to make.
     fn keep(
         &self,
         kernel: &KernelSource,
@@ -88,8 +88,8 @@ impl Pipelines {
         Ok(())
     }
 
-    /// Compiles kernels that are not compiled yet at the same time, each on a thread of its own: a
-    /// step takes few, of which some take long.
+    /// Compiles missing kernels in parallel, each on a thread of its own. A step has few kernels,
+    /// and some take long to compile.
     ///
     /// Errors: a kernel that the driver refuses.
     pub fn compile_together(&self, kernels: HashSet<KernelSource>) -> Result<()> {
@@ -97,7 +97,7 @@ impl Pipelines {
         let kernels: Vec<_> =
             kernels.into_iter().filter(|kernel| !lock(&self.made).contains_key(kernel)).collect();
         let pipelines = self.compile_all(&kernels);
-        // What they took together counts once.
+        // The time of the whole group counts once.
         let time = begin.elapsed() / kernels.len().max(1) as u32;
         kernels
             .iter()
@@ -117,7 +117,7 @@ impl Pipelines {
         })
     }
 
-    /// A page's device belongs to one thread.
+    /// In a browser, a device belongs to one thread.
     #[cfg(target_arch = "wasm32")]
     fn compile_all(&self, kernels: &[KernelSource]) -> Vec<wgpu::ComputePipeline> {
         kernels.iter().map(|kernel| self.compile(kernel)).collect()
@@ -136,9 +136,9 @@ impl Pipelines {
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
         let module = match self.checks {
             true => device.create_shader_module(descriptor),
-            // SAFETY: the kernels are this crate's own; their loops end and their indexes stay
-            // inside the buffers, which the tests verify by running every kernel with checks on and
-            // off.
+            // SAFETY: the kernels are this crate's own. Their loops end, and their indexes stay
+            // inside the buffers. The tests verify that by running every kernel with checks and
+            // without.
             false => unsafe {
                 device.create_shader_module_trusted(
                     descriptor,

@@ -17,19 +17,19 @@ pub struct DeviceOptions {
     /// The adapter, see [`select`]; the most capable one if `None`.
     pub adapter: Option<String>,
     pub kernels: KernelOptions,
-    /// The smallest and the largest subgroup where the browser opens devices with subgroups, though
-    /// wgpu cannot ask it to (web/js/device.ts).
+    /// The smallest and the largest subgroup size in a browser that opens devices with subgroups.
+    /// wgpu cannot ask the browser for them (web/js/device.ts).
     pub browser_subgroups: Option<[u32; 2]>,
-    /// Directory for compiled pipelines, so that the next start need not compile them again; none
-    /// are kept if `None`, or where wgpu has no way to (it has with Vulkan).
+    /// Directory that keeps compiled pipelines, so that the next start need not compile them again.
+    /// `None` keeps none. Only Vulkan supports it in wgpu.
     pub pipeline_cache: Option<PathBuf>,
 }
 
 /// The index of the adapter that `wanted` names, or of the most capable one.
 ///
-/// A number is an adapter's place, never a part of its name. Other text is a PCI bus id, such as
-/// `0000:3b:00.0` with or without its domain and function, or a name or a part of one. Case does
-/// not matter. A device that several APIs or drivers offer counts once, as the first of them.
+/// A number is an adapter's place, never a part of its name. Other text is a PCI bus id, a name or
+/// a part of a name. The bus id `0000:3b:00.0` may lack its domain and function. Case does not
+/// matter. A device that several APIs or drivers offer counts once, as the first of them.
 ///
 /// Errors: no adapters ([`Error::NoAdapter`]), none that matches, or several; the message lists
 /// them.
@@ -78,7 +78,7 @@ pub(in crate::gpu) async fn find(
     Ok(found.swap_remove(select(&facts, wanted)?))
 }
 
-/// Places of the adapters that a text other than a number names.
+/// Places of the adapters that match a text that is not a number.
 fn meant(adapters: &[AdapterFacts], wanted: &str) -> Vec<usize> {
     let by = |fits: &dyn Fn(&AdapterFacts) -> bool| -> Vec<usize> {
         (0..adapters.len()).filter(|&place| fits(&adapters[place])).collect()
@@ -94,7 +94,7 @@ fn meant(adapters: &[AdapterFacts], wanted: &str) -> Vec<usize> {
     }
 }
 
-/// The first of the most capable kind among some places.
+/// The first adapter of the most capable kind among these places.
 fn most_capable(adapters: &[AdapterFacts], places: &[usize]) -> Option<usize> {
     let rank = |facts: &AdapterFacts| match facts.device_type.as_str() {
         _ if facts.is_software() => 4,
@@ -106,16 +106,16 @@ fn most_capable(adapters: &[AdapterFacts], places: &[usize]) -> Option<usize> {
     places.iter().copied().min_by_key(|&place| rank(&adapters[place]))
 }
 
-/// Whether two adapters are the same device by different APIs or drivers.
+/// Whether two adapters are the same device, offered by different APIs or drivers.
 fn is_one_device(a: &AdapterFacts, b: &AdapterFacts) -> bool {
     match (address_of(a), address_of(b)) {
-        // DirectX gives all cards of one model the address of the first.
+        // DirectX reports the address of the first card for all cards of one model.
         (Some(own), Some(other)) => own == other && (&a.api, &a.driver) != (&b.api, &b.driver),
         _ => a.api != b.api && a.name == b.name,
     }
 }
 
-/// Adapters as a message lists them.
+/// The list of adapters for a message.
 fn list(adapters: &[AdapterFacts], places: &[usize]) -> String {
     let describe = |&place: &usize| {
         let AdapterFacts { name, api, pci_bus_id, .. } = &adapters[place];
@@ -155,7 +155,7 @@ impl PciAddress {
         Some(PciAddress { domain, bus: number(bus, 2)?, device: number(device, 2)?, function })
     }
 
-    /// Whether this, of which parts may be left out, names `other`.
+    /// Whether this address, which may lack parts, matches `other`.
     fn names(&self, other: &PciAddress) -> bool {
         let agrees = |own: Option<u32>, other: Option<u32>| own.is_none() || own == other;
         (self.bus, self.device) == (other.bus, other.device)
@@ -209,7 +209,7 @@ mod tests {
         for place in 0..3 {
             assert_eq!(select(&cards, Some(&place.to_string())).unwrap(), place);
         }
-        // Parts of both names, and of the software driver's.
+        // Also parts of both names, and of the software driver's name.
         for number in ["3", "200", "15", "18446744073709551616"] {
             let message = fault(&cards, number);
             assert!(message.contains(&format!("no adapter has the number {number}")), "{message}");
@@ -288,7 +288,7 @@ mod tests {
         let [mut radv, amdvlk] = radeon.map(|name| card(name, "vulkan", "0000:03:00.0"));
         radv.driver = "radv".into();
         assert_eq!(select(&[radv, amdvlk], Some("rx 7900")).unwrap(), 0);
-        // Where DirectX does not tell twins apart, nothing is guessed.
+        // DirectX does not distinguish equal cards, so the choice is an error.
         let twins = [card(name, "dx12", "0000:01:00.0"), card(name, "dx12", "0000:01:00.0")];
         assert!(fault(&twins, "4090 ").contains("no adapter has the number 4090"));
         assert!(fault(&twins, "RTX").contains("may be any of 0: "));

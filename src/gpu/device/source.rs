@@ -1,4 +1,4 @@
-//! A kernel as a device takes it: WGSL text and the buffers that it binds.
+//! The source of a kernel: WGSL text and the buffers that it binds.
 
 use crate::error::{Error, Result};
 
@@ -10,7 +10,7 @@ pub enum Access {
     Uniform,
 }
 
-/// A buffer that a kernel takes, as its WGSL declares it.
+/// A buffer of a kernel, as its WGSL declares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Binding {
     pub name: &'static str,
@@ -31,7 +31,7 @@ pub struct KernelSource {
 }
 
 impl KernelSource {
-    /// Buffers that are given by name, in the order of the bindings.
+    /// Sorts buffers that are given by name into the order of the bindings.
     ///
     /// Errors: a name that the kernel lacks, a binding that is left out or given twice.
     pub fn in_order<T: Copy>(&self, buffers: &[(&str, T)]) -> Result<Vec<T>> {
@@ -54,7 +54,7 @@ impl KernelSource {
     }
 }
 
-/// What tells a kernel from others of its name, and what it has to do.
+/// What distinguishes a kernel from others of its name, and the work that it does.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cost {
     pub detail: String,

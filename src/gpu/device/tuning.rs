@@ -1,12 +1,12 @@
-//! What is best on a device, among what its [`Variant`] can run: flags and plain numbers, chosen by
-//! the device's class unless an option says otherwise.
+//! The fastest choices on a device, among the kernels that its [`Variant`] can run. They are flags
+//! and plain numbers. The device's class chooses them unless an option sets them.
 
 use crate::error::Result;
 use crate::gpu::device::adapter::{AdapterFacts, Coop};
 use crate::gpu::device::kernel_options::KernelOptions;
 use crate::gpu::device::variant::Variant;
 
-/// What a kernel is made for: what the device can run, and what is best there.
+/// What a kernel is made for: the features and the fastest choices of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KernelTarget {
     pub variant: Variant,
@@ -25,24 +25,25 @@ impl KernelTarget {
     }
 }
 
-/// What is best on a device.
+/// The fastest choices on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuning {
     /// Workgroups of 1024 where one workgroup has a whole row.
     pub large_workgroups: bool,
     /// Matrix products of many tokens with a row of activations in each invocation.
     pub row_per_invocation: bool,
-    /// Weights brought into the last-level cache while kernels run that leave the memory idle.
+    /// Weights are prefetched into the last-level cache while kernels run that leave the memory
+    /// idle.
     pub prefetch: bool,
-    /// One dispatch from one layer's attention to the next one's when one token is generated, whose
+    /// During decode, one dispatch runs from one layer's attention to the next layer's. Its
     /// workgroups wait for one another.
     pub persistent: bool,
-    /// Workgroups of a persistent kernel to try, the most first.
+    /// Numbers of workgroups to try for a persistent kernel, the largest first.
     pub persistent_workgroups: &'static [usize],
-    /// Weights are sent as they are in the file, and laid out by the device. Where neither this nor
-    /// `inplace` is set, the host lays them out and copies them.
+    /// Weights are sent as they are in the file, and packed by the device. If neither this nor
+    /// `inplace` is set, the host packs them and copies them.
     pub repack: bool,
-    /// Weights are laid out by the host in mapped memory of the device.
+    /// Weights are packed by the host in mapped memory of the device.
     pub inplace: bool,
     /// Int4 weights are interleaved in runs of 16 rows.
     pub interleave_weights: bool,
@@ -50,13 +51,13 @@ pub struct Tuning {
     pub matvec: [MatvecShape; 4],
     /// As `matvec`, for matrices of few rows.
     pub narrow_matvec: [MatvecShape; 4],
-    /// Workgroups of a cooperative product that run at the same time, where known: what is left
-    /// over from whole rounds of them is split over K.
+    /// Workgroups of a cooperative product that run at the same time, where known. The work that
+    /// remains after whole rounds of them is split over K.
     pub coop_round: Option<usize>,
     /// Attention of single tokens: invocations of a workgroup, and bytes of its memory to use.
     pub decode_workgroup: usize,
     pub decode_workgroup_bytes: usize,
-    /// Most tokens of one submit, so that its work stays bounded on slow devices.
+    /// Most tokens of one submission, so that its work stays bounded on slow devices.
     pub max_step_tokens: usize,
     /// Tokens of a prompt and of an answer that are enough to measure speed.
     pub trial_tokens: [usize; 2],
@@ -77,27 +78,28 @@ const fn matvec(workgroup: usize, stack: usize, splits: usize) -> MatvecShape {
     MatvecShape { workgroup, stack, splits }
 }
 
-/// Loads of activations take longer than those of weights where there are several rows: then more
-/// weights share them.
+/// With several rows, loading activations takes longer than loading weights. Then more weights
+/// share each load of activations.
 const LARGE_MATVEC: [MatvecShape; 4] =
     [matvec(256, 1, 1), matvec(256, 4, 1), matvec(256, 2, 1), matvec(256, 3, 1)];
-/// Few rows of weights make few workgroups, which a large device's multiprocessors cannot share
-/// evenly: more splits then, or larger workgroups.
+/// A matrix of few rows has few workgroups, which do not divide evenly among many multiprocessors.
+/// More splits or larger workgroups compensate.
 const LARGE_NARROW_MATVEC: [MatvecShape; 4] =
     [matvec(512, 1, 1), matvec(256, 4, 4), matvec(256, 2, 2), matvec(256, 3, 4)];
 const SMALL_MATVEC: [MatvecShape; 4] =
     [matvec(256, 1, 1), matvec(128, 2, 1), matvec(128, 2, 1), matvec(128, 2, 1)];
 
-/// Workgroups of a cooperative product that run at the same time on an H100: two on each of its 132
-/// multiprocessors.
+/// Workgroups of a cooperative product that run at the same time on an H100. Each of its 132
+/// multiprocessors runs two.
 const LARGE_COOP_ROUND: usize = 264;
 
-/// For an H100 (a workgroup on each multiprocessor) and for what is smaller. More were not faster.
+/// For an H100, with a workgroup on each multiprocessor, and for smaller cards. More workgroups
+/// were not faster.
 const PERSISTENT_WORKGROUPS: &[usize] = &[128, 96, 80, 64, 48, 32];
 const PERSISTENT_WORKGROUPS_IN_SOFTWARE: &[usize] = &[1];
 
 impl Tuning {
-    /// The best for an adapter, as far as its facts tell.
+    /// The fastest choices for an adapter, according to its facts.
     fn new(facts: &AdapterFacts, variant: &Variant, options: &KernelOptions) -> Self {
         // Only large cards have such matrices with room for these kernels.
         let is_large = variant.coop == Some(Coop::Sixteen);
@@ -110,8 +112,9 @@ impl Tuning {
         let (decode_workgroup, decode_workgroup_bytes) = match variant.subgroup_size {
             _ if is_large => (256, 46 << 10),
             _ if large_workgroups => (256, 31 << 10),
-            // A processor's, in a browser too: those zero workgroup memory before a kernel runs,
-            // which takes longer there than the kernel unless both are small.
+            // Subgroups of 4 mean a processor, in a browser too. Such drivers zero workgroup memory
+            // before a kernel runs. That takes longer than the kernel itself unless the workgroup
+            // and its memory are small.
             Some(4) => (64, 15 << 10),
             _ => (128, 15 << 10),
         };
@@ -167,7 +170,7 @@ mod tests {
         AdapterFacts { name: "NVIDIA H200".into(), vendor: 0x10de, ..card }
     }
 
-    /// What differs between the adapters, in one line.
+    /// The differences between adapters, in one line.
     fn chosen(facts: &AdapterFacts, options: &str) -> String {
         let options = options.parse().expect("options");
         let target = KernelTarget::choose(facts, &options).expect("what the adapter has");

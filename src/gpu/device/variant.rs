@@ -1,16 +1,16 @@
-//! What kernels can run on a device, from the adapter's facts.
+//! The kernel features that a device can run, from the adapter's facts.
 
 use crate::gpu::device::adapter::{AdapterFacts, Coop};
 use crate::gpu::device::kernel_options::KernelOptions;
 
-/// What kernels can run on a device.
+/// The kernel features that a device can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Variant {
     /// The smallest subgroup size where subgroup operations are used; workgroup memory otherwise.
     pub subgroups: Option<u32>,
     /// The size of all subgroups, where there is only one.
     pub subgroup_size: Option<u32>,
-    /// Invocations of a subgroup are known to follow one another in their workgroup.
+    /// Invocations of a subgroup are known to be contiguous in their workgroup.
     pub subgroups_contiguous: bool,
     /// Tiles of matrix products with int weights in f16 instead of f32.
     pub f16: bool,
@@ -30,7 +30,7 @@ impl Variant {
         Variant {
             subgroups: subgroups.then_some(facts.subgroup_min_size.max(1)),
             subgroup_size: facts.subgroup_size().filter(|_| subgroups),
-            // Where the kernels that are chosen rely on it in any case.
+            // Assumed where the chosen kernels rely on it in any case.
             subgroups_contiguous: coop == Some(Coop::Sixteen)
                 || options.row_per_invocation == Some(true),
             f16: options.f16 == Some(true),
@@ -46,8 +46,8 @@ mod tests {
     use super::*;
     use crate::gpu::device::adapter::CooperativeMatrix;
 
-    /// A device of a name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`, with
-    /// square matrices of these sizes.
+    /// A device of this name whose subgroups have sizes from `subgroups[0]` to `subgroups[1]`. It
+    /// multiplies square matrices of these sizes.
     fn coop(
         api: &str,
         name: &str,
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn matrices_are_those_that_kernels_are_written_for() {
-        // What wgpu says of all of Metal's devices.
+        // wgpu reports this of all of Metal's devices.
         let metal = |name, options| coop("metal", name, [4, 64], &[8], 32 << 10, options);
         assert_eq!(metal("Apple M4 Max", ""), Some(Coop::Eight));
         assert_eq!(metal("Apple M4 Max", "coop=on"), Some(Coop::Eight));

@@ -7,7 +7,7 @@ use crate::gpu::kernels::{Cost, Kernel, stride, wgsl::Wgsl};
 use crate::model::config::{AttentionKind, LayerConfig};
 use crate::model::kv::CacheType;
 
-/// Numbers of a layer's attention, and how to use its cache.
+/// The constants of a layer's attention, and how to use its cache.
 pub(super) fn attention_constants(
     layer: &LayerConfig,
     cache_type: CacheType,
@@ -16,7 +16,7 @@ pub(super) fn attention_constants(
     cache_fragment(head_constants(Wgsl::default(), layer, capacity), cache_type)
 }
 
-/// The kind of layer that attention belongs to.
+/// The kind of the layer, for a profile.
 pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
     let kind = if layer.attention == AttentionKind::Full { "full" } else { "sliding" };
     Cost { detail: format!("{kind}, {} dims", layer.head_dim), ..Default::default() }
@@ -38,8 +38,8 @@ pub(super) fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -
         .optional_uint("QKV_STRIDE", RopeKvUpdate::qkv_stride(layer))
 }
 
-/// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, turns per
-/// position `[head_dim / 2]`, rows, K cache, V cache `[slots, n_kv_heads, capacity, head_dim]`.
+/// Bindings: qkv `[rows, qkv_stride]` (q updated), q_norm and k_norm `[2, head_dim]`, rotary
+/// frequencies `[head_dim / 2]`, rows, K cache, V cache `[slots, n_kv_heads, capacity, head_dim]`.
 #[derive(Debug, Clone)]
 pub struct RopeKvUpdate {
     pub layer: LayerConfig,
@@ -61,7 +61,7 @@ impl RopeKvUpdate {
         Self::k_offset(layer) + if layer.k_eq_v { 0 } else { layer.n_kv_heads * layer.head_dim }
     }
 
-    /// Columns of a row of qkv, which is q alone where another layer's keys and values are used.
+    /// Columns of a row of qkv. The row is q alone where another layer's keys and values are used.
     pub fn qkv_stride(layer: &LayerConfig) -> usize {
         match layer.kv_from {
             Some(_) => stride(Self::k_offset(layer)),
@@ -69,13 +69,14 @@ impl RopeKvUpdate {
         }
     }
 
-    /// Where k and v lie in a row of qkv, and how to turn them.
+    /// Where k and v begin in a row of qkv, and how to rotate the heads.
     pub(super) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
         wgsl.uint("K_SOURCE", Self::k_offset(layer)).uint("V_SOURCE", Self::v_offset(layer))
     }
 
-    /// Turns per position of each pair as 32-bit fixed point: the kernel's product with the
-    /// position wraps at whole turns, so that angles are exact at any position.
+    /// Rotation of each pair per position, as a 32-bit fixed-point fraction of a full rotation. The
+    /// kernel's product with the position wraps at full rotations. So angles are exact at any
+    /// position.
     pub fn rope_frequencies(layer: &LayerConfig) -> Vec<u32> {
         let frequencies = layer.rope.inverse_frequencies(layer.head_dim);
         let turns = |frequency: &f32| {
@@ -110,13 +111,13 @@ pub struct Sdpa {
     pub scale: f32,
     pub cache_type: CacheType,
     pub capacity: usize,
-    /// Consecutive tokens of one sequence that a workgroup takes together; 1 where the step holds
-    /// several sequences.
+    /// Consecutive tokens of one sequence that a workgroup computes together. 1 where the step
+    /// holds several sequences.
     pub q_tile: usize,
 }
 
 impl Sdpa {
-    /// The constants that every way of computing it needs, after `wgsl`.
+    /// Adds the constants that all attention kernels need to `wgsl`.
     pub(super) fn constants(&self, wgsl: Wgsl) -> Wgsl {
         let layer = &self.layer;
         let window = match layer.attention {
@@ -129,7 +130,7 @@ impl Sdpa {
             .float("SCALE", self.scale)
     }
 
-    /// Tokens taken together during prefill: as many as workgroup memory holds comfortably.
+    /// Tokens that a workgroup computes together during prefill, limited by workgroup memory.
     pub fn prefill_tile(layer: &LayerConfig) -> usize {
         match layer.head_dim {
             0..=512 => 4,

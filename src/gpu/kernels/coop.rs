@@ -12,25 +12,25 @@ use crate::gpu::kernels::{Cost, Kernel, stride};
 use crate::model::kv::CacheType;
 
 /// Bindings: data, scales, x as [`ActivationFormat::F16Tiled`](super::ActivationFormat::F16Tiled),
-/// y `[splits, rows,
-/// y_stride]`, step. Rows of y up to the next multiple of the matrices' size are written.
+/// y `[splits, rows, y_stride]`, step. Rows of y up to the next multiple of the matrices' size are
+/// written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {
     pub linear: Linear,
     /// Rows of the matrix before those of `linear`.
     pub first_row: usize,
-    /// Of the activations.
+    /// Rows that the activations' buffer has room for.
     pub m_stride: usize,
     /// Workgroups that share the columns of a tile; the sum over their results is the product.
     pub splits: usize,
-    /// From one split's results to the next one's, in elements.
+    /// Distance from one split's results to the next one's, in elements.
     pub split_stride: usize,
 }
 
 impl MatmulCoop {
-    /// Whether the kernel can make this product: int weights in groups of 32 or more (or of 16 in 5
-    /// to 8 bits without offsets), results aligned for 16 bytes, in whole blocks of 16 where
-    /// matrices are of 16 × 16.
+    /// Whether the kernel can make this product. Int weights must have groups of 32 or more, or of
+    /// 16 with 5 to 8 bits and no offsets. Results must be aligned to 16 bytes. For matrices of 16
+    /// × 16 they must be whole blocks of 16.
     pub fn can_run(target: &KernelTarget, linear: &Linear) -> bool {
         let whole = match target.variant.coop {
             None => return false,
@@ -45,13 +45,13 @@ impl MatmulCoop {
             && !linear.over_outputs
     }
 
-    /// Most that [`MatmulCoop::splits`] gives.
+    /// The largest result of [`MatmulCoop::splits`].
     pub const MOST_SPLITS: usize = 3;
 
-    /// The last rows of a matrix, and splits for them, where with a step of so many rows of
-    /// activations the others are products for whole rounds of workgroups and the last ones would
-    /// keep few of them busy for another round. With fewer rows of activations, or other numbers of
-    /// multiprocessors, that is no loss.
+    /// The number of last rows of a matrix that are a product of their own, and the splits for it.
+    /// The other rows fill whole rounds of workgroups when the step has `m` rows of activations.
+    /// Without splits, the last rows would keep few workgroups busy for another round. `None` where
+    /// that costs little.
     pub fn tail(target: &KernelTarget, rows: usize, m: usize) -> Option<(usize, usize)> {
         let at_once = target.tuning.coop_round?;
         let (tiles, m_tiles) = (rows.div_ceil(ROW_TILE), m.div_ceil(ROW_TILE));
@@ -60,12 +60,12 @@ impl MatmulCoop {
         is_small.then(|| (rows - (tiles - left) * ROW_TILE, at_once / (left * m_tiles)))
     }
 
-    /// Splits that fill a large device where the rows alone do not.
+    /// Splits that fill a large device if the rows alone do not.
     pub fn splits(rows: usize, cols: usize) -> usize {
         if rows <= 8192 && cols >= 4096 { Self::MOST_SPLITS } else { 1 }
     }
 
-    /// Rows of activations and of weights that a workgroup takes.
+    /// Rows of activations and of weights for one workgroup.
     fn tile(target: &KernelTarget) -> (usize, usize) {
         match target.variant.coop {
             Some(Coop::Eight) => (32, 128),
@@ -98,7 +98,7 @@ impl Kernel for MatmulCoop {
     }
 
     fn grid(&self, target: &KernelTarget) -> Grid {
-        // Row tiles vary fastest, so that neighbours share weights.
+        // Row tiles vary fastest, so that consecutive workgroups share weights.
         let (m, n) = Self::tile(target);
         let tiles = self.linear.rows.div_ceil(n) as u32;
         Grid([Extent::Rows(m as u32), Extent::Fixed(tiles), Extent::Fixed(self.splits as u32)])
@@ -110,12 +110,12 @@ impl Kernel for MatmulCoop {
 #[derive(Debug, Clone)]
 pub struct SdpaCoop {
     pub sdpa: Sdpa,
-    /// Floats or halves.
+    /// f32 or f16.
     pub epilogue: ActivationFormat,
 }
 
 impl SdpaCoop {
-    /// Keys that must be neighbours: a cache's capacity must be a multiple.
+    /// The kernel reads this number of keys together: a cache's capacity must be a multiple.
     pub const KEYS: usize = 16;
 
     /// Whether the kernel can run this attention.
@@ -126,8 +126,8 @@ impl SdpaCoop {
             && sdpa.capacity.is_multiple_of(Self::KEYS)
     }
 
-    /// Query heads of a workgroup: as many as share a KV head, to read little of what causality
-    /// hides.
+    /// Query heads of a workgroup: up to eight of those that share a KV head. With more heads it
+    /// has fewer tokens, and so reads fewer keys that causality hides.
     fn heads(&self) -> usize {
         let shared = self.sdpa.layer.n_heads / self.sdpa.layer.n_kv_heads;
         [8, 4, 2].into_iter().find(|heads| shared.is_multiple_of(*heads)).unwrap_or(1)
@@ -137,7 +137,7 @@ impl SdpaCoop {
 impl Kernel for SdpaCoop {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let layer = &self.sdpa.layer;
-        // Its barriers would stand in diverging control flow.
+        // The barriers of this epilogue would be in diverging control flow.
         assert!(self.epilogue != ActivationFormat::Q8Block32, "attention of many tokens as int8");
         let wgsl = self.sdpa.constants(Wgsl::default()).uint("HEADS", self.heads());
         let wgsl = self.epilogue.add(wgsl, target, 5, layer.n_heads * layer.head_dim);
@@ -154,7 +154,7 @@ impl Kernel for SdpaCoop {
     fn grid(&self, target: &KernelTarget) -> Grid {
         let heads = self.heads();
         let groups = Extent::Fixed((self.sdpa.layer.n_heads / heads) as u32);
-        // QUERIES of the shaders, in tokens.
+        // `QUERIES` of the shaders, in tokens.
         let dims = if target.variant.coop == Some(Coop::Eight) { 8192 } else { 32768 };
         let tokens = dims / self.sdpa.layer.head_dim / heads;
         Grid([Extent::Rows(tokens as u32), groups, Extent::Fixed(1)])

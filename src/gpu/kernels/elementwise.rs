@@ -7,7 +7,7 @@ use crate::gpu::kernels::{Kernel, stride, wgsl::Wgsl};
 use crate::quant::PackFormat;
 
 /// Bindings: data, scales, rows, sampled `[slots]`, x `[rows, stride(cols)]`. Writes the rows whose
-/// token lies in `first_row..first_row + rows`.
+/// token is in `first_row..first_row + rows`.
 #[derive(Debug, Clone, Copy)]
 pub struct Embed {
     pub format: PackFormat,
@@ -69,7 +69,7 @@ pub struct Argmax {
 }
 
 impl Argmax {
-    /// Parts of a row that are searched at once.
+    /// Parts of a row that are searched at the same time.
     pub const PARTS: usize = 64;
 }
 

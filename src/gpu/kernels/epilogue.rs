@@ -1,4 +1,4 @@
-//! The forms in which kernels leave activations for the next matrix product.
+//! The formats in which kernels write activations for the next matrix product.
 
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
@@ -8,7 +8,7 @@ use crate::gpu::kernels::{Kernel, stride, wgsl::Wgsl};
 /// Rows of [`ActivationFormat::F16Tiled`] are padded to a multiple of this.
 pub const ROW_TILE: usize = 128;
 
-/// What a kernel makes of its results. The buffers are bound after the kernel's own.
+/// The format of a kernel's results. Its buffers are bound after the kernel's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActivationFormat {
     /// f32 `[rows, stride(cols)]`.
@@ -16,8 +16,9 @@ pub enum ActivationFormat {
     /// int8 `[rows, stride(cols)]`, four a word; f32 `[rows, stride(cols) / 32, 2]`: scale, scale ·
     /// sum.
     Q8Block32,
-    /// f16 `[stride(cols) / 32, m_stride, 32]`, see `epilogue_f16.wgsl` for the order of the
-    /// columns. `m_stride` is how many rows the buffer has room for, a multiple of [`ROW_TILE`].
+    /// f16 `[stride(cols) / 32, m_stride, 32]`. `epilogue_f16.wgsl` defines the order of the
+    /// columns. `m_stride` is the number of rows that the buffer has room for, a multiple of
+    /// [`ROW_TILE`].
     F16Tiled { m_stride: usize },
 }
 
@@ -27,7 +28,7 @@ impl ActivationFormat {
         let wgsl = wgsl.uint("EPILOGUE", at).uint("EPILOGUE_COLS", stride(cols));
         match self {
             ActivationFormat::F32 => wgsl.choose("epilogue_f32"),
-            // Where the subgroups are known to be contiguous.
+            // Used where the subgroups are known to be contiguous.
             ActivationFormat::Q8Block32
                 if target.variant.subgroups_contiguous
                     && target.variant.subgroup_size >= Some(8) =>
@@ -51,12 +52,12 @@ impl ActivationFormat {
     }
 }
 
-/// Activations in another form. Bindings: x `[rows, stride(cols)]` f32, then those of `epilogue`.
+/// Converts activations. Bindings: x `[rows, stride(cols)]` f32, then those of `epilogue`.
 #[derive(Debug, Clone, Copy)]
 pub struct Convert {
     pub cols: usize,
     pub epilogue: ActivationFormat,
-    /// One row for each output row rather than for each token.
+    /// Converts one row for each output row, not for each token.
     pub over_outputs: bool,
 }
 

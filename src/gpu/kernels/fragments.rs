@@ -1,10 +1,10 @@
-//! Fragments that kernels choose by device and by number format.
+//! Fragments that depend on the device or the number format.
 
 use crate::gpu::{device::tuning::KernelTarget, kernels::wgsl::Wgsl};
 use crate::quant::{PackFormat, padded_cols};
 
 impl Wgsl {
-    /// The entry point and reductions, through subgroups or workgroup memory. The kernel defines
+    /// The entry point and reductions, with subgroups or workgroup memory. The kernel defines
     /// `fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32)`.
     pub fn reductions(self, target: &KernelTarget, workgroup: usize) -> Self {
         let this = self.uint("WORKGROUP", workgroup);
@@ -16,8 +16,8 @@ impl Wgsl {
         }
     }
 
-    /// How to read weights of `format`: eight at a time, int weights also in groups of 32 for
-    /// integer dot products, or as f16 into a tile. `interleaved16`: in the order of
+    /// How to read weights of `format`, eight at a time or as f16 into a tile. Int weights are also
+    /// read in groups of 32 for integer dot products. `interleaved16`: in the order of
     /// `weight_layout.wgsl`.
     pub fn weights(self, format: PackFormat, cols: usize, interleaved16: bool) -> Self {
         let this = self.weight_layout(format, cols, interleaved16).choose(scales(format));
@@ -43,7 +43,7 @@ impl Wgsl {
         this.choose(weights).choose(bytes).choose("group_bytes").choose("halves_bytes")
     }
 
-    /// Where words of weights are.
+    /// The addresses of the words of weights.
     pub fn weight_layout(self, format: PackFormat, cols: usize, interleaved16: bool) -> Self {
         self.optional_uint("DATA_WORDS", format.data_words(cols))
             .optional_uint("SCALE_WORDS", format.scale_words(cols).max(1))

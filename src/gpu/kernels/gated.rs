@@ -16,13 +16,13 @@ pub struct GeluMul {
     pub tail: Option<UpTail>,
 }
 
-/// The last columns of up, which a product of their own made as a sum of parts `[parts, rows,
-/// cols]`: another binding after the first.
+/// The last columns of up, computed by a product of their own. They are a sum of parts
+/// `[parts, rows, cols]`, in another binding after the first.
 #[derive(Debug, Clone, Copy)]
 pub struct UpTail {
     pub cols: usize,
     pub parts: usize,
-    /// From one part to the next, in elements.
+    /// Distance from one part to the next, in elements.
     pub part_stride: usize,
 }
 
@@ -59,19 +59,20 @@ impl Kernel for GeluMul {
     }
 }
 
-/// Products of gate and up, one matrix `[2 · n, cols]`, with one row of int8 activations, and their
-/// activation as int8, in one. Bindings: data, scales, x, its groups, step, then those of
-/// [`ActivationFormat::Q8Block32`] for `n` columns, which must be others than x's.
+/// Fuses the products of gate and up, one matrix `[2 · n, cols]`, with their activation. It takes
+/// one row of int8 activations and writes int8. Bindings: data, scales, x, its groups, step, then
+/// those of [`ActivationFormat::Q8Block32`] for `n` columns. The results' buffers must not be those
+/// of x.
 #[derive(Debug, Clone, Copy)]
 pub struct MatvecQ8Gated(pub Linear);
 
 impl MatvecQ8Gated {
     const WORKGROUP: usize = 1024;
-    /// Two of gate, two of up: what a group of 32 results is made of.
+    /// Two of gate and two of up make a group of 32 results.
     const TILES: usize = 4;
 
-    /// Tiled weights, whole groups of results, and large workgroups: with smaller ones the product
-    /// takes longer than the activation on its own.
+    /// Requires interleaved weights, whole groups of results, and large workgroups. With smaller
+    /// ones the fused kernel is slower than a separate activation.
     pub fn can_run(&self, target: &KernelTarget) -> bool {
         target.tuning.large_workgroups
             && self.0.interleaved16

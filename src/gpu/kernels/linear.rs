@@ -6,8 +6,8 @@ use crate::gpu::device::tuning::{KernelTarget, MatvecShape};
 use crate::gpu::kernels::{Cost, Kernel, stride, wgsl::Wgsl};
 use crate::quant::PackFormat;
 
-/// What the kernels for a linear layer share: `rows × cols` weights (the whole matrix or a run of
-/// its rows), results at `y[row, y_offset..]` of rows `y_stride` wide.
+/// The parameters that all kernels of a linear layer share. The weights are `rows × cols`: the
+/// whole matrix or a run of its rows. Results go to `y[row, y_offset..]` of rows `y_stride` wide.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear {
     pub format: PackFormat,
@@ -19,19 +19,19 @@ pub struct Linear {
     pub y_offset: usize,
     /// Results become `c·tanh(result/c)`.
     pub softcap: Option<f32>,
-    /// One workgroup row for each of so many tokens, or for each output row.
+    /// One workgroup row for each output row, instead of one for each tile of tokens.
     pub over_outputs: bool,
-    /// Weights in the order of `weight_layout.wgsl`: for int formats of whole runs of [`TILE_ROWS`]
-    /// rows.
+    /// Weights in the order of `weight_layout.wgsl`. Only int formats with whole runs of
+    /// [`TILE_ROWS`] rows have it.
     pub interleaved16: bool,
 }
 
-/// Rows that lie next to one another where weights are interleaved.
+/// Rows whose words alternate where weights are interleaved.
 pub const TILE_ROWS: usize = 16;
 
 impl Linear {
-    /// Whether [`MatvecQ8`] can run this format: offsets and int4's zero point need the
-    /// activations' sums, which are kept for groups of 32.
+    /// Whether [`MatvecQ8`] can run this format. Offsets and int4's zero point need the sums of
+    /// activations, which are kept for groups of 32.
     pub fn supports_q8(format: PackFormat) -> bool {
         format.layout().is_some_and(|(bits, group, offset)| group >= 32 || (bits > 4 && !offset))
     }
@@ -66,7 +66,7 @@ impl Linear {
     }
 }
 
-/// Workgroup of the matrix-vector kernels, and the matrix rows it makes.
+/// The grid of the matrix-vector kernels.
 fn matvec_grid(linear: &Linear, target: &KernelTarget) -> Grid {
     let teams = target
         .variant
@@ -123,7 +123,7 @@ pub struct Matmul(pub Linear);
 
 impl Kernel for Matmul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        // Unquantized weights are for exactness; int weights lose nothing that f16 would keep.
+        // Unquantized weights must stay exact. Int weights lose nothing that f16 would keep.
         let is_f16 = target.variant.f16 && self.0.format.group().is_some();
         self.0
             .constants()
@@ -141,7 +141,7 @@ impl Kernel for Matmul {
     }
 }
 
-/// [`Matmul`] for adapters that a processor plays; same bindings.
+/// [`Matmul`] for software adapters; same bindings.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulRowPerInvocation(pub Linear);
 
@@ -176,31 +176,30 @@ impl Kernel for MatmulRowPerInvocation {
     }
 }
 
-/// [`MatvecQ8`] for devices whose subgroups all have one size, with K split over a workgroup's
-/// subgroups, for up to `m` activation rows at once. Bindings: data, scales, x, its groups, both
-/// with room for `m` rows, step, y.
+/// [`MatvecQ8`] for devices whose subgroups all have one size. K is split over a workgroup's
+/// subgroups. It takes up to `m` activation rows at once. Bindings: data, scales, x, its groups,
+/// both with room for `m` rows, step, y.
 #[derive(Debug, Clone, Copy)]
 pub struct MatvecQ8Split {
     pub linear: Linear,
-    /// Activation rows that the weights are read for; fewer may be given.
+    /// Activation rows that share one read of the weights; a step may have fewer.
     pub m: usize,
-    /// Workgroups that share a row's columns. Where there are several, the weights are interleaved
-    /// and
-    /// results are sums `[splits, rows, y_stride]`, to be added.
+    /// Workgroups that share the columns of a row. If there are several, the weights must be
+    /// interleaved, and results are sums `[splits, rows, y_stride]`, to be added.
     pub splits: usize,
-    /// From one split's results to the next one's, in elements.
+    /// Distance from one split's results to the next one's, in elements.
     pub split_stride: usize,
 }
 
-/// Fewer rows than this are few.
+/// A matrix with fewer rows than this is narrow.
 const NARROW_MATRIX_ROWS: usize = 16384;
 
 impl MatvecQ8Split {
-    /// Most activation rows that one read of the weights serves well.
+    /// The largest number of activation rows for which one read of the weights is fast.
     pub const MOST_ROWS: usize = 8;
 
-    /// How many rows the kernel has room for that suits `rows` best: the loads for rows that are
-    /// not there take as long.
+    /// The number of activation rows `m` of the kernel that suits `rows` best. Not more than
+    /// necessary, because loads for missing rows take as long as others.
     pub fn room(rows: usize) -> usize {
         rows.next_power_of_two().min(Self::MOST_ROWS)
     }
@@ -222,8 +221,8 @@ impl MatvecQ8Split {
         (shared, split)
     }
 
-    /// Over how many workgroups the columns of `rows` weight rows are best split for `m` activation
-    /// rows.
+    /// The number of workgroups over which to split the columns, for `rows` weight rows and `m`
+    /// activation rows.
     pub fn splits(rows: usize, m: usize, is_interleaved: bool, target: &KernelTarget) -> usize {
         match is_interleaved && rows < NARROW_MATRIX_ROWS {
             true => target.tuning.matvec(true, m).splits,
@@ -236,8 +235,8 @@ impl MatvecQ8Split {
     }
 }
 
-/// What `matvec_q8_tiled.wgsl` needs to know: a workgroup of `tiles` times `stack` tiles, and
-/// activation rows.
+/// The constants of `matvec_q8_tiled.wgsl`: a workgroup of `tiles` times `stack` tiles, and the
+/// number of activation rows.
 pub(super) fn tile_sizes(
     wgsl: Wgsl,
     workgroup: usize,

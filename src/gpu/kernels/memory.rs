@@ -7,7 +7,7 @@ use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
 
 const WORKGROUP: usize = 256;
 
-/// Fills a buffer. Bindings: words, uniform (words, seed or the word itself).
+/// Fills a buffer. Bindings: words, uniform (number of words, then the seed or the word itself).
 #[derive(Debug, Clone, Copy)]
 pub struct Fill {
     /// Random words instead of equal ones.
@@ -31,7 +31,7 @@ impl Kernel for Fill {
 #[derive(Debug, Clone, Copy)]
 pub struct ReadAll {
     pub blocks: usize,
-    /// How often.
+    /// Number of reads of the buffer.
     pub passes: usize,
 }
 
@@ -58,27 +58,30 @@ impl Kernel for ReadAll {
     }
 }
 
-/// Reads the beginning of a matrix beside a kernel that leaves the memory idle, so that the product
-/// after it finds that in the last-level cache; of this matrix and a later one, an address of each
-/// page. Bindings: data, scales, the later one's data and scales, a word of its own that nothing
-/// else uses (so that nothing waits for it).
+/// Reads the beginning of a matrix into the last-level cache for the next product. It runs beside a
+/// kernel that leaves the memory idle. It also reads one address of each page of this matrix and of
+/// a later one.
+///
+/// Bindings: data, scales, the later matrix's data and scales, a word that nothing else uses. No
+/// other kernel waits for this one, because it writes only that word.
 #[derive(Debug, Clone, Copy)]
 pub struct Prefetch {
     pub data_bytes: usize,
     pub scale_bytes: usize,
-    /// Of the later matrix: data, scales.
+    /// Bytes of the later matrix: data, scales.
     pub later_bytes: [usize; 2],
-    /// Of the data; of the scales an eighth of that. Rounded down to whole workgroups.
+    /// Bytes of data to read, rounded down to whole workgroups. An eighth of that is read of the
+    /// scales.
     pub ahead_bytes: usize,
 }
 
 impl Prefetch {
     /// Bytes of data that a workgroup reads.
     const GROUP_BYTES: usize = WORKGROUP * 64;
-    /// Of the address space: what large buffers lie in.
+    /// Bytes of a page of large buffers in the device's address space.
     const PAGE: usize = 2 << 20;
-    /// Workgroups that each touch all pages, so that the tables of every part of the device learn
-    /// of them.
+    /// Workgroups that each read an address of every page. There are several, so that the address
+    /// tables of all parts of the device have the pages.
     const TOUCHES: u32 = 32;
 
     fn groups(&self) -> usize {

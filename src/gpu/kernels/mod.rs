@@ -1,5 +1,5 @@
-//! The kernels: each a WGSL file and a struct that names its parameters, bindings and grid. Its
-//! twin in [`crate::cpu::ops`] says what it computes.
+//! The kernels. Each is a WGSL file and a struct with its parameters, bindings and grid. Its twin
+//! in [`crate::cpu::ops`] defines its results.
 
 mod attention;
 mod coop;
@@ -47,7 +47,7 @@ pub trait Kernel {
     /// Workgroups for a target.
     fn grid(&self, target: &KernelTarget) -> Grid;
 
-    /// What a profile says of it.
+    /// The kernel's work, for a profile.
     fn cost(&self) -> Cost {
         Cost::default()
     }

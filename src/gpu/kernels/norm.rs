@@ -28,16 +28,16 @@ impl Kernel for RmsNorm {
     }
 }
 
-/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
-/// parts, post weight `[n]`, next weight `[n]`, uniform whose first f32 is the layer's scalar, then
-/// those of `epilogue` for `n` columns.
+/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]`, post weight `[n]`,
+/// next weight `[n]`, uniform, then those of `epilogue` for `n` columns. The branch is summed over
+/// its parts. The uniform's first f32 is the layer's scalar.
 #[derive(Debug, Clone, Copy)]
 pub struct AddRmsNorm {
     pub n: usize,
     pub eps: f32,
-    /// Sums that make up the branch, see [`MatmulCoop`](super::MatmulCoop).
+    /// Number of sums that make up the branch, see [`MatmulCoop`](super::MatmulCoop).
     pub parts: usize,
-    /// From one part to the next, in elements.
+    /// Distance from one part to the next, in elements.
     pub part_stride: usize,
     pub epilogue: ActivationFormat,
 }
@@ -65,10 +65,9 @@ impl Kernel for AddRmsNorm {
     }
 }
 
-/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]` to be summed over
-/// parts, post weight `[n]`, then those of `epilogue`, in which x times [`RmsNormAdd::SCALE`] is
-/// left, for
-/// `n` columns.
+/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]`, post weight `[n]`,
+/// then those of `epilogue` for `n` columns. The branch is summed over its parts. The epilogue's
+/// results are x times [`RmsNormAdd::SCALE`].
 #[derive(Debug, Clone, Copy)]
 pub struct RmsNormAdd {
     pub n: usize,
@@ -80,8 +79,8 @@ pub struct RmsNormAdd {
 }
 
 impl RmsNormAdd {
-    /// The stream is not normed: sums of many layers, which may grow beyond what f16 holds. Small
-    /// values lose nothing by it that counts.
+    /// Scale of the results. They are not normed, and sums of many layers may exceed f16's range.
+    /// Small values lose no important bits by it.
     pub const SCALE: f32 = 1.0 / 64.0;
 }
 

@@ -1,4 +1,4 @@
-//! Per-layer embeddings: all layers' vectors of a token, and how a layer takes its own in.
+//! Per-layer embeddings: all layers' vectors of a token, and each layer's use of its own.
 
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
@@ -9,8 +9,9 @@ use crate::gpu::kernels::{
 use crate::quant::PackFormat;
 
 /// Bindings: data and scales of the table `[vocab, layers · size]`, rows, sampled `[slots]`, norm
-/// `[size]`, x `[rows, stride(layers · size)]`: projections of the embedding, of which it makes the
-/// vectors. Leaves alone the rows whose token is not in `first_row..first_row + rows`.
+/// `[size]`, x `[rows, stride(layers · size)]`. x holds projections of the embedding, which the
+/// kernel replaces by the vectors. It skips rows whose token is not in
+/// `first_row..first_row + rows`.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerInputs {
     pub format: PackFormat,
@@ -46,9 +47,9 @@ impl Kernel for PerLayerInputs {
     }
 }
 
-/// Bindings: gate `[rows, stride(n)]`, a product of what [`RmsNormAdd`] leaves, all layers' vectors
-/// `[rows, vectors_stride]`, a uniform whose first u32 is the layer's first column of these, then
-/// those of `epilogue` for `n` columns.
+/// Bindings: gate `[rows, stride(n)]`, all layers' vectors `[rows, vectors_stride]`, a uniform,
+/// then those of `epilogue` for `n` columns. gate is a product of the results of [`RmsNormAdd`].
+/// The uniform's first u32 is the layer's first column of the vectors.
 #[derive(Debug, Clone, Copy)]
 pub struct PerLayerGate {
     pub n: usize,

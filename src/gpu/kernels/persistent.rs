@@ -1,4 +1,4 @@
-//! What lies between two layers' attention, for one row, in one dispatch.
+//! All work between two layers' attention, for one row, in one dispatch.
 
 use crate::gpu::device::adapter::AdapterFacts;
 use crate::gpu::device::grid::{Extent, Grid};
@@ -7,61 +7,68 @@ use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention};
 use crate::quant::PackFormat;
 
-/// From the parts of attention in one layer to q, k and v of the next one, or after the last layer
-/// to the normed hidden state: joins them, o_proj, [`AddRmsNorm`](super::AddRmsNorm), gate and up
-/// with GELU, down_proj, [`AddRmsNorm`](super::AddRmsNorm), qkv, for one row with int8
-/// activations. The workgroups must all run at once: where they do not, a fault is kept and the
+/// Computes q, k and v of the next layer from a layer's partial attention outputs. It takes one row
+/// with int8 activations. After the last layer it computes the normed hidden state instead. It
+/// combines the partial outputs, then runs o_proj, [`AddRmsNorm`](super::AddRmsNorm), gate and up
+/// with GELU, down_proj, [`AddRmsNorm`](super::AddRmsNorm) and qkv.
+///
+/// All workgroups must run at the same time. If they do not, the kernel records a fault, and its
 /// results are wrong.
 ///
-/// Bindings: data and scales of o, gate and up, down, qkv (any where there is none); sums and norms
-/// of [`SdpaDecode`](super::SdpaDecode), rows; weights of the norms after and before o_proj and the
-/// MLP, `[n]` each: post attention, pre feedforward, post feedforward, next layer's input or the
-/// final one; x `[n]` (updated); [`PersistentLayer::SETS`] sets of `set_words`; q, k and v, or the
-/// normed
-/// hidden state; fault, a word; uniform of f32: the layer's scalar, the set that is used, another
-/// that is emptied for the next dispatch, 0. A set must be empty before it is used.
+/// Bindings, in this order:
+///
+/// - data and scales of o, gate and up, down, qkv (any buffer where there is no qkv)
+/// - partial outputs and softmax statistics of [`SdpaDecode`](super::SdpaDecode); rows
+/// - norm weights `[n]` each: post attention, pre feedforward, post feedforward, then the next
+///   layer's input norm or the final norm
+/// - x `[n]` (updated)
+/// - [`PersistentLayer::SETS`] sets of `set_words`; a set must be empty before its use
+/// - q, k and v, or the normed hidden state
+/// - fault: a word
+/// - uniform of f32: the layer's scalar, the set to use, the set to empty for the next dispatch, 0
 #[derive(Debug, Clone)]
 pub struct PersistentLayer {
-    /// Of heads of a multiple of 32 dims.
+    /// Its heads have a multiple of 32 dims.
     pub split: SplitAttention,
-    /// `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
+    /// Shapes: `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
     pub o: Linear,
     pub gate_up: Linear,
     pub down: Linear,
     /// `None` after the last layer.
     pub qkv: Option<Linear>,
     pub eps: f32,
-    /// Words of a set: by which the workgroups of a dispatch exchange results. At least
-    /// [`PersistentLayer::set_words`], and the same for all dispatches that share sets.
+    /// Words of a set. The workgroups of a dispatch exchange results in it. It has at least
+    /// [`PersistentLayer::set_words`], and the same size for all dispatches that share sets.
     pub set_words: usize,
     /// Workgroups, which wait for one another.
     pub workgroups: usize,
 }
 
 impl PersistentLayer {
-    /// Invocations of a workgroup: two of them would find no room on a processor, and more are not
-    /// to be had.
+    /// Invocations of a workgroup. No device allows more, and a multiprocessor has no room for two
+    /// such workgroups.
     const WORKGROUP: usize = 1024;
     /// Tiles of 16 rows in a unit of work: of o, gate and up (32 rows of each), down, qkv.
     const UNITS: [usize; 4] = [1, 4, 1, 1];
-    /// Groups of weights that are on their way to an invocation at once.
+    /// Groups of weights that an invocation loads in advance.
     const DEPTH: usize = 2;
-    /// Sets of words, so that the one that is used and the next one differ for each two dispatches
-    /// in a ring of any number but one.
+    /// Number of sets. With three, consecutive dispatches never use the same set, even in a ring of
+    /// an odd number of dispatches.
     pub const SETS: usize = 3;
-    /// What a word says that nobody has written.
+    /// The sentinel: a word that no workgroup has written.
     pub const SENTINEL: u32 = 0x8080_8080;
-    /// Looks at what others have not written yet before a workgroup gives up: some hundredths of a
-    /// second. Software drivers leave any loop after 65535.
+    /// Number of checks for another workgroup's result before a workgroup gives up, after a small
+    /// part of a second. Software drivers leave any loop after 65535 iterations.
     const MOST_SPINS: usize = 60_000;
 
-    /// Words of a set for rows of `n`, of `attention` and of `ffn`: two branches; int8 and two f32
-    /// of each 32.
+    /// Words of a set for rows of `n`, `attention` and `ffn` columns. It holds two sublayer
+    /// outputs, and int8 activations with two f32 for each 32 columns.
     pub fn set_words(n: usize, attention: usize, ffn: usize) -> usize {
         (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16).next_multiple_of(4)
     }
 
-    /// Whether a device can run the kernel for matrices like these, its workgroups' company aside.
+    /// Whether a device can run the kernel for these matrices. It does not verify that all
+    /// workgroups run at the same time.
     pub fn can_run(&self, target: &KernelTarget, facts: &AdapterFacts) -> bool {
         let contiguous = target.variant.subgroups_contiguous
             && target.variant.subgroup_size.is_some_and(|size| size >= 8);
@@ -75,7 +82,7 @@ impl PersistentLayer {
             && facts.max_workgroup_bytes >= self.bytes() as u32
     }
 
-    /// Whether the kernel is made for matrices of these shapes.
+    /// Whether the kernel supports matrices of these shapes.
     fn fits(&self) -> bool {
         let is_int4 =
             |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
@@ -98,7 +105,7 @@ impl PersistentLayer {
         self.matrices().iter().map(|(_, linear)| linear.cols).max().unwrap_or(0)
     }
 
-    /// Units that a workgroup has at once, and how often it has so many.
+    /// Units that a workgroup computes at once, and the number of rounds that it needs.
     fn rounds(&self, linear: Linear, unit: usize) -> (usize, usize) {
         let units = (linear.rows / (16 * unit)).div_ceil(self.workgroups);
         // A warp's share may not exceed a tile.
@@ -106,7 +113,7 @@ impl PersistentLayer {
         (most, units.div_ceil(most))
     }
 
-    /// Warps that read side by side, not more than a tile has pairs of groups.
+    /// Warps that read adjacent weights, at most the number of pairs of groups in a tile.
     fn cluster(&self) -> usize {
         let fits = |cluster: &usize| {
             self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *cluster)
@@ -114,7 +121,7 @@ impl PersistentLayer {
         [4, 1].into_iter().find(fits).unwrap_or(1)
     }
 
-    /// Tiles at which a cluster works, at most.
+    /// The largest number of tiles that a cluster works on.
     fn slots(&self) -> usize {
         let slots = self.matrices().into_iter().zip(Self::UNITS).map(|((_, linear), unit)| {
             let pairs = linear.cols / 64;

@@ -7,12 +7,12 @@ use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
 use crate::quant::Dtype;
 use crate::quant::methods::{HQQ_BETA, HQQ_BETA_GROWTH, HQQ_ITERATIONS, HQQ_P, Spec};
 
-/// [`Method::Hqq`](crate::quant::methods::Method) for every group of a matrix, one invocation a
-/// group; its twin is [`Spec::quantize`].
+/// [`Method::Hqq`](crate::quant::methods::Method) for every group of a matrix, with one invocation
+/// for each group. Its twin is [`Spec::quantize`].
 ///
 /// Bindings: the stored `[rows, cols]` (f32, f16 or bf16; the last word may be padded), chosen
-/// `[rows, groups]`: the bits of the f16 scale and, in the high half, of the offset. A group with a
-/// scale or offset beyond f16 gets an infinite scale.
+/// `[rows, groups]`. A word of chosen has the bits of the f16 scale and, in the high half, of the
+/// offset. A group with a scale or offset beyond f16 gets an infinite scale.
 #[derive(Debug, Clone, Copy)]
 pub struct QuantizeHqq {
     pub spec: Spec,

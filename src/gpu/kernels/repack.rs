@@ -1,4 +1,4 @@
-//! Laying weights out while a model is loaded.
+//! Packing of weights on the device while a model is loaded.
 
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
@@ -6,13 +6,13 @@ use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
 use crate::quant::{Dtype, PackFormat, native_format};
 
-/// Rows of a matrix from the bytes of a file to the words of its [`native_format`]; its twin is
+/// Packs rows of a matrix from a file's bytes into the words of its [`native_format`]. Its twin is
 /// [`pack_rows`](crate::quant::pack_rows) and, if `interleaved16`, [`tile`](crate::gpu::tile).
 ///
-/// Bindings: the rows' bytes behind [`Repack::header`], with [`Repack::SLACK_BYTES`] after them
-/// that are read and not used; data and scales of consecutive rows; slots, of which the matrix's
-/// gets the least number of a row with a value, scale or offset that is NaN, infinite or beyond
-/// f16.
+/// Bindings: stored bytes, data and scales of consecutive rows, slots. The stored bytes are
+/// [`Repack::header`], the rows, and [`Repack::SLACK_BYTES`] that are read but not used. The
+/// matrix's slot gets the lowest number of a faulty row. Its value, scale or offset is NaN,
+/// infinite or beyond f16.
 #[derive(Debug, Clone, Copy)]
 pub struct Repack {
     pub dtype: Dtype,
@@ -37,8 +37,8 @@ impl Repack {
         is_known && format == native_format(dtype)
     }
 
-    /// What comes before the rows: `rows` of them begin at `first` of the buffers and are rows from
-    /// `number` on in the count of faults, which `slot` keeps.
+    /// The header before the rows. `rows` rows go to the buffers from row `first` on. Faults count
+    /// them from `number` on and are kept in `slot`.
     pub fn header(rows: usize, first: usize, number: usize, slot: usize) -> [u32; 4] {
         [rows, first, number, slot].map(|number| number as u32)
     }
@@ -47,8 +47,8 @@ impl Repack {
         native_format(self.dtype)
     }
 
-    /// Pieces of a row, one an invocation: two groups of a block type, else four words of data or
-    /// one of scales.
+    /// Units of a row, one for each invocation. A unit is two groups of a block type, else four
+    /// words of data or one of scales.
     fn row_units(&self) -> usize {
         let format = self.format();
         match self.dtype.block_len() {
@@ -105,7 +105,7 @@ impl Kernel for Repack {
         let wgsl = Wgsl::default()
             .uint("WORKGROUP", Self::WORKGROUP)
             .uint("ROW_UNITS", self.row_units())
-            // Whoever reads rows has made sure that these can be counted.
+            // The caller has verified that these bytes can be counted.
             .uint("ROW_BYTES", self.dtype.bytes_of(self.cols).unwrap_or(0))
             .weight_layout(self.format(), self.cols, self.interleaved16);
         match self.dtype.block_len() {

@@ -15,10 +15,10 @@ pub struct TopKParts {
     pub n: usize,
 }
 
-/// The best of all, and of them the one that was drawn.
+/// The best candidates of the whole row, and the token drawn from them.
 ///
-/// Bindings: parts, draws, outputs (row indexes), rows, sampled `[slots]`: an id, or `u32::MAX` if
-/// a logit is NaN or +∞, or none is finite.
+/// Bindings: parts, draws, outputs (row indexes), rows, sampled `[slots]`. A slot gets an id, or
+/// `u32::MAX` if a logit is NaN or +∞, or none is finite.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
     pub n: usize,
@@ -27,13 +27,13 @@ pub struct Sample {
 impl Sample {
     /// Parts of a row that are searched at once.
     const PARTS: usize = 64;
-    /// Candidates that the parts of a row have room for.
+    /// Number of candidates that all parts of a row have room for.
     pub const CANDIDATES: usize = Self::PARTS * Draw::MOST_TOP_K;
     /// An invocation for each value of a byte.
     const WORKGROUP: usize = 256;
 }
 
-/// Logits of tokens that are never chosen become −∞.
+/// Sets the logits of suppressed tokens to −∞.
 ///
 /// Bindings: logits `[outputs, n]`, ids `[count]`, each below `n`.
 #[derive(Debug, Clone, Copy)]
@@ -61,10 +61,10 @@ impl DrawWords {
 
 impl From<Draw> for DrawWords {
     fn from(draw: Draw) -> Self {
-        // Rounded down: 1 would lie past the last token.
+        // Rounded down, because 1 would be past the last token.
         let point = ((draw.point * (1 << 24) as f64).floor() / (1 << 24) as f64) as f32;
-        // Denormal temperatures would be zero to some devices, and WGSL promises nothing of
-        // divisors above 2^126.
+        // A denormal temperature may become zero on some devices. WGSL guarantees
+        // nothing for divisors above 2^126.
         let quarter_temperature = 0.25 * draw.temperature.max(1e-30);
         DrawWords {
             quarter_temperature,
@@ -78,7 +78,7 @@ impl From<Draw> for DrawWords {
 
 /// Constants and the selection that both halves share, for rows of `n` logits.
 fn selection(n: usize) -> Wgsl {
-    // Ids, and one more that is none.
+    // Digits of the ids, and of one more value that is no id.
     let id_digits = (u32::BITS - (n as u32).leading_zeros()).div_ceil(8).max(1);
     Wgsl::default()
         .uint("WORKGROUP", Sample::WORKGROUP)

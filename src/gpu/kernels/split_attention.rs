@@ -10,8 +10,8 @@ use crate::gpu::kernels::{Cost, Kernel};
 use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
 use crate::model::kv::CacheType;
 
-/// Attention of single tokens in two passes: [`SdpaDecode`] takes parts of the keys,
-/// [`SdpaCombine`] joins them. For heads of a multiple of 8 dims.
+/// Attention of single tokens in two passes. [`SdpaDecode`] computes parts of the keys, and
+/// [`SdpaCombine`] combines the results. Heads must have a multiple of 8 dims.
 #[derive(Debug, Clone)]
 pub struct SplitAttention {
     pub layer: LayerConfig,
@@ -21,13 +21,13 @@ pub struct SplitAttention {
     pub capacity: usize,
 }
 
-/// What a workgroup of [`SdpaDecode`] takes.
+/// The work of one workgroup of [`SdpaDecode`].
 #[derive(Debug, Clone, Copy)]
 struct Share {
     workgroup: usize,
     /// Query heads.
     heads: usize,
-    /// Keys at once.
+    /// Number of keys at once.
     tile: usize,
 }
 
@@ -42,25 +42,25 @@ impl Share {
             + 4 * ((self.heads + 2) * head_dim + scores + squares + tiles + self.heads)
     }
 
-    /// Bytes in which invocations that have the same dims add their sums of values.
+    /// Bytes in which invocations with the same dims add their sums of values.
     fn own_sums(&self, head_dim: usize) -> usize {
         self.workgroup / (head_dim / 8).max(1) * self.heads_at_once() * head_dim * 4
     }
 
-    /// Heads whose sums are added at once: two, if these are all. Two of four make the kernel need
-    /// more registers.
+    /// Heads whose sums are added at once: two, if the workgroup has only two. Two of four would
+    /// need more registers.
     fn heads_at_once(&self) -> usize {
         if self.workgroup >= 256 && self.heads == 2 { 2 } else { 1 }
     }
 }
 
 impl SplitAttention {
-    /// Fewer keys are not worth a workgroup of their own.
+    /// With fewer keys, a workgroup of their own does not pay.
     const SMALLEST_PART: usize = 32;
-    /// Workgroups that fill a large device twice.
+    /// Enough workgroups to fill a large device twice.
     const WORKGROUPS: usize = 256;
 
-    /// Of a model's layer.
+    /// The split attention of a model's layer.
     pub fn of(
         layer: &LayerConfig,
         config: &ModelConfig,
@@ -70,8 +70,8 @@ impl SplitAttention {
         SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
     }
 
-    /// As many heads as there is memory for, of those that share a KV head, or one: not more than
-    /// four, because more need more registers than an invocation has.
+    /// The heads of a workgroup, which share a KV head: as many as workgroup memory holds, at most
+    /// four. More heads would need more registers than an invocation has.
     fn share(&self, target: &KernelTarget) -> Share {
         let workgroup = target.tuning.decode_workgroup;
         let shared = self.layer.n_heads / self.layer.n_kv_heads;
@@ -87,7 +87,8 @@ impl SplitAttention {
             .unwrap_or(share(1))
     }
 
-    /// Invocations of [`SdpaCombine`]: enough for the head's fours of dims and for the parts.
+    /// Invocations of [`SdpaCombine`]: enough for the parts, and for the head's dims in groups of
+    /// four.
     fn combine_workgroup(&self, target: &KernelTarget) -> usize {
         target.tuning.decode_workgroup.max((self.layer.head_dim / 4).next_power_of_two())
     }
@@ -100,17 +101,17 @@ impl SplitAttention {
             && share.bytes(dim) <= target.tuning.decode_workgroup_bytes
     }
 
-    /// Parts of the keys, at most.
+    /// The largest number of parts of the keys.
     pub fn parts(&self, target: &KernelTarget) -> usize {
         (Self::WORKGROUPS / (self.layer.n_heads / self.share(target).heads)).clamp(1, 64)
     }
 
-    /// f32 values of a row's partial sums.
+    /// f32 values of a row's partial outputs.
     pub fn partial_outputs_per_row(&self, target: &KernelTarget) -> usize {
         self.layer.n_heads * self.parts(target) * self.layer.head_dim
     }
 
-    /// f32 values of a row's maxima and sums.
+    /// f32 values of a row's softmax statistics: maxima and sums.
     pub fn softmax_stats_per_row(&self, target: &KernelTarget) -> usize {
         self.layer.n_heads * self.parts(target) * 2
     }
@@ -130,19 +131,18 @@ impl SplitAttention {
     }
 }
 
-/// That [`SdpaDecode`] does what [`RopeKvUpdate`] does before it attends: with q alone where
-/// another layer's keys and values are used.
+/// Makes [`SdpaDecode`] also do the work of [`RopeKvUpdate`], before attention. It does that for q
+/// alone where another layer's keys and values are used.
 #[derive(Debug, Clone, Copy)]
 pub struct RawHeads {
     pub v_norm: bool,
     pub eps: f32,
 }
 
-/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, sums `[rows,
-/// partial_outputs_per_row]`, norms
-/// `[rows, softmax_stats_per_row]`; where `raw` also `RopeKvUpdate`'s norms and turns, and no two
-/// rows may
-/// be of one sequence unless the keys are another layer's.
+/// Bindings: qkv `[rows, qkv_stride]`, K cache, V cache, rows, partial outputs
+/// `[rows, partial_outputs_per_row]`, softmax statistics `[rows, softmax_stats_per_row]`. If `raw`,
+/// the norms and rotary frequencies of `RopeKvUpdate` follow. Then no two rows may belong to one
+/// sequence, unless the keys are another layer's.
 #[derive(Debug, Clone)]
 pub struct SdpaDecode {
     pub split: SplitAttention,
@@ -150,8 +150,7 @@ pub struct SdpaDecode {
 }
 
 impl SdpaDecode {
-    /// The size of subgroups where their invocations are known to be neighbours, and enough for a
-    /// key's scores.
+    /// The subgroup size, if subgroups are contiguous and large enough for a key's scores.
     fn teams(target: &KernelTarget) -> Option<usize> {
         let size = target.variant.subgroup_size? as usize;
         (target.variant.subgroups_contiguous
@@ -160,7 +159,7 @@ impl SdpaDecode {
         .then_some(size)
     }
 
-    /// How `rows` heads, of q or of k and v too, are normed and turned.
+    /// How `rows` heads are normed and rotated: those of q, or of k and v too.
     fn norm_heads(wgsl: Wgsl, target: &KernelTarget, rows: usize) -> Wgsl {
         wgsl.uint("HEAD_ROWS", rows).choose(match Self::teams(target) {
             Some(_) => "norm_heads_subgroups",
@@ -171,15 +170,14 @@ impl SdpaDecode {
 
 /// Invocations that share a key's scores.
 const KEY_LANES: usize = 8;
-/// Values that an invocation has on their way at once: eight need more registers than they save
-/// time.
+/// Values that an invocation loads in advance. Eight would need too many registers and be slower.
 const MOST_AHEAD: usize = 4;
 
 impl Kernel for SdpaDecode {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let split = &self.split;
         let Share { workgroup, heads, tile } = split.share(target);
-        // Eight dims of a key, which one invocation of a team takes at once.
+        // A unit is eight dims of a key, which one invocation of a team reads at once.
         let octets = split.layer.head_dim / 8;
         let (teams, value_lanes) = (workgroup / KEY_LANES, workgroup / octets);
         let score_lanes = 1 << tile.min(workgroup / heads).ilog2();
@@ -247,16 +245,17 @@ impl Kernel for SdpaDecode {
     }
 }
 
-/// Bindings: sums, norms, rows, then those of `epilogue` for `n_heads · head_dim` columns.
+/// Bindings: partial outputs, softmax statistics, rows, then those of `epilogue` for
+/// `n_heads · head_dim` columns.
 #[derive(Debug, Clone)]
 pub struct SdpaCombine {
     pub split: SplitAttention,
-    /// Forms other than floats need heads of a multiple of 32 dims.
+    /// Formats other than f32 need heads of a multiple of 32 dims.
     pub epilogue: ActivationFormat,
 }
 
 impl SdpaCombine {
-    /// Whether the kernel can leave results in another form than floats.
+    /// Whether the kernel can write results in a format other than f32.
     pub fn has_epilogue(layer: &LayerConfig) -> bool {
         layer.head_dim.is_multiple_of(32)
     }

@@ -1,13 +1,13 @@
-//! Unrolls marked loops of WGSL text: the one step that changes the text of a shader. Drivers leave
-//! loops around arrays of registers as they are, and then put the arrays into memory:
-//! docs/performance.md says what that costs.
+//! Unrolls marked loops of WGSL text. No other step changes the text of a shader. Drivers leave
+//! loops around arrays of registers as they are, and then put the arrays into memory.
+//! docs/performance.md has the costs.
 
 /// What marks a loop, at the end of its first line.
 const MARK: &str = "{ // unrolled";
 
-/// Replaces every `for (var i = 0u; i < N; i++) { // unrolled`, where N is a constant of the text
-/// or a literal, by N blocks in which `i` is a literal. Panics if a marked loop has another form:
-/// the shaders are part of the program.
+/// Replaces every loop `for (var i = 0u; i < N; i++) { // unrolled` by N blocks, in which `i` is a
+/// literal. N is a constant of the text or a literal. Panics if a marked loop has another form: the
+/// shaders are part of the program.
 pub(in crate::gpu) fn unroll(wgsl: &str) -> String {
     let mut text = wgsl.to_owned();
     while let Some(mark) = text.find(MARK) {
@@ -48,7 +48,7 @@ fn closing_brace(text: &str) -> usize {
     text.find(closes).expect("braces that match")
 }
 
-/// `text` with `value` for the variable `name`, but for members of that name.
+/// `text` with `value` for the variable `name`, except for members of that name.
 fn substitute(text: &str, name: &str, value: &str) -> String {
     let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let mut result = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Puts a kernel's WGSL together: its file, the fragments that it needs, and their constants.
+//! Assembles a kernel's WGSL from its file, the fragments that it needs, and their constants.
 //!
 //! A file under `shaders/` begins with what it needs:
 //!
@@ -6,8 +6,9 @@
 //! //! needs: step, weights; constants ROWS, COLS; enables f16
 //! ```
 //!
-//! A word is a fragment in the file's own folder or in `shaders/shared/`, or one of [`INTERFACES`],
-//! for which the kernel's struct chooses the fragment. Constants come from the struct too.
+//! A word names a fragment in the file's own folder or in `shaders/shared/`, or one of
+//! [`INTERFACES`]. For an interface the kernel's struct chooses the fragment. The struct also gives
+//! the constants.
 
 use crate::gpu::device::source::{Access, Binding, KernelSource};
 use crate::gpu::kernels::unroll::unroll;
@@ -17,7 +18,7 @@ include!(concat!(env!("OUT_DIR"), "/shaders.rs"));
 
 type Files = [(&'static str, &'static str)];
 
-/// What varies between kernels of one file, and the fragments to choose from.
+/// The interfaces: each has several fragments, of which a kernel uses one.
 const INTERFACES: &[(&str, &[&str])] = &[
     (
         "weights",
@@ -100,13 +101,13 @@ impl Wgsl {
         self
     }
 
-    /// The fragment for its interface, which the kernel or a fragment may need.
+    /// Chooses the fragment for its interface, which the kernel or a fragment may need.
     pub fn choose(mut self, fragment: &'static str) -> Self {
         self.choices.push(fragment);
         self
     }
 
-    /// The kernel in `file`. Panics where the file's needs are not met: shaders are part of the
+    /// The kernel in `file`. Panics if a need of the files is not met: shaders are part of the
     /// program.
     pub fn kernel(&self, file: &'static str) -> KernelSource {
         self.assemble(FILES, file).unwrap_or_else(|fault| panic!("{fault}"))
@@ -147,7 +148,7 @@ impl Wgsl {
         })
     }
 
-    /// Adds a file after what it needs, each once.
+    /// Adds a file after the files that it needs, each once.
     fn include(
         &self,
         files: &Files,
@@ -167,7 +168,7 @@ impl Wgsl {
         Ok(())
     }
 
-    /// The file that `word` means in `path`.
+    /// The file for `word` in the needs of `path`.
     fn fragment(&self, files: &Files, path: &str, word: &str) -> Result<&'static str, String> {
         let interface = INTERFACES.iter().find(|(name, _)| *name == word);
         let word = match interface {
@@ -220,7 +221,7 @@ fn is_word(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '_'
 }
 
-/// What a file says that it needs.
+/// The needs of a file.
 #[derive(Default)]
 struct Header {
     needs: Vec<&'static str>,
@@ -229,8 +230,8 @@ struct Header {
 }
 
 impl Header {
-    /// Of the lines `//!` with which a file begins. A word `constants` or `enables` says what the
-    /// words after it are.
+    /// Reads the lines `//!` with which a file begins. A word `constants` or `enables` gives the
+    /// kind of the words after it.
     fn of(text: &'static str) -> Self {
         let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
         let words = lines.flat_map(|line| line.split(|c| !is_word(c))).filter(|w| !w.is_empty());
@@ -334,7 +335,7 @@ mod tests {
         for &(path, text) in FILES {
             let part = Part { path, text, header: Header::of(text) };
             let used: Vec<&str> = words(text).collect();
-            // What a fragment needs may be for those who need the fragment.
+            // A fragment's needs may be for the files that need this fragment.
             let for_others: Vec<&str> = FILES
                 .iter()
                 .filter(|(_, text)| Header::of(text).needs.iter().any(|word| means(word, path)))
@@ -351,7 +352,7 @@ mod tests {
                         .any(|name| used.contains(name) || for_others.contains(name));
                     is_used || declared(text).iter().any(|name| words(needed).any(|w| w == *name))
                 };
-                // All of an interface are looked for, one of them is used.
+                // All fragments of an interface are searched, since only one of them is used.
                 let uses: Vec<bool> = fragments(word).iter().map(uses).collect();
                 assert!(uses.contains(&true), "{place}: {word} is not used");
             }

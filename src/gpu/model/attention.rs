@@ -12,11 +12,12 @@ use crate::gpu::model::step::StepShape;
 use crate::gpu::model::workspace::Workspace;
 use crate::model::config::LayerConfig;
 
-/// Bytes of the next matrix that are brought into the cache while a token is attended.
+/// Bytes of the next matrix that are prefetched during the attention of one token.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Records layer `index`'s attention from `qkv`. The outputs have the format `wanted` where a
-/// kernel can write it, else f32. A persistent kernel reads partial outputs and softmax statistics.
+/// Records layer `index`'s attention from `qkv`. The outputs have the format `wanted` if a kernel
+/// can write it, else f32. For a persistent kernel it leaves partial outputs and softmax
+/// statistics.
 pub(super) fn attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &'a Decoder,
@@ -32,7 +33,8 @@ pub(super) fn attention<'a>(
         rope(rec, decoder, index)?;
         return whole_attention(rec, decoder, index, wanted, out);
     }
-    // Tokens of one sequence need each other's keys, which another layer may have made.
+    // Several tokens of one sequence need each other's keys, so these must be in the cache first.
+    // An earlier layer may already have made the keys.
     let is_raw = !matches!(rec.shape, StepShape::ShortPrefill(_)) || config.kv_from.is_some();
     if !is_raw {
         rope(rec, decoder, index)?;
@@ -61,7 +63,7 @@ fn rope(rec: &mut Recorder<'_>, decoder: &Decoder, index: usize) -> Result<()> {
     rec.run(&kernel, &[qkv, norms, frequencies, rows, k_cache, v_cache])
 }
 
-/// Attention of parts of the keys; if `is_raw`, what [`rope`] does as well.
+/// Attention over parts of the keys; if `is_raw`, also the work of [`rope`].
 fn attend_keys(
     rec: &mut Recorder<'_>,
     decoder: &Decoder,
@@ -79,7 +81,7 @@ fn attend_keys(
     rec.run(&kernel, &buffers)
 }
 
-/// What all attention kernels read, as they bind it.
+/// The buffers that all attention kernels read, by their names.
 fn qkv_and_cache<'a>(
     s: &'a Workspace,
     cache: &'a LayerCache,
@@ -143,7 +145,7 @@ fn whole_attention<'a>(
     Ok(out)
 }
 
-/// Tokens that a workgroup takes: several only where all are of one sequence.
+/// Tokens that a workgroup computes together: several only if all are of one sequence.
 fn query_tile(shape: StepShape, config: &LayerConfig) -> usize {
     if shape == StepShape::Prefill { Sdpa::prefill_tile(config) } else { 1 }
 }

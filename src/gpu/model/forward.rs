@@ -21,10 +21,10 @@ use crate::model::weights::{LoadOptions, ModelWeights, PerLayerTables};
 
 pub(in crate::gpu) type GpuWeights = ModelWeights<GpuMatrix, GpuBuffer>;
 
-/// Bytes of the next matrix that are brought into the cache while one workgroup norms a row.
+/// Bytes of the next matrix that are prefetched while one workgroup norms a row.
 const PREFETCH_BYTES: usize = 8 << 20;
 
-/// What the kernel before a layer left it.
+/// The input that the previous kernel made for a layer.
 enum LayerInput {
     /// Its normed input in this format.
     Normed(ActivationFormat),
@@ -35,12 +35,13 @@ enum LayerInput {
 /// Dispatches from token ids to normed final hidden states.
 pub(in crate::gpu) struct Trunk {
     steps: Vec<Dispatch>,
-    /// Steps after which all keys and values are in the caches.
+    /// Number of dispatches after which all keys and values are in the caches.
     to_keys: usize,
 }
 
 impl Trunk {
-    /// What a step runs: layers that make no keys only if the step has outputs.
+    /// The dispatches of a step. The layers without keys of their own run only if the step has
+    /// outputs.
     pub fn steps(&self, has_outputs: bool) -> &[Dispatch] {
         if has_outputs { &self.steps } else { &self.steps[..self.to_keys] }
     }
@@ -55,7 +56,7 @@ pub(in crate::gpu) struct Model {
     /// `None` where it is tied to `embed_tokens`.
     lm_head: Option<GpuMatrix>,
     pub workspace: Workspace,
-    /// `None` where decoding runs no persistent kernels, or after a fault of theirs.
+    /// `None` if decode runs no persistent kernels, or after a fault of one.
     pub persistent: Option<PersistentLayers>,
 }
 
@@ -92,8 +93,8 @@ impl Model {
         self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
     }
 
-    /// Chooses persistent kernels for decoding where the device suits them, and compiles decoding's
-    /// kernels.
+    /// Chooses persistent kernels for decode if the device suits them, and compiles the kernels of
+    /// decode.
     ///
     /// Errors: see [`PersistentLayers::find`]; a kernel that the driver refuses.
     pub async fn prepare_decoding(&mut self) -> Result<()> {
@@ -143,7 +144,8 @@ impl Model {
         OutputHead::record(rec, self.config(), lm_head)
     }
 
-    /// Records the trunk; the number of its steps up to the last layer that has keys of its own.
+    /// Records the trunk. Returns the number of its dispatches up to the last layer with keys of
+    /// its own.
     fn record_trunk<'a>(
         &'a self,
         rec: &mut Recorder<'a>,
@@ -198,7 +200,7 @@ impl Model {
         Ok(())
     }
 
-    /// One decoder layer: takes its input, updates `x`, and leaves the next layer's input.
+    /// One decoder layer: reads its input, updates `x`, and writes the next layer's input.
     fn layer<'a>(
         &'a self,
         rec: &mut Recorder<'a>,

@@ -45,7 +45,7 @@ impl OutputHead {
         Ok(OutputHead { logits, argmax, sample: std::mem::take(&mut rec.steps) })
     }
 
-    /// What chooses tokens after the logits.
+    /// The dispatches that choose tokens from the logits.
     pub fn choice(&self, usage: &LogitsUse) -> &[Dispatch] {
         match usage {
             LogitsUse::Logits => &[],

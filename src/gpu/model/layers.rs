@@ -1,5 +1,5 @@
-//! The decoder's layers on the device: their KV caches, and their weights as the forward pass takes
-//! them.
+//! The decoder's layers on the device: their KV caches, and their weights in the form that the
+//! forward pass needs.
 
 use crate::error::Result;
 use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu};
@@ -15,7 +15,7 @@ pub(in crate::gpu) struct Decoder {
     pub layers: Vec<GpuLayer>,
     /// After the last layer.
     pub norm: GpuBuffer,
-    /// Of the layers that have keys of their own, which are the first ones.
+    /// Only of the layers with keys of their own, which are the first ones.
     pub caches: Vec<LayerCache>,
     pub cache_type: CacheType,
 }
@@ -47,10 +47,10 @@ pub(in crate::gpu) struct LayerCache {
 }
 
 impl LayerCache {
-    /// Positions of a slot, and bytes of the keys (of the values as many), with steps of `rows`
-    /// rows.
+    /// Positions of a slot, and bytes of the keys, with steps of `rows` rows. The values take as
+    /// many bytes.
     pub fn size(layer: &LayerConfig, options: &LoadOptions, rows: usize) -> (usize, u64) {
-        // Whole tiles of keys; a ring may hold more than it needs.
+        // The capacity is a whole number of key tiles, so a ring may hold more than it needs.
         let needed = cache_capacity(layer, options.context_length, rows);
         let capacity = needed.checked_next_multiple_of(SdpaCoop::KEYS).unwrap_or(needed);
         let element = match options.cache_type {
@@ -70,14 +70,14 @@ impl LayerCache {
     }
 }
 
-/// Matrices with one input, each with the first column of its results: one matrix where they could
-/// be fused.
+/// Matrices with one input, each with the first column of its results. They are one matrix if they
+/// could be fused.
 pub(in crate::gpu) type FusedProjections = Vec<(GpuMatrix, usize)>;
 
 /// Weights of a layer.
 pub(in crate::gpu) struct GpuLayer {
     pub input_norm: GpuBuffer,
-    /// q and, unless they are another layer's, k and, unless V is K, v.
+    /// q, then k unless it is another layer's, then v unless V is K.
     pub qkv: FusedProjections,
     pub o_proj: GpuMatrix,
     pub post_attention_norm: GpuBuffer,
@@ -86,24 +86,24 @@ pub(in crate::gpu) struct GpuLayer {
     pub gate_up: FusedProjections,
     pub down_proj: GpuMatrix,
     pub post_feedforward_norm: GpuBuffer,
-    /// With per-layer embeddings.
+    /// `None` without per-layer embeddings.
     pub per_layer: Option<GpuPerLayer>,
     /// The layer's output scalar, and a uniform of it.
     pub scalar: f32,
     pub scalar_uniform: GpuBuffer,
     /// q_norm and, if there is one, k_norm, one after the other.
     pub qk_norms: GpuBuffer,
-    /// Cosines and sines, see [`RopeKvUpdate::rope_frequencies`].
+    /// Rotary frequencies, see [`RopeKvUpdate::rope_frequencies`].
     pub rope_frequencies: GpuBuffer,
 }
 
-/// How a layer takes in its vector.
+/// Weights with which a layer adds its per-layer input.
 pub(in crate::gpu) struct GpuPerLayer {
-    /// One matrix.
+    /// A single matrix.
     pub gate: FusedProjections,
     pub projection: GpuMatrix,
     pub norm: GpuBuffer,
-    /// Uniform of u32: the first column of the layer's vector.
+    /// Uniform of u32: the first column of the layer's vector in a row of all layers' vectors.
     pub columns: GpuBuffer,
 }
 
@@ -156,8 +156,8 @@ impl GpuLayer {
     }
 }
 
-/// Matrices whose results follow one another, as they were loaded: each by itself, or all fused in
-/// the last.
+/// Groups matrices of consecutive results as they were loaded: each by itself, or all fused in the
+/// last.
 fn fuse(matrices: impl IntoIterator<Item = GpuMatrix>) -> FusedProjections {
     let mut next = 0;
     let with_offset = |matrix: GpuMatrix| {

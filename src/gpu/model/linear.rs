@@ -1,4 +1,4 @@
-//! How a matrix is multiplied in a step of a shape: the one place that decides it.
+//! The choice of the kernels that multiply a matrix in a step of a shape. Only this file makes it.
 
 use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::{
@@ -8,7 +8,7 @@ use crate::gpu::kernels::{
 use crate::gpu::model::step::StepShape;
 use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart};
 
-/// What runs a product.
+/// The kernel of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gpu) enum LinearKernel {
     Matvec,
@@ -39,7 +39,7 @@ impl LinearKernel {
         }
     }
 
-    /// Whether the number of rows is bound as `step`.
+    /// Whether the kernel reads the number of rows, as `step`.
     pub fn reads_step(self) -> bool {
         !matches!(self, LinearKernel::Matvec | LinearKernel::MatvecQ8)
     }
@@ -49,26 +49,26 @@ impl LinearKernel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gpu) struct SplitSum {
     pub splits: usize,
-    /// From one split to the next, in elements.
+    /// Distance from one split to the next, in elements.
     pub stride: usize,
 }
 
-/// How a matrix is multiplied.
+/// The plan of a product: its kernel, formats and splits.
 #[derive(Debug, Clone)]
 pub(in crate::gpu) struct LinearPlan {
     pub kernel: LinearKernel,
-    /// The format in which the kernel takes its activations.
+    /// The format of the kernel's activations.
     pub input: ActivationFormat,
-    /// A product for each part of the matrix.
+    /// One product for each part of the matrix.
     pub parts: Vec<Linear>,
     pub sum: SplitSum,
-    /// Rows of activations that a matrix-vector product takes.
+    /// Rows of activations of a matrix-vector product.
     m: usize,
 }
 
 impl LinearPlan {
     /// The plan for a matrix of these parts in steps of a shape, with buffers of `row_capacity`
-    /// rows. `may_split`: the kernel that reads the results adds up splits.
+    /// rows. `may_split`: the kernel that reads the results can add up splits.
     pub fn new(
         target: &KernelTarget,
         shape: StepShape,
@@ -123,7 +123,7 @@ impl LinearPlan {
     }
 }
 
-/// The format that all of these products take; f32 where they differ.
+/// The activation format that all of these products read; f32 if they differ.
 pub(in crate::gpu) fn shared_input<'p>(
     plans: impl IntoIterator<Item = &'p LinearPlan>,
 ) -> ActivationFormat {
@@ -132,7 +132,7 @@ pub(in crate::gpu) fn shared_input<'p>(
     if formats.all(|format| format == first) { first } else { ActivationFormat::F32 }
 }
 
-/// The products of a matrix's parts, with results in columns from `y_offset` on of rows `y_stride`
+/// The products of a matrix's parts. Results go to columns from `y_offset` on of rows `y_stride`
 /// wide.
 pub(in crate::gpu) fn linears(matrix: &GpuMatrix, y_stride: usize, y_offset: usize) -> Vec<Linear> {
     let linear = |part: &MatrixPart| Linear {

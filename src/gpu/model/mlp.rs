@@ -1,4 +1,4 @@
-//! The MLP of one layer: gelu(gate) · up, and the product after it.
+//! The MLP of one layer: gelu(gate) · up, then down_proj.
 
 use crate::error::Result;
 use crate::gpu::kernels::{
@@ -33,7 +33,7 @@ pub(super) fn mlp(
     Ok(sum)
 }
 
-/// Gate, up and their activation in one kernel; `None` where that cannot be.
+/// Fuses gate, up and their activation in one kernel; `None` if that is impossible.
 fn gated_matvec<'a>(
     rec: &mut Recorder<'a>,
     gate_up: &[PlannedLinear<'_>],
@@ -84,8 +84,8 @@ fn gate_then_gelu<'a>(
     Ok(rec.activations(hidden, n, epilogue))
 }
 
-/// Gate and up in two products of f16 activations, where [`MatmulCoop::tail`] says so. The last
-/// rows go to `sublayer_output`.
+/// Gate and up in two products of f16 activations, if [`MatmulCoop::tail`] suggests that. The
+/// results of the last rows go to `sublayer_output`.
 fn product_and_tail(rec: &mut Recorder<'_>, gate_up: &PlannedLinear<'_>) -> Result<Option<UpTail>> {
     let (s, matrix) = (rec.workspace, gate_up.matrix);
     let ([part], &[whole], ActivationFormat::F16Tiled { m_stride }) =

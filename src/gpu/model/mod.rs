@@ -1,4 +1,4 @@
-//! The forward pass: dispatches of the kernels for a step, and the buffers that they work in.
+//! The forward pass: dispatches of the kernels for a step, and the buffers that they use.
 
 mod attention;
 pub(in crate::gpu) mod forward;

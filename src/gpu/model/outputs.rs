@@ -1,4 +1,4 @@
-//! What a step brings back: the rows that go through the output head, and where their results are.
+//! The outputs of a step: the rows of the output head, and the places of their results.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{kernels::DrawWords, model::step::StepRow};
 use crate::sampling::Draw;
 
-/// Where a sequence's results are in the readback buffer, in words.
+/// The place of a sequence's results in the readback buffer, in words.
 pub(in crate::gpu) enum ReadbackSlot {
     None,
     Logits { first: usize, words: usize },
@@ -30,14 +30,14 @@ impl ReadbackSlot {
     }
 }
 
-/// Output rows that one pass of the head makes.
+/// Output rows of one pass of the head.
 pub(in crate::gpu) struct OutputBlock {
     /// Rows of the step.
     pub rows: Vec<u32>,
     pub usage: LogitsUse,
 }
 
-/// What logits are for.
+/// The use of logits.
 pub(in crate::gpu) enum LogitsUse {
     /// The host reads them.
     Logits,
@@ -47,7 +47,7 @@ pub(in crate::gpu) enum LogitsUse {
     Sample(Vec<DrawWords>),
 }
 
-/// The token of a sequence, chosen on the device.
+/// A sequence whose token the device chooses.
 struct SampledRow {
     row: u32,
     slot: u32,
@@ -55,7 +55,7 @@ struct SampledRow {
     draw: Option<Draw>,
 }
 
-/// What a step brings back. The readback buffer holds all logits, then all tokens.
+/// The outputs of a step. The readback buffer holds all logits, then all tokens.
 #[derive(Default)]
 pub(in crate::gpu) struct OutputRequest {
     outputs: Vec<StepOutput>,
@@ -92,7 +92,7 @@ impl OutputRequest {
         request
     }
 
-    /// Output rows in passes of at most `most`: those read back first.
+    /// Output rows in passes of at most `most`. The rows whose logits are read back come first.
     pub fn blocks(&self, most: usize) -> Vec<OutputBlock> {
         let logit_rows: Vec<u32> = self.logit_ranges.iter().cloned().flatten().collect();
         let logits = logit_rows
@@ -110,8 +110,8 @@ impl OutputRequest {
         logits.chain(self.sampled.chunks(most).map(choice)).collect()
     }
 
-    /// Slots of the sequences whose token is chosen, in the order of their tokens in the readback
-    /// buffer.
+    /// Slots of the sequences whose token the device chooses, in the order of the tokens in the
+    /// readback buffer.
     pub fn sampled_slots(&self) -> impl Iterator<Item = u32> {
         self.sampled.iter().map(|row| row.slot)
     }

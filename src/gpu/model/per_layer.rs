@@ -1,4 +1,4 @@
-//! Per-layer inputs: a vector of each token for each layer, and how a layer takes in its own.
+//! Per-layer inputs: a vector of each token for each layer, and its addition in that layer.
 
 use crate::error::Result;
 use crate::gpu::device::buffers::GpuBuffer;
@@ -9,7 +9,7 @@ use crate::gpu::model::recorder::{OutputView, Recorder, shared_input};
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::{config::ModelConfig, weights::PerLayerTables};
 
-/// x, which is the embedding → all layers' vectors of `size`.
+/// Computes all layers' vectors of `size` from x, which must be the embedding.
 pub(super) fn per_layer_inputs(
     rec: &mut Recorder<'_>,
     config: &ModelConfig,
@@ -40,7 +40,8 @@ pub(super) fn per_layer_inputs(
     Ok(())
 }
 
-/// Adds the MLP's output to x; the gated projection of the layer's vector → sublayer output.
+/// Adds the MLP's output to x, and writes the gated projection of the layer's vector to the
+/// sublayer output.
 pub(super) fn take_per_layer_input<'a>(
     rec: &mut Recorder<'a>,
     config: &ModelConfig,

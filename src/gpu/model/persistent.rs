@@ -1,4 +1,4 @@
-//! Persistent kernels of decoding: each runs from one layer's attention to the next one's, see
+//! Persistent kernels of decode. Each runs from one layer's attention to the next layer's, see
 //! [`PersistentLayer`].
 
 use crate::error::{Error, Result};
@@ -11,14 +11,13 @@ use crate::gpu::model::workspace::{Allocator, Workspace};
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::config::{LayerConfig, ModelConfig};
 
-/// Buffers of a model's persistent kernels alone.
+/// Buffers that only a model's persistent kernels use.
 pub(in crate::gpu) struct PersistentBuffers<B = GpuBuffer> {
     /// [`PersistentLayer::SETS`] sets of words by which workgroups exchange results.
     exchange: B,
-    /// A word: whether a workgroup waited in vain.
+    /// A word: not 0 if a workgroup waited in vain.
     fault: B,
-    /// Of each layer a uniform of f32: its scalar, the set that its kernel uses, the set that it
-    /// empties.
+    /// A uniform of f32 for each layer: its scalar, the set to use, the set to empty.
     layers: Vec<B>,
 }
 
@@ -42,19 +41,19 @@ impl<B> PersistentBuffers<B> {
     }
 }
 
-/// The persistent kernels of a model, which were seen to run all their workgroups at once.
+/// The persistent kernels of a model. A probe has shown that all their workgroups run at once.
 pub(in crate::gpu) struct PersistentLayers {
-    /// By layer; `None` where there is no such kernel for its matrices.
+    /// By layer; `None` if no such kernel fits its matrices.
     pub kernels: Vec<Option<PersistentLayer>>,
     buffers: PersistentBuffers,
 }
 
 impl PersistentLayers {
     /// Plans the kernels and probes how many of their workgroups run at the same time. `compile`
-    /// compiles the kernels of decoding; `None` where persistent kernels are not used.
+    /// compiles the kernels of decode. Returns `None` if persistent kernels are not used.
     ///
-    /// Errors, if the user asked for them: the model has none, or too few workgroups run at the
-    /// same time.
+    /// Errors, if the user asked for persistent kernels: the model has none, or too few workgroups
+    /// run at once.
     pub async fn find(
         gpu: &Gpu,
         decoder: &Decoder,
@@ -79,7 +78,7 @@ impl PersistentLayers {
                 let what = "the model has no two layers for persistent kernels";
                 return refuse(format!("{what} ({needs})"));
             }
-            // All at the same time: the others are ready before the persistent ones.
+            // All kernels compile in parallel, and the persistent ones take longest.
             compile(&persistent)?;
             if persistent.probe(gpu, decoder, workspace).await? {
                 log::info!("persistent kernels between layers in {workgroups} workgroups");
@@ -94,7 +93,7 @@ impl PersistentLayers {
         self.kernels[index].is_some()
     }
 
-    /// A word that is not 0 after a fault: results since then are wrong.
+    /// A word that is not 0 after a fault. Results after a fault are wrong.
     pub fn fault(&self) -> &GpuBuffer {
         &self.buffers.fault
     }
@@ -146,7 +145,7 @@ impl PersistentLayers {
         ]
     }
 
-    /// Gives each kernel its layer's scalar and its sets, and empties all sets.
+    /// Writes each kernel's scalar and sets to its uniform, and empties all sets.
     fn write_uniforms(&self, gpu: &Gpu, decoder: &Decoder) {
         let indices: Vec<usize> =
             (0..self.kernels.len()).filter(|index| self.covers(*index)).collect();
@@ -165,7 +164,7 @@ impl PersistentLayers {
         gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
     }
 
-    /// Whether all workgroups of the first kernel run at the same time: runs it once.
+    /// Whether all workgroups of the first kernel run at the same time. Runs that kernel once.
     async fn probe(&self, gpu: &Gpu, decoder: &Decoder, workspace: &Workspace) -> Result<bool> {
         let Some((index, kernel)) =
             self.kernels.iter().enumerate().find_map(|(i, kernel)| Some((i, kernel.as_ref()?)))
@@ -198,7 +197,7 @@ fn set_words(config: &ModelConfig) -> usize {
     )
 }
 
-/// The kernels of all layers in `workgroups` workgroups, where the device and the matrices allow.
+/// The kernels of all layers in `workgroups` workgroups, if the device and the matrices allow.
 fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<PersistentLayer>> {
     let runs = |kernel: &PersistentLayer| kernel.can_run(gpu.target(), gpu.facts());
     let layers = 0..decoder.layers.len();
@@ -238,9 +237,9 @@ fn linear(matrix: &GpuMatrix) -> Option<Linear> {
     }
 }
 
-/// The set that each of `count` kernels (at least two) uses, and the set that it empties. It
-/// empties that of the next kernel; the last one, that of the next step's first. In a ring of an
-/// odd number the last kernel has a set of its own.
+/// The set that each of `count` kernels (at least two) uses, and the set that it empties. A kernel
+/// empties the set of the next kernel. The last one empties the set of the next step's first
+/// kernel. If the number of kernels is odd, the last kernel has a set of its own.
 fn rotate_sets(count: usize) -> Vec<[usize; 2]> {
     let set = |index: usize| {
         if index + 1 == count && count % 2 == 1 { PersistentLayer::SETS - 1 } else { index % 2 }

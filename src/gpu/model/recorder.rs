@@ -1,4 +1,4 @@
-//! A list of dispatches under construction.
+//! Records the list of dispatches of a step.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::gpu::model::step::StepShape;
 use crate::gpu::model::workspace::Workspace;
 use crate::gpu::weights::matrix::GpuMatrix;
 
-/// Where a product's results go: columns from `offset` on of rows `stride` wide.
+/// The place of a product's results: columns from `offset` on of rows `stride` wide.
 #[derive(Clone, Copy)]
 pub(in crate::gpu) struct OutputView<'a> {
     pub y: &'a GpuBuffer,
@@ -26,29 +26,29 @@ pub(in crate::gpu) struct OutputView<'a> {
 /// Activations `[rows, stride(cols)]` in one format.
 #[derive(Clone, Copy)]
 pub(in crate::gpu) struct Activations<'a> {
-    /// Where they are as f32.
+    /// The buffer of the f32 values.
     pub floats: &'a GpuBuffer,
     pub cols: usize,
     pub format: ActivationFormat,
-    /// Where they and their groups are as int8.
+    /// The buffers of the int8 values and their groups.
     pub q8: [&'a GpuBuffer; 2],
 }
 
 impl<'a> Activations<'a> {
-    /// int8 activations and their groups, as products bind them.
+    /// int8 activations and their groups, by the names of their bindings.
     pub fn q8_bindings(&self) -> [(&'static str, &'a GpuBuffer); 2] {
         [("x", self.q8[0]), ("x_groups", self.q8[1])]
     }
 }
 
-/// A matrix, how it is multiplied, and where the results go.
+/// A matrix, the plan of its product, and the place of the results.
 pub(in crate::gpu) struct PlannedLinear<'a> {
     pub matrix: &'a GpuMatrix,
     pub plan: LinearPlan,
     pub y: &'a GpuBuffer,
 }
 
-/// The format that all of these products take; f32 where they differ.
+/// The format that all of these products read; f32 if they differ.
 pub(in crate::gpu) fn shared_input(linears: &[PlannedLinear<'_>]) -> ActivationFormat {
     linear::shared_input(linears.iter().map(|linear| &linear.plan))
 }
@@ -61,7 +61,7 @@ pub(in crate::gpu) struct Recorder<'a> {
     /// Rows are output rows, not tokens.
     pub over_outputs: bool,
     pub steps: Vec<Dispatch>,
-    /// If there is one, kernels are only noted in it.
+    /// If this is set, kernels are only noted in it.
     sources: Option<HashSet<KernelSource>>,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Recorder<'a> {
         Recorder { gpu, workspace, shape, over_outputs, steps: Vec::new(), sources: None }
     }
 
-    /// A recorder that notes the kernels of its steps, and makes no dispatches.
+    /// A recorder that only notes the kernels of its steps, without dispatches.
     pub fn for_sources(
         gpu: &'a Gpu,
         workspace: &'a Workspace,
@@ -107,8 +107,8 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Runs a kernel that leaves its results in the format `epilogue`; `floats` is where they go as
-    /// f32.
+    /// Runs a kernel that writes its results in the format `epilogue`. Its f32 results go to
+    /// `floats`.
     pub fn run_with_epilogue(
         &mut self,
         kernel: &dyn Kernel,
@@ -148,7 +148,8 @@ impl<'a> Recorder<'a> {
         projections.iter().map(plan).collect()
     }
 
-    /// Plans the last product of attention or the MLP, a sum of splits in `sublayer_output`.
+    /// Plans the last product of attention or the MLP. Its results are a sum of splits in
+    /// `sublayer_output`.
     pub fn plan_sublayer<'m>(&self, matrix: &'m GpuMatrix) -> PlannedLinear<'m>
     where
         'a: 'm,
@@ -172,8 +173,8 @@ impl<'a> Recorder<'a> {
         PlannedLinear { matrix, plan, y: view.y }
     }
 
-    /// Brings the next product's matrix into the cache while the kernel before it runs. It reads
-    /// the first `ahead_bytes`, and touches all pages of this and of a later matrix.
+    /// Prefetches the next product's matrix into the cache while the previous kernel runs. It reads
+    /// the first `ahead_bytes`, and an address of every page of this and of a later matrix.
     pub fn prefetch(
         &mut self,
         matrix: &GpuMatrix,
@@ -202,7 +203,7 @@ impl<'a> Recorder<'a> {
         self.run(&kernel, &[data, scales, later[0], later[1], ("sink", &sink)])
     }
 
-    /// Products of one input, which is converted from f32 to each format that it lacks.
+    /// Products of one input, which is first converted from f32 to each format that is missing.
     pub fn products(
         &mut self,
         linears: &[PlannedLinear<'_>],
@@ -220,7 +221,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// A product whose input has the format that it takes.
+    /// A product whose input already has the right format.
     fn product(&mut self, linear: &PlannedLinear<'_>, input: Activations<'_>) -> Result<()> {
         let s = self.workspace;
         let PlannedLinear { matrix, plan, y } = linear;
@@ -239,7 +240,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Activations in the workspace's buffers for their format.
+    /// Activations, with the workspace's buffers for each format.
     pub fn activations(
         &self,
         floats: &'a GpuBuffer,

@@ -15,7 +15,7 @@ use crate::gpu::model::outputs::{LogitsUse, OutputBlock, OutputRequest, Readback
 use crate::gpu::model::step::{StepRow, StepShape, max_decode_rows, step_size};
 use crate::gpu::model::suppressed::Suppressed;
 
-/// Readback buffers that are kept to be used again.
+/// Number of readback buffers that are kept for later steps.
 const KEPT_READBACKS: usize = 4;
 
 /// A submitted step.
@@ -24,12 +24,12 @@ struct Pending {
     /// `None` where the step has no results.
     mapping: Option<Mapping>,
     done: Option<Done>,
-    /// The word of the results that says whether a persistent kernel failed.
+    /// The word of the results that is not 0 if a persistent kernel failed.
     fault_word: Option<usize>,
     slots: Vec<ReadbackSlot>,
 }
 
-/// A model and its dispatches by the shape of a step.
+/// A model, and its dispatches by the shape of a step.
 pub(in crate::gpu) struct Runner {
     gpu: Gpu,
     pub model: Model,
@@ -39,14 +39,15 @@ pub(in crate::gpu) struct Runner {
     next_ticket: u64,
     readbacks: Vec<GpuBuffer>,
     suppressed: Suppressed,
-    /// Tokens up to which a step runs matrix-vector products.
+    /// Steps of at most this many tokens run matrix-vector products.
     max_decode_rows: usize,
-    /// Rows of logits that one pass of the head makes.
+    /// Rows of logits for one pass of the head.
     logit_rows: usize,
 }
 
 impl Runner {
-    /// Builds decoding's dispatches; the others are built by the steps that need them.
+    /// Builds the dispatches of decode. Other dispatches are built by the first step that needs
+    /// them.
     ///
     /// Errors: a kernel that the driver refuses.
     pub fn new(model: Model, logit_rows: usize) -> Result<Self> {
@@ -66,7 +67,7 @@ impl Runner {
         Ok(runner)
     }
 
-    /// Later steps choose none of these tokens, which are in the vocabulary.
+    /// Suppresses these tokens in later steps. The ids must be in the vocabulary.
     ///
     /// Errors: a kernel that the driver refuses, no memory.
     pub fn suppress(&mut self, ids: Vec<u32>) -> Result<()> {
@@ -89,7 +90,8 @@ impl Runner {
         StepShape::of_outputs(block.rows.len(), self.max_decode_rows)
     }
 
-    /// The output head's dispatches for a block. Suppression spares logits that the host reads.
+    /// The output head's dispatches for a block. Suppression does not change logits that the host
+    /// reads.
     fn head_dispatches(&self, block: &OutputBlock) -> impl Iterator<Item = &Dispatch> {
         let head = &self.heads[&self.head_shape(block)];
         let suppression = match block.usage {
@@ -115,8 +117,7 @@ impl Runner {
         }
     }
 
-    /// Times the kernels of a checked step; logits beyond what one pass of the head makes are left
-    /// out.
+    /// Times the kernels of a checked step. Logits beyond one pass of the head are left out.
     pub async fn time(
         &mut self,
         rows: Vec<StepRow>,
@@ -151,7 +152,7 @@ impl Runner {
         let words = request.words(self.model.config().vocab_size);
         let readback = match words {
             0 => None,
-            // One more for the fault word.
+            // One word more, for the fault word.
             words => Some(self.readback(4 * (words as u64 + 1))?),
         };
         let fault_word = self.model.persistent.as_ref().map(|_| words);
@@ -164,8 +165,8 @@ impl Runner {
         let mut logits_at = 0;
         for (index, block) in blocks.iter().enumerate() {
             if index > 0 {
-                // The next block's inputs must not overwrite those of work that is not submitted
-                // yet.
+                // The next block's inputs must not overwrite the inputs of work that is not
+                // submitted yet.
                 let encoded = std::mem::replace(
                     &mut encoder,
                     self.gpu.device().create_command_encoder(&Default::default()),
@@ -198,7 +199,7 @@ impl Runner {
         4 * (block.rows.len() * self.model.config().vocab_size) as u64
     }
 
-    /// Copies the tokens that the step chooses, then the fault word, behind the logits.
+    /// Copies the tokens that the step chooses, then the fault word, after the logits.
     fn copy_tokens(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -241,7 +242,7 @@ impl Runner {
         }
     }
 
-    /// After a fault of a persistent kernel: later steps run without them.
+    /// Drops the persistent kernels after a fault, so that later steps run without them.
     fn drop_persistent(&mut self) -> Error {
         log::warn!("decoding runs without persistent kernels from now on");
         self.model.persistent = None;

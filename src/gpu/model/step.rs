@@ -1,10 +1,10 @@
-//! A step of the model: its rows, its size, and the kernels that suit it.
+//! A step of the model: its rows, its size, and the shape that chooses its kernels.
 
 use crate::gpu::device::{gpu::Gpu, grid::StepSize, tuning::KernelTarget};
 use crate::gpu::kernels::MatvecQ8Split;
 use crate::model::{config::ModelConfig, weights::LoadOptions};
 
-/// Logits that one pass of the lm_head makes at most: bounds the buffer that holds them.
+/// Most bytes of logits for one pass of the lm_head, to bound the buffer that holds them.
 const LOGIT_BYTES: usize = 64 << 20;
 
 /// One token of a step, as kernels see it (`Row` in shaders/shared/step.wgsl).
@@ -13,33 +13,34 @@ const LOGIT_BYTES: usize = 64 << 20;
 pub(in crate::gpu) struct StepRow {
     pub token: u32,
     pub position: u32,
-    /// Of the sequence, in the KV caches.
+    /// The sequence's place in the KV caches.
     pub slot: u32,
     pub unused: u32,
 }
 
 impl StepRow {
-    /// `token` that takes the sequence's last token chosen on the device.
+    /// A value of `token` that means the sequence's last token chosen on the device.
     pub const TAKE_SAMPLED: u32 = u32::MAX;
 }
 
-/// How a step's matrices and attention are run.
+/// The shape of a step, which chooses the kernels of matrices and attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::gpu) enum StepShape {
     /// One token: matrix-vector products.
     Decode,
-    /// One token each of at most `n` sequences: one read of the weights serves them all.
+    /// One token each of at most `n` sequences. All share one read of the weights.
     DecodeBatch(usize),
     /// At most `n` tokens, several of which belong to one sequence.
     ShortPrefill(usize),
     /// Many tokens of several sequences.
     MixedBatch,
-    /// Many tokens of one sequence: attention takes them in tiles.
+    /// Many tokens of one sequence. Attention computes them in tiles.
     Prefill,
 }
 
 impl StepShape {
-    /// The shape of a step of these rows, where matrix-vector products serve `max_decode_rows`.
+    /// The shape of a step of these rows. Steps of up to `max_decode_rows` rows run matrix-vector
+    /// products.
     pub fn of_rows(rows: &[StepRow], max_decode_rows: usize) -> Self {
         let mut slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
         // A sequence's rows are consecutive.
@@ -70,7 +71,7 @@ impl StepShape {
         self.batch_rows().is_some()
     }
 
-    /// Rows that matrix-vector products take; `None` for matrix products.
+    /// Rows of matrix-vector products; `None` for matrix products.
     pub fn batch_rows(self) -> Option<usize> {
         match self {
             StepShape::Decode => Some(1),
@@ -80,11 +81,11 @@ impl StepShape {
     }
 }
 
-/// Tokens up to which a step runs matrix-vector products.
+/// The largest number of tokens in a step for which matrix-vector products run.
 pub(in crate::gpu) fn max_decode_rows(target: &KernelTarget) -> usize {
     match MatvecQ8Split::runs_on(target) {
         true => MatvecQ8Split::MOST_ROWS,
-        // A vector register of rows takes as long as one row.
+        // A product takes as long for a vector register of rows as for one row.
         false if target.tuning.row_per_invocation => 1,
         false => 4,
     }
@@ -95,7 +96,7 @@ pub(in crate::gpu) fn max_step_tokens(gpu: &Gpu, options: &LoadOptions) -> usize
     gpu.tuning().max_step_tokens.min(options.context_length).max(options.max_sequences)
 }
 
-/// Rows of logits that one pass of the head makes, where steps have `rows` rows.
+/// Rows of logits for one pass of the head, if steps have `rows` rows.
 pub(in crate::gpu) fn logit_rows(
     config: &ModelConfig,
     options: &LoadOptions,
@@ -104,7 +105,7 @@ pub(in crate::gpu) fn logit_rows(
     (LOGIT_BYTES / (4 * config.vocab_size)).clamp(1, rows.max(options.max_sequences))
 }
 
-/// What decides the grids of the layers' dispatches.
+/// The numbers that decide the grids of the layers' dispatches.
 pub(in crate::gpu) fn step_size(rows: &[StepRow]) -> StepSize {
     let keys = rows.iter().map(|row| row.position as usize + 1).max().unwrap_or(0);
     StepSize { rows: rows.len(), outputs: 0, keys }

@@ -1,10 +1,10 @@
-//! Tokens that steps must not choose.
+//! Suppressed tokens, which steps must not choose.
 
 use crate::error::Result;
 use crate::gpu::device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu};
 use crate::gpu::kernels::{Kernel, Suppress};
 
-/// A list of such tokens, and the dispatch that makes their logits −∞.
+/// A list of suppressed tokens, and the dispatch that sets their logits to −∞.
 #[derive(Default)]
 pub(in crate::gpu) struct Suppressed {
     ids: Vec<u32>,
@@ -12,7 +12,7 @@ pub(in crate::gpu) struct Suppressed {
 }
 
 impl Suppressed {
-    /// For `ids` below `vocab` and the logits `[outputs, vocab]` of all steps to come.
+    /// Suppresses `ids`, all below `vocab`, in the logits `[outputs, vocab]` of later steps.
     ///
     /// Errors: a kernel that the driver refuses, no memory.
     pub fn set(
@@ -39,7 +39,7 @@ impl Suppressed {
         Ok(())
     }
 
-    /// To be run between logits and choice; none if every token may come.
+    /// The dispatch between logits and choice; `None` if no token is suppressed.
     pub fn dispatch(&self) -> Option<&Dispatch> {
         self.dispatch.as_ref()
     }

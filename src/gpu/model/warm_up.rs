@@ -1,5 +1,5 @@
-//! Compiles kernels while weights are read, in the order in which an answer runs them. Software
-//! drivers compile a kernel when it first runs, so each runs once without workgroups.
+//! Compiles kernels while weights are read, in the order in which an answer needs them. Software
+//! drivers compile a kernel at its first run. So each kernel runs once without workgroups.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::model::matrix_reader::MatrixReader;
 use crate::model::source::TensorSource;
 use crate::model::weights::{self, LoadOptions, ModelWeights, PlannedTensor, WeightStore};
 
-/// Bytes that satisfy every binding.
+/// Bytes that are enough for every binding.
 pub(in crate::gpu) const BINDING_BYTES: u64 = 1 << 10;
 const POLL: Duration = Duration::from_millis(2);
 
-/// A thread that compiles. When this is dropped, it ends after the current kernel.
+/// A thread that compiles. It ends after the current kernel when this is dropped.
 pub(in crate::gpu) struct WarmUp {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -33,15 +33,15 @@ impl Drop for WarmUp {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // The model needs nothing of it.
+            // The model does not depend on the thread's result.
             let _ = thread.join();
         }
     }
 }
 
 impl WarmUp {
-    /// Starts with the kernels of a prompt, then those of generation. `None` on hardware, which
-    /// compiles when a pipeline is made.
+    /// Starts with the kernels of prefill, then those of decode. `None` on hardware, whose drivers
+    /// compile when a pipeline is made.
     ///
     /// Errors: a checkpoint that cannot be loaded.
     pub async fn start(
@@ -66,8 +66,8 @@ impl WarmUp {
     }
 }
 
-/// Runs groups of kernels until it is asked to stop. A kernel that fails here fails again in a
-/// step, which returns the error.
+/// Runs groups of kernels until it should stop. A kernel that fails here fails again in a step,
+/// which returns the error.
 fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     let most = groups.iter().flatten().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM;
@@ -79,7 +79,8 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     };
     let buffers: Vec<wgpu::Buffer> =
         (0..most).map(|_| gpu.device().create_buffer(&descriptor)).collect();
-    // All pipelines are made even if it stops early: the cache on disk must not depend on that.
+    // All pipelines are made even if it stops early, so that the cache on disk is the same each
+    // time.
     if !groups.iter().all(|group| gpu.compile_together(group.clone()).is_ok()) {
         return;
     }
@@ -104,7 +105,7 @@ fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {
     }
 }
 
-/// Makes matrices of the right shapes without their memory.
+/// Makes matrices that have shapes but no memory.
 pub(in crate::gpu) struct Shapes {
     gpu: Gpu,
     fused: FusedAllocator,
@@ -118,7 +119,7 @@ impl Shapes {
         }
     }
 
-    /// A model that can name its kernels, and nothing else.
+    /// A model that only serves to name its kernels.
     pub async fn model(
         mut self,
         source: &dyn TensorSource,
@@ -157,7 +158,7 @@ impl WeightStore for Shapes {
     }
 }
 
-/// Gives a few bytes for each buffer.
+/// Allocates a few bytes for each buffer.
 struct TinyBuffers<'a>(&'a Gpu);
 
 impl Allocator for TinyBuffers<'_> {

@@ -1,4 +1,4 @@
-//! Buffers that a step works in.
+//! The buffers of a step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::gpu::kernels::{
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::weights::LoadOptions;
 
-/// Where buffers come from: a device, or a sum of their sizes.
+/// Makes buffers, or only sums their sizes.
 pub(in crate::gpu) trait Allocator {
     type Buffer;
     /// Errors: the buffer is larger than the device allows, or out of memory.
@@ -37,11 +37,12 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     pub x: B,
     /// Normed input of the next sublayer `[rows, hidden]`.
     pub normed: B,
-    /// Output of attention's or the MLP's last product `[splits, rows, hidden]`, to be summed.
+    /// Output of the last product of attention or the MLP `[splits, rows, hidden]`, a sum of
+    /// splits.
     pub sublayer_output: B,
-    /// q, k and v as they are projected, and later the MLP's hidden state.
+    /// The projected q, k and v, and later the MLP's hidden state.
     pub qkv: B,
-    /// gate and up, and before them attention's outputs.
+    /// Attention's outputs, and later gate and up.
     pub gate_up: B,
     /// Attention outputs and hidden states of padded widths, by width. Their padding stays zero.
     padded_attention: BTreeMap<usize, B>,
@@ -54,7 +55,8 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     /// int8 activations and their groups.
     pub quants: B,
     pub quant_groups: B,
-    /// The same of one row of the MLP's hidden state: its kernel reads the others.
+    /// int8 activations and groups of one row of the MLP's hidden state. Its kernel reads `quants`,
+    /// so it needs another buffer for its results.
     pub hidden_quants: B,
     pub hidden_quant_groups: B,
     /// f16 activations for cooperative matrices, see
@@ -70,7 +72,7 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     pub argmax_parts: B,
     /// See [`TopKParts`](crate::gpu::kernels::TopKParts).
     pub sample_parts: B,
-    /// How the tokens of a pass of the head are drawn.
+    /// The random draws for the tokens of a pass of the head.
     pub draws: B,
     /// Inputs of the step: one [`StepRow`](super::step::StepRow) a token.
     pub rows: B,
@@ -85,7 +87,7 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
 }
 
 impl<B> Workspace<B> {
-    /// For steps of `rows` rows, and passes of the head over `logit_rows`.
+    /// For steps of `rows` rows, and passes of the head over `logit_rows` rows.
     pub fn new<A: Allocator<Buffer = B>>(
         gpu: &A,
         target: &KernelTarget,
@@ -104,7 +106,7 @@ impl<B> Workspace<B> {
         let floats = |label: &str, rows: usize, cols: usize| {
             gpu.buffer(label, 4 * rows as u64 * cols as u64)
         };
-        // Products on cooperative matrices write blocks of up to 16 rows and read tiles of up to
+        // Products on cooperative matrices write blocks of up to 16 rows, and read tiles of up to
         // 128.
         let rows = rows.next_multiple_of(16);
         let coop = target.variant.coop.is_some();
@@ -116,7 +118,7 @@ impl<B> Workspace<B> {
             let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
             config.layers.iter().map(|layer| size(&of(layer), target)).max().unwrap_or(0)
         };
-        // A sequence draws one token a step.
+        // A sequence draws one token in a step.
         let drawn = logit_rows.min(options.max_sequences);
         let padded = |label: &str, width: fn(&LayerConfig) -> usize, other: usize| {
             let widths = config.layers.iter().map(width).chain([other]);
@@ -173,7 +175,7 @@ impl<B> Workspace<B> {
         self.padded_attention.get(&cols).unwrap_or(&self.gate_up)
     }
 
-    /// The buffer for a hidden state of `cols` columns: an MLP's, or of per-layer inputs.
+    /// The buffer for a hidden state of `cols` columns, either the MLP's or of per-layer inputs.
     pub fn hidden(&self, cols: usize) -> &B {
         self.padded_hidden.get(&cols).unwrap_or(&self.qkv)
     }

@@ -17,13 +17,13 @@ struct Share {
 /// Allocates matrices in the order of the forward pass.
 pub(in crate::gpu) struct FusedAllocator {
     shares: HashMap<String, Share>,
-    /// The fused matrix that still waits for rows.
+    /// The fused matrix that still lacks rows.
     open: Option<GpuMatrix>,
     memory: MatrixMemory,
 }
 
 impl FusedAllocator {
-    /// Fuses matrices of one format that one binding holds.
+    /// Fuses matrices of one format if one binding can hold them.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor], memory: MatrixMemory) -> Self {
         let mut shares = HashMap::new();
         let is_joined = |a: &PlannedTensor, b: &PlannedTensor| {
@@ -40,7 +40,7 @@ impl FusedAllocator {
         FusedAllocator { shares, open: None, memory }
     }
 
-    /// A matrix for the reader's rows, and the first of its rows that they take.
+    /// A matrix for the reader's rows, and the first row in it for them.
     pub fn begin(&mut self, gpu: &Gpu, reader: &MatrixReader<'_>) -> Result<(GpuMatrix, usize)> {
         let share = self.shares.get(reader.name).copied();
         let Share { first_row, all_rows } =
@@ -59,7 +59,7 @@ impl FusedAllocator {
         Ok((matrix, first_row))
     }
 
-    /// The matrix after its last rows, else a [`GpuMatrix::placeholder`].
+    /// The matrix if its last rows are written, else a [`GpuMatrix::placeholder`].
     pub fn end(&mut self, matrix: GpuMatrix, rows_so_far: usize) -> GpuMatrix {
         if rows_so_far == matrix.rows {
             if self.memory == MatrixMemory::Mapped {
@@ -73,14 +73,16 @@ impl FusedAllocator {
     }
 }
 
-/// The input of a matrix that may be fused with others: its name without the projection's.
+/// The input of a matrix that may be fused with others. This is its name without the projection's
+/// part.
 fn input(name: &str) -> Option<&str> {
     ["q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight"]
         .iter()
         .find_map(|end| name.strip_suffix(end))
 }
 
-/// Rows of these matrices together; `None` if one matrix cannot hold them in the same layout.
+/// The number of rows of these matrices together; `None` if one matrix cannot hold them in the same
+/// layout.
 fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
     let shape = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
         (Some(format), &[rows, cols]) => Some((format, rows, cols)),
@@ -92,7 +94,7 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
     for tensor in group {
         let (_, rows, _) =
             shape(tensor).filter(|&(of, _, columns)| (of, columns) == (format, cols))?;
-        // Writing in place must begin at a multiple of 8 bytes, which even rows do.
+        // In-place writes must begin at a multiple of 8 bytes, which even rows do.
         if all_rows % 2 == 1 {
             return None;
         }

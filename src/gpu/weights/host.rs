@@ -5,7 +5,8 @@ use crate::gpu::device::gpu::Gpu;
 use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart, tile};
 use crate::gpu::weights::slices::Slice;
 
-/// Bytes handed to the queue before it is flushed: bounds the host copies that wait for transfer.
+/// Bytes that the queue gets before it is flushed. This bounds the host copies that wait for
+/// transfer.
 const FLUSH_BYTES: u64 = 64 << 20;
 
 /// Packs slices and copies them.
@@ -21,7 +22,7 @@ impl HostSink {
 
     /// Packs a slice of a matrix and writes it.
     ///
-    /// Errors: what packing finds wrong, a failed device.
+    /// Errors: those of packing, a failed device.
     pub async fn write(
         &mut self,
         matrix: &GpuMatrix,
@@ -52,7 +53,7 @@ impl HostSink {
         Ok(())
     }
 
-    /// Waits until everything written has reached the device.
+    /// Waits until the device has all written slices.
     pub async fn flush(&mut self) -> Result<()> {
         self.unflushed = 0;
         self.gpu.queue().submit([]);

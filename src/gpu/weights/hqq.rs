@@ -6,12 +6,12 @@ use crate::gpu::kernels::{Kernel, QuantizeHqq};
 use crate::quant::Dtype;
 use crate::quant::methods::{Method, Spec};
 
-/// Longest group that one invocation takes. Longer ones would leave most of a device idle, and run
-/// into the system's time limit for a submission.
+/// Most columns of a group, which one invocation computes. Longer groups would leave most of a
+/// device idle, and exceed the system's time limit for a submission.
 const LONGEST_GROUP: usize = 1024;
 
 impl Gpu {
-    /// Whether [`Gpu::choose_steps`] takes matrices of `cols` columns: hqq in groups of at most
+    /// Whether [`Gpu::choose_steps`] supports matrices of `cols` columns: hqq in groups of at most
     /// 1024 columns.
     pub fn chooses(spec: &Spec, cols: usize) -> bool {
         spec.method == Method::Hqq && spec.group_columns(cols) <= LONGEST_GROUP
@@ -58,7 +58,7 @@ impl Gpu {
         drop(pass);
         self.queue().submit([encoder.finish()]);
         let mut words: Vec<u32> = self.download(&chosen).await?;
-        // The buffer is longer than asked.
+        // The buffer may be longer than the result.
         words.truncate(groups);
         Ok(words)
     }

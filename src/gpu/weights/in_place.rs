@@ -1,5 +1,5 @@
-//! Weights that the host lays out in the device's memory, where both share one. There is no copy on
-//! the way, and no kernel.
+//! Weights that the host packs directly in memory that it shares with the device. This needs no
+//! copy and no kernel.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart, tile};
 use crate::gpu::weights::slices::Slice;
 use crate::quant::{Dtype, PackFormat, pack_into};
 
-/// Bytes of a file that one thread lays out at a time. The result stays in its core's cache until
-/// it is written.
+/// Bytes of a file that one thread packs at a time. The result fits its core's cache until it is
+/// written.
 const PIECE_BYTES: usize = 128 << 10;
 
 /// Writes slices to mapped buffers.
@@ -27,14 +27,14 @@ pub(super) struct InPlaceSink {
 impl InPlaceSink {
     /// Writes a slice of a mapped matrix.
     ///
-    /// Errors: what packing finds wrong.
+    /// Errors: those of packing.
     pub fn write(&mut self, matrix: &GpuMatrix, slice: Slice<'_, '_, &MatrixPart>) -> Result<()> {
         let &GpuMatrix { format, cols, interleaved16, .. } = matrix;
         let row_bytes = slice.bytes.len() / slice.rows.max(1);
         let rows = Rows { dtype: slice.reader.dtype(), row_bytes, format, cols, interleaved16 };
         let begin = Instant::now();
         if let Err(reason) = rows.write(slice.bytes, slice.part_row, slice.part) {
-            // Packing the whole slice names the row as the other ways do.
+            // Packing the whole slice names the faulty row as the other ways do.
             let named = slice.reader.pack(slice.row, slice.bytes).err();
             return Err(named.unwrap_or_else(|| Error::tensor(slice.reader.name, reason)));
         }
@@ -48,7 +48,7 @@ impl InPlaceSink {
     }
 }
 
-/// How rows are stored, and how they are laid out.
+/// The stored format of rows, and their layout on the device.
 struct Rows {
     dtype: Dtype,
     row_bytes: usize,
@@ -58,8 +58,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Writes rows to a mapped part from its row `first` on, which must be even. Threads map runs
-    /// of [`TILE_ROWS`] rows, and wgpu maps from multiples of 8 bytes.
+    /// Writes rows to a mapped part from its row `first` on. `first` must be even, because wgpu
+    /// maps from multiples of 8 bytes. Threads map runs of [`TILE_ROWS`] rows.
     fn write(&self, stored: &[u8], first: usize, part: &MatrixPart) -> Result<(), String> {
         let rows = (PIECE_BYTES / self.row_bytes).max(1).next_multiple_of(TILE_ROWS);
         let pieces = stored.par_chunks(rows * self.row_bytes).enumerate();
@@ -84,8 +84,8 @@ impl Rows {
         )
     }
 
-    /// Writes words of rows to a buffer from word `at` on, interleaved in units of `unit` words if
-    /// needed.
+    /// Writes words of rows to a buffer from word `at` on. They are interleaved in units of `unit`
+    /// words if needed.
     fn put(
         &self,
         words: &[u32],
@@ -115,12 +115,12 @@ mod tests {
         quant::{native_format, pack_rows},
     };
 
-    /// Bytes of any kind, but with scales that are finite.
+    /// Random bytes, but with finite scales.
     fn stored(dtype: Dtype, rows: usize, cols: usize) -> Vec<u8> {
         let len = rows * dtype.bytes_of(cols).unwrap();
         let mut bytes: Vec<u8> = (0..len).map(|i| (i * i / 7 + i) as u8).collect();
         match dtype {
-            // An exponent that is not all ones.
+            // Clears a bit of the exponent, so that not all its bits are ones.
             Dtype::BF16 => bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte &= 0xbf),
             _ => {
                 for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
@@ -133,8 +133,8 @@ mod tests {
         bytes
     }
 
-    /// Rows that begin within a buffer, in several pieces of which the last is shorter, as they are
-    /// or interleaved.
+    /// Tests rows that begin within a buffer. They come in several pieces, the last one shorter,
+    /// plain or interleaved.
     #[test]
     fn rows_lie_as_packing_and_tiling_lay_them() {
         let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default())).unwrap();

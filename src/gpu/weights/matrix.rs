@@ -1,4 +1,4 @@
-//! Weight matrices on the device, split by rows where one binding cannot hold them.
+//! Weight matrices on the device, split by rows if one binding cannot hold them.
 
 use rayon::prelude::*;
 
@@ -18,7 +18,7 @@ pub struct MatrixPart {
 }
 
 impl MatrixPart {
-    /// As kernels bind them.
+    /// Its buffers by the names of their bindings.
     pub(in crate::gpu) fn bindings(&self) -> [(&'static str, &GpuBuffer); 2] {
         [("data", &self.data), ("scales", &self.scales)]
     }
@@ -29,38 +29,38 @@ pub struct GpuMatrix {
     pub format: PackFormat,
     pub rows: usize,
     pub cols: usize,
-    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_layout.wgsl`:
-    /// faster on cooperative matrices of 16 × 16.
+    /// Whether runs of [`TILE_ROWS`] rows are interleaved, see `weight_layout.wgsl`. This is faster
+    /// on cooperative matrices of 16 × 16.
     pub interleaved16: bool,
-    /// None where a later matrix holds the rows: see `fused.rs`.
+    /// Empty if a later matrix holds the rows: see `fused.rs`.
     pub parts: Vec<MatrixPart>,
 }
 
-/// The memory that a matrix gets.
+/// The kind of memory for a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gpu) enum MatrixMemory {
     Device,
-    /// Mapped, to be written in place.
+    /// Mapped memory, for in-place writes.
     Mapped,
-    /// A few bytes, where only its shape matters.
+    /// A few bytes, if only the matrix's shape matters.
     #[cfg(not(target_arch = "wasm32"))]
     ShapeOnly,
 }
 
-/// How a matrix's rows are split and laid out.
+/// The split of a matrix's rows into parts, and its layout.
 pub(in crate::gpu) struct Split {
     pub rows_per_part: usize,
     pub interleaved16: bool,
 }
 
 impl Split {
-    /// So that every part fits one binding.
+    /// A split in which every part fits one binding.
     pub fn new(gpu: &Gpu, format: PackFormat, rows: usize, cols: usize) -> Self {
         let facts = gpu.facts();
         let limit = facts.max_binding_bytes.min(facts.max_buffer_bytes);
         let data_bytes = 4 * format.data_words(cols) as u64;
         let rows_per_part = ((limit / data_bytes.max(1)) as usize).clamp(1, rows.max(1));
-        // Parts of equal size, in whole workgroups' worth of rows.
+        // Parts have equal sizes, in multiples of a workgroup's rows.
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
         let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
@@ -74,7 +74,7 @@ impl Split {
 }
 
 impl GpuMatrix {
-    /// A matrix whose rows are still to be written.
+    /// A matrix whose rows are not written yet.
     pub(in crate::gpu) fn allocate(
         gpu: &Gpu,
         name: &str,
@@ -106,12 +106,12 @@ impl GpuMatrix {
         Ok(matrix)
     }
 
-    /// A matrix without rows, for rows of a fused matrix whose last rows are still to come.
+    /// A matrix without rows of its own. Its rows are in a fused matrix that still lacks rows.
     pub(in crate::gpu) fn placeholder(joined: &GpuMatrix) -> Self {
         GpuMatrix { rows: 0, parts: Vec::new(), ..*joined }
     }
 
-    /// Ends writing in place.
+    /// Ends in-place writes.
     pub(in crate::gpu) fn unmap(&self) {
         for part in &self.parts {
             part.data.unmap();
@@ -119,8 +119,8 @@ impl GpuMatrix {
         }
     }
 
-    /// The parts that hold `rows` rows from `first` on, each with its first row of them and their
-    /// number.
+    /// The parts that hold `rows` rows from `first` on. Each has the first row in the part, and the
+    /// number of rows.
     pub(in crate::gpu) fn row_ranges(
         &self,
         first: usize,
@@ -134,9 +134,9 @@ impl GpuMatrix {
     }
 }
 
-/// Rows of `row_words` in runs of [`TILE_ROWS`], within which units of `unit` words alternate:
-/// `weight_layout.wgsl`'s order. There must be whole runs of rows, and whole units in a row. Units
-/// are of 4 words or 1.
+/// Interleaves rows of `row_words` words in runs of [`TILE_ROWS`], in the order of
+/// `weight_layout.wgsl`. Units of `unit` words alternate, each of 4 words or 1. There must be whole
+/// runs of rows, and whole units in a row.
 pub fn tile(rows: &[u32], row_words: usize, unit: usize) -> Vec<u32> {
     debug_assert!(
         rows.len().is_multiple_of(TILE_ROWS * row_words)

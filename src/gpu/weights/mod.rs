@@ -1,4 +1,4 @@
-//! Weights on the device: packed matrices, and the ways in which they come there.
+//! Weights on the device: packed matrices, and the ways to load them.
 
 pub(in crate::gpu) mod fused;
 mod host;

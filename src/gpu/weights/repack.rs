@@ -1,4 +1,5 @@
-//! Weights that the device lays out: the host copies the checkpoint's bytes, a kernel repacks them.
+//! Weights that the device packs: the host copies the checkpoint's bytes, and a kernel repacks
+//! them.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,24 +19,24 @@ use crate::model::source::TensorSource;
 use crate::model::weights::PlannedTensor;
 use crate::quant::{Dtype, PackFormat};
 
-/// Staging buffers: one is filled while those before it are on their way.
+/// Number of staging buffers. The host fills one while the device copies the others.
 const SLOTS: usize = 4;
 /// Bytes that one thread copies at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// A matrix that was sent: what an error message about it needs.
+/// A matrix that was sent, with the facts that an error message needs.
 struct Sent {
     name: String,
     dtype: Dtype,
     format: PackFormat,
     rows: usize,
     cols: usize,
-    /// Rows of the parts that it was sent to.
+    /// The number of rows in each part.
     part_rows: Vec<usize>,
 }
 
-/// Sends slices to the device. Matrices must not be used before [`RepackSink::finish`] has found
-/// nothing wrong with them.
+/// Sends slices to the device. Matrices must not be used before [`RepackSink::finish`] has found no
+/// faults.
 pub(in crate::gpu) struct RepackSink {
     gpu: Gpu,
     slot_bytes: u64,
@@ -46,23 +47,23 @@ pub(in crate::gpu) struct RepackSink {
     stored: GpuBuffer,
     /// For each matrix the first row that its format cannot hold.
     faults: GpuBuffer,
-    /// Matrices that `faults` has a word for.
+    /// Number of matrices for which `faults` has a word.
     capacity: usize,
     sent: Vec<Sent>,
     times: Times,
 }
 
-/// How the host spends its time.
+/// The times of the host's work.
 #[derive(Default)]
 struct Times {
     bytes: u64,
     /// Reading a file and writing to a slot.
     copying: Duration,
-    /// Waiting for a slot, and at the end for the last ones.
+    /// Waiting for a slot, and at the end for the last slots.
     waiting: Duration,
 }
 
-/// Bytes of a slot for these tensors, and the number of tensors that are sent; `None` for none.
+/// Bytes of a slot for these tensors, and the number of tensors to send; `None` if there are none.
 fn sizes(tensors: &[PlannedTensor]) -> Option<(u64, usize)> {
     let slices =
         tensors.iter().filter_map(|tensor| match (tensor.format, tensor.info.shape.as_slice()) {
@@ -75,13 +76,13 @@ fn sizes(tensors: &[PlannedTensor]) -> Option<(u64, usize)> {
     (count > 0).then(|| (buffer_size(largest + around as u64), count))
 }
 
-/// Bytes of a matrix's largest slice; `None` if the device does not lay it out.
+/// Bytes of a matrix's largest slice; `None` if the device does not pack it.
 fn slice_bytes(dtype: Dtype, format: PackFormat, rows: usize, cols: usize) -> Option<u64> {
     matrix_reader::slice_bytes(dtype, rows, cols).filter(|_| Repack::supports(dtype, format))
 }
 
 impl RepackSink {
-    /// Bytes of the buffers that sending these tensors takes at most.
+    /// Most bytes of the buffers with which these tensors are sent.
     pub fn bytes(gpu: &Gpu, tensors: &[PlannedTensor]) -> u64 {
         match sizes(tensors) {
             Some((slot, count)) if gpu.tuning().repack => {
@@ -91,7 +92,7 @@ impl RepackSink {
         }
     }
 
-    /// Buffers for sending these tensors; `None` where none of them is laid out on the device.
+    /// Buffers for sending these tensors; `None` if the device packs none of them.
     ///
     /// Errors: the buffers are larger than the device allows, or out of memory.
     pub fn new(gpu: &Gpu, tensors: &[PlannedTensor]) -> Result<Option<Self>> {
@@ -111,7 +112,7 @@ impl RepackSink {
         }))
     }
 
-    /// Whether the device lays this matrix out.
+    /// Whether the device packs this matrix.
     pub fn takes(&self, reader: &MatrixReader<'_>) -> bool {
         let bytes = slice_bytes(reader.dtype(), reader.format, reader.rows, reader.cols);
         let around = (Repack::HEADER_BYTES + Repack::SLACK_BYTES) as u64;
@@ -178,7 +179,8 @@ impl RepackSink {
         gpu.check()
     }
 
-    /// A mapped slot: a new one until there are enough, then the oldest one when it has arrived.
+    /// A mapped slot. New slots are made up to [`SLOTS`], then it is the oldest one when its
+    /// transfer has ended.
     async fn slot(&mut self) -> Result<GpuBuffer> {
         let oldest = if self.slots < SLOTS { None } else { self.under_way.pop_front() };
         match oldest {
@@ -190,7 +192,7 @@ impl RepackSink {
         }
     }
 
-    /// Waits until the device has laid out all matrices, and looks for faults.
+    /// Waits until the device has packed all matrices, and looks for faults.
     ///
     /// Errors: a value, scale or offset that is NaN, infinite or beyond f16; a failed device.
     pub async fn finish(self, source: &dyn TensorSource) -> Result<()> {
@@ -209,7 +211,7 @@ impl RepackSink {
 }
 
 impl Sent {
-    /// The error that packing on the host gives.
+    /// The error that packing on the host gives for a faulty row.
     async fn explain(&self, source: &dyn TensorSource, row: u32) -> Error {
         let mut ignore = |_| ();
         let shape = (self.rows, self.cols);
@@ -236,7 +238,7 @@ fn fill(slot: &wgpu::Buffer, header: &[u32; 4], rows: &[u8]) -> Result<()> {
     head.copy_from_slice(bytemuck::bytes_of(header));
     let (from, from_rest) = rows.as_chunks::<PIECE_BYTES>();
     let (to, mut to_rest) = rest.into_slice(..rows.len()).into_chunks::<PIECE_BYTES>();
-    // Touching a page of the file reads it: several threads read several pages at once.
+    // The first access to a page of the file reads it. Several threads read several pages at once.
     let pieces: Vec<_> = to.into_iter().zip(from).collect();
     pieces
         .into_par_iter()

@@ -1,16 +1,16 @@
-//! The loop that brings a matrix from a checkpoint to the device, a slice of rows at a time.
+//! The loop that brings a matrix from a checkpoint to the device, one slice of rows at a time.
 
 use crate::error::{Error, Result};
 use crate::model::matrix_reader::MatrixReader;
 
-/// Rows of a matrix as the checkpoint stores them, and where they go.
+/// Rows of a matrix as the checkpoint stores them, and their destination.
 pub(super) struct Slice<'s, 'r, P> {
     pub reader: &'s MatrixReader<'r>,
     pub bytes: &'s [u8],
     /// The first row within the reader's matrix.
     pub row: usize,
     pub rows: usize,
-    /// Where the rows go, and the first row there.
+    /// The destination, and the first row in it.
     pub part: P,
     pub part_row: usize,
 }
@@ -18,7 +18,7 @@ pub(super) struct Slice<'s, 'r, P> {
 /// Reads all rows of a reader and gives them to `sink`. A range is a destination, its first row and
 /// the number of rows.
 ///
-/// Errors: a failed read; what `sink` finds wrong.
+/// Errors: a failed read; errors of `sink`.
 pub(super) async fn for_each_slice<'r, P: Copy>(
     reader: &mut MatrixReader<'r>,
     ranges: impl IntoIterator<Item = (P, usize, usize)>,

@@ -13,16 +13,16 @@ use crate::model::matrix_reader::MatrixReader;
 use crate::model::source::TensorSource;
 use crate::model::weights::{PlannedTensor, WeightStore};
 
-/// Brings weights to the device as they are read.
+/// Copies weights to the device while they are read.
 pub(in crate::gpu) struct GpuStore {
     gpu: Gpu,
     bytes: u64,
     fused: FusedAllocator,
     host: HostSink,
-    /// For matrices that the device lays out.
+    /// For matrices that the device packs.
     repack: Option<RepackSink>,
-    /// For all matrices, where the device's memory is the host's. A browser's buffers belong to one
-    /// thread.
+    /// For all matrices if the device shares the host's memory. Not in browsers, where a buffer
+    /// belongs to one thread.
     #[cfg(not(target_arch = "wasm32"))]
     in_place: Option<InPlaceSink>,
 }
@@ -30,7 +30,7 @@ pub(in crate::gpu) struct GpuStore {
 impl GpuStore {
     /// A store for these tensors.
     ///
-    /// Errors: no memory for the buffers that they pass through.
+    /// Errors: no memory for the staging buffers.
     pub fn new(gpu: Gpu, tensors: &[PlannedTensor]) -> Result<Self> {
         let memory = if gpu.tuning().inplace { MatrixMemory::Mapped } else { MatrixMemory::Device };
         Ok(GpuStore {

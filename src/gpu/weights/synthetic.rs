@@ -50,7 +50,7 @@ impl WeightStore for SyntheticStore {
         let (matrix, first) = self.fused.begin(&self.gpu, &reader)?;
         self.bytes += reader.rows as u64 * matrix.format.row_bytes(matrix.cols) as u64;
         let matrix = self.fused.end(matrix, first + reader.rows);
-        // With this scale uniform quants make rows of length one: activations keep their size.
+        // With this scale, uniform quants make rows of length one. So activations keep their size.
         let deviation = match matrix.format {
             PackFormat::Int { bits: 4, .. } => 4.6,
             PackFormat::Int { bits: 6, .. } => 18.5,
