@@ -117,7 +117,7 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
                 &MatmulRowPerInvocation(linear),
                 &[weights[0], weights[1], ("x", &x), ("y", &y), ("step", &many)],
             );
-            group.bench_function(BenchmarkId::new("matmul_lanes", &shape), |b| {
+            group.bench_function(BenchmarkId::new("matmul_row_per_invocation", &shape), |b| {
                 b.iter(|| run(gpu, &dispatch, step))
             });
         }
@@ -220,8 +220,8 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
 }
 
 /// The kernels between products.
-fn seams(criterion: &mut Criterion, gpu: &Gpu) {
-    let mut group = criterion.benchmark_group("seam");
+fn norms(criterion: &mut Criterion, gpu: &Gpu) {
+    let mut group = criterion.benchmark_group("add_rms_norm");
     let n = 5376;
     let [x, branch, post, next, out] = [(); 5].map(|()| zeros(gpu, stride(n)));
     let (quants, groups) = (zeros(gpu, stride(n) / 4), zeros(gpu, stride(n) / 16));
@@ -251,7 +251,7 @@ fn kernels(criterion: &mut Criterion) {
         .expect("the benches need an adapter");
     products(criterion, &gpu);
     attention(criterion, &gpu);
-    seams(criterion, &gpu);
+    norms(criterion, &gpu);
 }
 
 criterion_group! {

@@ -298,7 +298,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
         }
         all.push(Box::new(MatvecQ8Gated(linear)));
     }
-    let chained = |rows, cols| Linear {
+    let persistent = |rows, cols| Linear {
         format: PackFormat::INT4,
         rows,
         cols,
@@ -311,10 +311,10 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     let layer = layer_31b(true);
     let persistent = PersistentLayer {
         split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
-        o: chained(5376, 16384),
-        gate_up: chained(43008, 5376),
-        down: chained(5376, 21504),
-        qkv: Some(chained(16384, 5376)),
+        o: persistent(5376, 16384),
+        gate_up: persistent(43008, 5376),
+        down: persistent(5376, 21504),
+        qkv: Some(persistent(16384, 5376)),
         eps: 1e-6,
         set_words: PersistentLayer::set_words(5376, 16384, 21504),
         workgroups: 256,

@@ -6,22 +6,22 @@
 mod attention;
 mod embed;
 mod gelu;
-mod logits;
 mod matmul;
 mod norm;
 mod per_layer;
 mod quantize;
 mod rope;
+mod sample;
 
 pub use attention::{Attention, sdpa};
 pub use embed::embed;
 pub use gelu::gelu_mul;
-pub use logits::{argmax, sample, softcap, suppress};
 pub use matmul::{matmul, matmul_q8};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
 pub use per_layer::{per_layer_columns, per_layer_inputs};
 pub use quantize::{QUANTIZE_GROUP, QuantizedRows, quantize_rows};
 pub use rope::{KvUpdate, qk_norm_rope, rope_kv_update};
+pub use sample::{argmax, sample, softcap, suppress};
 
 /// Σ aᵢ·bᵢ in eight partial sums, which a compiler can vectorize.
 fn dot(a: &[f32], b: &[f32]) -> f32 {

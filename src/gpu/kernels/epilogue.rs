@@ -24,7 +24,13 @@ pub enum ActivationFormat {
 
 impl ActivationFormat {
     /// Adds the fragment that writes results of `cols` columns to bindings from `at` on.
-    pub(super) fn add(self, wgsl: Wgsl, target: &KernelTarget, at: usize, cols: usize) -> Wgsl {
+    pub(in crate::gpu::kernels) fn add(
+        self,
+        wgsl: Wgsl,
+        target: &KernelTarget,
+        at: usize,
+        cols: usize,
+    ) -> Wgsl {
         let wgsl = wgsl.uint("EPILOGUE", at).uint("EPILOGUE_COLS", stride(cols));
         match self {
             ActivationFormat::F32 => wgsl.choose("epilogue_f32"),

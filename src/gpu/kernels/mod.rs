@@ -2,39 +2,33 @@
 //! in [`crate::cpu::ops`] defines its results.
 
 mod attention;
-mod coop;
-mod elementwise;
+mod embed;
 mod epilogue;
 mod fragments;
-mod gated;
 mod linear;
-mod memory;
+mod load;
 mod norm;
-mod per_layer;
 mod persistent;
-mod quantize;
-mod repack;
 mod sample;
-mod split_attention;
 mod unroll;
 pub(in crate::gpu) mod wgsl;
 
-pub use attention::{RopeKvUpdate, Sdpa};
-pub use coop::{MatmulCoop, SdpaCoop};
-pub use elementwise::{Argmax, ArgmaxParts, Embed, GatherRows};
+pub use attention::coop::SdpaCoop;
+pub use attention::sdpa::{RopeKvUpdate, Sdpa};
+pub use attention::split::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
+pub use embed::{Embed, GatherRows, PerLayerGate, PerLayerInputs};
 pub use epilogue::{ActivationFormat, Convert, ROW_TILE};
-pub use gated::{GeluMul, MatvecQ8Gated, UpTail};
-pub use linear::{
+pub use linear::coop::MatmulCoop;
+pub use linear::gated::{GeluMul, MatvecQ8Gated, UpTail};
+pub use linear::products::{
     Linear, Matmul, MatmulRowPerInvocation, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS,
 };
-pub use memory::{Fill, Prefetch, ReadAll};
+pub use load::memory::{Fill, Prefetch, ReadAll};
+pub use load::quantize_hqq::QuantizeHqq;
+pub use load::repack::Repack;
 pub use norm::{AddRmsNorm, RmsNorm, RmsNormAdd};
-pub use per_layer::{PerLayerGate, PerLayerInputs};
 pub use persistent::PersistentLayer;
-pub use quantize::QuantizeHqq;
-pub use repack::Repack;
-pub use sample::{DrawWords, Sample, Suppress, TopKParts};
-pub use split_attention::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
+pub use sample::{Argmax, ArgmaxParts, DrawWords, Sample, Suppress, TopKParts};
 
 pub use super::device::source::Cost;
 use super::{Grid, KernelSource, KernelTarget};

@@ -4,7 +4,9 @@ use crate::gpu::device::adapter::AdapterFacts;
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::KernelTarget;
-use crate::gpu::kernels::{Cost, Kernel, linear::Linear, split_attention::SplitAttention};
+use crate::gpu::kernels::attention::split::SplitAttention;
+use crate::gpu::kernels::linear::products::Linear;
+use crate::gpu::kernels::{Cost, Kernel};
 use crate::quant::PackFormat;
 
 /// Computes q, k and v of the next layer from a layer's partial attention outputs. It takes one row

@@ -6,6 +6,51 @@ use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::{Kernel, wgsl::Wgsl};
 use crate::sampling::Draw;
 
+/// The first half of [`Argmax`]. Bindings: logits `[outputs, n]`, parts `[outputs, PARTS, 2]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ArgmaxParts {
+    pub n: usize,
+}
+
+/// Bindings: parts, outputs (row indexes), rows, sampled `[slots]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Argmax {
+    pub n: usize,
+}
+
+impl Argmax {
+    /// Parts of a row that are searched at the same time.
+    pub const PARTS: usize = 64;
+}
+
+impl Kernel for ArgmaxParts {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        Wgsl::default()
+            .uint("WORKGROUP", self.n.div_ceil(Argmax::PARTS).next_power_of_two().clamp(32, 256))
+            .uint("N", self.n)
+            .uint("PARTS", Argmax::PARTS)
+            .kernel("shaders/sample/argmax_parts.wgsl")
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        Grid([Extent::Outputs, Extent::Fixed(Argmax::PARTS as u32), Extent::Fixed(1)])
+    }
+}
+
+impl Kernel for Argmax {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        Wgsl::default()
+            .uint("WORKGROUP", Self::PARTS)
+            .uint("N", self.n)
+            .uint("PARTS", Self::PARTS)
+            .kernel("shaders/sample/argmax.wgsl")
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        Grid::outputs()
+    }
+}
+
 /// The first half of [`Sample`]: the best candidates of each part of a row.
 ///
 /// Bindings: logits `[outputs, n]`, draws `[outputs]` ([`DrawWords`]), parts `[outputs, CANDIDATES,

@@ -37,7 +37,7 @@ fn int8_activations_keep_the_predictions() {
 /// The persistent kernel predicts the same as the separate kernels.
 /// It needs a device with subgroups of eight or more.
 #[test]
-fn chained_kernels_predict_the_same() {
+fn persistent_kernels_predict_the_same() {
     let facts = pollster::block_on(Gpu::open(&DeviceOptions::default()))
         .expect("the test needs an adapter")
         .facts()
@@ -48,7 +48,7 @@ fn chained_kernels_predict_the_same() {
         let refused =
             common::load_gpu(&Checkpoint::demo().unwrap(), &LoadOptions::default(), persistent)
                 .map(|_| ());
-        assert!(refused.unwrap_err().to_string().contains("no chain"));
+        assert!(refused.unwrap_err().to_string().contains("leave out persistent=on"));
         return;
     }
     let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
@@ -62,7 +62,7 @@ fn chained_kernels_predict_the_same() {
     let step =
         SequenceStep { sequence, input: StepInput::Tokens(&[5]), output: StepOutput::Greedy };
     let kernels = pollster::block_on(backend.profile(&[step])).unwrap();
-    assert!(kernels.iter().any(|kernel| kernel.name == "chain"));
+    assert!(kernels.iter().any(|kernel| kernel.name == "persistent_layer"));
 
     let (expected, base) = perplexity_and_logits(&common::gpu(own), 60, 1);
     let (found, logits) = perplexity_and_logits(&common::gpu(persistent), 60, 1);

@@ -4,7 +4,7 @@ use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::epilogue::ActivationFormat;
-use crate::gpu::kernels::linear::{Linear, tile_sizes};
+use crate::gpu::kernels::linear::products::{Linear, tile_sizes};
 use crate::gpu::kernels::wgsl::Wgsl;
 use crate::gpu::kernels::{Cost, Kernel, stride};
 

@@ -8,7 +8,7 @@ use crate::model::config::{AttentionKind, LayerConfig};
 use crate::model::kv::CacheType;
 
 /// The constants of a layer's attention, and how to use its cache.
-pub(super) fn attention_constants(
+pub(in crate::gpu::kernels) fn attention_constants(
     layer: &LayerConfig,
     cache_type: CacheType,
     capacity: usize,
@@ -17,7 +17,7 @@ pub(super) fn attention_constants(
 }
 
 /// The kind of the layer, for a profile.
-pub(super) fn layer_cost(layer: &LayerConfig) -> Cost {
+pub(in crate::gpu::kernels) fn layer_cost(layer: &LayerConfig) -> Cost {
     let kind = if layer.attention == AttentionKind::Full { "full" } else { "sliding" };
     Cost { detail: format!("{kind}, {} dims", layer.head_dim), ..Default::default() }
 }
@@ -30,7 +30,11 @@ fn cache_fragment(wgsl: Wgsl, cache_type: CacheType) -> Wgsl {
     })
 }
 
-pub(super) fn head_constants(wgsl: Wgsl, layer: &LayerConfig, capacity: usize) -> Wgsl {
+pub(in crate::gpu::kernels) fn head_constants(
+    wgsl: Wgsl,
+    layer: &LayerConfig,
+    capacity: usize,
+) -> Wgsl {
     wgsl.uint("D", layer.head_dim)
         .optional_uint("N_HEADS", layer.n_heads)
         .optional_uint("N_KV", layer.n_kv_heads)
@@ -70,7 +74,7 @@ impl RopeKvUpdate {
     }
 
     /// Where k and v begin in a row of qkv, and how to rotate the heads.
-    pub(super) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
+    pub(in crate::gpu::kernels) fn sources(wgsl: Wgsl, layer: &LayerConfig) -> Wgsl {
         wgsl.uint("K_SOURCE", Self::k_offset(layer)).uint("V_SOURCE", Self::v_offset(layer))
     }
 
@@ -118,7 +122,7 @@ pub struct Sdpa {
 
 impl Sdpa {
     /// Adds the constants that all attention kernels need to `wgsl`.
-    pub(super) fn constants(&self, wgsl: Wgsl) -> Wgsl {
+    pub(in crate::gpu::kernels) fn constants(&self, wgsl: Wgsl) -> Wgsl {
         let layer = &self.layer;
         let window = match layer.attention {
             AttentionKind::Sliding { window } => window,

@@ -1,4 +1,4 @@
-//! Per-layer embeddings: all layers' vectors of a token, and each layer's use of its own.
+//! From token ids to the first hidden state, and what per-layer embeddings add.
 
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
@@ -7,6 +7,56 @@ use crate::gpu::kernels::{
     Kernel, epilogue::ActivationFormat, norm::RmsNormAdd, stride, wgsl::Wgsl,
 };
 use crate::quant::PackFormat;
+
+/// Bindings: data, scales, rows, sampled `[slots]`, x `[rows, stride(cols)]`. Writes the rows whose
+/// token is in `first_row..first_row + rows`.
+#[derive(Debug, Clone, Copy)]
+pub struct Embed {
+    pub format: PackFormat,
+    pub first_row: usize,
+    pub rows: usize,
+    pub cols: usize,
+    pub scale: f32,
+    /// See [`Linear`](super::Linear).
+    pub interleaved16: bool,
+}
+
+impl Kernel for Embed {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        Wgsl::default()
+            .uint("WORKGROUP", 64)
+            .uint("FIRST_ROW", self.first_row)
+            .uint("ROWS", self.rows)
+            .uint("COLS", stride(self.cols))
+            .uint("TRUE_COLS", self.cols)
+            .float("SCALE", self.scale)
+            .weights(self.format, self.cols, self.interleaved16)
+            .kernel("shaders/embed/embed.wgsl")
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        Grid::rows()
+    }
+}
+
+/// Bindings: x `[rows, stride(cols)]`, outputs (row indexes), out `[outputs, stride(cols)]`.
+#[derive(Debug, Clone, Copy)]
+pub struct GatherRows {
+    pub cols: usize,
+}
+
+impl Kernel for GatherRows {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        Wgsl::default()
+            .uint("WORKGROUP", 64)
+            .uint("COLS", stride(self.cols))
+            .kernel("shaders/embed/gather_rows.wgsl")
+    }
+
+    fn grid(&self, _: &KernelTarget) -> Grid {
+        Grid::outputs()
+    }
+}
 
 /// Bindings: data and scales of the table `[vocab, layers · size]`, rows, sampled `[slots]`, norm
 /// `[size]`, x `[rows, stride(layers · size)]`. x holds projections of the embedding, which the

@@ -3,7 +3,7 @@
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::KernelTarget;
-use crate::gpu::kernels::attention::{RopeKvUpdate, attention_constants, layer_cost};
+use crate::gpu::kernels::attention::sdpa::{RopeKvUpdate, attention_constants, layer_cost};
 use crate::gpu::kernels::epilogue::ActivationFormat;
 use crate::gpu::kernels::wgsl::Wgsl;
 use crate::gpu::kernels::{Cost, Kernel};
@@ -123,7 +123,7 @@ impl SplitAttention {
         }
     }
 
-    pub(super) fn constants(&self, target: &KernelTarget) -> Wgsl {
+    pub(in crate::gpu::kernels) fn constants(&self, target: &KernelTarget) -> Wgsl {
         attention_constants(&self.layer, self.cache_type, self.capacity)
             .uint("WINDOW", self.window().unwrap_or(0))
             .uint("PARTS", self.parts(target))

@@ -36,7 +36,7 @@ impl Linear {
         format.layout().is_some_and(|(bits, group, offset)| group >= 32 || (bits > 4 && !offset))
     }
 
-    pub(super) fn cost(&self) -> Cost {
+    pub(in crate::gpu::kernels) fn cost(&self) -> Cost {
         Cost {
             detail: format!("{}x{} {}", self.rows, self.cols, self.format),
             weight_bytes: (self.rows * self.format.row_bytes(self.cols)) as u64,
@@ -48,7 +48,7 @@ impl Linear {
         self.sizes().weights(self.format, self.cols, self.interleaved16)
     }
 
-    pub(super) fn sizes(&self) -> Wgsl {
+    pub(in crate::gpu::kernels) fn sizes(&self) -> Wgsl {
         Wgsl::default()
             .uint("ROWS", self.rows)
             .uint("COLS", stride(self.cols))
@@ -235,9 +235,9 @@ impl MatvecQ8Split {
     }
 }
 
-/// The constants of `matvec_q8_tiled.wgsl`: a workgroup of `tiles` times `stack` tiles, and the
-/// number of activation rows.
-pub(super) fn tile_sizes(
+/// The constants of `matvec_q8_interleaved16.wgsl`: a workgroup of `tiles` times `stack` tiles,
+/// and the number of activation rows.
+pub(in crate::gpu::kernels) fn tile_sizes(
     wgsl: Wgsl,
     workgroup: usize,
     tiles: usize,

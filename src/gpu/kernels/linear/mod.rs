@@ -1,0 +1,5 @@
+//! Products of packed weights and activations.
+
+pub mod coop;
+pub mod gated;
+pub mod products;
