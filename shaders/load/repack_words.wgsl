@@ -1,7 +1,9 @@
 //! needs: stored_rows, weight_layout; constants DATA_WORDS, FLOATS, HIGH_EXPONENT, LOW_EXPONENT,
-//! Copies rows whose words have the device's format already.
-//! A row is its words of data, then STORED_SCALE_WORDS of scales. Floats may need padding.
-//! An invocation copies four words of data or one word of scales.
+//! STORED_DATA_BYTES
+
+// Copies rows whose words have the device's format already.
+// A row is its words of data, then STORED_SCALE_WORDS of scales. Floats may need padding.
+// An invocation copies four words of data or one word of scales.
 
 // The part of a word that belongs to its row. The rest is zero.
 fn in_row(word: u32, at: u32) -> u32 {

@@ -9,9 +9,9 @@ use crate::gpu::kernels::linear::products::Linear;
 use crate::gpu::kernels::wgsl::Wgsl;
 use crate::gpu::kernels::{Cost, Kernel, stride};
 
-/// Bindings: data, scales, x as [`ActivationFormat::F16Tiled`](super::ActivationFormat::F16Tiled),
-/// y `[splits, rows, y_stride]`, step. Rows of y up to the next multiple of the matrices' size are
-/// written.
+/// Bindings: data, scales, x as
+/// [`ActivationFormat::F16Tiled`](crate::gpu::kernels::ActivationFormat::F16Tiled), y `[splits,
+/// rows, y_stride]`, step. Rows of y up to the next multiple of the matrices' size are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoop {
     pub linear: Linear,

@@ -17,7 +17,7 @@ use crate::quant::{Dtype, PackFormat, native_format};
 pub struct Repack {
     pub dtype: Dtype,
     pub cols: usize,
-    /// Whole runs of [`TILE_ROWS`](super::TILE_ROWS) if they are interleaved.
+    /// Whole runs of [`TILE_ROWS`](crate::gpu::kernels::TILE_ROWS) if they are interleaved.
     pub rows: usize,
     pub interleaved16: bool,
 }
