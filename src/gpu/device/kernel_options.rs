@@ -230,10 +230,14 @@ impl KernelOption {
     fn decide(&self, given: &Given<'_>) -> Result<Option<bool>> {
         let lacks = self.rule.needs.filter(|(_, has)| !has(given)).map(|(what, _)| what);
         match (self.get(given.asked), lacks) {
-            (Some(true), Some(what)) => Err(Error::Device(format!(
-                "{} has no {what}: leave out {}=on",
-                given.facts, self.name
-            ))),
+            (Some(true), Some(what)) => {
+                // What the user switched off may be the reason.
+                let is_off = |option: &&KernelOption| option.get(given.asked) == Some(false);
+                let off = KERNEL_OPTIONS.iter().filter(is_off);
+                let off: String = off.map(|option| format!(" with {}=off", option.name)).collect();
+                let reason = format!("{}{off} has no {what}", given.facts);
+                Err(Error::Device(format!("{reason}: leave out {}=on", self.name)))
+            }
             (None, Some(_)) => Ok(Some(false)),
             (None, None) => Ok(self.rule.default.1(given)),
             (asked, _) => Ok(asked),
@@ -401,6 +405,13 @@ mod tests {
             assert_eq!(refused(&format!("{former}=on")), expected);
         }
         assert_eq!(refused("f16"), "f16: want NAME=on or NAME=off");
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_switched_off() {
+        let options: KernelOptions = "subgroups=off,row_per_invocation=on".parse().unwrap();
+        let message = options.resolve(&AdapterFacts::example_card()).unwrap_err().to_string();
+        assert!(message.contains(" with subgroups=off has no subgroups of one size"), "{message}");
     }
 
     #[test]
