@@ -1,5 +1,4 @@
 //! Writers of small checkpoints for the tests of `checkpoint`.
-#![allow(dead_code)] // each test program uses a part
 
 use std::{fs, path::Path};
 

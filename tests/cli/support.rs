@@ -1,7 +1,5 @@
 //! Makes a tiny random Gemma 4 checkpoint on disk and runs the program on it.
 
-#![allow(dead_code)] // every test file uses a part
-
 use std::{
     collections::BTreeMap,
     fs,
