@@ -32,6 +32,10 @@ fn rates_of_every_test_on_every_backend() {
                 0.0 < rate("min") && rate("min") <= rate("median") && rate("median") <= rate("max"),
                 "{row}"
             );
+            let samples: Vec<f64> = serde_json::from_value(row["samples"].clone()).unwrap();
+            assert_eq!(samples.len(), 2, "{row}");
+            assert_eq!(samples.iter().copied().fold(f64::INFINITY, f64::min), rate("min"));
+            assert_eq!(samples.iter().copied().fold(0.0, f64::max), rate("max"));
             let is_prompt = row["test"].as_str().unwrap().starts_with("pp");
             assert_eq!(row["tflop_per_s"].is_number(), is_prompt, "{row}");
             assert_eq!(row["weight_gb_per_s"].is_number(), !is_prompt, "{row}");
@@ -70,6 +74,8 @@ fn tables() {
     assert_eq!(lines.len(), 1 + 6);
     assert!(lines[0].contains("median") && lines[1].contains("\"pp5\""), "{csv}");
     assert!(lines.iter().all(|line| columns(line) >= columns(lines[0])), "{csv}");
+    let samples = lines[1].split('"').find(|cell| cell.starts_with('[')).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<f64>>(samples).unwrap().len(), 2, "{csv}");
 
     let markdown = stdout(&mut bench(&model, &["--backend", "cpu"]));
     let table: Vec<&str> = markdown.lines().filter(|line| line.starts_with('|')).collect();

@@ -172,11 +172,12 @@ fn measure(
     seed: &mut u64,
 ) -> Result<Row> {
     test.run(backend, seed)?;
-    let mut times =
-        (0..repetitions).map(|_| test.run(backend, seed)).collect::<Result<Vec<Duration>>>()?;
-    times.sort();
     let rate = |time: Duration| test.tokens() as f64 / time.as_secs_f64();
-    let median = (rate(times[(repetitions - 1) / 2]) + rate(times[repetitions / 2])) / 2.0;
+    let samples: Vec<f64> =
+        (0..repetitions).map(|_| test.run(backend, seed).map(rate)).collect::<Result<_>>()?;
+    let mut sorted = samples.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = (sorted[(repetitions - 1) / 2] + sorted[repetitions / 2]) / 2.0;
     let info = backend.info();
     let multiplications = backend.config().layer_multiplications() as f64;
     let is_prompt = matches!(test.work, Work::Prompt(_));
@@ -191,8 +192,9 @@ fn measure(
         test: test.name(),
         repetitions,
         median,
-        min: rate(times[repetitions - 1]),
-        max: rate(times[0]),
+        min: sorted[0],
+        max: sorted[repetitions - 1],
+        samples,
         weight_gb_per_s: bandwidth,
         of_read_ceiling: bandwidth.zip(ceiling).map(|(rate, ceiling)| rate / ceiling),
         tflop_per_s: is_prompt.then_some(median * 2.0 * multiplications / 1e12),

@@ -15,6 +15,8 @@ pub struct Row {
     pub median: f64,
     pub min: f64,
     pub max: f64,
+    /// The rate of each repetition, in the order of the runs.
+    pub samples: Vec<f64>,
     /// Generation: bytes of weights read per second, in GB/s.
     pub weight_gb_per_s: Option<f64>,
     /// …as a share of the read ceiling.
@@ -72,7 +74,7 @@ pub fn markdown(rows: &[Row]) -> String {
     text
 }
 
-/// A line of names, then a line per row.
+/// A line of names, then a line per row. A list is one quoted cell, as JSON.
 pub fn csv(rows: &[Row]) -> Result<String, serde_json::Error> {
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
@@ -84,6 +86,7 @@ pub fn csv(rows: &[Row]) -> Result<String, serde_json::Error> {
             .values()
             .map(|value| match value {
                 serde_json::Value::Null => String::new(),
+                list @ serde_json::Value::Array(_) => format!("\"{list}\""),
                 value => value.to_string(),
             })
             .collect();
