@@ -1,8 +1,9 @@
-//! Emulates cooperative matrices of 8 × 8 in plain WGSL, for kernels that no adapter here supports.
+//! Emulates cooperative matrices in plain WGSL, for kernels that no adapter here supports.
 //!
 //! Only the types and functions of matrices change in a kernel's text.
-//! As in Metal, each of 32 neighbouring invocations has two results of a block.
-//! Invocation `i` has row i / 4, columns 2 · (i % 4) and the next.
+//! As in Metal, each of 32 neighbouring invocations has some results of a block: a part of a row.
+//! Of a block of 8 × 8, invocation `i` has row i / 4, columns 2 · (i % 4) and the next.
+//! Of a block of 16 × 16, it has row i / 2 and eight columns from 8 · (i % 2) on.
 //! It loads all operands of these results, so invocations exchange nothing.
 
 use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, KernelTarget, Variant, kernels::Kernel};
@@ -11,15 +12,15 @@ use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, KernelTarget, Variant, kernels:
 /// `row` is a row of the left factor. Columns are those of the right factor.
 const MATRICES: &str = "
 struct EmulatedA {
-    row: array<f32, 8>,
+    row: array<f32, SIZE>,
 }
 
 struct EmulatedB {
-    columns: array<vec2<f32>, 8>,
+    columns: array<PART, SIZE>,
 }
 
 struct EmulatedC {
-    pair: vec2<f32>,
+    part: PART,
 }
 
 var<private> emulated_lane: u32;
@@ -35,8 +36,8 @@ fn emulated_shuffle_xor(own: f32, mask: u32) -> f32 {
 }
 
 fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC {
-    var sum = c.pair;
-    for (var k = 0u; k < 8u; k++) {
+    var sum = c.part;
+    for (var k = 0u; k < SIZEu; k++) {
         sum += a.row[k] * b.columns[k];
     }
     return EmulatedC(sum);
@@ -46,17 +47,32 @@ fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC 
 /// A kernel for matrices of 8 × 8, without such matrices.
 pub struct Emulated<K>(pub K);
 
+/// A kernel for matrices of 16 × 16, without such matrices.
+pub struct Emulated16<K>(pub K);
+
+/// The target that an emulation imitates.
+fn target_with(target: &KernelTarget, coop: Coop) -> KernelTarget {
+    let variant = Variant { coop: Some(coop), ..target.variant };
+    KernelTarget { variant, ..*target }
+}
+
 impl<K> Emulated<K> {
     /// The target that the emulation imitates.
     pub fn target(target: &KernelTarget) -> KernelTarget {
-        let variant = Variant { coop: Some(Coop::Eight), ..target.variant };
-        KernelTarget { variant, ..*target }
+        target_with(target, Coop::Eight)
+    }
+}
+
+impl<K> Emulated16<K> {
+    /// The target that the emulation imitates.
+    pub fn target(target: &KernelTarget) -> KernelTarget {
+        target_with(target, Coop::Sixteen)
     }
 }
 
 impl<K: Kernel> Kernel for Emulated<K> {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        emulate(&self.0.source(&Self::target(target)))
+        emulate(&self.0.source(&Self::target(target)), &EIGHT)
     }
 
     fn grid(&self, target: &KernelTarget) -> Grid {
@@ -64,15 +80,69 @@ impl<K: Kernel> Kernel for Emulated<K> {
     }
 }
 
-fn emulate(source: &KernelSource) -> KernelSource {
+impl<K: Kernel> Kernel for Emulated16<K> {
+    fn source(&self, target: &KernelTarget) -> KernelSource {
+        emulate(&self.0.source(&Self::target(target)), &SIXTEEN)
+    }
+
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        self.0.grid(&Self::target(target))
+    }
+}
+
+/// A size of matrices.
+struct Matrices {
+    size: usize,
+    /// The type of an invocation's results.
+    part: &'static str,
+}
+
+const EIGHT: Matrices = Matrices { size: 8, part: "vec2<f32>" };
+const SIXTEEN: Matrices = Matrices { size: 16, part: "mat2x4<f32>" };
+
+impl Matrices {
+    /// Results of an invocation.
+    fn results(&self) -> usize {
+        self.size * self.size / 32
+    }
+
+    /// The row of an invocation's results and their first column, as `i` and `j`.
+    fn place(&self) -> String {
+        let (each, sharers) = (self.results(), self.size / self.results());
+        format!(
+            "    let i = emulated_lane / {sharers}u;
+    let j = {each}u * (emulated_lane % {sharers}u);
+"
+        )
+    }
+
+    /// An invocation's results from its elements in order.
+    fn part_of(&self, element: impl Fn(usize) -> String) -> String {
+        let elements: Vec<String> = (0..self.results()).map(element).collect();
+        format!("{}({})", self.part, elements.join(", "))
+    }
+
+    /// The place of a result among an invocation's results.
+    fn member(&self, index: usize) -> String {
+        match self.results() {
+            2 => format!("[{index}]"),
+            _ => format!("[{}][{}]", index / 4, index % 4),
+        }
+    }
+}
+
+fn emulate(source: &KernelSource, matrices: &Matrices) -> KernelSource {
     let text = source.wgsl.replace("enable wgpu_cooperative_matrix;\n", "");
     let text = number_invocations(&text);
     let mut functions = Vec::new();
-    let text = replace_accesses(&text, &mut functions);
+    let text = replace_accesses(&text, matrices, &mut functions);
     let text = text.replace("subgroupShuffleXor(", "emulated_shuffle_xor(");
+    let text = text.replace("subgroupBarrier(", "workgroupBarrier(");
     let mut text = text.replace("coopMultiplyAdd(", "emulated_multiply_add(");
+    let size = matrices.size;
     for (role, scalar) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
-        text = text.replace(&format!("coop_mat8x8<{scalar}, {role}>"), &format!("Emulated{role}"));
+        let name = format!("coop_mat{size}x{size}<{scalar}, {role}>");
+        text = text.replace(&name, &format!("Emulated{role}"));
     }
     assert!(
         !text.contains("coopLoad") && !text.contains("coopStore") && !text.contains("coop_mat"),
@@ -80,7 +150,8 @@ fn emulate(source: &KernelSource) -> KernelSource {
     );
     functions.sort();
     functions.dedup();
-    KernelSource { wgsl: text + MATRICES + &functions.concat(), ..source.clone() }
+    let types = MATRICES.replace("PART", matrices.part).replace("SIZE", &size.to_string());
+    KernelSource { wgsl: text + &types + &functions.concat(), ..source.clone() }
 }
 
 /// Numbers invocations in subgroups of 32, whatever the adapter's subgroups are.
@@ -100,7 +171,7 @@ fn number_invocations(text: &str) -> String {
 }
 
 /// Replaces loads and stores by calls of functions, which it adds to `functions`.
-fn replace_accesses(text: &str, functions: &mut Vec<String>) -> String {
+fn replace_accesses(text: &str, matrices: &Matrices, functions: &mut Vec<String>) -> String {
     let mut result = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("coopLoad").into_iter().chain(rest.find("coopStore")).min() {
@@ -112,20 +183,24 @@ fn replace_accesses(text: &str, functions: &mut Vec<String>) -> String {
         let (index, tail) = tail.split_once("], ").expect("a stride");
         let row_major = head.contains("LoadT") || head.contains("StoreT");
         let order = if row_major { "rows" } else { "columns" };
+        let is_vec4 = text.contains(&format!(" {array}: array<vec4<"));
         // The element of row i and column j.
-        let element = |i: &str, j: &str| match row_major {
-            true => format!("{array}[at + {i} * stride + {j}]"),
-            false => format!("{array}[at + {j} * stride + {i}]"),
+        let element = |i: &str, j: &str| {
+            let (outer, inner) = if row_major { (i, j) } else { (j, i) };
+            match is_vec4 {
+                true => format!("{array}[at + {outer} * stride + {inner} / 4u][{inner} % 4u]"),
+                false => format!("{array}[at + {outer} * stride + {inner}]"),
+            }
         };
         match head.split_once(">>(").map(|(ty, _)| ty.trim_end().chars().last().expect("a role")) {
             Some(role) => {
                 result.push_str(&format!("load_{role}_{array}_{order}({index}, "));
-                functions.push(load(role, array, order, element));
+                functions.push(load(role, array, order, matrices, element));
             }
             None => {
                 let value = head.split_once('(').expect("arguments").1;
                 result.push_str(&format!("store_{array}_{order}({value}{index}, "));
-                functions.push(store(array, order, element));
+                functions.push(store(array, order, matrices, element));
             }
         }
         rest = tail;
@@ -133,22 +208,27 @@ fn replace_accesses(text: &str, functions: &mut Vec<String>) -> String {
     result + rest
 }
 
-fn load(role: char, array: &str, order: &str, element: impl Fn(&str, &str) -> String) -> String {
-    let (field, count, value) = match role {
-        'A' => ("row[k]", 8, format!("f32({})", element("i", "k"))),
-        'B' => (
-            "columns[k]",
-            8,
-            format!("vec2<f32>(f32({}), f32({}))", element("k", "j"), element("k", "(j + 1u)")),
-        ),
-        _ => ("pair", 1, format!("vec2<f32>({}, {})", element("i", "j"), element("i", "(j + 1u)"))),
+fn load(
+    role: char,
+    array: &str,
+    order: &str,
+    matrices: &Matrices,
+    element: impl Fn(&str, &str) -> String,
+) -> String {
+    let size = matrices.size;
+    let part = |i: &str, scalar: &str| {
+        matrices.part_of(|at| format!("{scalar}({})", element(i, &format!("(j + {at}u)"))))
     };
+    let (field, count, value) = match role {
+        'A' => ("row[k]", size, format!("f32({})", element("i", "k"))),
+        'B' => ("columns[k]", size, part("k", "f32")),
+        _ => ("part", 1, part("i", "")),
+    };
+    let place = matrices.place();
     format!(
         "
 fn load_{role}_{array}_{order}(at: u32, stride: u32) -> Emulated{role} {{
-    let i = emulated_lane / 4u;
-    let j = 2u * (emulated_lane % 4u);
-    var loaded: Emulated{role};
+{place}    var loaded: Emulated{role};
     for (var k = 0u; k < {count}u; k++) {{
         loaded.{field} = {value};
     }}
@@ -158,16 +238,21 @@ fn load_{role}_{array}_{order}(at: u32, stride: u32) -> Emulated{role} {{
     )
 }
 
-fn store(array: &str, order: &str, element: impl Fn(&str, &str) -> String) -> String {
-    let (first, second) = (element("i", "j"), element("i", "(j + 1u)"));
+fn store(
+    array: &str,
+    order: &str,
+    matrices: &Matrices,
+    element: impl Fn(&str, &str) -> String,
+) -> String {
+    let assign = |at| {
+        let (to, from) = (element("i", &format!("(j + {at}u)")), matrices.member(at));
+        format!("    {to} = stored.part{from};\n")
+    };
+    let (place, all) = (matrices.place(), (0..matrices.results()).map(assign).collect::<String>());
     format!(
         "
 fn store_{array}_{order}(stored: EmulatedC, at: u32, stride: u32) {{
-    let i = emulated_lane / 4u;
-    let j = 2u * (emulated_lane % 4u);
-    {first} = stored.pair.x;
-    {second} = stored.pair.y;
-}}
+{place}{all}}}
 "
     )
 }
