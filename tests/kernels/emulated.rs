@@ -1,45 +1,58 @@
 //! Emulates cooperative matrices in plain WGSL, for kernels that no adapter here supports.
 //!
 //! Only the types and functions of matrices change in a kernel's text.
-//! As in Metal, each of 32 neighbouring invocations has some results of a block: a part of a row.
+//! As in Metal, each of 32 neighbouring invocations has some elements of a block: a part of a row.
 //! Of a block of 8 × 8, invocation `i` has row i / 4, columns 2 · (i % 4) and the next.
 //! Of a block of 16 × 16, it has row i / 2 and eight columns from 8 · (i % 2) on.
-//! It loads all operands of these results, so invocations exchange nothing.
+//! Invocations exchange the elements of a product through workgroup memory.
+//! Loading them all in each invocation would be code that takes a software driver minutes to
+//! compile.
 
 use gemma4_wgpu::gpu::{Coop, Grid, KernelSource, KernelTarget, Variant, kernels::Kernel};
 
 /// Types named after the matrices' roles, and the product.
-/// `row` is a row of the left factor. Columns are those of the right factor.
 const MATRICES: &str = "
 struct EmulatedA {
-    row: array<f32, SIZE>,
+    part: PART,
 }
 
 struct EmulatedB {
-    columns: array<PART, SIZE>,
+    part: PART,
 }
 
 struct EmulatedC {
     part: PART,
 }
 
+const LANES_OF_ROW: u32 = SIZEu / RESULTSu; // invocations that share a row
 var<private> emulated_lane: u32;
 var<private> emulated_local: u32;
-var<workgroup> emulated_shuffled: array<f32, 256>;
+// SIZE, which the compiler must not know. Else it unrolls loops.
+var<private> emulated_size: u32;
+var<workgroup> emulated_a: array<f32, GROUPu * RESULTSu>;
+var<workgroup> emulated_b: array<PART, GROUPu>;
 
 fn emulated_shuffle_xor(own: f32, mask: u32) -> f32 {
-    emulated_shuffled[emulated_local] = own;
+    emulated_a[emulated_local] = own;
     workgroupBarrier();
-    let other = emulated_shuffled[emulated_local ^ mask];
+    let other = emulated_a[emulated_local ^ mask];
     workgroupBarrier();
     return other;
 }
 
 fn emulated_multiply_add(a: EmulatedA, b: EmulatedB, c: EmulatedC) -> EmulatedC {
+    let own = emulated_local * RESULTSu;
+PUT_A
+    emulated_b[emulated_local] = b.part;
+    workgroupBarrier();
+    let first = emulated_local - emulated_lane;
+    let row = (first + emulated_lane / LANES_OF_ROW * LANES_OF_ROW) * RESULTSu;
+    let column = first + emulated_lane % LANES_OF_ROW;
     var sum = c.part;
-    for (var k = 0u; k < SIZEu; k++) {
-        sum += a.row[k] * b.columns[k];
+    for (var k = 0u; k < emulated_size; k++) {
+        sum += emulated_a[row + k] * emulated_b[column + k * LANES_OF_ROW];
     }
+    workgroupBarrier();
     return EmulatedC(sum);
 }
 ";
@@ -133,13 +146,13 @@ impl Matrices {
 
 fn emulate(source: &KernelSource, matrices: &Matrices) -> KernelSource {
     let text = source.wgsl.replace("enable wgpu_cooperative_matrix;\n", "");
-    let text = number_invocations(&text);
+    let size = matrices.size;
+    let text = number_invocations(&text, size);
     let mut functions = Vec::new();
     let text = replace_accesses(&text, matrices, &mut functions);
     let text = text.replace("subgroupShuffleXor(", "emulated_shuffle_xor(");
     let text = text.replace("subgroupBarrier(", "workgroupBarrier(");
     let mut text = text.replace("coopMultiplyAdd(", "emulated_multiply_add(");
-    let size = matrices.size;
     for (role, scalar) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
         let name = format!("coop_mat{size}x{size}<{scalar}, {role}>");
         text = text.replace(&name, &format!("Emulated{role}"));
@@ -150,12 +163,27 @@ fn emulate(source: &KernelSource, matrices: &Matrices) -> KernelSource {
     );
     functions.sort();
     functions.dedup();
-    let types = MATRICES.replace("PART", matrices.part).replace("SIZE", &size.to_string());
+    let put_a = |at| format!("    emulated_a[own + {at}u] = a.part{};\n", matrices.member(at));
+    let types = MATRICES
+        .replace("PUT_A", &(0..matrices.results()).map(put_a).collect::<String>())
+        .replace("PART", matrices.part)
+        .replace("SIZE", &size.to_string())
+        .replace("RESULTS", &matrices.results().to_string())
+        .replace("GROUP", &workgroup_size(&text).to_string());
     KernelSource { wgsl: text + &types + &functions.concat(), ..source.clone() }
 }
 
+/// Invocations of a workgroup: a number, or a constant of the text.
+fn workgroup_size(text: &str) -> usize {
+    let (_, rest) = text.split_once("@workgroup_size(").expect("an entry point");
+    let size = rest.split(')').next().expect("a size");
+    let declared = text.split_once(&format!("const {size}: u32 = "));
+    let value = declared.map_or(size, |(_, rest)| rest.split("u;").next().expect("a value"));
+    value.parse().expect("a number")
+}
+
 /// Numbers invocations in subgroups of 32, whatever the adapter's subgroups are.
-fn number_invocations(text: &str) -> String {
+fn number_invocations(text: &str, size: usize) -> String {
     let body = "\n) {\n";
     let (functions, entry) = text.split_once("fn main(").expect("an entry point");
     assert!(entry.contains(body), "an entry point whose parameters have lines of their own");
@@ -166,7 +194,9 @@ fn number_invocations(text: &str) -> String {
     let lane = local % 32u;
     emulated_lane = lane;
     emulated_local = local;
+    emulated_size = SIZEu + (local >> 16u);
 ";
+    let numbers = numbers.replace("SIZE", &size.to_string());
     format!("{functions}fn main({}", text.replacen(body, &format!("{body}{numbers}"), 1))
 }
 
@@ -215,24 +245,14 @@ fn load(
     matrices: &Matrices,
     element: impl Fn(&str, &str) -> String,
 ) -> String {
-    let size = matrices.size;
     let part = |i: &str, scalar: &str| {
         matrices.part_of(|at| format!("{scalar}({})", element(i, &format!("(j + {at}u)"))))
     };
-    let (field, count, value) = match role {
-        'A' => ("row[k]", size, format!("f32({})", element("i", "k"))),
-        'B' => ("columns[k]", size, part("k", "f32")),
-        _ => ("part", 1, part("i", "")),
-    };
-    let place = matrices.place();
+    let (place, value) = (matrices.place(), part("i", if role == 'C' { "" } else { "f32" }));
     format!(
         "
 fn load_{role}_{array}_{order}(at: u32, stride: u32) -> Emulated{role} {{
-{place}    var loaded: Emulated{role};
-    for (var k = 0u; k < {count}u; k++) {{
-        loaded.{field} = {value};
-    }}
-    return loaded;
+{place}    return Emulated{role}({value});
 }}
 "
     )

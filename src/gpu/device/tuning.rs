@@ -51,8 +51,8 @@ pub struct Tuning {
     pub matvec: [MatvecShape; 4],
     /// As `matvec`, for matrices of few rows.
     pub narrow_matvec: [MatvecShape; 4],
-    /// The most rows of int8 activations for which matrix-vector products are faster than products
-    /// on cooperative matrices: 2, 4 or 8. They are for matrices of many rows and of few.
+    /// The most rows of int8 activations for matrix-vector products: 2, 4 or 8. With more rows,
+    /// products on cooperative matrices are faster. For matrices of many rows, and of few.
     pub most_int8_rows: [usize; 2],
     /// Products on cooperative matrices of 16, 32 and 64 rows of activations: shapes from the
     /// largest tile to the smallest.

@@ -182,6 +182,10 @@ mod tests {
     const CAPACITY: usize = 512;
     const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY };
 
+    fn halves(m_stride: usize) -> ActivationFormat {
+        ActivationFormat::F16Tiled { m_stride }
+    }
+
     fn target(options: &str) -> KernelTarget {
         let card = AdapterFacts { vendor: 0x10de, ..AdapterFacts::example_card() };
         KernelTarget::choose(&card, &options.parse().unwrap()).unwrap()
@@ -213,9 +217,14 @@ mod tests {
             ("", S::Decode, K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
             ("", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 4),
             ("", S::ShortPrefill(4), K::MatvecQ8Split, ActivationFormat::Q8Block32, 2),
+            ("", S::DecodeBatch(16), K::MatmulCoopRows, halves(16), 12),
+            ("", S::ShortPrefill(32), K::MatmulCoopRows, halves(32), 12),
+            ("", S::ShortPrompt(64), K::MatmulCoopRows, halves(64), 12),
             ("", S::Prefill, K::MatmulCoop, HALVES, 3),
             ("", S::MixedBatch, K::MatmulCoop, HALVES, 3),
             ("dp4a=off", S::Decode, K::Matvec, ActivationFormat::F32, 1),
+            ("dp4a=off", S::DecodeBatch(4), K::MatmulCoopRows, halves(16), 12),
+            ("coop=off", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
             ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, ActivationFormat::Q8Block32, 1),
             ("coop=off", S::Prefill, K::Matmul, ActivationFormat::F32, 1),
             (
@@ -237,12 +246,30 @@ mod tests {
 
     #[test]
     fn unquantized_weights_are_multiplied_in_f32() {
-        for (shape, kernel) in
-            [(StepShape::Decode, LinearKernel::Matvec), (StepShape::Prefill, LinearKernel::Matmul)]
-        {
+        for (shape, kernel) in [
+            (StepShape::Decode, LinearKernel::Matvec),
+            (StepShape::DecodeBatch(8), LinearKernel::Matvec),
+            (StepShape::DecodeBatch(16), LinearKernel::Matmul),
+            (StepShape::Prefill, LinearKernel::Matmul),
+        ] {
             let plan = plan("", shape, vec![linear(PackFormat::BF16, 256, 256)]);
             assert_eq!((plan.kernel, plan.input), (kernel, ActivationFormat::F32));
         }
+    }
+
+    #[test]
+    fn matrices_of_few_and_of_many_rows_have_limits_of_their_own() {
+        let mut target = target("");
+        target.tuning.most_int8_rows = [8, 2];
+        let kernel = |rows, room| {
+            let parts = vec![linear(PackFormat::INT4, rows, 4096)];
+            let shape = StepShape::DecodeBatch(room);
+            LinearPlan::new(&target, shape, CAPACITY, parts, false).kernel
+        };
+        use LinearKernel::{MatmulCoopRows, MatvecQ8Split};
+        assert_eq!([2, 4, 8].map(|room| kernel(43008, room)), [MatvecQ8Split; 3]);
+        assert_eq!(kernel(5376, 2), MatvecQ8Split);
+        assert_eq!([4, 8].map(|room| kernel(5376, room)), [MatmulCoopRows; 2]);
     }
 
     #[test]

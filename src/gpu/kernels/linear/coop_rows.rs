@@ -99,3 +99,54 @@ impl Kernel for MatmulCoopRows {
         Grid([Extent::Fixed(tiles), Extent::Fixed(1), Extent::Fixed(self.splits as u32)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{gpu::device::adapter::AdapterFacts, quant::PackFormat};
+
+    fn target() -> KernelTarget {
+        let options = "dp4a=on".parse().expect("options");
+        KernelTarget::choose(&AdapterFacts::example_card(), &options).expect("a card has them")
+    }
+
+    fn linear(rows: usize, cols: usize) -> Linear {
+        Linear {
+            format: PackFormat::INT4,
+            rows,
+            cols,
+            y_stride: rows,
+            y_offset: 0,
+            softcap: None,
+            over_outputs: false,
+            interleaved16: true,
+        }
+    }
+
+    #[test]
+    fn tiles_get_smaller_until_there_are_enough() {
+        let target = target();
+        let tile = |rows, splits| {
+            let linear = linear(rows, 4096);
+            MatmulCoopRows { linear, m: 16, splits, split_stride: 0 }.shape(&target).tile()
+        };
+        let tiles: Vec<usize> = target.tuning.coop_rows[0].iter().map(|s| s.tile()).collect();
+        assert!(tiles.is_sorted_by(|a, b| a >= b), "{tiles:?}");
+        let wanted = target.tuning.coop_rows_workgroups;
+        for &expected in &tiles {
+            assert_eq!(tile(wanted * expected, 1), expected);
+        }
+        assert_eq!(tile(16, 1), tiles[tiles.len() - 1]);
+        assert_eq!(tile(16, 2), tiles[0], "splits give workgroups");
+    }
+
+    #[test]
+    fn columns_are_split_as_far_as_that_gives_workgroups_with_enough_work() {
+        let splits = |rows, cols| MatmulCoopRows::splits(&target(), &linear(rows, cols), 16);
+        assert_eq!(splits(43008, 5376), 1);
+        assert_eq!(splits(5376, 21504), 5);
+        assert_eq!(splits(1536, 6144), 12);
+        assert_eq!(splits(256, 512), 1);
+        assert_eq!(splits(128, 1 << 20), MatmulCoopRows::MOST_SPLITS);
+    }
+}
