@@ -96,8 +96,8 @@ const fn matvec(workgroup: usize, stack: usize, splits: usize) -> MatvecShape {
 pub struct CoopRowsShape {
     /// Invocations, in subgroups of 32.
     pub workgroup: usize,
-    /// Weight rows of a subgroup: 16 or 32.
-    pub subgroup_rows: usize,
+    /// Runs of 32 weight rows of a subgroup.
+    pub passes: usize,
     /// Subgroups that divide the columns of the same weight rows.
     pub column_teams: usize,
 }
@@ -105,16 +105,16 @@ pub struct CoopRowsShape {
 impl CoopRowsShape {
     /// Weight rows of a workgroup.
     pub fn tile(&self) -> usize {
-        self.workgroup / 32 / self.column_teams * self.subgroup_rows
+        self.workgroup / 32 / self.column_teams * self.passes * 32
     }
 }
 
-const fn coop_rows(workgroup: usize, subgroup_rows: usize, column_teams: usize) -> CoopRowsShape {
-    CoopRowsShape { workgroup, subgroup_rows, column_teams }
+const fn coop_rows(workgroup: usize, passes: usize, column_teams: usize) -> CoopRowsShape {
+    CoopRowsShape { workgroup, passes, column_teams }
 }
 
 const LARGE_COOP_ROWS: &[CoopRowsShape] =
-    &[coop_rows(256, 32, 2), coop_rows(256, 32, 4), coop_rows(256, 32, 8), coop_rows(256, 16, 8)];
+    &[coop_rows(128, 2, 4), coop_rows(128, 1, 4)];
 /// Two workgroups on most of an H100's multiprocessors.
 const COOP_ROWS_WORKGROUPS: usize = 250;
 

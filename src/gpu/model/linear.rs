@@ -97,9 +97,14 @@ impl LinearPlan {
         let input = match kernel {
             LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => ActivationFormat::Q8Block32,
             LinearKernel::MatmulCoop => {
-                ActivationFormat::F16Tiled { m_stride: row_capacity.next_multiple_of(ROW_TILE) }
+                ActivationFormat::F16Tiled {
+                    m_stride: row_capacity.next_multiple_of(ROW_TILE),
+                    block: MatmulCoop::BLOCK,
+                }
             }
-            LinearKernel::MatmulCoopRows => ActivationFormat::F16Tiled { m_stride: m },
+            LinearKernel::MatmulCoopRows => {
+                ActivationFormat::F16Tiled { m_stride: m, block: MatmulCoopRows::BLOCK }
+            }
             LinearKernel::Matvec | LinearKernel::Matmul | LinearKernel::MatmulRowPerInvocation => {
                 ActivationFormat::F32
             }
@@ -126,7 +131,7 @@ impl LinearPlan {
         let SplitSum { splits, stride: split_stride } = self.sum;
         self.parts.iter().map(move |&linear| -> Box<dyn Kernel> {
             match (self.kernel, self.input) {
-                (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride }) => {
+                (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride, .. }) => {
                     Box::new(MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride })
                 }
                 (LinearKernel::MatmulCoopRows, _) => {
@@ -180,10 +185,10 @@ mod tests {
     };
 
     const CAPACITY: usize = 512;
-    const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY };
+    const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY, block: 32 };
 
     fn halves(m_stride: usize) -> ActivationFormat {
-        ActivationFormat::F16Tiled { m_stride }
+        ActivationFormat::F16Tiled { m_stride, block: 16 }
     }
 
     fn target(options: &str) -> KernelTarget {

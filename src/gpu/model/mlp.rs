@@ -88,7 +88,7 @@ fn gate_then_gelu<'a>(
 /// results of the last rows go to `sublayer_output`.
 fn product_and_tail(rec: &mut Recorder<'_>, gate_up: &PlannedLinear<'_>) -> Result<Option<UpTail>> {
     let (s, matrix) = (rec.workspace, gate_up.matrix);
-    let ([part], &[whole], ActivationFormat::F16Tiled { m_stride }, LinearKernel::MatmulCoop) = (
+    let ([part], &[whole], ActivationFormat::F16Tiled { m_stride, .. }, LinearKernel::MatmulCoop) = (
         matrix.parts.as_slice(),
         gate_up.plan.parts.as_slice(),
         gate_up.plan.input,

@@ -25,6 +25,8 @@ pub struct MatmulCoopRows {
 impl MatmulCoopRows {
     /// The fewest and the most rows of activations.
     pub const ROWS: [usize; 2] = [16, 64];
+    /// Columns of a block of its activations. Rows of a 16 × 16 matrix are contiguous then.
+    pub const BLOCK: usize = 16;
     /// The largest result of [`MatmulCoopRows::splits`].
     pub const MOST_SPLITS: usize = 16;
     /// With fewer blocks of 32 columns, a workgroup of their own does not pay.
@@ -76,12 +78,14 @@ impl MatmulCoopRows {
 impl Kernel for MatmulCoopRows {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.linear;
-        let CoopRowsShape { workgroup, subgroup_rows, column_teams } = self.shape(target);
+        let CoopRowsShape { workgroup, passes, column_teams } = self.shape(target);
         linear
             .sizes()
             .uint("M", self.m)
+            .uint("M_TILES", self.m / 16)
             .uint("WORKGROUP", workgroup)
-            .uint("SUBGROUP_ROWS", subgroup_rows)
+            .uint("PASSES", passes)
+            .uint("SUMS", self.m / 16 * 2 * passes)
             .uint("COLUMN_TEAMS", column_teams)
             .uint("SPLITS", self.splits)
             .uint("SPLIT_STRIDE", self.split_stride)
