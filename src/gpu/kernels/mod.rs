@@ -5,6 +5,7 @@ mod attention;
 mod embed;
 mod epilogue;
 mod fragments;
+mod header;
 mod linear;
 mod load;
 mod norm;

@@ -6,6 +6,7 @@ use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::attention::split::SplitAttention;
 use crate::gpu::kernels::linear::products::Linear;
+use crate::gpu::kernels::wgsl::Wgsl;
 use crate::gpu::kernels::{Cost, Kernel};
 use crate::quant::PackFormat;
 
@@ -99,8 +100,8 @@ impl PersistentLayer {
     }
 
     fn matrices(&self) -> Vec<(&'static str, Linear)> {
-        let own = [("O", self.o), ("GATE_UP", self.gate_up), ("DOWN", self.down)];
-        own.into_iter().chain(self.qkv.map(|qkv| ("QKV", qkv))).collect()
+        let own = [("o", self.o), ("gate_up", self.gate_up), ("down", self.down)];
+        own.into_iter().chain(self.qkv.map(|qkv| ("qkv", qkv))).collect()
     }
 
     fn most_cols(&self) -> usize {
@@ -171,14 +172,17 @@ impl Kernel for PersistentLayer {
         for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
             let (most_units, rounds) = self.rounds(linear, unit);
             let lanes = 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2();
-            wgsl = wgsl
-                .uint(format!("{name}_ROWS"), linear.rows)
-                .uint(format!("{name}_GROUPS"), linear.cols / 32)
-                .uint(format!("{name}_UNIT"), unit)
-                .uint(format!("{name}_MOST_UNITS"), most_units)
-                .uint(format!("{name}_ROUNDS"), rounds)
-                .uint(format!("{name}_LANES"), lanes)
-                .bool(format!("{name}_INTERLEAVED16"), linear.interleaved16);
+            let own = Wgsl::default()
+                .uint("ROWS", linear.rows)
+                .uint("GROUPS", linear.cols / 32)
+                .uint("UNIT", unit)
+                .uint("MOST_UNITS", most_units)
+                .uint("ROUNDS", rounds)
+                .uint("LANES", lanes)
+                .bool("INTERLEAVED16", linear.interleaved16)
+                .bool("GATED", name == "gate_up")
+                .choose("product_int4");
+            wgsl = wgsl.instance(name, own);
         }
         wgsl.reductions(target, workgroup).kernel("shaders/persistent/persistent_layer.wgsl")
     }
