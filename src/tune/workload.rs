@@ -67,9 +67,20 @@ impl Test {
 
     /// Runs the test once from empty sequences. Returns the time of the timed part.
     pub fn run(&self, backend: &mut dyn Backend, seed: &mut u64) -> Result<Duration> {
+        self.in_sequences(backend, async |backend, sequences| {
+            self.run_in(backend, sequences, seed).await
+        })
+    }
+
+    /// Opens the test's sequences, waits for `work` on them, and closes them.
+    pub(crate) fn in_sequences<T>(
+        &self,
+        backend: &mut dyn Backend,
+        work: impl AsyncFnOnce(&mut dyn Backend, &[SequenceId]) -> Result<T>,
+    ) -> Result<T> {
         let sequences: Vec<SequenceId> =
             (0..self.parallel).map(|_| backend.open_sequence()).collect::<Result<_>>()?;
-        let outcome = pollster::block_on(self.run_in(backend, &sequences, seed));
+        let outcome = pollster::block_on(work(backend, &sequences));
         sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
         outcome
     }

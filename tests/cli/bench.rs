@@ -88,9 +88,12 @@ fn tables() {
 fn kernels_of_a_step_as_table_and_trace() {
     let model = TinyModel::new().write();
     let trace = model.path().join("trace.json");
-    let mut command = bench(&model, &["--backend", "wgpu", "--sample", "--profile", "--trace"]);
+    let mut command = bench(
+        &model,
+        &["--backend", "wgpu", "--sample", "--parallel", "1,3", "--profile", "--trace"],
+    );
     let printed = stdout(command.arg(&trace));
-    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 (sampled):", "tg3 @ d4:"] {
+    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 (sampled):", "tg3 @ d4 x 3:"] {
         assert!(printed.contains(&format!("\n{test}")), "{printed}");
     }
     for kernel in [
@@ -108,7 +111,7 @@ fn kernels_of_a_step_as_table_and_trace() {
     let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
-    assert_eq!(threads.len(), 8);
+    assert_eq!(threads.len(), 12);
     assert!(
         kernels
             .iter()

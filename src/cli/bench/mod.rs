@@ -45,7 +45,7 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up
     #[arg(short, long, default_value = "5", value_name = "COUNT")]
     repetitions: NonZeroUsize,
-    /// After the table, print the time of each kernel in one step of every test of one sequence
+    /// After the table, print the time of each kernel in one step of every test
     #[arg(long)]
     profile: bool,
     /// Write the kernels of that step to a Chrome trace, which Perfetto also reads
@@ -119,12 +119,6 @@ impl BenchArgs {
 pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     let tests = args.tests()?;
     let output = args.output()?;
-    if (args.profile || args.trace.is_some()) && tests.iter().all(|test| test.parallel > 1) {
-        return Err(Error::Input(
-            "--profile and --trace take tests of one sequence: add --parallel 1".into(),
-        )
-        .into());
-    }
     let positions = tests.iter().map(Test::positions).max().unwrap_or(1);
     let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
     let mut seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
@@ -146,7 +140,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     }
     let mut profiles = Vec::new();
     if args.profile || args.trace.is_some() {
-        for test in tests.iter().filter(|test| test.parallel == 1) {
+        for test in &tests {
             profiles.push((test.name(), profile::run(test, &mut *backend, &mut seed)?));
         }
     }
