@@ -32,6 +32,9 @@ pub struct BenchArgs {
     /// Numbers of tokens to generate
     #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_name = "TOKENS")]
     generate: Vec<usize>,
+    /// Tokens of one sequence in a step, which runs again and again at the same depth
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    step_tokens: Vec<NonZeroUsize>,
     /// Tokens in the context before the clock starts
     #[arg(short, long, value_delimiter = ',', default_value = "0", value_name = "TOKENS")]
     depth: Vec<usize>,
@@ -108,6 +111,8 @@ impl BenchArgs {
                     );
                 }
             }
+            let steps = self.step_tokens.iter();
+            tests.extend(steps.map(|count| test(Work::Step(count.get()), 1, false)));
         }
         match tests.is_empty() {
             true => Err(Error::Input("nothing to measure: -p and -n are all 0".into())),
@@ -133,6 +138,12 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     let untimed = backend.info().backend;
     if (args.profile || args.trace.is_some()) && untimed != "wgpu" {
         return Err(Error::Unsupported(format!("profiles on the {untimed} backend")).into());
+    }
+    let most = backend.info().max_step_tokens;
+    if let Some(count) = args.step_tokens.iter().find(|count| count.get() > most) {
+        return Err(
+            Error::Input(format!("--step-tokens {count}: a step has at most {most}")).into()
+        );
     }
     let mut rows = Vec::new();
     for test in &tests {
@@ -175,9 +186,10 @@ fn measure(
     let info = backend.info();
     let multiplications = backend.config().layer_multiplications() as f64;
     let is_prompt = matches!(test.work, Work::Prompt(_));
-    // All sequences share one read of the weights, except that each reads its own row of the table.
+    let step_seconds = test.steps().map(|steps| test.tokens() as f64 / steps as f64 / median);
+    // All rows share one read of the weights, except that each reads its own row of the table.
     let read_bytes = (info.weight_bytes - info.table_bytes) as f64;
-    let bandwidth = (!is_prompt).then_some(median / test.parallel as f64 * read_bytes / 1e9);
+    let bandwidth = step_seconds.map(|seconds| read_bytes / seconds / 1e9);
     Ok(Row {
         model: model.to_owned(),
         backend: info.backend,
@@ -189,6 +201,7 @@ fn measure(
         min: sorted[0],
         max: sorted[repetitions - 1],
         samples,
+        step_ms: step_seconds.map(|seconds| 1e3 * seconds),
         weight_gb_per_s: bandwidth,
         of_read_ceiling: bandwidth.zip(ceiling).map(|(rate, ceiling)| rate / ceiling),
         tflop_per_s: is_prompt.then_some(median * 2.0 * multiplications / 1e12),

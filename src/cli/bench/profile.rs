@@ -8,13 +8,14 @@ use crate::backend::{Backend, KernelTime, SequenceStep, StepInput};
 use crate::error::{Error, Result};
 use crate::tune::workload::{Test, Work, prompt, random_tokens};
 
-/// Times the kernels of one step of a test. The step is a chunk of the prompt, or one generated
-/// token of every sequence.
+/// Times the kernels of one step of a test. It is a chunk of the prompt, one generated token of
+/// every sequence, or the test's own step.
 pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec<KernelTime>> {
     test.in_sequences(backend, async |backend, sequences| {
         let count = match test.work {
             Work::Prompt(count) => count.min(backend.info().max_step_tokens),
             Work::Generate(_) => 1,
+            Work::Step(count) => count,
         };
         let mut choice = test.choice(*seed)?;
         let mut inputs = Vec::new();
