@@ -261,6 +261,10 @@ fn kernels_are_measured_once() {
         assert!(trial["ratios"]["Ok"]["prompt"].as_f64().unwrap() > 0.0, "{trial}");
     }
 
+    // A command of several sequences has one more test, and a result of its own.
+    let several = run(&["--backend", "wgpu", "--kernels", kernels, "--parallel", "1,3"]);
+    assert!(several.contains(", several sequences ") && !several.contains("found before"));
+
     let mut refused = bench(&model, &["--backend", "cpu", "--autotune"]);
     assert!(error_line(&mut refused).contains("--autotune do not apply to --backend cpu"));
 }
