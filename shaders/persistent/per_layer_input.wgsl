@@ -1,6 +1,6 @@
 //! needs: activations, columns, ending, exchange, gelu, layer_norms, matrix_product<input_gate>,
-//! matrix_product<input_projection>, q8_subgroup; constants INPUT_PROJECTION_GROUPS, N, O_GROUPS,
-//! PER, WORKGROUP
+//! matrix_product<input_projection>, q8_subgroup; constants EPS, INPUT_PROJECTION_GROUPS, N,
+//! O_GROUPS, PER, WORKGROUP
 
 // The end of a layer with a per-layer input, of which all layers' vectors are `vectors`:
 //   x = x + rms_norm(down) · post_feedforward

@@ -19,8 +19,8 @@ use crate::{combinations::on_devices_where, harness::*, weights::weights};
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
 
-/// Sizes: the residual stream, attention's output (heads, head size), the MLP, q, k and v, and the
-/// per-layer input or 0.
+/// Sizes: the residual stream, attention's output (heads, head size), the MLP, q, k and v.
+/// Then the per-layer input, or 0.
 #[derive(Clone, Copy)]
 struct Sizes {
     n: usize,
@@ -273,7 +273,8 @@ impl Case {
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
         let end = if kernel.qkv.is_some() { "next" } else { "last" };
         let what = format!(
-            "persistent layer of {}, input {}, to the {end}, interleaved16 {interleaved16}, at {position}",
+            "persistent layer of {}, input {}, to the {end}, interleaved16 {interleaved16}, \
+             at {position}",
             x.len(),
             self.input.is_some(),
         );

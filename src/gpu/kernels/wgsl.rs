@@ -11,10 +11,9 @@
 //! the constants.
 //!
 //! `word<name>` names an instance of a fragment, so that a kernel can have several. An instance has
-//! fragments of its own, except for those that the kernel needs without a name. In its text, `name`
-//! is put before the names that it declares. The same happens to other words if the struct gives
-//! such a constant, or if a fragment without a name declares it: `rows` becomes `name_rows`, and
-//! `ROWS` becomes `NAME_ROWS`.
+//! fragments of its own, except for those that the kernel needs without a name. Its text gets other
+//! names for what it declares: `rows` becomes `name_rows`, and `ROWS` becomes `NAME_ROWS`. Another
+//! word becomes such a name if the struct gives this constant, or if a shared file declares it.
 
 use std::borrow::Cow;
 
