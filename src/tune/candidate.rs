@@ -1,6 +1,6 @@
 //! Models with random weights and chosen kernels, to be measured.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Result;
 use crate::gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions};
@@ -82,7 +82,8 @@ pub struct SyntheticCandidate {
 impl Candidate for SyntheticCandidate {
     fn run_once(&mut self) -> Result<Rates> {
         let mut rate = |test: &Test| -> Result<f64> {
-            let time = test.run(&mut self.backend, &mut self.seed)?;
+            let times = test.run(&mut self.backend, 1, &mut self.seed)?;
+            let time: Duration = times.iter().sum();
             Ok(test.tokens() as f64 / time.as_secs_f64().max(1e-9))
         };
         let [prompt, generation] = &self.tests;

@@ -81,10 +81,19 @@ impl Test {
         name
     }
 
-    /// Runs the test once from empty sequences. Returns the time of the timed part.
-    pub fn run(&self, backend: &mut dyn Backend, seed: &mut u64) -> Result<Duration> {
+    /// Runs the test `count` times in the same sequences. Returns the times of the timed parts.
+    pub fn run(
+        &self,
+        backend: &mut dyn Backend,
+        count: usize,
+        seed: &mut u64,
+    ) -> Result<Vec<Duration>> {
         self.in_sequences(backend, async |backend, sequences| {
-            self.run_in(backend, sequences, seed).await
+            let mut times = Vec::new();
+            for _ in 0..count {
+                times.push(self.run_in(backend, sequences, seed).await?);
+            }
+            Ok(times)
         })
     }
 
@@ -114,7 +123,7 @@ impl Test {
         seed: &mut u64,
     ) -> Result<Duration> {
         for &sequence in sequences {
-            prompt(backend, sequence, self.depth, seed).await?;
+            self.fill(backend, sequence, seed).await?;
         }
         match self.work {
             Work::Prompt(count) => {
@@ -140,6 +149,22 @@ impl Test {
                 Ok(start.elapsed())
             }
         }
+    }
+
+    /// Gives a sequence the test's depth. It keeps its first positions if they are all held.
+    async fn fill(
+        &self,
+        backend: &mut dyn Backend,
+        sequence: SequenceId,
+        seed: &mut u64,
+    ) -> Result<()> {
+        let is_new = backend.sequence_len(sequence) == 0;
+        // A sliding layer may have lost the window before the depth.
+        if is_new || backend.truncate(sequence, self.depth).is_err() {
+            backend.truncate(sequence, 0)?;
+            prompt(backend, sequence, self.depth, seed).await?;
+        }
+        Ok(())
     }
 }
 

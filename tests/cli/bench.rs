@@ -68,6 +68,18 @@ fn steps_of_several_tokens() {
     }
 }
 
+/// The prompt is longer than the sliding cache, which then loses the positions before it.
+#[test]
+fn prompts_beyond_the_sliding_window() {
+    let model = TinyModel::new().write();
+    for backend in ["cpu", "wgpu"] {
+        let arguments = ["--backend", backend, "-p", "440", "-n", "0", "-d", "60", "-r", "2"];
+        let printed = stdout(on_model("bench", model.path(), &arguments).arg("--json"));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(report["results"][0]["samples"].as_array().unwrap().len(), 2, "{printed}");
+    }
+}
+
 #[test]
 fn sampled_beside_greedy() {
     let model = TinyModel::new().write();

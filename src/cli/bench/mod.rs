@@ -176,10 +176,9 @@ fn measure(
     ceiling: Option<f64>,
     seed: &mut u64,
 ) -> Result<Row> {
-    test.run(backend, seed)?;
-    let rate = |time: Duration| test.tokens() as f64 / time.as_secs_f64();
-    let samples: Vec<f64> =
-        (0..repetitions).map(|_| test.run(backend, seed).map(rate)).collect::<Result<_>>()?;
+    let rate = |time: &Duration| test.tokens() as f64 / time.as_secs_f64();
+    let times = test.run(backend, 1 + repetitions, seed)?;
+    let samples: Vec<f64> = times[1..].iter().map(rate).collect();
     let mut sorted = samples.clone();
     sorted.sort_by(f64::total_cmp);
     let median = (sorted[(repetitions - 1) / 2] + sorted[repetitions / 2]) / 2.0;
