@@ -115,11 +115,8 @@ fn load_gated(vector: vec4<f32>, local: u32) {
     }
     let q8 = quantize_vec4(values);
     let words = gather_words(q8.word);
-    if local < SIZE / 4u && local % 4u == 0u {
-        x_quants[local / 4u] = words;
-    }
-    if local < SIZE / 4u && local % 8u == 0u {
-        x_groups[local / 8u] = vec2<f32>(q8.group.x, 8.0 * q8.group.y);
+    if local < SIZE / 4u {
+        keep_group(local / 8u, words, q8.group, local % 8u);
     }
     workgroupBarrier();
 }

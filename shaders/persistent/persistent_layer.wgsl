@@ -107,12 +107,14 @@ fn down_store(first: u32, count: u32, local: u32) {
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
-    join_attention(first);
+    let has_attention = join_attention(first);
     var o = o_Held();
     o_begin(&o, first, 0u, local);
     clear_next_set(first, local);
     workgroupBarrier();
-    load_vector(ATTENTION, O_GROUPS, local);
+    if !has_attention {
+        load_vector(ATTENTION, O_GROUPS, local);
+    }
     var before = Columns();
     var ready = Ready();
     var gate_up = gate_up_Held();

@@ -79,6 +79,7 @@ fn product(matrix: &CpuMatrix, x: &[f32]) -> Vec<f32> {
 /// Each part has sums of values, a maximum and a sum of weights.
 struct Parts {
     position: usize,
+    count: usize,
     sums: Vec<f32>,
     norms: Vec<[f32; 2]>,
     /// The combined attention of all parts.
@@ -110,7 +111,7 @@ impl Parts {
                 sums[part * dim..(part + 1) * dim].fill(1e30);
             }
         }
-        Parts { position, sums, norms, attention }
+        Parts { position, count, sums, norms, attention }
     }
 }
 
@@ -265,9 +266,12 @@ impl Case {
         let is_empty =
             |set: &Vec<u32>| set.iter().filter(|word| **word == PersistentLayer::SENTINEL).count();
         let set = found.sets[0].len();
+        // Few parts of attention need no exchange.
+        let is_joined = parts.count <= PersistentLayer::MOST_JOINED;
+        let unused = if is_joined { kernel.o.cols * 5 / 16 } else { 0 };
         assert_eq!(
             found.sets.iter().map(is_empty).collect::<Vec<_>>(),
-            [0, 8, set],
+            [0, 8 + unused, set],
             "words that are empty"
         );
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");

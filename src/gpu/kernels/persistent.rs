@@ -77,6 +77,11 @@ impl PersistentLayer {
     const WORKGROUP: usize = 1024;
     /// The name of the product of gate and up. Its units are 32 rows of each.
     const GATED: &'static str = "gate_up";
+    /// With at most this many partial outputs of attention, every workgroup combines all of them.
+    /// This takes less time than an exchange.
+    pub const MOST_JOINED: usize = 8;
+    /// The most columns of attention's output for that.
+    const MOST_JOINED_COLS: usize = 2048;
     /// Groups of weights that an invocation loads in advance.
     const DEPTH: usize = 2;
     /// Number of sets. With three, consecutive dispatches never use the same set, even in a ring of
@@ -202,6 +207,10 @@ impl Kernel for PersistentLayer {
             .constants(target)
             .uint("SUBGROUP", subgroup)
             .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
+            .uint(
+                "MOST_JOINED",
+                if self.o.cols <= Self::MOST_JOINED_COLS { Self::MOST_JOINED } else { 0 },
+            )
             .uint("SET_VEC4S", self.set_words / 4)
             .uint("N", n)
             .float("EPS", self.eps)
