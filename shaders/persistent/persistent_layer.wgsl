@@ -1,11 +1,12 @@
-//! needs: activations, layer_norms, columns, ending, exchange, gelu, join_partial_outputs,
+//! needs: activations, columns, exchange, layer_end, layer_norms, gelu, join_partial_outputs,
 //! matrix_product<o>, matrix_product<gate_up>, matrix_product<down>, product, q8_subgroup, reduce,
 //! step; constants DOWN_GROUPS, N, O_GROUPS
 
 // Computes one row from the partial outputs of attention to q, k and v of the next layer.
 // It combines these outputs and then computes o_proj, norms, gate and up with GELU, down and norms.
+// A per-layer input follows, if there is one.
 // The last step is qkv of the next layer. After the last layer there is no such step.
-// One dispatch replaces seven: its workgroups exchange results as in exchange.wgsl.
+// One dispatch replaces seven, or twelve: its workgroups exchange results as in exchange.wgsl.
 // While they wait, they request their next weights.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
@@ -106,12 +107,14 @@ fn down_store(first: u32, count: u32, local: u32) {
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
-    join_attention(first);
+    let has_attention = join_attention(first);
     var o = o_Held();
     o_begin(&o, first, 0u, local);
     clear_next_set(first, local);
     workgroupBarrier();
-    load_vector(ATTENTION, O_GROUPS, local);
+    if !has_attention {
+        load_vector(ATTENTION, O_GROUPS, local);
+    }
     var before = Columns();
     var ready = Ready();
     var gate_up = gate_up_Held();
@@ -124,6 +127,5 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     load_vector(HIDDEN, DOWN_GROUPS, local);
     var next = down_Next();
     down_product(&down, &before, &ready, &next, first, local);
-    let after = add_rms_norm(FEEDFORWARD_BRANCH, layer.x, before, ready, local);
-    end(after, ready, &next, first, local);
+    finish_layer(before, ready, &next, first, local);
 }

@@ -8,7 +8,8 @@ struct Stored {
 }
 
 fn load_stored(place: u32, local: u32) -> Stored {
-    return Stored(data[data_index(MATRIX, place, local)], scales[scale_index(MATRIX, place, local)]);
+    let quants = data[data_index(MATRIX, place, local)];
+    return Stored(quants, scales[scale_index(MATRIX, place, local)]);
 }
 
 fn group_product(weights: Stored, high: u32, group: u32) -> f32 {

@@ -2,16 +2,10 @@
 
 // The end of a persistent kernel between two layers: queries, keys and values of the next layer.
 
-alias down_Next = qkv_Held;
+// The weights to request for the end.
+alias End = qkv_Held;
 
-fn down_prepare_next(
-    before: ptr<function, Columns>,
-    ready: ptr<function, Ready>,
-    next: ptr<function, qkv_Held>,
-    group: u32,
-    local: u32,
-) {
-    *ready = feedforward_ready(local);
+fn prepare_end(next: ptr<function, End>, group: u32, local: u32) {
     qkv_begin(next, group, 0u, local);
 }
 
@@ -32,7 +26,7 @@ fn qkv_store(first: u32, count: u32, local: u32) {
     }
 }
 
-fn end(after: Columns, ready: Ready, qkv: ptr<function, qkv_Held>, group: u32, local: u32) {
+fn end(after: Columns, ready: Ready, qkv: ptr<function, End>, group: u32, local: u32) {
     if group == 0u {
         store_stream(after, local);
     }

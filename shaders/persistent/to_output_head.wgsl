@@ -2,19 +2,12 @@
 
 // The end of the persistent kernel after the last layer: the input of the output head.
 
-alias down_Next = u32;
+// The weights to request for the end: none.
+alias End = u32;
 
-fn down_prepare_next(
-    before: ptr<function, Columns>,
-    ready: ptr<function, Ready>,
-    next: ptr<function, u32>,
-    group: u32,
-    local: u32,
-) {
-    *ready = feedforward_ready(local);
-}
+fn prepare_end(next: ptr<function, End>, group: u32, local: u32) {}
 
-fn end(after: Columns, ready: Ready, next: ptr<function, u32>, group: u32, local: u32) {
+fn end(after: Columns, ready: Ready, next: ptr<function, End>, group: u32, local: u32) {
     if group > 0u {
         return;
     }

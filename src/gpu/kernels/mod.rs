@@ -28,7 +28,7 @@ pub use load::memory::{Fill, Prefetch, ReadAll};
 pub use load::quantize_hqq::QuantizeHqq;
 pub use load::repack::Repack;
 pub use norm::{AddRmsNorm, RmsNorm, RmsNormAdd};
-pub use persistent::PersistentLayer;
+pub use persistent::{PerLayerProducts, PersistentLayer};
 pub use sample::{Argmax, ArgmaxParts, DrawWords, Sample, Suppress, TopKParts};
 
 pub use super::device::source::Cost;

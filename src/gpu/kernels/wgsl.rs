@@ -11,10 +11,9 @@
 //! the constants.
 //!
 //! `word<name>` names an instance of a fragment, so that a kernel can have several. An instance has
-//! fragments of its own, except for those that the kernel needs without a name. In its text, `name`
-//! is put before the names that it declares. The same happens to other words if the struct gives
-//! such a constant, or if a fragment without a name declares it: `rows` becomes `name_rows`, and
-//! `ROWS` becomes `NAME_ROWS`.
+//! fragments of its own, except for those that the kernel needs without a name. Its text gets other
+//! names for what it declares: `rows` becomes `name_rows`, and `ROWS` becomes `NAME_ROWS`. Another
+//! word becomes such a name if the struct gives this constant, or if a shared file declares it.
 
 use std::borrow::Cow;
 
@@ -60,6 +59,7 @@ const INTERFACES: &[(&str, &[&str])] = &[
         "blocks",
         &["blocks_nibbles", "blocks_bytes", "blocks_iq4_xs", "blocks_fifths", "blocks_q5_k"],
     ),
+    ("layer_end", &["dense_layer", "per_layer_input"]),
     ("ending", &["to_next_layer", "to_output_head"]),
     ("product_weights", &["product_int4"]),
     ("real", &["real_f16", "real_f32"]),
