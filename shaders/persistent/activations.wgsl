@@ -37,6 +37,16 @@ fn store_group(
     }
 }
 
+// Writes a group of 32, which eight lanes hold, to workgroup memory.
+fn keep_group(group: u32, words: vec4<u32>, scale_sum: vec2<f32>, lane: u32) {
+    if lane % 4u == 0u && lane < 8u {
+        x_quants[group * 2u + lane / 4u] = words;
+    }
+    if lane == 0u {
+        x_groups[group] = scale_sum * vec2<f32>(1.0, 8.0);
+    }
+}
+
 // Loads a vector of int8 with `count` groups, as soon as it has been written.
 fn load_vector(vector: u32, count: u32, local: u32) {
     let at = own_set() + vector;

@@ -1,5 +1,5 @@
-//! needs: activations, key_range, q8_subgroup, reduce; constants D, O_GROUPS, PARTS, PART_STEPS,
-//! SUBGROUP, WORKGROUPS
+//! needs: activations, key_range, q8_subgroup, reduce; constants D, MOST_JOINED, O_GROUPS, PARTS,
+//! PART_STEPS, SUBGROUP, WORKGROUPS
 
 // Combines the partial outputs of sdpa_decode. Without a persistent kernel sdpa_combine does this.
 
@@ -46,14 +46,19 @@ fn rescaled(joined: Joined, largest: f32) -> Joined {
     return Joined(largest, joined.total * factor, joined.sum * factor);
 }
 
-// Computes a workgroup's share of attention's output, with 32 columns for each subgroup.
+// Computes attention's output, with 32 columns for each subgroup.
 // Eight lanes have four columns each, and take every PART_LANES-th partial output.
-fn join_attention(group: u32) {
-    let end = (group + 1u) * O_GROUPS / WORKGROUPS;
-    for (var own = group * O_GROUPS / WORKGROUPS
-        + subgroup_index; own < end; own += subgroup_count) {
+// A workgroup has a share of the columns, which it exchanges with the others.
+// If there are few partial outputs, it has all columns, and writes them to its own memory.
+// Returns whether it has all.
+fn join_attention(group: u32) -> bool {
+    let parts = part_count(rows[0].position);
+    let has_all = MOST_JOINED > 0u && parts <= MOST_JOINED;
+    let first = select(group * O_GROUPS / WORKGROUPS, 0u, has_all);
+    let end = select((group + 1u) * O_GROUPS / WORKGROUPS, O_GROUPS, has_all);
+    for (var own = first + subgroup_index; own < end; own += subgroup_count) {
         let vec4_index = own * 8u % VEC4S + subgroup_lane % 8u;
-        var joined = own_parts(own * 8u / VEC4S, vec4_index, part_count(rows[0].position));
+        var joined = own_parts(own * 8u / VEC4S, vec4_index, parts);
         var largest = joined.largest;
         for (var i = 0u; i < PART_STEPS; i++) { // unrolled
             largest = max(largest, subgroupShuffleXor(largest, 8u << i));
@@ -64,6 +69,12 @@ fn join_attention(group: u32) {
             joined.sum += subgroupShuffleXor(joined.sum, 8u << i);
         }
         let q8 = quantize_vec4(joined.sum / joined.total);
-        store_group(ATTENTION, O_GROUPS, own, gather_words(q8.word), q8.group, subgroup_lane);
+        let words = gather_words(q8.word);
+        if has_all {
+            keep_group(own, words, q8.group, subgroup_lane);
+        } else {
+            store_group(ATTENTION, O_GROUPS, own, words, q8.group, subgroup_lane);
+        }
     }
+    return has_all;
 }

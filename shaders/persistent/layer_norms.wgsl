@@ -34,6 +34,20 @@ fn feedforward_ready(local: u32) -> Ready {
     return ready;
 }
 
+// Writes an invocation's values of a row as int8 to workgroup memory. Call in uniform control flow.
+fn store_quants(p: u32, lo: vec4<f32>, hi: vec4<f32>, local: u32) {
+    let q8 = quantize_vec8(lo, hi);
+    let x = subgroupShuffleXor(q8.words.x, 1u);
+    let words = vec4<u32>(q8.words, x, subgroupShuffleXor(q8.words.y, 1u));
+    let i = local + p * WORKGROUP;
+    if i < VEC8S && local % 2u == 0u {
+        x_quants[i / 2u] = words;
+    }
+    if i < VEC8S && local % 4u == 0u {
+        x_groups[i / 4u] = vec2<f32>(q8.group.x, 8.0 * q8.group.y);
+    }
+}
+
 // Returns (before + norm(output) · post) · scalar, where output is the sublayer output.
 // Writes that row times `next` as int8 to workgroup memory.
 // Products of these int8 values times x_factor are the products of the normalized row.
@@ -62,16 +76,7 @@ fn add_rms_norm(
     }
     for (var p = 0u; p < PER; p++) { // unrolled
         let nexts = ready.nexts[p];
-        let q8 = quantize_vec8(after.vec8s[p].lo * nexts.lo, after.vec8s[p].hi * nexts.hi);
-        let x = subgroupShuffleXor(q8.words.x, 1u);
-        let words = vec4<u32>(q8.words, x, subgroupShuffleXor(q8.words.y, 1u));
-        let i = local + p * WORKGROUP;
-        if i < VEC8S && local % 2u == 0u {
-            x_quants[i / 2u] = words;
-        }
-        if i < VEC8S && local % 4u == 0u {
-            x_groups[i / 4u] = vec2<f32>(q8.group.x, 8.0 * q8.group.y);
-        }
+        store_quants(p, after.vec8s[p].lo * nexts.lo, after.vec8s[p].hi * nexts.hi, local);
     }
     workgroupBarrier();
     var part = 0.0;

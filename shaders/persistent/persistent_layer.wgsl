@@ -1,11 +1,12 @@
-//! needs: activations, layer_norms, columns, ending, exchange, gelu, join_partial_outputs,
-//! product, product_down, product_gate_up, product_o, q8_subgroup, reduce, step;
-//! constants DOWN_GROUPS, N, O_GROUPS
+//! needs: activations, columns, exchange, layer_end, layer_norms, gelu, join_partial_outputs,
+//! matrix_product<o>, matrix_product<gate_up>, matrix_product<down>, product, q8_subgroup, reduce,
+//! step; constants DOWN_GROUPS, N, O_GROUPS
 
 // Computes one row from the partial outputs of attention to q, k and v of the next layer.
 // It combines these outputs and then computes o_proj, norms, gate and up with GELU, down and norms.
+// A per-layer input follows, if there is one.
 // The last step is qkv of the next layer. After the last layer there is no such step.
-// One dispatch replaces seven: its workgroups exchange results as in exchange.wgsl.
+// One dispatch replaces seven, or twelve: its workgroups exchange results as in exchange.wgsl.
 // While they wait, they request their next weights.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
@@ -52,22 +53,40 @@ fn store_rows(at: u32, count: u32, local: u32) {
     }
 }
 
-fn store_attention(first: u32, count: u32, local: u32) {
+// o_proj computes the first sublayer output.
+alias o_Next = gate_up_Held;
+
+fn o_prepare_next(
+    before: ptr<function, Columns>,
+    ready: ptr<function, Ready>,
+    next: ptr<function, gate_up_Held>,
+    group: u32,
+    local: u32,
+) {
+    *before = load_stream(local);
+    *ready = attention_ready(local);
+    gate_up_begin(next, group, 0u, local);
+}
+
+fn o_store(first: u32, count: u32, local: u32) {
     store_rows(ATTENTION_BRANCH + first * 4u, count, local);
 }
 
-fn store_feedforward(first: u32, count: u32, local: u32) {
-    store_rows(FEEDFORWARD_BRANCH + first * 4u, count, local);
+// gate and up compute the MLP's hidden state.
+alias gate_up_Next = down_Held;
+
+fn gate_up_prepare_next(
+    before: ptr<function, Columns>,
+    ready: ptr<function, Ready>,
+    next: ptr<function, down_Held>,
+    group: u32,
+    local: u32,
+) {
+    down_begin(next, group, 0u, local);
 }
 
-fn store_qkv(first: u32, count: u32, local: u32) {
-    if local < count * 4u {
-        y[first * 4u + local] = row_sums4(local * 4u) * x_factor;
-    }
-}
-
-// Stores results of the MLP's first half, 32 for each unit.
-fn store_hidden(first: u32, count: u32, local: u32) {
+// Stores 32 results for each unit.
+fn gate_up_store(first: u32, count: u32, local: u32) {
     if local < count * 8u {
         let gates = row_sums4(local * 4u) * x_factor;
         let ups = row_sums4((count * 8u + local) * 4u) * x_factor;
@@ -81,26 +100,32 @@ fn store_hidden(first: u32, count: u32, local: u32) {
     }
 }
 
+// down_proj computes the second sublayer output.
+fn down_store(first: u32, count: u32, local: u32) {
+    store_rows(FEEDFORWARD_BRANCH + first * 4u, count, local);
+}
+
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
-    join_attention(first);
-    var o = Held();
+    let has_attention = join_attention(first);
+    var o = o_Held();
     o_begin(&o, first, 0u, local);
     clear_next_set(first, local);
     workgroupBarrier();
-    load_vector(ATTENTION, O_GROUPS, local);
+    if !has_attention {
+        load_vector(ATTENTION, O_GROUPS, local);
+    }
     var before = Columns();
     var ready = Ready();
-    var gate_up = Held();
+    var gate_up = gate_up_Held();
     o_product(&o, &before, &ready, &gate_up, first, local);
 
     before = add_rms_norm(ATTENTION_BRANCH, 1.0, before, ready, local);
-    var down = Held();
-    gate_up_product(&gate_up, &down, first, local);
+    var down = down_Held();
+    gate_up_product(&gate_up, &before, &ready, &down, first, local);
 
     load_vector(HIDDEN, DOWN_GROUPS, local);
-    var qkv = Held();
-    down_product(&down, &ready, &qkv, first, local);
-    let after = add_rms_norm(FEEDFORWARD_BRANCH, layer.x, before, ready, local);
-    end(after, ready, &qkv, first, local);
+    var next = down_Next();
+    down_product(&down, &before, &ready, &next, first, local);
+    finish_layer(before, ready, &next, first, local);
 }

@@ -1,6 +1,6 @@
-//! needs: activations; constants DEPTH, CLUSTER, SLOTS, WORKGROUP, WORKGROUPS
+//! needs: constants CLUSTER, SLOTS, WORKGROUP, WORKGROUPS
 
-// Products with int4 matrices in symmetric groups of 32, in the order of weight_layout.wgsl.
+// Products with matrices in the order of weight_layout.wgsl.
 //
 // The rows of a matrix are divided into tiles of 16. A workgroup takes whole units of `unit` tiles.
 // In a workgroup every 32 invocations have an equal share of the reads, so none waits before the
@@ -9,8 +9,8 @@
 // A share consists of pairs of groups, one tile after another.
 // CLUSTER warps alternate among the pairs of one stretch, so simultaneous reads are contiguous.
 //
-// Each matrix has a file with the functions that read its buffers. This file has the shared ones.
-// They are small or take a constant Matrix, so that drivers inline them.
+// Each matrix has an instance of matrix_product.wgsl. This file has what they share.
+// Functions are small or take a constant Matrix, so that drivers inline them.
 
 struct Matrix {
     rows: u32,
@@ -22,12 +22,6 @@ struct Matrix {
     lanes: u32,      // invocations that sum a row
     interleaved16: bool,
     gated: bool,
-}
-
-// Weights that are requested or loaded.
-struct Held {
-    quants: array<vec4<u32>, DEPTH>,
-    pairs: array<u32, DEPTH>,
 }
 
 // What a warp computes in a round.
@@ -50,7 +44,6 @@ const WARPS: u32 = WORKGROUP / 32u;
 const WARP_PITCH: u32 = SLOTS * 32u + 4u;
 var<workgroup> warp_sums: array<f32, WARPS * WARP_PITCH>;
 var<workgroup> row_sums: array<f32, WARPS * 16u>;
-
 
 fn round_of(matrix: Matrix, group: u32, round: u32, local: u32) -> Round {
     let end = (group + 1u) * matrix.units / WORKGROUPS;
@@ -96,46 +89,6 @@ fn begin_walk(matrix: Matrix, own: Round, local: u32) -> Walk {
         warp_sums[slot + i * 32u] = 0.0;
     }
     return Walk(own.pairs.x, (own.stretch / matrix.pairs + 1u) * matrix.pairs, slot, 0.0);
-}
-
-// This invocation's part of its row's product with a group of x_quants.
-// The second half of a warp has the second group of each pair.
-fn take_pair(
-    walk: ptr<function, Walk>,
-    matrix: Matrix,
-    own: Round,
-    quants: vec4<u32>,
-    pair: u32,
-    local: u32,
-) {
-    let high = local & 16u;
-    let scale = unpack2x16float(pair >> high).x;
-    if (*walk).at < own.pairs.y {
-        if (*walk).at >= (*walk).tile_end {
-            warp_sums[(*walk).slot] = (*walk).sum;
-            (*walk).slot += 32u;
-            (*walk).tile_end += matrix.pairs;
-            (*walk).sum = 0.0;
-        }
-        let group = ((*walk).at + matrix.pairs - (*walk).tile_end) * 2u + high / 16u;
-        (*walk).sum += group_product(quants, scale, group);
-    }
-    (*walk).at += CLUSTER;
-}
-
-fn group_product(quants: vec4<u32>, scale: f32, group: u32) -> f32 {
-    let lo = x_quants[group * 2u];
-    let hi = x_quants[group * 2u + 1u];
-    let even = quants & vec4<u32>(0x0f0f0f0fu);
-    let odd = (quants >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-    // group_int4.wgsl explains this constant.
-    var sum = 0x4b400000i + dot4I8Packed(even.x, lo.x) + dot4I8Packed(odd.x, lo.y);
-    sum += dot4I8Packed(even.y, lo.z) + dot4I8Packed(odd.y, lo.w);
-    sum += dot4I8Packed(even.z, hi.x) + dot4I8Packed(odd.z, hi.y);
-    sum += dot4I8Packed(even.w, hi.z) + dot4I8Packed(odd.w, hi.w);
-    let x = x_groups[group];
-    // The weight 0 is stored as 8.
-    return scale * (x.x * (bitcast<f32>(sum) - 12582912.0) - x.y);
 }
 
 // Writes the sums of a round's rows to row_sums.

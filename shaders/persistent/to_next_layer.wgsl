@@ -1,21 +1,37 @@
-//! needs: layer_norms, columns, product, product_qkv
+//! needs: layer_norms, columns, product, matrix_product<qkv>
 
 // The end of a persistent kernel between two layers: queries, keys and values of the next layer.
 
-// Requests what follows the down projection while its sums are computed.
-fn prepare_end(
-    ready: ptr<function, Ready>,
-    qkv: ptr<function, Held>,
-    group: u32,
-    local: u32,
-) {
-    *ready = feedforward_ready(local);
-    qkv_begin(qkv, group, 0u, local);
+// The weights to request for the end.
+alias End = qkv_Held;
+
+fn prepare_end(next: ptr<function, End>, group: u32, local: u32) {
+    qkv_begin(next, group, 0u, local);
 }
 
-fn end(after: Columns, ready: Ready, qkv: ptr<function, Held>, group: u32, local: u32) {
+alias qkv_Next = qkv_Held;
+
+// Nothing follows.
+fn qkv_prepare_next(
+    before: ptr<function, Columns>,
+    ready: ptr<function, Ready>,
+    next: ptr<function, qkv_Held>,
+    group: u32,
+    local: u32,
+) {}
+
+fn qkv_store(first: u32, count: u32, local: u32) {
+    if local < count * 4u {
+        y[first * 4u + local] = row_sums4(local * 4u) * x_factor;
+    }
+}
+
+fn end(after: Columns, ready: Ready, qkv: ptr<function, End>, group: u32, local: u32) {
     if group == 0u {
         store_stream(after, local);
     }
-    qkv_product(qkv, group, local);
+    var columns = after;
+    var norms = ready;
+    var none = qkv_Held();
+    qkv_product(qkv, &columns, &norms, &none, group, local);
 }

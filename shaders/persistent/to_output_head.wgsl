@@ -1,18 +1,13 @@
-//! needs: layer_norms, columns, product; constants PER, WORKGROUP
+//! needs: layer_norms, columns; constants PER, WORKGROUP
 
 // The end of the persistent kernel after the last layer: the input of the output head.
 
-// Requests what follows the down projection while its sums are computed.
-fn prepare_end(
-    ready: ptr<function, Ready>,
-    qkv: ptr<function, Held>,
-    group: u32,
-    local: u32,
-) {
-    *ready = feedforward_ready(local);
-}
+// The weights to request for the end: none.
+alias End = u32;
 
-fn end(after: Columns, ready: Ready, qkv: ptr<function, Held>, group: u32, local: u32) {
+fn prepare_end(next: ptr<function, End>, group: u32, local: u32) {}
+
+fn end(after: Columns, ready: Ready, next: ptr<function, End>, group: u32, local: u32) {
     if group > 0u {
         return;
     }

@@ -1,6 +1,6 @@
 //! Models with random weights and chosen kernels, to be measured.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Result;
 use crate::gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions};
@@ -40,6 +40,8 @@ pub struct CandidateFactory<'a> {
     pub options: &'a DeviceOptions,
     pub config: &'a ModelConfig,
     pub cache_type: CacheType,
+    /// Sequences that generate together in a third test, if there are several.
+    pub sequences: usize,
     pub reference: Reference,
 }
 
@@ -51,13 +53,16 @@ impl CandidateFactory<'_> {
         self.reference.check(&gpu)?;
         let [prompt, generated] = gpu.tuning().trial_tokens;
         let most = self.config.max_position_embeddings;
-        let tests = [
-            Work::Prompt(prompt.min(most)),
-            Work::Generate(generated.min(most.saturating_sub(1)).max(1)),
-        ]
-        .map(|work| Test { work, depth: 0, parallel: 1, sampled: false });
+        let test = |work, parallel| Test { work, depth: 0, parallel, sampled: false };
+        let generation = Work::Generate(generated.min(most.saturating_sub(1)).max(1));
+        let tests = Tests {
+            prompt: test(Work::Prompt(prompt.min(most)), 1),
+            generation: test(generation, 1),
+            batch: (self.sequences > 1).then(|| test(generation, self.sequences)),
+        };
         let load = LoadOptions {
-            context_length: tests.iter().map(Test::positions).max().unwrap_or(1),
+            context_length: tests.prompt.positions().max(tests.generation.positions()),
+            max_sequences: self.sequences,
             cache_type: self.cache_type,
             ..LoadOptions::default()
         };
@@ -72,21 +77,32 @@ impl CandidateFactory<'_> {
     }
 }
 
-/// A model on a device, and its workload: a prompt and generation.
+/// The workload: a prompt, generation, and generation in several sequences if the command needs it.
+struct Tests {
+    prompt: Test,
+    generation: Test,
+    batch: Option<Test>,
+}
+
+/// A model on a device, and its workload.
 pub struct SyntheticCandidate {
     backend: GpuBackend,
-    tests: [Test; 2],
+    tests: Tests,
     seed: u64,
 }
 
 impl Candidate for SyntheticCandidate {
     fn run_once(&mut self) -> Result<Rates> {
         let mut rate = |test: &Test| -> Result<f64> {
-            let time = test.run(&mut self.backend, &mut self.seed)?;
+            let times = test.run(&mut self.backend, 1, &mut self.seed)?;
+            let time: Duration = times.iter().sum();
             Ok(test.tokens() as f64 / time.as_secs_f64().max(1e-9))
         };
-        let [prompt, generation] = &self.tests;
-        Ok(Rates { prompt: rate(prompt)?, generation: rate(generation)? })
+        Ok(Rates {
+            prompt: rate(&self.tests.prompt)?,
+            generation: rate(&self.tests.generation)?,
+            batch: self.tests.batch.as_ref().map(rate).transpose()?,
+        })
     }
 }
 

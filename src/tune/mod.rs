@@ -16,30 +16,34 @@ use crate::tune::reference::Reference;
 use crate::tune::search::{Start, search, shown};
 use crate::tune::store::{TuningResult, identity, path_of, read, write};
 
-/// The fastest kernel options for a model of this shape on the device of `options`. They are a
-/// stored result in `directory`, or else a new one. Options that `options.kernels` sets remain.
-/// `report` gets a line for each result.
+/// Most sequences that generate together in a trial.
+const MAX_SEQUENCES: usize = 16;
+
+/// The fastest kernel options for a model of this shape on the device of `options`. The command
+/// runs at most `sequences` sequences together. The options are a stored result in `directory`, or
+/// else a new one. Those that `options.kernels` sets remain. `report` gets a line for each result.
 ///
 /// Errors: there is no such device, or its default kernels fail.
 pub fn choose(
     options: &DeviceOptions,
     config: &ModelConfig,
     cache_type: CacheType,
+    sequences: usize,
     directory: Option<&Path>,
     report: &mut dyn FnMut(&str),
 ) -> Result<KernelOptions> {
     let gpu = pollster::block_on(Gpu::open(options))?;
     let (facts, target) = (gpu.facts().clone(), *gpu.target());
     drop(gpu);
-    let reduced = reduced_config(config);
-    let identity = identity(&facts, &reduced, cache_type, &options.kernels);
+    let (reduced, sequences) = (reduced_config(config), sequences.min(MAX_SEQUENCES));
+    let identity = identity(&facts, &reduced, cache_type, sequences, &options.kernels);
     let path = directory.map(|directory| path_of(directory, &identity));
     if let Some(kernels) = path.as_deref().and_then(|path| read(path, &identity)) {
         report(&format!("found before: {}", shown(&kernels)));
         return Ok(kernels);
     }
-    let factory =
-        CandidateFactory { options, config: &reduced, cache_type, reference: Reference::new()? };
+    let reference = Reference::new()?;
+    let factory = CandidateFactory { options, config: &reduced, cache_type, sequences, reference };
     let start = Start { facts: &facts, target, kernels: options.kernels };
     let (kernels, trials) = search(&start, &mut |kernels| factory.open(kernels), report)?;
     report(&format!("kept: {}", shown(&kernels)));

@@ -1,5 +1,7 @@
 //! The search for the fastest kernel options: it switches and measures one option after another.
 
+use std::fmt::{self, Display, Formatter};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -16,30 +18,48 @@ const RUNS: usize = 3;
 pub struct Rates {
     pub prompt: f64,
     pub generation: f64,
+    /// Generation in several sequences, if the command runs several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<f64>,
 }
 
 impl Rates {
     /// The ratios to another candidate's rates.
     fn over(&self, other: &Rates) -> Rates {
-        Rates { prompt: self.prompt / other.prompt, generation: self.generation / other.generation }
+        self.zip(other, |rate, other| rate / other)
     }
 
     /// The geometric mean of ratios.
     fn gain(&self) -> f64 {
-        (self.prompt * self.generation).sqrt()
+        let ratios = [Some(self.prompt), Some(self.generation), self.batch];
+        let product: f64 = ratios.iter().flatten().product();
+        product.powf(1.0 / ratios.iter().flatten().count() as f64)
     }
 
     fn faster(&self, other: &Rates) -> Rates {
+        self.zip(other, f64::max)
+    }
+
+    fn zip(&self, other: &Rates, of: impl Fn(f64, f64) -> f64) -> Rates {
         Rates {
-            prompt: self.prompt.max(other.prompt),
-            generation: self.generation.max(other.generation),
+            prompt: of(self.prompt, other.prompt),
+            generation: of(self.generation, other.generation),
+            batch: self.batch.zip(other.batch).map(|(rate, other)| of(rate, other)),
         }
+    }
+}
+
+impl Display for Rates {
+    /// As ratios.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "prompts {:.2}x, generation {:.2}x", self.prompt, self.generation)?;
+        self.batch.map_or(Ok(()), |ratio| write!(f, ", several sequences {ratio:.2}x"))
     }
 }
 
 /// A model with certain kernels, which can be measured.
 pub trait Candidate {
-    /// Runs both tests once.
+    /// Runs all tests once.
     fn run_once(&mut self) -> Result<Rates>;
 }
 
@@ -81,10 +101,7 @@ pub fn search<C: Candidate>(
             .and_then(|mut candidate| Ok((compare(&mut best, &mut candidate)?, candidate)));
         let kept = matches!(&outcome, Ok((ratios, _)) if ratios.gain() > LEAST_GAIN);
         let verdict = match &outcome {
-            Ok((Rates { prompt, generation }, _)) => {
-                let verdict = if kept { ", kept" } else { "" };
-                format!("prompts {prompt:.2}x, generation {generation:.2}x{verdict}")
-            }
+            Ok((ratios, _)) => format!("{ratios}{}", if kept { ", kept" } else { "" }),
             Err(reason) => reason.to_string(),
         };
         report(&format!("{}: {verdict}", shown(&switched)));
@@ -151,7 +168,7 @@ mod tests {
     /// The kernels that the search finds if `rates` gives their rates, and the trials.
     fn found(
         asked: &str,
-        rates: fn(&KernelOptions) -> Result<Rates>,
+        rates: impl Fn(&KernelOptions) -> Result<Rates>,
     ) -> (String, Vec<MeasuredTrial>) {
         let (facts, kernels) = (AdapterFacts::example_card(), asked.parse().unwrap());
         let target = KernelTarget::choose(&facts, &kernels).unwrap();
@@ -162,7 +179,7 @@ mod tests {
     }
 
     fn rates(prompt: f64, generation: f64) -> Result<Rates> {
-        Ok(Rates { prompt, generation })
+        Ok(Rates { prompt, generation, batch: None })
     }
 
     #[test]
@@ -186,6 +203,22 @@ mod tests {
         });
         assert_eq!(kernels, "");
         assert!(trials.iter().all(|trial| !trial.kept));
+    }
+
+    /// What makes several sequences faster is kept, if it does not make one slower by as much.
+    #[test]
+    fn several_sequences_count_as_much() {
+        let batch = |generation, batch| {
+            rates(100.0, generation).map(|rates| Rates { batch: Some(batch), ..rates })
+        };
+        let (kernels, _) = found("", |kernels| match (kernels.dp4a, kernels.f16) {
+            (Some(true), _) => batch(95.0, 150.0),
+            (_, Some(false)) => batch(50.0, 150.0),
+            _ => batch(100.0, 100.0),
+        });
+        assert_eq!(kernels, "dp4a=on");
+        let ratios = batch(50.0, 150.0).unwrap().to_string();
+        assert_eq!(ratios, "prompts 100.00x, generation 50.00x, several sequences 150.00x");
     }
 
     #[test]

@@ -25,9 +25,10 @@ pub fn identity(
     facts: &AdapterFacts,
     config: &ModelConfig,
     cache_type: CacheType,
+    sequences: usize,
     asked: &KernelOptions,
 ) -> String {
-    let shapes = (config.hidden_size, &config.layers, cache_type);
+    let shapes = (config.hidden_size, &config.layers, cache_type, sequences);
     // Cards of one name may be different models.
     let device = format!("{facts} {:04x}:{:04x}", facts.vendor, facts.device);
     format!("gemma4-wgpu {}, {device}, {shapes:?}, {}", env!("CARGO_PKG_VERSION"), shown(asked))
@@ -60,17 +61,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cards_of_one_name_are_measured_apart() {
+    fn cards_of_one_name_and_workloads_are_measured_apart() {
         let probe = ModelConfig::named("demo").unwrap();
-        let of = |facts: AdapterFacts| {
-            identity(&facts, &probe, CacheType::F16, &KernelOptions::default())
+        let of_sequences = |facts: AdapterFacts, sequences| {
+            identity(&facts, &probe, CacheType::F16, sequences, &KernelOptions::default())
         };
+        let of = |facts| of_sequences(facts, 1);
         let card = AdapterFacts::example_card;
         assert_eq!(
             of(card()),
             of(AdapterFacts { index: 1, pci_bus_id: Some("0000:5e:00.0".into()), ..card() })
         );
         assert_ne!(of(card()), of(AdapterFacts { device: 2, ..card() }));
+        assert_ne!(of(card()), of_sequences(card(), 16));
     }
 
     #[test]

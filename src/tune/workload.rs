@@ -1,5 +1,4 @@
-//! The workloads that `bench` and `--autotune` time: prompts and generation, at a depth, in several
-//! sequences.
+//! The workloads that `bench` and `--autotune` time: prompts, generation and steps, at a depth.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +7,9 @@ use crate::backend::{
 };
 use crate::error::Result;
 use crate::sampling::{Sampler, SamplingParams};
+
+/// Steps that [`Work::Step`] times, enough to hide the wait for the last one.
+const STEPS: usize = 64;
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,9 @@ pub enum Work {
     Prompt(usize),
     /// Generate this many tokens.
     Generate(usize),
+    /// Run steps of this number of tokens of a sequence, as a drafter's tokens are checked. Every
+    /// step starts at the test's depth and chooses one token, at its last row.
+    Step(usize),
 }
 
 impl Test {
@@ -35,23 +40,34 @@ impl Test {
     pub fn tokens(&self) -> usize {
         match self.work {
             Work::Prompt(count) | Work::Generate(count) => count * self.parallel,
+            Work::Step(count) => STEPS * count * self.parallel,
+        }
+    }
+
+    /// Steps that are timed, if all have the same shape.
+    pub fn steps(&self) -> Option<usize> {
+        match self.work {
+            Work::Prompt(_) => None,
+            Work::Generate(count) => Some(count),
+            Work::Step(_) => Some(STEPS),
         }
     }
 
     /// Positions that a sequence needs.
     pub fn positions(&self) -> usize {
         match self.work {
-            Work::Prompt(count) => self.depth + count,
+            Work::Prompt(count) | Work::Step(count) => self.depth.saturating_add(count),
             // Generation starts from a token that has been processed.
-            Work::Generate(count) => self.depth + 1 + count,
+            Work::Generate(count) => self.depth.saturating_add(count).saturating_add(1),
         }
     }
 
-    /// `pp512`, `tg128 @ d4096`, `tg128 x 8`, `tg128 (sampled)`.
+    /// `pp512`, `tg128 @ d4096`, `tg128 x 8`, `tg128 (sampled)`, `step5 @ d512`.
     pub fn name(&self) -> String {
         let mut name = match self.work {
             Work::Prompt(count) => format!("pp{count}"),
             Work::Generate(count) => format!("tg{count}"),
+            Work::Step(count) => format!("step{count}"),
         };
         if self.depth > 0 {
             name += &format!(" @ d{}", self.depth);
@@ -65,11 +81,31 @@ impl Test {
         name
     }
 
-    /// Runs the test once from empty sequences. Returns the time of the timed part.
-    pub fn run(&self, backend: &mut dyn Backend, seed: &mut u64) -> Result<Duration> {
+    /// Runs the test `count` times in the same sequences. Returns the times of the timed parts.
+    pub fn run(
+        &self,
+        backend: &mut dyn Backend,
+        count: usize,
+        seed: &mut u64,
+    ) -> Result<Vec<Duration>> {
+        self.in_sequences(backend, async |backend, sequences| {
+            let mut times = Vec::new();
+            for _ in 0..count {
+                times.push(self.run_in(backend, sequences, seed).await?);
+            }
+            Ok(times)
+        })
+    }
+
+    /// Opens the test's sequences, waits for `work` on them, and closes them.
+    pub(crate) fn in_sequences<T>(
+        &self,
+        backend: &mut dyn Backend,
+        work: impl AsyncFnOnce(&mut dyn Backend, &[SequenceId]) -> Result<T>,
+    ) -> Result<T> {
         let sequences: Vec<SequenceId> =
             (0..self.parallel).map(|_| backend.open_sequence()).collect::<Result<_>>()?;
-        let outcome = pollster::block_on(self.run_in(backend, &sequences, seed));
+        let outcome = pollster::block_on(work(backend, &sequences));
         sequences.iter().for_each(|&sequence| backend.close_sequence(sequence));
         outcome
     }
@@ -87,7 +123,7 @@ impl Test {
         seed: &mut u64,
     ) -> Result<Duration> {
         for &sequence in sequences {
-            prompt(backend, sequence, self.depth, seed).await?;
+            self.fill(backend, sequence, seed).await?;
         }
         match self.work {
             Work::Prompt(count) => {
@@ -105,7 +141,30 @@ impl Test {
                 generate(backend, sequences, count, self.choice(*seed)?).await?;
                 Ok(start.elapsed())
             }
+            Work::Step(count) => {
+                let start = Instant::now();
+                for &sequence in sequences {
+                    repeat_step(backend, sequence, self.depth, count, seed).await?;
+                }
+                Ok(start.elapsed())
+            }
         }
+    }
+
+    /// Gives a sequence the test's depth. It keeps its first positions if they are all held.
+    async fn fill(
+        &self,
+        backend: &mut dyn Backend,
+        sequence: SequenceId,
+        seed: &mut u64,
+    ) -> Result<()> {
+        let is_new = backend.sequence_len(sequence) == 0;
+        // A sliding layer may have lost the window before the depth.
+        if is_new || backend.truncate(sequence, self.depth).is_err() {
+            backend.truncate(sequence, 0)?;
+            prompt(backend, sequence, self.depth, seed).await?;
+        }
+        Ok(())
     }
 }
 
@@ -126,44 +185,64 @@ pub(crate) async fn prompt(
     seed: &mut u64,
 ) -> Result<()> {
     let tokens = random_tokens(backend, count, seed);
-    let mut last = None;
-    for chunk in tokens.chunks(backend.info().max_step_tokens) {
-        // Two steps are in flight, so that the device never waits for the host and work does not
-        // accumulate.
-        let step =
-            SequenceStep { sequence, input: StepInput::Tokens(chunk), output: StepOutput::Greedy };
-        let ticket = backend.submit(&[step])?;
-        if let Some(earlier) = last.replace(ticket) {
-            backend.read(earlier).await?;
-        }
-    }
-    if let Some(ticket) = last {
-        backend.read(ticket).await?;
-    }
-    Ok(())
+    let chunks = tokens.chunks(backend.info().max_step_tokens).map(|chunk| SequenceStep {
+        sequence,
+        input: StepInput::Tokens(chunk),
+        output: StepOutput::Greedy,
+    });
+    in_flight(backend, chunks, |backend, step| backend.submit(&[step])).await
 }
 
-/// Generates `count` tokens in every sequence. The next step is submitted before a token is read.
+/// Generates `count` tokens in every sequence.
 async fn generate(
     backend: &mut dyn Backend,
     sequences: &[SequenceId],
     count: usize,
     mut choice: Choice,
 ) -> Result<()> {
-    let mut in_flight: Option<Ticket> = None;
-    for _ in 0..count {
+    in_flight(backend, 0..count, |backend, _| {
         let part = |&sequence| SequenceStep {
             sequence,
             input: StepInput::Previous,
             output: choice.next(),
         };
-        let step: Vec<SequenceStep<'_>> = sequences.iter().map(part).collect();
-        let ticket = backend.submit(&step)?;
-        if let Some(earlier) = in_flight.replace(ticket) {
+        backend.submit(&sequences.iter().map(part).collect::<Vec<_>>())
+    })
+    .await
+}
+
+/// Runs [`STEPS`] steps of `count` random tokens after the first `depth` positions of a sequence.
+async fn repeat_step(
+    backend: &mut dyn Backend,
+    sequence: SequenceId,
+    depth: usize,
+    count: usize,
+    seed: &mut u64,
+) -> Result<()> {
+    in_flight(backend, 0..STEPS, |backend, _| {
+        backend.truncate(sequence, depth)?;
+        let tokens = random_tokens(backend, count, seed);
+        let (input, output) = (StepInput::Tokens(&tokens), StepOutput::Greedy);
+        backend.submit(&[SequenceStep { sequence, input, output }])
+    })
+    .await
+}
+
+/// Submits a step for every item. Two steps are in flight, so that the device never waits for the
+/// host and work does not accumulate.
+async fn in_flight<T>(
+    backend: &mut dyn Backend,
+    items: impl IntoIterator<Item = T>,
+    mut submit: impl FnMut(&mut dyn Backend, T) -> Result<Ticket>,
+) -> Result<()> {
+    let mut last: Option<Ticket> = None;
+    for item in items {
+        let ticket = submit(backend, item)?;
+        if let Some(earlier) = last.replace(ticket) {
             tokens(backend.read(earlier).await?)?;
         }
     }
-    match in_flight {
+    match last {
         Some(ticket) => tokens(backend.read(ticket).await?),
         None => Ok(()),
     }

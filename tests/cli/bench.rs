@@ -39,10 +39,44 @@ fn rates_of_every_test_on_every_backend() {
             let is_prompt = row["test"].as_str().unwrap().starts_with("pp");
             assert_eq!(row["tflop_per_s"].is_number(), is_prompt, "{row}");
             assert_eq!(row["weight_gb_per_s"].is_number(), !is_prompt, "{row}");
+            assert_eq!(row["step_ms"].is_number(), !is_prompt, "{row}");
             assert_eq!(row["backend"], backend);
         }
         let ceiling = &report["facts"]["read_ceiling_gb_per_s"];
         assert_eq!(ceiling.as_f64().is_some_and(|rate| rate > 0.0), backend == "wgpu", "{ceiling}");
+    }
+}
+
+/// Steps of one sequence, also at a depth beyond the sliding window.
+#[test]
+fn steps_of_several_tokens() {
+    let model = TinyModel::new().write();
+    for backend in ["cpu", "wgpu"] {
+        let arguments = ["--backend", backend, "-p", "0", "-n", "0", "-d", "0,40", "-r", "1"];
+        let steps = ["--step-tokens", "1,5", "--json"];
+        let printed =
+            stdout(&mut on_model("bench", model.path(), &[&arguments[..], &steps].concat()));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let results = report["results"].as_array().unwrap();
+        let names: Vec<&str> = results.iter().map(|row| row["test"].as_str().unwrap()).collect();
+        assert_eq!(names, ["step1", "step5", "step1 @ d40", "step5 @ d40"]);
+        for (row, tokens) in results.iter().zip([1.0, 5.0, 1.0, 5.0]) {
+            let number = |name: &str| row[name].as_f64().unwrap();
+            let expected = 1e3 * tokens / number("median");
+            assert!((number("step_ms") / expected - 1.0).abs() < 1e-9, "{row}");
+        }
+    }
+}
+
+/// The prompt is longer than the sliding cache, which then loses the positions before it.
+#[test]
+fn prompts_beyond_the_sliding_window() {
+    let model = TinyModel::new().write();
+    for backend in ["cpu", "wgpu"] {
+        let arguments = ["--backend", backend, "-p", "440", "-n", "0", "-d", "60", "-r", "2"];
+        let printed = stdout(on_model("bench", model.path(), &arguments).arg("--json"));
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(report["results"][0]["samples"].as_array().unwrap().len(), 2, "{printed}");
     }
 }
 
@@ -88,9 +122,12 @@ fn tables() {
 fn kernels_of_a_step_as_table_and_trace() {
     let model = TinyModel::new().write();
     let trace = model.path().join("trace.json");
-    let mut command = bench(&model, &["--backend", "wgpu", "--sample", "--profile", "--trace"]);
-    let printed = stdout(command.arg(&trace));
-    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 (sampled):", "tg3 @ d4:"] {
+    let mut command = bench(
+        &model,
+        &["--backend", "wgpu", "--sample", "--parallel", "1,3", "--profile", "--step-tokens", "2"],
+    );
+    let printed = stdout(command.arg("--trace").arg(&trace));
+    for test in ["pp5:", "pp9 @ d4:", "tg3:", "tg3 (sampled):", "tg3 @ d4 x 3:", "step2 @ d4:"] {
         assert!(printed.contains(&format!("\n{test}")), "{printed}");
     }
     for kernel in [
@@ -108,7 +145,7 @@ fn kernels_of_a_step_as_table_and_trace() {
     let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let (threads, kernels): (Vec<_>, Vec<_>) = events.iter().partition(|event| event["ph"] == "M");
-    assert_eq!(threads.len(), 8);
+    assert_eq!(threads.len(), 14);
     assert!(
         kernels
             .iter()
@@ -133,6 +170,9 @@ fn bad_requests() {
         let untimed = error_line(&mut bench(&model, &["--backend", "mlx", "--profile"]));
         assert!(untimed.contains("profiles on the mlx backend"), "{untimed}");
     }
+    let too_many = ["--backend", "cpu", "--step-tokens", "400", "-p", "0", "-n", "0"];
+    let too_many = error_line(&mut on_model("bench", model.path(), &too_many));
+    assert!(too_many.contains("--step-tokens 400: a step has at most "), "{too_many}");
     let nothing = error_line(&mut on_model(
         "bench",
         model.path(),
@@ -220,6 +260,10 @@ fn kernels_are_measured_once() {
     for trial in found["trials"].as_array().unwrap() {
         assert!(trial["ratios"]["Ok"]["prompt"].as_f64().unwrap() > 0.0, "{trial}");
     }
+
+    // A command of several sequences has one more test, and a result of its own.
+    let several = run(&["--backend", "wgpu", "--kernels", kernels, "--parallel", "1,3"]);
+    assert!(several.contains(", several sequences ") && !several.contains("found before"));
 
     let mut refused = bench(&model, &["--backend", "cpu", "--autotune"]);
     assert!(error_line(&mut refused).contains("--autotune do not apply to --backend cpu"));

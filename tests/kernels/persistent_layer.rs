@@ -4,7 +4,7 @@ use gemma4_wgpu::{
     cpu::{CpuMatrix, ops},
     gpu::{
         Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
-        kernels::{Kernel, Linear, PersistentLayer, SplitAttention},
+        kernels::{Kernel, Linear, PerLayerProducts, PersistentLayer, SplitAttention},
         tile,
     },
     model::{
@@ -19,28 +19,67 @@ use crate::{combinations::on_devices_where, harness::*, weights::weights};
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
 
-/// Sizes: the residual stream, attention's output (heads, head size), the MLP, and q, k and v.
+/// Sizes: the residual stream, attention's output (heads, head size), the MLP, q, k and v.
+/// Then the per-layer input, or 0.
 #[derive(Clone, Copy)]
 struct Sizes {
     n: usize,
     attention: [usize; 2],
     ffn: usize,
     qkv: usize,
+    input: usize,
 }
 
 struct Case {
     /// The matrices of o, gate and up, down, and qkv.
     matrices: [CpuMatrix; 4],
+    input: Option<PerLayer>,
     /// The norms post attention, pre feedforward, post feedforward and next input.
     norms: [Vec<f32>; 4],
     x: Vec<f32>,
     split: SplitAttention,
 }
 
+/// A per-layer input of the second of three layers.
+struct PerLayer {
+    /// The matrices of its gate and projection.
+    matrices: [CpuMatrix; 2],
+    norm: Vec<f32>,
+    vectors: Vec<f32>,
+}
+
+impl PerLayer {
+    fn new(n: usize, size: usize) -> PerLayer {
+        let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
+        PerLayer {
+            matrices: [int4(size, n, 12), int4(n, size, 13)],
+            norm: random(n, 14),
+            vectors: random(3 * size, 15),
+        }
+    }
+
+    /// The sublayer output of the residual stream.
+    fn expected(&self, x: &[f32]) -> Vec<f32> {
+        let [gate, projection] = &self.matrices;
+        let mut gated = product(gate, x);
+        let vector = ops::per_layer_columns(&self.vectors, self.vectors.len(), gated.len(), 1);
+        ops::gelu_mul(&mut gated, &vector);
+        product(projection, &gated)
+    }
+}
+
+/// The product of a matrix and a row of int8 activations.
+fn product(matrix: &CpuMatrix, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.out_features()];
+    ops::matmul_q8(matrix, &ops::quantize_rows(x, x.len()), &mut out);
+    out
+}
+
 /// The result of `SdpaDecode` for one row, a number of parts for each head.
 /// Each part has sums of values, a maximum and a sum of weights.
 struct Parts {
     position: usize,
+    count: usize,
     sums: Vec<f32>,
     norms: Vec<[f32; 2]>,
     /// The combined attention of all parts.
@@ -72,12 +111,12 @@ impl Parts {
                 sums[part * dim..(part + 1) * dim].fill(1e30);
             }
         }
-        Parts { position, sums, norms, attention }
+        Parts { position, count, sums, norms, attention }
     }
 }
 
 impl Case {
-    fn new(Sizes { n, attention: [n_heads, head_dim], ffn, qkv }: Sizes) -> Case {
+    fn new(Sizes { n, attention: [n_heads, head_dim], ffn, qkv, input }: Sizes) -> Case {
         let rope = Rope { theta: 1e4, rotated_pairs: head_dim / 2, scale: 1.0 };
         let layer = LayerConfig {
             attention: AttentionKind::Full,
@@ -98,6 +137,7 @@ impl Case {
                 int4(n, ffn, 3),
                 int4(qkv, n, 4),
             ],
+            input: (input > 0).then(|| PerLayer::new(n, input)),
             norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
             x: random(n, 9),
             split: SplitAttention {
@@ -114,19 +154,18 @@ impl Case {
     fn expected(&self, attention: &[f32], is_last: bool) -> (Vec<f32>, Vec<f32>) {
         let [o, gate_up, down, qkv] = &self.matrices;
         let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
-        let product = |matrix: &CpuMatrix, x: &[f32]| {
-            let mut out = vec![0.0; matrix.out_features()];
-            ops::matmul_q8(matrix, &ops::quantize_rows(x, x.len()), &mut out);
-            out
-        };
         let (mut x, mut normed) = (self.x.clone(), vec![0.0; self.x.len()]);
         let branch = product(o, attention);
         ops::add_rms_norm(&mut x, &branch, post_attention, 1.0, pre_feedforward, EPS, &mut normed);
         let mut products = product(gate_up, &normed);
         let (gate, up) = products.split_at_mut(down.in_features());
         ops::gelu_mul(gate, up);
-        let branch = product(down, gate);
-        ops::add_rms_norm(&mut x, &branch, post_feedforward, SCALAR, next_input, EPS, &mut normed);
+        let (mut branch, mut post) = (product(down, gate), post_feedforward);
+        if let Some(input) = &self.input {
+            ops::rms_norm_add(&mut x, &branch, post, EPS);
+            (branch, post) = (input.expected(&x), &input.norm);
+        }
+        ops::add_rms_norm(&mut x, &branch, post, SCALAR, next_input, EPS, &mut normed);
         let y = if is_last { normed } else { product(qkv, &normed) };
         (x, y)
     }
@@ -135,14 +174,20 @@ impl Case {
         let [o, gate_up, down, qkv] =
             [0, 1, 2, 3].map(|i| linear(&self.matrices[i], interleaved16));
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
+        let per_layer = self.input.as_ref().map(|input| {
+            let [gate, projection] = [0, 1].map(|i| linear(&input.matrices[i], interleaved16));
+            PerLayerProducts { gate, projection }
+        });
+        let input = per_layer.map_or(0, |input| input.gate.rows);
         // Some more words, as if other layers were wider.
-        let set_words = PersistentLayer::set_words(n, attention, ffn) + 8;
+        let set_words = PersistentLayer::set_words(n, attention, ffn, input) + 8;
         PersistentLayer {
             split: self.split.clone(),
             o,
             gate_up,
             down,
             qkv: Some(qkv),
+            per_layer,
             eps: EPS,
             set_words,
             workgroups: 1,
@@ -157,21 +202,8 @@ impl Case {
         interleaved16: bool,
         parts: &Parts,
     ) -> Results {
-        let mut buffers: Vec<GpuBuffer> = Vec::new();
-        for matrix in &self.matrices {
-            let (packed, cols) = (matrix.packed(), matrix.in_features());
-            let words = [
-                (&packed.data, packed.format.data_words(cols), 4),
-                (&packed.scales, packed.format.scale_words(cols), 1),
-            ];
-            for (words, row, unit) in words {
-                buffers.push(if interleaved16 {
-                    upload(gpu, &tile(words, row, unit))
-                } else {
-                    upload(gpu, words)
-                });
-            }
-        }
+        let upload_matrix = |matrix| upload_matrix(gpu, matrix, interleaved16);
+        let mut buffers: Vec<GpuBuffer> = self.matrices.iter().flat_map(upload_matrix).collect();
         let [.., qkv] = &self.matrices;
         let n = self.x.len();
         let rows = upload(gpu, &[[0, parts.position as u32, 0, 0]]);
@@ -189,8 +221,21 @@ impl Case {
         let layer =
             gpu.uniform("layer", [SCALAR, 1.0, 2.0, 0.0].map(f32::to_bits)).expect("a uniform");
         let results = [&x, &exchange, &y, &fault, &layer];
-        let all = BINDINGS.into_iter().zip(buffers.iter().chain(results));
-        run(gpu, kernel, &all.collect::<Vec<Named>>(), 1, 0);
+        let mut all: Vec<Named> = BINDINGS.into_iter().zip(buffers.iter().chain(results)).collect();
+        let input: Vec<GpuBuffer> = self
+            .input
+            .iter()
+            .flat_map(|input| {
+                let mut buffers: Vec<GpuBuffer> =
+                    input.matrices.iter().flat_map(upload_matrix).collect();
+                let column = input.matrices[0].out_features() as u32;
+                let place = gpu.uniform("place", [column, 0, 0, 0]).expect("a uniform");
+                buffers.extend([upload(gpu, &input.vectors), upload(gpu, &input.norm), place]);
+                buffers
+            })
+            .collect();
+        all.extend(INPUT_BINDINGS.into_iter().zip(&input));
+        run(gpu, kernel, &all, 1, 0);
         let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
         Results {
             x: download(gpu, &x, n),
@@ -227,21 +272,49 @@ impl Case {
         let is_empty =
             |set: &Vec<u32>| set.iter().filter(|word| **word == PersistentLayer::SENTINEL).count();
         let set = found.sets[0].len();
+        // Few parts of attention need no exchange.
+        let is_joined = parts.count <= PersistentLayer::MOST_JOINED;
+        let unused = if is_joined { kernel.o.cols * 5 / 16 } else { 0 };
         assert_eq!(
             found.sets.iter().map(is_empty).collect::<Vec<_>>(),
-            [0, 8, set],
+            [0, 8 + unused, set],
             "words that are empty"
         );
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
         let end = if kernel.qkv.is_some() { "next" } else { "last" };
         let what = format!(
-            "persistent layer of {} to the {end}, interleaved16 {interleaved16}, at {position}",
-            x.len()
+            "persistent layer of {}, input {}, to the {end}, interleaved16 {interleaved16}, \
+             at {position}",
+            x.len(),
+            self.input.is_some(),
         );
         assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
         assert_close(&what, gpu, &found.y[..y.len()], &y, 4e-3);
     }
 }
+
+/// Data and scales.
+fn upload_matrix(gpu: &Gpu, matrix: &CpuMatrix, interleaved16: bool) -> [GpuBuffer; 2] {
+    let (packed, cols) = (matrix.packed(), matrix.in_features());
+    let words = [
+        (&packed.data, packed.format.data_words(cols), 4),
+        (&packed.scales, packed.format.scale_words(cols), 1),
+    ];
+    words.map(|(words, row, unit)| match interleaved16 {
+        true => upload(gpu, &tile(words, row, unit)),
+        false => upload(gpu, words),
+    })
+}
+
+const INPUT_BINDINGS: [&str; 7] = [
+    "input_gate_data",
+    "input_gate_scales",
+    "input_projection_data",
+    "input_projection_scales",
+    "vectors",
+    "post_input",
+    "place",
+];
 
 const BINDINGS: [&str; 20] = [
     "o_data",
@@ -287,7 +360,7 @@ fn linear(matrix: &CpuMatrix, interleaved16: bool) -> Linear {
     }
 }
 
-const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48 };
+const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48, input: 0 };
 
 /// The devices that can run the kernel. There are some wherever the adapter can.
 fn with_neighbours() -> Vec<&'static Gpu> {
@@ -309,9 +382,17 @@ fn with_neighbours() -> Vec<&'static Gpu> {
 /// There only one workgroup is sure not to wait forever.
 #[test]
 fn equals_its_parts() {
-    let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80 };
-    let cases =
-        [SMALL, Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024 }, large].map(Case::new);
+    let medium = Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024, input: 0 };
+    let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80, input: 0 };
+    let cases = [
+        SMALL,
+        medium,
+        large,
+        Sizes { input: 64, ..SMALL },
+        Sizes { input: 256, ..medium },
+        Sizes { input: 192, ..large },
+    ]
+    .map(Case::new);
     let able = with_neighbours();
     let is_able = |gpu: &Gpu, _| able.iter().any(|able| std::ptr::eq(*able, gpu));
     for (gpu, [case, interleaved16, is_last, far]) in

@@ -32,6 +32,9 @@ pub struct BenchArgs {
     /// Numbers of tokens to generate
     #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_name = "TOKENS")]
     generate: Vec<usize>,
+    /// Tokens of one sequence in a step, which runs again and again at the same depth
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS")]
+    step_tokens: Vec<NonZeroUsize>,
     /// Tokens in the context before the clock starts
     #[arg(short, long, value_delimiter = ',', default_value = "0", value_name = "TOKENS")]
     depth: Vec<usize>,
@@ -45,7 +48,7 @@ pub struct BenchArgs {
     /// How often each test runs, after a warm-up
     #[arg(short, long, default_value = "5", value_name = "COUNT")]
     repetitions: NonZeroUsize,
-    /// After the table, print the time of each kernel in one step of every test of one sequence
+    /// After the table, print the time of each kernel in one step of every test
     #[arg(long)]
     profile: bool,
     /// Write the kernels of that step to a Chrome trace, which Perfetto also reads
@@ -108,6 +111,8 @@ impl BenchArgs {
                     );
                 }
             }
+            let steps = self.step_tokens.iter();
+            tests.extend(steps.map(|count| test(Work::Step(count.get()), 1, false)));
         }
         match tests.is_empty() {
             true => Err(Error::Input("nothing to measure: -p and -n are all 0".into())),
@@ -119,12 +124,6 @@ impl BenchArgs {
 pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     let tests = args.tests()?;
     let output = args.output()?;
-    if (args.profile || args.trace.is_some()) && tests.iter().all(|test| test.parallel > 1) {
-        return Err(Error::Input(
-            "--profile and --trace take tests of one sequence: add --parallel 1".into(),
-        )
-        .into());
-    }
     let positions = tests.iter().map(Test::positions).max().unwrap_or(1);
     let sequences = tests.iter().map(|test| test.parallel).max().unwrap_or(1);
     let mut seed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64 | 1;
@@ -140,13 +139,19 @@ pub fn run(args: &BenchArgs) -> Result<(), Exit> {
     if (args.profile || args.trace.is_some()) && untimed != "wgpu" {
         return Err(Error::Unsupported(format!("profiles on the {untimed} backend")).into());
     }
+    let most = backend.info().max_step_tokens;
+    if let Some(count) = args.step_tokens.iter().find(|count| count.get() > most) {
+        return Err(
+            Error::Input(format!("--step-tokens {count}: a step has at most {most}")).into()
+        );
+    }
     let mut rows = Vec::new();
     for test in &tests {
         rows.push(measure(test, &name, &mut *backend, args.repetitions.get(), ceiling, &mut seed)?);
     }
     let mut profiles = Vec::new();
     if args.profile || args.trace.is_some() {
-        for test in tests.iter().filter(|test| test.parallel == 1) {
+        for test in &tests {
             profiles.push((test.name(), profile::run(test, &mut *backend, &mut seed)?));
         }
     }
@@ -171,19 +176,19 @@ fn measure(
     ceiling: Option<f64>,
     seed: &mut u64,
 ) -> Result<Row> {
-    test.run(backend, seed)?;
-    let rate = |time: Duration| test.tokens() as f64 / time.as_secs_f64();
-    let samples: Vec<f64> =
-        (0..repetitions).map(|_| test.run(backend, seed).map(rate)).collect::<Result<_>>()?;
+    let rate = |time: &Duration| test.tokens() as f64 / time.as_secs_f64();
+    let times = test.run(backend, 1 + repetitions, seed)?;
+    let samples: Vec<f64> = times[1..].iter().map(rate).collect();
     let mut sorted = samples.clone();
     sorted.sort_by(f64::total_cmp);
     let median = (sorted[(repetitions - 1) / 2] + sorted[repetitions / 2]) / 2.0;
     let info = backend.info();
     let multiplications = backend.config().layer_multiplications() as f64;
     let is_prompt = matches!(test.work, Work::Prompt(_));
-    // All sequences share one read of the weights, except that each reads its own row of the table.
+    let step_seconds = test.steps().map(|steps| test.tokens() as f64 / steps as f64 / median);
+    // All rows share one read of the weights, except that each reads its own row of the table.
     let read_bytes = (info.weight_bytes - info.table_bytes) as f64;
-    let bandwidth = (!is_prompt).then_some(median / test.parallel as f64 * read_bytes / 1e9);
+    let bandwidth = step_seconds.map(|seconds| read_bytes / seconds / 1e9);
     Ok(Row {
         model: model.to_owned(),
         backend: info.backend,
@@ -195,6 +200,7 @@ fn measure(
         min: sorted[0],
         max: sorted[repetitions - 1],
         samples,
+        step_ms: step_seconds.map(|seconds| 1e3 * seconds),
         weight_gb_per_s: bandwidth,
         of_read_ceiling: bandwidth.zip(ceiling).map(|(rate, ceiling)| rate / ceiling),
         tflop_per_s: is_prompt.then_some(median * 2.0 * multiplications / 1e12),

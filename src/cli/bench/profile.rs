@@ -8,26 +8,36 @@ use crate::backend::{Backend, KernelTime, SequenceStep, StepInput};
 use crate::error::{Error, Result};
 use crate::tune::workload::{Test, Work, prompt, random_tokens};
 
-/// Times the kernels of one step of a test. The step is a chunk of the prompt, or one generated
-/// token.
+/// Times the kernels of one step of a test. It is a chunk of the prompt, one generated token of
+/// every sequence, or the test's own step.
 pub fn run(test: &Test, backend: &mut dyn Backend, seed: &mut u64) -> Result<Vec<KernelTime>> {
-    let sequence = backend.open_sequence()?;
-    let outcome = pollster::block_on(async {
+    test.in_sequences(backend, async |backend, sequences| {
         let count = match test.work {
             Work::Prompt(count) => count.min(backend.info().max_step_tokens),
             Work::Generate(_) => 1,
+            Work::Step(count) => count,
         };
-        prompt(backend, sequence, test.depth, seed).await?;
-        let tokens = random_tokens(backend, count, seed);
-        let output = test.choice(*seed)?.next();
-        let step = SequenceStep { sequence, input: StepInput::Tokens(&tokens), output };
+        let mut choice = test.choice(*seed)?;
+        let mut inputs = Vec::new();
+        for &sequence in sequences {
+            prompt(backend, sequence, test.depth, seed).await?;
+            inputs.push((sequence, random_tokens(backend, count, seed), choice.next()));
+        }
+        let step: Vec<SequenceStep<'_>> = inputs
+            .iter()
+            .map(|(sequence, tokens, output)| SequenceStep {
+                sequence: *sequence,
+                input: StepInput::Tokens(tokens),
+                output: *output,
+            })
+            .collect();
         // The first run compiles the kernels.
-        backend.profile(&[step]).await?;
-        backend.truncate(sequence, test.depth)?;
-        backend.profile(&[step]).await
-    });
-    backend.close_sequence(sequence);
-    outcome
+        backend.profile(&step).await?;
+        for &sequence in sequences {
+            backend.truncate(sequence, test.depth)?;
+        }
+        backend.profile(&step).await
+    })
 }
 
 /// A table of kernels by total time, the longest first.

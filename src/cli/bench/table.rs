@@ -17,7 +17,9 @@ pub struct Row {
     pub max: f64,
     /// The rate of each repetition, in the order of the runs.
     pub samples: Vec<f64>,
-    /// Generation: bytes of weights read per second, in GB/s.
+    /// Generation and steps: the time of a step in milliseconds.
+    pub step_ms: Option<f64>,
+    /// …and bytes of weights read per second, in GB/s.
     pub weight_gb_per_s: Option<f64>,
     /// …as a share of the read ceiling.
     pub of_read_ceiling: Option<f64>,
@@ -34,10 +36,19 @@ pub struct Facts {
     pub peak_bytes: u64,
 }
 
-const HEADERS: [&str; 8] =
-    ["model", "size", "backend", "test", "t/s", "min … max", "GB/s (of ceiling)", "TFLOP/s"];
+const HEADERS: [&str; 9] = [
+    "model",
+    "size",
+    "backend",
+    "test",
+    "t/s",
+    "min … max",
+    "ms/step",
+    "GB/s (of ceiling)",
+    "TFLOP/s",
+];
 
-fn cells(row: &Row) -> [String; 8] {
+fn cells(row: &Row) -> [String; 9] {
     let bandwidth = match (row.weight_gb_per_s, row.of_read_ceiling) {
         (Some(rate), Some(share)) => format!("{rate:.0} ({:.0}%)", 100.0 * share),
         (Some(rate), None) => format!("{rate:.1}"),
@@ -50,6 +61,7 @@ fn cells(row: &Row) -> [String; 8] {
         row.test.clone(),
         format!("{:.2}", row.median),
         format!("{:.2} … {:.2}", row.min, row.max),
+        row.step_ms.map(|time| format!("{time:.2}")).unwrap_or_default(),
         bandwidth,
         row.tflop_per_s.map(|rate| format!("{rate:.1}")).unwrap_or_default(),
     ]
@@ -57,7 +69,7 @@ fn cells(row: &Row) -> [String; 8] {
 
 /// A Markdown table, which is also readable in a terminal.
 pub fn markdown(rows: &[Row]) -> String {
-    let table: Vec<[String; 8]> = rows.iter().map(cells).collect();
+    let table: Vec<[String; 9]> = rows.iter().map(cells).collect();
     let width = |column: usize| {
         let cells = table.iter().map(|row| row[column].chars().count());
         cells.chain([HEADERS[column].chars().count()]).max().unwrap_or(0)

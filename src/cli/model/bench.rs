@@ -18,7 +18,7 @@ impl ModelArgs {
         self.check_bench(positions, checkpoint.config())?;
         let options = self.options()?;
         let load = options.load_options(positions, sequences);
-        let device = self.open_device(checkpoint.config())?;
+        let device = self.open_device(checkpoint.config(), sequences)?;
         let (ceiling, memory) = match &device {
             Device::Mlx => (None, None),
             Device::Gpu(gpu) => (
@@ -51,7 +51,7 @@ impl ModelArgs {
         let load = options.load_options(positions, sequences);
         // A software driver is allowed too, because the CPU backend has no such models.
         let gpu = match options.without_adapter() {
-            None => self.open_gpu(&config)?,
+            None => self.open_gpu(&config, sequences)?,
             Some(Device::Mlx) => {
                 let made = mlx::synthetic(config, &load, options.exact, seed.into());
                 return Ok((pollster::block_on(made)?, None));

@@ -110,10 +110,10 @@ impl ModelArgs {
                 "there are memory plans for --backend wgpu and cpu, none for mlx".into(),
             ));
         }
-        let gpu = match self.open_device(checkpoint.config())? {
+        let gpu = match self.open_device(checkpoint.config(), 1)? {
             Device::Gpu(gpu) => Some(gpu),
             Device::Cpu => None,
-            Device::Mlx => Some(self.open_gpu(checkpoint.config())?),
+            Device::Mlx => Some(self.open_gpu(checkpoint.config(), 1)?),
         };
         Memory::new(gpu, checkpoint, self.options()?.load_options(context_length, 1))
     }
@@ -126,7 +126,7 @@ impl ModelArgs {
     /// Loads the model onto its device, with a progress bar if stderr is a terminal.
     pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
         let load = self.options()?.load_options(context_length, 1);
-        let device = self.open_device(checkpoint.config())?;
+        let device = self.open_device(checkpoint.config(), 1)?;
         let gpu = match &device {
             Device::Mlx => return self.load_on(device, checkpoint, &load),
             Device::Gpu(gpu) => Some(gpu.clone()),
@@ -190,26 +190,26 @@ impl ModelArgs {
         })
     }
 
-    /// The device to run on, opened once.
-    fn open_device(&self, config: &ModelConfig) -> Result<Device> {
+    /// The device to run up to `sequences` sequences on, opened once.
+    fn open_device(&self, config: &ModelConfig, sequences: usize) -> Result<Device> {
         if let Some(device) = self.device.get() {
             return Ok(device.clone());
         }
-        let device = self.tuned_options(config)?.open_device()?;
+        let device = self.tuned_options(config, sequences)?.open_device()?;
         Ok(self.device.get_or_init(|| device).clone())
     }
 
-    fn open_gpu(&self, config: &ModelConfig) -> Result<Gpu> {
-        self.tuned_options(config)?.open_gpu()
+    fn open_gpu(&self, config: &ModelConfig, sequences: usize) -> Result<Gpu> {
+        self.tuned_options(config, sequences)?.open_gpu()
     }
 
     /// The options, with the kernels that `--autotune` chose if it is set.
-    fn tuned_options(&self, config: &ModelConfig) -> Result<ModelOptions> {
+    fn tuned_options(&self, config: &ModelConfig, sequences: usize) -> Result<ModelOptions> {
         let mut options = self.options()?;
         if self.autotune {
             options.device.kernels = match self.tuned.get() {
                 Some(tuned) => *tuned,
-                None => self.tune(&options.device_options(), config)?,
+                None => self.tune(&options.device_options(), config, sequences)?,
             };
         }
         Ok(options)
@@ -224,15 +224,20 @@ impl ModelArgs {
         }
     }
 
-    fn tune(&self, options: &DeviceOptions, config: &ModelConfig) -> Result<KernelOptions> {
+    fn tune(
+        &self,
+        options: &DeviceOptions,
+        config: &ModelConfig,
+        sequences: usize,
+    ) -> Result<KernelOptions> {
         let mut report = |line: &str| {
             if !self.quiet {
                 eprintln!("autotune: {line}");
             }
         };
-        let directory = own_cache("autotune");
-        let tuned =
-            tune::choose(options, config, self.cache_type, directory.as_deref(), &mut report)?;
+        let (cache, directory) = (self.cache_type, own_cache("autotune"));
+        let directory = directory.as_deref();
+        let tuned = tune::choose(options, config, cache, sequences, directory, &mut report)?;
         Ok(*self.tuned.get_or_init(|| tuned))
     }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod embed;
 mod epilogue;
 mod fragments;
+mod header;
 mod linear;
 mod load;
 mod norm;
@@ -28,7 +29,7 @@ pub use load::memory::{Fill, Prefetch, ReadAll};
 pub use load::quantize_hqq::QuantizeHqq;
 pub use load::repack::Repack;
 pub use norm::{AddRmsNorm, RmsNorm, RmsNormAdd};
-pub use persistent::PersistentLayer;
+pub use persistent::{PerLayerProducts, PersistentLayer};
 pub use sample::{Argmax, ArgmaxParts, DrawWords, Sample, Suppress, TopKParts};
 
 pub use super::device::source::Cost;

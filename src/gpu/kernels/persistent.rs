@@ -6,6 +6,7 @@ use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::attention::split::SplitAttention;
 use crate::gpu::kernels::linear::products::Linear;
+use crate::gpu::kernels::wgsl::Wgsl;
 use crate::gpu::kernels::{Cost, Kernel};
 use crate::quant::PackFormat;
 
@@ -13,6 +14,10 @@ use crate::quant::PackFormat;
 /// with int8 activations. After the last layer it computes the normed hidden state instead. It
 /// combines the partial outputs, then runs o_proj, [`AddRmsNorm`](super::AddRmsNorm), gate and up
 /// with GELU, down_proj, [`AddRmsNorm`](super::AddRmsNorm) and qkv.
+///
+/// With a per-layer input, [`RmsNormAdd`](super::RmsNormAdd), the input's gate,
+/// [`PerLayerGate`](super::PerLayerGate) and the input's projection come before the last
+/// [`AddRmsNorm`](super::AddRmsNorm).
 ///
 /// All workgroups must run at the same time. If they do not, the kernel records a fault, and its
 /// results are wrong.
@@ -28,6 +33,8 @@ use crate::quant::PackFormat;
 /// - q, k and v, or the normed hidden state
 /// - fault: a word
 /// - uniform of f32: the layer's scalar, the set to use, the set to empty for the next dispatch, 0
+/// - with a per-layer input: data and scales of its gate and projection; all layers' vectors; norm
+///   weights `[n]` after the projection; the uniform of [`PerLayerGate`](super::PerLayerGate)
 #[derive(Debug, Clone)]
 pub struct PersistentLayer {
     /// Its heads have a multiple of 32 dims.
@@ -38,6 +45,7 @@ pub struct PersistentLayer {
     pub down: Linear,
     /// `None` after the last layer.
     pub qkv: Option<Linear>,
+    pub per_layer: Option<PerLayerProducts>,
     pub eps: f32,
     /// Words of a set. The workgroups of a dispatch exchange results in it. It has at least
     /// [`PersistentLayer::set_words`], and the same size for all dispatches that share sets.
@@ -46,12 +54,34 @@ pub struct PersistentLayer {
     pub workgroups: usize,
 }
 
+/// The products of a per-layer input.
+#[derive(Debug, Clone, Copy)]
+pub struct PerLayerProducts {
+    /// Shapes: `size × n`; `n × size`.
+    pub gate: Linear,
+    pub projection: Linear,
+}
+
+/// A product of the kernel.
+struct Product {
+    /// The instance of `matrix_product.wgsl`.
+    name: &'static str,
+    linear: Linear,
+    /// Tiles of 16 rows in a unit of work.
+    unit: usize,
+}
+
 impl PersistentLayer {
     /// Invocations of a workgroup. No device allows more, and a multiprocessor has no room for two
     /// such workgroups.
     const WORKGROUP: usize = 1024;
-    /// Tiles of 16 rows in a unit of work: of o, gate and up (32 rows of each), down, qkv.
-    const UNITS: [usize; 4] = [1, 4, 1, 1];
+    /// The name of the product of gate and up. Its units are 32 rows of each.
+    const GATED: &'static str = "gate_up";
+    /// With at most this many partial outputs of attention, every workgroup combines all of them.
+    /// This takes less time than an exchange.
+    pub const MOST_JOINED: usize = 8;
+    /// The most columns of attention's output for that.
+    const MOST_JOINED_COLS: usize = 2048;
     /// Groups of weights that an invocation loads in advance.
     const DEPTH: usize = 2;
     /// Number of sets. With three, consecutive dispatches never use the same set, even in a ring of
@@ -63,10 +93,12 @@ impl PersistentLayer {
     /// part of a second. Software drivers leave any loop after 65535 iterations.
     const MOST_SPINS: usize = 60_000;
 
-    /// Words of a set for rows of `n`, `attention` and `ffn` columns. It holds two sublayer
-    /// outputs, and int8 activations with two f32 for each 32 columns.
-    pub fn set_words(n: usize, attention: usize, ffn: usize) -> usize {
-        (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16).next_multiple_of(4)
+    /// Words of a set for rows of `n`, `attention` and `ffn` columns, and a per-layer input of
+    /// `per_layer`. It holds two or three sublayer outputs, the input's gate, and int8 activations
+    /// with two f32 for each 32 columns.
+    pub fn set_words(n: usize, attention: usize, ffn: usize, per_layer: usize) -> usize {
+        let input = if per_layer > 0 { n + per_layer } else { 0 };
+        (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16 + input).next_multiple_of(4)
     }
 
     /// Whether a device can run the kernel for these matrices. It does not verify that all
@@ -77,7 +109,7 @@ impl PersistentLayer {
         contiguous
             && target.variant.dp4a
             && facts.coherent
-            && facts.max_storage_buffers >= 19
+            && facts.max_storage_buffers >= if self.per_layer.is_some() { 25 } else { 19 }
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && self.split.can_run(target)
             && self.fits()
@@ -89,26 +121,48 @@ impl PersistentLayer {
         let is_int4 =
             |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
         let n = self.o.rows;
-        self.matrices().iter().all(|(_, linear)| is_int4(linear) && linear.cols.is_multiple_of(64))
-            && self.split.layer.head_dim.is_multiple_of(32)
-            && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols)
+        self.products().iter().all(|Product { linear, .. }| {
+            is_int4(linear) && linear.cols.is_multiple_of(64) && linear.rows.is_multiple_of(16)
+        }) && self.split.layer.head_dim.is_multiple_of(32)
+            && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols, self.input_size())
             && [self.gate_up.cols, self.down.rows] == [n; 2]
             && self.gate_up.rows == 2 * self.down.cols
             && (self.workgroups..=16384).contains(&n)
-            && self.qkv.is_none_or(|qkv| qkv.cols == n && qkv.rows.is_multiple_of(16))
+            && self.qkv.is_none_or(|qkv| qkv.cols == n)
+            && self.per_layer.is_none_or(|PerLayerProducts { gate, projection }| {
+                [gate.cols, projection.rows] == [n; 2]
+                    && gate.rows == projection.cols
+                    && gate.rows <= 4 * Self::WORKGROUP
+            })
     }
 
-    fn matrices(&self) -> Vec<(&'static str, Linear)> {
-        let own = [("O", self.o), ("GATE_UP", self.gate_up), ("DOWN", self.down)];
-        own.into_iter().chain(self.qkv.map(|qkv| ("QKV", qkv))).collect()
+    /// Columns of the per-layer input, or 0.
+    fn input_size(&self) -> usize {
+        self.per_layer.map_or(0, |per_layer| per_layer.gate.rows)
+    }
+
+    fn products(&self) -> Vec<Product> {
+        let input = self.per_layer.map(|PerLayerProducts { gate, projection }| {
+            [("input_gate", gate), ("input_projection", projection)]
+        });
+        let own = [("o", self.o), (Self::GATED, self.gate_up), ("down", self.down)];
+        own.into_iter()
+            .chain(input.into_iter().flatten())
+            .chain(self.qkv.map(|qkv| ("qkv", qkv)))
+            .map(|(name, linear)| Product {
+                name,
+                linear,
+                unit: if name == Self::GATED { 4 } else { 1 },
+            })
+            .collect()
     }
 
     fn most_cols(&self) -> usize {
-        self.matrices().iter().map(|(_, linear)| linear.cols).max().unwrap_or(0)
+        self.products().iter().map(|product| product.linear.cols).max().unwrap_or(0)
     }
 
     /// Units that a workgroup computes at once, and the number of rounds that it needs.
-    fn rounds(&self, linear: Linear, unit: usize) -> (usize, usize) {
+    fn rounds(&self, Product { linear, unit, .. }: &Product) -> (usize, usize) {
         let units = (linear.rows / (16 * unit)).div_ceil(self.workgroups);
         // A warp's share may not exceed a tile.
         let most = units.min(Self::WORKGROUP / 32 / unit);
@@ -118,17 +172,17 @@ impl PersistentLayer {
     /// Warps that read adjacent weights, at most the number of pairs of groups in a tile.
     fn cluster(&self) -> usize {
         let fits = |cluster: &usize| {
-            self.matrices().iter().all(|(_, linear)| linear.cols / 64 >= *cluster)
+            self.products().iter().all(|product| product.linear.cols / 64 >= *cluster)
         };
         [4, 1].into_iter().find(fits).unwrap_or(1)
     }
 
     /// The largest number of tiles that a cluster works on.
     fn slots(&self) -> usize {
-        let slots = self.matrices().into_iter().zip(Self::UNITS).map(|((_, linear), unit)| {
-            let pairs = linear.cols / 64;
-            let share = (self.rounds(linear, unit).0 * unit * pairs).div_ceil(Self::WORKGROUP / 32);
-            let stretch = share * self.cluster();
+        let slots = self.products().into_iter().map(|product| {
+            let pairs = product.linear.cols / 64;
+            let tiles = self.rounds(&product).0 * product.unit;
+            let stretch = (tiles * pairs).div_ceil(Self::WORKGROUP / 32) * self.cluster();
             if stretch.is_multiple_of(pairs) {
                 stretch / pairs
             } else {
@@ -153,6 +207,10 @@ impl Kernel for PersistentLayer {
             .constants(target)
             .uint("SUBGROUP", subgroup)
             .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
+            .uint(
+                "MOST_JOINED",
+                if self.o.cols <= Self::MOST_JOINED_COLS { Self::MOST_JOINED } else { 0 },
+            )
             .uint("SET_VEC4S", self.set_words / 4)
             .uint("N", n)
             .float("EPS", self.eps)
@@ -164,27 +222,30 @@ impl Kernel for PersistentLayer {
             .uint("PER", (n / 8).div_ceil(workgroup))
             .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup))
             .uint("DEPTH", Self::DEPTH)
-            .choose(match self.qkv {
-                Some(_) => "to_next_layer",
-                None => "to_output_head",
-            });
-        for ((name, linear), unit) in self.matrices().into_iter().zip(Self::UNITS) {
-            let (most_units, rounds) = self.rounds(linear, unit);
+            .choose(if self.per_layer.is_some() { "per_layer_input" } else { "dense_layer" })
+            .choose(if self.qkv.is_some() { "to_next_layer" } else { "to_output_head" });
+        for product in self.products() {
+            let (most_units, rounds) = self.rounds(&product);
+            let Product { name, linear, unit } = product;
             let lanes = 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2();
-            wgsl = wgsl
-                .uint(format!("{name}_ROWS"), linear.rows)
-                .uint(format!("{name}_GROUPS"), linear.cols / 32)
-                .uint(format!("{name}_UNIT"), unit)
-                .uint(format!("{name}_MOST_UNITS"), most_units)
-                .uint(format!("{name}_ROUNDS"), rounds)
-                .uint(format!("{name}_LANES"), lanes)
-                .bool(format!("{name}_INTERLEAVED16"), linear.interleaved16);
+            let own = Wgsl::default()
+                .uint("ROWS", linear.rows)
+                .uint("GROUPS", linear.cols / 32)
+                .uint("UNIT", unit)
+                .uint("MOST_UNITS", most_units)
+                .uint("ROUNDS", rounds)
+                .uint("LANES", lanes)
+                .bool("INTERLEAVED16", linear.interleaved16)
+                .bool("GATED", name == Self::GATED)
+                .choose("product_int4");
+            wgsl = wgsl.instance(name, own);
         }
         wgsl.reductions(target, workgroup).kernel("shaders/persistent/persistent_layer.wgsl")
     }
 
     fn cost(&self) -> Cost {
-        let parts: Vec<Cost> = self.matrices().iter().map(|(_, linear)| linear.cost()).collect();
+        let parts: Vec<Cost> =
+            self.products().iter().map(|product| product.linear.cost()).collect();
         Cost {
             detail: format!("{} from {}", self.o.rows, self.o.cols),
             weight_bytes: parts.iter().map(|cost| cost.weight_bytes).sum(),

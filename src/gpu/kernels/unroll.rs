@@ -1,6 +1,7 @@
-//! Unrolls marked loops of WGSL text. No other step changes the text of a shader. Drivers leave
-//! loops around arrays of registers as they are, and then put the arrays into memory.
-//! docs/performance.md has the costs.
+//! Unrolls marked loops of WGSL text. Drivers leave loops around arrays of registers as they are,
+//! and then put the arrays into memory. docs/performance.md has the costs.
+
+use crate::gpu::kernels::header::replace_words;
 
 /// What marks a loop, at the end of its first line.
 const MARK: &str = "{ // unrolled";
@@ -16,7 +17,10 @@ pub(in crate::gpu) fn unroll(wgsl: &str) -> String {
         let body = mark + MARK.len();
         let end = body + closing_brace(&text[body..]);
         let blocks: String = (0..count)
-            .map(|i| format!("{{{}}}", substitute(&text[body..end], &name, &format!("{i}u"))))
+            .map(|i| {
+                let literal = |word: &str| (word == name).then(|| format!("{i}u"));
+                format!("{{{}}}", replace_words(&text[body..end], literal))
+            })
             .collect();
         text.replace_range(start..=end, &blocks);
     }
@@ -46,21 +50,6 @@ fn closing_brace(text: &str) -> usize {
         depth == 0
     };
     text.find(closes).expect("braces that match")
-}
-
-/// `text` with `value` for the variable `name`, except for members of that name.
-fn substitute(text: &str, name: &str, value: &str) -> String {
-    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(is_word) {
-        let word = rest[at..].split(|character| !is_word(character)).next().unwrap_or_default();
-        result.push_str(&rest[..at]);
-        let is_variable = word == name && !result.ends_with('.');
-        result.push_str(if is_variable { value } else { word });
-        rest = &rest[at + word.len()..];
-    }
-    result + rest
 }
 
 #[cfg(test)]

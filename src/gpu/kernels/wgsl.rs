@@ -9,8 +9,18 @@
 //! A word names a fragment in the file's own folder or in `shaders/shared/`, or one of
 //! [`INTERFACES`]. For an interface the kernel's struct chooses the fragment. The struct also gives
 //! the constants.
+//!
+//! `word<name>` names an instance of a fragment, so that a kernel can have several. An instance has
+//! fragments of its own, except for those that the kernel needs without a name. Its text gets other
+//! names for what it declares: `rows` becomes `name_rows`, and `ROWS` becomes `NAME_ROWS`. Another
+//! word becomes such a name if the struct gives this constant, or if a shared file declares it.
 
-use crate::gpu::device::source::{Access, Binding, KernelSource};
+use std::borrow::Cow;
+
+use crate::gpu::device::source::{Binding, KernelSource};
+use crate::gpu::kernels::header::{
+    Header, Need, binding, declared, is_word, name_in, replace_words,
+};
 use crate::gpu::kernels::unroll::unroll;
 
 // `FILES`: path and text of every file in shaders/, which build.rs lists.
@@ -49,14 +59,17 @@ const INTERFACES: &[(&str, &[&str])] = &[
         "blocks",
         &["blocks_nibbles", "blocks_bytes", "blocks_iq4_xs", "blocks_fifths", "blocks_q5_k"],
     ),
+    ("layer_end", &["dense_layer", "per_layer_input"]),
     ("ending", &["to_next_layer", "to_output_head"]),
+    ("product_weights", &["product_int4"]),
     ("real", &["real_f16", "real_f32"]),
 ];
 
 /// A kernel's WGSL under construction: the choices and constants of its struct.
 #[derive(Default)]
 pub(in crate::gpu) struct Wgsl {
-    choices: Vec<&'static str>,
+    /// Fragments, each for an instance or for all.
+    choices: Vec<(Option<&'static str>, &'static str)>,
     constants: Vec<Constant>,
 }
 
@@ -103,7 +116,18 @@ impl Wgsl {
 
     /// Chooses the fragment for its interface, which the kernel or a fragment may need.
     pub fn choose(mut self, fragment: &'static str) -> Self {
-        self.choices.push(fragment);
+        self.choices.push((None, fragment));
+        self
+    }
+
+    /// Adds the choices and constants of an instance.
+    pub fn instance(mut self, name: &'static str, own: Wgsl) -> Self {
+        self.choices.extend(own.choices.into_iter().map(|(_, choice)| (Some(name), choice)));
+        self.constants.extend(
+            own.constants
+                .into_iter()
+                .map(|constant| Constant { name: name_in(name, &constant.name), ..constant }),
+        );
         self
     }
 
@@ -115,17 +139,24 @@ impl Wgsl {
 
     /// Errors: a fault of a shader or struct, with the file and line.
     fn assemble(&self, files: &Files, file: &'static str) -> Result<KernelSource, String> {
-        let mut parts = Vec::new();
-        self.include(files, file, &mut parts)?;
-        let needs = |part: &Part, name: &str| part.header.constants.contains(&name);
+        let parts = self.parts(files, file)?;
+        let is_given = |name: &str| self.constants.iter().any(|given| given.name == name);
+        let needs = |part: &Part, name: &str| {
+            part.header.constants.iter().any(|needed| match part.in_instance(needed) {
+                Some(own) if is_given(&own) => own == name,
+                _ => *needed == name,
+            })
+        };
         for constant in self.constants.iter().filter(|constant| !constant.is_optional) {
             if !parts.iter().any(|part| needs(part, &constant.name)) {
                 return Err(format!("{file}:1: nothing needs the constant {}", constant.name));
             }
         }
         for part in &parts {
-            let is_given = |name: &&str| self.constants.iter().any(|given| given.name == *name);
-            if let Some(name) = part.header.constants.iter().find(|name| !is_given(name)) {
+            let lacks = |name: &&&str| {
+                !is_given(name) && !part.in_instance(name).is_some_and(|own| is_given(&own))
+            };
+            if let Some(name) = part.header.constants.iter().find(lacks) {
                 return Err(format!("{}: nobody gives the constant {name}", part.place(name)));
             }
         }
@@ -138,8 +169,9 @@ impl Wgsl {
             .constants
             .iter()
             .filter(|constant| parts.iter().any(|part| needs(part, &constant.name)))
-            .map(|Constant { name, value, .. }| format!("const {name}: {value};\n"));
-        let text: String = constants.chain(parts.iter().map(|part| part.text.to_owned())).collect();
+            .map(|Constant { name, value, .. }| format!("const {name}: {value};\n").into());
+        let texts = parts.iter().map(|part| self.text(part, &parts));
+        let text: String = constants.chain(texts).collect();
         Ok(KernelSource {
             name: stem(file),
             file,
@@ -148,35 +180,78 @@ impl Wgsl {
         })
     }
 
-    /// Adds a file after the files that it needs, each once.
+    /// The text of a part, in which an instance has names of its own.
+    fn text(&self, part: &Part, parts: &[Part]) -> Cow<'static, str> {
+        let Some(instance) = part.instance else { return part.text.into() };
+        let declares = |part: &Part, name: &str| declared(part.text).any(|word| word == name);
+        let own_name = |word: &str| {
+            let own = name_in(instance, word);
+            let is_own = parts.iter().any(|part| match part.instance {
+                Some(other) => other == instance && declares(part, word),
+                None => declares(part, &own),
+            });
+            (is_own || self.constants.iter().any(|given| given.name == own)).then_some(own)
+        };
+        replace_words(part.text, own_name).into()
+    }
+
+    /// The file and all that it needs, shared parts before those of instances.
+    fn parts(&self, files: &Files, file: &'static str) -> Result<Vec<Part>, String> {
+        let (mut parts, mut instances) = (Vec::new(), Vec::new());
+        self.include(files, file, None, &mut parts, &mut instances)?;
+        let mut next = 0;
+        while let Some(&(path, instance)) = instances.get(next) {
+            self.include(files, path, Some(instance), &mut parts, &mut instances)?;
+            next += 1;
+        }
+        Ok(parts)
+    }
+
+    /// Adds a file after the files that it needs, each once. Adds the instances that these need to
+    /// `instances`.
     fn include(
         &self,
         files: &Files,
         path: &'static str,
+        instance: Option<&'static str>,
         parts: &mut Vec<Part>,
+        instances: &mut Vec<(&'static str, &'static str)>,
     ) -> Result<(), String> {
-        if parts.iter().any(|part| part.path == path) {
+        let is_shared = |part: &Part| part.instance.is_none() || part.instance == instance;
+        if parts.iter().any(|part| part.path == path && is_shared(part)) {
             return Ok(());
         }
         let text = text_of(files, path).ok_or_else(|| format!("there is no {path}"))?;
-        let part = Part { path, text, header: Header::of(text) };
-        for word in &part.header.needs {
-            let found = self.fragment(files, path, word);
-            self.include(files, found.map_err(|fault| part.place(word) + ": " + &fault)?, parts)?;
+        let part = Part { path, instance, text, header: Header::of(text) };
+        for &Need { word, instance: own } in &part.header.needs {
+            let found = self.fragment(files, path, word, own.or(instance));
+            let found = found.map_err(|fault| part.place(word) + ": " + &fault)?;
+            match own {
+                Some(own) => instances.push((found, own)),
+                None => self.include(files, found, instance, parts, instances)?,
+            }
         }
         parts.push(part);
         Ok(())
     }
 
     /// The file for `word` in the needs of `path`.
-    fn fragment(&self, files: &Files, path: &str, word: &str) -> Result<&'static str, String> {
+    fn fragment(
+        &self,
+        files: &Files,
+        path: &str,
+        word: &str,
+        instance: Option<&str>,
+    ) -> Result<&'static str, String> {
         let interface = INTERFACES.iter().find(|(name, _)| *name == word);
         let word = match interface {
-            Some((_, fragments)) => *self
-                .choices
-                .iter()
-                .find(|choice| fragments.contains(choice))
-                .ok_or_else(|| format!("nobody chooses a fragment for {word}"))?,
+            Some((_, fragments)) => {
+                let suits = |(of, choice): &&(Option<&str>, &'static str)| {
+                    (of.is_none() || *of == instance) && fragments.contains(choice)
+                };
+                let found = self.choices.iter().find(suits);
+                found.ok_or_else(|| format!("nobody chooses a fragment for {word}"))?.1
+            }
             None => word,
         };
         locate(files, path, word).ok_or_else(|| format!("there is no fragment {word}"))
@@ -204,48 +279,22 @@ fn stem(file: &'static str) -> &'static str {
 /// A file of a kernel.
 struct Part {
     path: &'static str,
+    instance: Option<&'static str>,
     text: &'static str,
     header: Header,
 }
 
 impl Part {
+    /// The name that a constant has in the part's instance.
+    fn in_instance(&self, name: &str) -> Option<String> {
+        self.instance.map(|instance| name_in(instance, name))
+    }
+
     /// File and line where the header names this.
     fn place(&self, name: &str) -> String {
         let names = |line: &str| line.split(|c: char| !is_word(c)).any(|word| word == name);
         let line = self.text.lines().position(names).unwrap_or(0);
         format!("{}:{}", self.path, line + 1)
-    }
-}
-
-fn is_word(character: char) -> bool {
-    character.is_ascii_alphanumeric() || character == '_'
-}
-
-/// The needs of a file.
-#[derive(Default)]
-struct Header {
-    needs: Vec<&'static str>,
-    constants: Vec<&'static str>,
-    enables: Vec<&'static str>,
-}
-
-impl Header {
-    /// Reads the lines `//!` with which a file begins. A word `constants` or `enables` gives the
-    /// kind of the words after it.
-    fn of(text: &'static str) -> Self {
-        let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
-        let words = lines.flat_map(|line| line.split(|c| !is_word(c))).filter(|w| !w.is_empty());
-        let mut header = Header::default();
-        let mut kind = "needs";
-        for word in words {
-            match (word, kind) {
-                ("needs" | "constants" | "enables", _) => kind = word,
-                (_, "constants") => header.constants.push(word),
-                (_, "enables") => header.enables.push(word),
-                _ => header.needs.push(word),
-            }
-        }
-        header
     }
 }
 
@@ -282,142 +331,5 @@ fn value(text: &str, term: &str) -> Option<usize> {
         .ok()
 }
 
-/// Number, name and access of a line `@group(0) @binding(number) var<storage, read> name: …`.
-fn binding(line: &'static str) -> Option<(&'static str, &'static str, Access)> {
-    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") ")?;
-    let (space, rest) = rest.trim_start_matches("@coherent ").split_once("> ")?;
-    let access = match space {
-        "var<uniform" => Access::Uniform,
-        "var<storage, read" => Access::Read,
-        "var<storage, read_write" => Access::ReadWrite,
-        _ => return None,
-    };
-    let (name, _) = rest.split_once(':')?;
-    Some((number, name, access))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The words of WGSL text without its comments.
-    fn words(text: &str) -> impl Iterator<Item = &str> {
-        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-        code.flat_map(|line| line.split(|c| !is_word(c))).filter(|word| !word.is_empty())
-    }
-
-    /// Names that a file declares: what follows these words at the beginning of a line.
-    fn declared(text: &'static str) -> Vec<&'static str> {
-        let name = |line: &'static str| {
-            if let Some((_, name, _)) = binding(line) {
-                return Some(name);
-            }
-            let (word, rest) = line.split_once(' ')?;
-            let is_declaration =
-                ["fn", "const", "struct", "alias"].contains(&word) || word.starts_with("var<");
-            is_declaration.then(|| rest.split(|c| !is_word(c)).next()).flatten()
-        };
-        text.lines().filter_map(name).collect()
-    }
-
-    fn fragments(word: &'static str) -> Vec<&'static str> {
-        let interface = INTERFACES.iter().find(|(name, _)| *name == word);
-        interface.map_or(vec![word], |(_, fragments)| fragments.to_vec())
-    }
-
-    fn means(word: &'static str, path: &'static str) -> bool {
-        fragments(word).contains(&stem(path))
-    }
-
-    #[test]
-    fn files_need_what_they_use() {
-        let all: Vec<&str> = FILES.iter().flat_map(|(_, text)| declared(text)).collect();
-        for &(path, text) in FILES {
-            let part = Part { path, text, header: Header::of(text) };
-            let used: Vec<&str> = words(text).collect();
-            // A fragment's needs may be for the files that need this fragment.
-            let for_others: Vec<&str> = FILES
-                .iter()
-                .filter(|(_, text)| Header::of(text).needs.iter().any(|word| means(word, path)))
-                .flat_map(|(_, text)| words(text))
-                .collect();
-            for word in &part.header.needs {
-                let place = part.place(word);
-                let uses = |fragment: &&str| {
-                    let file = locate(FILES, path, fragment);
-                    let file = file.unwrap_or_else(|| panic!("{place}: there is no {fragment}"));
-                    let needed = text_of(FILES, file).unwrap_or_default();
-                    let is_used = declared(needed)
-                        .iter()
-                        .any(|name| used.contains(name) || for_others.contains(name));
-                    is_used || declared(text).iter().any(|name| words(needed).any(|w| w == *name))
-                };
-                // All fragments of an interface are searched, since only one of them is used.
-                let uses: Vec<bool> = fragments(word).iter().map(uses).collect();
-                assert!(uses.contains(&true), "{place}: {word} is not used");
-            }
-            for name in &part.header.constants {
-                assert!(used.contains(name), "{}: {name} is not used", part.place(name));
-            }
-            let is_constant = |word: &str| {
-                word.len() > 1
-                    && word.starts_with(|c: char| c.is_ascii_uppercase())
-                    && word.chars().all(|c| !c.is_ascii_lowercase())
-            };
-            for name in used.iter().filter(|word| is_constant(word) && !all.contains(word)) {
-                let is_listed = part.header.constants.contains(name);
-                assert!(is_listed, "{path}: the constant {name} is not listed");
-            }
-        }
-    }
-
-    #[test]
-    fn every_fragment_of_an_interface_is_there() {
-        for (interface, fragments) in INTERFACES {
-            for fragment in *fragments {
-                assert!(
-                    FILES.iter().any(|(path, _)| stem(path) == *fragment),
-                    "{interface}: {fragment}"
-                );
-            }
-        }
-    }
-
-    const KERNEL: &str = "shaders/linear/copy.wgsl";
-
-    fn assemble(wgsl: Wgsl, kernel: &'static str) -> Result<KernelSource, String> {
-        let files = [
-            (KERNEL, kernel),
-            ("shaders/shared/once.wgsl", "//! needs: constants N\nconst ONCE: u32 = N;\n"),
-            ("shaders/shared/twice.wgsl", "//! needs: once\nconst TWICE: u32 = 2u * ONCE;\n"),
-        ];
-        wgsl.assemble(&files, KERNEL)
-    }
-
-    #[test]
-    fn fragments_come_once_and_before_what_needs_them() {
-        let kernel = "//! needs: twice, once;\n//! enables f16\nfn main() {}\n";
-        let source = assemble(Wgsl::default().uint("N", 3), kernel).unwrap();
-        let text: String = source.wgsl.lines().filter(|line| !line.starts_with("//!")).collect();
-        assert_eq!(
-            text,
-            "enable f16;const N: u32 = 3u;\
-             const ONCE: u32 = N;const TWICE: u32 = 2u * ONCE;fn main() {}"
-        );
-        assert_eq!(source.name, "copy");
-    }
-
-    #[test]
-    fn faults_are_told_by_file_and_line() {
-        let n = || Wgsl::default().uint("N", 3);
-        for (wgsl, kernel, expected) in [
-            (n(), "//! needs: once,\n//! thrice\n", "copy.wgsl:2: there is no fragment thrice"),
-            (n(), "//! needs: epilogue\n", "copy.wgsl:1: nobody chooses a fragment for epilogue"),
-            (Wgsl::default(), "//! needs: once\n", "once.wgsl:1: nobody gives the constant N"),
-            (n().bool("M", true), "//! needs: once\n", "copy.wgsl:1: nothing needs the constant M"),
-        ] {
-            let error = assemble(wgsl, kernel).unwrap_err();
-            assert!(error.ends_with(expected), "{error}");
-        }
-    }
-}
+mod tests;

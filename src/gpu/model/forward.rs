@@ -172,7 +172,8 @@ impl Model {
                 to_keys = rec.steps.len();
             }
         }
-        Ok(to_keys)
+        // Persistent kernels empty words for the next one, so all must run.
+        Ok(if persistent.is_some() { rec.steps.len() } else { to_keys })
     }
 
     /// Plans q, k and v of layer `index`; none after the last layer.

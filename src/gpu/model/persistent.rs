@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget};
-use crate::gpu::kernels::{Kernel, Linear, PersistentLayer};
-use crate::gpu::model::layers::{Decoder, FusedProjections};
+use crate::gpu::kernels::{Kernel, Linear, PerLayerProducts, PersistentLayer};
+use crate::gpu::model::layers::{Decoder, FusedProjections, GpuPerLayer};
 use crate::gpu::model::linear::linears;
 use crate::gpu::model::recorder::Recorder;
 use crate::gpu::model::workspace::{Allocator, Workspace};
@@ -28,7 +28,7 @@ impl<B> PersistentBuffers<B> {
         target: &KernelTarget,
         config: &ModelConfig,
     ) -> Result<Option<Self>> {
-        if !target.tuning.persistent || config.beyond_dense().is_some() {
+        if !target.tuning.persistent {
             return Ok(None);
         }
         let exchange = 4 * (PersistentLayer::SETS * set_words(config)) as u64;
@@ -64,9 +64,6 @@ impl PersistentLayers {
             true => Err(Error::Device(format!("{reason}: leave out persistent=on"))),
             false => Ok(None),
         };
-        if let Some(what) = decoder.config.beyond_dense() {
-            return refuse(format!("a model with {what} has no persistent kernels"));
-        }
         let Some(buffers) = PersistentBuffers::new(gpu, gpu.target(), &decoder.config)? else {
             return Ok(None);
         };
@@ -116,12 +113,12 @@ impl PersistentLayers {
         decoder: &'a Decoder,
         s: &'a Workspace,
         index: usize,
-    ) -> [(&'static str, &'a GpuBuffer); 20] {
+    ) -> Vec<(&'static str, &'a GpuBuffer)> {
         let (layer, next) = (&decoder.layers[index], decoder.layers.get(index + 1));
         let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
         let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
         let [o, gate_up, down, qkv] = matrices.map(|matrix| &matrix.parts[0]);
-        [
+        let mut bindings = vec![
             ("o_data", &o.data),
             ("o_scales", &o.scales),
             ("gate_up_data", &gate_up.data),
@@ -142,7 +139,11 @@ impl PersistentLayers {
             ("y", if next.is_some() { &s.qkv } else { &s.normed }),
             ("fault", &self.buffers.fault),
             ("layer", &self.buffers.layers[index]),
-        ]
+        ];
+        if let Some(weights) = &layer.per_layer {
+            bindings.extend(input_bindings(weights, s));
+        }
+        bindings
     }
 
     /// Writes each kernel's scalar and sets to its uniform, and empties all sets.
@@ -185,6 +186,23 @@ impl PersistentLayers {
     }
 }
 
+/// What the kernel binds for a per-layer input.
+fn input_bindings<'a>(
+    weights: &'a GpuPerLayer,
+    s: &'a Workspace,
+) -> [(&'static str, &'a GpuBuffer); 7] {
+    let (gate, projection) = (&weights.gate[0].0.parts[0], &weights.projection.parts[0]);
+    [
+        ("input_gate_data", &gate.data),
+        ("input_gate_scales", &gate.scales),
+        ("input_projection_data", &projection.data),
+        ("input_projection_scales", &projection.scales),
+        ("vectors", &s.per_layer),
+        ("post_input", &weights.norm),
+        ("place", &weights.columns),
+    ]
+}
+
 /// Words of a set, for all layers of a model.
 fn set_words(config: &ModelConfig) -> usize {
     let widest =
@@ -194,6 +212,7 @@ fn set_words(config: &ModelConfig) -> usize {
         config.hidden_size,
         attention,
         widest(|layer| layer.intermediate_size),
+        config.per_layer_input.map_or(0, |input| input.size),
     )
 }
 
@@ -210,12 +229,20 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         Some(next) => Some(linear(single(&next.qkv)?)?),
         None => None,
     };
+    let per_layer = match &layer.per_layer {
+        Some(weights) => Some(PerLayerProducts {
+            gate: linear(single(&weights.gate)?)?,
+            projection: linear(&weights.projection)?,
+        }),
+        None => None,
+    };
     Some(PersistentLayer {
         split: decoder.split_attention(index, 1),
         o: linear(&layer.o_proj)?,
         gate_up: linear(single(&layer.gate_up)?)?,
         down: linear(&layer.down_proj)?,
         qkv,
+        per_layer,
         eps: decoder.config.rms_norm_eps,
         set_words: set_words(&decoder.config),
         workgroups,

@@ -159,17 +159,6 @@ impl ModelConfig {
     pub fn per_layer_columns(&self) -> usize {
         self.per_layer_input.map_or(0, |input| input.size * self.layers.len())
     }
-
-    /// The model's parts besides dense layers, in words. `None` if there are none.
-    pub fn beyond_dense(&self) -> Option<&'static str> {
-        let shares = self.layers.iter().any(|layer| layer.kv_from.is_some());
-        match (self.per_layer_input.is_some(), shares) {
-            (true, true) => Some("per-layer embeddings and KV sharing between layers"),
-            (true, false) => Some("per-layer embeddings"),
-            (false, true) => Some("KV sharing between layers"),
-            (false, false) => None,
-        }
-    }
 }
 
 /// Makes the last `shared` layers use keys and values of an earlier layer. It is the last layer of

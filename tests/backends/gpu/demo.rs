@@ -6,10 +6,9 @@ use std::num::NonZeroUsize;
 
 use crate::common::demo::{perplexity, perplexity_and_logits};
 use gemma4_wgpu::{
-    backend::{Backend, SequenceStep, StepInput, StepOutput},
     checkpoint::Checkpoint,
     generate::{Divergence, FinishReason, Generation, Generator, Request},
-    gpu::{DeviceOptions, Gpu, KernelOptions},
+    gpu::KernelOptions,
     model::weights::LoadOptions,
     sampling::SamplingParams,
     text::Tokenizer,
@@ -32,47 +31,6 @@ fn int8_activations_keep_the_predictions() {
         // More than 0, which shows that the products rounded.
         assert!(1e-6 < mean && mean < 0.005, "{mean} in steps of {chunk}");
     }
-}
-
-/// The persistent kernel predicts the same as the separate kernels.
-/// It needs a device with subgroups of eight or more.
-#[test]
-fn persistent_kernels_predict_the_same() {
-    let facts = pollster::block_on(Gpu::open(&DeviceOptions::default()))
-        .expect("the test needs an adapter")
-        .facts()
-        .clone();
-    let own = KernelOptions { dp4a: Some(true), ..KernelOptions::default() };
-    let persistent = KernelOptions { persistent: Some(true), ..own };
-    if !facts.coherent {
-        let refused =
-            common::load_gpu(&Checkpoint::demo().unwrap(), &LoadOptions::default(), persistent)
-                .map(|_| ());
-        assert!(refused.unwrap_err().to_string().contains("leave out persistent=on"));
-        return;
-    }
-    let options = LoadOptions { context_length: 64, ..LoadOptions::default() };
-    let loaded = common::load_gpu(&Checkpoint::demo().unwrap(), &options, persistent);
-    if facts.subgroup_min_size != facts.subgroup_max_size || facts.subgroup_min_size < 8 {
-        assert!(loaded.map(|_| ()).unwrap_err().to_string().contains("leave out persistent=on"));
-        return;
-    }
-    let mut backend = loaded.unwrap();
-    let sequence = backend.open_sequence().unwrap();
-    let step =
-        SequenceStep { sequence, input: StepInput::Tokens(&[5]), output: StepOutput::Greedy };
-    let kernels = pollster::block_on(backend.profile(&[step])).unwrap();
-    assert!(kernels.iter().any(|kernel| kernel.name == "persistent_layer"));
-
-    let (expected, base) = perplexity_and_logits(&common::gpu(own), 60, 1);
-    let (found, logits) = perplexity_and_logits(&common::gpu(persistent), 60, 1);
-    assert!(
-        (found / expected - 1.0).abs() < 0.003,
-        "{found}, with kernels of their own {expected}"
-    );
-    let mut divergence = Divergence::default();
-    divergence.add(&base, &logits, base.len() / 60).unwrap();
-    assert!(divergence.mean().unwrap() < 0.002, "{divergence:?}");
 }
 
 #[test]
