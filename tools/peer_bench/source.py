@@ -18,9 +18,8 @@ BUILD_TOOLS = ("scikit-build-core", "cmake", "ninja")
 
 KEPT = ("CMakeLists.txt", "LICENSE", "cmake", "common", "ggml", "include", "licenses", "src")
 KEPT += ("vendor", "tools/llama-bench", "tools/batched-bench")
-# Backends other than CUDA and the CPU.
-BACKENDS = "blas cann et hexagon hip metal musa opencl openvino rpc sycl virtgpu vulkan webgpu"
-LEFT_OUT = tuple(f"ggml/src/ggml-{name}" for name in f"{BACKENDS} zdnn zendnn".split())
+# The backends, each in a folder of its own.
+KEPT_BACKENDS = ("ggml-cpu", "ggml-cuda")
 TOOLS_CMAKE = """\
 find_package(Threads REQUIRED)
 llama_add_compile_flags()
@@ -32,11 +31,10 @@ UNUSED_PARTS = ("TESTS", "EXAMPLES", "APP", "UI", "SERVER")
 
 def is_kept(path):
     """Whether the benchmarks need a file of llama.cpp."""
-
-    def is_in(folders):
-        return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
-
-    return is_in(KEPT) and not is_in(LEFT_OUT)
+    if not any(path == kept or path.startswith(f"{kept}/") for kept in KEPT):
+        return False
+    backend = re.match(r"ggml/src/(ggml-\w+)/", path)
+    return backend is None or backend[1] in KEPT_BACKENDS
 
 
 def pack(package, archive):
