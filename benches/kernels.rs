@@ -175,6 +175,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             scale: 1.0,
             cache_type: CacheType::F16,
             capacity,
+            rows: 1,
         };
         let variant = gpu.target();
         let (sums, norms) = (

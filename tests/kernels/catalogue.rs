@@ -5,8 +5,8 @@ use gemma4_wgpu::{
         AdapterFacts, Coop, CooperativeMatrix, KernelTarget,
         kernels::{
             ActivationFormat, AddRmsNorm, Argmax, ArgmaxParts, Convert, Embed, GatherRows, GeluMul,
-            Kernel, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec, MatvecQ8,
-            MatvecQ8Gated, MatvecQ8Split, PerLayerGate, PerLayerInputs, PerLayerProducts,
+            Kernel, Linear, Matmul, MatmulCoop, MatmulCoopRows, MatmulRowPerInvocation, Matvec,
+            MatvecQ8, MatvecQ8Gated, MatvecQ8Split, PerLayerGate, PerLayerInputs, PerLayerProducts,
             PersistentLayer, Prefetch, QuantizeHqq, RawHeads, Repack, RmsNorm, RmsNormAdd,
             RopeKvUpdate, Sample, Sdpa, SdpaCombine, SdpaCoop, SdpaDecode, SplitAttention,
             Suppress, TopKParts, UpTail,
@@ -206,8 +206,13 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
                 }));
             }
             let sharing = LayerConfig { kv_from: Some(0), ..layer.clone() };
-            let decode =
-                SplitAttention { layer: sharing.clone(), scale: 1.0, cache_type, capacity: 1536 };
+            let decode = SplitAttention {
+                layer: sharing.clone(),
+                scale: 1.0,
+                cache_type,
+                capacity: 1536,
+                rows: 1,
+            };
             all.push(Box::new(SdpaDecode {
                 split: decode,
                 raw: Some(RawHeads { v_norm: true, eps: 1e-6 }),
@@ -219,8 +224,13 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
                 cache_type,
                 capacity: 1536,
             }));
-            let split =
-                SplitAttention { layer: layer.clone(), scale: 1.0, cache_type, capacity: 1536 };
+            let split = SplitAttention {
+                layer: layer.clone(),
+                scale: 1.0,
+                cache_type,
+                capacity: 1536,
+                rows: 1,
+            };
             for &epilogue in &forms {
                 all.push(Box::new(SdpaCombine { split: split.clone(), epilogue }));
             }
@@ -251,7 +261,13 @@ fn persistent_layers() -> Vec<Box<dyn Kernel>> {
     };
     let layer = layer_31b(true);
     let persistent = PersistentLayer {
-        split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 1536 },
+        split: SplitAttention {
+            layer,
+            scale: 1.0,
+            cache_type: CacheType::F16,
+            capacity: 1536,
+            rows: 1,
+        },
         o: persistent_linear(5376, 16384),
         gate_up: persistent_linear(43008, 5376),
         down: persistent_linear(5376, 21504),
@@ -329,6 +345,15 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
                 splits,
                 split_stride: 512 * 5376,
             }));
+        }
+        for m in [16, 32, 64] {
+            let split_stride = m * 5376;
+            all.push(Box::new(MatmulCoopRows { linear, m, splits: 6, split_stride }));
+            for (rows, interleaved16) in [(1024, true), (43008, true), (262144, false)] {
+                let (softcap, over_outputs) = (Some(30.0), true);
+                let linear = Linear { rows, interleaved16, softcap, over_outputs, ..linear };
+                all.push(Box::new(MatmulCoopRows { linear, m, splits: 1, split_stride: 0 }));
+            }
         }
         let linear = Linear { interleaved16: true, ..linear };
         all.push(Box::new(Embed {

@@ -22,24 +22,24 @@ use crate::{
     weights::weights,
 };
 
-struct Case {
-    format: PackFormat,
+pub struct Case {
+    pub format: PackFormat,
     /// Activation rows.
-    m: usize,
-    n: usize,
-    k: usize,
-    softcap: Option<f32>,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub softcap: Option<f32>,
     /// Whether the rows are those of a step's outputs.
-    over_outputs: bool,
+    pub over_outputs: bool,
     /// Whether weights are interleaved in runs of 16 rows.
-    interleaved16: bool,
-    seed: u64,
+    pub interleaved16: bool,
+    pub seed: u64,
 }
 
 impl Case {
     /// The product over the step's rows. Rows of results are `y_stride` wide and begin at
     /// `y_offset`.
-    fn linear(&self, y_stride: usize, y_offset: usize) -> Linear {
+    pub fn linear(&self, y_stride: usize, y_offset: usize) -> Linear {
         Linear {
             format: self.format,
             rows: self.n,
@@ -85,14 +85,14 @@ impl Output {
 }
 
 /// A case's weights and activations, and their product.
-struct Operands {
+pub struct Operands {
     matrix: CpuMatrix,
     x: Vec<f32>,
-    expected: Vec<f32>,
+    pub expected: Vec<f32>,
 }
 
 impl Operands {
-    fn new(case: &Case) -> Self {
+    pub fn new(case: &Case) -> Self {
         let matrix = weights(case.format, case.n, case.k, case.seed);
         let x = random(case.m * case.k, case.seed + 1);
         let mut expected = vec![0.0; case.m * case.n];
@@ -104,7 +104,7 @@ impl Operands {
     }
 
     /// Data, scales, activations.
-    fn upload(&self, gpu: &Gpu, case: &Case) -> [GpuBuffer; 3] {
+    pub fn upload(&self, gpu: &Gpu, case: &Case) -> [GpuBuffer; 3] {
         let packed = self.matrix.packed();
         let (data, scales) = match case.interleaved16 {
             true => (
@@ -316,7 +316,7 @@ fn split_products(gpu: &Gpu, case: &Case, splits: usize, inputs: [&GpuBuffer; 4]
 
 /// The sum of the parts `[splits, rows, y_stride]`, for `n` columns from `y_offset` on.
 /// All values outside these columns and the case's rows must be zero.
-fn sum_of_parts(
+pub fn sum_of_parts(
     gpu: &Gpu,
     y: &GpuBuffer,
     case: &Case,

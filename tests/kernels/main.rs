@@ -5,6 +5,7 @@
 mod attention;
 mod catalogue;
 mod combinations;
+mod coop_rows;
 mod elementwise;
 mod embed;
 mod emulated;

@@ -165,7 +165,13 @@ impl Case {
             input: (input > 0).then(|| PerLayer::new(n, input, formats.input)),
             norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
             x: random(n, 9),
-            split: SplitAttention { layer, scale: 1.0, cache_type: CacheType::F16, capacity: 8192 },
+            split: SplitAttention {
+                layer,
+                scale: 1.0,
+                cache_type: CacheType::F16,
+                capacity: 8192,
+                rows: 1,
+            },
         }
     }
 

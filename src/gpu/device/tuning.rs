@@ -51,6 +51,16 @@ pub struct Tuning {
     pub matvec: [MatvecShape; 4],
     /// As `matvec`, for matrices of few rows.
     pub narrow_matvec: [MatvecShape; 4],
+    /// Products of 9 to 64 rows of activations on cooperative matrices.
+    pub coop_batch: bool,
+    /// The most rows of int8 activations for matrix-vector products: 2, 4 or 8. With more rows,
+    /// products on cooperative matrices are faster. For matrices of many rows, and of few.
+    pub most_int8_rows: [usize; 2],
+    /// Products on cooperative matrices of 16, 32 and 64 rows of activations: shapes from the
+    /// largest tile to the smallest.
+    pub coop_rows: [&'static [CoopRowsShape]; 3],
+    /// Workgroups that such a product should have at least.
+    pub coop_rows_workgroups: usize,
     /// Workgroups of a cooperative product that run at the same time, where known. The work that
     /// remains after whole rounds of them is split over K.
     pub coop_round: Option<usize>,
@@ -61,6 +71,11 @@ pub struct Tuning {
     pub max_step_tokens: usize,
     /// Tokens of a prompt and of an answer that are enough to measure speed.
     pub trial_tokens: [usize; 2],
+}
+
+/// Whether a matrix of this many rows has few workgroups.
+pub fn is_narrow(rows: usize) -> bool {
+    rows < 16384
 }
 
 /// How workgroups share a matrix-vector product of interleaved weights.
@@ -77,6 +92,34 @@ pub struct MatvecShape {
 const fn matvec(workgroup: usize, stack: usize, splits: usize) -> MatvecShape {
     MatvecShape { workgroup, stack, splits }
 }
+
+/// How workgroups share a product of up to 64 rows of activations on cooperative matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoopRowsShape {
+    /// Invocations, in subgroups of 32.
+    pub workgroup: usize,
+    /// Weight rows of a subgroup: 16 or 32.
+    pub subgroup_rows: usize,
+    /// Subgroups that divide the columns of the same weight rows.
+    pub column_teams: usize,
+}
+
+impl CoopRowsShape {
+    /// Weight rows of a workgroup.
+    pub fn tile(&self) -> usize {
+        self.workgroup / 32 / self.column_teams * self.subgroup_rows
+    }
+}
+
+const fn coop_rows(workgroup: usize, subgroup_rows: usize, column_teams: usize) -> CoopRowsShape {
+    CoopRowsShape { workgroup, subgroup_rows, column_teams }
+}
+
+const MOST_INT8_ROWS: [usize; 2] = [8; 2];
+const LARGE_COOP_ROWS: &[CoopRowsShape] =
+    &[coop_rows(256, 32, 2), coop_rows(256, 32, 4), coop_rows(256, 32, 8), coop_rows(256, 16, 8)];
+/// Two workgroups on most of an H100's multiprocessors.
+const COOP_ROWS_WORKGROUPS: usize = 250;
 
 /// With several rows, loading activations takes longer than loading weights. Then more weights
 /// share each load of activations.
@@ -104,6 +147,8 @@ impl Tuning {
         // Only large cards have such matrices with room for these kernels.
         let is_large = variant.coop == Some(Coop::Sixteen);
         let large_workgroups = options.large_workgroups == Some(true);
+        let coop_batch = is_large && options.coop_batch == Some(true);
+        let prefers_coop = coop_batch && variant.dp4a && options.int8_batch == Some(false);
         let (max_step_tokens, trial_tokens) = match facts.device_type.as_str() {
             "discrete GPU" => (512, [512, 64]),
             "CPU" => (128, [32, 4]),
@@ -132,12 +177,21 @@ impl Tuning {
             interleave_weights: is_large,
             matvec: if is_large { LARGE_MATVEC } else { SMALL_MATVEC },
             narrow_matvec: if is_large { LARGE_NARROW_MATVEC } else { SMALL_MATVEC },
+            coop_batch,
+            most_int8_rows: if prefers_coop { [2; 2] } else { MOST_INT8_ROWS },
+            coop_rows: [LARGE_COOP_ROWS; 3],
+            coop_rows_workgroups: COOP_ROWS_WORKGROUPS,
             coop_round: is_large.then_some(LARGE_COOP_ROUND),
             decode_workgroup,
             decode_workgroup_bytes,
             max_step_tokens,
             trial_tokens,
         }
+    }
+
+    /// The most rows of int8 activations for matrix-vector products of `rows` weight rows.
+    pub fn most_int8_rows(&self, rows: usize) -> usize {
+        self.most_int8_rows[usize::from(is_narrow(rows))]
     }
 
     /// The shape of a product of interleaved weights for `m` rows of activations.
@@ -179,6 +233,7 @@ mod tests {
             (v.subgroups_contiguous, "contiguous"),
             (v.f16, "f16"),
             (v.dp4a, "dp4a"),
+            (t.coop_batch, "batch"),
             (t.large_workgroups, "large"),
             (t.row_per_invocation, "row"),
             (t.persistent, "persistent"),
@@ -240,8 +295,8 @@ mod tests {
             (
                 h200(),
                 "",
-                "Some(32) Some(32) Some(Sixteen); contiguous f16 dp4a large persistent repack \
-                 interleaved; 256 of 46; Some(264) 128; 512 at most; ",
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 dp4a batch large persistent \
+                 repack interleaved; 256 of 46; Some(264) 128; 512 at most; ",
                 LARGE,
             ),
             (
@@ -253,7 +308,7 @@ mod tests {
             (
                 h200(),
                 "dp4a=off,large_workgroups=off",
-                "Some(32) Some(32) Some(Sixteen); contiguous f16 repack interleaved; 256 of 46; \
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 batch repack interleaved; 256 of 46; \
                  Some(264) 128; 512 at most; ",
                 LARGE,
             ),

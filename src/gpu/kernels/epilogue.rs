@@ -5,7 +5,8 @@ use crate::gpu::device::source::KernelSource;
 use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::{Kernel, stride, wgsl::Wgsl};
 
-/// Rows of [`ActivationFormat::F16Tiled`] are padded to a multiple of this.
+/// [`MatmulCoop`](crate::gpu::kernels::MatmulCoop) reads rows of [`ActivationFormat::F16Tiled`] in
+/// tiles of this.
 pub const ROW_TILE: usize = 128;
 
 /// The format of a kernel's results. Its buffers are bound after the kernel's own.
@@ -17,8 +18,8 @@ pub enum ActivationFormat {
     /// sum.
     Q8Block32,
     /// f16 `[stride(cols) / 32, m_stride, 32]`. `epilogue_f16.wgsl` defines the order of the
-    /// columns. `m_stride` is the number of rows that the buffer has room for, a multiple of
-    /// [`ROW_TILE`].
+    /// columns. `m_stride` is the number of rows that the kernel which reads them takes at once, or
+    /// a multiple of it.
     F16Tiled { m_stride: usize },
 }
 

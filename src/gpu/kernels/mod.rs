@@ -20,6 +20,7 @@ pub use attention::split::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 pub use embed::{Embed, GatherRows, PerLayerGate, PerLayerInputs};
 pub use epilogue::{ActivationFormat, Convert, ROW_TILE};
 pub use linear::coop::MatmulCoop;
+pub use linear::coop_rows::MatmulCoopRows;
 pub use linear::gated::{GeluMul, MatvecQ8Gated, UpTail};
 pub use linear::products::{
     Linear, Matmul, MatmulRowPerInvocation, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS,

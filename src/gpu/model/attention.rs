@@ -26,20 +26,29 @@ pub(super) fn attention<'a>(
     is_partial: bool,
 ) -> Result<Activations<'a>> {
     let config = &decoder.config.layers[index];
-    let split = decoder.split_attention(index);
+    let split = decoder.split_attention(index, rec.shape.room().unwrap_or(1));
     let cols = config.n_heads * config.head_dim;
     let out = rec.activations(rec.workspace.attention(cols), cols, ActivationFormat::F32);
-    if !(rec.shape.is_small() && split.can_run(rec.gpu.target())) {
+    let sdpa = Sdpa {
+        layer: config.clone(),
+        scale: decoder.config.attention_scale,
+        cache_type: decoder.cache_type,
+        capacity: decoder.cache(index).capacity,
+        q_tile: query_tile(rec.shape, config),
+    };
+    let target = rec.gpu.target();
+    let is_tiled = rec.shape.is_one_prompt() && SdpaCoop::can_run(target, &sdpa);
+    if is_tiled || !rec.shape.is_small() || !split.can_run(target) {
         rope(rec, decoder, index)?;
-        return whole_attention(rec, decoder, index, wanted, out);
+        return whole_attention(rec, decoder, index, sdpa, wanted, out);
     }
     // Several tokens of one sequence need each other's keys, so these must be in the cache first.
     // An earlier layer may already have made the keys.
-    let is_raw = !matches!(rec.shape, StepShape::ShortPrefill(_)) || config.kv_from.is_some();
+    let is_raw = !rec.shape.needs_own_keys() || config.kv_from.is_some();
     if !is_raw {
         rope(rec, decoder, index)?;
     }
-    attend_keys(rec, decoder, index, is_raw)?;
+    attend_keys(rec, decoder, index, split.clone(), is_raw)?;
     let layer = &decoder.layers[index];
     if is_partial {
         rec.prefetch(&layer.o_proj, &layer.down_proj, PREFETCH_BYTES)?;
@@ -68,11 +77,12 @@ fn attend_keys(
     rec: &mut Recorder<'_>,
     decoder: &Decoder,
     index: usize,
+    split: SplitAttention,
     is_raw: bool,
 ) -> Result<()> {
     let (s, layer, cache) = (rec.workspace, &decoder.layers[index], decoder.cache(index));
     let raw = RawHeads { v_norm: decoder.config.v_norm, eps: decoder.config.rms_norm_eps };
-    let kernel = SdpaDecode { split: decoder.split_attention(index), raw: is_raw.then_some(raw) };
+    let kernel = SdpaDecode { split, raw: is_raw.then_some(raw) };
     let parts = [("partial_outputs", &s.partial_attention), ("softmax_stats", &s.attention_stats)];
     let mut buffers = [&qkv_and_cache(s, cache)[..], &parts].concat();
     if is_raw {
@@ -120,20 +130,13 @@ fn whole_attention<'a>(
     rec: &mut Recorder<'a>,
     decoder: &Decoder,
     index: usize,
+    sdpa: Sdpa,
     wanted: ActivationFormat,
     mut out: Activations<'a>,
 ) -> Result<Activations<'a>> {
     let (s, cache) = (rec.workspace, decoder.cache(index));
-    let config = &decoder.config.layers[index];
-    let sdpa = Sdpa {
-        layer: config.clone(),
-        scale: decoder.config.attention_scale,
-        cache_type: decoder.cache_type,
-        capacity: cache.capacity,
-        q_tile: query_tile(rec.shape, config),
-    };
     let [qkv, k_cache, v_cache, rows] = qkv_and_cache(s, cache);
-    if rec.shape == StepShape::Prefill && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
+    if rec.shape.is_one_prompt() && SdpaCoop::can_run(rec.gpu.target(), &sdpa) {
         out.format = wanted;
         let kernel = SdpaCoop { sdpa, epilogue: out.format };
         let own = [qkv, k_cache, v_cache, rows, ("step", &s.step)];
@@ -147,5 +150,5 @@ fn whole_attention<'a>(
 
 /// Tokens that a workgroup computes together: several only if all are of one sequence.
 fn query_tile(shape: StepShape, config: &LayerConfig) -> usize {
-    if shape == StepShape::Prefill { Sdpa::prefill_tile(config) } else { 1 }
+    if shape.is_one_prompt() { Sdpa::prefill_tile(config) } else { 1 }
 }

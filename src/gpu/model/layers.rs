@@ -26,10 +26,10 @@ impl Decoder {
         &self.caches[self.config.kv_layer(index)]
     }
 
-    /// Layer `index`'s attention, split over the keys.
-    pub fn split_attention(&self, index: usize) -> SplitAttention {
+    /// Layer `index`'s attention, split over the keys, in steps of `rows` rows.
+    pub fn split_attention(&self, index: usize, rows: usize) -> SplitAttention {
         let (layer, capacity) = (&self.config.layers[index], self.cache(index).capacity);
-        SplitAttention::of(layer, &self.config, self.cache_type, capacity)
+        SplitAttention::of(layer, &self.config, self.cache_type, capacity, rows)
     }
 
     /// Weights of the norm before layer `index`, or after the last one.

@@ -2,8 +2,8 @@
 
 use crate::gpu::device::tuning::KernelTarget;
 use crate::gpu::kernels::{
-    ActivationFormat, Kernel, Linear, Matmul, MatmulCoop, MatmulRowPerInvocation, Matvec, MatvecQ8,
-    MatvecQ8Split, ROW_TILE,
+    ActivationFormat, Kernel, Linear, Matmul, MatmulCoop, MatmulCoopRows, MatmulRowPerInvocation,
+    Matvec, MatvecQ8, MatvecQ8Split, ROW_TILE,
 };
 use crate::gpu::model::step::StepShape;
 use crate::gpu::weights::matrix::{GpuMatrix, MatrixPart};
@@ -17,25 +17,38 @@ pub(in crate::gpu) enum LinearKernel {
     Matmul,
     MatmulRowPerInvocation,
     MatmulCoop,
+    MatmulCoopRows,
 }
 
 impl LinearKernel {
     fn choose(target: &KernelTarget, shape: StepShape, parts: &[Linear]) -> Self {
         let all = |holds: &dyn Fn(&Linear) -> bool| parts.iter().all(holds);
-        if shape.is_small() {
-            let is_q8 = target.variant.dp4a && all(&|linear| Linear::supports_q8(linear.format));
-            return match (is_q8, MatvecQ8Split::runs_on(target)) {
-                (true, true) => LinearKernel::MatvecQ8Split,
-                (true, false) => LinearKernel::MatvecQ8,
-                (false, _) => LinearKernel::Matvec,
-            };
+        if let Some(kernel) = shape.room().and_then(|room| Self::of_few_rows(target, room, parts)) {
+            return kernel;
         }
-        if all(&|linear| MatmulCoop::can_run(target, linear)) {
+        if !shape.is_small() && all(&|linear| MatmulCoop::can_run(target, linear)) {
             LinearKernel::MatmulCoop
         } else if target.tuning.row_per_invocation {
             LinearKernel::MatmulRowPerInvocation
         } else {
             LinearKernel::Matmul
+        }
+    }
+
+    /// The kernel for steps of this room, if one reads the weights once for all rows.
+    fn of_few_rows(target: &KernelTarget, room: usize, parts: &[Linear]) -> Option<Self> {
+        let all = |holds: &dyn Fn(&Linear) -> bool| parts.iter().all(holds);
+        let is_q8 = target.variant.dp4a && all(&|linear| Linear::supports_q8(linear.format));
+        let most_int8_rows = |linear: &Linear| target.tuning.most_int8_rows(linear.rows);
+        let is_past_int8 = !is_q8 || !all(&|linear| room <= most_int8_rows(linear));
+        if room > 1 && is_past_int8 && all(&|linear| MatmulCoopRows::can_run(target, linear)) {
+            return Some(LinearKernel::MatmulCoopRows);
+        }
+        match (is_q8, MatvecQ8Split::runs_on(target)) {
+            _ if room > MatvecQ8Split::MOST_ROWS => None,
+            (true, true) => Some(LinearKernel::MatvecQ8Split),
+            (true, false) => Some(LinearKernel::MatvecQ8),
+            (false, _) => Some(LinearKernel::Matvec),
         }
     }
 
@@ -62,7 +75,7 @@ pub(in crate::gpu) struct LinearPlan {
     /// One product for each part of the matrix.
     pub parts: Vec<Linear>,
     pub sum: SplitSum,
-    /// Rows of activations of a matrix-vector product.
+    /// Rows of activations for which a kernel of few rows is made.
     m: usize,
 }
 
@@ -77,12 +90,16 @@ impl LinearPlan {
         may_split: bool,
     ) -> Self {
         let kernel = LinearKernel::choose(target, shape, &parts);
-        let m = shape.batch_rows().unwrap_or(1);
+        let m = match kernel {
+            LinearKernel::MatmulCoopRows => MatmulCoopRows::room(shape.room().unwrap_or(1)),
+            _ => shape.room().unwrap_or(1),
+        };
         let input = match kernel {
             LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => ActivationFormat::Q8Block32,
             LinearKernel::MatmulCoop => {
                 ActivationFormat::F16Tiled { m_stride: row_capacity.next_multiple_of(ROW_TILE) }
             }
+            LinearKernel::MatmulCoopRows => ActivationFormat::F16Tiled { m_stride: m },
             LinearKernel::Matvec | LinearKernel::Matmul | LinearKernel::MatmulRowPerInvocation => {
                 ActivationFormat::F32
             }
@@ -94,10 +111,13 @@ impl LinearPlan {
             (LinearKernel::MatmulCoop, [part]) if may_split => {
                 MatmulCoop::splits(part.rows, part.cols)
             }
+            (LinearKernel::MatmulCoopRows, [part]) if may_split => {
+                MatmulCoopRows::splits(target, part, m)
+            }
             _ => 1,
         };
         let y_stride = parts.first().map_or(0, |part| part.y_stride);
-        let stride = shape.batch_rows().unwrap_or(row_capacity) * y_stride;
+        let stride = shape.room().unwrap_or(row_capacity) * y_stride;
         LinearPlan { kernel, input, parts, sum: SplitSum { splits, stride }, m }
     }
 
@@ -108,6 +128,9 @@ impl LinearPlan {
             match (self.kernel, self.input) {
                 (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride }) => {
                     Box::new(MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride })
+                }
+                (LinearKernel::MatmulCoopRows, _) => {
+                    Box::new(MatmulCoopRows { linear, m: self.m, splits, split_stride })
                 }
                 (LinearKernel::MatvecQ8Split, _) => {
                     Box::new(MatvecQ8Split { linear, m: self.m, splits, split_stride })
@@ -159,6 +182,10 @@ mod tests {
     const CAPACITY: usize = 512;
     const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY };
 
+    fn halves(m_stride: usize) -> ActivationFormat {
+        ActivationFormat::F16Tiled { m_stride }
+    }
+
     fn target(options: &str) -> KernelTarget {
         let card = AdapterFacts { vendor: 0x10de, ..AdapterFacts::example_card() };
         KernelTarget::choose(&card, &options.parse().unwrap()).unwrap()
@@ -190,9 +217,14 @@ mod tests {
             ("", S::Decode, K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
             ("", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 4),
             ("", S::ShortPrefill(4), K::MatvecQ8Split, ActivationFormat::Q8Block32, 2),
+            ("", S::DecodeBatch(16), K::MatmulCoopRows, halves(16), 12),
+            ("", S::ShortPrefill(32), K::MatmulCoopRows, halves(32), 12),
+            ("", S::ShortPrompt(64), K::MatmulCoopRows, halves(64), 12),
             ("", S::Prefill, K::MatmulCoop, HALVES, 3),
             ("", S::MixedBatch, K::MatmulCoop, HALVES, 3),
             ("dp4a=off", S::Decode, K::Matvec, ActivationFormat::F32, 1),
+            ("dp4a=off", S::DecodeBatch(4), K::MatmulCoopRows, halves(16), 12),
+            ("coop=off", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
             ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, ActivationFormat::Q8Block32, 1),
             ("coop=off", S::Prefill, K::Matmul, ActivationFormat::F32, 1),
             (
@@ -207,19 +239,37 @@ mod tests {
             let plan = plan(options, shape, vec![linear(PackFormat::INT4, 2560, 10240)]);
             let found = (plan.kernel, plan.input, plan.sum.splits);
             assert_eq!(found, (kernel, input, splits), "{options} {shape:?}");
-            let rows = shape.batch_rows().unwrap_or(CAPACITY);
+            let rows = shape.room().unwrap_or(CAPACITY);
             assert_eq!(plan.sum.stride, rows * 2560, "{options} {shape:?}");
         }
     }
 
     #[test]
     fn unquantized_weights_are_multiplied_in_f32() {
-        for (shape, kernel) in
-            [(StepShape::Decode, LinearKernel::Matvec), (StepShape::Prefill, LinearKernel::Matmul)]
-        {
+        for (shape, kernel) in [
+            (StepShape::Decode, LinearKernel::Matvec),
+            (StepShape::DecodeBatch(8), LinearKernel::Matvec),
+            (StepShape::DecodeBatch(16), LinearKernel::Matmul),
+            (StepShape::Prefill, LinearKernel::Matmul),
+        ] {
             let plan = plan("", shape, vec![linear(PackFormat::BF16, 256, 256)]);
             assert_eq!((plan.kernel, plan.input), (kernel, ActivationFormat::F32));
         }
+    }
+
+    #[test]
+    fn matrices_of_few_and_of_many_rows_have_limits_of_their_own() {
+        let mut target = target("");
+        target.tuning.most_int8_rows = [8, 2];
+        let kernel = |rows, room| {
+            let parts = vec![linear(PackFormat::INT4, rows, 4096)];
+            let shape = StepShape::DecodeBatch(room);
+            LinearPlan::new(&target, shape, CAPACITY, parts, false).kernel
+        };
+        use LinearKernel::{MatmulCoopRows, MatvecQ8Split};
+        assert_eq!([2, 4, 8].map(|room| kernel(43008, room)), [MatvecQ8Split; 3]);
+        assert_eq!(kernel(5376, 2), MatvecQ8Split);
+        assert_eq!([4, 8].map(|room| kernel(5376, room)), [MatmulCoopRows; 2]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::gpu::kernels::{
     ActivationFormat, GeluMul, Linear, MatmulCoop, MatvecQ8Gated, UpTail, stride,
 };
 use crate::gpu::model::layers::GpuLayer;
-use crate::gpu::model::linear::SplitSum;
+use crate::gpu::model::linear::{LinearKernel, SplitSum};
 use crate::gpu::model::recorder::{Activations, OutputView, PlannedLinear, Recorder};
 use crate::gpu::model::step::StepShape;
 use crate::gpu::weights::matrix::GpuMatrix;
@@ -88,9 +88,12 @@ fn gate_then_gelu<'a>(
 /// results of the last rows go to `sublayer_output`.
 fn product_and_tail(rec: &mut Recorder<'_>, gate_up: &PlannedLinear<'_>) -> Result<Option<UpTail>> {
     let (s, matrix) = (rec.workspace, gate_up.matrix);
-    let ([part], &[whole], ActivationFormat::F16Tiled { m_stride }) =
-        (matrix.parts.as_slice(), gate_up.plan.parts.as_slice(), gate_up.plan.input)
-    else {
+    let ([part], &[whole], ActivationFormat::F16Tiled { m_stride }, LinearKernel::MatmulCoop) = (
+        matrix.parts.as_slice(),
+        gate_up.plan.parts.as_slice(),
+        gate_up.plan.input,
+        gate_up.plan.kernel,
+    ) else {
         return Ok(None);
     };
     let Some((cols, parts)) = MatmulCoop::tail(rec.gpu.target(), matrix.rows, s.row_capacity)

@@ -248,7 +248,7 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         None => None,
     };
     Some(PersistentLayer {
-        split: decoder.split_attention(index),
+        split: decoder.split_attention(index, 1),
         o: linear(&layer.o_proj)?,
         gate_up: linear(single(&layer.gate_up)?)?,
         down: linear(&layer.down_proj)?,

@@ -12,7 +12,7 @@ use crate::gpu::device::profile;
 use crate::gpu::model::forward::{Model, Trunk};
 use crate::gpu::model::head::OutputHead;
 use crate::gpu::model::outputs::{LogitsUse, OutputBlock, OutputRequest, ReadbackSlot};
-use crate::gpu::model::step::{StepRow, StepShape, max_decode_rows, step_size};
+use crate::gpu::model::step::{RowLimits, StepRow, StepShape, step_size};
 use crate::gpu::model::suppressed::Suppressed;
 
 /// Number of readback buffers that are kept for later steps.
@@ -39,8 +39,7 @@ pub(in crate::gpu) struct Runner {
     next_ticket: u64,
     readbacks: Vec<GpuBuffer>,
     suppressed: Suppressed,
-    /// Steps of at most this many tokens run matrix-vector products.
-    max_decode_rows: usize,
+    row_limits: RowLimits,
     /// Rows of logits for one pass of the head.
     logit_rows: usize,
 }
@@ -53,7 +52,7 @@ impl Runner {
     pub fn new(model: Model, logit_rows: usize) -> Result<Self> {
         let mut runner = Runner {
             gpu: model.gpu.clone(),
-            max_decode_rows: max_decode_rows(model.gpu.target()),
+            row_limits: RowLimits::of(model.gpu.target()),
             model,
             trunks: HashMap::new(),
             heads: HashMap::new(),
@@ -87,7 +86,7 @@ impl Runner {
     }
 
     fn head_shape(&self, block: &OutputBlock) -> StepShape {
-        StepShape::of_outputs(block.rows.len(), self.max_decode_rows)
+        StepShape::of_outputs(block.rows.len(), self.row_limits)
     }
 
     /// The output head's dispatches for a block. Suppression does not change logits that the host
@@ -123,7 +122,7 @@ impl Runner {
         rows: Vec<StepRow>,
         request: OutputRequest,
     ) -> Result<Vec<KernelTime>> {
-        let shape = StepShape::of_rows(&rows, self.max_decode_rows);
+        let shape = StepShape::of_rows(&rows, self.row_limits);
         let blocks = request.blocks(self.logit_rows);
         let block = blocks.first();
         self.prepare(shape, block.map_or(StepShape::Decode, |block| self.head_shape(block)))?;
@@ -143,7 +142,7 @@ impl Runner {
     ///
     /// Errors: a kernel that the driver refuses, no memory for the results.
     pub fn submit(&mut self, rows: &[StepRow], request: &OutputRequest) -> Result<Ticket> {
-        let shape = StepShape::of_rows(rows, self.max_decode_rows);
+        let shape = StepShape::of_rows(rows, self.row_limits);
         let blocks = request.blocks(self.logit_rows);
         self.prepare(shape, StepShape::Decode)?;
         for block in &blocks {

@@ -1,7 +1,7 @@
 //! A step of the model: its rows, its size, and the shape that chooses its kernels.
 
 use crate::gpu::device::{gpu::Gpu, grid::StepSize, tuning::KernelTarget};
-use crate::gpu::kernels::MatvecQ8Split;
+use crate::gpu::kernels::{MatmulCoopRows, MatvecQ8Split};
 use crate::model::{config::ModelConfig, weights::LoadOptions};
 
 /// Most bytes of logits for one pass of the lm_head, to bound the buffer that holds them.
@@ -23,7 +23,52 @@ impl StepRow {
     pub const TAKE_SAMPLED: u32 = u32::MAX;
 }
 
-/// The shape of a step, which chooses the kernels of matrices and attention.
+/// The largest steps whose products read the weights once for all rows. Steps are padded to rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gpu) struct RowLimits {
+    /// Rows of the largest room of matrix-vector products.
+    matvec: usize,
+    /// Rows of the largest room of products on cooperative matrices; 0 where these are missing.
+    coop: usize,
+}
+
+impl RowLimits {
+    pub fn of(target: &KernelTarget) -> Self {
+        let matvec = match MatvecQ8Split::runs_on(target) {
+            true => MatvecQ8Split::MOST_ROWS,
+            // A product takes as long for a vector register of rows as for one row.
+            false if target.tuning.row_per_invocation => 1,
+            false => 4,
+        };
+        let coop = if MatmulCoopRows::runs_on(target) { MatmulCoopRows::ROWS[1] } else { 0 };
+        RowLimits { matvec, coop }
+    }
+
+    /// The number of rows that kernels for `rows` rows are made for; `None` for tiles of many rows.
+    fn room(self, rows: usize) -> Option<usize> {
+        match rows {
+            _ if rows <= self.matvec => Some(MatvecQ8Split::room(rows)),
+            _ if rows <= self.coop => Some(MatmulCoopRows::room(rows)),
+            _ => None,
+        }
+    }
+
+    /// Every room for steps of up to `rows` rows.
+    pub fn rooms(self, rows: usize) -> Vec<usize> {
+        let mut rooms: Vec<usize> = (1..=rows).map_while(|rows| self.room(rows)).collect();
+        rooms.dedup();
+        rooms
+    }
+
+    /// Whether attention of `rows` tokens of one sequence computes several tokens together. That
+    /// reads keys and values once for them, but fills a large device with many tokens only.
+    fn attends_in_tiles(self, rows: usize) -> bool {
+        rows > self.matvec
+    }
+}
+
+/// The shape of a step, which chooses the kernels of matrices and attention. The number is a room,
+/// see [`RowLimits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::gpu) enum StepShape {
     /// One token: matrix-vector products.
@@ -32,6 +77,8 @@ pub(in crate::gpu) enum StepShape {
     DecodeBatch(usize),
     /// At most `n` tokens, several of which belong to one sequence.
     ShortPrefill(usize),
+    /// At most `n` tokens of one sequence. Attention computes them in tiles where it can.
+    ShortPrompt(usize),
     /// Many tokens of several sequences.
     MixedBatch,
     /// Many tokens of one sequence. Attention computes them in tiles.
@@ -39,55 +86,57 @@ pub(in crate::gpu) enum StepShape {
 }
 
 impl StepShape {
-    /// The shape of a step of these rows. Steps of up to `max_decode_rows` rows run matrix-vector
-    /// products.
-    pub fn of_rows(rows: &[StepRow], max_decode_rows: usize) -> Self {
+    /// The shape of a step of these rows.
+    pub fn of_rows(rows: &[StepRow], limits: RowLimits) -> Self {
         let mut slots: Vec<u32> = rows.iter().map(|row| row.slot).collect();
         // A sequence's rows are consecutive.
         slots.dedup();
-        let (sequences, is_small) = (slots.len(), rows.len() <= max_decode_rows);
-        match rows.len() {
-            1 => StepShape::Decode,
-            count if is_small && sequences == count => {
-                StepShape::DecodeBatch(MatvecQ8Split::room(count))
+        let (sequences, count) = (slots.len(), rows.len());
+        match limits.room(count) {
+            _ if count == 1 => StepShape::Decode,
+            Some(room) if sequences == count => StepShape::DecodeBatch(room),
+            Some(room) if sequences == 1 && limits.attends_in_tiles(count) => {
+                StepShape::ShortPrompt(room)
             }
-            count if is_small => StepShape::ShortPrefill(MatvecQ8Split::room(count)),
-            _ if sequences > 1 => StepShape::MixedBatch,
-            _ => StepShape::Prefill,
+            Some(room) => StepShape::ShortPrefill(room),
+            None if sequences > 1 => StepShape::MixedBatch,
+            None => StepShape::Prefill,
         }
     }
 
     /// The shape of the output head for this number of output rows.
-    pub fn of_outputs(outputs: usize, max_decode_rows: usize) -> Self {
-        match outputs {
-            0 | 1 => StepShape::Decode,
-            count if count <= max_decode_rows => StepShape::DecodeBatch(MatvecQ8Split::room(count)),
-            _ => StepShape::MixedBatch,
+    pub fn of_outputs(outputs: usize, limits: RowLimits) -> Self {
+        match limits.room(outputs) {
+            _ if outputs <= 1 => StepShape::Decode,
+            Some(room) => StepShape::DecodeBatch(room),
+            None => StepShape::MixedBatch,
         }
     }
 
-    /// Whether products are matrix-vector products.
+    /// Whether products read the weights once for all rows.
     pub fn is_small(self) -> bool {
-        self.batch_rows().is_some()
+        self.room().is_some()
     }
 
-    /// Rows of matrix-vector products; `None` for matrix products.
-    pub fn batch_rows(self) -> Option<usize> {
+    /// Rows that the kernels are made for; `None` for tiles of many rows.
+    pub fn room(self) -> Option<usize> {
         match self {
             StepShape::Decode => Some(1),
-            StepShape::DecodeBatch(rows) | StepShape::ShortPrefill(rows) => Some(rows),
+            StepShape::DecodeBatch(room)
+            | StepShape::ShortPrefill(room)
+            | StepShape::ShortPrompt(room) => Some(room),
             StepShape::MixedBatch | StepShape::Prefill => None,
         }
     }
-}
 
-/// The largest number of tokens in a step for which matrix-vector products run.
-pub(in crate::gpu) fn max_decode_rows(target: &KernelTarget) -> usize {
-    match MatvecQ8Split::runs_on(target) {
-        true => MatvecQ8Split::MOST_ROWS,
-        // A product takes as long for a vector register of rows as for one row.
-        false if target.tuning.row_per_invocation => 1,
-        false => 4,
+    /// Whether all tokens are of one sequence, so that attention may compute several together.
+    pub fn is_one_prompt(self) -> bool {
+        matches!(self, StepShape::ShortPrompt(_) | StepShape::Prefill)
+    }
+
+    /// Whether a token may need the keys of another token of the step.
+    pub fn needs_own_keys(self) -> bool {
+        !matches!(self, StepShape::Decode | StepShape::DecodeBatch(_))
     }
 }
 
@@ -114,21 +163,61 @@ pub(in crate::gpu) fn step_size(rows: &[StepRow]) -> StepSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use StepShape as S;
+
+    fn of(slots: &[u32], limits: RowLimits) -> StepShape {
+        let row = |&slot| StepRow { token: 0, position: 0, slot, unused: 0 };
+        StepShape::of_rows(&slots.iter().map(row).collect::<Vec<_>>(), limits)
+    }
 
     #[test]
     fn shapes_follow_the_number_of_rows_and_of_sequences() {
-        let of = |slots: &[u32]| {
-            let row = |&slot| StepRow { token: 0, position: 0, slot, unused: 0 };
-            StepShape::of_rows(&slots.iter().map(row).collect::<Vec<_>>(), 4)
+        let limits = RowLimits { matvec: 4, coop: 0 };
+        assert_eq!(of(&[3], limits), S::Decode);
+        assert_eq!(of(&[0, 1, 2], limits), S::DecodeBatch(4));
+        assert_eq!(of(&[0, 1, 1], limits), S::ShortPrefill(4));
+        assert_eq!(of(&[2; 5], limits), S::Prefill);
+        assert_eq!(of(&[0, 1, 1, 1, 1], limits), S::MixedBatch);
+        let shapes = [0, 1, 2, 5].map(|outputs| StepShape::of_outputs(outputs, limits));
+        assert_eq!(shapes, [S::Decode, S::Decode, S::DecodeBatch(2), S::MixedBatch]);
+        assert_eq!(limits.rooms(512), [1, 2, 4]);
+        assert_eq!(limits.rooms(2), [1, 2]);
+    }
+
+    #[test]
+    fn cooperative_matrices_add_rooms_up_to_64() {
+        let limits = RowLimits { matvec: 8, coop: 64 };
+        let different = |count: u32| (0..count).collect::<Vec<_>>();
+        let mixed = |count: u32| [different(count - 1), vec![count - 2]].concat();
+        let table = [
+            (8, S::DecodeBatch(8), S::ShortPrefill(8), S::ShortPrefill(8)),
+            (9, S::DecodeBatch(16), S::ShortPrefill(16), S::ShortPrompt(16)),
+            (16, S::DecodeBatch(16), S::ShortPrefill(16), S::ShortPrompt(16)),
+            (17, S::DecodeBatch(32), S::ShortPrefill(32), S::ShortPrompt(32)),
+            (64, S::DecodeBatch(64), S::ShortPrefill(64), S::ShortPrompt(64)),
+            (65, S::MixedBatch, S::MixedBatch, S::Prefill),
+        ];
+        for (count, batch, of_several, of_one) in table {
+            assert_eq!(of(&different(count), limits), batch);
+            assert_eq!(of(&mixed(count), limits), of_several);
+            assert_eq!(of(&vec![7; count as usize], limits), of_one);
+            let head = StepShape::of_outputs(count as usize, limits);
+            assert_eq!(head, batch);
+        }
+        assert_eq!(limits.rooms(512), [1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!(limits.rooms(17), [1, 2, 4, 8, 16, 32]);
+    }
+
+    #[test]
+    fn a_device_decides_the_limits() {
+        use crate::gpu::device::adapter::AdapterFacts;
+        let of = |options: &str| {
+            let card = AdapterFacts::example_card();
+            RowLimits::of(&KernelTarget::choose(&card, &options.parse().unwrap()).unwrap())
         };
-        assert_eq!(of(&[3]), StepShape::Decode);
-        assert_eq!(of(&[0, 1, 2]), StepShape::DecodeBatch(4));
-        assert_eq!(of(&[0, 1, 1]), StepShape::ShortPrefill(4));
-        assert_eq!(of(&[2; 5]), StepShape::Prefill);
-        assert_eq!(of(&[0, 1, 1, 1, 1]), StepShape::MixedBatch);
-        let shapes = [0, 1, 2, 5].map(|outputs| StepShape::of_outputs(outputs, 4));
-        let small = [StepShape::Decode, StepShape::Decode, StepShape::DecodeBatch(2)];
-        assert_eq!(shapes[..3], small);
-        assert_eq!(shapes[3], StepShape::MixedBatch);
+        assert_eq!(of("dp4a=on"), RowLimits { matvec: 8, coop: 64 });
+        assert_eq!(of("dp4a=off"), RowLimits { matvec: 4, coop: 64 });
+        assert_eq!(of("dp4a=on,coop=off"), RowLimits { matvec: 8, coop: 0 });
+        assert_eq!(of("dp4a=off,coop=off,row_per_invocation=on").matvec, 1);
     }
 }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Result;
 use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget};
 use crate::gpu::kernels::{
-    Argmax, DrawWords, MatmulCoop, MatvecQ8Split, ROW_TILE, RopeKvUpdate, Sample, SplitAttention,
+    Argmax, DrawWords, MatmulCoop, MatmulCoopRows, ROW_TILE, RopeKvUpdate, Sample, SplitAttention,
     stride,
 };
+use crate::gpu::model::step::RowLimits;
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::weights::LoadOptions;
 
@@ -109,14 +110,17 @@ impl<B> Workspace<B> {
         // Products on cooperative matrices write blocks of up to 16 rows, and read tiles of up to
         // 128.
         let rows = rows.next_multiple_of(16);
-        let coop = target.variant.coop.is_some();
-        let splits = if coop { MatmulCoop::MOST_SPLITS } else { 1 };
-        let halves =
-            if coop { input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2 } else { 0 };
-        let decode_rows = rows.min(MatvecQ8Split::MOST_ROWS);
+        let rooms = RowLimits::of(target).rooms(rows);
+        let sum_rows = sum_rows(target, rows, &rooms);
+        let halves = match target.variant.coop {
+            Some(_) => input as u64 * rows.next_multiple_of(ROW_TILE) as u64 * 2,
+            None => 0,
+        };
         let split = |size: fn(&SplitAttention, &KernelTarget) -> usize| {
-            let of = |layer| SplitAttention::of(layer, config, options.cache_type, 1);
-            config.layers.iter().map(|layer| size(&of(layer), target)).max().unwrap_or(0)
+            let of = |layer, rows| SplitAttention::of(layer, config, options.cache_type, 1, rows);
+            let floats = |layer, &rows| rows * size(&of(layer, rows), target);
+            let of_layer = |layer| rooms.iter().map(move |rows| floats(layer, rows));
+            config.layers.iter().flat_map(of_layer).max().unwrap_or(0)
         };
         // A sequence draws one token in a step.
         let drawn = logit_rows.min(options.max_sequences);
@@ -135,7 +139,7 @@ impl<B> Workspace<B> {
         Ok(Workspace {
             x: floats("residual stream", rows, hidden)?,
             normed: floats("normed", rows, hidden)?,
-            sublayer_output: floats("sublayer output", rows * splits, hidden)?,
+            sublayer_output: floats("sublayer output", sum_rows, hidden)?,
             qkv: floats("qkv or hidden", rows, qkv)?,
             gate_up: floats("gate and up, or attention", rows, gate_up)?,
             padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim, 0)?,
@@ -143,12 +147,12 @@ impl<B> Workspace<B> {
             per_layer: floats("per-layer inputs", rows, stride(config.per_layer_columns()))?,
             partial_attention: floats(
                 "partial attention",
-                decode_rows,
+                1,
                 split(SplitAttention::partial_outputs_per_row),
             )?,
             attention_stats: floats(
                 "softmax statistics",
-                decode_rows,
+                1,
                 split(SplitAttention::softmax_stats_per_row),
             )?,
             quants: gpu.buffer("int8 activations", (rows * input) as u64)?,
@@ -179,4 +183,17 @@ impl<B> Workspace<B> {
     pub fn hidden(&self, cols: usize) -> &B {
         self.padded_hidden.get(&cols).unwrap_or(&self.qkv)
     }
+}
+
+/// Rows of all splits of a product, in steps of up to `rows` rows.
+fn sum_rows(target: &KernelTarget, rows: usize, rooms: &[usize]) -> usize {
+    let splits = match target.variant.coop {
+        Some(_) => MatmulCoop::MOST_SPLITS,
+        None => 1,
+    };
+    let of_room = |&room: &usize| match MatmulCoopRows::runs_on(target) {
+        true => room * MatmulCoopRows::MOST_SPLITS,
+        false => room,
+    };
+    rooms.iter().map(of_room).max().unwrap_or(0).max(rows * splits)
 }

@@ -55,7 +55,7 @@ impl Attention<'_> {
         let count = qkv.len() / width;
         let rows: Vec<[u32; 4]> =
             (0..count).map(|row| [0, (position + row) as u32, 1, 0]).collect();
-        let split = self.split_attention();
+        let split = self.split_attention(count);
         let raw = (split.can_run(gpu.target()) && count <= 3)
             .then(|| self.raw(&split, qkv, norms, position));
         let (qkv, rows) = (upload(gpu, qkv), upload(gpu, &rows));
@@ -153,7 +153,7 @@ impl Attention<'_> {
         outs
     }
 
-    fn split_attention(&self) -> SplitAttention {
+    fn split_attention(&self, rows: usize) -> SplitAttention {
         let case = self.case;
         let layer = case.layer.clone();
         SplitAttention {
@@ -161,6 +161,7 @@ impl Attention<'_> {
             scale: case.scale,
             cache_type: case.cache_type,
             capacity: case.capacity,
+            rows,
         }
     }
 

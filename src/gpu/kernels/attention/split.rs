@@ -19,6 +19,8 @@ pub struct SplitAttention {
     pub scale: f32,
     pub cache_type: CacheType,
     pub capacity: usize,
+    /// Rows for which the kernels are made. With more rows, fewer parts fill a device.
+    pub rows: usize,
 }
 
 /// The work of one workgroup of [`SdpaDecode`].
@@ -57,17 +59,21 @@ impl Share {
 impl SplitAttention {
     /// With fewer keys, a workgroup of their own does not pay.
     const SMALLEST_PART: usize = 32;
-    /// Enough workgroups to fill a large device twice.
+    /// Enough workgroups to fill a large device twice, for one row.
     const WORKGROUPS: usize = 256;
+    /// The same for several rows, whose workgroups do not all take as long.
+    const WORKGROUPS_OF_ROWS: usize = 1024;
 
-    /// The split attention of a model's layer.
+    /// The split attention of a model's layer, in steps of `rows` rows.
     pub fn of(
         layer: &LayerConfig,
         config: &ModelConfig,
         cache_type: CacheType,
         capacity: usize,
+        rows: usize,
     ) -> Self {
-        SplitAttention { layer: layer.clone(), scale: config.attention_scale, cache_type, capacity }
+        let (layer, scale) = (layer.clone(), config.attention_scale);
+        SplitAttention { layer, scale, cache_type, capacity, rows }
     }
 
     /// The heads of a workgroup, which share a KV head: as many as workgroup memory holds, at most
@@ -103,7 +109,12 @@ impl SplitAttention {
 
     /// The largest number of parts of the keys.
     pub fn parts(&self, target: &KernelTarget) -> usize {
-        (Self::WORKGROUPS / (self.layer.n_heads / self.share(target).heads)).clamp(1, 64)
+        let of_row = self.layer.n_heads / self.share(target).heads;
+        let filling = match self.rows {
+            0 | 1 => Self::WORKGROUPS / of_row,
+            rows => (Self::WORKGROUPS / of_row).min(Self::WORKGROUPS_OF_ROWS / (of_row * rows)),
+        };
+        filling.clamp(1, 64)
     }
 
     /// f32 values of a row's partial outputs.

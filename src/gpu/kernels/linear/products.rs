@@ -2,7 +2,7 @@
 
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
-use crate::gpu::device::tuning::{KernelTarget, MatvecShape};
+use crate::gpu::device::tuning::{KernelTarget, MatvecShape, is_narrow};
 use crate::gpu::kernels::{Cost, Kernel, stride, wgsl::Wgsl};
 use crate::quant::PackFormat;
 
@@ -191,9 +191,6 @@ pub struct MatvecQ8Split {
     pub split_stride: usize,
 }
 
-/// A matrix with fewer rows than this is narrow.
-const NARROW_MATRIX_ROWS: usize = 16384;
-
 impl MatvecQ8Split {
     /// The largest number of activation rows for which one read of the weights is fast.
     pub const MOST_ROWS: usize = 8;
@@ -224,14 +221,14 @@ impl MatvecQ8Split {
     /// The number of workgroups over which to split the columns, for `rows` weight rows and `m`
     /// activation rows.
     pub fn splits(rows: usize, m: usize, is_interleaved: bool, target: &KernelTarget) -> usize {
-        match is_interleaved && rows < NARROW_MATRIX_ROWS {
+        match is_interleaved && is_narrow(rows) {
             true => target.tuning.matvec(true, m).splits,
             false => 1,
         }
     }
 
     fn tiled_shape(&self, target: &KernelTarget) -> MatvecShape {
-        target.tuning.matvec(self.linear.rows < NARROW_MATRIX_ROWS, self.m)
+        target.tuning.matvec(is_narrow(self.linear.rows), self.m)
     }
 }
 
