@@ -16,7 +16,7 @@ pub const FLOAT32: f64 = 34.2644;
 pub const INT4: f64 = 34.5385;
 
 /// The held-out excerpt's tokens.
-fn tokens() -> Vec<u32> {
+pub fn tokens() -> Vec<u32> {
     let text = std::fs::read_to_string("tests/fixtures/demo/heldout.txt").unwrap();
     let tokenizer = Tokenizer::new(&Checkpoint::demo().unwrap().text_assets().unwrap()).unwrap();
     tokenizer.encode_prompt(&text, false).unwrap()

@@ -33,6 +33,22 @@ fn int8_activations_keep_the_predictions() {
     }
 }
 
+/// Longer than the window of 256, in steps of 9 to 64 tokens.
+/// Devices with matrices of 16 × 16 have products of their own for these.
+#[test]
+fn short_steps_keep_the_predictions() {
+    let (expected, base) = perplexity_and_logits(&common::cpu, 300, 100);
+    for chunk in [9, 32, 64] {
+        let make = common::gpu(KernelOptions::default());
+        let (found, logits) = perplexity_and_logits(&make, 300, chunk);
+        assert!((found / expected - 1.0).abs() < 0.005, "{found}, on the CPU {expected}");
+        let mut divergence = Divergence::default();
+        divergence.add(&base, &logits, base.len() / 300).unwrap();
+        let mean = divergence.mean().unwrap();
+        assert!(mean < 0.005, "{mean} in steps of {chunk}");
+    }
+}
+
 #[test]
 fn workgroup_memory_does_as_well_as_subgroups() {
     let expected = perplexity(&common::cpu, 130, 100);

@@ -1,5 +1,6 @@
 //! The wgpu backend.
 
+mod batch;
 mod contract;
 mod demo;
 mod load;
