@@ -382,7 +382,9 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             q_tile: 4,
         };
         assert!(SdpaCoop::can_run(&target, &sdpa));
-        for epilogue in [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 512, block: 32 }] {
+        for epilogue in
+            [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 512, block: 32 }]
+        {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), epilogue }));
         }
     }
@@ -441,7 +443,9 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             q_tile: 4,
         };
         assert!(SdpaCoop::can_run(&target, &sdpa));
-        for epilogue in [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 256, block: 32 }] {
+        for epilogue in
+            [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 256, block: 32 }]
+        {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), epilogue }));
         }
     }

@@ -3,7 +3,7 @@
 
 use gemma4_wgpu::{
     gpu::{
-        Coop, CoopRowsShape, Gpu, Grid, KernelSource, KernelTarget, Tuning,
+        Coop, CoopRows, CoopRowsShape, Gpu, Grid, KernelSource, KernelTarget, Tuning,
         kernels::{ActivationFormat, Convert, Kernel, Linear, MatmulCoopRows, stride},
     },
     quant::PackFormat,
@@ -21,7 +21,8 @@ struct Shaped(MatmulCoopRows, &'static [CoopRowsShape; 1]);
 
 impl Shaped {
     fn target(&self, target: &KernelTarget) -> KernelTarget {
-        let tuning = Tuning { coop_rows: [self.1; 3], ..target.tuning };
+        let choices = CoopRows { shapes: self.1, enough: 1, split: 1 };
+        let tuning = Tuning { coop_rows: [choices; 3], ..target.tuning };
         KernelTarget { tuning, ..*target }
     }
 }

@@ -56,11 +56,8 @@ pub struct Tuning {
     /// The most rows of int8 activations for matrix-vector products: 2, 4 or 8. With more rows,
     /// products on cooperative matrices are faster. For matrices of many rows, and of few.
     pub most_int8_rows: [usize; 2],
-    /// Products on cooperative matrices of 16, 32 and 64 rows of activations: shapes from the
-    /// largest tile to the smallest.
-    pub coop_rows: [&'static [CoopRowsShape]; 3],
-    /// Workgroups that such a product should have at least.
-    pub coop_rows_workgroups: usize,
+    /// Products on cooperative matrices of 16, 32 and 64 rows of activations.
+    pub coop_rows: [CoopRows; 3],
     /// Workgroups of a cooperative product that run at the same time, where known. The work that
     /// remains after whole rounds of them is split over K.
     pub coop_round: Option<usize>,
@@ -116,10 +113,23 @@ const fn coop_rows(workgroup: usize, passes: usize, column_teams: usize) -> Coop
 }
 
 const MOST_INT8_ROWS: [usize; 2] = [8; 2];
-const LARGE_COOP_ROWS: &[CoopRowsShape] =
-    &[coop_rows(128, 2, 4), coop_rows(128, 1, 4)];
-/// Two workgroups on most of an H100's multiprocessors.
-const COOP_ROWS_WORKGROUPS: usize = 250;
+/// How to make products on cooperative matrices of a number of activation rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoopRows {
+    /// From the largest tile to the smallest.
+    pub shapes: &'static [CoopRowsShape],
+    /// Workgroups of a larger tile that are enough, so that no smaller tile is taken.
+    pub enough: usize,
+    /// Workgroups over which to split a product whose results may be sums of splits.
+    pub split: usize,
+}
+
+/// A workgroup on each of an H100's multiprocessors is enough.
+const LARGE_COOP_ROWS: [CoopRows; 3] = [
+    CoopRows { shapes: &[coop_rows(128, 2, 4), coop_rows(256, 1, 8)], enough: 132, split: 340 },
+    CoopRows { shapes: &[coop_rows(128, 2, 4), coop_rows(256, 1, 8)], enough: 132, split: 680 },
+    CoopRows { shapes: &[coop_rows(128, 2, 4)], enough: 132, split: 680 },
+];
 
 /// With several rows, loading activations takes longer than loading weights. Then more weights
 /// share each load of activations.
@@ -179,8 +189,7 @@ impl Tuning {
             narrow_matvec: if is_large { LARGE_NARROW_MATVEC } else { SMALL_MATVEC },
             coop_batch,
             most_int8_rows: if prefers_coop { [2; 2] } else { MOST_INT8_ROWS },
-            coop_rows: [LARGE_COOP_ROWS; 3],
-            coop_rows_workgroups: COOP_ROWS_WORKGROUPS,
+            coop_rows: LARGE_COOP_ROWS,
             coop_round: is_large.then_some(LARGE_COOP_ROUND),
             decode_workgroup,
             decode_workgroup_bytes,

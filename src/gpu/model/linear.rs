@@ -96,12 +96,10 @@ impl LinearPlan {
         };
         let input = match kernel {
             LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => ActivationFormat::Q8Block32,
-            LinearKernel::MatmulCoop => {
-                ActivationFormat::F16Tiled {
-                    m_stride: row_capacity.next_multiple_of(ROW_TILE),
-                    block: MatmulCoop::BLOCK,
-                }
-            }
+            LinearKernel::MatmulCoop => ActivationFormat::F16Tiled {
+                m_stride: row_capacity.next_multiple_of(ROW_TILE),
+                block: MatmulCoop::BLOCK,
+            },
             LinearKernel::MatmulCoopRows => {
                 ActivationFormat::F16Tiled { m_stride: m, block: MatmulCoopRows::BLOCK }
             }

@@ -3,7 +3,7 @@
 use crate::gpu::device::adapter::Coop;
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
-use crate::gpu::device::tuning::{CoopRowsShape, KernelTarget};
+use crate::gpu::device::tuning::{CoopRows, CoopRowsShape, KernelTarget};
 use crate::gpu::kernels::linear::products::Linear;
 use crate::gpu::kernels::{Cost, Kernel};
 
@@ -52,26 +52,26 @@ impl MatmulCoopRows {
     /// The number of workgroups over which to split the columns, so that enough workgroups run at
     /// the same time.
     pub fn splits(target: &KernelTarget, linear: &Linear, m: usize) -> usize {
-        let tiles = linear.rows.div_ceil(Self::shapes(target, m)[0].tile()).max(1);
+        let CoopRows { shapes, split, .. } = Self::choices(target, m);
+        let tiles = linear.rows.div_ceil(shapes[0].tile()).max(1);
         let blocks = linear.cols.div_ceil(32);
         let most = Self::MOST_SPLITS.min(blocks / Self::SMALLEST_SPLIT);
-        (target.tuning.coop_rows_workgroups / tiles).min(most).max(1)
+        (split / tiles).min(most).max(1)
     }
 
-    fn shapes(target: &KernelTarget, m: usize) -> &'static [CoopRowsShape] {
+    fn choices(target: &KernelTarget, m: usize) -> CoopRows {
         let room = Self::room(m) / Self::ROWS[0];
         target.tuning.coop_rows[room.ilog2() as usize]
     }
 
     /// The largest tile if splits give enough workgroups, else the largest that gives enough.
     fn shape(&self, target: &KernelTarget) -> CoopRowsShape {
-        let shapes = Self::shapes(target, self.m);
-        if self.splits > 1 {
-            return shapes[0];
+        let CoopRows { shapes, enough, .. } = Self::choices(target, self.m);
+        let is_enough = |shape: &&CoopRowsShape| self.linear.rows >= enough * shape.tile();
+        match self.splits {
+            1 => *shapes.iter().find(is_enough).unwrap_or(&shapes[shapes.len() - 1]),
+            _ => shapes[0],
         }
-        let wanted = target.tuning.coop_rows_workgroups;
-        let is_enough = |shape: &&CoopRowsShape| self.linear.rows >= wanted * shape.tile();
-        *shapes.iter().find(is_enough).unwrap_or(&shapes[shapes.len() - 1])
     }
 }
 
@@ -134,11 +134,11 @@ mod tests {
             let linear = linear(rows, 4096);
             MatmulCoopRows { linear, m: 16, splits, split_stride: 0 }.shape(&target).tile()
         };
-        let tiles: Vec<usize> = target.tuning.coop_rows[0].iter().map(|s| s.tile()).collect();
+        let CoopRows { shapes, enough, .. } = target.tuning.coop_rows[0];
+        let tiles: Vec<usize> = shapes.iter().map(CoopRowsShape::tile).collect();
         assert!(tiles.is_sorted_by(|a, b| a >= b), "{tiles:?}");
-        let wanted = target.tuning.coop_rows_workgroups;
         for &expected in &tiles {
-            assert_eq!(tile(wanted * expected, 1), expected);
+            assert_eq!(tile(enough * expected, 1), expected);
         }
         assert_eq!(tile(16, 1), tiles[tiles.len() - 1]);
         assert_eq!(tile(16, 2), tiles[0], "splits give workgroups");
@@ -148,7 +148,7 @@ mod tests {
     fn columns_are_split_as_far_as_that_gives_workgroups_with_enough_work() {
         let splits = |rows, cols| MatmulCoopRows::splits(&target(), &linear(rows, cols), 16);
         assert_eq!(splits(43008, 5376), 1);
-        assert_eq!(splits(5376, 21504), 8);
+        assert_eq!(splits(5376, 21504), 4);
         assert_eq!(splits(1536, 6144), 12);
         assert_eq!(splits(256, 512), 1);
         assert_eq!(splits(128, 1 << 20), MatmulCoopRows::MOST_SPLITS);
