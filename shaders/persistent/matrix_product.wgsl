@@ -25,12 +25,12 @@ const MATRIX: Matrix = Matrix(
 
 // Weights that are requested or loaded.
 struct Held {
-    weights: array<Stored, DEPTH>,
+    weights: array<StoredGroup, DEPTH>,
 }
 
 fn fetch(held: ptr<function, Held>, own: Round, at: u32, i: u32, local: u32) {
     if at < own.pairs.y {
-        (*held).weights[i] = load_stored(place_of(MATRIX, own.units, at), local);
+        (*held).weights[i] = load_weights(place_of(MATRIX, own.units, at), local);
     }
 }
 
@@ -44,8 +44,7 @@ fn begin(held: ptr<function, Held>, group: u32, round: u32, local: u32) {
 
 // This invocation's part of its row's product with a group of x_quants.
 // The second half of a warp has the second group of each pair.
-fn take_pair(walk: ptr<function, Walk>, own: Round, weights: Stored, local: u32) {
-    let high = local & 16u;
+fn take_pair(walk: ptr<function, Walk>, own: Round, weights: StoredGroup, local: u32) {
     if (*walk).at < own.pairs.y {
         if (*walk).at >= (*walk).tile_end {
             warp_sums[(*walk).slot] = (*walk).sum;
@@ -53,8 +52,8 @@ fn take_pair(walk: ptr<function, Walk>, own: Round, weights: Stored, local: u32)
             (*walk).tile_end += PAIRS;
             (*walk).sum = 0.0;
         }
-        let group = ((*walk).at + PAIRS - (*walk).tile_end) * 2u + high / 16u;
-        (*walk).sum += group_product(weights, high, group);
+        let group = ((*walk).at + PAIRS - (*walk).tile_end) * 2u + local / 16u % 2u;
+        (*walk).sum += group_product(weights, group, local);
     }
     (*walk).at += CLUSTER;
 }
@@ -76,7 +75,7 @@ fn walk_round(held: ptr<function, Held>, own: Round, local: u32) {
 
 // A workgroup's part of the product. `held` has its first weights already.
 // What follows is requested after the last reads of this product.
-fn product(
+fn multiply(
     held: ptr<function, Held>,
     before: ptr<function, Columns>,
     ready: ptr<function, Ready>,

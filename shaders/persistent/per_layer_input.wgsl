@@ -7,14 +7,14 @@
 //   y = gelu(input_gate(x)) · vector
 //   x = (x + rms_norm(input_projection(y)) · post_input) · scalar
 
-@group(0) @binding(20) var<storage, read> input_gate_data: array<vec4<u32>>;
-@group(0) @binding(21) var<storage, read> input_gate_scales: array<u32>;
-@group(0) @binding(22) var<storage, read> input_projection_data: array<vec4<u32>>;
-@group(0) @binding(23) var<storage, read> input_projection_scales: array<u32>;
-@group(0) @binding(24) var<storage, read> vectors: array<vec4<f32>>; // [layers · SIZE / 4]
-@group(0) @binding(25) var<storage, read> post_input: array<vec4<f32>>; // [N / 4]
+@group(0) @binding(18) var<storage, read> input_gate_data: array<vec4<u32>>;
+@group(0) @binding(19) var<storage, read> input_gate_scales: array<input_gate_ScaleUnit>;
+@group(0) @binding(20) var<storage, read> input_projection_data: array<vec4<u32>>;
+@group(0) @binding(21) var<storage, read> input_projection_scales: array<input_projection_ScaleUnit>;
+@group(0) @binding(22) var<storage, read> vectors: array<vec4<f32>>; // [layers · SIZE / 4]
+@group(0) @binding(23) var<storage, read> post_input: array<vec4<f32>>; // [N / 4]
 // x: the first column of the layer's vector
-@group(0) @binding(26) var<uniform> place: vec4<u32>;
+@group(0) @binding(24) var<uniform> place: vec4<u32>;
 
 const SIZE: u32 = INPUT_PROJECTION_GROUPS * 32u;
 // Parts of a set, after those of all layers: results of the gate, and the third sublayer output.
@@ -135,13 +135,13 @@ fn finish_layer(
     }
     var norms = Ready();
     var projection = input_projection_Held();
-    input_gate_product(gate, &x, &norms, &projection, group, local);
+    input_gate_multiply(gate, &x, &norms, &projection, group, local);
 
     // Only a few workgroups have results of the gate. The others request what follows meanwhile.
     var next = End();
     prepare_end(&next, group, local);
     load_gated(vector, local);
-    input_projection_product(&projection, &x, &norms, &next, group, local);
+    input_projection_multiply(&projection, &x, &norms, &next, group, local);
     let after = add_rms_norm(INPUT_BRANCH, layer.x, x, norms, local);
     end(after, norms, &next, group, local);
 }

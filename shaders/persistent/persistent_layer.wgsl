@@ -10,30 +10,28 @@
 // While they wait, they request their next weights.
 
 @group(0) @binding(0) var<storage, read> o_data: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> o_scales: array<u32>;
+@group(0) @binding(1) var<storage, read> o_scales: array<o_ScaleUnit>;
 @group(0) @binding(2) var<storage, read> gate_up_data: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> gate_up_scales: array<u32>;
+@group(0) @binding(3) var<storage, read> gate_up_scales: array<gate_up_ScaleUnit>;
 @group(0) @binding(4) var<storage, read> down_data: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> down_scales: array<u32>;
-@group(0) @binding(6) var<storage, read> qkv_data: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read> qkv_scales: array<u32>;
+@group(0) @binding(5) var<storage, read> down_scales: array<down_ScaleUnit>;
 // The results of sdpa_decode: [N_HEADS, PARTS, D / 4], and [N_HEADS, PARTS] of maximum and sum.
-@group(0) @binding(8) var<storage, read> partial_outputs: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read> softmax_stats: array<vec2<f32>>;
-@group(0) @binding(10) var<storage, read> rows: array<Row>; // [1]
-@group(0) @binding(11) var<storage, read> post_attention: array<vec4<f32>>;
-@group(0) @binding(12) var<storage, read> pre_feedforward: array<vec4<f32>>;
-@group(0) @binding(13) var<storage, read> post_feedforward: array<vec4<f32>>;
-@group(0) @binding(14) var<storage, read> next_input: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> partial_outputs: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> softmax_stats: array<vec2<f32>>;
+@group(0) @binding(8) var<storage, read> rows: array<Row>; // [1]
+@group(0) @binding(9) var<storage, read> post_attention: array<vec4<f32>>;
+@group(0) @binding(10) var<storage, read> pre_feedforward: array<vec4<f32>>;
+@group(0) @binding(11) var<storage, read> post_feedforward: array<vec4<f32>>;
+@group(0) @binding(12) var<storage, read> next_input: array<vec4<f32>>;
 // The residual stream [N / 4], which this kernel updates.
-@group(0) @binding(15) var<storage, read_write> stream: array<vec4<f32>>;
+@group(0) @binding(13) var<storage, read_write> stream: array<vec4<f32>>;
 // [3, SET_VEC4S]
-@group(0) @binding(16) @coherent var<storage, read_write> exchange: array<vec4<u32>>;
+@group(0) @binding(14) @coherent var<storage, read_write> exchange: array<vec4<u32>>;
 // q, k and v, or the normalized hidden state.
-@group(0) @binding(17) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(18) @coherent var<storage, read_write> fault: atomic<u32>;
+@group(0) @binding(15) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(16) @coherent var<storage, read_write> fault: atomic<u32>;
 // The layer scalar, this dispatch's set of exchange words, the next dispatch's set, 0.
-@group(0) @binding(19) var<uniform> layer: vec4<f32>;
+@group(0) @binding(17) var<uniform> layer: vec4<f32>;
 
 // Parts of a set. First both sublayer outputs, [N / 4] each.
 // Then the MLP's hidden state and attention's output as int8, 16 in each vec4.
@@ -118,14 +116,14 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     var before = Columns();
     var ready = Ready();
     var gate_up = gate_up_Held();
-    o_product(&o, &before, &ready, &gate_up, first, local);
+    o_multiply(&o, &before, &ready, &gate_up, first, local);
 
     before = add_rms_norm(ATTENTION_BRANCH, 1.0, before, ready, local);
     var down = down_Held();
-    gate_up_product(&gate_up, &before, &ready, &down, first, local);
+    gate_up_multiply(&gate_up, &before, &ready, &down, first, local);
 
     load_vector(HIDDEN, DOWN_GROUPS, local);
     var next = down_Next();
-    down_product(&down, &before, &ready, &next, first, local);
+    down_multiply(&down, &before, &ready, &next, first, local);
     finish_layer(before, ready, &next, first, local);
 }

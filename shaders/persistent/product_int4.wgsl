@@ -2,19 +2,21 @@
 
 // int4 weights in symmetric groups of 32.
 
-struct Stored {
+alias ScaleUnit = u32;
+
+struct StoredGroup {
     quants: vec4<u32>, // a group of a row
     pair: u32,         // its scale and that of its neighbour
 }
 
-fn load_stored(place: u32, local: u32) -> Stored {
+fn load_weights(place: u32, local: u32) -> StoredGroup {
     let quants = data[data_index(MATRIX, place, local)];
-    return Stored(quants, scales[scale_index(MATRIX, place, local)]);
+    return StoredGroup(quants, scales[scale_index(MATRIX, place, local)]);
 }
 
-fn group_product(weights: Stored, high: u32, group: u32) -> f32 {
+fn group_product(weights: StoredGroup, group: u32, local: u32) -> f32 {
     let quants = weights.quants;
-    let scale = unpack2x16float(weights.pair >> high).x;
+    let scale = unpack2x16float(weights.pair >> (local & 16u)).x;
     let lo = x_quants[group * 2u];
     let hi = x_quants[group * 2u + 1u];
     let even = quants & vec4<u32>(0x0f0f0f0fu);

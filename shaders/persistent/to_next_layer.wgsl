@@ -1,6 +1,9 @@
-//! needs: layer_norms, columns, product, matrix_product<qkv>
+//! needs: layer_norms, columns, product, matrix_product<qkv>; constants QKV_BINDING
 
 // The end of a persistent kernel between two layers: queries, keys and values of the next layer.
+
+@group(0) @binding(QKV_BINDING) var<storage, read> qkv_data: array<vec4<u32>>;
+@group(0) @binding(QKV_BINDING + 1) var<storage, read> qkv_scales: array<qkv_ScaleUnit>;
 
 // The weights to request for the end.
 alias End = qkv_Held;
@@ -33,5 +36,5 @@ fn end(after: Columns, ready: Ready, qkv: ptr<function, End>, group: u32, local:
     var columns = after;
     var norms = ready;
     var none = qkv_Held();
-    qkv_product(qkv, &columns, &norms, &none, group, local);
+    qkv_multiply(qkv, &columns, &norms, &none, group, local);
 }

@@ -6,10 +6,23 @@ struct GroupWeights {
     scale: vec2<f32>, // from block_scales, for one step of the bytes
 }
 
-fn load_group(row: u32, group: u32) -> GroupWeights {
-    let stored = load_stored(row, group);
+// The same as stored, for kernels that load long before use.
+struct StoredGroup {
+    stored: Stored,
+    scale: ScaleUnit,
+}
+
+fn load_stored_group(row: u32, group: u32) -> StoredGroup {
+    return StoredGroup(load_stored(row, group), load_block_scales(row, group));
+}
+
+fn group_weights(weights: StoredGroup, group: u32) -> GroupWeights {
     let steps = select(vec2<f32>(INT8_STEP, 1.0), vec2<f32>(INT8_STEP), GROUP == 16u);
-    return GroupWeights(to_bytes(stored), block_scales(row, group) * steps);
+    return GroupWeights(to_bytes(weights.stored), block_scales_in(weights.scale, group) * steps);
+}
+
+fn load_group(row: u32, group: u32) -> GroupWeights {
+    return group_weights(load_stored_group(row, group), group);
 }
 
 fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {

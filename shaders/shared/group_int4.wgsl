@@ -6,8 +6,22 @@ struct GroupWeights {
     scale: vec2<f32>,
 }
 
+// The same as stored, for kernels that load long before use.
+struct StoredGroup {
+    quants: vec4<u32>,
+    scale: ScaleUnit,
+}
+
+fn load_stored_group(row: u32, group: u32) -> StoredGroup {
+    return StoredGroup(data[data_vec4(row, group)], load_scale(row, group * 32u / GROUP));
+}
+
+fn group_weights(stored: StoredGroup, group: u32) -> GroupWeights {
+    return GroupWeights(stored.quants, scale_in(stored.scale, group * 32u / GROUP));
+}
+
 fn load_group(row: u32, group: u32) -> GroupWeights {
-    return GroupWeights(data[data_vec4(row, group)], scale_of(row, group * 32u / GROUP));
+    return group_weights(load_stored_group(row, group), group);
 }
 
 fn product(weights: GroupWeights, lo: vec4<u32>, hi: vec4<u32>, x_group: vec2<f32>) -> f32 {

@@ -40,8 +40,8 @@ pub struct CandidateFactory<'a> {
     pub options: &'a DeviceOptions,
     pub config: &'a ModelConfig,
     pub cache_type: CacheType,
-    /// Sequences that generate together in a third test, if there are several.
-    pub sequences: usize,
+    /// The numbers of sequences that generate together in further tests.
+    pub batches: &'a [usize],
     pub reference: Reference,
 }
 
@@ -58,11 +58,11 @@ impl CandidateFactory<'_> {
         let tests = Tests {
             prompt: test(Work::Prompt(prompt.min(most)), 1),
             generation: test(generation, 1),
-            batch: (self.sequences > 1).then(|| test(generation, self.sequences)),
+            batches: self.batches.iter().map(|&count| test(generation, count)).collect(),
         };
         let load = LoadOptions {
             context_length: tests.prompt.positions().max(tests.generation.positions()),
-            max_sequences: self.sequences,
+            max_sequences: self.batches.iter().copied().max().unwrap_or(1),
             cache_type: self.cache_type,
             ..LoadOptions::default()
         };
@@ -77,11 +77,11 @@ impl CandidateFactory<'_> {
     }
 }
 
-/// The workload: a prompt, generation, and generation in several sequences if the command needs it.
+/// The workload: a prompt, generation, and generation in several sequences.
 struct Tests {
     prompt: Test,
     generation: Test,
-    batch: Option<Test>,
+    batches: Vec<Test>,
 }
 
 /// A model on a device, and its workload.
@@ -101,7 +101,7 @@ impl Candidate for SyntheticCandidate {
         Ok(Rates {
             prompt: rate(&self.tests.prompt)?,
             generation: rate(&self.tests.generation)?,
-            batch: self.tests.batch.as_ref().map(rate).transpose()?,
+            batches: self.tests.batches.iter().map(rate).collect::<Result<_>>()?,
         })
     }
 }

@@ -16,8 +16,9 @@ use crate::tune::reference::Reference;
 use crate::tune::search::{Start, search, shown};
 use crate::tune::store::{TuningResult, identity, path_of, read, write};
 
-/// Most sequences that generate together in a trial.
-const MAX_SEQUENCES: usize = 16;
+/// The numbers of sequences that generate together in trials. Devices may have other kernels for up
+/// to 8 rows than for more.
+const BATCHES: [usize; 2] = [4, 16];
 
 /// The fastest kernel options for a model of this shape on the device of `options`. The command
 /// runs at most `sequences` sequences together. The options are a stored result in `directory`, or
@@ -35,15 +36,16 @@ pub fn choose(
     let gpu = pollster::block_on(Gpu::open(options))?;
     let (facts, target) = (gpu.facts().clone(), *gpu.target());
     drop(gpu);
-    let (reduced, sequences) = (reduced_config(config), sequences.min(MAX_SEQUENCES));
-    let identity = identity(&facts, &reduced, cache_type, sequences, &options.kernels);
+    let (reduced, batches) = (reduced_config(config), batches(sequences));
+    let identity = identity(&facts, &reduced, cache_type, &batches, &options.kernels);
     let path = directory.map(|directory| path_of(directory, &identity));
     if let Some(kernels) = path.as_deref().and_then(|path| read(path, &identity)) {
         report(&format!("found before: {}", shown(&kernels)));
         return Ok(kernels);
     }
     let reference = Reference::new()?;
-    let factory = CandidateFactory { options, config: &reduced, cache_type, sequences, reference };
+    let factory =
+        CandidateFactory { options, config: &reduced, cache_type, batches: &batches, reference };
     let start = Start { facts: &facts, target, kernels: options.kernels };
     let (kernels, trials) = search(&start, &mut |kernels| factory.open(kernels), report)?;
     report(&format!("kept: {}", shown(&kernels)));
@@ -54,4 +56,26 @@ pub fn choose(
         }
     }
     Ok(kernels)
+}
+
+/// The [`BATCHES`] for a command that runs at most `sequences` sequences together.
+fn batches(sequences: usize) -> Vec<usize> {
+    let mut batches = BATCHES.map(|count| count.min(sequences)).to_vec();
+    batches.retain(|&count| count > 1);
+    batches.dedup();
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_those_of_the_command() {
+        let expected: [(usize, &[usize]); 5] =
+            [(1, &[]), (3, &[3]), (4, &[4]), (8, &[4, 8]), (32, &[4, 16])];
+        for (sequences, sizes) in expected {
+            assert_eq!(batches(sequences), sizes);
+        }
+    }
 }

@@ -14,13 +14,12 @@ const LEAST_GAIN: f64 = 1.03;
 const RUNS: usize = 3;
 
 /// Tokens a second.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     pub prompt: f64,
     pub generation: f64,
-    /// Generation in several sequences, if the command runs several.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<f64>,
+    /// Generation in several sequences, for each number of them.
+    pub batches: Vec<f64>,
 }
 
 impl Rates {
@@ -31,9 +30,8 @@ impl Rates {
 
     /// The geometric mean of ratios.
     fn gain(&self) -> f64 {
-        let ratios = [Some(self.prompt), Some(self.generation), self.batch];
-        let product: f64 = ratios.iter().flatten().product();
-        product.powf(1.0 / ratios.iter().flatten().count() as f64)
+        let product = self.prompt * self.generation * self.batches.iter().product::<f64>();
+        product.powf(1.0 / (2 + self.batches.len()) as f64)
     }
 
     fn faster(&self, other: &Rates) -> Rates {
@@ -44,7 +42,7 @@ impl Rates {
         Rates {
             prompt: of(self.prompt, other.prompt),
             generation: of(self.generation, other.generation),
-            batch: self.batch.zip(other.batch).map(|(rate, other)| of(rate, other)),
+            batches: self.batches.iter().zip(&other.batches).map(|(&a, &b)| of(a, b)).collect(),
         }
     }
 }
@@ -53,7 +51,10 @@ impl Display for Rates {
     /// As ratios.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "prompts {:.2}x, generation {:.2}x", self.prompt, self.generation)?;
-        self.batch.map_or(Ok(()), |ratio| write!(f, ", several sequences {ratio:.2}x"))
+        if !self.batches.is_empty() {
+            f.write_str(", several sequences")?;
+        }
+        self.batches.iter().try_for_each(|ratio| write!(f, " {ratio:.2}x"))
     }
 }
 
@@ -105,7 +106,8 @@ pub fn search<C: Candidate>(
             Err(reason) => reason.to_string(),
         };
         report(&format!("{}: {verdict}", shown(&switched)));
-        let ratios = outcome.as_ref().map(|(ratios, _)| *ratios).map_err(|error| error.to_string());
+        let ratios =
+            outcome.as_ref().map(|(ratios, _)| ratios.clone()).map_err(|error| error.to_string());
         trials.push(MeasuredTrial { kernels: switched.to_string(), ratios, kept });
         if let (Ok((_, candidate)), true) = (outcome, kept) {
             (kernels, target, best) = (switched, switched_target, candidate);
@@ -161,7 +163,7 @@ mod tests {
 
     impl Candidate for Fake {
         fn run_once(&mut self) -> Result<Rates> {
-            Ok(self.0)
+            Ok(self.0.clone())
         }
     }
 
@@ -179,7 +181,7 @@ mod tests {
     }
 
     fn rates(prompt: f64, generation: f64) -> Result<Rates> {
-        Ok(Rates { prompt, generation, batch: None })
+        Ok(Rates { prompt, generation, batches: Vec::new() })
     }
 
     #[test]
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn several_sequences_count_as_much() {
         let batch = |generation, batch| {
-            rates(100.0, generation).map(|rates| Rates { batch: Some(batch), ..rates })
+            rates(100.0, generation).map(|rates| Rates { batches: vec![batch], ..rates })
         };
         let (kernels, _) = found("", |kernels| match (kernels.dp4a, kernels.f16) {
             (Some(true), _) => batch(95.0, 150.0),

@@ -25,10 +25,10 @@ pub fn identity(
     facts: &AdapterFacts,
     config: &ModelConfig,
     cache_type: CacheType,
-    sequences: usize,
+    batches: &[usize],
     asked: &KernelOptions,
 ) -> String {
-    let shapes = (config.hidden_size, &config.layers, cache_type, sequences);
+    let shapes = (config.hidden_size, &config.layers, cache_type, batches);
     // Cards of one name may be different models.
     let device = format!("{facts} {:04x}:{:04x}", facts.vendor, facts.device);
     format!("gemma4-wgpu {}, {device}, {shapes:?}, {}", env!("CARGO_PKG_VERSION"), shown(asked))
@@ -63,17 +63,17 @@ mod tests {
     #[test]
     fn cards_of_one_name_and_workloads_are_measured_apart() {
         let probe = ModelConfig::named("demo").unwrap();
-        let of_sequences = |facts: AdapterFacts, sequences| {
-            identity(&facts, &probe, CacheType::F16, sequences, &KernelOptions::default())
+        let of_batches = |facts: AdapterFacts, batches: &[usize]| {
+            identity(&facts, &probe, CacheType::F16, batches, &KernelOptions::default())
         };
-        let of = |facts| of_sequences(facts, 1);
+        let of = |facts| of_batches(facts, &[]);
         let card = AdapterFacts::example_card;
         assert_eq!(
             of(card()),
             of(AdapterFacts { index: 1, pci_bus_id: Some("0000:5e:00.0".into()), ..card() })
         );
         assert_ne!(of(card()), of(AdapterFacts { device: 2, ..card() }));
-        assert_ne!(of(card()), of_sequences(card(), 16));
+        assert_ne!(of(card()), of_batches(card(), &[4, 16]));
     }
 
     #[test]

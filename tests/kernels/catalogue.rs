@@ -271,7 +271,7 @@ fn persistent_layers() -> Vec<Box<dyn Kernel>> {
         o: persistent_linear(5376, 16384),
         gate_up: persistent_linear(43008, 5376),
         down: persistent_linear(5376, 21504),
-        qkv: Some(persistent_linear(16384, 5376)),
+        qkv: vec![persistent_linear(16384, 5376)],
         per_layer: None,
         eps: 1e-6,
         set_words: PersistentLayer::set_words(5376, 16384, 21504, 256),
@@ -282,9 +282,20 @@ fn persistent_layers() -> Vec<Box<dyn Kernel>> {
         projection: persistent_linear(5376, 256),
     };
     let mut all: Vec<Box<dyn Kernel>> = Vec::new();
+    for format in PackFormat::ALL.into_iter().filter(|format| Linear::supports_q8(*format)) {
+        let apart = [0, 8192, 12288].map(|y_offset| Linear {
+            format,
+            y_offset,
+            ..persistent_linear(4096, 5376)
+        });
+        let down = Linear { format, ..persistent.down };
+        if format != PackFormat::Iq4 {
+            all.push(Box::new(PersistentLayer { down, qkv: apart.to_vec(), ..persistent.clone() }));
+        }
+    }
     for per_layer in [None, Some(per_layer)] {
         let persistent = PersistentLayer { per_layer, ..persistent.clone() };
-        all.push(Box::new(PersistentLayer { qkv: None, ..persistent.clone() }));
+        all.push(Box::new(PersistentLayer { qkv: Vec::new(), ..persistent.clone() }));
         all.push(Box::new(persistent));
     }
     all

@@ -3,7 +3,7 @@
 use gemma4_wgpu::{
     cpu::{CpuMatrix, ops},
     gpu::{
-        Extent, Gpu, GpuBuffer, Grid, KernelSource, KernelTarget,
+        Gpu, GpuBuffer,
         kernels::{Kernel, Linear, PerLayerProducts, PersistentLayer, SplitAttention},
         tile,
     },
@@ -14,7 +14,9 @@ use gemma4_wgpu::{
     quant::PackFormat,
 };
 
-use crate::{combinations::on_devices_where, harness::*, weights::weights};
+use crate::{harness::*, weights::weights};
+
+mod checks;
 
 const EPS: f32 = 1e-6;
 const SCALAR: f32 = 0.7;
@@ -30,9 +32,27 @@ struct Sizes {
     input: usize,
 }
 
+/// Number formats of o, gate and up, down, a per-layer input, and qkv or each of q, k and v.
+#[derive(Clone)]
+struct Formats {
+    o: PackFormat,
+    gate_up: PackFormat,
+    down: PackFormat,
+    input: PackFormat,
+    qkv: Vec<PackFormat>,
+}
+
+impl Formats {
+    fn all(format: PackFormat) -> Formats {
+        Formats { o: format, gate_up: format, down: format, input: format, qkv: vec![format] }
+    }
+}
+
 struct Case {
-    /// The matrices of o, gate and up, down, and qkv.
-    matrices: [CpuMatrix; 4],
+    /// The matrices of o, gate and up, and down.
+    matrices: [CpuMatrix; 3],
+    /// One matrix, or those of q, k and v.
+    qkv: Vec<CpuMatrix>,
     input: Option<PerLayer>,
     /// The norms post attention, pre feedforward, post feedforward and next input.
     norms: [Vec<f32>; 4],
@@ -49,10 +69,9 @@ struct PerLayer {
 }
 
 impl PerLayer {
-    fn new(n: usize, size: usize) -> PerLayer {
-        let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
+    fn new(n: usize, size: usize, format: PackFormat) -> PerLayer {
         PerLayer {
-            matrices: [int4(size, n, 12), int4(n, size, 13)],
+            matrices: [weights(format, size, n, 12), weights(format, n, size, 13)],
             norm: random(n, 14),
             vectors: random(3 * size, 15),
         }
@@ -116,7 +135,12 @@ impl Parts {
 }
 
 impl Case {
-    fn new(Sizes { n, attention: [n_heads, head_dim], ffn, qkv, input }: Sizes) -> Case {
+    fn new(sizes: Sizes) -> Case {
+        Case::of(sizes, &Formats::all(PackFormat::INT4))
+    }
+
+    fn of(sizes: Sizes, formats: &Formats) -> Case {
+        let Sizes { n, attention: [n_heads, head_dim], ffn, qkv, input } = sizes;
         let rope = Rope { theta: 1e4, rotated_pairs: head_dim / 2, scale: 1.0 };
         let layer = LayerConfig {
             attention: AttentionKind::Full,
@@ -129,15 +153,16 @@ impl Case {
             kv_from: None,
         };
         let attention = n_heads * head_dim;
-        let int4 = |rows, cols, seed| weights(PackFormat::INT4, rows, cols, seed);
+        let qkv_rows = qkv / formats.qkv.len();
+        let qkv = |(i, format): (usize, &PackFormat)| weights(*format, qkv_rows, n, 40 + i as u64);
         Case {
             matrices: [
-                int4(n, attention, 1),
-                int4(2 * ffn, n, 2),
-                int4(n, ffn, 3),
-                int4(qkv, n, 4),
+                weights(formats.o, n, attention, 1),
+                weights(formats.gate_up, 2 * ffn, n, 2),
+                weights(formats.down, n, ffn, 3),
             ],
-            input: (input > 0).then(|| PerLayer::new(n, input)),
+            qkv: formats.qkv.iter().enumerate().map(qkv).collect(),
+            input: (input > 0).then(|| PerLayer::new(n, input, formats.input)),
             norms: [5, 6, 7, 8].map(|seed| random(n, seed)),
             x: random(n, 9),
             split: SplitAttention {
@@ -152,7 +177,7 @@ impl Case {
 
     /// The residual stream, and q, k and v or the normalized hidden state.
     fn expected(&self, attention: &[f32], is_last: bool) -> (Vec<f32>, Vec<f32>) {
-        let [o, gate_up, down, qkv] = &self.matrices;
+        let [o, gate_up, down] = &self.matrices;
         let [post_attention, pre_feedforward, post_feedforward, next_input] = &self.norms;
         let (mut x, mut normed) = (self.x.clone(), vec![0.0; self.x.len()]);
         let branch = product(o, attention);
@@ -166,13 +191,19 @@ impl Case {
             (branch, post) = (input.expected(&x), &input.norm);
         }
         ops::add_rms_norm(&mut x, &branch, post, SCALAR, next_input, EPS, &mut normed);
-        let y = if is_last { normed } else { product(qkv, &normed) };
+        let qkv = self.qkv.iter().flat_map(|matrix| product(matrix, &normed));
+        let y = if is_last { normed.clone() } else { qkv.collect() };
         (x, y)
     }
 
     fn kernel(&self, interleaved16: bool) -> PersistentLayer {
-        let [o, gate_up, down, qkv] =
-            [0, 1, 2, 3].map(|i| linear(&self.matrices[i], interleaved16));
+        let [o, gate_up, down] = [0, 1, 2].map(|i| linear(&self.matrices[i], interleaved16));
+        let mut y_offset = 0;
+        let qkv = self.qkv.iter().map(|matrix| {
+            y_offset += matrix.out_features();
+            let linear = linear(matrix, interleaved16);
+            Linear { y_offset: y_offset - linear.rows, ..linear }
+        });
         let [n, attention, ffn] = [gate_up.cols, o.cols, down.cols];
         let per_layer = self.input.as_ref().map(|input| {
             let [gate, projection] = [0, 1].map(|i| linear(&input.matrices[i], interleaved16));
@@ -186,7 +217,7 @@ impl Case {
             o,
             gate_up,
             down,
-            qkv: Some(qkv),
+            qkv: qkv.collect(),
             per_layer,
             eps: EPS,
             set_words,
@@ -198,18 +229,17 @@ impl Case {
         &self,
         gpu: &Gpu,
         kernel: &dyn Kernel,
+        [is_last, interleaved16]: [bool; 2],
         set: usize,
-        interleaved16: bool,
         parts: &Parts,
     ) -> Results {
         let upload_matrix = |matrix| upload_matrix(gpu, matrix, interleaved16);
         let mut buffers: Vec<GpuBuffer> = self.matrices.iter().flat_map(upload_matrix).collect();
-        let [.., qkv] = &self.matrices;
         let n = self.x.len();
         let rows = upload(gpu, &[[0, parts.position as u32, 0, 0]]);
         buffers.extend([upload(gpu, &parts.sums), upload(gpu, &parts.norms), rows]);
         buffers.extend(self.norms.iter().map(|norm| upload(gpu, norm)));
-        let room = qkv.out_features().max(n);
+        let room = self.qkv.iter().map(CpuMatrix::out_features).sum::<usize>().max(n);
         let (x, y, fault) = (upload(gpu, &self.x), zeros(gpu, room), zeros(gpu, 1));
         // The step uses the second of three sets. The sets beside it have no empty words.
         let sets: Vec<u32> = [[7, PersistentLayer::SENTINEL, 7]]
@@ -235,6 +265,13 @@ impl Case {
             })
             .collect();
         all.extend(INPUT_BINDINGS.into_iter().zip(&input));
+        let qkv: Vec<GpuBuffer> = self.qkv.iter().flat_map(upload_matrix).collect();
+        let names = match self.qkv.len() {
+            _ if is_last => &[][..],
+            1 => &["qkv_data", "qkv_scales"],
+            _ => &["q_data", "q_scales", "k_data", "k_scales", "v_data", "v_scales"],
+        };
+        all.extend(names.iter().copied().zip(&qkv));
         run(gpu, kernel, &all, 1, 0);
         let sets: Vec<u32> = download(gpu, &exchange, 3 * set);
         Results {
@@ -253,7 +290,7 @@ impl Case {
         position: usize,
     ) {
         let kernel = PersistentLayer { workgroups, ..self.kernel(interleaved16) };
-        let qkv = if is_last { None } else { kernel.qkv };
+        let qkv = if is_last { Vec::new() } else { kernel.qkv };
         self.check_kernel(gpu, &PersistentLayer { qkv, ..kernel }, interleaved16, position);
     }
 
@@ -265,9 +302,10 @@ impl Case {
         position: usize,
     ) {
         let parts = Parts::new(gpu, &self.split, position);
-        let (x, y) = self.expected(&parts.attention, kernel.qkv.is_none());
+        let is_last = kernel.qkv.is_empty();
+        let (x, y) = self.expected(&parts.attention, is_last);
         assert!(kernel.can_run(gpu.target(), gpu.facts()));
-        let found = self.run(gpu, kernel, kernel.set_words, interleaved16, &parts);
+        let found = self.run(gpu, kernel, [is_last, interleaved16], kernel.set_words, &parts);
         assert_eq!(found.fault, 0);
         let is_empty =
             |set: &Vec<u32>| set.iter().filter(|word| **word == PersistentLayer::SENTINEL).count();
@@ -281,11 +319,12 @@ impl Case {
             "words that are empty"
         );
         assert!(found.sets[0].iter().all(|word| *word == 7), "a set of others");
-        let end = if kernel.qkv.is_some() { "next" } else { "last" };
+        let end = if is_last { "last" } else { "next" };
         let what = format!(
-            "persistent layer of {}, input {}, to the {end}, interleaved16 {interleaved16}, \
+            "persistent layer of {} in {}, input {}, to the {end}, interleaved16 {interleaved16}, \
              at {position}",
             x.len(),
+            kernel.o.format,
             self.input.is_some(),
         );
         assert_close(&format!("{what}, x"), gpu, &found.x, &x, 2e-3);
@@ -298,7 +337,7 @@ fn upload_matrix(gpu: &Gpu, matrix: &CpuMatrix, interleaved16: bool) -> [GpuBuff
     let (packed, cols) = (matrix.packed(), matrix.in_features());
     let words = [
         (&packed.data, packed.format.data_words(cols), 4),
-        (&packed.scales, packed.format.scale_words(cols), 1),
+        (&packed.scales, packed.format.scale_words(cols), packed.format.scale_unit()),
     ];
     words.map(|(words, row, unit)| match interleaved16 {
         true => upload(gpu, &tile(words, row, unit)),
@@ -316,15 +355,13 @@ const INPUT_BINDINGS: [&str; 7] = [
     "place",
 ];
 
-const BINDINGS: [&str; 20] = [
+const BINDINGS: [&str; 18] = [
     "o_data",
     "o_scales",
     "gate_up_data",
     "gate_up_scales",
     "down_data",
     "down_scales",
-    "qkv_data",
-    "qkv_scales",
     "partial_outputs",
     "softmax_stats",
     "rows",
@@ -349,7 +386,7 @@ struct Results {
 
 fn linear(matrix: &CpuMatrix, interleaved16: bool) -> Linear {
     Linear {
-        format: PackFormat::INT4,
+        format: matrix.packed().format,
         rows: matrix.out_features(),
         cols: matrix.in_features(),
         y_stride: matrix.out_features(),
@@ -357,90 +394,5 @@ fn linear(matrix: &CpuMatrix, interleaved16: bool) -> Linear {
         softcap: None,
         over_outputs: false,
         interleaved16,
-    }
-}
-
-const SMALL: Sizes = Sizes { n: 64, attention: [2, 32], ffn: 128, qkv: 48, input: 0 };
-
-/// The devices that can run the kernel. There are some wherever the adapter can.
-fn with_neighbours() -> Vec<&'static Gpu> {
-    let can = |gpu: &&Gpu| {
-        gpu.facts().coherent
-            && gpu.variant().subgroups_contiguous
-            && gpu.variant().subgroup_size >= Some(8)
-    };
-    let found: Vec<&Gpu> = devices().iter().filter(can).collect();
-    let facts = devices()[0].facts();
-    let fits = facts.coherent
-        && facts.subgroup_min_size >= 8
-        && facts.subgroup_min_size == facts.subgroup_max_size;
-    assert_eq!(!found.is_empty(), fits, "{facts}");
-    found
-}
-
-/// A software adapter with too few threads runs one workgroup after another.
-/// There only one workgroup is sure not to wait forever.
-#[test]
-fn equals_its_parts() {
-    let medium = Sizes { n: 320, attention: [2, 256], ffn: 1280, qkv: 1024, input: 0 };
-    let large = Sizes { n: 2560, attention: [34, 32], ffn: 576, qkv: 80, input: 0 };
-    let cases = [
-        SMALL,
-        medium,
-        large,
-        Sizes { input: 64, ..SMALL },
-        Sizes { input: 256, ..medium },
-        Sizes { input: 192, ..large },
-    ]
-    .map(Case::new);
-    let able = with_neighbours();
-    let is_able = |gpu: &Gpu, _| able.iter().any(|able| std::ptr::eq(*able, gpu));
-    for (gpu, [case, interleaved16, is_last, far]) in
-        on_devices_where([cases.len(), 2, 2, 2], is_able)
-    {
-        let ways = [interleaved16, is_last].map(|way| way == 1);
-        cases[case].check(gpu, ways, 1, [20, 5000][far]);
-        if !gpu.facts().is_software() {
-            cases[case].check(gpu, ways, 32, 1000);
-        }
-    }
-}
-
-/// Layers with such rows have kernels of their own.
-#[test]
-fn rows_shorter_than_a_pair_of_groups_are_not_for_it() {
-    for gpu in with_neighbours() {
-        for sizes in [
-            Sizes { n: 32, ..SMALL },
-            Sizes { attention: [1, 32], ..SMALL },
-            Sizes { ffn: 32, ..SMALL },
-        ] {
-            assert!(!Case::new(sizes).kernel(false).can_run(gpu.target(), gpu.facts()));
-        }
-        assert!(Case::new(SMALL).kernel(false).can_run(gpu.target(), gpu.facts()));
-    }
-}
-
-/// One workgroup of a kernel that expects more, so that it waits in vain.
-struct Alone(PersistentLayer);
-
-impl Kernel for Alone {
-    fn source(&self, target: &KernelTarget) -> KernelSource {
-        self.0.source(target)
-    }
-
-    fn grid(&self, _: &KernelTarget) -> Grid {
-        Grid([Extent::Fixed(1); 3])
-    }
-}
-
-#[test]
-fn waiting_in_vain_ends_and_is_reported() {
-    for gpu in with_neighbours() {
-        let case = Case::new(SMALL);
-        let kernel = PersistentLayer { workgroups: 2, ..case.kernel(false) };
-        let set = kernel.set_words;
-        let parts = Parts::new(gpu, &case.split, 20);
-        assert_eq!(case.run(gpu, &Alone(kernel), set, false, &parts).fault, 1);
     }
 }

@@ -51,6 +51,8 @@ pub struct Tuning {
     pub matvec: [MatvecShape; 4],
     /// As `matvec`, for matrices of few rows.
     pub narrow_matvec: [MatvecShape; 4],
+    /// Products of 9 to 64 rows of activations on cooperative matrices.
+    pub coop_batch: bool,
     /// The most rows of int8 activations for matrix-vector products: 2, 4 or 8. With more rows,
     /// products on cooperative matrices are faster. For matrices of many rows, and of few.
     pub most_int8_rows: [usize; 2],
@@ -113,6 +115,7 @@ const fn coop_rows(workgroup: usize, subgroup_rows: usize, column_teams: usize) 
     CoopRowsShape { workgroup, subgroup_rows, column_teams }
 }
 
+const MOST_INT8_ROWS: [usize; 2] = [8; 2];
 const LARGE_COOP_ROWS: &[CoopRowsShape] =
     &[coop_rows(256, 32, 2), coop_rows(256, 32, 4), coop_rows(256, 32, 8), coop_rows(256, 16, 8)];
 /// Two workgroups on most of an H100's multiprocessors.
@@ -144,6 +147,8 @@ impl Tuning {
         // Only large cards have such matrices with room for these kernels.
         let is_large = variant.coop == Some(Coop::Sixteen);
         let large_workgroups = options.large_workgroups == Some(true);
+        let coop_batch = is_large && options.coop_batch == Some(true);
+        let prefers_coop = coop_batch && variant.dp4a && options.int8_batch == Some(false);
         let (max_step_tokens, trial_tokens) = match facts.device_type.as_str() {
             "discrete GPU" => (512, [512, 64]),
             "CPU" => (128, [32, 4]),
@@ -172,7 +177,8 @@ impl Tuning {
             interleave_weights: is_large,
             matvec: if is_large { LARGE_MATVEC } else { SMALL_MATVEC },
             narrow_matvec: if is_large { LARGE_NARROW_MATVEC } else { SMALL_MATVEC },
-            most_int8_rows: [8; 2],
+            coop_batch,
+            most_int8_rows: if prefers_coop { [2; 2] } else { MOST_INT8_ROWS },
             coop_rows: [LARGE_COOP_ROWS; 3],
             coop_rows_workgroups: COOP_ROWS_WORKGROUPS,
             coop_round: is_large.then_some(LARGE_COOP_ROUND),
@@ -227,6 +233,7 @@ mod tests {
             (v.subgroups_contiguous, "contiguous"),
             (v.f16, "f16"),
             (v.dp4a, "dp4a"),
+            (t.coop_batch, "batch"),
             (t.large_workgroups, "large"),
             (t.row_per_invocation, "row"),
             (t.persistent, "persistent"),
@@ -288,8 +295,8 @@ mod tests {
             (
                 h200(),
                 "",
-                "Some(32) Some(32) Some(Sixteen); contiguous f16 dp4a large persistent repack \
-                 interleaved; 256 of 46; Some(264) 128; 512 at most; ",
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 dp4a batch large persistent \
+                 repack interleaved; 256 of 46; Some(264) 128; 512 at most; ",
                 LARGE,
             ),
             (
@@ -301,7 +308,7 @@ mod tests {
             (
                 h200(),
                 "dp4a=off,large_workgroups=off",
-                "Some(32) Some(32) Some(Sixteen); contiguous f16 repack interleaved; 256 of 46; \
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 batch repack interleaved; 256 of 46; \
                  Some(264) 128; 512 at most; ",
                 LARGE,
             ),

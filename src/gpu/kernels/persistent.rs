@@ -24,7 +24,7 @@ use crate::quant::PackFormat;
 ///
 /// Bindings, in this order:
 ///
-/// - data and scales of o, gate and up, down, qkv (any buffer where there is no qkv)
+/// - data and scales of o, gate and up, down
 /// - partial outputs and softmax statistics of [`SdpaDecode`](super::SdpaDecode); rows
 /// - norm weights `[n]` each: post attention, pre feedforward, post feedforward, then the next
 ///   layer's input norm or the final norm
@@ -35,16 +35,17 @@ use crate::quant::PackFormat;
 /// - uniform of f32: the layer's scalar, the set to use, the set to empty for the next dispatch, 0
 /// - with a per-layer input: data and scales of its gate and projection; all layers' vectors; norm
 ///   weights `[n]` after the projection; the uniform of [`PerLayerGate`](super::PerLayerGate)
+/// - data and scales of qkv, or of q, k and v
 #[derive(Debug, Clone)]
 pub struct PersistentLayer {
     /// Its heads have a multiple of 32 dims.
     pub split: SplitAttention,
-    /// Shapes: `n × heads`; `2 · ffn × n`; `n × ffn`; `q, k, v × n`.
+    /// Shapes: `n × heads`; `2 · ffn × n`; `n × ffn`.
     pub o: Linear,
     pub gate_up: Linear,
     pub down: Linear,
-    /// `None` after the last layer.
-    pub qkv: Option<Linear>,
+    /// `q, k, v × n`: one matrix, or three of different formats. None after the last layer.
+    pub qkv: Vec<Linear>,
     pub per_layer: Option<PerLayerProducts>,
     pub eps: f32,
     /// Words of a set. The workgroups of a dispatch exchange results in it. It has at least
@@ -109,7 +110,7 @@ impl PersistentLayer {
         contiguous
             && target.variant.dp4a
             && facts.coherent
-            && facts.max_storage_buffers >= if self.per_layer.is_some() { 25 } else { 19 }
+            && facts.max_storage_buffers as usize >= self.storage_buffers()
             && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && self.split.can_run(target)
             && self.fits()
@@ -118,17 +119,22 @@ impl PersistentLayer {
 
     /// Whether the kernel supports matrices of these shapes.
     fn fits(&self) -> bool {
-        let is_int4 =
-            |linear: &Linear| linear.format == PackFormat::INT4 && linear.softcap.is_none();
+        // Products of IQ4 look up levels in a table, which these kernels do not have.
+        let is_supported = |linear: &Linear| {
+            Linear::supports_q8(linear.format)
+                && linear.format != PackFormat::Iq4
+                && linear.softcap.is_none()
+        };
         let n = self.o.rows;
         self.products().iter().all(|Product { linear, .. }| {
-            is_int4(linear) && linear.cols.is_multiple_of(64) && linear.rows.is_multiple_of(16)
+            is_supported(linear) && linear.cols.is_multiple_of(64) && linear.rows.is_multiple_of(16)
         }) && self.split.layer.head_dim.is_multiple_of(32)
             && self.set_words >= Self::set_words(n, self.o.cols, self.down.cols, self.input_size())
             && [self.gate_up.cols, self.down.rows] == [n; 2]
             && self.gate_up.rows == 2 * self.down.cols
             && (self.workgroups..=16384).contains(&n)
-            && self.qkv.is_none_or(|qkv| qkv.cols == n)
+            && [0, 1, 3].contains(&self.qkv.len())
+            && self.qkv.iter().all(|linear| linear.cols == n)
             && self.per_layer.is_none_or(|PerLayerProducts { gate, projection }| {
                 [gate.cols, projection.rows] == [n; 2]
                     && gate.rows == projection.cols
@@ -145,16 +151,28 @@ impl PersistentLayer {
         let input = self.per_layer.map(|PerLayerProducts { gate, projection }| {
             [("input_gate", gate), ("input_projection", projection)]
         });
+        let qkv = if self.qkv.len() == 1 { &["qkv"][..] } else { &["q", "k", "v"] };
         let own = [("o", self.o), (Self::GATED, self.gate_up), ("down", self.down)];
         own.into_iter()
             .chain(input.into_iter().flatten())
-            .chain(self.qkv.map(|qkv| ("qkv", qkv)))
+            .chain(qkv.iter().copied().zip(self.qkv.iter().copied()))
             .map(|(name, linear)| Product {
                 name,
                 linear,
                 unit: if name == Self::GATED { 4 } else { 1 },
             })
             .collect()
+    }
+
+    /// Bindings before those of qkv.
+    fn first_bindings(&self) -> usize {
+        if self.per_layer.is_some() { 25 } else { 18 }
+    }
+
+    /// All bindings but the uniforms, of which a per-layer input has another.
+    fn storage_buffers(&self) -> usize {
+        let uniforms = if self.per_layer.is_some() { 2 } else { 1 };
+        self.first_bindings() + 2 * self.qkv.len() - uniforms
     }
 
     fn most_cols(&self) -> usize {
@@ -223,7 +241,14 @@ impl Kernel for PersistentLayer {
             .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup))
             .uint("DEPTH", Self::DEPTH)
             .choose(if self.per_layer.is_some() { "per_layer_input" } else { "dense_layer" })
-            .choose(if self.qkv.is_some() { "to_next_layer" } else { "to_output_head" });
+            .choose(match self.qkv.len() {
+                0 => "to_output_head",
+                1 => "to_next_layer",
+                _ => "to_next_layer_apart",
+            });
+        if !self.qkv.is_empty() {
+            wgsl = wgsl.uint("QKV_BINDING", self.first_bindings());
+        }
         for product in self.products() {
             let (most_units, rounds) = self.rounds(&product);
             let Product { name, linear, unit } = product;
@@ -235,9 +260,16 @@ impl Kernel for PersistentLayer {
                 .uint("MOST_UNITS", most_units)
                 .uint("ROUNDS", rounds)
                 .uint("LANES", lanes)
-                .bool("INTERLEAVED16", linear.interleaved16)
-                .bool("GATED", name == Self::GATED)
-                .choose("product_int4");
+                .optional_uint("Y_OFFSET", linear.y_offset)
+                .bool("GATED", name == Self::GATED);
+            let own = match linear.format {
+                PackFormat::INT4 => {
+                    own.bool("INTERLEAVED16", linear.interleaved16).choose("product_int4")
+                }
+                format => {
+                    own.weights(format, linear.cols, linear.interleaved16).choose("product_groups")
+                }
+            };
             wgsl = wgsl.instance(name, own);
         }
         wgsl.reductions(target, workgroup).kernel("shaders/persistent/persistent_layer.wgsl")

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, grid::StepSize, tuning::KernelTarget};
 use crate::gpu::kernels::{Kernel, Linear, PerLayerProducts, PersistentLayer};
-use crate::gpu::model::layers::{Decoder, FusedProjections, GpuPerLayer};
+use crate::gpu::model::layers::{Decoder, FusedProjections, GpuLayer, GpuPerLayer};
 use crate::gpu::model::linear::linears;
 use crate::gpu::model::recorder::Recorder;
 use crate::gpu::model::workspace::{Allocator, Workspace};
@@ -71,7 +71,7 @@ impl PersistentLayers {
         for &workgroups in gpu.tuning().persistent_workgroups {
             persistent.kernels = kernels(gpu, decoder, workgroups);
             if persistent.kernels.iter().flatten().count() < 2 {
-                let needs = "int4 in groups of 32, with dp4a=on and subgroups of 8";
+                let needs = "integers, with dp4a=on and subgroups of 8";
                 let what = "the model has no two layers for persistent kernels";
                 return refuse(format!("{what} ({needs})"));
             }
@@ -115,9 +115,8 @@ impl PersistentLayers {
         index: usize,
     ) -> Vec<(&'static str, &'a GpuBuffer)> {
         let (layer, next) = (&decoder.layers[index], decoder.layers.get(index + 1));
-        let qkv = next.map_or(&layer.down_proj, |next| &next.qkv[0].0);
-        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj, qkv];
-        let [o, gate_up, down, qkv] = matrices.map(|matrix| &matrix.parts[0]);
+        let matrices = [&layer.o_proj, &layer.gate_up[0].0, &layer.down_proj];
+        let [o, gate_up, down] = matrices.map(|matrix| &matrix.parts[0]);
         let mut bindings = vec![
             ("o_data", &o.data),
             ("o_scales", &o.scales),
@@ -125,8 +124,6 @@ impl PersistentLayers {
             ("gate_up_scales", &gate_up.scales),
             ("down_data", &down.data),
             ("down_scales", &down.scales),
-            ("qkv_data", &qkv.data),
-            ("qkv_scales", &qkv.scales),
             ("partial_outputs", &s.partial_attention),
             ("softmax_stats", &s.attention_stats),
             ("rows", &s.rows),
@@ -143,6 +140,7 @@ impl PersistentLayers {
         if let Some(weights) = &layer.per_layer {
             bindings.extend(input_bindings(weights, s));
         }
+        bindings.extend(next.into_iter().flat_map(qkv_bindings));
         bindings
     }
 
@@ -203,6 +201,20 @@ fn input_bindings<'a>(
     ]
 }
 
+/// What the kernel binds for the next layer's q, k and v.
+fn qkv_bindings(next: &GpuLayer) -> Vec<(&'static str, &GpuBuffer)> {
+    let names = match next.qkv.len() {
+        1 => &[["qkv_data", "qkv_scales"]][..],
+        _ => &[["q_data", "q_scales"], ["k_data", "k_scales"], ["v_data", "v_scales"]],
+    };
+    let parts = next.qkv.iter().map(|(matrix, _)| &matrix.parts[0]);
+    names
+        .iter()
+        .zip(parts)
+        .flat_map(|([data, scales], part)| [(*data, &part.data), (*scales, &part.scales)])
+        .collect()
+}
+
 /// Words of a set, for all layers of a model.
 fn set_words(config: &ModelConfig) -> usize {
     let widest =
@@ -225,10 +237,9 @@ fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<Persis
 
 fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<PersistentLayer> {
     let layer = &decoder.layers[index];
-    let qkv = match decoder.layers.get(index + 1) {
-        Some(next) => Some(linear(single(&next.qkv)?)?),
-        None => None,
-    };
+    let next = decoder.layers.get(index + 1);
+    let qkv = next.map_or(&[][..], |next| &next.qkv);
+    let qkv = qkv.iter().map(|(matrix, offset)| linear_at(matrix, *offset));
     let per_layer = match &layer.per_layer {
         Some(weights) => Some(PerLayerProducts {
             gate: linear(single(&weights.gate)?)?,
@@ -241,7 +252,7 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         o: linear(&layer.o_proj)?,
         gate_up: linear(single(&layer.gate_up)?)?,
         down: linear(&layer.down_proj)?,
-        qkv,
+        qkv: qkv.collect::<Option<_>>()?,
         per_layer,
         eps: decoder.config.rms_norm_eps,
         set_words: set_words(&decoder.config),
@@ -258,7 +269,12 @@ fn single(projections: &FusedProjections) -> Option<&GpuMatrix> {
 }
 
 fn linear(matrix: &GpuMatrix) -> Option<Linear> {
-    match linears(matrix, matrix.rows, 0).as_slice() {
+    linear_at(matrix, 0)
+}
+
+/// The product of a whole matrix, with results from column `offset` on.
+fn linear_at(matrix: &GpuMatrix, offset: usize) -> Option<Linear> {
+    match linears(matrix, 0, offset).as_slice() {
         &[linear] => Some(linear),
         _ => None,
     }

@@ -71,7 +71,7 @@ fn config(vocab_size: usize) -> ModelConfig {
 }
 
 /// A random model whose matrices are stored in other types.
-struct Stored {
+pub(super) struct Stored {
     model: RandomModel,
     matrices: BTreeMap<String, (TensorInfo, Vec<u8>)>,
 }
@@ -82,7 +82,7 @@ impl Stored {
         Stored::of(config(vocab_size), linear, embedding)
     }
 
-    fn of(config: ModelConfig, linear: Dtype, embedding: Dtype) -> Stored {
+    pub(super) fn of(config: ModelConfig, linear: Dtype, embedding: Dtype) -> Stored {
         let model = RandomModel::new(config);
         let mut matrices = BTreeMap::new();
         let planned = gemma4_wgpu::model::weights::planned_tensors(&model, Quantize::None).unwrap();
@@ -97,7 +97,7 @@ impl Stored {
     }
 
     /// Stores one matrix as another type.
-    fn restore(&mut self, name: &str, dtype: Dtype) {
+    pub(super) fn restore(&mut self, name: &str, dtype: Dtype) {
         let (info, stored) = self.matrices.get_mut(name).unwrap();
         let (rows, cols) = (info.shape[0], info.shape[1]);
         let values = pollster::block_on(self.model.read(name, 0..rows)).unwrap();
@@ -223,7 +223,7 @@ fn all_ways_give_the_same_logits() {
 }
 
 /// A small model with the architecture of E2B.
-fn effective_config() -> ModelConfig {
+pub(super) fn effective_config() -> ModelConfig {
     let mut config = config(83);
     let sharing =
         LayerConfig { kv_from: Some(0), intermediate_size: 1536, ..config.layers[0].clone() };

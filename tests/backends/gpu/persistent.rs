@@ -1,5 +1,6 @@
 //! Persistent kernels against the separate kernels.
 
+use super::load::{Stored, effective_config};
 use crate::common::{self, demo::perplexity_and_logits, random_model::RandomModel, step};
 use gemma4_wgpu::{
     backend::{Backend, SequenceStep, StepInput, StepOutput, StepResult},
@@ -11,7 +12,7 @@ use gemma4_wgpu::{
         source::TensorSource,
         weights::LoadOptions,
     },
-    quant::Quantize,
+    quant::{Dtype, Quantize},
 };
 
 const SEPARATE: KernelOptions = KernelOptions { dp4a: Some(true), ..KernelOptions::UNSET };
@@ -113,18 +114,35 @@ fn some_logits(backend: &mut GpuBackend, tokens: &[u32]) -> Vec<f32> {
     all
 }
 
-#[test]
-fn a_model_with_per_layer_inputs_predicts_the_same() {
-    let (model, tokens) = (effective(), common::random_model::random_tokens(83, 60, 3));
-    let options =
-        LoadOptions { context_length: 64, quantize: Quantize::Int4, ..LoadOptions::default() };
-    let Some(mut backend) = load(&model, &options) else { return };
+/// Fails unless persistent kernels run and predict the same as separate kernels.
+fn assert_same_predictions(model: &dyn TensorSource, quantize: Quantize) {
+    let vocab = model.config().vocab_size;
+    let tokens = common::random_model::random_tokens(vocab, 60, 3);
+    let options = LoadOptions { context_length: 64, quantize, ..LoadOptions::default() };
+    let Some(mut backend) = load(model, &options) else { return };
     assert_persistent(&mut backend);
-    let mut separate = common::load_gpu(&model, &options, SEPARATE).unwrap();
+    let mut separate = common::load_gpu(model, &options, SEPARATE).unwrap();
     let found = some_logits(&mut backend, &tokens);
     let base = some_logits(&mut separate, &tokens);
-    assert_eq!(base.len(), 20 * 83);
+    assert_eq!(base.len(), 20 * vocab);
     let mut divergence = Divergence::default();
-    divergence.add(&base, &found, 83).unwrap();
+    divergence.add(&base, &found, vocab).unwrap();
     assert!(divergence.mean().unwrap() < 1e-4, "{divergence:?}");
+}
+
+#[test]
+fn models_with_per_layer_inputs_predict_the_same() {
+    for quantize in [Quantize::Int4, Quantize::Int8] {
+        assert_same_predictions(&effective(), quantize);
+    }
+}
+
+/// As in GGUF's files of kind Q4_K_M, where q, k and v are separate matrices.
+#[test]
+fn mixed_formats_predict_the_same() {
+    let mut model = Stored::of(effective_config(), Dtype::Q4_K, Dtype::Q8_0);
+    for name in ["layers.1.self_attn.v_proj.weight", "layers.0.mlp.down_proj.weight"] {
+        model.restore(name, Dtype::Q6_K);
+    }
+    assert_same_predictions(&model, Quantize::Auto);
 }

@@ -30,9 +30,9 @@ impl MatmulCoopRows {
     /// With fewer blocks of 32 columns, a workgroup of their own does not pay.
     const SMALLEST_SPLIT: usize = 16;
 
-    /// Whether a device has the matrices.
+    /// Whether a device has the matrices, and these products are on.
     pub fn runs_on(target: &KernelTarget) -> bool {
-        target.variant.coop == Some(Coop::Sixteen)
+        target.variant.coop == Some(Coop::Sixteen) && target.tuning.coop_batch
     }
 
     /// Whether the kernel can make this product. Int weights must have groups of 32 or more, or of
