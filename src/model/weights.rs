@@ -36,6 +36,13 @@ impl Default for LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// The same without sequences so many that sizes overflow. No device has memory for the rest.
+    pub(crate) fn countable(&self) -> Self {
+        LoadOptions { max_sequences: self.max_sequences.min(1 << 30), ..*self }
+    }
+}
+
 /// The backend's destination for weights.
 #[allow(async_fn_in_trait)] // futures need not be Send: a browser has one thread
 pub trait WeightStore {
