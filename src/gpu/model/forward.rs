@@ -13,7 +13,7 @@ use crate::gpu::model::mlp::{mlp, plan_gate_up};
 use crate::gpu::model::per_layer::{per_layer_inputs, take_per_layer_input};
 use crate::gpu::model::persistent::PersistentLayers;
 use crate::gpu::model::recorder::{Activations, OutputView, PlannedLinear, Recorder, shared_input};
-use crate::gpu::model::step::StepShape;
+use crate::gpu::model::step::{RowLimits, StepShape};
 use crate::gpu::model::workspace::Workspace;
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::config::ModelConfig;
@@ -93,13 +93,19 @@ impl Model {
         self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
     }
 
-    /// Chooses persistent kernels for decode if the device suits them, and compiles the kernels of
-    /// decode.
+    /// Chooses persistent kernels for decode if the device suits them. Compiles the kernels of
+    /// decode, and of prompts where drivers compile when a pipeline is made: a card's clocks fall
+    /// while the first prompt waits for a compiler.
     ///
     /// Errors: see [`PersistentLayers::find`]; a kernel that the driver refuses.
-    pub async fn prepare_decoding(&mut self) -> Result<()> {
+    pub async fn prepare_kernels(&mut self) -> Result<()> {
+        let prompts = match self.compiles_ahead() {
+            true => self.sources(StepShape::Prefill, StepShape::Decode, None)?,
+            false => HashSet::new(),
+        };
         let compile = |persistent: Option<&PersistentLayers>| {
-            let sources = self.sources(StepShape::Decode, StepShape::Decode, persistent)?;
+            let mut sources = self.sources(StepShape::Decode, StepShape::Decode, persistent)?;
+            sources.extend(prompts.iter().cloned());
             self.gpu.compile_together(sources)
         };
         let found = PersistentLayers::find(&self.gpu, &self.decoder, &self.workspace, |layers| {
@@ -109,6 +115,26 @@ impl Model {
         compile(persistent.as_ref())?;
         self.persistent = persistent;
         Ok(())
+    }
+
+    /// Whether kernels of later steps are compiled before those steps. Browsers have one thread.
+    /// Software drivers compile a kernel at its first run.
+    fn compiles_ahead(&self) -> bool {
+        !cfg!(target_arch = "wasm32") && !self.gpu.facts().compiles_at_first_run()
+    }
+
+    /// The kernels of steps of few rows, for up to `sequences` sequences; none if they are not to
+    /// be compiled ahead.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn sources_of_few_rows(&self, sequences: usize) -> Result<HashSet<KernelSource>> {
+        let mut sources = HashSet::new();
+        if self.compiles_ahead() {
+            let limits = RowLimits::of(self.gpu.target());
+            for (trunk, head) in limits.shapes(self.workspace.row_capacity, sequences) {
+                sources.extend(self.sources(trunk, head, None)?);
+            }
+        }
+        Ok(sources)
     }
 
     /// The kernels of a trunk and a head.
