@@ -18,7 +18,7 @@ pub struct MemoryPlan {
     /// Activations and logits of the largest step, or the temporary buffers of loading if these are
     /// larger.
     pub scratch_bytes: u64,
-    /// The largest single buffer whose size depends on the context.
+    /// The largest single buffer whose size depends on the context or the number of sequences.
     #[serde(skip)]
     pub largest_buffer: u64,
     /// The largest buffer that the device allows.
@@ -40,16 +40,16 @@ impl MemoryPlan {
     }
 }
 
-/// The largest context of at most `most` positions whose plan fits in `free` bytes. `None` if not
-/// even one position fits.
+/// The largest count up to `most` whose plan fits in `free` bytes: of positions or sequences. `None`
+/// if not even one fits.
 ///
-/// Errors: those of `plan`, which makes the plan for a context.
-pub fn largest_context(
+/// Errors: those of `plan`, which makes the plan for a count.
+pub fn largest_that_fits(
     most: usize,
     free: Option<u64>,
     mut plan: impl FnMut(usize) -> Result<MemoryPlan>,
 ) -> Result<Option<usize>> {
-    // Contexts up to `fitting` fit, and those from `beyond` on do not.
+    // Counts up to `fitting` fit, and those from `beyond` on do not.
     let (mut fitting, mut beyond) = (0, most.saturating_add(1));
     while beyond - fitting > 1 {
         let middle = fitting + (beyond - fitting) / 2;
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_largest_context_is_found() {
         let largest =
-            |most, free| largest_context(most, free, |context| Ok(plan(context))).unwrap();
+            |most, free| largest_that_fits(most, free, |context| Ok(plan(context))).unwrap();
         assert_eq!(largest(5000, Some(1200 + 8 * 77)), Some(77));
         assert_eq!(largest(5000, Some(1200 + 8 * 77 + 7)), Some(77));
         assert_eq!(largest(5000, Some(1207)), None);

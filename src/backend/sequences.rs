@@ -37,7 +37,11 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Errors: the context or the number of sequences is zero.
+    /// Most sequences that can be open. Each may have a row of a step. Devices need not run more
+    /// workgroups in one dimension.
+    pub const MOST: usize = 65535;
+
+    /// Errors: the context or the number of sequences is zero, or more than [`Sequences::MOST`].
     pub fn new(
         config: &ModelConfig,
         options: &LoadOptions,
@@ -48,6 +52,12 @@ impl Sequences {
             return Err(Error::Input(
                 "context length and number of sequences must be at least 1".into(),
             ));
+        }
+        if max_sequences > Self::MOST {
+            let most = Self::MOST;
+            return Err(Error::Input(format!(
+                "{max_sequences} sequences; at most {most} can be open at once"
+            )));
         }
         let ring = |layer: &LayerConfig| match layer.attention {
             AttentionKind::Sliding { window } => {

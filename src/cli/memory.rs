@@ -5,10 +5,11 @@ use std::fmt;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
+use crate::backend::Sequences;
 use crate::cpu::CpuBackend;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, GpuBackend};
-use crate::memory::{MemoryPlan, largest_context};
+use crate::memory::{MemoryPlan, largest_that_fits};
 use crate::model::config::{ModelConfig, shapes};
 use crate::model::source::TensorSource;
 use crate::model::synthetic::SyntheticSource;
@@ -102,20 +103,45 @@ impl<'a> Memory<'a> {
             (Some(context), 1) if self.measures => {
                 format!("tests of up to {context} positions fit (-d with -p or -n)")
             }
-            (Some(context), count) if self.measures => {
-                format!(
-                    "{count} sequences of up to {context} positions fit (--parallel; -d with -n)"
-                )
+            (context, count @ 2..) if self.measures => {
+                match self.fewer_sequences(context, count, free) {
+                    Ok(remedy) => remedy,
+                    Err(error) => return error,
+                }
             }
             (Some(context), _) => format!("the largest context that fits is --ctx {context}"),
-            (None, 2..) if self.measures => {
-                "not even one position of so many sequences fits (--parallel)".into()
-            }
             (None, _) if self.measures => self.other_shapes(report.free_bytes),
             (None, _) => "no context fits".into(),
         };
         let smaller = self.smaller_in_int8().unwrap_or_default();
         Error::Device(format!("the model does not fit: {report}; {remedy}{smaller}"))
+    }
+
+    /// What fits of a test of `count` sequences: all of them with the context `largest`, or fewer.
+    fn fewer_sequences(
+        &self,
+        largest: Option<usize>,
+        count: usize,
+        free: Option<u64>,
+    ) -> Result<String> {
+        let plan = |max_sequences| {
+            plan(self.gpu.as_ref(), self.source, &LoadOptions { max_sequences, ..self.options })
+        };
+        let fewer = largest_that_fits(count.min(Sequences::MOST + 1) - 1, free, plan)?;
+        let positions = self.options.context_length;
+        Ok(match (largest, fewer) {
+            (Some(context), Some(fewer)) => format!(
+                "{count} sequences of up to {context} positions fit, or {fewer} of {positions} \
+                 (--parallel; -d with -n)"
+            ),
+            (Some(context), None) => format!(
+                "{count} sequences of up to {context} positions fit (--parallel; -d with -n)"
+            ),
+            (None, Some(fewer)) => {
+                format!("sequences of {positions} positions that fit: {fewer} (--parallel)")
+            }
+            (None, None) => "not even one position of so many sequences fits (--parallel)".into(),
+        })
     }
 
     /// The saving by int8, if matrices only stay floats because the options do not quantize them.
@@ -176,7 +202,7 @@ impl<'a> Memory<'a> {
         let plan = |context_length| {
             plan(self.gpu.as_ref(), self.source, &LoadOptions { context_length, ..self.options })
         };
-        largest_context(most, free, plan)
+        largest_that_fits(most, free, plan)
     }
 
     fn shares_host_memory(&self) -> bool {
@@ -244,7 +270,7 @@ impl fmt::Display for MemoryReport {
                 (BinaryBytes(plan.largest_buffer), BinaryBytes(plan.buffer_limit));
             write!(
                 f,
-                ", of which one layer's keys take {largest}, and a buffer of {} holds {limit}",
+                ", of which one buffer takes {largest}, and a buffer of {} holds {limit}",
                 self.device
             )?;
         }
@@ -278,18 +304,15 @@ mod tests {
 
     #[test]
     fn refusals_of_bench_tell_what_fits() {
-        let refusal = |sequences, free: u64| {
+        let refusal_of = |max_sequences, context_length, free: u64| {
             let source = SyntheticSource::new(ModelConfig::named("31b").unwrap());
-            let options = LoadOptions {
-                context_length: 100_000,
-                max_sequences: sequences,
-                ..LoadOptions::default()
-            };
+            let options = LoadOptions { context_length, max_sequences, ..LoadOptions::default() };
             Memory::for_bench(None, &source, options)
                 .unwrap()
                 .refusal_within(Some(free))
                 .to_string()
         };
+        let refusal = |sequences, free| refusal_of(sequences, 100_000, free);
         // The models need tens of GB of weights and caches. There is room for a part of the
         // positions, or for the small models only, or for nothing.
         let largest = |sequences, free, wanted: &str| {
@@ -309,6 +332,13 @@ mod tests {
         assert!(
             refusal(2, 2 << 30)
                 .ends_with("not even one position of so many sequences fits (--parallel)")
+        );
+        let text = refusal_of(64, 10_000, 26 << 30);
+        assert!(text.ends_with(" positions fit, or 5 of 10000 (--parallel; -d with -n)"), "{text}");
+        let text = refusal_of(usize::MAX, 10_000, 26 << 30);
+        assert!(
+            text.ends_with("; sequences of 10000 positions that fit: 5 (--parallel)"),
+            "{text}"
         );
         assert!(refusal(1, 2 << 30).ends_with("no context fits; of --synthetic 270m, demo would"));
         assert!(refusal(1, 1 << 10).ends_with("no context fits"));

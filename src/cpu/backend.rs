@@ -59,7 +59,7 @@ impl CpuBackend {
     ) -> Result<CpuBackend> {
         let config = source.config().clone();
         config.validate()?;
-        let sequences = Sequences::new(&config, options, MAX_STEP_TOKENS)?;
+        let sequences = Sequences::new(&config, options, max_step_tokens(options))?;
         let kv_bytes = kv_bytes(&config, options)?;
         let mut store = CpuStore::default();
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
@@ -149,7 +149,7 @@ impl CpuBackend {
     ///
     /// Errors: a tensor that the model needs is missing.
     pub fn plan(source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
-        let config = source.config();
+        let (config, options) = (source.config(), &options.countable());
         let bytes = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
             (Some(format), &[rows, cols]) => (rows * format.row_bytes(cols)) as u64,
             _ => 4 * tensor.info.elements() as u64,
@@ -164,6 +164,7 @@ impl CpuBackend {
                 .unwrap_or(u64::MAX)
         };
         let logits = 4 * config.vocab_size as u64;
+        let rows = MAX_STEP_TOKENS.min(options.context_length).max(options.max_sequences);
         Ok(MemoryPlan {
             context_length: options.context_length,
             weight_bytes: weights::planned_tensors(source, options.quantize)?
@@ -172,8 +173,7 @@ impl CpuBackend {
                 .sum(),
             kv_sliding_bytes: kv(true),
             kv_full_bytes: kv(false),
-            scratch_bytes: activation_bytes(config, MAX_STEP_TOKENS.min(options.context_length))
-                + logits,
+            scratch_bytes: activation_bytes(config, rows) + logits,
             largest_buffer: 0,
             buffer_limit: u64::MAX,
         })
@@ -235,8 +235,13 @@ impl Backend for CpuBackend {
     }
 }
 
+/// Tokens of the largest step. Every sequence can be in it.
+fn max_step_tokens(options: &LoadOptions) -> usize {
+    MAX_STEP_TOKENS.max(options.max_sequences)
+}
+
 fn new_cache(layer: &LayerConfig, options: &LoadOptions) -> KvCache {
-    let capacity = cache_capacity(layer, options.context_length, MAX_STEP_TOKENS);
+    let capacity = cache_capacity(layer, options.context_length, max_step_tokens(options));
     KvCache::new(options.cache_type, capacity, layer.n_kv_heads, layer.head_dim)
 }
 
@@ -246,7 +251,7 @@ fn layer_kv_bytes(layer: &LayerConfig, options: &LoadOptions) -> u128 {
         CacheType::F16 => 2,
         CacheType::F32 => 4,
     };
-    let positions = cache_capacity(layer, options.context_length, MAX_STEP_TOKENS) as u128;
+    let positions = cache_capacity(layer, options.context_length, max_step_tokens(options)) as u128;
     2 * element_bytes * positions * (layer.n_kv_heads * layer.head_dim) as u128
 }
 

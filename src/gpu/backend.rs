@@ -6,6 +6,7 @@ use crate::backend::{
 };
 use crate::error::Result;
 use crate::gpu::device::gpu::Gpu;
+use crate::gpu::memory_plan::check_sequences;
 use crate::gpu::model::forward::{GpuWeights, Model};
 use crate::gpu::model::layers::LayerCache;
 use crate::gpu::model::outputs::OutputRequest;
@@ -38,6 +39,7 @@ impl Reservation {
         config.validate()?;
         let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
+        check_sequences(gpu, config, options)?;
         let cache = |layer| LayerCache::new(gpu, layer, options, max_step_tokens);
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         Ok(Reservation { sequences, caches })

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::backend::GpuBackend;
 use crate::gpu::device::gpu::{Gpu, buffer_size};
 use crate::gpu::model::layers::LayerCache;
@@ -15,15 +15,19 @@ use crate::model::config::{AttentionKind, ModelConfig};
 use crate::model::source::TensorSource;
 use crate::model::weights::{self, LoadOptions, PlannedTensor};
 
-/// Sums the sizes of buffers.
+/// Sums the sizes of buffers, and keeps the largest.
 #[derive(Default)]
-struct Sum(Cell<u64>);
+struct Sum {
+    bytes: Cell<u64>,
+    largest: Cell<u64>,
+}
 
 impl Allocator for Sum {
     type Buffer = ();
 
     fn buffer(&self, _: &str, bytes: u64) -> Result<()> {
-        self.0.set(self.0.get().saturating_add(buffer_size(bytes)));
+        self.bytes.set(self.bytes.get().saturating_add(buffer_size(bytes)));
+        self.largest.set(self.largest.get().max(bytes));
         Ok(())
     }
 
@@ -37,7 +41,7 @@ impl GpuBackend {
     ///
     /// Errors: a tensor that the model needs is missing.
     pub fn plan(gpu: &Gpu, source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
-        let config = source.config();
+        let (config, options) = (source.config(), &options.countable());
         let rows = max_step_tokens(gpu, options);
         let tensors = weights::planned_tensors(source, options.quantize)?;
         let mut plan = MemoryPlan {
@@ -47,7 +51,7 @@ impl GpuBackend {
             kv_full_bytes: 0,
             scratch_bytes: 0,
             largest_buffer: 0,
-            buffer_limit: gpu.facts().max_binding_bytes.min(gpu.facts().max_buffer_bytes),
+            buffer_limit: buffer_limit(gpu),
         };
         for layer in config.cached_layers() {
             let (_, bytes) = LayerCache::size(layer, options, rows);
@@ -60,10 +64,51 @@ impl GpuBackend {
         }
         let (workspace, logit_rows) = (Sum::default(), logit_rows(config, options, rows));
         Workspace::new(&workspace, gpu.target(), config, options, rows, logit_rows)?;
+        plan.largest_buffer = plan.largest_buffer.max(workspace.largest.get());
         PersistentBuffers::new(&workspace, gpu.target(), config)?;
-        plan.scratch_bytes = workspace.0.get().max(RepackSink::bytes(gpu, &tensors));
+        plan.scratch_bytes = workspace.bytes.get().max(RepackSink::bytes(gpu, &tensors));
         Ok(plan)
     }
+}
+
+/// Errors if the sequences need a larger buffer than the device allows. The error has the number of
+/// sequences that fit.
+pub(in crate::gpu) fn check_sequences(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    options: &LoadOptions,
+) -> Result<()> {
+    let limit = buffer_limit(gpu);
+    let is_possible = |max_sequences: usize| -> Result<bool> {
+        let options = LoadOptions { max_sequences, ..*options };
+        let rows = max_step_tokens(gpu, &options);
+        let of_cache = |layer| LayerCache::size(layer, &options, rows).1;
+        let caches = config.cached_layers().iter().map(of_cache).max().unwrap_or(0);
+        let (workspace, logit_rows) = (Sum::default(), logit_rows(config, &options, rows));
+        Workspace::new(&workspace, gpu.target(), config, &options, rows, logit_rows)?;
+        Ok(caches.max(workspace.largest.get()) <= limit)
+    };
+    let (count, positions) = (options.max_sequences, options.context_length);
+    if count == 1 || is_possible(count)? {
+        return Ok(());
+    }
+    let (mut possible, mut beyond) = (0, count);
+    while beyond - possible > 1 {
+        let middle = possible + (beyond - possible) / 2;
+        match is_possible(middle)? {
+            true => possible = middle,
+            false => beyond = middle,
+        }
+    }
+    Err(Error::Device(format!(
+        "{count} sequences of {positions} positions need a buffer of more than {limit} bytes, \
+         which the adapter does not allow; sequences that fit: {possible}"
+    )))
+}
+
+/// Bytes of the largest buffer that kernels can use whole.
+fn buffer_limit(gpu: &Gpu) -> u64 {
+    gpu.facts().max_binding_bytes.min(gpu.facts().max_buffer_bytes)
 }
 
 fn tensor_bytes(tensor: &PlannedTensor) -> u64 {

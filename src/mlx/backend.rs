@@ -147,6 +147,7 @@ impl Reservation {
     fn new(config: &ModelConfig, options: &LoadOptions, mlx: MlxOptions) -> Result<Reservation> {
         let facts = device::facts()?;
         let most = if facts.metal { GPU_STEP_TOKENS } else { CPU_STEP_TOKENS };
+        let most = most.max(options.max_sequences);
         let sequences = Sequences::new(config, options, most)?;
         let compute = match (mlx.activations, facts.metal) {
             (Some(Activations::Bf16), _) | (None, true) => Dtype::Bf16,

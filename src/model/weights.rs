@@ -36,6 +36,14 @@ impl Default for LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// The same with a number of sequences with which sizes do not overflow. No device has memory
+    /// for that number.
+    pub(crate) fn countable(&self) -> Self {
+        LoadOptions { max_sequences: self.max_sequences.min(1 << 30), ..*self }
+    }
+}
+
 /// The backend's destination for weights.
 #[allow(async_fn_in_trait)] // futures need not be Send: a browser has one thread
 pub trait WeightStore {

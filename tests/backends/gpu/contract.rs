@@ -34,6 +34,24 @@ mod plainest {
     contract_tests!(ROUNDING, gpu(PLAINEST), "wgpu");
 }
 
+/// Sequences beyond the largest buffer are refused with the number of those that fit.
+#[test]
+fn too_many_sequences_are_refused() {
+    let fitting = |max_sequences| {
+        let options =
+            LoadOptions { context_length: 100_000, max_sequences, ..LoadOptions::default() };
+        let model = RandomModel::small();
+        let error = common::load_gpu(&model, &options, KernelOptions::default()).err().unwrap();
+        let error = error.to_string();
+        let (begin, fitting) = error.split_once("; sequences that fit: ").expect("a number");
+        assert!(begin.contains(&format!(" {max_sequences} sequences of 100000 ")), "{error}");
+        fitting.parse::<usize>().unwrap()
+    };
+    let most = fitting(65535);
+    assert!((1..65535).contains(&most), "{most}");
+    assert_eq!(fitting(most + 1), most);
+}
+
 /// If a device is lost during a step, this step and all later ones end with an error.
 /// The error says that the device was lost.
 #[test]

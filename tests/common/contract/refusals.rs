@@ -69,5 +69,8 @@ pub fn impossible_options_are_refused(make: Make) {
             result.err().unwrap_or_else(|| panic!("a context of {context_length} was accepted"));
         assert!(matches!(error, Error::Input(_) | Error::Device(_)), "{error}");
     }
-    assert!(make(&RandomModel::small(), &LoadOptions { max_sequences: 0, ..F32 }).is_err());
+    for max_sequences in [0, 65536, usize::MAX] {
+        let result = make(&RandomModel::small(), &LoadOptions { max_sequences, ..F32 });
+        assert!(matches!(result.err(), Some(Error::Input(_))), "{max_sequences} sequences");
+    }
 }
