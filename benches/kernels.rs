@@ -7,8 +7,8 @@ use gemma4_wgpu::{
         DeviceOptions, Dispatch, Gpu, GpuBuffer, StepSize,
         kernels::{
             ActivationFormat, AddRmsNorm, Convert, Kernel, Linear, Matmul, MatmulCoop,
-            MatmulRowPerInvocation, Matvec, MatvecQ8Split, ROW_TILE, RawHeads, RopeKvUpdate, Sdpa,
-            SdpaCoop, SdpaDecode, SplitAttention, stride,
+            MatmulCoopRows, MatmulRowPerInvocation, Matvec, MatvecQ8Split, ROW_TILE, RawHeads,
+            RopeKvUpdate, Sdpa, SdpaCoop, SdpaDecode, SplitAttention, stride,
         },
     },
     model::{
@@ -142,6 +142,36 @@ fn products(criterion: &mut Criterion, gpu: &Gpu) {
     }
 }
 
+/// Products of int4 weights with 16, 32 and 64 tokens, on devices with matrices of 16 × 16.
+fn products_of_few_rows(criterion: &mut Criterion, gpu: &Gpu) {
+    for (rows, cols) in shapes(gpu) {
+        let (linear, format) = (linear(rows, cols), PackFormat::INT4);
+        if !MatmulCoopRows::can_run(gpu.target(), &linear) {
+            return;
+        }
+        let data = zeros(gpu, rows * format.data_words(cols));
+        let scales = zeros(gpu, rows * format.scale_words(cols));
+        let mut group = criterion.benchmark_group("batch");
+        group.throughput(Throughput::Bytes((rows * format.row_bytes(cols)) as u64));
+        for m in [16, 32, 64] {
+            let splits = MatmulCoopRows::splits(gpu.target(), &linear, m);
+            let kernel = MatmulCoopRows { linear, m, splits, split_stride: m * rows };
+            let x = zeros(gpu, m * stride(cols) / 2);
+            let y = zeros(gpu, splits * m * rows);
+            let step = gpu.uniform("step", [m as u32, 0, 0, 0]).expect("a uniform");
+            let buffers =
+                [("data", &data), ("scales", &scales), ("x", &x), ("y", &y), ("step", &step)];
+            let dispatch = bind(gpu, &kernel, &buffers);
+            let step = StepSize { rows: m, outputs: 0, keys: 0 };
+            let name = format!("matmul_coop_rows of {m}");
+            group.bench_function(BenchmarkId::new(name, format!("{rows}x{cols}")), |b| {
+                b.iter(|| run(gpu, &dispatch, step))
+            });
+        }
+        group.finish();
+    }
+}
+
 /// Attention of one token and of a chunk of a prompt, over 2048 earlier keys.
 fn attention(criterion: &mut Criterion, gpu: &Gpu) {
     let mut group = criterion.benchmark_group("attention");
@@ -251,6 +281,7 @@ fn kernels(criterion: &mut Criterion) {
     let gpu = pollster::block_on(Gpu::open(&DeviceOptions::default()))
         .expect("the benches need an adapter");
     products(criterion, &gpu);
+    products_of_few_rows(criterion, &gpu);
     attention(criterion, &gpu);
     norms(criterion, &gpu);
 }

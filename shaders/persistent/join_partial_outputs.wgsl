@@ -22,9 +22,13 @@ fn own_parts(head: u32, vec4_index: u32, parts: u32) -> Joined {
         var held = array<vec4<f32>, PARTS_AHEAD>();
         var stats = array<vec2<f32>, PARTS_AHEAD>();
         for (var i = 0u; i < PARTS_AHEAD; i++) { // unrolled
-            let part = head * PARTS + min(at + i * PART_LANES, parts - 1u);
-            stats[i] = softmax_stats[part];
-            held[i] = partial_outputs[part * VEC4S + vec4_index];
+            stats[i] = vec2<f32>(LOWEST, 0.0);
+            // Where few parts are usual, most of these loads are left out.
+            if MOST_JOINED == 0u || at + i * PART_LANES < parts {
+                let part = head * PARTS + min(at + i * PART_LANES, parts - 1u);
+                stats[i] = softmax_stats[part];
+                held[i] = partial_outputs[part * VEC4S + vec4_index];
+            }
         }
         var largest = joined.largest;
         for (var i = 0u; i < PARTS_AHEAD; i++) { // unrolled

@@ -10,12 +10,13 @@
 @group(0) @binding(18) var<storage, read> input_gate_data: array<vec4<u32>>;
 @group(0) @binding(19) var<storage, read> input_gate_scales: array<input_gate_ScaleUnit>;
 @group(0) @binding(20) var<storage, read> input_projection_data: array<vec4<u32>>;
-@group(0) @binding(21) var<storage, read> input_projection_scales: array<input_projection_ScaleUnit>;
+@group(0) @binding(21) var<storage, read> input_projection_scales: array<projection_ScaleUnit>;
 @group(0) @binding(22) var<storage, read> vectors: array<vec4<f32>>; // [layers · SIZE / 4]
 @group(0) @binding(23) var<storage, read> post_input: array<vec4<f32>>; // [N / 4]
 // x: the first column of the layer's vector
 @group(0) @binding(24) var<uniform> place: vec4<u32>;
 
+alias projection_ScaleUnit = input_projection_ScaleUnit;
 const SIZE: u32 = INPUT_PROJECTION_GROUPS * 32u;
 // Parts of a set, after those of all layers: results of the gate, and the third sublayer output.
 const INPUT_GATE: u32 = ATTENTION + O_GROUPS * 5u / 2u;

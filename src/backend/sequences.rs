@@ -37,8 +37,8 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Most sequences that can be open. Each may have a row of a step, and devices are only known to
-    /// run this many workgroups in one dimension.
+    /// Most sequences that can be open. Each may have a row of a step. Devices need not run more
+    /// workgroups in one dimension.
     pub const MOST: usize = 65535;
 
     /// Errors: the context or the number of sequences is zero, or more than [`Sequences::MOST`].

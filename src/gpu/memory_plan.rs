@@ -71,8 +71,8 @@ impl GpuBackend {
     }
 }
 
-/// Errors if so many sequences need a larger buffer than the device allows. The error has the number
-/// of sequences that fit.
+/// Errors if the sequences need a larger buffer than the device allows. The error has the number of
+/// sequences that fit.
 pub(in crate::gpu) fn check_sequences(
     gpu: &Gpu,
     config: &ModelConfig,

@@ -37,7 +37,8 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// The same without sequences so many that sizes overflow. No device has memory for the rest.
+    /// The same with a number of sequences with which sizes do not overflow. No device has memory
+    /// for that number.
     pub(crate) fn countable(&self) -> Self {
         LoadOptions { max_sequences: self.max_sequences.min(1 << 30), ..*self }
     }

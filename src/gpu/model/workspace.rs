@@ -197,3 +197,21 @@ fn sum_rows(target: &KernelTarget, rows: usize, rooms: &[usize]) -> usize {
     };
     rooms.iter().map(of_room).max().unwrap_or(0).max(rows * splits)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::device::adapter::AdapterFacts;
+
+    #[test]
+    fn splits_of_few_rows_take_no_memory_beside_those_of_many() {
+        let sum_rows = |options: &str, rows| {
+            let options = options.parse().unwrap();
+            let target = KernelTarget::choose(&AdapterFacts::example_card(), &options).unwrap();
+            sum_rows(&target, rows, &RowLimits::of(&target).rooms(rows))
+        };
+        assert_eq!(sum_rows("", 512), 512 * MatmulCoop::MOST_SPLITS);
+        assert_eq!(sum_rows("", 16), 16 * MatmulCoopRows::MOST_SPLITS);
+        assert_eq!(sum_rows("coop=off", 512), 512);
+    }
+}

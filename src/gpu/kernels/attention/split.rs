@@ -286,3 +286,27 @@ impl Kernel for SdpaCombine {
         Grid([Extent::Rows(1), Extent::Fixed(self.split.layer.n_heads as u32), Extent::Fixed(1)])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::device::adapter::AdapterFacts;
+
+    #[test]
+    fn rows_and_parts_fill_a_device_together() {
+        let options = Default::default();
+        let target = KernelTarget::choose(&AdapterFacts::example_card(), &options).unwrap();
+        let config = ModelConfig::named("31b").unwrap();
+        for layer in &config.layers[..6] {
+            let workgroups = |rows| {
+                let split = SplitAttention::of(layer, &config, CacheType::F16, 4096, rows);
+                rows * split.parts(&target) * layer.n_heads / split.share(&target).heads
+            };
+            assert_eq!(workgroups(1), SplitAttention::WORKGROUPS);
+            for rows in [8, 16, 32, 64] {
+                assert_eq!(workgroups(rows), SplitAttention::WORKGROUPS_OF_ROWS, "{rows} rows");
+            }
+            assert!(workgroups(1000) >= 1000, "each row has a part");
+        }
+    }
+}
