@@ -12,7 +12,10 @@
 // The sums of subgroups are added here. Result s of a split begins at SPLIT_STRIDE · s.
 //
 // Loads return in the order of their requests.
-// So a block's activations are requested with its weights, not behind the next weights.
+// So a block's activations are requested with its weights, a step before both are used.
+//
+// naga's subgroupBarrier orders workgroup memory in Metal, but not by Vulkan's memory model.
+// NVIDIA's driver keeps a subgroup's accesses to its own patch in order, as the tests show.
 
 @group(0) @binding(0) var<storage, read> data: array<vec4<u32>>;       // [ROWS, DATA_WORDS / 4]
 @group(0) @binding(1) var<storage, read> scales: array<ScaleUnit>;     // [ROWS, SCALE_WORDS]
@@ -86,10 +89,23 @@ fn main(
         let counts = f32(block < end_block);
         block += COLUMN_TEAMS;
         next = min(block, end_block - 1u);
+        var held_a = array<coop_mat16x16<f16, A>, A_TILES>();
+        var held = array<BlockWeights, PASSES>();
+        for (var m = 0u; m < M_TILES; m++) { // unrolled
+            for (var k = 0u; k < 2u; k++) { // unrolled
+                held_a[m * 2u + k] = a[m * 2u + k];
+                a[m * 2u + k] = coopLoadT<coop_mat16x16<f16, A>>(
+                    &x[((next * 2u + k) * M + m * 16u) * 4u], 4u
+                );
+            }
+        }
         for (var pass = 0u; pass < PASSES; pass++) { // unrolled
-            weights[pass].scale *= counts;
-            write_weights(patch_at + lane * PITCH, weights[pass]);
+            held[pass] = weights[pass];
             weights[pass] = load_weights(weight_rows[pass], next);
+        }
+        for (var pass = 0u; pass < PASSES; pass++) { // unrolled
+            held[pass].scale *= counts;
+            write_weights(patch_at + lane * PITCH, held[pass]);
             subgroupBarrier();
             for (var k = 0u; k < 2u; k++) { // unrolled
                 for (var n = 0u; n < 2u; n++) { // unrolled
@@ -98,19 +114,12 @@ fn main(
                     );
                     for (var m = 0u; m < M_TILES; m++) { // unrolled
                         c[(pass * 2u + n) * M_TILES + m] = coopMultiplyAdd(
-                            a[m * 2u + k], b, c[(pass * 2u + n) * M_TILES + m]
+                            held_a[m * 2u + k], b, c[(pass * 2u + n) * M_TILES + m]
                         );
                     }
                 }
             }
             subgroupBarrier();
-        }
-        for (var m = 0u; m < M_TILES; m++) { // unrolled
-            for (var k = 0u; k < 2u; k++) { // unrolled
-                a[m * 2u + k] = coopLoadT<coop_mat16x16<f16, A>>(
-                    &x[((next * 2u + k) * M + m * 16u) * 4u], 4u
-                );
-            }
         }
     }
 
