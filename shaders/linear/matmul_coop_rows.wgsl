@@ -1,5 +1,5 @@
-//! needs: finish, scales, step, weight_halves; constants COLS, COLUMN_TEAMS, M, M_TILES, OVER_OUTPUTS,
-//! PASSES, ROWS, SPLITS, SPLIT_STRIDE, SUMS, WORKGROUP, Y_OFFSET, Y_STRIDE; enables f16,
+//! needs: finish, scales, step, weight_halves; constants COLS, COLUMN_TEAMS, M_TILES, OVER_OUTPUTS,
+//! PASSES, ROWS, SPLITS, SPLIT_STRIDE, WORKGROUP, Y_OFFSET, Y_STRIDE; enables f16,
 //! wgpu_cooperative_matrix
 
 // y[m, Y_OFFSET + n] = finish(sum over k of weight[n, k] · x[m, k]) for at most M rows m.
@@ -24,6 +24,7 @@
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [SPLITS, rows, Y_STRIDE]
 @group(0) @binding(4) var<uniform> step: Step;
 
+const M: u32 = M_TILES * 16u;
 const PITCH: u32 = 10u; // vec4s for a row of 32 halves, padded against bank conflicts
 const BLOCKS: u32 = COLS / 32u;
 const BLOCKS_PER_SPLIT: u32 = (BLOCKS + SPLITS - 1u) / SPLITS;
@@ -75,7 +76,7 @@ fn main(
         weight_rows[pass] = min(first_n + pass * 32u + lane, ROWS - 1u);
         weights[pass] = load_weights(weight_rows[pass], next);
     }
-    var c = array<coop_mat16x16<f32, C>, SUMS>();
+    var c = array<coop_mat16x16<f32, C>, M_TILES * PASSES * 2u>();
     var a = array<coop_mat16x16<f16, A>, A_TILES>();
     for (var m = 0u; m < M_TILES; m++) { // unrolled
         for (var k = 0u; k < 2u; k++) { // unrolled

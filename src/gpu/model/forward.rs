@@ -94,8 +94,8 @@ impl Model {
     }
 
     /// Chooses persistent kernels for decode if the device suits them. Compiles the kernels of
-    /// decode, and of prompts where drivers compile when a pipeline is made: a card's clocks fall
-    /// while the first prompt waits for a compiler.
+    /// decode, and of prompts where drivers compile when a pipeline is made. If the first prompt
+    /// waited for that, the card's clocks would fall.
     ///
     /// Errors: see [`PersistentLayers::find`]; a kernel that the driver refuses.
     pub async fn prepare_kernels(&mut self) -> Result<()> {
@@ -123,8 +123,8 @@ impl Model {
         !cfg!(target_arch = "wasm32") && !self.gpu.facts().compiles_at_first_run()
     }
 
-    /// The kernels of steps of few rows, for up to `sequences` sequences; none if they are not to
-    /// be compiled ahead.
+    /// The kernels of steps of few rows, for up to `sequences` sequences. There are none if
+    /// kernels are not compiled ahead.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn sources_of_few_rows(&self, sequences: usize) -> Result<HashSet<KernelSource>> {
         let mut sources = HashSet::new();

@@ -81,11 +81,9 @@ impl Kernel for MatmulCoopRows {
         let CoopRowsShape { workgroup, passes, column_teams } = self.shape(target);
         linear
             .sizes()
-            .uint("M", self.m)
             .uint("M_TILES", self.m / 16)
             .uint("WORKGROUP", workgroup)
             .uint("PASSES", passes)
-            .uint("SUMS", self.m / 16 * 2 * passes)
             .uint("COLUMN_TEAMS", column_teams)
             .uint("SPLITS", self.splits)
             .uint("SPLIT_STRIDE", self.split_stride)
