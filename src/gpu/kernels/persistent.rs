@@ -103,8 +103,8 @@ impl PersistentLayer {
         (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16 + input).next_multiple_of(4)
     }
 
-    /// Whether exchanges take more time than products. Then workgroups have fewer invocations, which
-    /// load more in advance.
+    /// Whether exchanges take more time than products. Then workgroups have fewer invocations,
+    /// which load more in advance.
     fn is_small(&self) -> bool {
         self.gate_up.rows * self.gate_up.cols <= Self::SMALL * self.workgroups
     }
