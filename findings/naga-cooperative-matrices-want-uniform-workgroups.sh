@@ -7,7 +7,8 @@
 # Versions: naga 30.0.1. Needs cargo.
 # Output seen:
 #   the same for the workgroup: valid, matrices of scope 3
-#   the same for each subgroup: Required uniformity of control flow for UniformityRequirements(COOP_OPS)
+#   the same for each subgroup: Required uniformity of control flow for
+#     UniformityRequirements(COOP_OPS)
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -2,7 +2,8 @@
 # Guess: subgroupBarrier() of naga orders a subgroup's accesses to workgroup memory everywhere,
 #   as simdgroup_barrier(mem_flags::mem_threadgroup) does in Metal.
 # Seen: its Metal text has that barrier. Its SPIR-V has OpControlBarrier with the semantics 0x88:
-#   AcquireRelease and SubgroupMemory, without WorkgroupMemory (0x100), which workgroupBarrier() has.
+#   AcquireRelease and SubgroupMemory. WorkgroupMemory (0x100), which workgroupBarrier() has, is
+#   missing.
 #   So by Vulkan's memory model a subgroup that exchanges values through workgroup memory has a
 #   data race, although the same shader is right in Metal.
 #   Drivers may still keep the order: an exchange within one thread's aliasing accesses is kept.

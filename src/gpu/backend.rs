@@ -6,7 +6,7 @@ use crate::backend::{
 };
 use crate::error::Result;
 use crate::gpu::device::gpu::Gpu;
-use crate::gpu::memory_plan::check_sequences;
+use crate::gpu::model::capacity::check_sequences;
 use crate::gpu::model::forward::{GpuWeights, Model};
 use crate::gpu::model::layers::LayerCache;
 use crate::gpu::model::outputs::OutputRequest;

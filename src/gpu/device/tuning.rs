@@ -317,8 +317,8 @@ mod tests {
             (
                 h200(),
                 "dp4a=off,large_workgroups=off",
-                "Some(32) Some(32) Some(Sixteen); contiguous f16 batch repack interleaved; 256 of 46; \
-                 Some(264) 128; 512 at most; ",
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 batch repack interleaved; \
+                 256 of 46; Some(264) 128; 512 at most; ",
                 LARGE,
             ),
             (

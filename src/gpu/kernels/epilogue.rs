@@ -18,8 +18,8 @@ pub enum ActivationFormat {
     /// sum.
     Q8Block32,
     /// f16 `[stride(cols) / block, m_stride, block]`. `epilogue_f16.wgsl` defines the order of the
-    /// columns in a block of 16 or 32. `m_stride` is the number of rows that the kernel which reads them takes at once, or
-    /// a multiple of it.
+    /// columns in a block of 16 or 32. `m_stride` is the number of rows that the kernel which reads
+    /// them takes at once, or a multiple of it.
     F16Tiled { m_stride: usize, block: usize },
 }
 

@@ -117,6 +117,11 @@ impl PersistentLayer {
             && facts.max_workgroup_bytes >= self.bytes() as u32
     }
 
+    /// Whether all weights are interleaved.
+    pub fn is_interleaved(&self) -> bool {
+        self.products().iter().all(|product| product.linear.interleaved16)
+    }
+
     /// Whether the kernel supports matrices of these shapes.
     fn fits(&self) -> bool {
         // Products of IQ4 look up levels in a table, which these kernels do not have.

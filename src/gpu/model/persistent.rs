@@ -229,8 +229,14 @@ fn set_words(config: &ModelConfig) -> usize {
 }
 
 /// The kernels of all layers in `workgroups` workgroups, if the device and the matrices allow.
+/// Where weights are interleaved, others are taken only if the user asked for persistent kernels.
+/// Nobody has measured those.
 fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<PersistentLayer>> {
-    let runs = |kernel: &PersistentLayer| kernel.can_run(gpu.target(), gpu.facts());
+    let is_wanted = |kernel: &PersistentLayer| {
+        gpu.requires_persistent() || !gpu.tuning().interleave_weights || kernel.is_interleaved()
+    };
+    let runs =
+        |kernel: &PersistentLayer| kernel.can_run(gpu.target(), gpu.facts()) && is_wanted(kernel);
     let layers = 0..decoder.layers.len();
     layers.map(|index| kernel(decoder, index, workgroups).filter(runs)).collect()
 }

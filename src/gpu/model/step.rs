@@ -60,7 +60,8 @@ impl RowLimits {
         rooms
     }
 
-    /// The shapes of steps of 2 up to `rows` rows with their heads, for up to `sequences` sequences.
+    /// The shapes of steps of 2 up to `rows` rows with their heads, for up to `sequences`
+    /// sequences.
     pub fn shapes(self, rows: usize, sequences: usize) -> Vec<(StepShape, StepShape)> {
         let rooms = self.rooms(rows).into_iter().filter(|room| *room > 1);
         let of_room = |room| {

@@ -8,9 +8,8 @@ use crate::gpu::kernels::linear::products::Linear;
 use crate::gpu::kernels::{Cost, Kernel};
 
 /// Reads the weights once for up to `m` rows of activations, on matrices of 16 × 16. Bindings:
-/// data, scales, x as [`ActivationFormat::F16Tiled`](crate::gpu::kernels::ActivationFormat::F16Tiled)
-/// with `m` as its `m_stride`, y `[splits, rows, y_stride]`, step. Only the step's rows of y are
-/// written.
+/// data, scales, x as `ActivationFormat::F16Tiled` with `m` as its `m_stride`, y
+/// `[splits, rows, y_stride]`, step. Only the step's rows of y are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoopRows {
     pub linear: Linear,
