@@ -59,6 +59,7 @@ const INTERFACES: &[(&str, &[&str])] = &[
         "blocks",
         &["blocks_nibbles", "blocks_bytes", "blocks_iq4_xs", "blocks_fifths", "blocks_q5_k"],
     ),
+    ("layer_start", &["start_large", "start_small"]),
     ("layer_end", &["dense_layer", "per_layer_input"]),
     ("ending", &["to_next_layer", "to_next_layer_apart", "to_output_head"]),
     ("product_weights", &["product_int4", "product_groups"]),

@@ -163,11 +163,11 @@ impl PersistentLayers {
         gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
     }
 
-    /// Whether all workgroups of the first kernel run at the same time. Runs that kernel once.
+    /// Whether all workgroups of the largest kernel run at the same time. Runs that kernel once.
     async fn probe(&self, gpu: &Gpu, decoder: &Decoder, workspace: &Workspace) -> Result<bool> {
-        let Some((index, kernel)) =
-            self.kernels.iter().enumerate().find_map(|(i, kernel)| Some((i, kernel.as_ref()?)))
-        else {
+        let kernels = self.kernels.iter().enumerate();
+        let kernels = kernels.filter_map(|(index, kernel)| Some((index, kernel.as_ref()?)));
+        let Some((index, kernel)) = kernels.max_by_key(|(_, kernel)| kernel.workgroups) else {
             return Ok(false);
         };
         self.write_uniforms(gpu, decoder);
@@ -247,7 +247,7 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         }),
         None => None,
     };
-    Some(PersistentLayer {
+    let layer = PersistentLayer {
         split: decoder.split_attention(index, 1),
         o: linear(&layer.o_proj)?,
         gate_up: linear(single(&layer.gate_up)?)?,
@@ -257,7 +257,8 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         eps: decoder.config.rms_norm_eps,
         set_words: set_words(&decoder.config),
         workgroups,
-    })
+    };
+    Some(layer.in_fewest_workgroups())
 }
 
 /// The one matrix into which projections were fused.
