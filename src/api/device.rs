@@ -2,7 +2,7 @@
 
 use crate::api::{mlx, open::ModelOptions};
 use crate::backend::{Backend, BackendKind};
-use crate::cpu::CpuBackend;
+use crate::cpu::{CpuBackend, CpuOptions};
 use crate::error::{Error, Result};
 use crate::gpu::{AdapterFacts, DeviceOptions, Gpu, GpuBackend, KernelOptions};
 use crate::model::{source::TensorSource, weights::LoadOptions};
@@ -67,7 +67,10 @@ impl ModelOptions {
     ) -> Result<Box<dyn Backend>> {
         Ok(match device {
             Device::Gpu(gpu) => Box::new(GpuBackend::load(gpu, source, options, progress).await?),
-            Device::Cpu => Box::new(CpuBackend::load(source, options, progress).await?),
+            Device::Cpu => {
+                let cpu = CpuOptions { exact: self.exact, ..CpuOptions::default() };
+                Box::new(CpuBackend::load_with(source, options, &cpu, progress).await?)
+            }
             Device::Mlx => mlx::load(source, options, self.exact, progress).await?,
         })
     }

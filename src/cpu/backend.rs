@@ -9,6 +9,7 @@ use crate::backend::{
 use crate::cpu::forward::{Model, Segment, scaled};
 use crate::cpu::kv_cache::KvCache;
 use crate::cpu::matrix::CpuStore;
+use crate::cpu::options::CpuOptions;
 use crate::cpu::{ops, out_of_memory, try_with_capacity};
 use crate::error::{Error, Result};
 use crate::memory::MemoryPlan;
@@ -20,7 +21,7 @@ use crate::model::weights::{self, LoadOptions, ModelWeights, PlannedTensor};
 /// Most tokens of a step, to bound the memory of activations.
 const MAX_STEP_TOKENS: usize = 256;
 
-/// A model in memory, computed with [`ops`] on all CPU cores.
+/// A model in memory, computed on all CPU cores.
 ///
 /// Submitting a step computes it, and reading it only returns the result.
 pub struct CpuBackend {
@@ -47,8 +48,8 @@ struct Slot {
 }
 
 impl CpuBackend {
-    /// Loads a model into memory. `progress` gets the bytes of the checkpoint consumed since its
-    /// last call.
+    /// Loads a model into memory, to compute with the reference. `progress` gets the bytes of the
+    /// checkpoint consumed since its last call.
     ///
     /// Errors: a tensor is missing, misshapen or unreadable; options of zero. Also weights or a KV
     /// cache that do not fit in memory.
@@ -57,6 +58,19 @@ impl CpuBackend {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<CpuBackend> {
+        Self::load_with(source, options, &CpuOptions::EXACT, progress).await
+    }
+
+    /// As [`Self::load`], to compute as `cpu` says.
+    ///
+    /// Errors: also instructions that the processor does not have.
+    pub async fn load_with(
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        cpu: &CpuOptions,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<CpuBackend> {
+        let path = cpu.path()?;
         let config = source.config().clone();
         config.validate()?;
         let sequences = Sequences::new(&config, options, max_step_tokens(options))?;
@@ -68,7 +82,7 @@ impl CpuBackend {
         let slot = |_| Slot { caches: caches(), chosen: 0 };
         let slots = (0..options.max_sequences).map(slot).collect();
         Ok(CpuBackend {
-            model: Model::new(config, weights),
+            model: Model::new(config, weights, path),
             sequences,
             slots,
             finished: HashMap::new(),
@@ -188,7 +202,11 @@ impl Backend for CpuBackend {
     fn info(&self) -> BackendInfo {
         BackendInfo {
             backend: "cpu",
-            device: format!("{} CPU threads", rayon::current_num_threads()),
+            device: format!(
+                "{} CPU threads, {}",
+                rayon::current_num_threads(),
+                self.model.path.name()
+            ),
             context_length: self.sequences.context_length,
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,

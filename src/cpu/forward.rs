@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::cpu::kv_cache::KvCache;
 use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::{self, Attention, KvUpdate};
+use crate::cpu::path::Path;
 use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
 use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
 
@@ -12,6 +13,7 @@ pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
 
 /// A model and values derived from its config.
 pub(super) struct Model {
+    pub path: Path,
     pub config: ModelConfig,
     pub weights: Weights,
     /// For each layer, `[head_dim/2]`.
@@ -35,10 +37,10 @@ struct Layer<'a> {
 }
 
 impl Model {
-    pub fn new(config: ModelConfig, weights: Weights) -> Self {
+    pub fn new(config: ModelConfig, weights: Weights, path: Path) -> Self {
         let frequencies = |layer: &LayerConfig| layer.rope.inverse_frequencies(layer.head_dim);
         let inverse_frequencies = config.layers.iter().map(frequencies).collect();
-        Model { config, weights, inverse_frequencies }
+        Model { path, config, weights, inverse_frequencies }
     }
 
     /// Runs `tokens`, one for each row, through all layers and stores their keys and values. The
@@ -62,7 +64,7 @@ impl Model {
             let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);
             ops::add_rms_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
 
-            let branch = feed_forward(&layer, &normed); // [rows, hidden]
+            let branch = self.feed_forward(&layer, &normed); // [rows, hidden]
             let (post, next) = (&weights.post_feedforward_norm, self.input_norm(index + 1));
             let Some(extra) = &weights.per_layer else {
                 ops::add_rms_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
@@ -79,7 +81,7 @@ impl Model {
     /// layers, size]`, or an empty vector.
     fn per_layer_inputs(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
         let Some(tables) = &self.weights.per_layer else { return Vec::new() };
-        let mut vectors = matmul(&tables.projection, x);
+        let mut vectors = self.path.matmul(&tables.projection, x);
         let scale = (self.config.hidden_size as f32).powf(-0.5);
         let eps = self.config.rms_norm_eps;
         ops::per_layer_inputs(&mut vectors, &tables.table, tokens, &tables.norm, scale, eps);
@@ -94,18 +96,19 @@ impl Model {
         x: &[f32],
         vectors: &[f32],
     ) -> Vec<f32> {
-        let mut gate = matmul(&weights.gate, x); // [rows, size]
+        let mut gate = self.path.matmul(&weights.gate, x); // [rows, size]
         let (columns, size) = (self.config.per_layer_columns(), weights.gate.out_features());
-        ops::gelu_mul(&mut gate, &ops::per_layer_columns(vectors, columns, size, index));
-        matmul(&weights.projection, &gate)
+        let vectors = ops::per_layer_columns(vectors, columns, size, index);
+        self.path.gelu_mul(&mut gate, &vectors);
+        self.path.matmul(&weights.projection, &gate)
     }
 
     /// Logits `[rows, vocab]` of normed hidden states `[rows, hidden]`.
     pub fn logits(&self, normed: &[f32]) -> Vec<f32> {
         let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embed_tokens);
-        let mut logits = matmul(lm_head, normed);
+        let mut logits = self.path.matmul(lm_head, normed);
         if let Some(cap) = self.config.final_logit_softcap {
-            ops::softcap(&mut logits, cap);
+            self.path.softcap(&mut logits, cap);
         }
         logits
     }
@@ -133,11 +136,12 @@ impl Model {
                 AttentionKind::Full => None,
             },
         };
-        let mut q = matmul(&layer.weights.q_proj, normed); // [rows, n_heads, head_dim]
-        let fresh = layer.weights.k_proj.as_ref().map(|k_proj| {
-            let k = matmul(k_proj, normed); // [rows, n_kv_heads, head_dim]
-            (layer.weights.v_proj.as_ref().map(|v_proj| matmul(v_proj, normed)), k)
-        });
+        let LayerWeights { q_proj, k_proj, v_proj, .. } = layer.weights;
+        let projections: Vec<_> = [k_proj, v_proj].into_iter().flatten().collect();
+        let projections = [&[q_proj][..], &projections].concat();
+        let mut products = self.path.matmuls(&projections, normed).into_iter();
+        let mut q = products.next().unwrap_or_default(); // [rows, n_heads, head_dim]
+        let (k, v) = (products.next(), products.next()); // [rows, n_kv_heads, head_dim]
 
         let mut attended = vec![0.0; q.len()]; // [rows, n_heads, head_dim]
         for segment in segments {
@@ -153,8 +157,8 @@ impl Model {
                 inverse_frequencies,
                 segment.position,
             );
-            if let (Some((v, k)), Some(k_norm)) = (&fresh, &layer.weights.k_norm) {
-                let v = v.as_ref().unwrap_or(k); // [rows, n_kv_heads, head_dim]
+            if let (Some(k), Some(k_norm)) = (&k, &layer.weights.k_norm) {
+                let v = v.as_ref().unwrap_or(k);
                 let update =
                     KvUpdate { k_norm, v_norm: self.config.v_norm, eps, inverse_frequencies };
                 ops::rope_kv_update(
@@ -167,23 +171,18 @@ impl Model {
             }
             ops::sdpa(q, cache, segment.position, attention, &mut attended[q_rows]);
         }
-        matmul(&layer.weights.o_proj, &attended)
+        self.path.matmul(&layer.weights.o_proj, &attended)
     }
-}
 
-/// Computes `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
-fn feed_forward(layer: &Layer<'_>, normed: &[f32]) -> Vec<f32> {
-    let mut gate = matmul(&layer.weights.gate_proj, normed); // [rows, intermediate]
-    let up = matmul(&layer.weights.up_proj, normed); // [rows, intermediate]
-    ops::gelu_mul(&mut gate, &up);
-    matmul(&layer.weights.down_proj, &gate)
-}
-
-/// [`ops::matmul`] into a new vector.
-fn matmul(weights: &CpuMatrix, x: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; x.len() / weights.in_features() * weights.out_features()];
-    ops::matmul(weights, x, &mut out);
-    out
+    /// Computes `down(gelu(gate(x)) · up(x))` of `normed` `[rows, hidden]`.
+    fn feed_forward(&self, layer: &Layer<'_>, normed: &[f32]) -> Vec<f32> {
+        let weights = [&layer.weights.gate_proj, &layer.weights.up_proj];
+        let mut products = self.path.matmuls(&weights, normed).into_iter();
+        let mut gate = products.next().unwrap_or_default(); // [rows, intermediate]
+        let up = products.next().unwrap_or_default(); // [rows, intermediate]
+        self.path.gelu_mul(&mut gate, &up);
+        self.path.matmul(&layer.weights.down_proj, &gate)
+    }
 }
 
 /// Number of elements in rows of `width` columns.

@@ -1,18 +1,26 @@
-//! The reference backend: plain Rust for reading, in which every function is the twin of one
-//! kernel.
+//! The CPU backend, with two ways to compute.
 //!
+//! The reference is plain Rust for reading, in which every function is the twin of one kernel.
 //! [`ops`] has the functions, and [`CpuBackend`] calls them in order. Kernel tests compare a device
-//! with [`ops`]. `--backend cpu` runs where there is no adapter.
+//! with [`ops`].
+//!
+//! The fast path runs where there is no adapter. It has the same operations with the instructions
+//! of the processor, and rounds activations to int8 for products with integer weights.
 
 mod backend;
 mod forward;
 mod kv_cache;
 mod matrix;
 pub mod ops;
+mod options;
+mod path;
+mod products;
+mod simd;
 
 pub use backend::CpuBackend;
 pub use kv_cache::KvCache;
 pub use matrix::CpuMatrix;
+pub use options::{CpuOptions, Instructions};
 
 use crate::{Error, Result};
 

@@ -3,6 +3,7 @@
 mod decode;
 mod evaluate;
 mod generator;
+mod scheduler;
 mod sequence_state;
 mod stats;
 mod token_stream;
@@ -12,6 +13,9 @@ mod tests;
 
 pub use self::evaluate::{Divergence, Perplexity, each_logits, each_logits_in_steps};
 pub use self::generator::Generator;
+pub use self::scheduler::{
+    Load, Refused, Scheduler, SchedulerOptions, SequenceRequest, TokenEvent, Tokens,
+};
 pub use self::sequence_state::SequenceState;
 pub use self::stats::Stats;
 pub use self::token_stream::{FinishReason, Generation, Request, TokenStream};

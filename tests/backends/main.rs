@@ -11,3 +11,4 @@ mod goldens_gguf;
 mod gpu;
 mod pipeline_cache;
 mod real_model;
+mod scheduler;

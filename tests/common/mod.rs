@@ -15,7 +15,7 @@ pub mod real_model;
 use gemma4_wgpu::{
     Result,
     backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult},
-    cpu::CpuBackend,
+    cpu::{CpuBackend, CpuOptions, Instructions},
     gpu::{DeviceOptions, Gpu, GpuBackend, KernelOptions},
     model::{source::TensorSource, weights::LoadOptions},
 };
@@ -27,9 +27,21 @@ pub const EXACT_KERNELS: KernelOptions =
 /// Loads a model on the backend under test.
 pub type Make<'a> = &'a dyn Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>;
 
-/// The model on the CPU backend.
+/// The model on the CPU backend, with the reference.
 pub fn cpu(source: &dyn TensorSource, options: &LoadOptions) -> Result<Box<dyn Backend>> {
     Ok(Box::new(pollster::block_on(CpuBackend::load(source, options, &mut |_| ()))?))
+}
+
+/// The model on the CPU backend's fast path.
+pub fn fast_cpu(
+    instructions: Option<Instructions>,
+) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+    let cpu = CpuOptions { instructions, ..CpuOptions::default() };
+    move |source, options| {
+        let mut progress = |_| ();
+        let backend = CpuBackend::load_with(source, options, &cpu, &mut progress);
+        Ok(Box::new(pollster::block_on(backend)?))
+    }
 }
 
 /// The model on the most capable adapter, with these kernels.

@@ -30,6 +30,14 @@ impl Ahead {
         self.sampler.as_ref().map(|sampler| sampler.seed())
     }
 
+    /// The token of a step's result.
+    pub fn token(result: StepResult) -> Result<u32> {
+        match result {
+            StepResult::Token(token) => Ok(token),
+            other => Err(another_kind(&other)),
+        }
+    }
+
     /// Submits the step after the token if there may be one, then waits for the token.
     pub async fn choose(
         &mut self,
@@ -40,10 +48,7 @@ impl Ahead {
         if more {
             sequence.submit(backend, StepInput::Previous, self.output())?;
         }
-        let token = match sequence.read(backend).await? {
-            StepResult::Token(token) => token,
-            other => return Err(another_kind(&other)),
-        };
+        let token = Ahead::token(sequence.read(backend).await?)?;
         if more {
             sequence.push(token);
         }

@@ -27,7 +27,17 @@ impl Host {
         context: &[u32],
         suppressed: &[u32],
     ) -> Result<u32> {
-        match sequence.read(backend).await? {
+        self.token(sequence.read(backend).await?, context, suppressed)
+    }
+
+    /// Chooses from the logits after `context`.
+    pub fn token(
+        &mut self,
+        result: StepResult,
+        context: &[u32],
+        suppressed: &[u32],
+    ) -> Result<u32> {
+        match result {
             StepResult::Logits(mut logits) => {
                 suppress(&mut logits, suppressed);
                 self.sampler.sample(&logits, context)

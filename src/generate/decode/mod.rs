@@ -5,7 +5,7 @@ mod another_kind;
 mod host;
 
 use self::{ahead::Ahead, host::Host};
-use crate::backend::{Backend, StepOutput};
+use crate::backend::{Backend, StepOutput, StepResult};
 use crate::error::Result;
 use crate::generate::SequenceState;
 use crate::sampling::{Sampler, SamplingParams};
@@ -42,6 +42,26 @@ impl Strategy {
         match self {
             Strategy::Ahead(ahead) => ahead.seed(),
             Strategy::Host(host) => Some(host.seed()),
+        }
+    }
+
+    /// Whether the next step can be submitted before the token of the last one is read.
+    pub fn runs_ahead(&self) -> bool {
+        matches!(self, Strategy::Ahead(_))
+    }
+
+    /// The token after `context`, from the result of a step with [`Self::output`].
+    ///
+    /// Errors: a result of another kind, logits that are not numbers.
+    pub fn token(
+        &mut self,
+        result: StepResult,
+        context: &[u32],
+        suppressed: &[u32],
+    ) -> Result<u32> {
+        match self {
+            Strategy::Ahead(_) => Ahead::token(result),
+            Strategy::Host(host) => host.token(result, context, suppressed),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The generator against a scripted backend.
 
 mod evaluate;
+mod many;
+mod scheduler;
 mod script;
 
 use std::{cell::Cell, num::NonZeroUsize};

@@ -12,6 +12,9 @@ use gemma4_wgpu::{
 
 const EXACT: f32 = 0.0;
 
+/// With tiles the fast path adds in another order. Activations then may round to the next integer.
+const ROUNDING: f32 = 2e-2;
+
 contract_tests!(EXACT, cpu, "cpu");
 
 /// Per-layer embeddings, and layers with KV sharing.
@@ -19,6 +22,51 @@ mod effective {
     use super::*;
 
     contract_tests!(EXACT, common::contract::effective(cpu), "cpu");
+}
+
+/// The fast path, with each set of instructions of this processor.
+mod fast {
+    use super::*;
+    use crate::common::fast_cpu;
+    use gemma4_wgpu::cpu::{CpuOptions, Instructions};
+
+    contract_tests!(ROUNDING, fast_cpu(None), "cpu");
+
+    mod effective {
+        use super::*;
+
+        contract_tests!(ROUNDING, common::contract::effective(fast_cpu(None)), "cpu");
+    }
+
+    mod plain {
+        use super::*;
+
+        contract_tests!(ROUNDING, fast_cpu(Some(Instructions::Plain)), "cpu");
+    }
+
+    #[test]
+    fn instructions_of_another_processor_are_an_error() {
+        let available = Instructions::available();
+        assert_eq!(available.last(), Some(&Instructions::Plain));
+        for instructions in Instructions::ALL {
+            let options = CpuOptions { instructions: Some(instructions), ..CpuOptions::default() };
+            let (model, load) = (RandomModel::small(), LoadOptions::default());
+            let mut progress = |_| ();
+            let loaded = CpuBackend::load_with(&model, &load, &options, &mut progress);
+            match pollster::block_on(loaded) {
+                Ok(backend) => {
+                    assert!(available.contains(&instructions));
+                    let device = backend.info().device;
+                    assert!(device.ends_with(instructions.name()), "{device}");
+                }
+                Err(error) => {
+                    assert!(!available.contains(&instructions));
+                    let expected = format!("this processor has no {}", instructions.name());
+                    assert_eq!(error.to_string(), expected);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,3 +3,10 @@
 use crate::{common, golden_tests};
 
 golden_tests!(2e-3, common::cpu);
+
+/// The fast path rounds activations to int8 where weights are integers.
+mod fast {
+    use crate::{common, golden_tests};
+
+    golden_tests!(2e-2, common::fast_cpu(None));
+}

@@ -1,0 +1,79 @@
+//! The ways in which the CPU can compute.
+
+use crate::cpu::path::Path;
+use crate::cpu::simd::{self, InstructionSet};
+use crate::error::{Error, Result};
+
+/// How a [`CpuBackend`](crate::cpu::CpuBackend) computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuOptions {
+    /// Compute with the reference, which keeps activations in f32. Otherwise products with integer
+    /// weights round them to int8.
+    pub exact: bool,
+    /// The instructions of the fast path. `None`: the fastest ones of this processor.
+    pub instructions: Option<Instructions>,
+}
+
+impl CpuOptions {
+    /// The reference.
+    pub const EXACT: CpuOptions = CpuOptions { exact: true, instructions: None };
+
+    /// Errors: the processor does not have the instructions.
+    pub(super) fn path(&self) -> Result<Path> {
+        let fast = |instructions: Instructions| {
+            instructions.set().map(|set| Path::Fast(instructions, set))
+        };
+        match (self.exact, self.instructions) {
+            (true, _) => Ok(Path::Exact),
+            (false, Some(instructions)) => fast(instructions).ok_or_else(|| {
+                Error::Input(format!("this processor has no {}", instructions.name()))
+            }),
+            (false, None) => {
+                Ok(Instructions::ALL.into_iter().find_map(fast).unwrap_or(Path::Exact))
+            }
+        }
+    }
+}
+
+/// Sets of instructions for the fast path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instructions {
+    /// x86-64 with AVX-512 VNNI.
+    Avx512,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// No instructions beyond those of every processor of its kind.
+    Plain,
+}
+
+impl Instructions {
+    /// All sets, the fastest first.
+    pub const ALL: [Instructions; 3] =
+        [Instructions::Avx512, Instructions::Avx2, Instructions::Plain];
+
+    /// The sets of this processor, the fastest first.
+    pub fn available() -> Vec<Instructions> {
+        Self::ALL.into_iter().filter(|instructions| instructions.set().is_some()).collect()
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Instructions::Avx512 => "AVX-512 VNNI",
+            Instructions::Avx2 => "AVX2",
+            Instructions::Plain => "plain",
+        }
+    }
+
+    /// The operations with these instructions, if the processor has them.
+    pub(super) fn set(self) -> Option<Box<dyn InstructionSet>> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => simd::Avx512::detect().map(|set| Box::new(set) as _),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => simd::Avx2::detect().map(|set| Box::new(set) as _),
+            Instructions::Plain => Some(Box::new(simd::Plain)),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The operations of the fast path, for each set of instructions that a processor may have.
+//!
+//! Every set has the same plain loops, compiled with its instructions. Its file adds the integer
+//! dot products, which compilers do not find. Only these files have unsafe code.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float;
+mod plain;
+mod tile;
+mod unpack;
+
+pub use activations::Activations;
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use plain::Plain;
+pub use tile::{FEATURES, Tile};
+pub use unpack::{PackedRow, UnpackedRow};
+
+/// The operations with one set of instructions.
+pub trait InstructionSet: Send + Sync {
+    /// Rows `[rows, cols]` as int8.
+    fn quantize(&self, x: &[f32], cols: usize) -> Activations;
+
+    /// The products of a row of packed integers with all rows of activations. The product with row
+    /// r is stored in `out[r · stride]`.
+    fn row(
+        &self,
+        weights: PackedRow<'_>,
+        x: &Activations,
+        scratch: &mut UnpackedRow,
+        out: &mut [f32],
+        stride: usize,
+    );
+
+    /// Unpacks a row as feature `feature` of a tile.
+    fn fill(
+        &self,
+        weights: PackedRow<'_>,
+        scratch: &mut UnpackedRow,
+        tile: &mut Tile,
+        feature: usize,
+    );
+
+    /// The products of a tile with all rows of activations, `[rows, FEATURES]`.
+    fn tile(&self, tile: &Tile, x: &Activations, out: &mut [f32]);
+
+    /// The products of a row of f32 weights with all rows of `x`, stored as in [`Self::row`].
+    fn row_f32(&self, weights: &[f32], x: &[f32], out: &mut [f32], stride: usize);
+
+    /// As [`crate::cpu::ops::gelu_mul`].
+    fn gelu_mul(&self, gate: &mut [f32], up: &[f32]);
+
+    /// As [`crate::cpu::ops::softcap`].
+    fn softcap(&self, logits: &mut [f32], cap: f32);
+}
+
+/// Methods that are compiled with the instructions of the attributes in braces.
+macro_rules! compiled {
+    ($attributes:tt $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
+        $($crate::cpu::simd::compiled! {
+            @one $attributes $name [$($arg: $type),*] [$(-> $result)?] $body
+        })*
+    };
+    (
+        @one {$($attributes:tt)*} $name:ident [$($arg:ident: $type:ty),*] [$($result:tt)*]
+        $body:block
+    ) => {
+        #[allow(unused_unsafe)]
+        fn $name(&self, $($arg: $type),*) $($result)* {
+            $($attributes)*
+            fn run($($arg: $type),*) $($result)* $body
+            // SAFETY: a value of the type proves that the processor has the instructions.
+            unsafe { run($($arg),*) }
+        }
+    };
+}
+use compiled;
+
+/// Implements [`InstructionSet`] with the plain loops of this module, compiled with the
+/// instructions of the attributes in braces. It calls the functions `dot` and `tile` beside it.
+///
+/// They expect wide integers xored with the byte. The function computes `a·b + c`.
+macro_rules! implement {
+    ($set:ident, $flip:literal, $mul_add:expr, $attributes:tt) => {
+        impl $crate::cpu::simd::InstructionSet for $set {
+            $crate::cpu::simd::compiled! {
+                $attributes
+
+                fn quantize(x: &[f32], cols: usize) -> Activations {
+                    $crate::cpu::simd::activations::quantize(x, cols)
+                }
+
+                fn row(
+                    weights: $crate::cpu::simd::PackedRow<'_>,
+                    x: &Activations,
+                    scratch: &mut UnpackedRow,
+                    out: &mut [f32],
+                    stride: usize
+                ) {
+                    let products = |scratch: &UnpackedRow, bytes: &[u8], flip| {
+                        for (row, out) in out.iter_mut().step_by(stride).take(x.rows).enumerate() {
+                            *out = dot(scratch, bytes, flip, x, row);
+                        }
+                    };
+                    $crate::cpu::simd::unpack::row(weights, $flip, scratch, products)
+                }
+
+                fn fill(
+                    weights: $crate::cpu::simd::PackedRow<'_>,
+                    scratch: &mut UnpackedRow,
+                    tile: &mut Tile,
+                    feature: usize
+                ) {
+                    tile.fill(weights, $flip, scratch, feature)
+                }
+
+                fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
+                    self::tile(tile, x, out)
+                }
+
+                fn row_f32(weights: &[f32], x: &[f32], out: &mut [f32], stride: usize) {
+                    $crate::cpu::simd::float::row(weights, x, out, stride, $mul_add)
+                }
+
+                fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+                    $crate::cpu::simd::float::gelu_mul(gate, up)
+                }
+
+                fn softcap(logits: &mut [f32], cap: f32) {
+                    $crate::cpu::simd::float::softcap(logits, cap)
+                }
+            }
+        }
+    };
+}
+use implement;

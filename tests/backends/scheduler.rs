@@ -1,0 +1,102 @@
+//! The scheduler with the embedded model on the CPU: interleaved answers are those of each alone.
+
+use std::num::NonZeroUsize;
+
+use crate::common;
+use gemma4_wgpu::{
+    checkpoint::Checkpoint,
+    generate::{
+        FinishReason, Generator, Request, Scheduler, SchedulerOptions, SequenceRequest, TokenEvent,
+        Tokens,
+    },
+    model::weights::LoadOptions,
+    sampling::SamplingParams,
+};
+
+const ANSWER: usize = 12;
+
+fn options(max_sequences: usize) -> LoadOptions {
+    LoadOptions { context_length: 512, max_sequences, ..LoadOptions::default() }
+}
+
+/// The held-out text from different places, the prompts of different lengths.
+fn prompts() -> Vec<Vec<u32>> {
+    let tokens = common::demo::tokens();
+    (0..6).map(|n| tokens[n * 100..n * 100 + 5 + 37 * n].to_vec()).collect()
+}
+
+/// The likeliest tokens, and those of a device's and the host's sampler.
+fn sampling(number: usize) -> SamplingParams {
+    let params = SamplingParams { seed: Some(number as u64), ..SamplingParams::default() };
+    match number % 3 {
+        0 => SamplingParams { temperature: 0.0, ..params },
+        1 => params,
+        _ => SamplingParams { repetition_penalty: 1.2, ..params },
+    }
+}
+
+fn alone(prompt: &[u32], sampling: SamplingParams) -> Vec<u32> {
+    let mut backend = common::cpu(&Checkpoint::demo().unwrap(), &options(1)).unwrap();
+    let request = Request {
+        prompt,
+        sampling,
+        max_new_tokens: NonZeroUsize::new(ANSWER),
+        eos_ids: &[],
+        suppressed_ids: &[],
+        cancelled: &|| false,
+    };
+    let mut generator = Generator::new(backend.as_mut());
+    pollster::block_on(generator.generate(&request, &mut |_| ())).unwrap().tokens
+}
+
+fn submit(scheduler: &mut Scheduler, prompt: &[u32], sampling: SamplingParams) -> Tokens {
+    let request = SequenceRequest {
+        prompt: prompt.to_vec(),
+        sampling,
+        max_new_tokens: NonZeroUsize::new(ANSWER),
+        eos_ids: Vec::new(),
+    };
+    scheduler.submit(request).unwrap()
+}
+
+fn answer(tokens: &mut Tokens) -> Vec<u32> {
+    let mut answer = Vec::new();
+    loop {
+        match tokens.try_next().expect("the answer ends") {
+            TokenEvent::Token(token) => answer.push(token),
+            TokenEvent::Finished { reason, .. } => {
+                assert_eq!(reason, FinishReason::Length);
+                return answer;
+            }
+            TokenEvent::Failed(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn interleaved_answers_are_those_of_each_alone() {
+    let backend = common::cpu(&Checkpoint::demo().unwrap(), &options(3)).unwrap();
+    let limits = SchedulerOptions { prompt_chunk: 16, ..SchedulerOptions::default() };
+    let mut scheduler = Scheduler::new(backend, &[], limits).unwrap();
+    let prompts = prompts();
+    let mut running: Vec<Tokens> = prompts
+        .iter()
+        .enumerate()
+        .map(|(number, prompt)| submit(&mut scheduler, prompt, sampling(number)))
+        .collect();
+    // Neighbours that are cancelled in their prompt and in their answer.
+    let mut cancelled = vec![submit(&mut scheduler, &prompts[5], sampling(0))];
+    let mut steps = 0;
+    while !scheduler.is_idle() {
+        pollster::block_on(scheduler.step()).unwrap();
+        steps += 1;
+        if steps == 9 {
+            cancelled.clear();
+        }
+    }
+    for (number, tokens) in running.iter_mut().enumerate() {
+        let alone = alone(&prompts[number], sampling(number));
+        assert_eq!(answer(tokens), alone, "prompt {number}");
+    }
+    assert_eq!(scheduler.load().cancelled, 1);
+}
