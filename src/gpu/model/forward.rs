@@ -13,7 +13,9 @@ use crate::gpu::model::mlp::{mlp, plan_gate_up};
 use crate::gpu::model::per_layer::{per_layer_inputs, take_per_layer_input};
 use crate::gpu::model::persistent::PersistentLayers;
 use crate::gpu::model::recorder::{Activations, OutputView, PlannedLinear, Recorder, shared_input};
-use crate::gpu::model::step::{RowLimits, StepShape};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::model::step::RowLimits;
+use crate::gpu::model::step::StepShape;
 use crate::gpu::model::workspace::Workspace;
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::config::ModelConfig;
@@ -117,10 +119,17 @@ impl Model {
         Ok(())
     }
 
-    /// Whether kernels of later steps are compiled before those steps. Browsers have one thread.
-    /// Software drivers compile a kernel at its first run.
+    /// Whether kernels of later steps are compiled before those steps. Software drivers compile a
+    /// kernel at its first run.
+    #[cfg(not(target_arch = "wasm32"))]
     fn compiles_ahead(&self) -> bool {
-        !cfg!(target_arch = "wasm32") && !self.gpu.facts().compiles_at_first_run()
+        !self.gpu.facts().compiles_at_first_run()
+    }
+
+    /// Browsers have one thread, so a step waits for its own kernels alone.
+    #[cfg(target_arch = "wasm32")]
+    fn compiles_ahead(&self) -> bool {
+        false
     }
 
     /// The kernels of steps of few rows, for up to `sequences` sequences. There are none if

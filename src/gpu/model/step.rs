@@ -62,6 +62,7 @@ impl RowLimits {
 
     /// The shapes of steps of 2 up to `rows` rows with their heads, for up to `sequences`
     /// sequences.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn shapes(self, rows: usize, sequences: usize) -> Vec<(StepShape, StepShape)> {
         let rooms = self.rooms(rows).into_iter().filter(|room| *room > 1);
         let of_room = |room| {
