@@ -24,7 +24,7 @@ struct EmulatedC {
     part: PART,
 }
 
-const LANES_OF_ROW: u32 = SIZEu / RESULTSu; // invocations that share a row
+const LANES_OF_ROW: u32 = u32(SIZE) / RESULTSu; // invocations that share a row
 var<private> emulated_lane: u32;
 var<private> emulated_local: u32;
 // SIZE, which the compiler must not know. Else it unrolls loops.
@@ -194,7 +194,7 @@ fn number_invocations(text: &str, size: usize) -> String {
     let lane = local % 32u;
     emulated_lane = lane;
     emulated_local = local;
-    emulated_size = SIZEu + (local >> 16u);
+    emulated_size = u32(SIZE) + (local >> 16u);
 ";
     let numbers = numbers.replace("SIZE", &size.to_string());
     format!("{functions}fn main({}", text.replacen(body, &format!("{body}{numbers}"), 1))
