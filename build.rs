@@ -23,18 +23,28 @@ fn main() {
     }
 }
 
-/// Writes `FILES`: path and text of every file in a folder of shaders.
+/// Writes `FILES`: path and text of every file in a folder of shaders. A program for browsers has
+/// only those that a browser can run, because it is downloaded.
 fn list_shaders() -> io::Result<()> {
+    let is_browser = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "wasm32");
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap_or_default()).join("shaders");
     let mut list = String::from("static FILES: &[(&str, &str)] = &[\n");
     for folder in sorted(&root)? {
         for name in sorted(&root.join(&folder))? {
             let path = format!("{folder}/{name}");
             let text = root.join(&path);
+            if is_browser && !runs_in_browsers(&folder, &fs::read_to_string(&text)?) {
+                continue;
+            }
             let _ = writeln!(list, "(\"shaders/{path}\", include_str!({text:?})),");
         }
     }
     fs::write(Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("shaders.rs"), list + "];\n")
+}
+
+/// Browsers have no cooperative matrices, and no memory that workgroups share coherently.
+fn runs_in_browsers(folder: &str, text: &str) -> bool {
+    folder != "persistent" && !text.contains("wgpu_cooperative_matrix")
 }
 
 fn sorted(folder: &Path) -> io::Result<Vec<String>> {

@@ -43,6 +43,8 @@ pub mod model;
 pub mod quant;
 pub mod quantize;
 pub mod sampling;
+#[cfg(all(feature = "server", not(target_arch = "wasm32")))]
+pub mod server;
 pub mod text;
 
 #[cfg(feature = "cli")]

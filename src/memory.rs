@@ -40,8 +40,8 @@ impl MemoryPlan {
     }
 }
 
-/// The largest count up to `most` whose plan fits in `free` bytes: of positions or sequences. `None`
-/// if not even one fits.
+/// The largest count up to `most` whose plan fits in `free` bytes: of positions or sequences.
+/// `None` if not even one fits.
 ///
 /// Errors: those of `plan`, which makes the plan for a count.
 pub fn largest_that_fits(

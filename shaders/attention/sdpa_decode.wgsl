@@ -11,7 +11,6 @@
 // sdpa_combine combines the partial outputs.
 // Two fragments before this one define `prepare`, which fills `heads`, and the softmax of the
 // scores.
-// The first keys and values are requested before `prepare`, which may make the newest of them.
 
 // [rows, QKV_STRIDE / 4], q first
 @group(0) @binding(0) var<storage, read> qkv: array<vec4<f32>>;
@@ -35,12 +34,6 @@ var<workgroup> own_sums: array<vec4<f32>, VALUE_LANES * HEADS_AT_ONCE * VEC4S>;
 struct Softmax {
     maximum: f32,
     total: f32,
-}
-
-// What a workgroup has of the keys so far: also each invocation's sums of values.
-struct Sums {
-    softmax: Softmax,
-    own: array<Vec8, HEADS>,
 }
 
 // The place of four dims of a head. vec4s with even numbers come first.
@@ -70,11 +63,8 @@ fn fetch_keys(
 }
 
 // This invocation's terms of q · key.
-// `newest` is the number of the step's own key in the tile, whose count of keys is `count`.
 fn score_keys(
     keys: array<CacheVec8, KEYS_EACH * VEC8S_EACH>,
-    newest: u32,
-    count: u32,
     local: u32,
 ) -> array<f32, HEADS * KEYS_EACH> {
     let lane = local % KEY_LANES;
@@ -85,10 +75,6 @@ fn score_keys(
             var unpacked = array<Vec8, KEYS_EACH>();
             for (var j = 0u; j < KEYS_EACH; j++) { // unrolled
                 unpacked[j] = unpack_vec8(keys[j * VEC8S_EACH + o]);
-                let key = min(local / KEY_LANES + j * KEY_CLUSTERS, count - 1u);
-                if MAKES_KEYS && key == newest {
-                    unpacked[j] = unpack_vec8(newest_key(vec8));
-                }
             }
             for (var h = 0u; h < HEADS; h++) { // unrolled
                 let lo = heads[h * VEC4S + vec8];
@@ -117,52 +103,6 @@ fn fetch_values(
         values[j] = v_cache[(cache + key % CAPACITY) * VEC8S + vec8];
     }
     return values;
-}
-
-// Adds a tile of keys and values, the first of which are loaded.
-fn take_tile(
-    sums: ptr<function, Sums>,
-    keys: array<CacheVec8, KEYS_EACH * VEC8S_EACH>,
-    first_values: array<CacheVec8, AHEAD>,
-    cache: u32,
-    tile: u32,
-    end: u32,
-    position: u32,
-    local: u32,
-) {
-    let vec8 = local % VEC8S;
-    let lane = local / VEC8S;
-    let count = min(TILE, end - tile);
-    store_scores(score_keys(keys, position - tile, count, local), local);
-    workgroupBarrier();
-    (*sums).softmax = weigh_keys((*sums).softmax, count, local);
-    workgroupBarrier();
-    for (var h = 0u; h < HEADS; h++) { // unrolled
-        (*sums).own[h].lo *= rescales[h];
-        (*sums).own[h].hi *= rescales[h];
-    }
-    var values = first_values;
-    var first = lane;
-    while first < count && lane < VALUE_LANES {
-        for (var j = 0u; j < AHEAD; j++) { // unrolled
-            var value = unpack_vec8(values[j]);
-            if MAKES_KEYS && min(first + j * VALUE_LANES, count - 1u) == position - tile {
-                value = unpack_vec8(newest_value(vec8));
-            }
-            // There are no weights past the tile. Weights past the last key are 0.
-            let key = min(first + j * VALUE_LANES, TILE - 1u);
-            let counts = f32(first + j * VALUE_LANES < TILE);
-            for (var h = 0u; h < HEADS; h++) { // unrolled
-                let weight = weights[key * HEADS + h] * counts;
-                (*sums).own[h].lo += weight * value.lo;
-                (*sums).own[h].hi += weight * value.hi;
-            }
-        }
-        first += AHEAD * VALUE_LANES;
-        if first < count {
-            values = fetch_values(cache, tile, count, first, vec8);
-        }
-    }
 }
 
 // Stores this workgroup's sums of values, for as many heads at once as workgroup memory holds.
@@ -201,25 +141,49 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first_head = group.y * HEADS;
     let kv_head = first_head / (N_HEADS / N_KV);
     let cache = (row.slot * N_KV + kv_head) * CAPACITY;
-    let vec8 = local % VEC8S;
-    let lane = local / VEC8S;
-    let first_count = min(TILE, keys.y - keys.x);
-    let first_keys = fetch_keys(cache, keys.x, first_count, local);
-    let first_values = fetch_values(cache, keys.x, first_count, lane, vec8);
     prepare(group.z, row.position, first_head, kv_head, cache, keys.y > row.position, local);
 
-    var sums = Sums(Softmax(LOWEST, 0.0), array<Vec8, HEADS>());
-    take_tile(&sums, first_keys, first_values, cache, keys.x, keys.y, row.position, local);
-    for (var tile = keys.x + TILE; tile < keys.y; tile += TILE) {
-        workgroupBarrier();
+    var own = array<Vec8, HEADS>();
+    let vec8 = local % VEC8S;
+    let lane = local / VEC8S;
+    var softmax = Softmax(LOWEST, 0.0);
+    for (var tile = keys.x; tile < keys.y; tile += TILE) {
         let count = min(TILE, keys.y - tile);
-        let next_keys = fetch_keys(cache, tile, count, local);
+        let keys_held = fetch_keys(cache, tile, count, local);
         // The values are loaded while the scores are computed.
-        let values = fetch_values(cache, tile, count, lane, vec8);
-        take_tile(&sums, next_keys, values, cache, tile, keys.y, row.position, local);
+        var values = fetch_values(cache, tile, count, lane, vec8);
+        store_scores(score_keys(keys_held, local), local);
+        workgroupBarrier();
+        softmax = weigh_keys(softmax, count, local);
+        workgroupBarrier();
+        for (var h = 0u; h < HEADS; h++) { // unrolled
+            own[h].lo *= rescales[h];
+            own[h].hi *= rescales[h];
+        }
+        var first = lane;
+        while first < count && lane < VALUE_LANES {
+            for (var j = 0u; j < AHEAD; j++) { // unrolled
+                let value = unpack_vec8(values[j]);
+                // There are no weights past the tile. Weights past the last key are 0.
+                let key = min(first + j * VALUE_LANES, TILE - 1u);
+                let counts = f32(first + j * VALUE_LANES < TILE);
+                for (var h = 0u; h < HEADS; h++) { // unrolled
+                    let weight = weights[key * HEADS + h] * counts;
+                    own[h].lo += weight * value.lo;
+                    own[h].hi += weight * value.hi;
+                }
+            }
+            first += AHEAD * VALUE_LANES;
+            if first < count {
+                values = fetch_values(cache, tile, count, first, vec8);
+            }
+        }
+        if tile + TILE < keys.y {
+            workgroupBarrier();
+        }
     }
 
     let first_part = (group.z * N_HEADS + first_head) * PARTS + group.x;
-    store_sums(sums.own, first_part, local);
-    store_softmax(sums.softmax, first_part, local);
+    store_sums(own, first_part, local);
+    store_softmax(softmax, first_part, local);
 }

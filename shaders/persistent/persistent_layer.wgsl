@@ -1,6 +1,6 @@
-//! needs: activations, columns, exchange, gelu, layer_end, layer_norms, layer_start,
+//! needs: activations, columns, exchange, layer_end, layer_norms, gelu, join_partial_outputs,
 //! matrix_product<o>, matrix_product<gate_up>, matrix_product<down>, product, q8_subgroup, reduce,
-//! step; constants DOWN_GROUPS, N
+//! step; constants DOWN_GROUPS, N, O_GROUPS
 
 // Computes one row from the partial outputs of attention to q, k and v of the next layer.
 // It combines these outputs and then computes o_proj, norms, gate and up with GELU, down and norms.
@@ -105,8 +105,14 @@ fn down_store(first: u32, count: u32, local: u32) {
 
 fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     let first = group.x;
+    let has_attention = join_attention(first);
     var o = o_Held();
-    start_layer(&o, first, local);
+    o_begin(&o, first, 0u, local);
+    clear_next_set(first, local);
+    workgroupBarrier();
+    if !has_attention {
+        load_vector(ATTENTION, O_GROUPS, local);
+    }
     var before = Columns();
     var ready = Ready();
     var gate_up = gate_up_Held();

@@ -11,9 +11,20 @@ fn load_weights(row: u32, block: u32) -> BlockWeights {
     return BlockWeights(load_stored(row, block), block_scales(row, block));
 }
 
+// Two bytes, 16 bits apart, as f16. With its sign bit inverted, a byte is the integer plus 128.
+// It becomes the last bits of the f16 number 1024.
+fn two(bits: u32) -> vec2<f16> {
+    return vec2<f16>(unpack2x16float((bits & 0x00ff00ffu) ^ 0x64806480u)) - 1152.0h;
+}
+
 // Multiplies the integers by INT8_STEP first, as scale · INT8_STEP may be too small for f16.
 fn write_word(at: u32, word: u32, scale: f16, offset: f16) {
-    put_weights(at, vec4<f16>(vec4<f32>(unpack4xI8(word)).xzyw) * f16(INT8_STEP) * scale + offset);
+    let weights = vec4<f16>(two(word), two(word >> 8u)) * f16(INT8_STEP) * scale;
+    if OFFSET {
+        put_weights(at, weights + offset);
+    } else {
+        put_weights(at, weights);
+    }
 }
 
 fn write_half(at: u32, words: vec4<u32>, scale: f16, offset: f16) {

@@ -22,17 +22,6 @@ fn store_item(item: Vec8, normed: f32, head: u32, i4: u32, position: u32) {
     heads[vec4_place(head, VEC8S + i4)] = values.hi;
 }
 
-// All keys and values are in the cache.
-const MAKES_KEYS: bool = false;
-
-fn newest_key(vec8: u32) -> CacheVec8 {
-    return CacheVec8();
-}
-
-fn newest_value(vec8: u32) -> CacheVec8 {
-    return CacheVec8();
-}
-
 fn prepare(
     row: u32,
     position: u32,

@@ -4,7 +4,7 @@
 // Heads for sdpa_decode, where q, k and v are the results of the projection.
 // Every workgroup normalizes and rotates its q and k, and computes its v.
 // The workgroup that has the newest key writes k and v to the KV cache.
-// No workgroup reads them there in this step.
+// No other workgroup reads this key.
 // Where several workgroups share a KV head, they write the same values.
 // A step with two tokens of one sequence cannot use this kernel.
 
@@ -38,19 +38,6 @@ fn store_item(item: Vec8, normed: f32, head: u32, i4: u32, position: u32) {
     heads[vec4_place(head, VEC8S + i4)] = values.hi;
 }
 
-const MAKES_KEYS: bool = true;
-
-// Eight dims of the newest key and value, as the cache has them.
-fn newest_key(vec8: u32) -> CacheVec8 {
-    let at = HEADS * VEC4S + vec8;
-    return pack_vec8(Vec8(heads[at], heads[at + VEC8S]));
-}
-
-fn newest_value(vec8: u32) -> CacheVec8 {
-    let at = (HEADS + 1u) * VEC4S + vec8;
-    return pack_vec8(Vec8(heads[at], heads[at + VEC8S]));
-}
-
 fn prepare(
     row: u32,
     position: u32,
@@ -65,8 +52,11 @@ fn prepare(
     if newest {
         let place = (cache + position % CAPACITY) * VEC8S;
         for (var vec8 = local; vec8 < VEC8S; vec8 += WORKGROUP) {
-            k_cache[place + vec8] = newest_key(vec8);
-            v_cache[place + vec8] = newest_value(vec8);
+            let k = HEADS * VEC4S + vec8;
+            k_cache[place + vec8] = pack_vec8(Vec8(heads[k], heads[k + VEC8S]));
+            let v = k + VEC4S;
+            v_cache[place + vec8] = pack_vec8(Vec8(heads[v], heads[v + VEC8S]));
         }
+        storageBarrier();
     }
 }

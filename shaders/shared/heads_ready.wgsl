@@ -7,17 +7,6 @@
 // [slots, N_KV, CAPACITY, D / 8]
 @group(0) @binding(2) var<storage, read> v_cache: array<CacheVec8>;
 
-// All keys and values are in the cache.
-const MAKES_KEYS: bool = false;
-
-fn newest_key(vec8: u32) -> CacheVec8 {
-    return CacheVec8();
-}
-
-fn newest_value(vec8: u32) -> CacheVec8 {
-    return CacheVec8();
-}
-
 fn prepare(
     row: u32,
     position: u32,

@@ -17,6 +17,8 @@ mod pull;
 mod quantize;
 mod report;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod session;
 
 use std::io::{self, Write};
@@ -37,6 +39,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    #[cfg(feature = "server")]
+    Serve(Box<serve::ServeArgs>),
     Devices(devices::DevicesArgs),
     Eval(eval::EvalArgs),
     Bench(Box<bench::BenchArgs>),
@@ -82,6 +86,8 @@ pub fn main() -> ExitCode {
     start_log();
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),

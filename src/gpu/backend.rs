@@ -6,7 +6,7 @@ use crate::backend::{
 };
 use crate::error::Result;
 use crate::gpu::device::gpu::Gpu;
-use crate::gpu::memory_plan::check_sequences;
+use crate::gpu::model::capacity::check_sequences;
 use crate::gpu::model::forward::{GpuWeights, Model};
 use crate::gpu::model::layers::LayerCache;
 use crate::gpu::model::outputs::OutputRequest;
@@ -26,6 +26,9 @@ pub struct GpuBackend {
     runner: Runner,
     weight_bytes: u64,
     sequences: Sequences,
+    /// Compiles kernels of other steps.
+    #[cfg(not(target_arch = "wasm32"))]
+    _warm_up: Option<WarmUp>,
 }
 
 /// The sizes that a model's options demand of a device, checked and allocated before its weights.
@@ -103,10 +106,18 @@ impl GpuBackend {
         let workspace = Workspace::new(&gpu, gpu.target(), config, options, rows, logit_rows)?;
         let config = config.clone();
         let mut model = Model::new(gpu.clone(), config, weights, caches, workspace, options)?;
-        model.prepare_decoding().await?;
+        model.prepare_kernels().await?;
+        #[cfg(not(target_arch = "wasm32"))]
+        let later = model.sources_of_few_rows(options.max_sequences)?;
         let runner = Runner::new(model, logit_rows)?;
         gpu.keep_pipelines();
-        Ok(GpuBackend { runner, weight_bytes, sequences })
+        Ok(GpuBackend {
+            runner,
+            weight_bytes,
+            sequences,
+            #[cfg(not(target_arch = "wasm32"))]
+            _warm_up: WarmUp::compile_later(&gpu, later),
+        })
     }
 
     /// The rows of a valid step.

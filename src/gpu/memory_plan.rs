@@ -1,40 +1,18 @@
 //! Memory that a model takes on a device, and memory that is still free there.
 
-use std::cell::Cell;
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::backend::GpuBackend;
 use crate::gpu::device::gpu::{Gpu, buffer_size};
+use crate::gpu::model::capacity::{SizeSum, buffer_limit};
 use crate::gpu::model::layers::LayerCache;
 use crate::gpu::model::persistent::PersistentBuffers;
 use crate::gpu::model::step::{logit_rows, max_step_tokens};
-use crate::gpu::model::workspace::{Allocator, Workspace};
+use crate::gpu::model::workspace::Workspace;
 use crate::gpu::weights::repack::RepackSink;
 use crate::memory::MemoryPlan;
 use crate::model::config::{AttentionKind, ModelConfig};
 use crate::model::source::TensorSource;
 use crate::model::weights::{self, LoadOptions, PlannedTensor};
-
-/// Sums the sizes of buffers, and keeps the largest.
-#[derive(Default)]
-struct Sum {
-    bytes: Cell<u64>,
-    largest: Cell<u64>,
-}
-
-impl Allocator for Sum {
-    type Buffer = ();
-
-    fn buffer(&self, _: &str, bytes: u64) -> Result<()> {
-        self.bytes.set(self.bytes.get().saturating_add(buffer_size(bytes)));
-        self.largest.set(self.largest.get().max(bytes));
-        Ok(())
-    }
-
-    fn uniform(&self, label: &str, _: [u32; 4]) -> Result<()> {
-        self.buffer(label, 16)
-    }
-}
 
 impl GpuBackend {
     /// What [`GpuBackend::load`] would allocate.
@@ -62,53 +40,13 @@ impl GpuBackend {
             *kind = kind.saturating_add(buffer_size(bytes).saturating_mul(2));
             plan.largest_buffer = plan.largest_buffer.max(bytes);
         }
-        let (workspace, logit_rows) = (Sum::default(), logit_rows(config, options, rows));
+        let (workspace, logit_rows) = (SizeSum::default(), logit_rows(config, options, rows));
         Workspace::new(&workspace, gpu.target(), config, options, rows, logit_rows)?;
-        plan.largest_buffer = plan.largest_buffer.max(workspace.largest.get());
+        plan.largest_buffer = plan.largest_buffer.max(workspace.largest());
         PersistentBuffers::new(&workspace, gpu.target(), config)?;
-        plan.scratch_bytes = workspace.bytes.get().max(RepackSink::bytes(gpu, &tensors));
+        plan.scratch_bytes = workspace.bytes().max(RepackSink::bytes(gpu, &tensors));
         Ok(plan)
     }
-}
-
-/// Errors if the sequences need a larger buffer than the device allows. The error has the number of
-/// sequences that fit.
-pub(in crate::gpu) fn check_sequences(
-    gpu: &Gpu,
-    config: &ModelConfig,
-    options: &LoadOptions,
-) -> Result<()> {
-    let limit = buffer_limit(gpu);
-    let is_possible = |max_sequences: usize| -> Result<bool> {
-        let options = LoadOptions { max_sequences, ..*options };
-        let rows = max_step_tokens(gpu, &options);
-        let of_cache = |layer| LayerCache::size(layer, &options, rows).1;
-        let caches = config.cached_layers().iter().map(of_cache).max().unwrap_or(0);
-        let (workspace, logit_rows) = (Sum::default(), logit_rows(config, &options, rows));
-        Workspace::new(&workspace, gpu.target(), config, &options, rows, logit_rows)?;
-        Ok(caches.max(workspace.largest.get()) <= limit)
-    };
-    let (count, positions) = (options.max_sequences, options.context_length);
-    if count == 1 || is_possible(count)? {
-        return Ok(());
-    }
-    let (mut possible, mut beyond) = (0, count);
-    while beyond - possible > 1 {
-        let middle = possible + (beyond - possible) / 2;
-        match is_possible(middle)? {
-            true => possible = middle,
-            false => beyond = middle,
-        }
-    }
-    Err(Error::Device(format!(
-        "{count} sequences of {positions} positions need a buffer of more than {limit} bytes, \
-         which the adapter does not allow; sequences that fit: {possible}"
-    )))
-}
-
-/// Bytes of the largest buffer that kernels can use whole.
-fn buffer_limit(gpu: &Gpu) -> u64 {
-    gpu.facts().max_binding_bytes.min(gpu.facts().max_buffer_bytes)
 }
 
 fn tensor_bytes(tensor: &PlannedTensor) -> u64 {

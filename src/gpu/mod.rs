@@ -18,6 +18,6 @@ pub use device::kernel_options::{KERNEL_OPTIONS, KernelOption, KernelOptions};
 pub use device::pipeline_cache::PipelineStats;
 pub use device::select::{DeviceOptions, select};
 pub use device::source::{Access, Binding, KernelSource};
-pub use device::tuning::{CoopRowsShape, KernelTarget, MatvecShape, Tuning};
+pub use device::tuning::{CoopRows, CoopRowsShape, KernelTarget, MatvecShape, Tuning};
 pub use device::variant::Variant;
 pub use weights::matrix::{GpuMatrix, tile};

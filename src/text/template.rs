@@ -119,6 +119,11 @@ impl ChatTemplate {
         })
     }
 
+    /// The template's source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Whether the template's source contains `text`.
     pub(super) fn spells(&self, text: &str) -> bool {
         self.source.contains(text)

@@ -94,7 +94,7 @@ pub struct SyntheticCandidate {
 impl Candidate for SyntheticCandidate {
     fn run_once(&mut self) -> Result<Rates> {
         let mut rate = |test: &Test| -> Result<f64> {
-            let times = test.run(&mut self.backend, 1, &mut self.seed)?;
+            let times = test.run(&mut self.backend, None, 1, &mut self.seed)?;
             let time: Duration = times.iter().sum();
             Ok(test.tokens() as f64 / time.as_secs_f64().max(1e-9))
         };

@@ -82,13 +82,23 @@ impl Test {
     }
 
     /// Runs the test `count` times in the same sequences. Returns the times of the timed parts.
+    /// Before them the test runs untimed: at least once, and until `warm_up` has passed.
     pub fn run(
         &self,
         backend: &mut dyn Backend,
+        warm_up: Option<Duration>,
         count: usize,
         seed: &mut u64,
     ) -> Result<Vec<Duration>> {
         self.in_sequences(backend, async |backend, sequences| {
+            if let Some(warm_up) = warm_up {
+                // The first run compiles kernels, during which a card's clock may fall.
+                self.run_in(backend, sequences, seed).await?;
+                let start = Instant::now();
+                while start.elapsed() < warm_up {
+                    self.run_in(backend, sequences, seed).await?;
+                }
+            }
             let mut times = Vec::new();
             for _ in 0..count {
                 times.push(self.run_in(backend, sequences, seed).await?);

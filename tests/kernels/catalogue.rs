@@ -135,7 +135,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
     }
     let mut forms = vec![ActivationFormat::F32, ActivationFormat::Q8Block32];
     if target.variant.f16 {
-        forms.push(ActivationFormat::F16Tiled { m_stride: 512 });
+        forms.push(ActivationFormat::F16Tiled { m_stride: 512, block: 32 });
     }
     for &epilogue in &forms {
         for parts in [1, 3] {
@@ -262,7 +262,7 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
     for epilogue in [
         ActivationFormat::F32,
         ActivationFormat::Q8Block32,
-        ActivationFormat::F16Tiled { m_stride: 512 },
+        ActivationFormat::F16Tiled { m_stride: 512, block: 32 },
     ] {
         all.push(Box::new(AddRmsNorm {
             n: 5376,
@@ -329,7 +329,9 @@ pub fn coop() -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             q_tile: 4,
         };
         assert!(SdpaCoop::can_run(&target, &sdpa));
-        for epilogue in [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 512 }] {
+        for epilogue in
+            [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 512, block: 32 }]
+        {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), epilogue }));
         }
     }
@@ -388,7 +390,9 @@ pub fn coop8(checks: bool) -> (KernelTarget, Vec<Box<dyn Kernel>>) {
             q_tile: 4,
         };
         assert!(SdpaCoop::can_run(&target, &sdpa));
-        for epilogue in [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 256 }] {
+        for epilogue in
+            [ActivationFormat::F32, ActivationFormat::F16Tiled { m_stride: 256, block: 32 }]
+        {
             all.push(Box::new(SdpaCoop { sdpa: sdpa.clone(), epilogue }));
         }
     }

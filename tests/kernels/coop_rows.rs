@@ -3,7 +3,7 @@
 
 use gemma4_wgpu::{
     gpu::{
-        Coop, CoopRowsShape, Gpu, Grid, KernelSource, KernelTarget, Tuning,
+        Coop, CoopRows, CoopRowsShape, Gpu, Grid, KernelSource, KernelTarget, Tuning,
         kernels::{ActivationFormat, Convert, Kernel, Linear, MatmulCoopRows, stride},
     },
     quant::PackFormat,
@@ -21,7 +21,8 @@ struct Shaped(MatmulCoopRows, &'static [CoopRowsShape; 1]);
 
 impl Shaped {
     fn target(&self, target: &KernelTarget) -> KernelTarget {
-        let tuning = Tuning { coop_rows: [self.1; 3], ..target.tuning };
+        let choices = CoopRows { shapes: self.1, enough: 1, split: 1 };
+        let tuning = Tuning { coop_rows: [choices; 3], ..target.tuning };
         KernelTarget { tuning, ..*target }
     }
 }
@@ -36,13 +37,13 @@ impl Kernel for Shaped {
     }
 }
 
-const fn shape(workgroup: usize, subgroup_rows: usize, column_teams: usize) -> [CoopRowsShape; 1] {
-    [CoopRowsShape { workgroup, subgroup_rows, column_teams }]
+const fn shape(workgroup: usize, passes: usize, column_teams: usize) -> [CoopRowsShape; 1] {
+    [CoopRowsShape { workgroup, passes, column_teams }]
 }
 
 /// Shapes that differ in every part.
 static SHAPES: [[CoopRowsShape; 1]; 4] =
-    [shape(128, 32, 1), shape(64, 16, 1), shape(128, 32, 2), shape(128, 16, 4)];
+    [shape(128, 1, 1), shape(64, 2, 1), shape(128, 2, 2), shape(128, 1, 4)];
 
 /// Devices that can run the kernels, those with the most features first.
 fn devices_with_f16() -> Vec<&'static Gpu> {
@@ -59,7 +60,7 @@ fn check(gpu: &Gpu, case: &Case, m: usize, splits: usize, shape: usize) {
     let halves = upload(gpu, &vec![0x7e00_7e00u32; m * stride(case.k) / 2]);
     let convert = Convert {
         cols: case.k,
-        epilogue: ActivationFormat::F16Tiled { m_stride: m },
+        epilogue: ActivationFormat::F16Tiled { m_stride: m, block: MatmulCoopRows::BLOCK },
         over_outputs: case.over_outputs,
     };
     // The other number of rows is larger than the buffers.

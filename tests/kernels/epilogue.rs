@@ -15,7 +15,10 @@ use crate::{combinations::on_devices, harness::*};
 fn forms(gpu: &Gpu, rows: usize) -> Vec<ActivationFormat> {
     let mut forms = vec![ActivationFormat::F32, ActivationFormat::Q8Block32];
     if gpu.facts().shader_f16 {
-        forms.push(ActivationFormat::F16Tiled { m_stride: rows.next_multiple_of(ROW_TILE) });
+        for block in [16, 32] {
+            let m_stride = rows.next_multiple_of(ROW_TILE);
+            forms.push(ActivationFormat::F16Tiled { m_stride, block });
+        }
     }
     forms
 }
@@ -41,7 +44,7 @@ pub fn check_forms(
             ActivationFormat::Q8Block32 => {
                 vec![zeros(gpu, rows * width / 4), zeros(gpu, rows * width / 16)]
             }
-            ActivationFormat::F16Tiled { m_stride } => vec![zeros(gpu, m_stride * width / 2)],
+            ActivationFormat::F16Tiled { m_stride, .. } => vec![zeros(gpu, m_stride * width / 2)],
         };
         let buffers = own.iter().map(|(name, buffer)| (*name, buffer));
         let outputs_by_name = form.bindings().iter().copied().zip(&outputs);
@@ -58,11 +61,11 @@ pub fn check_forms(
             ActivationFormat::Q8Block32 => {
                 check_q8(gpu, &what, &outputs, (expected, cols), tolerance)
             }
-            ActivationFormat::F16Tiled { m_stride } => {
+            ActivationFormat::F16Tiled { m_stride, block } => {
                 let halves: Vec<f16> = download(gpu, &outputs[0], m_stride * width);
                 let at = |row: usize, col: usize| {
-                    let within = col % 32 / 4 * 4 + [0, 2, 1, 3][col % 4];
-                    halves[(col / 32 * m_stride + row) * 32 + within].to_f32()
+                    let within = col % block / 4 * 4 + [0, 2, 1, 3][col % 4];
+                    halves[(col / block * m_stride + row) * block + within].to_f32()
                 };
                 let found: Vec<f32> = (0..rows)
                     .flat_map(|row| (0..cols).map(move |col| (row, col)))

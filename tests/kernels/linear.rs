@@ -210,7 +210,7 @@ fn check_coop(
     let halves = zeros(gpu, m_stride * stride(case.k) / 2);
     let convert = Convert {
         cols: case.k,
-        epilogue: ActivationFormat::F16Tiled { m_stride },
+        epilogue: ActivationFormat::F16Tiled { m_stride, block: 32 },
         over_outputs: false,
     };
     run(gpu, &convert, &[("x", device_x), ("halves", &halves)], case.m, 0);

@@ -23,6 +23,7 @@ fn parse(source: &KernelSource) -> (naga::Module, ModuleInfo) {
     let capabilities = Capabilities::SHADER_FLOAT16
         | Capabilities::SHADER_FLOAT16_IN_FLOAT32
         | Capabilities::SUBGROUP
+        | Capabilities::SUBGROUP_BARRIER
         | Capabilities::COOPERATIVE_MATRIX
         | Capabilities::MEMORY_DECORATION_COHERENT;
     let info = Validator::new(ValidationFlags::all(), capabilities)

@@ -129,8 +129,18 @@ impl ModelArgs {
 
     /// Loads the model onto its device, with a progress bar if stderr is a terminal.
     pub fn load(&self, checkpoint: &Checkpoint, context_length: usize) -> Result<Box<dyn Backend>> {
-        let load = self.options()?.load_options(context_length, 1);
-        let device = self.open_device(checkpoint.config(), 1)?;
+        self.load_for(checkpoint, context_length, 1)
+    }
+
+    /// The same for `sequences` sequences at once, each with a context of this length.
+    pub fn load_for(
+        &self,
+        checkpoint: &Checkpoint,
+        context_length: usize,
+        sequences: usize,
+    ) -> Result<Box<dyn Backend>> {
+        let load = self.options()?.load_options(context_length, sequences);
+        let device = self.open_device(checkpoint.config(), sequences)?;
         let gpu = match &device {
             Device::Mlx => return self.load_on(device, checkpoint, &load),
             Device::Gpu(gpu) => Some(gpu.clone()),

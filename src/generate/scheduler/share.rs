@@ -1,8 +1,8 @@
 //! Rows of a step for several prompts.
 
-/// Divides `budget` rows among prompts that have `wanted` rows left. None waits for another's end:
-/// each gets an equal part, and what short prompts leave goes to longer ones (max-min fairness).
-/// `first` gets a remainder of the division before the others.
+/// Divides `budget` rows among prompts that have `wanted` rows left. None waits for the end of
+/// another. Each gets an equal part, and what short prompts leave goes to longer ones (max-min
+/// fairness). `first` gets a remainder of the division before the others.
 pub fn share(budget: usize, wanted: &[usize], first: usize) -> Vec<usize> {
     let count = wanted.len();
     let mut order: Vec<usize> = (0..count).collect();

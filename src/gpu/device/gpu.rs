@@ -47,6 +47,7 @@ impl Gpu {
         let kernels = options.kernels.resolve(&facts)?;
         let mut target = KernelTarget::new(&facts, &kernels);
         let mut wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::PIPELINE_CACHE

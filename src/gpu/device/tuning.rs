@@ -56,11 +56,8 @@ pub struct Tuning {
     /// The most rows of int8 activations for matrix-vector products: 2, 4 or 8. With more rows,
     /// products on cooperative matrices are faster. For matrices of many rows, and of few.
     pub most_int8_rows: [usize; 2],
-    /// Products on cooperative matrices of 16, 32 and 64 rows of activations: shapes from the
-    /// largest tile to the smallest.
-    pub coop_rows: [&'static [CoopRowsShape]; 3],
-    /// Workgroups that such a product should have at least.
-    pub coop_rows_workgroups: usize,
+    /// Products on cooperative matrices of 16, 32 and 64 rows of activations.
+    pub coop_rows: [CoopRows; 3],
     /// Workgroups of a cooperative product that run at the same time, where known. The work that
     /// remains after whole rounds of them is split over K.
     pub coop_round: Option<usize>,
@@ -98,8 +95,8 @@ const fn matvec(workgroup: usize, stack: usize, splits: usize) -> MatvecShape {
 pub struct CoopRowsShape {
     /// Invocations, in subgroups of 32.
     pub workgroup: usize,
-    /// Weight rows of a subgroup: 16 or 32.
-    pub subgroup_rows: usize,
+    /// Runs of 32 weight rows of a subgroup.
+    pub passes: usize,
     /// Subgroups that divide the columns of the same weight rows.
     pub column_teams: usize,
 }
@@ -107,19 +104,32 @@ pub struct CoopRowsShape {
 impl CoopRowsShape {
     /// Weight rows of a workgroup.
     pub fn tile(&self) -> usize {
-        self.workgroup / 32 / self.column_teams * self.subgroup_rows
+        self.workgroup / 32 / self.column_teams * self.passes * 32
     }
 }
 
-const fn coop_rows(workgroup: usize, subgroup_rows: usize, column_teams: usize) -> CoopRowsShape {
-    CoopRowsShape { workgroup, subgroup_rows, column_teams }
+const fn coop_rows(workgroup: usize, passes: usize, column_teams: usize) -> CoopRowsShape {
+    CoopRowsShape { workgroup, passes, column_teams }
 }
 
 const MOST_INT8_ROWS: [usize; 2] = [8; 2];
-const LARGE_COOP_ROWS: &[CoopRowsShape] =
-    &[coop_rows(256, 32, 2), coop_rows(256, 32, 4), coop_rows(256, 32, 8), coop_rows(256, 16, 8)];
-/// Two workgroups on most of an H100's multiprocessors.
-const COOP_ROWS_WORKGROUPS: usize = 250;
+/// How to make products on cooperative matrices of a number of activation rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoopRows {
+    /// From the largest tile to the smallest.
+    pub shapes: &'static [CoopRowsShape],
+    /// Workgroups of a larger tile that are enough, so that no smaller tile is taken.
+    pub enough: usize,
+    /// Workgroups over which to split a product whose results may be sums of splits.
+    pub split: usize,
+}
+
+/// A workgroup on each of an H100's multiprocessors is enough.
+const LARGE_COOP_ROWS: [CoopRows; 3] = [
+    CoopRows { shapes: &[coop_rows(128, 2, 4), coop_rows(256, 1, 8)], enough: 132, split: 340 },
+    CoopRows { shapes: &[coop_rows(128, 2, 4), coop_rows(256, 1, 8)], enough: 132, split: 680 },
+    CoopRows { shapes: &[coop_rows(128, 2, 4)], enough: 132, split: 680 },
+];
 
 /// With several rows, loading activations takes longer than loading weights. Then more weights
 /// share each load of activations.
@@ -179,8 +189,7 @@ impl Tuning {
             narrow_matvec: if is_large { LARGE_NARROW_MATVEC } else { SMALL_MATVEC },
             coop_batch,
             most_int8_rows: if prefers_coop { [2; 2] } else { MOST_INT8_ROWS },
-            coop_rows: [LARGE_COOP_ROWS; 3],
-            coop_rows_workgroups: COOP_ROWS_WORKGROUPS,
+            coop_rows: LARGE_COOP_ROWS,
             coop_round: is_large.then_some(LARGE_COOP_ROUND),
             decode_workgroup,
             decode_workgroup_bytes,
@@ -308,8 +317,8 @@ mod tests {
             (
                 h200(),
                 "dp4a=off,large_workgroups=off",
-                "Some(32) Some(32) Some(Sixteen); contiguous f16 batch repack interleaved; 256 of 46; \
-                 Some(264) 128; 512 at most; ",
+                "Some(32) Some(32) Some(Sixteen); contiguous f16 batch repack interleaved; \
+                 256 of 46; Some(264) 128; 512 at most; ",
                 LARGE,
             ),
             (

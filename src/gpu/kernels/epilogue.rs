@@ -17,10 +17,10 @@ pub enum ActivationFormat {
     /// int8 `[rows, stride(cols)]`, four a word; f32 `[rows, stride(cols) / 32, 2]`: scale, scale ·
     /// sum.
     Q8Block32,
-    /// f16 `[stride(cols) / 32, m_stride, 32]`. `epilogue_f16.wgsl` defines the order of the
-    /// columns. `m_stride` is the number of rows that the kernel which reads them takes at once, or
-    /// a multiple of it.
-    F16Tiled { m_stride: usize },
+    /// f16 `[stride(cols) / block, m_stride, block]`. `epilogue_f16.wgsl` defines the order of the
+    /// columns in a block of 16 or 32. `m_stride` is the number of rows that the kernel which reads
+    /// them takes at once, or a multiple of it.
+    F16Tiled { m_stride: usize, block: usize },
 }
 
 impl ActivationFormat {
@@ -43,8 +43,8 @@ impl ActivationFormat {
                 wgsl.choose("epilogue_q8_subgroups")
             }
             ActivationFormat::Q8Block32 => wgsl.choose("epilogue_q8"),
-            ActivationFormat::F16Tiled { m_stride } => {
-                wgsl.uint("M_STRIDE", m_stride).choose("epilogue_f16")
+            ActivationFormat::F16Tiled { m_stride, block } => {
+                wgsl.uint("M_STRIDE", m_stride).uint("BLOCK_COLS", block).choose("epilogue_f16")
             }
         }
     }

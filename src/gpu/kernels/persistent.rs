@@ -72,20 +72,19 @@ struct Product {
     unit: usize,
 }
 
-impl Product {
-    fn units(&self) -> usize {
-        self.linear.rows / (16 * self.unit)
-    }
-}
-
 impl PersistentLayer {
+    /// Invocations of a workgroup. No device allows more, and a multiprocessor has no room for two
+    /// such workgroups.
+    const WORKGROUP: usize = 1024;
     /// The name of the product of gate and up. Its units are 32 rows of each.
     const GATED: &'static str = "gate_up";
-    /// With at most this many partial outputs of attention, every workgroup combines all of them if
-    /// the matrices are small.
-    const MOST_JOINED: usize = 8;
-    /// The weights of gate and up for one workgroup, up to which the matrices are small.
-    const SMALL: usize = 512 << 10;
+    /// With at most this many partial outputs of attention, every workgroup combines all of them.
+    /// This takes less time than an exchange.
+    pub const MOST_JOINED: usize = 8;
+    /// The most columns of attention's output for that.
+    const MOST_JOINED_COLS: usize = 2048;
+    /// Groups of weights that an invocation loads in advance.
+    const DEPTH: usize = 2;
     /// Number of sets. With three, consecutive dispatches never use the same set, even in a ring of
     /// an odd number of dispatches.
     pub const SETS: usize = 3;
@@ -103,46 +102,6 @@ impl PersistentLayer {
         (2 * n + (attention + ffn) / 4 + (attention + ffn) / 16 + input).next_multiple_of(4)
     }
 
-    /// Whether exchanges take more time than products. Then workgroups have fewer invocations,
-    /// which load more in advance.
-    fn is_small(&self) -> bool {
-        self.gate_up.rows * self.gate_up.cols <= Self::SMALL * self.workgroups
-    }
-
-    /// Invocations of a workgroup. A multiprocessor has no room for two workgroups of 1024, and no
-    /// device allows more.
-    fn workgroup(&self) -> usize {
-        if self.is_small() { 512 } else { 1024 }
-    }
-
-    /// Invocations in 32s, whatever the size of subgroups is.
-    fn warps(&self) -> usize {
-        self.workgroup() / 32
-    }
-
-    /// Groups of weights that an invocation loads in advance, at most.
-    fn most_depth(&self) -> usize {
-        if self.is_small() { 6 } else { 2 }
-    }
-
-    /// Whether every workgroup combines all of attention's `parts` partial outputs, which need no
-    /// words of a set then.
-    pub fn joins_all(&self, parts: usize) -> bool {
-        self.is_small() && parts <= Self::MOST_JOINED
-    }
-
-    /// The same in the fewest workgroups in which none has more to compute. They exchange results
-    /// in less time.
-    pub fn in_fewest_workgroups(self) -> Self {
-        let most_units = |workgroups: usize| -> Vec<usize> {
-            let units = |product: &Product| product.units().div_ceil(workgroups);
-            self.products().iter().map(units).collect()
-        };
-        let most = most_units(self.workgroups);
-        let fewest = (1..self.workgroups).find(|&fewer| most_units(fewer) == most);
-        PersistentLayer { workgroups: fewest.unwrap_or(self.workgroups), ..self }
-    }
-
     /// Whether a device can run the kernel for these matrices. It does not verify that all
     /// workgroups run at the same time.
     pub fn can_run(&self, target: &KernelTarget, facts: &AdapterFacts) -> bool {
@@ -152,10 +111,15 @@ impl PersistentLayer {
             && target.variant.dp4a
             && facts.coherent
             && facts.max_storage_buffers as usize >= self.storage_buffers()
-            && facts.max_workgroup_invocations >= self.workgroup() as u32
+            && facts.max_workgroup_invocations >= Self::WORKGROUP as u32
             && self.split.can_run(target)
             && self.fits()
             && facts.max_workgroup_bytes >= self.bytes() as u32
+    }
+
+    /// Whether all weights are interleaved.
+    pub fn is_interleaved(&self) -> bool {
+        self.products().iter().all(|product| product.linear.interleaved16)
     }
 
     /// Whether the kernel supports matrices of these shapes.
@@ -179,7 +143,7 @@ impl PersistentLayer {
             && self.per_layer.is_none_or(|PerLayerProducts { gate, projection }| {
                 [gate.cols, projection.rows] == [n; 2]
                     && gate.rows == projection.cols
-                    && gate.rows <= 4 * self.workgroup()
+                    && gate.rows <= 4 * Self::WORKGROUP
             })
     }
 
@@ -221,17 +185,11 @@ impl PersistentLayer {
     }
 
     /// Units that a workgroup computes at once, and the number of rounds that it needs.
-    fn rounds(&self, product: &Product) -> (usize, usize) {
-        let units = product.units().div_ceil(self.workgroups);
+    fn rounds(&self, Product { linear, unit, .. }: &Product) -> (usize, usize) {
+        let units = (linear.rows / (16 * unit)).div_ceil(self.workgroups);
         // A warp's share may not exceed a tile.
-        let most = units.min(self.warps() / product.unit);
+        let most = units.min(Self::WORKGROUP / 32 / unit);
         (most, units.div_ceil(most))
-    }
-
-    /// Pairs of groups that a warp takes in a round.
-    fn share(&self, product: &Product) -> usize {
-        let tiles = self.rounds(product).0 * product.unit;
-        (tiles * (product.linear.cols / 64)).div_ceil(self.warps())
     }
 
     /// Warps that read adjacent weights, at most the number of pairs of groups in a tile.
@@ -246,7 +204,8 @@ impl PersistentLayer {
     fn slots(&self) -> usize {
         let slots = self.products().into_iter().map(|product| {
             let pairs = product.linear.cols / 64;
-            let stretch = self.share(&product) * self.cluster();
+            let tiles = self.rounds(&product).0 * product.unit;
+            let stretch = (tiles * pairs).div_ceil(Self::WORKGROUP / 32) * self.cluster();
             if stretch.is_multiple_of(pairs) {
                 stretch / pairs
             } else {
@@ -258,19 +217,23 @@ impl PersistentLayer {
 
     /// Bytes of workgroup memory, somewhat rounded up.
     fn bytes(&self) -> usize {
-        self.most_cols() * 5 / 4 + self.warps() * (self.slots() * 128 + 16 + 64) + 256
+        self.most_cols() * 5 / 4 + Self::WORKGROUP / 32 * (self.slots() * 128 + 16 + 64) + 256
     }
 }
 
 impl Kernel for PersistentLayer {
     fn source(&self, target: &KernelTarget) -> KernelSource {
-        let (n, workgroup) = (self.o.rows, self.workgroup());
+        let (n, workgroup) = (self.o.rows, Self::WORKGROUP);
         let subgroup = target.variant.subgroup_size.unwrap_or(8) as usize;
         let mut wgsl = self
             .split
             .constants(target)
             .uint("SUBGROUP", subgroup)
             .uint("PART_STEPS", (subgroup / 8).ilog2() as usize)
+            .uint(
+                "MOST_JOINED",
+                if self.o.cols <= Self::MOST_JOINED_COLS { Self::MOST_JOINED } else { 0 },
+            )
             .uint("SET_VEC4S", self.set_words / 4)
             .uint("N", n)
             .float("EPS", self.eps)
@@ -281,25 +244,18 @@ impl Kernel for PersistentLayer {
             .uint("SLOTS", self.slots())
             .uint("PER", (n / 8).div_ceil(workgroup))
             .uint("QUANTS_PER", (self.o.cols.max(self.down.cols) / 16).div_ceil(workgroup))
+            .uint("DEPTH", Self::DEPTH)
             .choose(if self.per_layer.is_some() { "per_layer_input" } else { "dense_layer" })
             .choose(match self.qkv.len() {
                 0 => "to_output_head",
                 1 => "to_next_layer",
                 _ => "to_next_layer_apart",
             });
-        wgsl = match self.is_small() {
-            true => wgsl
-                .uint("MOST_JOINED", Self::MOST_JOINED)
-                .uint("JOIN_STEPS", (self.o.cols / 4).div_ceil(workgroup))
-                .choose("start_small"),
-            false => wgsl.choose("start_large"),
-        };
         if !self.qkv.is_empty() {
             wgsl = wgsl.uint("QKV_BINDING", self.first_bindings());
         }
         for product in self.products() {
             let (most_units, rounds) = self.rounds(&product);
-            let depth = self.share(&product).min(self.most_depth());
             let Product { name, linear, unit } = product;
             let lanes = 1 << (workgroup / (most_units * unit * 16)).min(8).ilog2();
             let own = Wgsl::default()
@@ -309,7 +265,6 @@ impl Kernel for PersistentLayer {
                 .uint("MOST_UNITS", most_units)
                 .uint("ROUNDS", rounds)
                 .uint("LANES", lanes)
-                .uint("DEPTH", depth)
                 .optional_uint("Y_OFFSET", linear.y_offset)
                 .bool("GATED", name == Self::GATED);
             let own = match linear.format {

@@ -16,7 +16,10 @@
 //! word becomes such a name if the struct gives this constant, or if a shared file declares it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
 
+use crate::gpu::device::faults::lock;
 use crate::gpu::device::source::{Binding, KernelSource};
 use crate::gpu::kernels::header::{
     Header, Need, binding, declared, is_word, name_in, replace_words,
@@ -59,21 +62,29 @@ const INTERFACES: &[(&str, &[&str])] = &[
         "blocks",
         &["blocks_nibbles", "blocks_bytes", "blocks_iq4_xs", "blocks_fifths", "blocks_q5_k"],
     ),
-    ("layer_start", &["start_large", "start_small"]),
     ("layer_end", &["dense_layer", "per_layer_input"]),
     ("ending", &["to_next_layer", "to_next_layer_apart", "to_output_head"]),
     ("product_weights", &["product_int4", "product_groups"]),
     ("real", &["real_f16", "real_f32"]),
 ];
 
+/// Kernels that were assembled lately. The layers of a model share them, and assembling takes
+/// milliseconds.
+static ASSEMBLED: LazyLock<Mutex<HashMap<(&str, Wgsl), KernelSource>>> =
+    LazyLock::new(Mutex::default);
+
+/// More than the kernels of a model for all shapes of steps.
+const MOST_ASSEMBLED: usize = 512;
+
 /// A kernel's WGSL under construction: the choices and constants of its struct.
-#[derive(Default)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(in crate::gpu) struct Wgsl {
     /// Fragments, each for an instance or for all.
     choices: Vec<(Option<&'static str>, &'static str)>,
     constants: Vec<Constant>,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Constant {
     name: String,
     /// Its type and value.
@@ -134,8 +145,18 @@ impl Wgsl {
 
     /// The kernel in `file`. Panics if a need of the files is not met: shaders are part of the
     /// program.
-    pub fn kernel(&self, file: &'static str) -> KernelSource {
-        self.assemble(FILES, file).unwrap_or_else(|fault| panic!("{fault}"))
+    pub fn kernel(self, file: &'static str) -> KernelSource {
+        let key = (file, self);
+        if let Some(source) = lock(&ASSEMBLED).get(&key) {
+            return source.clone();
+        }
+        let source = key.1.assemble(FILES, file).unwrap_or_else(|fault| panic!("{fault}"));
+        let mut assembled = lock(&ASSEMBLED);
+        if assembled.len() >= MOST_ASSEMBLED {
+            assembled.clear();
+        }
+        assembled.insert(key, source.clone());
+        source
     }
 
     /// Errors: a fault of a shader or struct, with the file and line.

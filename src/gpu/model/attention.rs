@@ -14,8 +14,6 @@ use crate::model::config::LayerConfig;
 
 /// Bytes of the next matrix that are prefetched during the attention of one token.
 const PREFETCH_BYTES: usize = 4 << 20;
-/// Bytes of a matrix from which this takes less time than it saves.
-const SMALLEST_PREFETCHED: usize = 6 << 20;
 
 /// Records layer `index`'s attention from `qkv`. The outputs have the format `wanted` if a kernel
 /// can write it, else f32. For a persistent kernel it leaves partial outputs and softmax
@@ -53,10 +51,7 @@ pub(super) fn attention<'a>(
     attend_keys(rec, decoder, index, split.clone(), is_raw)?;
     let layer = &decoder.layers[index];
     if is_partial {
-        let o_proj = &layer.o_proj;
-        if o_proj.rows * o_proj.format.row_bytes(o_proj.cols) >= SMALLEST_PREFETCHED {
-            rec.prefetch(o_proj, &layer.down_proj, PREFETCH_BYTES)?;
-        }
+        rec.prefetch(&layer.o_proj, &layer.down_proj, PREFETCH_BYTES)?;
         return Ok(out);
     }
     combine(rec, split, wanted, out)

@@ -13,6 +13,8 @@ use crate::gpu::model::mlp::{mlp, plan_gate_up};
 use crate::gpu::model::per_layer::{per_layer_inputs, take_per_layer_input};
 use crate::gpu::model::persistent::PersistentLayers;
 use crate::gpu::model::recorder::{Activations, OutputView, PlannedLinear, Recorder, shared_input};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::model::step::RowLimits;
 use crate::gpu::model::step::StepShape;
 use crate::gpu::model::workspace::Workspace;
 use crate::gpu::weights::matrix::GpuMatrix;
@@ -93,13 +95,19 @@ impl Model {
         self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
     }
 
-    /// Chooses persistent kernels for decode if the device suits them, and compiles the kernels of
-    /// decode.
+    /// Chooses persistent kernels for decode if the device suits them. Compiles the kernels of
+    /// decode, and of prompts where drivers compile when a pipeline is made. If the first prompt
+    /// waited for that, the card's clocks would fall.
     ///
     /// Errors: see [`PersistentLayers::find`]; a kernel that the driver refuses.
-    pub async fn prepare_decoding(&mut self) -> Result<()> {
+    pub async fn prepare_kernels(&mut self) -> Result<()> {
+        let prompts = match self.compiles_ahead() {
+            true => self.sources(StepShape::Prefill, StepShape::Decode, None)?,
+            false => HashSet::new(),
+        };
         let compile = |persistent: Option<&PersistentLayers>| {
-            let sources = self.sources(StepShape::Decode, StepShape::Decode, persistent)?;
+            let mut sources = self.sources(StepShape::Decode, StepShape::Decode, persistent)?;
+            sources.extend(prompts.iter().cloned());
             self.gpu.compile_together(sources)
         };
         let found = PersistentLayers::find(&self.gpu, &self.decoder, &self.workspace, |layers| {
@@ -109,6 +117,33 @@ impl Model {
         compile(persistent.as_ref())?;
         self.persistent = persistent;
         Ok(())
+    }
+
+    /// Whether kernels of later steps are compiled before those steps. Software drivers compile a
+    /// kernel at its first run.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn compiles_ahead(&self) -> bool {
+        !self.gpu.facts().compiles_at_first_run()
+    }
+
+    /// Browsers have one thread, so a step waits for its own kernels alone.
+    #[cfg(target_arch = "wasm32")]
+    fn compiles_ahead(&self) -> bool {
+        false
+    }
+
+    /// The kernels of steps of few rows, for up to `sequences` sequences. There are none if
+    /// kernels are not compiled ahead.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn sources_of_few_rows(&self, sequences: usize) -> Result<HashSet<KernelSource>> {
+        let mut sources = HashSet::new();
+        if self.compiles_ahead() {
+            let limits = RowLimits::of(self.gpu.target());
+            for (trunk, head) in limits.shapes(self.workspace.row_capacity, sequences) {
+                sources.extend(self.sources(trunk, head, None)?);
+            }
+        }
+        Ok(sources)
     }
 
     /// The kernels of a trunk and a head.

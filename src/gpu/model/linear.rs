@@ -96,10 +96,13 @@ impl LinearPlan {
         };
         let input = match kernel {
             LinearKernel::MatvecQ8 | LinearKernel::MatvecQ8Split => ActivationFormat::Q8Block32,
-            LinearKernel::MatmulCoop => {
-                ActivationFormat::F16Tiled { m_stride: row_capacity.next_multiple_of(ROW_TILE) }
+            LinearKernel::MatmulCoop => ActivationFormat::F16Tiled {
+                m_stride: row_capacity.next_multiple_of(ROW_TILE),
+                block: MatmulCoop::BLOCK,
+            },
+            LinearKernel::MatmulCoopRows => {
+                ActivationFormat::F16Tiled { m_stride: m, block: MatmulCoopRows::BLOCK }
             }
-            LinearKernel::MatmulCoopRows => ActivationFormat::F16Tiled { m_stride: m },
             LinearKernel::Matvec | LinearKernel::Matmul | LinearKernel::MatmulRowPerInvocation => {
                 ActivationFormat::F32
             }
@@ -126,7 +129,7 @@ impl LinearPlan {
         let SplitSum { splits, stride: split_stride } = self.sum;
         self.parts.iter().map(move |&linear| -> Box<dyn Kernel> {
             match (self.kernel, self.input) {
-                (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride }) => {
+                (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride, .. }) => {
                     Box::new(MatmulCoop { linear, first_row: 0, m_stride, splits, split_stride })
                 }
                 (LinearKernel::MatmulCoopRows, _) => {
@@ -180,10 +183,10 @@ mod tests {
     };
 
     const CAPACITY: usize = 512;
-    const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY };
+    const HALVES: ActivationFormat = ActivationFormat::F16Tiled { m_stride: CAPACITY, block: 32 };
 
     fn halves(m_stride: usize) -> ActivationFormat {
-        ActivationFormat::F16Tiled { m_stride }
+        ActivationFormat::F16Tiled { m_stride, block: 16 }
     }
 
     fn target(options: &str) -> KernelTarget {
@@ -217,13 +220,13 @@ mod tests {
             ("", S::Decode, K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
             ("", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 4),
             ("", S::ShortPrefill(4), K::MatvecQ8Split, ActivationFormat::Q8Block32, 2),
-            ("", S::DecodeBatch(16), K::MatmulCoopRows, halves(16), 12),
-            ("", S::ShortPrefill(32), K::MatmulCoopRows, halves(32), 12),
-            ("", S::ShortPrompt(64), K::MatmulCoopRows, halves(64), 12),
+            ("", S::DecodeBatch(16), K::MatmulCoopRows, halves(16), 8),
+            ("", S::ShortPrefill(32), K::MatmulCoopRows, halves(32), 16),
+            ("", S::ShortPrompt(64), K::MatmulCoopRows, halves(64), 16),
             ("", S::Prefill, K::MatmulCoop, HALVES, 3),
             ("", S::MixedBatch, K::MatmulCoop, HALVES, 3),
             ("dp4a=off", S::Decode, K::Matvec, ActivationFormat::F32, 1),
-            ("dp4a=off", S::DecodeBatch(4), K::MatmulCoopRows, halves(16), 12),
+            ("dp4a=off", S::DecodeBatch(4), K::MatmulCoopRows, halves(16), 8),
             ("coop=off", S::DecodeBatch(8), K::MatvecQ8Split, ActivationFormat::Q8Block32, 1),
             ("subgroups=off", S::DecodeBatch(4), K::MatvecQ8, ActivationFormat::Q8Block32, 1),
             ("coop=off", S::Prefill, K::Matmul, ActivationFormat::F32, 1),

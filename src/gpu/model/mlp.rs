@@ -88,12 +88,13 @@ fn gate_then_gelu<'a>(
 /// results of the last rows go to `sublayer_output`.
 fn product_and_tail(rec: &mut Recorder<'_>, gate_up: &PlannedLinear<'_>) -> Result<Option<UpTail>> {
     let (s, matrix) = (rec.workspace, gate_up.matrix);
-    let ([part], &[whole], ActivationFormat::F16Tiled { m_stride }, LinearKernel::MatmulCoop) = (
-        matrix.parts.as_slice(),
-        gate_up.plan.parts.as_slice(),
-        gate_up.plan.input,
-        gate_up.plan.kernel,
-    ) else {
+    let plan = &gate_up.plan;
+    let (LinearKernel::MatmulCoop, ActivationFormat::F16Tiled { m_stride, .. }) =
+        (plan.kernel, plan.input)
+    else {
+        return Ok(None);
+    };
+    let ([part], &[whole]) = (matrix.parts.as_slice(), plan.parts.as_slice()) else {
         return Ok(None);
     };
     let Some((cols, parts)) = MatmulCoop::tail(rec.gpu.target(), matrix.rows, s.row_capacity)

@@ -1,6 +1,7 @@
 //! The forward pass: dispatches of the kernels for a step, and the buffers that they use.
 
 mod attention;
+pub(in crate::gpu) mod capacity;
 pub(in crate::gpu) mod forward;
 pub(in crate::gpu) mod head;
 pub(in crate::gpu) mod layers;

@@ -163,11 +163,11 @@ impl PersistentLayers {
         gpu.queue().write_buffer(exchange, 0, bytemuck::cast_slice(&empty));
     }
 
-    /// Whether all workgroups of the largest kernel run at the same time. Runs that kernel once.
+    /// Whether all workgroups of the first kernel run at the same time. Runs that kernel once.
     async fn probe(&self, gpu: &Gpu, decoder: &Decoder, workspace: &Workspace) -> Result<bool> {
-        let kernels = self.kernels.iter().enumerate();
-        let kernels = kernels.filter_map(|(index, kernel)| Some((index, kernel.as_ref()?)));
-        let Some((index, kernel)) = kernels.max_by_key(|(_, kernel)| kernel.workgroups) else {
+        let Some((index, kernel)) =
+            self.kernels.iter().enumerate().find_map(|(i, kernel)| Some((i, kernel.as_ref()?)))
+        else {
             return Ok(false);
         };
         self.write_uniforms(gpu, decoder);
@@ -229,8 +229,14 @@ fn set_words(config: &ModelConfig) -> usize {
 }
 
 /// The kernels of all layers in `workgroups` workgroups, if the device and the matrices allow.
+/// Where weights are interleaved, others are taken only if the user asked for persistent kernels.
+/// Nobody has measured those.
 fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<PersistentLayer>> {
-    let runs = |kernel: &PersistentLayer| kernel.can_run(gpu.target(), gpu.facts());
+    let is_wanted = |kernel: &PersistentLayer| {
+        gpu.requires_persistent() || !gpu.tuning().interleave_weights || kernel.is_interleaved()
+    };
+    let runs =
+        |kernel: &PersistentLayer| kernel.can_run(gpu.target(), gpu.facts()) && is_wanted(kernel);
     let layers = 0..decoder.layers.len();
     layers.map(|index| kernel(decoder, index, workgroups).filter(runs)).collect()
 }
@@ -247,7 +253,7 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         }),
         None => None,
     };
-    let layer = PersistentLayer {
+    Some(PersistentLayer {
         split: decoder.split_attention(index, 1),
         o: linear(&layer.o_proj)?,
         gate_up: linear(single(&layer.gate_up)?)?,
@@ -257,8 +263,7 @@ fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<Persiste
         eps: decoder.config.rms_norm_eps,
         set_words: set_words(&decoder.config),
         workgroups,
-    };
-    Some(layer.in_fewest_workgroups())
+    })
 }
 
 /// The one matrix into which projections were fused.

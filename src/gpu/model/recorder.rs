@@ -8,7 +8,9 @@ use crate::gpu::device::dispatch::Dispatch;
 use crate::gpu::device::gpu::Gpu;
 use crate::gpu::device::grid::Grid;
 use crate::gpu::device::source::KernelSource;
-use crate::gpu::kernels::{ActivationFormat, Convert, Kernel, Linear, Prefetch, stride};
+use crate::gpu::kernels::{
+    ActivationFormat, Convert, Kernel, Linear, MatvecQ8Split, Prefetch, stride,
+};
 use crate::gpu::model::layers::FusedProjections;
 use crate::gpu::model::linear::{self, LinearPlan, linears};
 use crate::gpu::model::step::StepShape;
@@ -174,7 +176,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// Prefetches the next product's matrix into the cache while the previous kernel runs. It reads
-    /// the first `ahead_bytes`, and an address of every page of this and of a later matrix.
+    /// the first `ahead_bytes`, and an address of every page of this and of a later matrix. Only
+    /// matrix-vector products read at the memory's rate, so other steps have nothing to gain.
     pub fn prefetch(
         &mut self,
         matrix: &GpuMatrix,
@@ -182,11 +185,8 @@ impl<'a> Recorder<'a> {
         ahead_bytes: usize,
     ) -> Result<()> {
         let has_scales = |matrix: &GpuMatrix| matrix.format.scale_words(matrix.cols) > 0;
-        if !self.gpu.tuning().prefetch
-            || !self.shape.is_small()
-            || !has_scales(matrix)
-            || !has_scales(later)
-        {
+        let is_matvec = self.shape.room().is_some_and(|room| room <= MatvecQ8Split::MOST_ROWS);
+        if !self.gpu.tuning().prefetch || !is_matvec || !has_scales(matrix) || !has_scales(later) {
             return Ok(());
         }
         let (part, later) = (&matrix.parts[0], &later.parts[0]);

@@ -74,8 +74,14 @@ impl Runner {
         self.suppressed.set(&self.gpu, &self.model.workspace.logits, vocab, ids)
     }
 
-    /// Builds the dispatches for a shape of step unless they exist.
+    /// Builds the dispatches for a shape of step unless they exist. Their kernels are compiled
+    /// together first.
     fn prepare(&mut self, trunk: StepShape, head: StepShape) -> Result<()> {
+        if self.trunks.contains_key(&trunk) && self.heads.contains_key(&head) {
+            return Ok(());
+        }
+        let persistent = self.model.persistent.as_ref();
+        self.gpu.compile_together(self.model.sources(trunk, head, persistent)?)?;
         if !self.trunks.contains_key(&trunk) {
             self.trunks.insert(trunk, self.model.trunk(trunk)?);
         }

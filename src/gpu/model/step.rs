@@ -60,6 +60,25 @@ impl RowLimits {
         rooms
     }
 
+    /// The shapes of steps of 2 up to `rows` rows with their heads, for up to `sequences`
+    /// sequences.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn shapes(self, rows: usize, sequences: usize) -> Vec<(StepShape, StepShape)> {
+        let rooms = self.rooms(rows).into_iter().filter(|room| *room > 1);
+        let of_room = |room| {
+            let prompt = match self.attends_in_tiles(room) {
+                true => StepShape::ShortPrompt(room),
+                false => StepShape::ShortPrefill(room),
+            };
+            let batch = StepShape::DecodeBatch(room);
+            let several = [(batch, batch), (StepShape::ShortPrefill(room), batch)];
+            // Rooms halve, so a room for more than half as many sequences is of use.
+            let shared = several.into_iter().filter(move |_| room < 2 * sequences);
+            [(prompt, StepShape::Decode)].into_iter().chain(shared)
+        };
+        rooms.flat_map(of_room).collect()
+    }
+
     /// Whether attention of `rows` tokens of one sequence computes several tokens together. That
     /// reads keys and values once for them, but fills a large device with many tokens only.
     fn attends_in_tiles(self, rows: usize) -> bool {
@@ -168,6 +187,22 @@ mod tests {
     fn of(slots: &[u32], limits: RowLimits) -> StepShape {
         let row = |&slot| StepRow { token: 0, position: 0, slot, unused: 0 };
         StepShape::of_rows(&slots.iter().map(row).collect::<Vec<_>>(), limits)
+    }
+
+    #[test]
+    fn steps_of_several_sequences_are_prepared_only_if_there_may_be_several() {
+        let limits = RowLimits { matvec: 8, coop: 64 };
+        let alone = [S::ShortPrefill(2), S::ShortPrefill(4), S::ShortPrefill(8)]
+            .into_iter()
+            .chain([16, 32, 64].map(S::ShortPrompt))
+            .map(|shape| (shape, S::Decode));
+        assert_eq!(limits.shapes(512, 1), alone.collect::<Vec<_>>());
+        let batches = |sequences| {
+            let shapes = limits.shapes(512, sequences).into_iter();
+            shapes.filter(|(shape, _)| matches!(shape, S::DecodeBatch(_))).count()
+        };
+        assert_eq!([1, 2, 3, 8, 16, 17, 99].map(batches), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(RowLimits { matvec: 1, coop: 0 }.shapes(512, 9), []);
     }
 
     #[test]

@@ -66,6 +66,30 @@ impl WarmUp {
     }
 }
 
+impl WarmUp {
+    /// Compiles kernels one after another, so that other work has the other cores. `None` if there
+    /// are none. A kernel that fails here fails again in a step, which returns the error.
+    pub fn compile_later(gpu: &Gpu, kernels: HashSet<KernelSource>) -> Option<WarmUp> {
+        if kernels.is_empty() {
+            return None;
+        }
+        let (gpu, stop) = (gpu.clone(), Arc::new(AtomicBool::new(false)));
+        let asked_to_stop = stop.clone();
+        let thread = thread::spawn(move || {
+            for kernel in kernels {
+                if asked_to_stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(error) = gpu.compile_together(HashSet::from([kernel])) {
+                    log::debug!("a kernel is not compiled ahead: {error}");
+                }
+            }
+            gpu.keep_pipelines();
+        });
+        Some(WarmUp { stop, thread: Some(thread) })
+    }
+}
+
 /// Runs groups of kernels until it should stop. A kernel that fails here fails again in a step,
 /// which returns the error.
 fn run(gpu: &Gpu, groups: [HashSet<KernelSource>; 2], stop: &AtomicBool) {

@@ -4,7 +4,7 @@ use super::paths::{Sources, file_of};
 
 /// A room and the rooms that it may use, which all come before it in this list.
 /// A room is a file, or a folder without those of its parts that are rooms.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("error", &[]),
     ("json", &["error"]),
     ("memory", &["error"]),
@@ -43,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("generate", &["error", "sampling", "backend"]),
     ("api", ALL_BELOW),
     ("tune", ALL_BELOW),
+    ("server", ALL_BELOW),
     ("cli", ALL_BELOW),
 ];
 

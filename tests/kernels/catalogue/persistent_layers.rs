@@ -52,14 +52,6 @@ pub(super) fn all() -> Vec<Box<dyn Kernel>> {
             all.push(Box::new(PersistentLayer { down, qkv: apart.to_vec(), ..persistent.clone() }));
         }
     }
-    let small = PersistentLayer {
-        o: persistent_linear(1536, 4096),
-        gate_up: persistent_linear(12288, 1536),
-        down: persistent_linear(1536, 6144),
-        qkv: vec![persistent_linear(2560, 1536)],
-        ..persistent.clone()
-    };
-    all.push(Box::new(small));
     for per_layer in [None, Some(per_layer)] {
         let persistent = PersistentLayer { per_layer, ..persistent.clone() };
         all.push(Box::new(PersistentLayer { qkv: Vec::new(), ..persistent.clone() }));

@@ -43,6 +43,8 @@ impl MatmulCoop {
             && !linear.over_outputs
     }
 
+    /// Columns of a block of its activations.
+    pub const BLOCK: usize = 32;
     /// The largest result of [`MatmulCoop::splits`].
     pub const MOST_SPLITS: usize = 3;
 

@@ -3,14 +3,13 @@
 use crate::gpu::device::adapter::Coop;
 use crate::gpu::device::grid::{Extent, Grid};
 use crate::gpu::device::source::KernelSource;
-use crate::gpu::device::tuning::{CoopRowsShape, KernelTarget};
+use crate::gpu::device::tuning::{CoopRows, CoopRowsShape, KernelTarget};
 use crate::gpu::kernels::linear::products::Linear;
 use crate::gpu::kernels::{Cost, Kernel};
 
 /// Reads the weights once for up to `m` rows of activations, on matrices of 16 × 16. Bindings:
-/// data, scales, x as [`ActivationFormat::F16Tiled`](crate::gpu::kernels::ActivationFormat::F16Tiled)
-/// with `m` as its `m_stride`, y `[splits, rows, y_stride]`, step. Only the step's rows of y are
-/// written.
+/// data, scales, x as `ActivationFormat::F16Tiled` with `m` as its `m_stride`, y
+/// `[splits, rows, y_stride]`, step. Only the step's rows of y are written.
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulCoopRows {
     pub linear: Linear,
@@ -25,6 +24,8 @@ pub struct MatmulCoopRows {
 impl MatmulCoopRows {
     /// The fewest and the most rows of activations.
     pub const ROWS: [usize; 2] = [16, 64];
+    /// Columns of a block of its activations. Rows of a 16 × 16 matrix are contiguous then.
+    pub const BLOCK: usize = 16;
     /// The largest result of [`MatmulCoopRows::splits`].
     pub const MOST_SPLITS: usize = 16;
     /// With fewer blocks of 32 columns, a workgroup of their own does not pay.
@@ -50,38 +51,38 @@ impl MatmulCoopRows {
     /// The number of workgroups over which to split the columns, so that enough workgroups run at
     /// the same time.
     pub fn splits(target: &KernelTarget, linear: &Linear, m: usize) -> usize {
-        let tiles = linear.rows.div_ceil(Self::shapes(target, m)[0].tile()).max(1);
+        let CoopRows { shapes, split, .. } = Self::choices(target, m);
+        let tiles = linear.rows.div_ceil(shapes[0].tile()).max(1);
         let blocks = linear.cols.div_ceil(32);
         let most = Self::MOST_SPLITS.min(blocks / Self::SMALLEST_SPLIT);
-        (target.tuning.coop_rows_workgroups / tiles).min(most).max(1)
+        (split / tiles).min(most).max(1)
     }
 
-    fn shapes(target: &KernelTarget, m: usize) -> &'static [CoopRowsShape] {
+    fn choices(target: &KernelTarget, m: usize) -> CoopRows {
         let room = Self::room(m) / Self::ROWS[0];
         target.tuning.coop_rows[room.ilog2() as usize]
     }
 
     /// The largest tile if splits give enough workgroups, else the largest that gives enough.
     fn shape(&self, target: &KernelTarget) -> CoopRowsShape {
-        let shapes = Self::shapes(target, self.m);
-        if self.splits > 1 {
-            return shapes[0];
+        let CoopRows { shapes, enough, .. } = Self::choices(target, self.m);
+        let is_enough = |shape: &&CoopRowsShape| self.linear.rows >= enough * shape.tile();
+        match self.splits {
+            1 => *shapes.iter().find(is_enough).unwrap_or(&shapes[shapes.len() - 1]),
+            _ => shapes[0],
         }
-        let wanted = target.tuning.coop_rows_workgroups;
-        let is_enough = |shape: &&CoopRowsShape| self.linear.rows >= wanted * shape.tile();
-        *shapes.iter().find(is_enough).unwrap_or(&shapes[shapes.len() - 1])
     }
 }
 
 impl Kernel for MatmulCoopRows {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         let linear = &self.linear;
-        let CoopRowsShape { workgroup, subgroup_rows, column_teams } = self.shape(target);
+        let CoopRowsShape { workgroup, passes, column_teams } = self.shape(target);
         linear
             .sizes()
-            .uint("M", self.m)
+            .uint("M_TILES", self.m / 16)
             .uint("WORKGROUP", workgroup)
-            .uint("SUBGROUP_ROWS", subgroup_rows)
+            .uint("PASSES", passes)
             .uint("COLUMN_TEAMS", column_teams)
             .uint("SPLITS", self.splits)
             .uint("SPLIT_STRIDE", self.split_stride)
@@ -130,11 +131,11 @@ mod tests {
             let linear = linear(rows, 4096);
             MatmulCoopRows { linear, m: 16, splits, split_stride: 0 }.shape(&target).tile()
         };
-        let tiles: Vec<usize> = target.tuning.coop_rows[0].iter().map(|s| s.tile()).collect();
+        let CoopRows { shapes, enough, .. } = target.tuning.coop_rows[0];
+        let tiles: Vec<usize> = shapes.iter().map(CoopRowsShape::tile).collect();
         assert!(tiles.is_sorted_by(|a, b| a >= b), "{tiles:?}");
-        let wanted = target.tuning.coop_rows_workgroups;
         for &expected in &tiles {
-            assert_eq!(tile(wanted * expected, 1), expected);
+            assert_eq!(tile(enough * expected, 1), expected);
         }
         assert_eq!(tile(16, 1), tiles[tiles.len() - 1]);
         assert_eq!(tile(16, 2), tiles[0], "splits give workgroups");
@@ -144,7 +145,7 @@ mod tests {
     fn columns_are_split_as_far_as_that_gives_workgroups_with_enough_work() {
         let splits = |rows, cols| MatmulCoopRows::splits(&target(), &linear(rows, cols), 16);
         assert_eq!(splits(43008, 5376), 1);
-        assert_eq!(splits(5376, 21504), 5);
+        assert_eq!(splits(5376, 21504), 4);
         assert_eq!(splits(1536, 6144), 12);
         assert_eq!(splits(256, 512), 1);
         assert_eq!(splits(128, 1 << 20), MatmulCoopRows::MOST_SPLITS);

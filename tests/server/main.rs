@@ -1,0 +1,7 @@
+//! The HTTP server with the embedded model on the CPU backend.
+
+mod answers;
+mod bad_input;
+mod connections;
+mod endpoints;
+mod support;
