@@ -68,7 +68,8 @@ impl ModelOptions {
         Ok(match device {
             Device::Gpu(gpu) => Box::new(GpuBackend::load(gpu, source, options, progress).await?),
             Device::Cpu => {
-                let cpu = CpuOptions { exact: self.exact, ..CpuOptions::default() };
+                let (exact, threads) = (self.exact, self.threads);
+                let cpu = CpuOptions { exact, threads, ..CpuOptions::default() };
                 Box::new(CpuBackend::load_with(source, options, &cpu, progress).await?)
             }
             Device::Mlx => mlx::load(source, options, self.exact, progress).await?,

@@ -1,6 +1,6 @@
 //! Opening a model by its name.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path};
 
 use crate::api::Model;
 use crate::backend::BackendKind;
@@ -38,9 +38,11 @@ pub struct ModelOptions {
     /// The adapter and its kernels. With `backend` `Auto`, options other than the default ones
     /// demand a GPU.
     pub device: DeviceOptions,
-    /// Keep activations exact in products. Otherwise the GPU may round them to int8, and MLX to
-    /// bf16.
+    /// Keep activations exact in products. Otherwise the GPU and the CPU may round them to int8,
+    /// and MLX to bf16.
     pub exact: bool,
+    /// Threads of the CPU backend. `None`: one for each core.
+    pub threads: Option<NonZeroUsize>,
     /// The format that full-precision matrices become.
     pub quantize: Quantize,
     /// Element type of the KV cache.

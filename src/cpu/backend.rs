@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use rayon::ThreadPool;
+
 use crate::backend::{
     Backend, BackendInfo, SequenceStep, Sequences, StepInput, StepOutput, StepResult, Ticket,
     suppressible,
@@ -26,6 +28,8 @@ const MAX_STEP_TOKENS: usize = 256;
 /// Submitting a step computes it, and reading it only returns the result.
 pub struct CpuBackend {
     model: Model,
+    /// The threads that compute, unless they are those of the whole process.
+    pool: Option<ThreadPool>,
     sequences: Sequences,
     /// By slot.
     slots: Vec<Slot>,
@@ -63,14 +67,14 @@ impl CpuBackend {
 
     /// As [`Self::load`], to compute as `cpu` says.
     ///
-    /// Errors: also instructions that the processor does not have.
+    /// Errors: also instructions or threads that the processor does not have.
     pub async fn load_with(
         source: &dyn TensorSource,
         options: &LoadOptions,
         cpu: &CpuOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<CpuBackend> {
-        let path = cpu.path()?;
+        let (path, pool) = (cpu.path()?, cpu.pool()?);
         let config = source.config().clone();
         config.validate()?;
         let sequences = Sequences::new(&config, options, max_step_tokens(options))?;
@@ -83,6 +87,7 @@ impl CpuBackend {
         let slots = (0..options.max_sequences).map(slot).collect();
         Ok(CpuBackend {
             model: Model::new(config, weights, path),
+            pool,
             sequences,
             slots,
             finished: HashMap::new(),
@@ -204,7 +209,9 @@ impl Backend for CpuBackend {
             backend: "cpu",
             device: format!(
                 "{} CPU threads, {}",
-                rayon::current_num_threads(),
+                self.pool
+                    .as_ref()
+                    .map_or_else(rayon::current_num_threads, ThreadPool::current_num_threads),
                 self.model.path.name()
             ),
             context_length: self.sequences.context_length,
@@ -237,7 +244,13 @@ impl Backend for CpuBackend {
 
     fn submit(&mut self, step: &[SequenceStep<'_>]) -> Result<Ticket> {
         self.sequences.check(step)?;
-        let results = self.compute(step)?;
+        let pool = self.pool.take();
+        let results = match &pool {
+            Some(pool) => pool.install(|| self.compute(step)),
+            None => self.compute(step),
+        };
+        self.pool = pool;
+        let results = results?;
         self.sequences.advance(step);
         let ticket = self.next_ticket;
         self.next_ticket += 1;

@@ -62,17 +62,33 @@ impl Model {
             let layer = Layer { index, config, weights };
             let branch = self.attention(&layer, &normed, segments); // [rows, hidden]
             let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);
-            ops::add_rms_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
+            self.path.add_rms_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
 
             let branch = self.feed_forward(&layer, &normed); // [rows, hidden]
             let (post, next) = (&weights.post_feedforward_norm, self.input_norm(index + 1));
             let Some(extra) = &weights.per_layer else {
-                ops::add_rms_norm(&mut x, &branch, post, weights.scalar, next, eps, &mut normed);
+                self.path.add_rms_norm(
+                    &mut x,
+                    &branch,
+                    post,
+                    weights.scalar,
+                    next,
+                    eps,
+                    &mut normed,
+                );
                 continue;
             };
             ops::rms_norm_add(&mut x, &branch, post, eps);
             let branch = self.take_per_layer_input(index, extra, &x, &per_layer); // [rows, hidden]
-            ops::add_rms_norm(&mut x, &branch, &extra.norm, weights.scalar, next, eps, &mut normed);
+            self.path.add_rms_norm(
+                &mut x,
+                &branch,
+                &extra.norm,
+                weights.scalar,
+                next,
+                eps,
+                &mut normed,
+            );
         }
         normed
     }
@@ -149,7 +165,7 @@ impl Model {
             let q_rows = scaled(&segment.rows, n_heads * head_dim);
             let kv_rows = scaled(&segment.rows, n_kv_heads * head_dim);
             let q = &mut q[q_rows.clone()];
-            ops::qk_norm_rope(
+            self.path.qk_norm_rope(
                 q,
                 n_heads,
                 &layer.weights.q_norm,
@@ -169,7 +185,7 @@ impl Model {
                     cache,
                 );
             }
-            ops::sdpa(q, cache, segment.position, attention, &mut attended[q_rows]);
+            self.path.sdpa(q, cache, segment.position, attention, &mut attended[q_rows]);
         }
         self.path.matmul(&layer.weights.o_proj, &attended)
     }

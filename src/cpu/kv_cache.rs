@@ -1,5 +1,7 @@
 //! Keys and values of one layer of one sequence.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -65,6 +67,23 @@ impl KvCache {
     /// Reads the value of a position and head into `out`, shape `[head_dim]`.
     pub fn value(&self, position: usize, kv_head: usize, out: &mut [f32]) {
         self.values.load(self.start(position, kv_head), out);
+    }
+
+    /// Reads keys and values of a head at consecutive positions into the first elements of `keys`
+    /// and `values`, each `[positions, head_dim]`.
+    pub fn load_block(
+        &self,
+        positions: Range<usize>,
+        kv_head: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) {
+        let of_positions =
+            keys.chunks_exact_mut(self.head_dim).zip(values.chunks_exact_mut(self.head_dim));
+        for (position, (key, value)) in positions.zip(of_positions) {
+            self.key(position, kv_head, key);
+            self.value(position, kv_head, value);
+        }
     }
 
     fn start(&self, position: usize, kv_head: usize) -> usize {

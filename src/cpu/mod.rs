@@ -5,8 +5,9 @@
 //! with [`ops`].
 //!
 //! The fast path runs where there is no adapter. It has the same operations with the instructions
-//! of the processor, and rounds activations to int8 for products with integer weights.
+//! of the processor. Products with integer weights round activations to int8.
 
+mod attention;
 mod backend;
 mod forward;
 mod kv_cache;

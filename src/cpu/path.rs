@@ -1,9 +1,20 @@
 //! The two ways to compute an operation: the reference and the fast path.
 
+use rayon::prelude::*;
+
 use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::ops::{self, Attention};
 use crate::cpu::options::Instructions;
 use crate::cpu::simd::InstructionSet;
-use crate::cpu::{ops, products};
+use crate::cpu::{KvCache, attention, products};
+
+/// Elements for which a task is worth a thread.
+const TASK_ELEMENTS: usize = 1 << 14;
+
+/// Elements of a task that has whole rows of `columns`.
+fn whole_rows(columns: usize) -> usize {
+    TASK_ELEMENTS.div_ceil(columns) * columns
+}
 
 /// How a backend computes.
 pub(super) enum Path {
@@ -45,7 +56,66 @@ impl Path {
     pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
         match self {
             Path::Exact => ops::gelu_mul(gate, up),
-            Path::Fast(_, set) => set.gelu_mul(gate, up),
+            Path::Fast(_, set) => {
+                let gates = gate.par_chunks_mut(TASK_ELEMENTS);
+                gates.zip(up.par_chunks(TASK_ELEMENTS)).for_each(|(gate, up)| {
+                    set.gelu_mul(gate, up);
+                });
+            }
+        }
+    }
+
+    /// [`ops::add_rms_norm`], with the rows divided among the cores.
+    #[expect(clippy::too_many_arguments)]
+    pub fn add_rms_norm(
+        &self,
+        x: &mut [f32],
+        branch: &[f32],
+        post_weight: &[f32],
+        scalar: f32,
+        next_weight: &[f32],
+        eps: f32,
+        out: &mut [f32],
+    ) {
+        let elements = whole_rows(post_weight.len());
+        let rows = x.par_chunks_mut(elements).zip(branch.par_chunks(elements));
+        rows.zip(out.par_chunks_mut(elements)).for_each(|((x, branch), out)| {
+            ops::add_rms_norm(x, branch, post_weight, scalar, next_weight, eps, out);
+        });
+    }
+
+    /// [`ops::qk_norm_rope`], with the rows divided among the cores.
+    pub fn qk_norm_rope(
+        &self,
+        x: &mut [f32],
+        heads: usize,
+        norm_weight: &[f32],
+        eps: f32,
+        inverse_frequencies: &[f32],
+        first_position: usize,
+    ) {
+        let columns = heads * norm_weight.len();
+        let elements = whole_rows(columns);
+        x.par_chunks_mut(elements).enumerate().for_each(|(task, x)| {
+            let position = first_position + task * (elements / columns);
+            ops::qk_norm_rope(x, heads, norm_weight, eps, inverse_frequencies, position);
+        });
+    }
+
+    /// [`ops::sdpa`].
+    pub fn sdpa(
+        &self,
+        q: &[f32],
+        cache: &KvCache,
+        first_position: usize,
+        attention: Attention,
+        out: &mut [f32],
+    ) {
+        match self {
+            Path::Exact => ops::sdpa(q, cache, first_position, attention, out),
+            Path::Fast(_, set) => {
+                attention::sdpa(&**set, q, cache, first_position, attention, out);
+            }
         }
     }
 

@@ -14,4 +14,6 @@ mod pull;
 mod quantize;
 mod quantize_job;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 mod support;

@@ -4,6 +4,7 @@ mod bench;
 mod values;
 
 use std::cell::OnceCell;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -59,6 +60,9 @@ pub struct ModelArgs {
     /// bf16
     #[arg(long, conflicts_with = "kernels")]
     exact: bool,
+    /// Threads of the CPU backend [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// Format that full-precision matrices become while loading. Matrices that are quantized in the
     /// file keep their own format
     #[arg(long, value_enum, default_value_t)]
@@ -172,7 +176,7 @@ impl ModelArgs {
 
     /// The library's options. An option that only adapters have demands the GPU.
     ///
-    /// Errors: such an option with another backend.
+    /// Errors: such an option with another backend, or threads without the CPU.
     fn options(&self) -> Result<ModelOptions> {
         let asks_for_gpu = self.adapter.is_some() || self.kernels.is_some() || self.autotune;
         let backend = match self.backend {
@@ -185,6 +189,9 @@ impl ModelArgs {
             BackendKind::Auto if asks_for_gpu => BackendKind::Wgpu,
             kind => kind,
         };
+        if self.threads.is_some() && matches!(backend, BackendKind::Wgpu | BackendKind::Mlx) {
+            return Err(Error::Input("--threads applies to --backend cpu".into()));
+        }
         Ok(ModelOptions {
             backend,
             device: DeviceOptions {
@@ -194,6 +201,7 @@ impl ModelArgs {
                 ..DeviceOptions::default()
             },
             exact: self.exact,
+            threads: self.threads,
             quantize: self.quantize,
             cache_type: self.cache_type,
             context_length: None,

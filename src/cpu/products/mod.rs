@@ -8,6 +8,9 @@ use crate::cpu::simd::{Activations, FEATURES, InstructionSet, PackedRow, Tile, U
 /// Fewest multiplications for which a task is worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 18;
 
+/// Rows of activations that a task rounds to int8.
+const QUANTIZED_ROWS: usize = 16;
+
 /// Most rows of activations for which rows of weights are read one by one. From more on, laying
 /// them out in tiles pays.
 const MOST_ROWS_WITHOUT_TILES: usize = 5;
@@ -24,7 +27,7 @@ pub fn multiply(set: &dyn InstructionSet, weights: &[&CpuMatrix], x: &[f32]) -> 
     let rows = x.len() / cols;
     let is_integer = |weights: &&CpuMatrix| weights.packed().format.group().is_some();
     let quantized = match weights.iter().any(is_integer) {
-        true => set.quantize(x, cols),
+        true => quantize(set, x, cols),
         false => Activations::new(0, cols),
     };
     let product = |weights: &&CpuMatrix| {
@@ -32,6 +35,16 @@ pub fn multiply(set: &dyn InstructionSet, weights: &[&CpuMatrix], x: &[f32]) -> 
         job.compute()
     };
     weights.iter().map(product).collect()
+}
+
+/// Rows `[rows, cols]` as int8.
+fn quantize(set: &dyn InstructionSet, x: &[f32], cols: usize) -> Activations {
+    let blocks = x.par_chunks(cols * QUANTIZED_ROWS);
+    let mut blocks: Vec<_> = blocks.map(|x| set.quantize(x, cols)).collect();
+    match blocks.len() {
+        1 => blocks.remove(0),
+        _ => Activations::concat(&blocks, cols),
+    }
 }
 
 struct Product<'a> {

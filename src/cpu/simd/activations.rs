@@ -53,7 +53,23 @@ impl Activations {
         if unit == GROUP { &self.whole } else { &self.halves }
     }
 
-    /// Stores row `row` of activations: scale = max|x| / 127 of each group, and integer = x / scale,
+    /// The rows of all blocks, which have the same `cols` columns.
+    pub fn concat(blocks: &[Activations], cols: usize) -> Self {
+        let mut all = Activations::new(0, cols);
+        for block in blocks {
+            all.rows += block.rows;
+            all.values.extend_from_slice(&block.values);
+            for (all, of_block) in
+                [(&mut all.whole, &block.whole), (&mut all.halves, &block.halves)]
+            {
+                all.scales.extend_from_slice(&of_block.scales);
+                all.sums.extend_from_slice(&of_block.sums);
+            }
+        }
+        all
+    }
+
+    /// Stores row `row` of activations. In each group scale = max|x| / 127. An integer is x / scale,
     /// rounded to the nearest, half to even.
     #[inline(always)]
     fn store(&mut self, row: usize, x: &[f32]) {

@@ -136,7 +136,7 @@ fn tile_rows<const ROWS: usize, const QUADS: usize>(
                 for (row, sums) in (first..).zip(&mut sums_of_unit) {
                     let at = row * x.stride + 4 * (unit * QUADS + q);
                     let Some(values) = x.values[at..].first_chunk::<4>() else { return };
-                    let values = i32::from_ne_bytes(values.map(|value| value as u8));
+                    let values = bytemuck::cast::<[i8; 4], i32>(*values);
                     let products = products(weights, magnitudes, _mm256_set1_epi32(values));
                     sums[half] = _mm256_add_epi32(sums[half], products);
                 }

@@ -24,7 +24,10 @@ impl Avx512 {
     }
 }
 
-implement! { Avx512, 0x80, f32::mul_add, { #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")] } }
+implement! {
+    Avx512, 0x80, f32::mul_add,
+    { #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")] }
+}
 
 /// For the 64 columns j of 16 steps: the step of each lane.
 const fn lanes(columns: usize) -> [[i32; 16]; 8] {
@@ -144,7 +147,7 @@ fn tile_rows<const ROWS: usize, const QUADS: usize>(
             };
             let mut products = _mm512_setzero_si512();
             for (weights, values) in weights.iter().zip(values) {
-                let values = i32::from_ne_bytes(values.map(|value| value as u8));
+                let values = bytemuck::cast::<[i8; 4], i32>(*values);
                 products = _mm512_dpbusd_epi32(products, *weights, _mm512_set1_epi32(values));
             }
             let at = row * steps.stride + unit;

@@ -15,12 +15,20 @@ pub fn dot(a: &[f32], b: &[f32], mul_add: impl Fn(f32, f32, f32) -> f32) -> f32 
             sums[lane] = mul_add(a[lane], b[lane], sums[lane]);
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    let mut total = 0.0;
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        total += a * b;
+    }
     let mut eight = [0.0f32; 8];
     for sums in sums.as_chunks::<8>().0 {
-        eight.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
+        for (sum, more) in eight.iter_mut().zip(sums) {
+            *sum += more;
+        }
     }
-    eight.iter().sum::<f32>() + rest
+    for sum in eight {
+        total += sum;
+    }
+    total
 }
 
 /// The products of a row of weights with every row of `x`, in every `stride`th element of `out`.
@@ -37,7 +45,7 @@ pub fn row(
     }
 }
 
-/// exp(x) within 2 units in the last place; 0 below −87, and finite above 88.
+/// exp(x) within 2 units in the last place; 0 below −87, and ∞ above 88.
 ///
 /// x = n·ln 2 + r with an integer n, so that exp(x) = 2ⁿ·exp(r). The Taylor series of degree 6 has
 /// exp(r) for |r| ≤ ln 2 / 2.
@@ -60,7 +68,8 @@ pub fn exp(x: f32) -> f32 {
     let power = f32::from_bits(
         (rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)).wrapping_shl(23),
     );
-    if x < -87.0 { 0.0 } else { series * power }
+    let inside = if x < -87.0 { 0.0 } else { series * power };
+    if x > 88.0 { f32::INFINITY } else { inside }
 }
 
 /// As [`crate::cpu::ops::gelu_mul`]. Half of 1 + tanh(u) is 1 / (1 + exp(−2u)).
@@ -78,5 +87,67 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
 pub fn softcap(logits: &mut [f32], cap: f32) {
     for x in logits {
         *x = cap * (1.0 - 2.0 / (1.0 + exp(2.0 / cap * *x)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::ops::{self, testing::random};
+    use crate::cpu::options::Instructions;
+
+    #[test]
+    fn exp_follows_the_formula() {
+        for i in -8700..=8800 {
+            let x = i as f32 / 100.0 + 0.003;
+            let expected = (x as f64).exp();
+            let error = (exp(x) as f64 - expected).abs() / expected;
+            assert!(!(-87.0..=88.0).contains(&x) || error < 2.5e-7, "{x}: {error}");
+        }
+        assert_eq!((exp(0.0), exp(-1e30), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert!(exp(1e30) == f32::INFINITY && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn functions_agree_with_their_twins() {
+        for instructions in Instructions::available() {
+            let set = instructions.set().unwrap();
+            for len in [1, 7, 33, 700] {
+                let x: Vec<f32> = random(len, 1).iter().map(|x| 12.0 * x).collect();
+                let up = random(len, 2);
+                let (mut found, mut expected) = (x.clone(), x.clone());
+                set.gelu_mul(&mut found, &up);
+                ops::gelu_mul(&mut expected, &up);
+                assert_near(&found, &expected, 2e-6);
+                let (mut found, mut expected) = (x.clone(), x);
+                set.softcap(&mut found, 5.0);
+                ops::softcap(&mut expected, 5.0);
+                assert_near(&found, &expected, 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn extremes_are_those_of_the_twins() {
+        for instructions in Instructions::available() {
+            let set = instructions.set().unwrap();
+            let x = [-1e30, -200.0, -40.0, 0.0, 40.0, 200.0, 1e30];
+            let (mut found, mut expected) = (x, x);
+            set.gelu_mul(&mut found, &[1.0; 7]);
+            ops::gelu_mul(&mut expected, &[1.0; 7]);
+            assert_eq!(found, expected);
+            let (mut found, mut expected) = (x, x);
+            set.softcap(&mut found, 30.0);
+            ops::softcap(&mut expected, 30.0);
+            assert_near(&found, &expected, 1e-5);
+        }
+    }
+
+    #[track_caller]
+    fn assert_near(found: &[f32], expected: &[f32], tolerance: f32) {
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let bound = tolerance * expected.abs().max(1.0);
+            assert!((found - expected).abs() <= bound, "{i}: {found}, not {expected}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! dot products, which compilers do not find. Only these files have unsafe code.
 
 mod activations;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +15,7 @@ mod tile;
 mod unpack;
 
 pub use activations::Activations;
+pub use attention::{Attend, Partial};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -53,6 +55,9 @@ pub trait InstructionSet: Send + Sync {
     /// The products of a row of f32 weights with all rows of `x`, stored as in [`Self::row`].
     fn row_f32(&self, weights: &[f32], x: &[f32], out: &mut [f32], stride: usize);
 
+    /// Attention of a task's queries over its keys: `[rows, heads of the KV head]`.
+    fn attend(&self, task: &Attend<'_>) -> Vec<Partial>;
+
     /// As [`crate::cpu::ops::gelu_mul`].
     fn gelu_mul(&self, gate: &mut [f32], up: &[f32]);
 
@@ -62,7 +67,10 @@ pub trait InstructionSet: Send + Sync {
 
 /// Methods that are compiled with the instructions of the attributes in braces.
 macro_rules! compiled {
-    ($attributes:tt $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
+    (
+        $attributes:tt
+        $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*
+    ) => {
         $($crate::cpu::simd::compiled! {
             @one $attributes $name [$($arg: $type),*] [$(-> $result)?] $body
         })*
@@ -126,6 +134,12 @@ macro_rules! implement {
 
                 fn row_f32(weights: &[f32], x: &[f32], out: &mut [f32], stride: usize) {
                     $crate::cpu::simd::float::row(weights, x, out, stride, $mul_add)
+                }
+
+                fn attend(
+                    task: &$crate::cpu::simd::Attend<'_>
+                ) -> Vec<$crate::cpu::simd::Partial> {
+                    $crate::cpu::simd::attention::attend(task, $mul_add)
                 }
 
                 fn gelu_mul(gate: &mut [f32], up: &[f32]) {

@@ -1,6 +1,7 @@
 //! Rows of packed weights as bytes and f32 steps, in plain loops that compilers vectorize.
 //!
 //! The functions are inlined into one function an instruction set, which then has its own copy.
+//! They pass no closures to the standard library, whose functions lack these instructions.
 
 use crate::quant::{IQ4_LEVELS, PackFormat};
 
@@ -110,8 +111,9 @@ fn integers(row: PackedRow<'_>, flip: u8, out: &mut [u8]) {
         }
         PackFormat::Iq4 => {
             nibbles(row.data, out);
-            let levels = IQ4_LEVELS.map(|level| level as u8 ^ flip);
-            out.iter_mut().for_each(|q| *q = levels[(*q & 15) as usize]);
+            for q in out {
+                *q = IQ4_LEVELS[(*q & 15) as usize] as u8 ^ flip;
+            }
         }
         _ => nibbles(row.data, out),
     }
@@ -163,7 +165,11 @@ fn six_bits(low: &[u32], high: &[u32], flip: u32, out: &mut [u8]) {
 
 #[inline(always)]
 fn quad_bytes(quads: [u32; 8]) -> [u8; 32] {
-    bytemuck::cast(quads.map(u32::to_le))
+    let mut bytes = [0; 32];
+    for (bytes, quad) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(quads) {
+        *bytes = quad.to_le_bytes();
+    }
+    bytes
 }
 
 /// Scales and offsets of a row, one for each unit of columns. The zero point goes to the offsets.
@@ -213,7 +219,8 @@ fn q4_k_steps(words: &[u32; 4]) -> ([f32; 8], [f32; 8]) {
     let (d, dmin) = (half(words[0]), half(words[0] >> 16));
     let (mut scales, mut offsets) = ([0.0; 8], [0.0; 8]);
     for g in 0..8 {
-        let [scale, minimum, upper] = [words[1], words[2], words[3]].map(|word| word >> (4 * g));
+        let shift = 4 * g;
+        let (scale, minimum, upper) = (words[1] >> shift, words[2] >> shift, words[3] >> shift);
         scales[g] = d * ((scale & 15 | (upper & 3) << 4) as i32) as f32;
         offsets[g] = -(dmin * ((minimum & 15 | (upper & 12) << 2) as i32) as f32);
     }

@@ -1,19 +1,21 @@
 //! The CPU backend fulfils the contract of [`Backend`].
 //! A row does not depend on the other rows. So its logits are identical however tokens are divided.
 
+use std::num::NonZeroUsize;
+
 use crate::common::{cpu, random_model::RandomModel};
 use crate::{common, contract_tests};
 use gemma4_wgpu::{
     Error,
     backend::Backend,
-    cpu::CpuBackend,
+    cpu::{CpuBackend, CpuOptions},
     model::weights::{self, LoadOptions},
 };
 
 const EXACT: f32 = 0.0;
 
 /// With tiles the fast path adds in another order. Activations then may round to the next integer.
-const ROUNDING: f32 = 2e-2;
+const ROUNDING: f32 = 0.15;
 
 contract_tests!(EXACT, cpu, "cpu");
 
@@ -28,7 +30,7 @@ mod effective {
 mod fast {
     use super::*;
     use crate::common::fast_cpu;
-    use gemma4_wgpu::cpu::{CpuOptions, Instructions};
+    use gemma4_wgpu::cpu::Instructions;
 
     contract_tests!(ROUNDING, fast_cpu(None), "cpu");
 
@@ -67,6 +69,28 @@ mod fast {
             }
         }
     }
+}
+
+/// The results do not depend on the number of threads.
+#[test]
+fn threads_are_chosen() {
+    let (model, load) = (RandomModel::small(), LoadOptions::default());
+    let with = |threads: usize| {
+        let options = CpuOptions { threads: NonZeroUsize::new(threads), ..CpuOptions::default() };
+        let mut progress = |_| ();
+        pollster::block_on(CpuBackend::load_with(&model, &load, &options, &mut progress))
+    };
+    let most = std::thread::available_parallelism().unwrap().get();
+    let logits = |threads| {
+        let mut backend = with(threads).unwrap();
+        let expected = format!("{threads} CPU threads, ");
+        assert!(backend.info().device.starts_with(&expected), "{}", backend.info().device);
+        let sequence = backend.open_sequence().unwrap();
+        common::all_logits(&mut backend, sequence, &[1, 2, 3, 4, 5, 6, 7], &[6, 1])
+    };
+    assert_eq!(logits(1), logits(most));
+    let error = with(most + 1).err().unwrap().to_string();
+    assert_eq!(error, format!("{} threads; this process may use {most}", most + 1));
 }
 
 #[test]
