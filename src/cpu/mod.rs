@@ -10,6 +10,7 @@
 mod attention;
 mod backend;
 mod forward;
+mod instructions;
 mod kv_cache;
 mod matrix;
 pub mod ops;
@@ -19,9 +20,10 @@ mod products;
 mod simd;
 
 pub use backend::CpuBackend;
+pub use instructions::Instructions;
 pub use kv_cache::KvCache;
 pub use matrix::CpuMatrix;
-pub use options::{CpuOptions, Instructions};
+pub use options::CpuOptions;
 
 use crate::{Error, Result};
 

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::instructions::Instructions;
 use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::{self, Attention};
-use crate::cpu::options::Instructions;
 use crate::cpu::simd::InstructionSet;
 use crate::cpu::{KvCache, attention, products};
 

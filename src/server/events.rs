@@ -14,8 +14,8 @@ use super::error::ApiError;
 /// The time without an event after which a comment keeps proxies from closing the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A response of these chunks and `[DONE]`. An error is the last event of its stream, without
-/// `[DONE]`, so that no client takes a broken answer for a whole one.
+/// A response of these chunks and `[DONE]`. An error is the last event of its stream. `[DONE]` does
+/// not follow it, so that no client takes a broken answer for a whole one.
 pub fn response(chunks: impl Stream<Item = Result<Value, ApiError>> + Send + 'static) -> Response {
     let events = async_stream::stream! {
         for await chunk in chunks {

@@ -1,8 +1,8 @@
 //! Attention with every set of instructions against its twin.
 
 use super::*;
+use crate::cpu::instructions::Instructions;
 use crate::cpu::ops::{self, testing::random};
-use crate::cpu::options::Instructions;
 use crate::model::kv::CacheType;
 
 struct Case {

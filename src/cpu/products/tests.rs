@@ -3,8 +3,8 @@
 use half::f16;
 
 use super::*;
+use crate::cpu::instructions::Instructions;
 use crate::cpu::ops::{self, testing::random};
-use crate::cpu::options::Instructions;
 use crate::quant::{PackFormat, PackedRows};
 
 /// Shapes `[features, columns]` around the sizes of tiles, groups and vectors.

@@ -69,8 +69,8 @@ impl Activations {
         all
     }
 
-    /// Stores row `row` of activations. In each group scale = max|x| / 127. An integer is x / scale,
-    /// rounded to the nearest, half to even.
+    /// Stores row `row` of activations. In each group scale = max|x| / 127. An integer is
+    /// x / scale, rounded to the nearest, half to even.
     #[inline(always)]
     fn store(&mut self, row: usize, x: &[f32]) {
         let values = &mut self.values[row * self.stride..][..self.stride];

@@ -93,8 +93,8 @@ pub fn softcap(logits: &mut [f32], cap: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::instructions::Instructions;
     use crate::cpu::ops::{self, testing::random};
-    use crate::cpu::options::Instructions;
 
     #[test]
     fn exp_follows_the_formula() {
