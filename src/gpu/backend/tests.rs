@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use pollster::block_on;
 
 use super::*;
@@ -5,7 +7,7 @@ use crate::backend::{SequenceId, StepInput, StepOutput};
 use crate::checkpoint::Checkpoint;
 use crate::gpu::device::{kernel_options::KernelOptions, select::DeviceOptions};
 use crate::gpu::model::step::StepShape;
-use crate::gpu::model::warm_up::{BINDING_BYTES, Shapes};
+use crate::gpu::model::warm_up::{BINDING_BYTES, Shapes, WarmUp};
 
 fn demo(persistent: bool) -> Result<GpuBackend> {
     let kernels = KernelOptions {
@@ -83,4 +85,27 @@ fn the_kernels_of_an_answer_are_known_before_its_weights() {
 
     drop(block_on(GpuBackend::load(gpu.clone(), &checkpoint, &options, &mut |_| ())).unwrap());
     assert_eq!(gpu.pipeline_stats().made, kernels.len(), "loading makes others");
+}
+
+/// Kernels that are compiled in the background are those of the steps, which then compile none.
+#[test]
+fn kernels_of_few_rows_are_compiled_ahead() {
+    let mut backend = demo(false).unwrap();
+    let gpu = backend.runner.model.gpu.clone();
+    let (trunk, head) = (StepShape::ShortPrefill(4), StepShape::Decode);
+    let sources = backend.runner.model.sources(trunk, head, None).unwrap();
+    let before = gpu.pipeline_stats().made;
+    WarmUp::compile_later(&gpu, sources).unwrap().finish();
+    let made = gpu.pipeline_stats().made;
+    assert!(made > before);
+    let sequence = backend.open_sequence().unwrap();
+    let step = SequenceStep {
+        sequence,
+        input: StepInput::Tokens(&[5, 6, 7, 8]),
+        output: StepOutput::LastLogits,
+    };
+    let ticket = backend.submit(&[step]).unwrap();
+    block_on(backend.read(ticket)).unwrap();
+    assert_eq!(gpu.pipeline_stats().made, made);
+    assert!(WarmUp::compile_later(&gpu, HashSet::new()).is_none());
 }

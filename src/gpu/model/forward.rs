@@ -96,8 +96,8 @@ impl Model {
     }
 
     /// Chooses persistent kernels for decode if the device suits them. Compiles the kernels of
-    /// decode, and of prompts where drivers compile when a pipeline is made. If the first prompt
-    /// waited for that, the card's clocks would fall.
+    /// decode, and on hardware those of prompts. If the first prompt waited for these, the card's
+    /// clocks would fall.
     ///
     /// Errors: see [`PersistentLayers::find`]; a kernel that the driver refuses.
     pub async fn prepare_kernels(&mut self) -> Result<()> {
@@ -119,11 +119,11 @@ impl Model {
         Ok(())
     }
 
-    /// Whether kernels of later steps are compiled before those steps. Software drivers compile a
-    /// kernel at its first run.
+    /// Whether kernels of later steps are compiled before those steps. On a software device that
+    /// would take the cores from the steps themselves.
     #[cfg(not(target_arch = "wasm32"))]
     fn compiles_ahead(&self) -> bool {
-        !self.gpu.facts().compiles_at_first_run()
+        !self.gpu.facts().is_software()
     }
 
     /// Browsers have one thread, so a step waits for its own kernels alone.

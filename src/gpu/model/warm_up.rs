@@ -88,6 +88,12 @@ impl WarmUp {
         });
         Some(WarmUp { stop, thread: Some(thread) })
     }
+
+    /// Waits until all is compiled.
+    #[cfg(test)]
+    pub fn finish(mut self) {
+        self.thread.take().expect("a thread").join().expect("no panic");
+    }
 }
 
 /// Runs groups of kernels until it should stop. A kernel that fails here fails again in a step,
