@@ -1,7 +1,7 @@
 //! Experts in the forms of files, as matrices of all experts' rows.
 //!
-//! Files have gate and up merged or apart, all experts in one tensor of three dimensions, or a
-//! matrix for each expert.
+//! Files have gate and up merged or apart. All experts are in one tensor of three dimensions, or
+//! each has its own matrix.
 
 use std::collections::BTreeMap;
 

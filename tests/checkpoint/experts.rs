@@ -209,7 +209,7 @@ fn bad_experts_are_named() {
                 bytes[34..36].copy_from_slice(&0x7fc0u16.to_le_bytes());
                 m.put("layers.3.router.proj.weight", &shape, bytes);
             },
-            &["layers.3.router.proj.weight: value 17 is NaN"],
+            &["layers.3.router.proj.weight: column 17 is NaN"],
         ),
         (
             |m| {

@@ -7,8 +7,8 @@ use crate::model::config::{AttentionKind, Experts, LayerConfig, ModelConfig, Per
 pub const NAMES: [&str; 7] = ["31b", "26b-a4b", "12b", "e4b", "e2b", "270m", "demo"];
 
 impl ModelConfig {
-    /// Gemma 4 31B (`31b`), 26B-A4B (`26b-a4b`), 12B (`12b`), E4B (`e4b`) or E2B (`e2b`), Gemma 3
-    /// 270M (`270m`) or the embedded model (`demo`).
+    /// Gemma 4 31B (`31b`), 26B-A4B (`26b-a4b`), 12B (`12b`), E4B (`e4b`) or E2B (`e2b`). Also
+    /// Gemma 3 270M (`270m`) and the embedded model (`demo`).
     ///
     /// Errors: [`Error::Input`] for any other name.
     pub fn named(name: &str) -> Result<ModelConfig> {
