@@ -68,7 +68,7 @@ impl WeightRows for CpuMatrix {
 
 /// A matrix as a path reads it.
 pub(super) enum StoredMatrix {
-    /// Of the reference, and of floats.
+    /// Of the reference, of floats, and where single rows are read.
     Rows(CpuMatrix),
     /// Of integers on the fast path.
     Tiles(TiledMatrix),
@@ -128,7 +128,7 @@ impl WeightStore for CpuStore {
 
     async fn matrix(&mut self, mut reader: MatrixReader<'_>) -> Result<StoredMatrix> {
         let (rows, cols, format) = (reader.rows, reader.cols, reader.format);
-        let matrix = if self.tiled && format.group().is_some() {
+        let matrix = if self.tiled && format.group().is_some() && !reader.is_read_in_parts {
             let mut tiles = TiledMatrix::new(&mut self.arena, reader.name, format, rows, cols)?;
             while let Some((first, slice)) = reader.next(rows).await? {
                 tiles.store(first, &slice);

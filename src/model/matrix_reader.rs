@@ -17,6 +17,10 @@ pub struct MatrixReader<'a> {
     pub rows: usize,
     pub cols: usize,
     pub format: PackFormat,
+    /// Rows of each matrix, if several of one size follow one another.
+    pub block_rows: usize,
+    /// Whether single rows or blocks are read, never the whole matrix.
+    pub is_read_in_parts: bool,
     source: &'a dyn TensorSource,
     dtype: Dtype,
     next_row: usize,
@@ -33,7 +37,18 @@ impl<'a> MatrixReader<'a> {
         format: PackFormat,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
-        MatrixReader { name, rows, cols, format, source, dtype, next_row: 0, progress }
+        MatrixReader {
+            name,
+            rows,
+            cols,
+            format,
+            block_rows: rows,
+            is_read_in_parts: false,
+            source,
+            dtype,
+            next_row: 0,
+            progress,
+        }
     }
 
     /// How the checkpoint stores the matrix.

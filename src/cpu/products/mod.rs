@@ -1,8 +1,12 @@
 //! Products of matrices on the fast path.
 
+mod experts;
+
 use std::cell::RefCell;
 
 use rayon::prelude::*;
+
+pub use experts::multiply_experts;
 
 use crate::cpu::matrix::{StoredMatrix, WeightRows};
 use crate::cpu::simd::{Activations, FEATURES, InstructionSet, TileScratch};
