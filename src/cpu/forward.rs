@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use crate::cpu::kv_cache::KvCache;
-use crate::cpu::matrix::{StoredMatrix, WeightRows};
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::ops::{self, Attention, KvUpdate};
 use crate::cpu::path::Path;
+use crate::cpu::weight_rows::WeightRows;
 use crate::model::config::{AttentionKind, Experts, LayerConfig, ModelConfig};
 use crate::model::weights::{ExpertWeights, LayerWeights, ModelWeights, PerLayerWeights};
 

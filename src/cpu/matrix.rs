@@ -3,19 +3,10 @@
 use crate::cpu::arena::Arena;
 use crate::cpu::tiles::TiledMatrix;
 use crate::cpu::try_with_capacity;
+use crate::cpu::weight_rows::WeightRows;
 use crate::error::Result;
 use crate::model::{matrix_reader::MatrixReader, weights::WeightStore};
 use crate::quant::PackedRows;
-
-/// A weight matrix `[out_features, in_features]` of which rows can be read.
-pub trait WeightRows: Sync {
-    fn out_features(&self) -> usize;
-
-    fn in_features(&self) -> usize;
-
-    /// Row `row` as f32 into `out`, shape `[in_features]`.
-    fn dequantize_row(&self, row: usize, out: &mut [f32]);
-}
 
 /// A weight matrix `[out_features, in_features]`, packed. A row is dequantized on use.
 #[derive(Debug, Clone, PartialEq)]

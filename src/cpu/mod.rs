@@ -20,12 +20,14 @@ mod path;
 mod products;
 mod simd;
 mod tiles;
+mod weight_rows;
 
 pub use backend::CpuBackend;
 pub use instructions::Instructions;
 pub use kv_cache::KvCache;
-pub use matrix::{CpuMatrix, WeightRows};
+pub use matrix::CpuMatrix;
 pub use options::CpuOptions;
+pub use weight_rows::WeightRows;
 
 use crate::{Error, Result};
 

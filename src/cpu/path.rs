@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::cpu::instructions::Instructions;
-use crate::cpu::matrix::{StoredMatrix, WeightRows};
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::ops::{self, Attention};
 use crate::cpu::simd::InstructionSet;
+use crate::cpu::weight_rows::WeightRows;
 use crate::cpu::{KvCache, attention, products};
 
 /// Elements for which a task is worth a thread.

@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use rayon::prelude::*;
 
 use crate::cpu::arena::Arena;
-use crate::cpu::matrix::WeightRows;
 use crate::cpu::simd::{FEATURES, Lanes, PackedTile};
+use crate::cpu::weight_rows::WeightRows;
 use crate::error::Result;
 use crate::quant::{PackFormat, PackedRows};
 

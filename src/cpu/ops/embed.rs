@@ -1,4 +1,4 @@
-use crate::cpu::matrix::WeightRows;
+use crate::cpu::weight_rows::WeightRows;
 
 /// Row `tokens[r]` of `table` (`[vocab, hidden]`) times `scale`, into `out` `[tokens, hidden]`.
 pub fn embed(table: &impl WeightRows, tokens: &[u32], scale: f32, out: &mut [f32]) {

@@ -1,8 +1,8 @@
 use rayon::prelude::*;
 
-use crate::cpu::matrix::WeightRows;
 use crate::cpu::ops::dot;
 use crate::cpu::ops::norm::norm_row;
+use crate::cpu::weight_rows::WeightRows;
 
 /// Results of a task.
 const TASK_FEATURES: usize = 64;

@@ -1,8 +1,9 @@
 use rayon::prelude::*;
 
-use crate::cpu::matrix::{CpuMatrix, WeightRows};
+use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::dot;
 use crate::cpu::ops::quantize::{QUANTIZE_GROUP, QuantizedRows};
+use crate::cpu::weight_rows::WeightRows;
 
 /// Fewest multiplications for which a task is worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 15;

@@ -1,4 +1,4 @@
-use crate::cpu::{matrix::WeightRows, ops::norm::norm_row};
+use crate::cpu::{ops::norm::norm_row, weight_rows::WeightRows};
 
 /// All layers' vectors of each token, from the embedding's projections `x` `[tokens, layers ·
 /// size]` in place. Each layer's vector is `(rms_norm(x · projection_scale) · norm + table[token] ·

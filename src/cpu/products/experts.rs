@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::matrix::{StoredMatrix, WeightRows};
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::simd::InstructionSet;
+use crate::cpu::weight_rows::WeightRows;
 
 /// Features of a task.
 const FEATURES: usize = 32;

@@ -8,8 +8,9 @@ use rayon::prelude::*;
 
 pub use experts::multiply_experts;
 
-use crate::cpu::matrix::{StoredMatrix, WeightRows};
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::simd::{Activations, FEATURES, InstructionSet, TileScratch};
+use crate::cpu::weight_rows::WeightRows;
 
 /// Fewest multiplications for which a task is worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 18;

@@ -1,6 +1,9 @@
 //! Activations as int8, laid out for integer dot products.
 
-use crate::cpu::simd::unpack::{GROUP, STEP_ALIGN};
+/// Columns whose products share one pair of scales: those of a group of activations.
+pub const GROUP: usize = 32;
+/// Steps of a row are padded with zeros to a multiple of this number.
+pub const STEP_ALIGN: usize = 16;
 
 /// Scales and sums of the groups of all rows, a row after the other. Rows are padded with zeros to
 /// a multiple of [`STEP_ALIGN`].

@@ -47,7 +47,10 @@ fn store_f32(values: &mut [f32; 8], from: __m256) {
 register! {
     Registers([__m256i; 2]), _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi32,
     _mm256_and_si256, _mm256_or_si256, _mm256_xor_si256, _mm256_sllv_epi32, _mm256_srlv_epi32,
-    |a, b| unsafe { _mm256_castps_si256(_mm256_mul_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))) },
+    |a, b| unsafe {
+        let product = _mm256_mul_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+        _mm256_castps_si256(product)
+    },
     |a| unsafe { _mm256_castps_si256(_mm256_cvtepi32_ps(a)) }
 }
 

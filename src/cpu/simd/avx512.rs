@@ -56,7 +56,10 @@ fn store_f32(values: &mut Lanes<f32>, from: __m512) {
 register! {
     Register([__m512i; 1]), _mm512_loadu_si512, _mm512_storeu_si512, _mm512_set1_epi32,
     _mm512_and_si512, _mm512_or_si512, _mm512_xor_si512, _mm512_sllv_epi32, _mm512_srlv_epi32,
-    |a, b| unsafe { _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b))) },
+    |a, b| unsafe {
+        let product = _mm512_mul_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+        _mm512_castps_si512(product)
+    },
     |a| unsafe { _mm512_castps_si512(_mm512_cvtepi32_ps(a)) }
 }
 

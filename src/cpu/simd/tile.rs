@@ -1,6 +1,6 @@
 //! Sixteen rows of integer weights. The lanes of a vector are rows, the output features.
 
-use crate::cpu::simd::unpack::GROUP;
+use crate::cpu::simd::activations::GROUP;
 use crate::quant::PackFormat;
 
 /// Features of a tile.

@@ -2,14 +2,10 @@
 //!
 //! The functions are inlined into one function an instruction set, which then has its own copy.
 
+use crate::cpu::simd::activations::GROUP;
 use crate::cpu::simd::tile::{Lanes, PackedTile, Tile, TileScratch};
 use crate::cpu::simd::words::Words;
 use crate::quant::PackFormat;
-
-/// Columns whose products share one pair of scales: those of a group of activations.
-pub const GROUP: usize = 32;
-/// Steps of a row are padded with zeros to a multiple of this number.
-pub const STEP_ALIGN: usize = 16;
 
 /// Unpacks rows of `groups` groups of [`GROUP`] columns. `levels` replaces each byte by its level
 /// in [`PackFormat::Iq4`].
