@@ -8,10 +8,9 @@ use futures_util::stream::{BoxStream, select_all};
 use super::app::App;
 use super::error::ApiError;
 use super::generation::Generation;
-use super::stop::StopTexts;
-use crate::generate::{FinishReason, SequenceRequest, Stats, TokenEvent, Tokens};
+use crate::generate::{FinishReason, HostChoice, SequenceRequest, Stats, TokenEvent, Tokens};
 use crate::sampling::SamplingParams;
-use crate::text::{AnswerEvent, Prompt};
+use crate::text::{AnswerEvent, Prompt, StopTexts};
 
 /// A piece of an answer.
 #[derive(Debug)]
@@ -47,6 +46,7 @@ pub async fn start(
             let request = SequenceRequest {
                 prompt: prompt.tokens.clone(),
                 sampling: SamplingParams { seed, ..sampling },
+                choice: HostChoice::default(),
                 max_new_tokens: generation.options.max_new_tokens,
                 eos_ids: app.processor.eos_ids(&prompt).to_vec(),
             };
@@ -72,9 +72,9 @@ fn pieces(
         let mut count = 0;
         let (reason, stats) = loop {
             let (events, end) = match tokens.next().await {
-                Some(TokenEvent::Token(token)) => {
+                Some(TokenEvent::Token { id, .. }) => {
                     count += 1;
-                    (parser.as_mut().map(|parser| parser.push(token)).unwrap_or_default(), None)
+                    (parser.as_mut().map(|parser| parser.push(id)).unwrap_or_default(), None)
                 }
                 Some(TokenEvent::Finished { reason, stats, .. }) => {
                     let rest = parser.take().map(|parser| parser.finish()).unwrap_or_default();

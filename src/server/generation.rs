@@ -48,6 +48,7 @@ impl Generation {
             seed: seed(fields)?,
             thinking: false,
             parse_special: false,
+            ..ChatOptions::default()
         };
         let stream = fields.flag("stream")?.unwrap_or(false);
         let include_usage = match fields.object("stream_options")? {

@@ -16,7 +16,6 @@ mod messages;
 mod metrics;
 mod router;
 mod serve;
-mod stop;
 
 pub use app::{App, ServerOptions};
 pub use engine::{Engine, EngineLoop};

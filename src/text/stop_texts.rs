@@ -1,6 +1,7 @@
 //! Texts that end an answer.
 
 /// Finds the first of some texts in a stream. It holds back what may be the beginning of one.
+#[derive(Default)]
 pub struct StopTexts {
     texts: Vec<String>,
     held: String,
