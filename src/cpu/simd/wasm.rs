@@ -101,12 +101,17 @@ fn horizontal_sums([a, b, c, d]: [v128; 4]) -> v128 {
 fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
     let out = out.as_chunks_mut::<16>().0;
     for (first, out) in (0..).step_by(2).zip(out.chunks_mut(2)) {
-        match (out.first_chunk_mut::<2>(), out.first_chunk_mut::<1>(), tile.unit) {
-            (Some(out), _, 16) => tile_rows::<2, 4>(tile, x, first, out),
-            (Some(out), _, _) => tile_rows::<2, 8>(tile, x, first, out),
-            (None, Some(out), 16) => tile_rows::<1, 4>(tile, x, first, out),
-            (None, Some(out), _) => tile_rows::<1, 8>(tile, x, first, out),
-            (None, None, _) => {}
+        match (out.first_chunk_mut::<2>(), tile.unit) {
+            (Some(out), 16) => tile_rows::<2, 4>(tile, x, first, out),
+            (Some(out), _) => tile_rows::<2, 8>(tile, x, first, out),
+            (None, unit) => {
+                for (row, out) in (first..).zip(out.as_chunks_mut::<1>().0) {
+                    match unit {
+                        16 => tile_rows::<1, 4>(tile, x, row, out),
+                        _ => tile_rows::<1, 8>(tile, x, row, out),
+                    }
+                }
+            }
         }
     }
 }
