@@ -40,6 +40,13 @@ pub fn effective(
     move |_, options| make(&RandomModel::small_effective(), options)
 }
 
+/// `make` for [`RandomModel::small_experts`], whatever the requested model is.
+pub fn experts(
+    make: impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>,
+) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+    move |_, options| make(&RandomModel::small_experts(), options)
+}
+
 fn vocab(backend: &dyn Backend) -> usize {
     backend.config().vocab_size
 }
