@@ -2,9 +2,9 @@
 
 use std::arch::aarch64::{
     float32x4_t, int8x16_t, int32x4_t, vaddq_f32, vaddvq_f32, vcvtq_f32_s32, vdupq_n_f32,
-    vdupq_n_s32, vfmaq_f32, vfmaq_n_f32, vget_low_s8, vld1q_f32, vld1q_s8, vmull_high_s8,
-    vmull_s8, vmulq_f32, vmulq_n_f32, vpadalq_s16, vpaddq_s16, vpaddq_s32, vreinterpretq_s8_s32,
-    vst1q_f32, vzip1q_f32, vzip2q_f32,
+    vdupq_n_s32, vfmaq_f32, vfmaq_n_f32, vget_low_s8, vld1q_f32, vld1q_s8, vmull_high_s8, vmull_s8,
+    vmulq_f32, vmulq_n_f32, vpadalq_s16, vpaddq_s16, vpaddq_s32, vreinterpretq_s8_s32, vst1q_f32,
+    vzip1q_f32, vzip2q_f32,
 };
 use std::arch::is_aarch64_feature_detected;
 

@@ -89,9 +89,8 @@ fn dot_row<const EIGHTS: usize>(
 /// The sum of each vector's integers.
 #[inline(always)]
 fn horizontal_sums([a, b, c, d]: [v128; 4]) -> v128 {
-    let pairs = |a, b| {
-        i32x4_add(i32x4_shuffle::<0, 4, 2, 6>(a, b), i32x4_shuffle::<1, 5, 3, 7>(a, b))
-    };
+    let pairs =
+        |a, b| i32x4_add(i32x4_shuffle::<0, 4, 2, 6>(a, b), i32x4_shuffle::<1, 5, 3, 7>(a, b));
     let (low, high) = (pairs(a, b), pairs(c, d));
     i32x4_add(i32x4_shuffle::<0, 1, 4, 5>(low, high), i32x4_shuffle::<2, 3, 6, 7>(low, high))
 }
@@ -149,8 +148,7 @@ fn tile_rows<const ROWS: usize, const QUADS: usize>(
             }
             for ((row, out), [a, b, c, d]) in (first..).zip(&mut *out).zip(products) {
                 let at = row * steps.stride + unit;
-                let (x_scale, x_sum) =
-                    (f32x4_splat(steps.scales[at]), f32x4_splat(steps.sums[at]));
+                let (x_scale, x_sum) = (f32x4_splat(steps.scales[at]), f32x4_splat(steps.sums[at]));
                 let fours = scales.as_chunks::<4>().0.iter().zip(offsets.as_chunks::<4>().0);
                 let out = out[8 * half..].as_chunks_mut::<4>().0.iter_mut();
                 let products = [pair_sums(a, b), pair_sums(c, d)];
