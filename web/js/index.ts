@@ -69,8 +69,8 @@ export class Gemma {
    *
    * Without WebGPU the CPU computes, unless the settings want it otherwise.
    *
-   * Errors: no WebGPU though it is wanted, broken or other files, an unreachable server, too little storage or device
-   * memory.
+   * Errors: no WebGPU though it is wanted, broken or other files, an unreachable server, too little
+   * storage or device memory.
    */
   static async load(source: Source, settings: LoadSettings = {}): Promise<Gemma> {
     const { onProgress, signal, worker, ...options } = settings;
