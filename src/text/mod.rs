@@ -11,18 +11,21 @@ mod pieces;
 mod processor;
 mod stream;
 mod template;
+mod template_values;
 mod tokenizer;
 mod tokenizer_json;
+mod tool;
 mod turn_end;
 
 pub use channels::{AnswerEvent, AnswerParser, AnswerParts, BrokenCall, Channels, ToolCall};
 pub(crate) use gguf_vocabulary::Kind as VocabularyKind;
 pub use marks::RenderedPrompt;
-pub use message::{Message, Part, Role};
+pub use message::{Message, Part, ResultOf, Role};
 pub use processor::{Processor, Prompt};
 pub use stream::TextStream;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenizer::Tokenizer;
+pub use tool::Tool;
 pub use turn_end::stop_ids;
 
 /// A checkpoint's data about text, read by [`crate::checkpoint`] and used here.

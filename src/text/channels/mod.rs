@@ -7,6 +7,7 @@ mod sorter;
 mod spellings;
 
 pub use self::call::{BrokenCall, ToolCall};
+pub(super) use self::call::{changed, collect_texts};
 pub use self::event::AnswerEvent;
 pub use self::parts::AnswerParts;
 use self::sorter::Sorter;
