@@ -70,6 +70,12 @@ impl<'m> Answer<'m> {
         Answer { stop: Box::new(stop), ..self }
     }
 
+    /// Ends the content before the first of `texts` in it.
+    pub fn stop_at(mut self, texts: Vec<String>) -> Answer<'m> {
+        self.parser = self.parser.map(|parser| parser.stop_at(texts));
+        self
+    }
+
     /// The next event, `None` after the last one. A browser awaits it. Other programs may use the
     /// answer as an iterator.
     ///
@@ -82,7 +88,12 @@ impl<'m> Answer<'m> {
             }
             let parser = self.parser.as_mut()?;
             match self.stream.next(self.backend, self.sequence, &self.stop).await {
-                Ok(Some(token)) => self.events.extend(parser.push(token)),
+                Ok(Some(token)) => {
+                    self.events.extend(parser.push(token));
+                    if parser.is_stopped() {
+                        self.stream.stop();
+                    }
+                }
                 Ok(None) => self.events.extend(self.parser.take()?.finish()),
                 Err(error) => {
                     self.parser = None;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use crate::error::Result;
-use crate::sampling::SamplingParams;
+use crate::sampling::{Adjustments, SamplingParams};
 use crate::text::{RenderOptions, SamplingDefaults};
 
 /// How an answer is made. A sampling value that is `None` comes from the checkpoint, or else is
@@ -34,6 +34,10 @@ pub struct ChatOptions {
     pub min_p: Option<f32>,
     /// Above 1: make tokens that already occurred less likely.
     pub repetition_penalty: Option<f32>,
+    /// Subtracted from the logits of tokens that the answer already has.
+    pub presence_penalty: f32,
+    /// Subtracted for each occurrence of a token in the answer.
+    pub frequency_penalty: f32,
     /// The same seed gives the same answer. `None`: another seed each time.
     pub seed: Option<u64>,
     /// Let models that can think before they answer.
@@ -58,6 +62,15 @@ impl ChatOptions {
             seed: self.seed,
         };
         params.validate().map(|()| params)
+    }
+
+    /// The changes of logits before the choice.
+    pub fn adjustments(&self) -> Adjustments {
+        Adjustments {
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: Vec::new(),
+        }
     }
 
     /// How the chat template is rendered.

@@ -5,7 +5,7 @@ use crate::backend::{Backend, BackendInfo};
 use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::generate::Perplexity;
-use crate::generate::{Request, SequenceState, TokenStream, each_logits_in_steps};
+use crate::generate::{HostChoice, Request, SequenceState, TokenStream, each_logits_in_steps};
 use crate::model::config::ModelConfig;
 use crate::text::{Message, Processor, Prompt};
 
@@ -80,7 +80,9 @@ impl Model {
             suppressed_ids: processor.suppressed_ids(),
             cancelled: &|| false,
         };
+        let choice = HostChoice { adjustments: options.adjustments(), ..HostChoice::default() };
         let stream = TokenStream::new(self.backend.as_ref(), &request)?;
+        let stream = stream.choosing(&request.sampling, choice)?;
         let parser = processor.parser(prompt);
         Ok(Answer::new(self.backend.as_mut(), &mut self.sequence, stream, parser))
     }

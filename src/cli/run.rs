@@ -45,6 +45,9 @@ pub struct RunArgs {
     /// Most tokens of an answer [default: as many as the context has room for]
     #[arg(long, short = 'n', value_name = "N")]
     max_new_tokens: Option<NonZeroUsize>,
+    /// End the answer before this text; may be repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
     /// Print times, rates and device memory to stderr
     #[arg(long)]
     stats: bool,
@@ -79,6 +82,12 @@ struct SamplingArgs {
     /// Above 1: make tokens that already occurred less likely [default: the checkpoint's, else 1]
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
+    /// Subtracted from the logits of tokens that the answer already has
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = 0.0)]
+    presence_penalty: f32,
+    /// Subtracted for each occurrence of a token in the answer
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = 0.0)]
+    frequency_penalty: f32,
     /// Same seed, same text [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -96,6 +105,7 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
     let processor = Processor::new(&checkpoint.text_assets()?)?;
     let options = args.options();
     options.sampling(processor.sampling())?;
+    options.adjustments().validate()?;
     let context_length = args.model.context_length(&checkpoint, DEFAULT_CONTEXT)?;
     let messages = args.messages(text.as_deref());
     let prompt = args.processed(&processor, &messages, text.as_deref(), &options)?;
@@ -110,6 +120,7 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
         model: Model::new(backend, Some(processor)),
         options,
         raw: args.raw_prompt,
+        stop: args.stop.clone(),
         thoughts: Thoughts::for_stdout(args.thinking),
     };
     let hides_thoughts = !args.thinking && !args.json;
@@ -150,6 +161,8 @@ impl RunArgs {
             top_p: sampling.top_p,
             min_p: sampling.min_p,
             repetition_penalty: sampling.repetition_penalty,
+            presence_penalty: sampling.presence_penalty,
+            frequency_penalty: sampling.frequency_penalty,
             seed: sampling.seed,
             thinking: self.thinking,
             parse_special: self.parse_special,

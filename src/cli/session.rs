@@ -16,6 +16,8 @@ pub struct Session {
     pub options: ChatOptions,
     /// Prompts go to the model unchanged, without a template.
     pub raw: bool,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
     /// How thoughts are shown.
     pub thoughts: Thoughts,
 }
@@ -47,7 +49,7 @@ impl Session {
         let work = Work::begin();
         let mut writer = AnswerWriter::new(self.thoughts);
         let answer = self.model.answer(prompt, &self.options)?;
-        let mut answer = answer.stop_when(|| work.stopped());
+        let mut answer = answer.stop_when(|| work.stopped()).stop_at(self.stop.clone());
         for event in &mut answer {
             writer.write(&event?, out).map_err(Exit::from_stdout)?;
         }

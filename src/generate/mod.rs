@@ -1,5 +1,6 @@
 //! Prefill in chunks, then decode step by step. Works on tokens, without text or kernels.
 
+mod constraint;
 mod decode;
 mod evaluate;
 mod generator;
@@ -11,6 +12,7 @@ mod token_stream;
 #[cfg(test)]
 mod tests;
 
+pub use self::constraint::{Constraint, HostChoice};
 pub use self::evaluate::{Divergence, Perplexity, each_logits, each_logits_in_steps};
 pub use self::generator::Generator;
 pub use self::scheduler::{

@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::backend::{Backend, StepInput, StepOutput};
 use crate::error::Result;
-use crate::generate::{SequenceState, Stats, check_prompt, decode::Strategy, stats::Clock};
+use crate::generate::{
+    HostChoice, SequenceState, Stats, check_prompt, decode::Strategy, stats::Clock,
+};
 use crate::sampling::SamplingParams;
 
 /// The prompt of an answer, and the conditions that end it.
@@ -75,7 +77,7 @@ impl TokenStream {
     pub fn new(backend: &dyn Backend, request: &Request<'_>) -> Result<TokenStream> {
         check_prompt(request.prompt.len(), backend.info().context_length)?;
         Ok(TokenStream {
-            strategy: Strategy::new(&request.sampling)?,
+            strategy: Strategy::new(&request.sampling, HostChoice::default())?,
             context: request.prompt.to_vec(),
             prompt_tokens: request.prompt.len(),
             cached_tokens: 0,
@@ -86,6 +88,13 @@ impl TokenStream {
             finish_reason: None,
             clock: Clock::start(),
         })
+    }
+
+    /// The same answer with other demands on the choice of its tokens.
+    ///
+    /// Errors: unusable adjustments.
+    pub fn choosing(self, sampling: &SamplingParams, choice: HostChoice) -> Result<TokenStream> {
+        Ok(TokenStream { strategy: Strategy::new(sampling, choice)?, ..self })
     }
 
     /// The next token, `None` after the last one. `cancelled` is called before every chunk of the
@@ -104,6 +113,11 @@ impl TokenStream {
             sequence.reset(backend);
         }
         outcome
+    }
+
+    /// Ends the answer here, as an end token would.
+    pub fn stop(&mut self) {
+        self.finish_reason.get_or_insert(FinishReason::Stop);
     }
 
     /// The answer so far. If it has not ended, it counts as cancelled.
@@ -131,7 +145,8 @@ impl TokenStream {
         let room = sequence.held().len() < backend.info().context_length;
         let more = self.answer_tokens() + 1 < self.max_new_tokens && room;
         let (context, suppressed) = (&self.context, &self.suppressed_ids);
-        let token = self.strategy.choose(backend, sequence, context, suppressed, more).await?;
+        let chosen = self.strategy.choose(backend, sequence, context, suppressed, more).await?;
+        let token = chosen.id;
         self.clock.tick();
         let is_end = self.eos_ids.contains(&token);
         if !is_end {
@@ -140,6 +155,7 @@ impl TokenStream {
         self.finish_reason = match (self.answer_tokens() >= self.max_new_tokens, room) {
             _ if is_end => Some(FinishReason::Stop),
             _ if cancelled() => Some(FinishReason::Cancelled),
+            _ if chosen.is_last => Some(FinishReason::Stop),
             (true, _) => Some(FinishReason::Length),
             (false, false) => Some(FinishReason::ContextFull),
             (false, true) => None,

@@ -54,7 +54,7 @@ fn submit(scheduler: &mut Scheduler, prompt: &[u32], sampling: SamplingParams) -
         prompt: prompt.to_vec(),
         sampling,
         max_new_tokens: NonZeroUsize::new(ANSWER),
-        eos_ids: Vec::new(),
+        ..SequenceRequest::default()
     };
     scheduler.submit(request).unwrap()
 }
@@ -63,7 +63,7 @@ fn answer(tokens: &mut Tokens) -> Vec<u32> {
     let mut answer = Vec::new();
     loop {
         match tokens.try_next().expect("the answer ends") {
-            TokenEvent::Token(token) => answer.push(token),
+            TokenEvent::Token { id, .. } => answer.push(id),
             TokenEvent::Finished { reason, .. } => {
                 assert_eq!(reason, FinishReason::Length);
                 return answer;

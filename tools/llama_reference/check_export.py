@@ -39,7 +39,7 @@ def by_llama_cpp(library, path, count, text):
 
 
 def by_program(program, model, ids):
-    common = ["--quiet", "--backend", "cpu", "--model", model]
+    common = ["--quiet", "--backend", "cpu", "--exact", "--model", model]
     read = lambda *command: (
         subprocess.run([program, *command], check=True, capture_output=True, text=True).stdout
     )

@@ -53,7 +53,7 @@ class Program:
     def logits(self, model, tokens, scratch):
         ids, logits = scratch / "ids.json", scratch / "logits.safetensors"
         ids.write_text(json.dumps(list(map(int, tokens))))
-        options = ["--quiet", "--backend", "cpu", "--quantize", "none"]
+        options = ["--quiet", "--backend", "cpu", "--exact", "--quantize", "none"]
         self.call("eval", *options, "--model", model, "--token-ids", ids, "--logits-out", logits)
         return load_file(logits)["logits"]
 

@@ -107,6 +107,7 @@ impl From<Chat> for ChatOptions {
             seed: chat.seed,
             thinking: chat.thinking,
             parse_special: false,
+            ..ChatOptions::default()
         }
     }
 }

@@ -7,25 +7,43 @@ mod host;
 use self::{ahead::Ahead, host::Host};
 use crate::backend::{Backend, StepOutput, StepResult};
 use crate::error::Result;
-use crate::generate::SequenceState;
-use crate::sampling::{Sampler, SamplingParams};
+use crate::generate::{HostChoice, SequenceState};
+use crate::sampling::{Sampler, SamplingParams, TokenLogprobs};
+
+/// A chosen token.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub id: u32,
+    /// If the request wants them.
+    pub logprobs: Option<Box<TokenLogprobs>>,
+    /// Whether a constraint allows no token after it.
+    pub is_last: bool,
+}
+
+impl From<u32> for Chosen {
+    fn from(id: u32) -> Chosen {
+        Chosen { id, logprobs: None, is_last: false }
+    }
+}
 
 /// How the next token is chosen, and where.
 pub(super) enum Strategy {
     Ahead(Ahead),
-    Host(Host),
+    Host(Box<Host>),
 }
 
 impl Strategy {
-    /// The device chooses where it can.
+    /// The device chooses where it can. The host does what `choice` asks.
     ///
-    /// Errors: unusable sampling values.
-    pub fn new(params: &SamplingParams) -> Result<Strategy> {
+    /// Errors: unusable sampling values or adjustments.
+    pub fn new(params: &SamplingParams, choice: HostChoice) -> Result<Strategy> {
         let sampler = Box::new(Sampler::new(*params)?);
-        Ok(match params.temperature == 0.0 && params.repetition_penalty == 1.0 {
-            true => Strategy::Ahead(Ahead::greedy()),
+        choice.adjustments.validate()?;
+        let is_greedy = params.temperature == 0.0 && params.repetition_penalty == 1.0;
+        Ok(match choice.is_needed() {
+            false if is_greedy => Strategy::Ahead(Ahead::greedy()),
             false if params.fit_device() => Strategy::Ahead(Ahead::sampled(sampler)),
-            false => Strategy::Host(Host::new(sampler)),
+            _ => Strategy::Host(Box::new(Host::new(sampler, choice))),
         })
     }
 
@@ -50,17 +68,27 @@ impl Strategy {
         matches!(self, Strategy::Ahead(_))
     }
 
+    /// Does what the next choice needs beside its logits, while the device computes these.
+    ///
+    /// Errors: a constraint fails.
+    pub fn prepare(&mut self) -> Result<()> {
+        match self {
+            Strategy::Ahead(_) => Ok(()),
+            Strategy::Host(host) => host.prepare(),
+        }
+    }
+
     /// The token after `context`, from the result of a step with [`Self::output`].
     ///
-    /// Errors: a result of another kind, logits that are not numbers.
+    /// Errors: a result of another kind, logits that are not numbers, a constraint that fails.
     pub fn token(
         &mut self,
         result: StepResult,
         context: &[u32],
         suppressed: &[u32],
-    ) -> Result<u32> {
+    ) -> Result<Chosen> {
         match self {
-            Strategy::Ahead(_) => Ahead::token(result),
+            Strategy::Ahead(_) => Ok(Ahead::token(result)?.into()),
             Strategy::Host(host) => host.token(result, context, suppressed),
         }
     }
@@ -73,9 +101,9 @@ impl Strategy {
         context: &[u32],
         suppressed: &[u32],
         more: bool,
-    ) -> Result<u32> {
+    ) -> Result<Chosen> {
         match self {
-            Strategy::Ahead(ahead) => ahead.choose(backend, sequence, more).await,
+            Strategy::Ahead(ahead) => Ok(ahead.choose(backend, sequence, more).await?.into()),
             Strategy::Host(host) => host.choose(backend, sequence, context, suppressed).await,
         }
     }

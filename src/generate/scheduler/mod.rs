@@ -50,7 +50,7 @@ pub enum Refused {
     /// The prompt does not fit.
     #[error("the prompt has {tokens} tokens, but the context holds {context_length}")]
     PromptTooLong { tokens: usize, context_length: usize },
-    /// An empty prompt, a token outside the vocabulary, or unusable sampling values.
+    /// An empty prompt, a token outside the vocabulary, or unusable values of the choice.
     #[error(transparent)]
     Invalid(#[from] Error),
 }
@@ -169,22 +169,20 @@ impl Scheduler {
     /// Errors: a failed step. Its requests have then failed with the same error.
     pub async fn step(&mut self) -> Result<bool, Arc<Error>> {
         self.drop_abandoned();
-        self.admit().map_err(|error| self.fail(error))?;
-        let before = self.in_flight.take();
+        if let Err(error) = self.admit() {
+            return Err(self.fail(error).await);
+        }
         let submitted = match self.submit_step() {
             Ok(submitted) => submitted,
-            Err(error) => {
-                if let Some(step) = before {
-                    let _ = self.backend.read(step.ticket).await;
-                }
-                return Err(self.fail(error));
-            }
+            Err(error) => return Err(self.fail(error).await),
         };
+        let before = self.in_flight.take();
         let worked = before.is_some() || submitted.is_some();
         self.in_flight = submitted;
         if let Some(step) = before {
             self.read(step).await?;
         }
+        self.prepare();
         if self.running.iter().any(Sequence::waits_for_host)
             && let Some(step) = self.in_flight.take()
         {
@@ -287,7 +285,7 @@ impl Scheduler {
     async fn read(&mut self, step: InFlight) -> Result<(), Arc<Error>> {
         let results = match self.backend.read(step.ticket).await {
             Ok(results) => results,
-            Err(error) => return Err(self.fail(error)),
+            Err(error) => return Err(self.fail(error).await),
         };
         for (key, result) in step.keys.into_iter().zip(results) {
             // The request may have ended since the step was submitted.
@@ -299,16 +297,30 @@ impl Scheduler {
             match sequence.apply(result, &self.suppressed, self.info.context_length) {
                 Ok(None) => {}
                 Ok(Some(reason)) => self.finish(at, reason),
-                Err(error) => {
-                    let mut sequence = self.running.remove(at);
-                    sequence.close(self.backend.as_mut());
-                    sequence.outbox.push(TokenEvent::Failed(Arc::new(error)));
-                    self.closing.push(sequence.outbox);
-                }
+                Err(error) => self.fail_one(at, error),
             }
             self.load.generated_tokens += tokens;
         }
         Ok(())
+    }
+
+    /// Prepares the choices of the host while the device computes their logits.
+    fn prepare(&mut self) {
+        let mut at = 0;
+        while let Some(sequence) = self.running.get_mut(at) {
+            match sequence.prepare() {
+                Ok(()) => at += 1,
+                Err(error) => self.fail_one(at, error),
+            }
+        }
+    }
+
+    /// Ends one request with an error. The others are not affected.
+    fn fail_one(&mut self, at: usize, error: Error) {
+        let mut sequence = self.running.remove(at);
+        sequence.close(self.backend.as_mut());
+        sequence.outbox.push(TokenEvent::Failed(Arc::new(error)));
+        self.closing.push(sequence.outbox);
     }
 
     fn finish(&mut self, at: usize, reason: FinishReason) {
@@ -319,9 +331,12 @@ impl Scheduler {
     }
 
     /// Ends all running requests with an error, because a failed step leaves none of them whole.
-    fn fail(&mut self, error: Error) -> Arc<Error> {
+    async fn fail(&mut self, error: Error) -> Arc<Error> {
         let error = Arc::new(error);
-        self.in_flight = None;
+        // A result that is never read would be kept.
+        if let Some(step) = self.in_flight.take() {
+            let _ = self.backend.read(step.ticket).await;
+        }
         for mut sequence in self.running.drain(..) {
             sequence.close(self.backend.as_mut());
             sequence.outbox.push(TokenEvent::Failed(Arc::clone(&error)));

@@ -12,12 +12,13 @@ use web_time::Instant;
 
 use crate::error::Error;
 use crate::generate::{FinishReason, Stats};
+use crate::sampling::TokenLogprobs;
 
 /// A result of a request.
 #[derive(Debug, Clone)]
 pub enum TokenEvent {
-    /// The next token of the answer.
-    Token(u32),
+    /// The next token of the answer, with log probabilities if the request wants them.
+    Token { id: u32, logprobs: Option<Box<TokenLogprobs>> },
     /// The end of the answer. `seed` gives the same answer again; `None` for greedy answers.
     Finished { reason: FinishReason, seed: Option<u64>, stats: Stats },
     /// A step failed. All requests of the step get the same error.

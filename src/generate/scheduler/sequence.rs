@@ -6,14 +6,16 @@ use crate::backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, S
 use crate::error::Result;
 use crate::generate::decode::Strategy;
 use crate::generate::scheduler::outbox::{Outbox, TokenEvent};
-use crate::generate::{FinishReason, stats::Clock};
+use crate::generate::{FinishReason, HostChoice, stats::Clock};
 use crate::sampling::SamplingParams;
 
 /// The prompt of an answer, and the conditions that end it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Default)]
 pub struct SequenceRequest {
     pub prompt: Vec<u32>,
     pub sampling: SamplingParams,
+    /// The host then chooses the tokens.
+    pub choice: HostChoice,
     /// `None`: until an end token or the end of the context.
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Ids that end the answer; they are not part of it.
@@ -51,13 +53,13 @@ pub enum Wanted {
 }
 
 impl Sequence {
-    /// Errors: unusable sampling values.
+    /// Errors: unusable sampling values or adjustments.
     pub fn new(key: u64, request: SequenceRequest, outbox: Outbox) -> Result<Sequence> {
         Ok(Sequence {
             key,
             outbox,
             id: None,
-            strategy: Strategy::new(&request.sampling)?,
+            strategy: Strategy::new(&request.sampling, request.choice)?,
             prompt_tokens: request.prompt.len(),
             context: request.prompt,
             max_new_tokens: request.max_new_tokens.map_or(usize::MAX, NonZeroUsize::get),
@@ -130,10 +132,17 @@ impl Sequence {
         self.unread > 0 && !self.strategy.runs_ahead()
     }
 
+    /// Does what the choice of the next token needs beside the device's results.
+    ///
+    /// Errors: a constraint fails.
+    pub fn prepare(&mut self) -> Result<()> {
+        if self.waits_for_host() { self.strategy.prepare() } else { Ok(()) }
+    }
+
     /// Takes the result of its oldest step in flight and sends the token. Returns the reason if the
     /// answer ends.
     ///
-    /// Errors: logits that are not numbers.
+    /// Errors: logits that are not numbers, a constraint that fails.
     pub fn apply(
         &mut self,
         result: StepResult,
@@ -144,14 +153,16 @@ impl Sequence {
             return Ok(None);
         }
         self.unread = self.unread.saturating_sub(1);
-        let token = self.strategy.token(result, &self.context, suppressed)?;
+        let chosen = self.strategy.token(result, &self.context, suppressed)?;
         self.clock.tick();
-        if self.eos_ids.contains(&token) {
+        if self.eos_ids.contains(&chosen.id) {
             return Ok(Some(FinishReason::Stop));
         }
-        self.context.push(token);
-        self.outbox.push(TokenEvent::Token(token));
-        Ok(if self.context.len() - self.prompt_tokens >= self.max_new_tokens {
+        self.context.push(chosen.id);
+        self.outbox.push(TokenEvent::Token { id: chosen.id, logprobs: chosen.logprobs });
+        Ok(if chosen.is_last {
+            Some(FinishReason::Stop)
+        } else if self.context.len() - self.prompt_tokens >= self.max_new_tokens {
             Some(FinishReason::Length)
         } else if self.context.len() > context_length {
             Some(FinishReason::ContextFull)

@@ -1,6 +1,6 @@
 //! A backend without a model that runs many sequences: [`super::script::model`] chooses the tokens.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -21,6 +21,8 @@ pub struct Seen {
     pub open: usize,
     /// Steps with this index and later ones fail.
     pub fail_from: Option<usize>,
+    /// The ticket whose reading fails.
+    pub fail_read: Option<u64>,
 }
 
 pub struct Many {
@@ -30,6 +32,8 @@ pub struct Many {
     results: HashMap<u64, Vec<StepResult>>,
     tickets: u64,
     seen: Rc<RefCell<Seen>>,
+    /// Results that nobody has read.
+    unread: Rc<Cell<usize>>,
 }
 
 impl Many {
@@ -48,11 +52,16 @@ impl Many {
             results: HashMap::new(),
             tickets: 0,
             seen: Rc::default(),
+            unread: Rc::default(),
         }
     }
 
     pub fn seen(&self) -> Rc<RefCell<Seen>> {
         Rc::clone(&self.seen)
+    }
+
+    pub fn unread(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.unread)
     }
 }
 
@@ -123,11 +132,14 @@ impl Backend for Many {
         }
         self.tickets += 1;
         self.results.insert(self.tickets, results);
+        self.unread.set(self.results.len());
         Ok(Ticket(self.tickets))
     }
 
     fn read(&mut self, ticket: Ticket) -> LocalBoxFuture<'_, Result<Vec<StepResult>>> {
         let results = self.results.remove(&ticket.0).expect("a ticket is read once");
-        Box::pin(async move { Ok(results) })
+        self.unread.set(self.results.len());
+        let fails = self.seen.borrow().fail_read == Some(ticket.0);
+        Box::pin(async move { if fails { Err(Error::Device("lost".into())) } else { Ok(results) } })
     }
 }

@@ -1,5 +1,6 @@
 //! The generator against a scripted backend.
 
+mod choices;
 mod evaluate;
 mod many;
 mod scheduler;
@@ -129,7 +130,8 @@ fn only_what_a_device_can_draw_goes_there() {
         SamplingParams { repetition_penalty: 1.0f32.next_up(), ..sampling },
         SamplingParams { repetition_penalty: 1.3, temperature: 0.0, ..sampling },
     ];
-    let outputs = |params: &SamplingParams| Strategy::new(params).unwrap().output();
+    let outputs =
+        |params: &SamplingParams| Strategy::new(params, HostChoice::default()).unwrap().output();
     assert!(on_host.iter().all(|params| outputs(params) == StepOutput::LastLogits));
     for top_k in [1, 64, Draw::MOST_TOP_K] {
         let StepOutput::Sample(draw) = outputs(&SamplingParams { top_k, ..sampling }) else {

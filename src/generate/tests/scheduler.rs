@@ -28,7 +28,7 @@ fn scheduler(slots: usize, options: SchedulerOptions) -> (Scheduler, Rc<RefCell<
     (Scheduler::new(Box::new(backend), &[], options).unwrap(), seen)
 }
 
-fn prompt(number: u32, tokens: usize) -> Vec<u32> {
+pub(super) fn prompt(number: u32, tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|at| (at * 7 + number * 13) % VOCAB).collect()
 }
 
@@ -37,7 +37,7 @@ fn request(prompt: &[u32], most: usize) -> SequenceRequest {
         prompt: prompt.to_vec(),
         sampling: GREEDY,
         max_new_tokens: NonZeroUsize::new(most),
-        eos_ids: Vec::new(),
+        ..SequenceRequest::default()
     }
 }
 
@@ -46,7 +46,7 @@ fn step(scheduler: &mut Scheduler) -> bool {
 }
 
 /// Steps until nothing is left to do.
-fn finish(scheduler: &mut Scheduler) {
+pub(super) fn finish(scheduler: &mut Scheduler) {
     while !scheduler.is_idle() {
         step(scheduler);
     }
@@ -57,7 +57,7 @@ fn taken(tokens: &mut Tokens) -> (Vec<u32>, Option<FinishReason>) {
     let mut all = Vec::new();
     while let Some(event) = tokens.try_next() {
         match event {
-            TokenEvent::Token(token) => all.push(token),
+            TokenEvent::Token { id, .. } => all.push(id),
             TokenEvent::Finished { reason, .. } => return (all, Some(reason)),
             TokenEvent::Failed(error) => panic!("{error}"),
         }
@@ -230,8 +230,26 @@ fn unusable_requests_are_refused() {
 }
 
 #[test]
+fn a_step_that_fails_when_read_leaves_no_ticket() {
+    let backend = Many::new(2, 64, 16);
+    let (seen, unread) = (backend.seen(), backend.unread());
+    let mut scheduler = Scheduler::new(Box::new(backend), &[], OPTIONS).unwrap();
+    let mut tokens = scheduler.submit(request(&prompt(1, 4), 30)).unwrap();
+    seen.borrow_mut().fail_read = Some(2);
+    let failed = |scheduler: &mut Scheduler| pollster::block_on(scheduler.step()).is_err();
+    while !failed(&mut scheduler) {}
+    // The step after it was already submitted.
+    assert_eq!((seen.borrow().open, unread.get()), (0, 0));
+    assert!(!step(&mut scheduler) && scheduler.is_idle());
+    let events: Vec<TokenEvent> = std::iter::from_fn(|| tokens.try_next()).collect();
+    assert!(matches!(events.last(), Some(TokenEvent::Failed(_))));
+}
+
+#[test]
 fn a_failed_step_fails_its_requests() {
-    let (mut scheduler, seen) = scheduler(2, OPTIONS);
+    let backend = Many::new(2, 64, 16);
+    let (seen, unread) = (backend.seen(), backend.unread());
+    let mut scheduler = Scheduler::new(Box::new(backend), &[], OPTIONS).unwrap();
     seen.borrow_mut().fail_from = Some(3);
     let mut all: Vec<Tokens> =
         (0..2).map(|n| scheduler.submit(request(&prompt(n, 4), 30)).unwrap()).collect();
@@ -246,7 +264,7 @@ fn a_failed_step_fails_its_requests() {
         let mut events = std::iter::from_fn(|| tokens.try_next());
         assert!(events.any(|event| matches!(event, TokenEvent::Failed(_))));
     }
-    assert_eq!(seen.borrow().open, 0);
+    assert_eq!((seen.borrow().open, unread.get()), (0, 0));
     // The device is well again.
     seen.borrow_mut().fail_from = None;
     let mut next = scheduler.submit(request(&prompt(5, 4), 3)).unwrap();

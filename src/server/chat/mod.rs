@@ -5,7 +5,6 @@ mod event;
 mod history;
 mod request;
 mod run;
-mod stop;
 
 pub use answer::{Answer, Item, collect};
 pub use event::{ChatEvent, End, EndReason, Piece, Pieces, Usage};

@@ -8,9 +8,8 @@ use futures_util::stream::select_all;
 use super::event::{ChatEvent, End, EndReason, Piece, Pieces, Usage, arguments_text};
 use super::history::name_results;
 use super::request::{ChatRequest, Generation, ToolChoice, check_tools};
-use super::stop::StopTexts;
 use crate::error::Error;
-use crate::generate::{FinishReason, SequenceRequest, Stats, TokenEvent, Tokens};
+use crate::generate::{FinishReason, HostChoice, SequenceRequest, Stats, TokenEvent, Tokens};
 use crate::sampling::SamplingParams;
 use crate::server::app::{App, new_id};
 use crate::server::error::ApiError;
@@ -87,11 +86,12 @@ pub async fn start(
             let request = SequenceRequest {
                 prompt: prompt.tokens.clone(),
                 sampling: SamplingParams { seed, ..sampling },
+                choice: HostChoice::default(),
                 max_new_tokens: generation.options.max_new_tokens,
                 eos_ids: app.processor.eos_ids(&prompt).to_vec(),
             };
             let tokens = app.engine.submit(request).await?;
-            let stop = StopTexts::new(generation.stop.clone());
+            let stop = generation.stop.clone();
             let index = answers.len() as u32;
             let pieces = pieces(Arc::clone(app), Arc::clone(&prompt), tokens, stop);
             answers.push(pieces.map(move |piece| (index, piece)).boxed());
@@ -105,21 +105,30 @@ fn pieces(
     app: Arc<App>,
     prompt: Arc<Prompt>,
     mut tokens: Tokens,
-    stop: StopTexts,
+    stop: Vec<String>,
 ) -> impl futures_util::Stream<Item = Piece> + Send {
     async_stream::stream! {
-        let mut parser = Some(app.processor.parser(&prompt));
-        let mut sieve = Sieve { stop, ..Sieve::default() };
+        let mut parser = app.processor.parser(&prompt).stop_at(stop);
+        let mut translator = Translator::default();
         let mut count = 0;
         let (reason, stats) = loop {
-            let (events, end) = match tokens.next().await {
-                Some(TokenEvent::Token(token)) => {
+            match tokens.next().await {
+                Some(TokenEvent::Token { id, .. }) => {
                     count += 1;
-                    (parser.as_mut().map(|parser| parser.push(token)).unwrap_or_default(), None)
+                    for event in translator.take(parser.push(id)) {
+                        yield Piece::Event(event);
+                    }
+                    if let Some(stop) = parser.stop_text() {
+                        let (prompt_tokens, generated_tokens) = (prompt.tokens.len(), count);
+                        let reason = EndReason::StopText(stop.to_owned());
+                        break (reason, Stats { prompt_tokens, generated_tokens, ..Stats::default() });
+                    }
                 }
                 Some(TokenEvent::Finished { reason, stats, .. }) => {
-                    let rest = parser.take().map(|parser| parser.finish()).unwrap_or_default();
-                    (rest, Some((reason, stats)))
+                    for event in translator.take(parser.finish()) {
+                        yield Piece::Event(event);
+                    }
+                    break (translator.reason(reason), stats);
                 }
                 Some(TokenEvent::Failed(error)) => {
                     yield Piece::Failed(ApiError::failed(&error));
@@ -129,99 +138,57 @@ fn pieces(
                     yield Piece::Failed(ApiError::unavailable("the answer was cancelled", 5));
                     return;
                 }
-            };
-            sieve.take(events);
-            for event in std::mem::take(&mut sieve.events) {
-                yield Piece::Event(event);
-            }
-            if let Some(stop) = sieve.stopped.take() {
-                let (prompt_tokens, generated_tokens) = (prompt.tokens.len(), count);
-                let stats = Stats { prompt_tokens, generated_tokens, ..Stats::default() };
-                break (EndReason::StopText(stop), stats);
-            }
-            if let Some((reason, stats)) = end {
-                break (sieve.reason(reason), stats);
             }
         };
         // Frees the slot of an answer that a stop text has ended.
         drop(tokens);
-        sieve.flush();
-        for event in std::mem::take(&mut sieve.events) {
-            yield Piece::Event(event);
-        }
         if let Some(time) = stats.time_to_first_token {
             app.metrics.first_token(time);
         }
-        let usage = Usage::new(&stats, sieve.thought_tokens);
+        let usage = Usage::new(&stats, translator.thought_tokens);
         yield Piece::End(End { reason, usage });
     }
 }
 
-/// Translates the parser's events, and finds stop texts in them.
+/// Translates the parser's events.
 #[derive(Default)]
-struct Sieve {
-    stop: StopTexts,
-    /// Those that may be sent.
-    events: Vec<ChatEvent>,
-    /// The stop text that was found.
-    stopped: Option<String>,
+struct Translator {
     calls: usize,
     thought_tokens: usize,
 }
 
-impl Sieve {
-    /// Takes the events of one token. Those after a stop text are dropped.
-    fn take(&mut self, events: Vec<AnswerEvent>) {
-        let thinks = |event: &AnswerEvent| {
-            matches!(event, AnswerEvent::Thought(_) | AnswerEvent::Channel { .. })
-        };
-        self.thought_tokens += usize::from(events.iter().any(thinks));
+impl Translator {
+    /// Takes the events of one token.
+    fn take(&mut self, events: Vec<AnswerEvent>) -> Vec<ChatEvent> {
+        let mut translated = Vec::new();
+        let mut is_thought = false;
         for event in events {
-            if let AnswerEvent::Content(text) = event {
-                let (clear, stopped) = self.stop.push(&text);
-                self.send(ChatEvent::Text(clear));
-                if stopped.is_some() {
-                    self.stopped = stopped;
-                    return;
-                }
-                continue;
-            }
-            // A stop text is within one piece of content.
-            self.flush();
             match event {
-                AnswerEvent::Content(_) => {}
+                AnswerEvent::Content(text) => translated.push(ChatEvent::Text(text)),
                 // Other channels are the model's own notes.
                 AnswerEvent::Thought(text) | AnswerEvent::Channel { text, .. } => {
-                    self.send(ChatEvent::Thought(text));
+                    is_thought = true;
+                    translated.push(ChatEvent::Thought(text));
                 }
                 AnswerEvent::ToolCall(call) => {
                     self.calls += 1;
                     let id = call.id.unwrap_or_else(|| new_id("call_"));
-                    self.send(ChatEvent::CallStart { id, name: call.name });
-                    self.send(ChatEvent::CallArguments(arguments_text(call.arguments)));
-                    self.send(ChatEvent::CallEnd);
+                    translated.push(ChatEvent::CallStart { id, name: call.name });
+                    translated.push(ChatEvent::CallArguments(arguments_text(call.arguments)));
+                    translated.push(ChatEvent::CallEnd);
                 }
                 AnswerEvent::BrokenCall(call) => {
-                    self.send(ChatEvent::Malformed { text: call.text, reason: call.reason });
+                    let (text, reason) = (call.text, call.reason);
+                    translated.push(ChatEvent::Malformed { text, reason });
                 }
             }
         }
-    }
-
-    /// Sends the text that was held back.
-    fn flush(&mut self) {
-        let rest = self.stop.flush();
-        self.send(ChatEvent::Text(rest));
-    }
-
-    fn send(&mut self, event: ChatEvent) {
-        let is_empty = match &event {
-            ChatEvent::Text(text) | ChatEvent::Thought(text) => text.is_empty(),
-            _ => false,
-        };
-        if !is_empty {
-            self.events.push(event);
-        }
+        self.thought_tokens += usize::from(is_thought);
+        translated.retain(|event| match event {
+            ChatEvent::Text(text) | ChatEvent::Thought(text) => !text.is_empty(),
+            _ => true,
+        });
+        translated
     }
 
     fn reason(&self, reason: FinishReason) -> EndReason {

@@ -12,7 +12,7 @@ pub use self::event::AnswerEvent;
 pub use self::parts::AnswerParts;
 use self::sorter::Sorter;
 use self::spellings::{Mark, SPELLINGS};
-use super::{ChatTemplate, TextStream, Tokenizer};
+use super::{ChatTemplate, StopTexts, TextStream, Tokenizer};
 use crate::Result;
 
 /// The marks that divide a model's answers. Some models have none.
@@ -49,7 +49,8 @@ impl Channels {
     pub fn parser<'a>(&'a self, tokenizer: &'a Tokenizer, prompt: &[u32]) -> AnswerParser<'a> {
         let stream = TextStream::new(tokenizer);
         let (held, sorter) = (String::new(), Sorter::default());
-        let mut parser = AnswerParser { channels: self, stream, held, sorter };
+        let (stop, stop_text) = (StopTexts::default(), None);
+        let mut parser = AnswerParser { channels: self, stream, held, sorter, stop, stop_text };
         if self.by_id.is_empty() && self.by_text.is_empty() {
             return parser;
         }
@@ -98,9 +99,27 @@ pub struct AnswerParser<'a> {
     /// Text that may be the beginning of a mark.
     held: String,
     sorter: Sorter,
+    stop: StopTexts,
+    /// The one that came.
+    stop_text: Option<String>,
 }
 
 impl AnswerParser<'_> {
+    /// Ends the content before the first of `texts` in it. Thoughts may have them.
+    pub fn stop_at(self, texts: Vec<String>) -> Self {
+        AnswerParser { stop: StopTexts::new(texts), ..self }
+    }
+
+    /// Whether a stop text has come. Nothing follows it.
+    pub fn is_stopped(&self) -> bool {
+        self.stop_text.is_some()
+    }
+
+    /// The stop text that has come.
+    pub fn stop_text(&self) -> Option<&str> {
+        self.stop_text.as_deref()
+    }
+
     /// Takes the next token and returns the completed events, often none or one piece of text.
     pub fn push(&mut self, id: u32) -> Vec<AnswerEvent> {
         match self.channels.mark_of(id) {
@@ -114,14 +133,41 @@ impl AnswerParser<'_> {
                 self.text(&text);
             }
         }
-        self.sorter.take()
+        self.sorted()
     }
 
     /// Ends the answer in any state, and returns the rest.
     pub fn finish(mut self) -> Vec<AnswerEvent> {
         self.release();
         self.sorter.finish();
-        self.sorter.take()
+        let mut events = self.sorted();
+        let rest = self.stop.flush();
+        if !rest.is_empty() && !self.is_stopped() {
+            events.push(AnswerEvent::Content(rest));
+        }
+        events
+    }
+
+    /// The sorted events up to a stop text.
+    fn sorted(&mut self) -> Vec<AnswerEvent> {
+        let mut events = Vec::new();
+        for event in self.sorter.take() {
+            if self.is_stopped() {
+                break;
+            }
+            let (clear, event) = match event {
+                AnswerEvent::Content(text) => {
+                    let (clear, found) = self.stop.push(&text);
+                    self.stop_text = found;
+                    (clear, None)
+                }
+                // A stop text is within one piece of content.
+                event => (self.stop.flush(), Some(event)),
+            };
+            events.extend((!clear.is_empty()).then_some(AnswerEvent::Content(clear)));
+            events.extend(event);
+        }
+        events
     }
 
     fn text(&mut self, text: &str) {

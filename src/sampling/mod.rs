@@ -1,11 +1,16 @@
 //! Choosing the next token from logits.
 
+mod adjustments;
+mod logprobs;
+
 use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use self::adjustments::Adjustments;
+pub use self::logprobs::TokenLogprobs;
 use crate::{Error, Result};
 
 /// The parameters of the choice. The default is the recommendation of Gemma's authors.
@@ -221,6 +226,19 @@ pub fn suppress(logits: &mut [f32], ids: &[u32]) {
     for &id in ids {
         if let Some(logit) = logits.get_mut(id as usize) {
             *logit = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// Sets logits `[vocab]` to −∞ where the bit of their id is not set. A word of `bits` has 32 ids, the
+/// lowest id in the lowest bit. Ids beyond the last word have no bit.
+pub fn retain(logits: &mut [f32], bits: &[u32]) {
+    let words = bits.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(32).zip(words) {
+        for (at, logit) in logits.iter_mut().enumerate() {
+            if word >> at & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
         }
     }
 }
