@@ -27,6 +27,12 @@ pub async fn root() -> &'static str {
     "gemma4-wgpu is running"
 }
 
+/// `/openapi.json`: the description of all endpoints.
+pub async fn openapi() -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, include_str!("openapi.json")).into_response()
+}
+
 /// `/v1/models`, in the form of OpenAI's API, and with the fields of Anthropic's.
 pub async fn models(State(app): State<Arc<App>>) -> axum::Json<Value> {
     let name = &app.options.model;

@@ -43,6 +43,7 @@ pub fn router(app: &Arc<App>) -> Router {
         .route("/slots", get(info::slots))
         .route("/metrics", get(info::metrics))
         .route("/health", get(info::health))
+        .route("/openapi.json", get(info::openapi))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(layers)

@@ -8,7 +8,8 @@ use serde_json::Map;
 use crate::error::Result;
 use crate::text::channels::{ToolCall, changed, collect_texts};
 use crate::text::message::{Message, Role};
-use crate::text::{RenderOptions, Tool};
+use crate::text::render_options::RenderOptions;
+use crate::text::tool::Tool;
 
 /// Marks that templates look for in the model's own answers, to omit thoughts.
 const CHANNEL_MARKS: [&str; 2] = ["<|channel>", "<channel|>"];

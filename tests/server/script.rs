@@ -1,5 +1,5 @@
-//! A backend that answers by a script, with the embedded model's tokenizer and the built-in template
-//! of Gemma 4, which renders tools.
+//! A backend that answers by a script. It has the embedded model's tokenizer, and the built-in
+//! template of Gemma 4, which renders tools.
 
 use std::collections::HashMap;
 use std::sync::mpsc;

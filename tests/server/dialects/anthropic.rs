@@ -115,7 +115,7 @@ fn a_stream_has_the_events_of_anthropic() {
 /// Results of two calls and a further text in one message of the user.
 #[test]
 fn results_of_tools_find_their_calls() {
-    let server = scripted(&[("weather?", CALLS), ("rainy", "It rains.")]);
+    let server = scripted(&[("weather?", CALLS), ("rainy", "Hm.<channel|>It rains.")]);
     let first = post(&server, body(json!({}))).json();
     let blocks = first["content"].as_array().unwrap();
     let result = |block: &Value, content: Value| json!({"type": "tool_result", "tool_use_id": block["id"], "content": content});
@@ -131,7 +131,8 @@ fn results_of_tools_find_their_calls() {
     let answer = post(&server, body(json!({"messages": messages})));
     assert_eq!(answer.status, 200, "{answer:?}");
     let answer = answer.json();
-    assert_eq!(answer["content"], json!([{"type": "text", "text": "It rains."}]));
+    assert_eq!(answer["content"][0]["thinking"], "Hm.");
+    assert_eq!(answer["content"][1], json!({"type": "text", "text": "It rains."}));
     assert_eq!(answer["stop_reason"], "end_turn");
 }
 

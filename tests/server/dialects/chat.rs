@@ -101,7 +101,7 @@ fn an_agent_loop_ends() {
     let server = scripted(&[
         ("weather?", CALLS),
         ("result one", "<|tool_call>call:list{}<tool_call|>"),
-        ("result two", "It rains."),
+        ("result two", "Hm.<channel|>It rains."),
     ]);
     let mut messages = vec![json!({"role": "user", "content": "weather?"})];
     let mut rounds = 0;

@@ -77,3 +77,28 @@ fn other_origins_need_permission() {
     assert_eq!(answer.status, 401);
     assert!(answer.headers.contains_key("access-control-allow-origin"), "{answer:?}");
 }
+
+/// Every endpoint of the file exists, and every one of the router is in the file.
+#[test]
+fn the_openapi_file_describes_all_endpoints() {
+    let server = scripted(&[]);
+    let file = block_on(server.get("/openapi.json")).json();
+    assert_eq!(file["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let paths = file["paths"].as_object().unwrap();
+    for (path, methods) in paths {
+        for method in methods.as_object().unwrap().keys() {
+            let uri = path.replace("{name}", "demo");
+            let request = Request::builder().method(method.to_uppercase().as_str()).uri(uri);
+            let answer = block_on(server.send(request.body(Body::from("{}")).unwrap()));
+            assert!(![404, 405].contains(&answer.status.as_u16()), "{method} {path}: {answer:?}");
+            let code = answer.status.as_u16().to_string();
+            let responses = &methods[method]["responses"];
+            assert!(responses[&code].is_object(), "{method} {path} lacks {code}: {answer:?}");
+        }
+    }
+    let source = include_str!("../../../src/server/router.rs");
+    let routes = source.split(".route(\"").skip(1);
+    for route in routes.map(|rest| rest.split('"').next().unwrap().replace("{*name}", "{name}")) {
+        assert!(paths.contains_key(&route), "the file lacks {route}");
+    }
+}

@@ -35,7 +35,7 @@ fn lines(answer: &Answer) -> Vec<Value> {
 
 #[test]
 fn a_chat_is_streamed_in_lines() {
-    let server = scripted(&[("weather?", CALLS), ("rainy", "It rains.")]);
+    let server = scripted(&[("weather?", CALLS), ("rainy", "Hm.<channel|>It rains.")]);
     let lines = lines(&post(&server, "/api/chat", body(json!({}))));
     let joined = |name: &str| -> String {
         lines.iter().filter_map(|line| line["message"][name].as_str()).collect()
