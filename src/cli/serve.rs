@@ -58,8 +58,8 @@ pub struct ServeArgs {
     /// every request
     #[arg(long)]
     keep_billing_line: bool,
-    /// Origin of web pages that may send requests, such as https://chat.example.com; * is any. May be
-    /// repeated
+    /// Origin of web pages that may send requests, such as https://chat.example.com; * is any. May
+    /// be repeated
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
     /// Seconds after which an answer is cancelled if its reader takes nothing

@@ -176,7 +176,8 @@ mod tests {
             "type": "object",
             "properties": {
                 "a": {"type": ["string", "null"], "description": "d"},
-                "b": {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#/$defs/x"}}]},
+                "b": {"anyOf": [
+                    {"type": "null"}, {"type": "array", "items": {"$ref": "#/$defs/x"}}]},
                 "c": {"oneOf": [{"const": 1}, {"const": 2}]},
                 "d": {"allOf": [{"properties": {"e": true}}, {"required": ["e"]}]},
             },

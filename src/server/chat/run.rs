@@ -120,8 +120,8 @@ fn pieces(
                     }
                     if let Some(stop) = parser.stop_text() {
                         let (prompt_tokens, generated_tokens) = (prompt.tokens.len(), count);
-                        let reason = EndReason::StopText(stop.to_owned());
-                        break (reason, Stats { prompt_tokens, generated_tokens, ..Stats::default() });
+                        let stats = Stats { prompt_tokens, generated_tokens, ..Stats::default() };
+                        break (EndReason::StopText(stop.to_owned()), stats);
                     }
                 }
                 Some(TokenEvent::Finished { reason, stats, .. }) => {
