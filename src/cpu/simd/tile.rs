@@ -25,6 +25,7 @@ pub struct Tile<'a> {
     /// Columns that share a step: 16 for formats with groups of 16, else [`GROUP`].
     pub unit: usize,
     /// Bits of q. Those of 8 bits are signed, others are not.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub bits: u8,
     pub zero: i32,
     /// Four columns of each feature: `[columns / 4]` words of four bytes.
