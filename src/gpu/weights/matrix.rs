@@ -54,8 +54,8 @@ pub(in crate::gpu) struct Split {
 }
 
 impl Split {
-    /// A split in which every part fits one binding.
-    pub fn new(gpu: &Gpu, format: PackFormat, rows: usize, cols: usize) -> Self {
+    /// A split in which every part fits one binding. Blocks of `block_rows` stay together.
+    pub fn new(gpu: &Gpu, format: PackFormat, rows: usize, cols: usize, block_rows: usize) -> Self {
         let facts = gpu.facts();
         let limit = facts.max_binding_bytes.min(facts.max_buffer_bytes);
         let data_bytes = 4 * format.data_words(cols) as u64;
@@ -63,6 +63,10 @@ impl Split {
         // Parts have equal sizes, in multiples of a workgroup's rows.
         let parts = rows.div_ceil(rows_per_part);
         let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
+        let rows_per_part = match block_rows < rows {
+            true => (rows_per_part / block_rows).max(1) * block_rows,
+            false => rows_per_part,
+        };
         let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
         let interleaved16 = gpu.tuning().interleave_weights
             && in_nibbles
@@ -79,11 +83,12 @@ impl GpuMatrix {
         gpu: &Gpu,
         name: &str,
         format: PackFormat,
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
+        block_rows: usize,
         memory: MatrixMemory,
     ) -> Result<Self> {
-        let Split { rows_per_part, interleaved16 } = Split::new(gpu, format, rows, cols);
+        let Split { rows_per_part, interleaved16 } =
+            Split::new(gpu, format, rows, cols, block_rows);
         let buffer = |words: usize, rows: usize| {
             let bytes = 4 * words as u64 * rows as u64;
             match memory {

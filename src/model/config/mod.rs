@@ -154,6 +154,11 @@ impl ModelConfig {
         (self.hidden_size as f32).sqrt()
     }
 
+    /// The experts of the layers that have some.
+    pub fn experts(&self) -> Option<Experts> {
+        self.layers.iter().find_map(|layer| layer.experts)
+    }
+
     /// Layers with their own keys and values, which come first.
     pub fn cached_layers(&self) -> &[LayerConfig] {
         let count = self.layers.iter().take_while(|layer| layer.kv_from.is_none()).count();
