@@ -154,7 +154,7 @@ impl Backend for GpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
-            table_bytes: self.runner.model.table_bytes(),
+            unread_bytes: self.runner.model.unread_bytes(),
             kv_bytes: self.runner.model.kv_bytes(),
             peak_bytes: self.runner.model.gpu.peak_bytes(),
         }

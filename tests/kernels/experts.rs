@@ -223,8 +223,7 @@ fn part(
 
 #[test]
 fn products_with_the_chosen_experts() {
-    let shapes =
-        [(22, 36, true), (36, 22, false), (48, 288, true), (80, 70, false), (6, 2100, true)];
+    let shapes = [(22, 36, true), (80, 70, false), (6, 2100, true)];
     let ways = [Way::Single, Way::Tiles, Way::Matmul];
     let formats = PackFormat::ALL;
     for (gpu, [way, format, shape]) in on_devices([ways.len(), formats.len(), shapes.len()]) {

@@ -63,6 +63,13 @@ impl GpuExperts {
     }
 }
 
+impl GpuExperts {
+    /// Bytes that one token does not read.
+    pub fn unread_bytes(&self) -> u64 {
+        self.sizes.unread(self.gate_up.bytes() + self.down.bytes())
+    }
+}
+
 /// Activations of experts, sized for the largest step.
 pub(in crate::gpu) struct ExpertBuffers<B = GpuBuffer> {
     /// Normed inputs of experts and router `[rows, hidden]`.

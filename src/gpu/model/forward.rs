@@ -91,10 +91,11 @@ impl Model {
         self.decoder.caches.iter().map(|cache| cache.k.size() + cache.v.size()).sum()
     }
 
-    /// Bytes of the table of per-layer embeddings.
-    pub fn table_bytes(&self) -> u64 {
-        let bytes = |table: &GpuMatrix| (table.rows * table.format.row_bytes(table.cols)) as u64;
-        self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
+    /// Bytes of weights that one token does not read.
+    pub fn unread_bytes(&self) -> u64 {
+        let table = self.per_layer.as_ref().map_or(0, |tables| tables.table.bytes());
+        let experts = self.decoder.layers.iter().filter_map(|layer| layer.experts.as_ref());
+        table + experts.map(GpuExperts::unread_bytes).sum::<u64>()
     }
 
     /// Chooses persistent kernels for decode if the device suits them. Compiles the kernels of
