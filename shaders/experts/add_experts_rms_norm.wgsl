@@ -14,9 +14,9 @@
 // [rows, TOP_K, EPILOGUE_COLS / 4]: the sum of a row is stored in its first pair's place
 @group(0) @binding(2) var<storage, read_write> results: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;              // [rows, TOP_K]
-@group(0) @binding(4) var<storage, read> norms: array<vec4<f32>>;          // [3, N / 4]
+// [3, N / 4], then the scalar
+@group(0) @binding(4) var<storage, read> norms: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> next_weight: array<vec4<f32>>;    // [N / 4]
-@group(0) @binding(6) var<uniform> layer: vec4<f32>;                       // x: scalar
 
 const ROW: u32 = EPILOGUE_COLS / 4u;
 
@@ -50,7 +50,7 @@ fn kernel(group: vec3<u32>, groups: vec3<u32>, local: u32) {
     squares = 0.0;
     for (var i = local; i < VEC4S; i += WORKGROUP) {
         let both = results[first_pair * ROW + i] * factor_of_both * norms[2u * VEC4S + i];
-        let sum = (x[base + i] + both) * layer.x;
+        let sum = (x[base + i] + both) * norms[3u * VEC4S].x;
         x[base + i] = sum;
         squares += dot(sum, sum);
     }

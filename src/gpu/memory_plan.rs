@@ -60,13 +60,13 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
     }
 }
 
-/// Bytes of a layer's small buffers. They hold norms of q and k, rotary tables, the scalar, the
-/// first column of its per-layer input, and copies of the norms of experts.
+/// Bytes of a layer's small buffers. They hold norms of q and k, rotary tables, the scalar, and
+/// the first column of its per-layer input. With experts they have copies of norms.
 fn table_bytes(config: &ModelConfig) -> u64 {
     let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
     let of_layer =
         |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + uniforms;
-    let norms = buffer_size(12 * AddExpertsRmsNorm::norm_stride(config.hidden_size) as u64);
+    let norms = buffer_size(4 * AddExpertsRmsNorm::norm_words(config.hidden_size) as u64);
     let of_experts = |layer: &LayerConfig| if layer.experts.is_some() { norms } else { 0 };
     config.layers.iter().map(|layer| of_layer(layer.head_dim) + of_experts(layer)).sum()
 }

@@ -251,8 +251,9 @@ EXPORT array* g4_dequantize(
   return made([&] { return mx::dequantize(*w, *scales, optional(biases), group, bits); });
 }
 
-// Rows x [rows, share, 1, cols] times the transposes of the chosen matrices [rows, top_k] of
-// w [experts · features, cols]: [rows, top_k, 1, features]. Without scales, w holds floats.
+// Rows x [rows, share, 1, cols] times the transposes of the matrices that chosen [rows, top_k]
+// selects. w is [experts · features, cols], and holds floats without scales. The results are
+// [rows, top_k, 1, features].
 EXPORT array* g4_gather_matmul(
     const array* x, const array* w, const array* scales, const array* biases, const array* chosen,
     int experts, int group, int bits) {

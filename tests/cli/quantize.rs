@@ -22,7 +22,7 @@ fn packed(args: &[&str]) -> (TempDir, TempDir) {
 /// The logits of a model, as bytes of a safetensors file.
 fn logits(model: &Path, args: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
-    // Also the goldens have so many tokens.
+    // Ids of the goldens too.
     let ids: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % 64).collect();
     let ids = file(&dir, "ids.json", format!("{ids:?}"));
     let out = dir.path().join("logits.safetensors");

@@ -243,7 +243,7 @@ fn the_end_of_a_layer_with_experts() {
     let shapes = [(1, 5, 1, 1), (3, 36, 2, 1), (2, 260, 8, 3), (1, 2816, 8, 1)];
     for (gpu, [shape]) in on_devices([shapes.len()]) {
         let (rows, n, top_k, parts) = shapes[shape];
-        let (x, scalar) = (random(rows * n, 11), 0.7);
+        let (x, scalar) = (random(rows * n, 11), 0.7f32);
         let branches: Vec<Vec<f32>> = (0..parts).map(|p| random(rows * n, 12 + p as u64)).collect();
         let (results, factors) = (random(rows * top_k * n, 20), random(rows * top_k, 21));
         let norms = [22, 23, 24].map(|seed| random(n, seed));
@@ -267,6 +267,7 @@ fn the_end_of_a_layer_with_experts() {
             packed.extend_from_slice(norm);
             packed.resize(packed.len().next_multiple_of(AddExpertsRmsNorm::norm_stride(n)), 0.0);
         }
+        packed.extend([scalar, 0.0, 0.0, 0.0]);
         let own = || {
             vec![
                 ("x", upload_rows(gpu, &x, n)),
@@ -275,7 +276,6 @@ fn the_end_of_a_layer_with_experts() {
                 ("weights", upload(gpu, &factors)),
                 ("norms", upload(gpu, &packed)),
                 ("next_weight", upload_rows(gpu, &next, n)),
-                ("layer", gpu.uniform("layer", [scalar.to_bits(), 0, 0, 0]).expect("a uniform")),
             ]
         };
         let step = StepSize { rows, ..Default::default() };

@@ -102,7 +102,7 @@ impl Kernel for SortExperts {
 pub enum Pairs {
     /// One by one.
     Single,
-    /// In tiles of at most so many, which [`SortExperts`] made.
+    /// In tiles of at most this number, which [`SortExperts`] made.
     Tiles(usize),
 }
 
@@ -228,10 +228,10 @@ impl Kernel for ExpertsMatmul {
     }
 }
 
-/// Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows, stride(n)]`, results
-/// `[rows, top_k, stride(n)]` (overwritten), weights `[rows, top_k]`, norms
-/// [`AddExpertsRmsNorm::norms`], next weight `[n]`, uniform, then those of `epilogue` for `n`
-/// columns. The uniform's first f32 is the layer's scalar.
+/// Ends a layer with experts. Bindings: x `[rows, stride(n)]` (updated), branch `[parts, rows,
+/// stride(n)]`, results `[rows, top_k, stride(n)]` (overwritten), weights `[rows, top_k]`. Then
+/// norms ([`AddExpertsRmsNorm::norm_words`]), next weight `[n]`, and those of `epilogue` for `n`
+/// columns.
 #[derive(Debug, Clone, Copy)]
 pub struct AddExpertsRmsNorm {
     pub n: usize,
@@ -244,8 +244,13 @@ pub struct AddExpertsRmsNorm {
 }
 
 impl AddExpertsRmsNorm {
-    /// Elements of each of the three norms in their buffer: that of the MLP's output, that of the
-    /// experts' and that of both.
+    /// Elements of the buffer of norms: three norms, then the layer's scalar. The norms are those of
+    /// the MLP's output, of the experts' and of both.
+    pub fn norm_words(n: usize) -> usize {
+        3 * Self::norm_stride(n) + 4
+    }
+
+    /// Elements of each norm in the buffer.
     pub fn norm_stride(n: usize) -> usize {
         n.next_multiple_of(4)
     }
@@ -261,7 +266,7 @@ impl Kernel for AddExpertsRmsNorm {
             .uint("TOP_K", self.top_k)
             .reductions(target, norm_workgroup(target));
         self.epilogue
-            .add(wgsl, target, 7, self.n)
+            .add(wgsl, target, 6, self.n)
             .kernel("shaders/experts/add_experts_rms_norm.wgsl")
     }
 

@@ -34,16 +34,18 @@ pub(in crate::gpu) struct GpuExperts {
 }
 
 impl GpuExperts {
-    /// `post_norm`: applied to the outputs of MLP and experts together.
+    /// `post_norm`: applied to the outputs of MLP and experts together. `scalar`: the layer's.
     pub fn new(
         gpu: &Gpu,
         sizes: Experts,
         hidden: usize,
         weights: ExpertWeights<GpuMatrix, GpuBuffer>,
-        post_norm: &GpuBuffer,
+        (post_norm, scalar): (&GpuBuffer, f32),
     ) -> Result<Self> {
         let bytes = 4 * AddExpertsRmsNorm::norm_stride(hidden) as u64;
-        let norms = gpu.buffer("norms of experts", 3 * bytes)?;
+        let words = AddExpertsRmsNorm::norm_words(hidden) as u64;
+        let norms = gpu.buffer("norms of experts", 4 * words)?;
+        gpu.queue().write_buffer(&norms, 3 * bytes, &scalar.to_le_bytes());
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let sources = [&weights.post_mlp_norm, &weights.post_norm, post_norm];
         for (source, at) in sources.into_iter().zip(0..) {

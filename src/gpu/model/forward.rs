@@ -301,7 +301,7 @@ impl Model {
         (weights, buffers): (&GpuExperts, &ExpertBuffers),
         next_qkv: &[PlannedLinear<'a>],
     ) -> Result<LayerInput> {
-        let (s, layer) = (rec.workspace, &self.decoder.layers[index]);
+        let s = rec.workspace;
         let kernel = AddExpertsRmsNorm {
             n: self.config().hidden_size,
             eps: self.config().rms_norm_eps,
@@ -317,7 +317,6 @@ impl Model {
             ("weights", &buffers.weights),
             ("norms", &weights.norms),
             ("next_weight", self.decoder.input_norm(index + 1)),
-            ("layer", &layer.scalar_uniform),
         ];
         rec.run_with_epilogue(&kernel, &own, kernel.epilogue, &s.normed)?;
         if let Some(next) = self.decoder.layers.get(index + 1) {

@@ -140,8 +140,8 @@ impl GpuLayer {
         gpu.queue().submit([encoder.finish()]);
         let experts = match (weights.experts, layer.experts) {
             (Some(experts), Some(sizes)) => {
-                let post_norm = &weights.post_feedforward_norm;
-                Some(GpuExperts::new(gpu, sizes, config.hidden_size, experts, post_norm)?)
+                let end = (&weights.post_feedforward_norm, weights.scalar);
+                Some(GpuExperts::new(gpu, sizes, config.hidden_size, experts, end)?)
             }
             _ => None,
         };
