@@ -158,7 +158,7 @@ def expert_tensors(config, random, norm):
     stack = lambda rows, cols: random.normal(0, cols**-0.5, (count, rows, cols))
     return {
         # Rounding must not close the gap between the last chosen and the first refused expert.
-        "router.proj.weight": random.normal(0, 4.0, (count, HIDDEN)),
+        "router.proj.weight": random.normal(0, 12.0, (count, HIDDEN)),
         "router.scale": random.uniform(0.5, 1.5, HIDDEN),
         "router.per_expert_scale": random.uniform(0.5, 1.5, count),
         "experts.gate_up_proj": stack(2 * width, HIDDEN),
@@ -230,8 +230,8 @@ MODELS = {
     "gemma4": ("gemma4", gemma4),
     "gemma4-untied": ("gemma4", lambda vocabulary: gemma4(vocabulary, tie_word_embeddings=False)),
     "gemma4-effective": ("gemma4", effective),
-    "gemma4-experts": ("gemma4", experts),
-    "gemma4-unified": (
+    "gemma4-small-experts": ("gemma4", experts),
+    "gemma4-small-unified": (
         "gemma4",
         lambda vocabulary: gemma4(vocabulary, model_type="gemma4_unified_text"),
     ),
