@@ -45,7 +45,7 @@ def loop():
 def random_model():
     """A model of 65,536 positions, whose answers are not known."""
     name = random.models.list().data[0].id
-    ask = {"model": name, "max_tokens": 8, "temperature": 0}
+    ask = {"model": name, "max_tokens": 8, "extra_body": {"temperature": 0}}
     ask["messages"] = [{"role": "user", "content": "word " * 300}]
     whole = random.messages.create(system="Be brief.", **ask)
     with random.messages.stream(system="Be brief.", **ask) as stream:

@@ -27,6 +27,7 @@ def config():
         "enable_moe_block": False,
         "eos_token_id": [1, 5, 13],
         "final_logit_softcapping": 30.0,
+        "global_head_dim": HEAD_DIM,
         "head_dim": HEAD_DIM,
         "hidden_activation": "gelu_pytorch_tanh",
         "hidden_size": HIDDEN,
