@@ -170,7 +170,7 @@ impl CpuBackend {
     pub fn plan(source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
         let (config, options) = (source.config(), &options.countable());
         let bytes = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
-            (Some(format), &[rows, cols]) => (rows * format.row_bytes(cols)) as u64,
+            (Some(format), &[rows, cols]) => rows as u64 * format.row_bytes(cols) as u64,
             _ => 4 * tensor.info.elements() as u64,
         };
         let kv = |sliding: bool| {
