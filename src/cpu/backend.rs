@@ -218,12 +218,7 @@ impl Backend for CpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
-            table_bytes: self
-                .model
-                .weights
-                .per_layer
-                .as_ref()
-                .map_or(0, |tables| tables.table.bytes()),
+            unread_bytes: self.model.unread_bytes(),
             kv_bytes: self.kv_bytes,
             peak_bytes: self.peak_bytes,
         }

@@ -120,7 +120,7 @@ impl Backend for Script {
             max_sequences: SLOTS,
             max_step_tokens: 512,
             weight_bytes: 0,
-            table_bytes: 0,
+            unread_bytes: 0,
             kv_bytes: 0,
             peak_bytes: 0,
         }

@@ -2,6 +2,7 @@
 
 mod attention;
 pub(in crate::gpu) mod capacity;
+pub(in crate::gpu) mod experts;
 pub(in crate::gpu) mod forward;
 pub(in crate::gpu) mod head;
 pub(in crate::gpu) mod layers;

@@ -8,6 +8,7 @@ use crate::gpu::kernels::{
     Argmax, DrawWords, MatmulCoop, MatmulCoopRows, ROW_TILE, RopeKvUpdate, Sample, SplitAttention,
     stride,
 };
+use crate::gpu::model::experts::ExpertBuffers;
 use crate::gpu::model::step::RowLimits;
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::weights::LoadOptions;
@@ -50,6 +51,8 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     padded_hidden: BTreeMap<usize, B>,
     /// Per-layer inputs of all layers `[rows, layers · size]`, if the model has them.
     pub per_layer: B,
+    /// Of models with experts.
+    pub experts: Option<ExpertBuffers<B>>,
     /// Partial outputs and softmax statistics of attention split over the keys.
     pub partial_attention: B,
     pub attention_stats: B,
@@ -145,6 +148,7 @@ impl<B> Workspace<B> {
             padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim, 0)?,
             padded_hidden: padded("mlp", |layer| layer.intermediate_size, per_layer)?,
             per_layer: floats("per-layer inputs", rows, stride(config.per_layer_columns()))?,
+            experts: ExpertBuffers::new(gpu, config, rows)?,
             partial_attention: floats(
                 "partial attention",
                 1,
