@@ -30,7 +30,8 @@ fn codex(server: &Server, input: &[Value]) -> Vec<Value> {
         "stream": true,
         "input": input,
         "tools": [
-            function("exec_command", json!({"cmd": {"type": "string"}, "login": {"type": "boolean"}})),
+            function("exec_command", json!({
+                "cmd": {"type": "string"}, "login": {"type": "boolean"}})),
             function("view_image", json!({"path": {"type": "string"}})),
             {"type": "namespace", "name": "multi_agent_v1", "description": "d", "tools": [
                 function("spawn_agent", json!({"items": {"type": "array", "items": {
@@ -184,11 +185,8 @@ fn claude_code_runs_its_loop() {
     let reminder = json!({"type": "text", "text": "<system-reminder>Today.</system-reminder>"});
     let ask = json!({"type": "text", "text": "say hello", "cache_control": {"type": "ephemeral"}});
     let mut messages = vec![json!({"role": "user", "content": [reminder, ask]})];
-    let line = |number: u32| {
-        format!(
-            "x-anthropic-billing-header: cc_version=2.1.90.{number}; cc_entrypoint=cli; cch={number};"
-        )
-    };
+    let line =
+        |number: u32| format!("x-anthropic-billing-header: cc_version=2.1.90; cch={number};");
     let (blocks, first) = claude_code(&server, &line(1), &messages);
     // Another billing line, the same prompt.
     assert_eq!(claude_code(&server, &line(1_000_000), &messages).1, first);
