@@ -54,4 +54,5 @@ for await (const chunk of await random.chat.completions.create({ stream: true, .
   joined += chunk.choices[0]?.delta?.content ?? "";
 }
 assert.equal(joined, whole.choices[0].message.content);
-await assert.rejects(random.chat.completions.create({ ...greedy, model: "other" }), { status: 404 });
+const unknown = random.chat.completions.create({ ...greedy, model: "other" });
+await assert.rejects(unknown, { status: 404 });

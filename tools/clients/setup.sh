@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches the clients of check_clients.py into the cache directory and prints its path. Exits at once
-# if they are there. Needs python3 with venv, and npm.
+# Fetches the clients of check_clients.py into the cache directory and prints its path. Exits at
+# once if they are there. Needs python3 with venv, and npm.
 set -eu
 cd "$(dirname "$0")"
 
