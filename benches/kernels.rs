@@ -190,6 +190,7 @@ fn attention(criterion: &mut Criterion, gpu: &Gpu) {
             k_eq_v: full,
             intermediate_size: 21504,
             kv_from: None,
+            experts: None,
         };
         let cache_words = layer.n_kv_heads * capacity * layer.head_dim / 2;
         let (k, v) = (zeros(gpu, cache_words), zeros(gpu, cache_words));

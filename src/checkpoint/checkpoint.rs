@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
+use crate::checkpoint::experts;
 use crate::checkpoint::import::grouped_ranges;
 use crate::checkpoint::model_file::ModelFile;
 use crate::checkpoint::tensor_index::{Content, Entry, TensorIndex, grouped_bytes};
@@ -69,10 +70,15 @@ impl Checkpoint {
     /// Errors: parts that do not fit together, a failed read.
     pub(super) async fn settle_formats(&mut self) -> Result<()> {
         for (name, entry) in &mut self.tensors {
-            if let Content::Grouped(imported, format) = &mut entry.content {
-                *format = grouped_ranges::format(&self.files, name, imported).await?;
-                entry.info.dtype = Dtype::Packed(*format);
+            if let Content::Joined { parts, .. } = &mut entry.content {
+                for part in &mut *parts {
+                    let own_name = part.own_name.clone();
+                    settle_format(&self.files, &own_name, part).await?;
+                }
+                experts::unify(parts)?;
+                entry.info.dtype = parts[0].info.dtype;
             }
+            settle_format(&self.files, name, entry).await?;
         }
         Ok(())
     }
@@ -83,7 +89,15 @@ impl Checkpoint {
 
     /// Bytes of some rows of a tensor.
     async fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>> {
-        let entry = self.entry(name)?;
+        self.rows_of(self.entry(name)?, name, rows).await
+    }
+
+    async fn rows_of<'a>(
+        &'a self,
+        entry: &'a Entry,
+        name: &str,
+        rows: Range<usize>,
+    ) -> Result<Cow<'a, [u8]>> {
         let (count, row_elements) = match entry.info.shape.as_slice() {
             [] => (1, 1),
             [len] => (1, *len),
@@ -109,6 +123,20 @@ impl Checkpoint {
                     _ => Err(beyond()),
                 }
             }
+            Content::Joined { parts, block } => {
+                let mut bytes = Vec::new();
+                let mut next = rows.start;
+                while next < rows.end {
+                    let (number, within) = (next / block, next % block);
+                    let taken = (block - within).min(rows.end - next);
+                    let part = &parts[number % parts.len()];
+                    let first = number / parts.len() * block + within;
+                    let read = self.rows_of(part, &part.own_name, first..first + taken);
+                    bytes.extend_from_slice(&Box::pin(read).await?);
+                    next += taken;
+                }
+                Ok(Cow::Owned(bytes))
+            }
             Content::Grouped(imported, format) if self.is_ranged() => {
                 let packed =
                     grouped_ranges::pack(&self.files, name, imported, rows, *format).await?;
@@ -124,6 +152,15 @@ impl Checkpoint {
         }
     }
 }
+
+async fn settle_format(files: &[ModelFile], name: &str, entry: &mut Entry) -> Result<()> {
+    if let Content::Grouped(imported, format) = &mut entry.content {
+        *format = grouped_ranges::format(files, name, imported).await?;
+        entry.info.dtype = Dtype::Packed(*format);
+    }
+    Ok(())
+}
+
 impl TensorSource for Checkpoint {
     fn config(&self) -> &ModelConfig {
         &self.config

@@ -6,6 +6,8 @@ pub mod checkpoint;
 mod decide;
 mod demo;
 mod directory;
+mod expert_names;
+mod experts;
 pub mod gguf;
 mod head;
 mod head_error;

@@ -1,13 +1,22 @@
 //! Tensor names of the text model in Hugging Face and GGUF files.
 
+use crate::checkpoint::expert_names;
 use crate::model::tensors::{LAYER_TENSORS, LM_HEAD, layer_and_rest, model_specs, spec_of};
 
 /// Prefixes of the text model in Hugging Face classes, the longer first. ExecuTorch writes none.
 const HF_PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
 
-/// The canonical name of a GGUF tensor. `None` if the text model has no such tensor.
+/// Gate and up of all experts apart, which older converters write.
+const GGUF_GATE_EXPERTS: &str = "ffn_gate_exps.weight";
+const GGUF_UP_EXPERTS: &str = "ffn_up_exps.weight";
+
+/// The canonical name of a GGUF tensor, or that of a part of expert matrices. `None` if the text
+/// model has no such tensor.
 pub fn from_gguf(name: &str) -> Option<String> {
     if let Some((index, rest)) = layer_and_rest(name, "blk.") {
+        if [GGUF_GATE_EXPERTS, GGUF_UP_EXPERTS].contains(&rest) {
+            return Some(expert_names::stacked_name(index, rest == GGUF_UP_EXPERTS));
+        }
         let spec = LAYER_TENSORS.iter().find(|spec| spec.gguf == rest)?;
         return Some(spec.in_layer(index));
     }
@@ -25,8 +34,8 @@ pub(super) fn layer_of(name: &str) -> Option<usize> {
     layer_and_rest(name, "layers.").map(|(index, _)| index)
 }
 
-/// The canonical name of a tensor in a Hugging Face file. `None` if it belongs to another part
-/// (vision, audio, projectors).
+/// The canonical name of a tensor in a Hugging Face file, or that of a part of expert matrices.
+/// `None` if it belongs to another part of the model (vision, audio, projectors).
 pub fn from_hf(name: &str) -> Option<&str> {
     // Some writers put the head inside the model.
     let is_head = |prefix: &&str| name.strip_prefix(*prefix) == Some(LM_HEAD.name);
@@ -34,7 +43,8 @@ pub fn from_hf(name: &str) -> Option<&str> {
         return Some(LM_HEAD.name);
     }
     let inner = HF_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
-    spec_of(inner).is_some_and(|(_, spec)| *spec != LM_HEAD).then_some(inner)
+    let is_known = spec_of(inner).is_some_and(|(_, spec)| *spec != LM_HEAD);
+    (is_known || expert_names::is_part(inner)).then_some(inner)
 }
 
 /// The name of an HF or GGUF tensor within its layer, such as `mlp.up_proj.bias`. `None` for
@@ -87,6 +97,8 @@ mod tests {
             "layers.0.layer_scalar",
             "layers.2.per_layer_projection.weight",
             "embed_tokens_per_layer.weight",
+            "layers.2.experts.gate_up_proj",
+            "layers.2.router.scale",
             "norm.weight",
             LM_HEAD.name,
         ] {
@@ -94,6 +106,6 @@ mod tests {
         }
         assert_eq!(to_gguf("layers.03.layer_scalar"), None);
         assert_eq!(from_gguf("v.blk.0.attn_q.weight"), None);
-        assert_eq!(from_gguf("blk.0.ffn_gate_inp.weight"), None);
+        assert_eq!(from_gguf("blk.0.ffn_gate_exps.bias"), None);
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Content {
     Stored(FileRange),
     /// Integers and their scales in separate tensors, which become packed rows.
     Grouped(Box<Imported>, PackFormat),
+    /// Blocks of `block` rows of each part in turn, all of one type.
+    Joined { parts: Vec<Entry>, block: usize },
 }
 
 /// Tensors by their canonical names.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::checkpoint::checkpoint::Checkpoint;
 use crate::error::{Error, quoted};
-use crate::model::config::ModelConfig;
+use crate::model::config::{ModelConfig, hf::EXPERTS};
 use crate::model::tensors::{Condition, LM_HEAD, spec_of, tensor_kind, tensor_specs};
 
 /// Parts of names that only contain others and do not describe a tensor.
@@ -69,6 +69,7 @@ fn why_wanted(config: &ModelConfig, name: &str) -> Option<String> {
             let size = config.per_layer_input.map_or(0, |input| input.size);
             Some(format!("hidden_size_per_layer_input = {size}"))
         }
+        Condition::Experts => Some(format!("{EXPERTS} = true")),
         Condition::Always | Condition::LayerScalar => None,
     }
 }

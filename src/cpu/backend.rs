@@ -304,7 +304,13 @@ fn kv_bytes(config: &ModelConfig, options: &LoadOptions) -> Result<u64> {
 fn activation_bytes(config: &ModelConfig, rows: usize) -> u64 {
     let of_layer = |layer: &LayerConfig| {
         let attention = 2 * layer.n_heads * layer.head_dim + 4 * layer.n_kv_heads * layer.head_dim;
-        attention.max(2 * layer.intermediate_size)
+        // Results of the chosen experts, and their inputs and logits.
+        let experts = layer.experts.map_or(0, |experts| {
+            experts.top_k * (config.hidden_size + 3 * experts.intermediate_size)
+                + 3 * config.hidden_size
+                + experts.count
+        });
+        attention.max(2 * layer.intermediate_size).max(experts)
     };
     let widest = config.layers.iter().map(of_layer).max().unwrap_or(0);
     // The residual stream, its normed form and the branch. A product is transposed once.

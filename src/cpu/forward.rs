@@ -6,8 +6,8 @@ use crate::cpu::kv_cache::KvCache;
 use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::{self, Attention, KvUpdate};
 use crate::cpu::path::Path;
-use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
-use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
+use crate::model::config::{AttentionKind, Experts, LayerConfig, ModelConfig};
+use crate::model::weights::{ExpertWeights, LayerWeights, ModelWeights, PerLayerWeights};
 
 pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
 
@@ -64,7 +64,10 @@ impl Model {
             let (post, next) = (&weights.post_attention_norm, &weights.pre_feedforward_norm);
             self.path.add_rms_norm(&mut x, &branch, post, 1.0, next, eps, &mut normed);
 
-            let branch = self.feed_forward(&layer, &normed); // [rows, hidden]
+            let mut branch = self.feed_forward(&layer, &normed); // [rows, hidden]
+            if let (Some(experts), Some(sizes)) = (&weights.experts, config.experts) {
+                self.add_experts(experts, sizes, &x, &mut branch);
+            }
             let (post, next) = (&weights.post_feedforward_norm, self.input_norm(index + 1));
             let Some(extra) = &weights.per_layer else {
                 self.path.add_rms_norm(
@@ -198,6 +201,34 @@ impl Model {
         let up = products.next().unwrap_or_default(); // [rows, intermediate]
         self.path.gelu_mul(&mut gate, &up);
         self.path.matmul(&layer.weights.down_proj, &gate)
+    }
+
+    /// Joins the output of the experts for the residual stream `x` and the MLP's, both
+    /// `[rows, hidden]`.
+    fn add_experts(
+        &self,
+        weights: &ExpertWeights<CpuMatrix, Vec<f32>>,
+        sizes: Experts,
+        x: &[f32],
+        mlp: &mut [f32],
+    ) {
+        let (hidden, eps) = (self.config.hidden_size, self.config.rms_norm_eps);
+        let (mut normed, mut routed) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let (norm, scale) = (&weights.pre_norm, &weights.router_scale);
+        ops::expert_inputs(x, norm, scale, eps, &mut normed, &mut routed);
+        // The router is exact on both paths, because near scores decide.
+        let mut logits = vec![0.0; x.len() / hidden * sizes.count];
+        ops::matmul(&weights.router, &routed, &mut logits);
+        let (chosen, factors) = ops::route(&logits, &weights.per_expert_scale, sizes.top_k);
+
+        let (n, top_k) = (sizes.intermediate_size, sizes.top_k);
+        let gate_up = self.path.experts_matmul(&weights.gate_up, 2 * n, &normed, top_k, &chosen);
+        let mut acts = vec![0.0; chosen.len() * n]; // [rows, top_k, n]
+        ops::gelu_mul_pairs(&gate_up, n, &mut acts);
+        let results = self.path.experts_matmul(&weights.down, hidden, &acts, 1, &chosen);
+        let mut sum = vec![0.0; x.len()];
+        ops::sum_experts(&factors, &results, hidden, &mut sum);
+        ops::join_experts(mlp, &mut sum, &weights.post_mlp_norm, &weights.post_norm, eps);
     }
 }
 

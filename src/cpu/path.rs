@@ -52,6 +52,27 @@ impl Path {
         self.matmuls(&[weights], x).pop().unwrap_or_default()
     }
 
+    /// [`ops::experts_matmul`], which returns its results. Neither way rounds activations.
+    pub fn experts_matmul(
+        &self,
+        weights: &CpuMatrix,
+        features: usize,
+        x: &[f32],
+        share: usize,
+        chosen: &[u32],
+    ) -> Vec<f32> {
+        match self {
+            Path::Exact => {
+                let mut out = vec![0.0; chosen.len() * features];
+                ops::experts_matmul(weights, features, x, share, chosen, &mut out);
+                out
+            }
+            Path::Fast(_, set) => {
+                products::multiply_experts(&**set, weights, features, x, share, chosen)
+            }
+        }
+    }
+
     /// [`ops::gelu_mul`].
     pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
         match self {

@@ -109,6 +109,9 @@ impl MlxBackend {
     ) -> Result<Self> {
         let config = source.config().clone();
         config.validate()?;
+        if config.layers.iter().any(|layer| layer.experts.is_some()) {
+            return Err(Error::Unsupported("mixture of experts on MLX: use --backend cpu".into()));
+        }
         let reservation = Reservation::new(&config, options, mlx)?;
         reservation.check(source, options.quantize)?;
         let mut store = MlxStore { compute: reservation.compute, bytes: 0, seed };

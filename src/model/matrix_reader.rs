@@ -17,6 +17,8 @@ pub struct MatrixReader<'a> {
     pub rows: usize,
     pub cols: usize,
     pub format: PackFormat,
+    /// Rows of each matrix, if several of one size follow one another.
+    pub block_rows: usize,
     source: &'a dyn TensorSource,
     dtype: Dtype,
     next_row: usize,
@@ -33,7 +35,17 @@ impl<'a> MatrixReader<'a> {
         format: PackFormat,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
-        MatrixReader { name, rows, cols, format, source, dtype, next_row: 0, progress }
+        MatrixReader {
+            name,
+            rows,
+            cols,
+            format,
+            block_rows: rows,
+            source,
+            dtype,
+            next_row: 0,
+            progress,
+        }
     }
 
     /// How the checkpoint stores the matrix.

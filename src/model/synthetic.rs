@@ -41,8 +41,10 @@ impl SyntheticSource {
         match role {
             Role::TokenEmbedding | Role::OutputHead => self.embedding,
             Role::PerLayerTable => self.per_layer,
-            Role::Linear | Role::PerLayerProjection => Dtype::Q4_0,
-            Role::Norm | Role::HeadNorm | Role::Scalar => Dtype::F32,
+            Role::Linear | Role::PerLayerProjection | Role::ExpertMatrices => Dtype::Q4_0,
+            // Random floats would not be finite.
+            Role::Router => Dtype::Q8_0,
+            Role::Norm | Role::HeadNorm | Role::Scalar | Role::RouterScale => Dtype::F32,
         }
     }
 }

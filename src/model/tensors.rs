@@ -5,13 +5,14 @@
 
 use crate::model::config::{LayerConfig, ModelConfig};
 
-use Condition::{Always, LayerScalar, OwnKeys, OwnValues, PerLayerInput, UntiedHead};
+use Condition::{Always, Experts, LayerScalar, OwnKeys, OwnValues, PerLayerInput, UntiedHead};
 use Dim::{
-    HeadSize, Hidden, Intermediate, KeyValue, One, PerLayer, PerLayerColumns, PerLayerVocab, Query,
-    Vocab,
+    ExpertCount, ExpertDown, ExpertGateUp, ExpertIntermediate, HeadSize, Hidden, Intermediate,
+    KeyValue, One, PerLayer, PerLayerColumns, PerLayerVocab, Query, Vocab,
 };
 use Role::{
-    HeadNorm, Linear, Norm, OutputHead, PerLayerProjection, PerLayerTable, Scalar, TokenEmbedding,
+    ExpertMatrices, HeadNorm, Linear, Norm, OutputHead, PerLayerProjection, PerLayerTable, Router,
+    RouterScale, Scalar, TokenEmbedding,
 };
 
 /// The purpose of a tensor.
@@ -26,6 +27,12 @@ pub enum Role {
     /// Computes all layers' vectors from the embedding.
     PerLayerProjection,
     OutputHead,
+    /// The rows of all experts' matrices, one expert after another.
+    ExpertMatrices,
+    /// Scores the experts for a token. It keeps its precision, because near scores decide.
+    Router,
+    /// Factors of a router's input, or of its results.
+    RouterScale,
     /// Weight of an RMS norm.
     Norm,
     /// Weight of the norm of q or k, applied to each head.
@@ -61,6 +68,12 @@ enum Dim {
     /// Layers · elements of a layer's vector.
     PerLayerColumns,
     PerLayerVocab,
+    ExpertCount,
+    ExpertIntermediate,
+    /// Experts · (gate and up).
+    ExpertGateUp,
+    /// Experts · hidden size.
+    ExpertDown,
     One,
 }
 
@@ -73,6 +86,8 @@ pub enum Condition {
     /// The same, and V is not K.
     OwnValues,
     PerLayerInput,
+    /// The layer has a mixture of experts.
+    Experts,
     LayerScalar,
     UntiedHead,
 }
@@ -141,6 +156,20 @@ tensors! {
     GATE_PROJ = "mlp.gate_proj.weight", "ffn_gate.weight", Linear [Intermediate, Hidden], Always;
     UP_PROJ = "mlp.up_proj.weight", "ffn_up.weight", Linear [Intermediate, Hidden], Always;
     DOWN_PROJ = "mlp.down_proj.weight", "ffn_down.weight", Linear [Hidden, Intermediate], Always;
+    POST_MLP_NORM = "post_feedforward_layernorm_1.weight", "post_ffw_norm_1.weight",
+        Norm [Hidden], Experts;
+    ROUTER_SCALE = "router.scale", "ffn_gate_inp.scale", RouterScale [Hidden], Experts;
+    ROUTER = "router.proj.weight", "ffn_gate_inp.weight", Router [ExpertCount, Hidden], Experts;
+    PER_EXPERT_SCALE = "router.per_expert_scale", "ffn_down_exps.scale",
+        RouterScale [ExpertCount], Experts;
+    PRE_EXPERTS_NORM = "pre_feedforward_layernorm_2.weight", "pre_ffw_norm_2.weight",
+        Norm [Hidden], Experts;
+    EXPERTS_GATE_UP = "experts.gate_up_proj", "ffn_gate_up_exps.weight",
+        ExpertMatrices [ExpertGateUp, Hidden], Experts;
+    EXPERTS_DOWN = "experts.down_proj", "ffn_down_exps.weight",
+        ExpertMatrices [ExpertDown, ExpertIntermediate], Experts;
+    POST_EXPERTS_NORM = "post_feedforward_layernorm_2.weight", "post_ffw_norm_2.weight",
+        Norm [Hidden], Experts;
     POST_FEEDFORWARD_NORM = "post_feedforward_layernorm.weight", "post_ffw_norm.weight",
         Norm [Hidden], Always;
     PER_LAYER_GATE = "per_layer_input_gate.weight", "inp_gate.weight",
@@ -172,6 +201,7 @@ impl TensorSpec {
             OwnKeys => layer?.kv_from.is_none(),
             OwnValues => layer?.kv_from.is_none() && !layer?.k_eq_v,
             PerLayerInput => config.per_layer_input.is_some(),
+            Experts => layer?.experts.is_some(),
             LayerScalar => config.layer_scalar,
             UntiedHead => !config.tie_word_embeddings,
         };
@@ -194,6 +224,13 @@ impl Dim {
             PerLayer => config.per_layer_input?.size,
             PerLayerColumns => config.per_layer_columns(),
             PerLayerVocab => config.per_layer_input?.vocab_size,
+            ExpertCount => layer?.experts?.count,
+            ExpertIntermediate => layer?.experts?.intermediate_size,
+            ExpertGateUp => {
+                let experts = layer?.experts?;
+                experts.count * 2 * experts.intermediate_size
+            }
+            ExpertDown => layer?.experts?.count * config.hidden_size,
             One => 1,
         })
     }
@@ -267,11 +304,17 @@ pub fn tensor_kind(name: &str) -> &str {
 }
 
 /// The rows of a matrix that one token reads. This is one row for the tables, unless the embedding
-/// is also the output head. Other matrices are read whole, with `rows` rows.
+/// is also the output head. Of experts it is the share that a token chooses. Other matrices are
+/// read whole, with `rows` rows.
 pub fn rows_read(config: &ModelConfig, role: Role, rows: usize) -> usize {
     match role {
         PerLayerTable => rows.min(1),
         TokenEmbedding if !config.tie_word_embeddings => rows.min(1),
+        ExpertMatrices => config
+            .layers
+            .iter()
+            .find_map(|layer| layer.experts)
+            .map_or(rows, |experts| rows / experts.count * experts.top_k),
         _ => rows,
     }
 }
@@ -282,7 +325,7 @@ mod tests {
 
     #[test]
     fn every_tensor_is_found_by_its_name() {
-        for name in ["31b", "e2b", "270m"] {
+        for name in ["31b", "26b-a4b", "e2b", "270m"] {
             let config = ModelConfig::named(name).unwrap();
             for tensor in tensor_specs(&config) {
                 assert_eq!(find(&config, &tensor.name), Some(tensor));
@@ -299,6 +342,8 @@ mod tests {
         assert!(!has("e2b", "layers.15.self_attn.k_proj.weight"));
         assert!(has("e2b", PER_LAYER_TABLE.name) && !has("31b", PER_LAYER_TABLE.name));
         assert!(!has("270m", "layers.0.layer_scalar") && !has("31b", "layers.60.layer_scalar"));
+        let router = "layers.29.router.proj.weight";
+        assert!(has("26b-a4b", router) && !has("31b", router));
         assert!(!has("31b", LM_HEAD.name) && !has("31b", "layers.0.bias"));
     }
 }

@@ -6,11 +6,12 @@ use crate::model::kv::CacheType;
 use crate::model::matrix_reader::MatrixReader;
 use crate::model::source::{TensorInfo, TensorSource};
 use crate::model::tensors::{
-    DOWN_PROJ, EMBED_TOKENS, GATE_PROJ, INPUT_NORM, K_NORM, K_PROJ, LAYER_SCALAR, LM_HEAD,
-    ModelTensor, O_PROJ, OUTPUT_NORM, PER_LAYER_GATE, PER_LAYER_MODEL_PROJECTION,
-    PER_LAYER_PROJECTION, PER_LAYER_PROJECTION_NORM, PER_LAYER_TABLE, POST_ATTENTION_NORM,
-    POST_FEEDFORWARD_NORM, POST_PER_LAYER_NORM, PRE_FEEDFORWARD_NORM, Q_NORM, Q_PROJ, Role,
-    TensorSpec, UP_PROJ, V_PROJ, tensor_specs,
+    DOWN_PROJ, EMBED_TOKENS, EXPERTS_DOWN, EXPERTS_GATE_UP, GATE_PROJ, INPUT_NORM, K_NORM, K_PROJ,
+    LAYER_SCALAR, LM_HEAD, ModelTensor, O_PROJ, OUTPUT_NORM, PER_EXPERT_SCALE, PER_LAYER_GATE,
+    PER_LAYER_MODEL_PROJECTION, PER_LAYER_PROJECTION, PER_LAYER_PROJECTION_NORM, PER_LAYER_TABLE,
+    POST_ATTENTION_NORM, POST_EXPERTS_NORM, POST_FEEDFORWARD_NORM, POST_MLP_NORM,
+    POST_PER_LAYER_NORM, PRE_EXPERTS_NORM, PRE_FEEDFORWARD_NORM, Q_NORM, Q_PROJ, ROUTER,
+    ROUTER_SCALE, Role, TensorSpec, UP_PROJ, V_PROJ, tensor_specs,
 };
 use crate::quant::{self, Dtype, PackFormat, Quantize};
 
@@ -74,11 +75,31 @@ pub struct LayerWeights<M, V> {
     pub gate_proj: M,
     pub up_proj: M,
     pub down_proj: M,
+    /// The experts beside gate, up and down.
+    pub experts: Option<ExpertWeights<M, V>>,
     pub post_feedforward_norm: V,
     /// With per-layer embeddings.
     pub per_layer: Option<PerLayerWeights<M, V>>,
     /// 1.0 where the architecture has none.
     pub scalar: f32,
+}
+
+/// A layer's experts and their router.
+pub struct ExpertWeights<M, V> {
+    /// Applied to the dense MLP's output.
+    pub post_mlp_norm: V,
+    /// `[hidden]`, applied to the router's normed input.
+    pub router_scale: V,
+    /// `[experts, hidden]`
+    pub router: M,
+    /// `[experts]`, applied to the weights of the chosen experts.
+    pub per_expert_scale: V,
+    pub pre_norm: V,
+    /// `[experts · 2 · intermediate, hidden]`, in each expert the rows of gate before those of up.
+    pub gate_up: M,
+    /// `[experts · hidden, intermediate]`
+    pub down: M,
+    pub post_norm: V,
 }
 
 /// How a layer uses its vector.
@@ -190,6 +211,7 @@ pub fn planned_tensors(
 
 /// The device format for a tensor stored as `dtype`. `quantize` is resolved.
 fn pack_format(dtype: Dtype, quantize: Quantize, role: Role) -> PackFormat {
+    let quantize = if role == Role::Router { Quantize::None } else { quantize };
     match (dtype, quantize) {
         (Dtype::F32, Quantize::None) => PackFormat::F32,
         (Dtype::F16, Quantize::None) => PackFormat::F16,
@@ -229,6 +251,10 @@ impl<S: WeightStore> Loader<'_, S> {
             gate_proj: self.matrix(&GATE_PROJ, layer).await?,
             up_proj: self.matrix(&UP_PROJ, layer).await?,
             down_proj: self.matrix(&DOWN_PROJ, layer).await?,
+            experts: match self.has(&ROUTER, layer) {
+                true => Some(self.experts(layer).await?),
+                false => None,
+            },
             post_feedforward_norm: self.norm(&POST_FEEDFORWARD_NORM, layer).await?,
             per_layer: match self.has(&PER_LAYER_GATE, layer) {
                 true => Some(PerLayerWeights {
@@ -243,6 +269,31 @@ impl<S: WeightStore> Loader<'_, S> {
                 false => 1.0,
             },
         })
+    }
+
+    async fn experts(
+        &mut self,
+        layer: Option<usize>,
+    ) -> Result<ExpertWeights<S::Matrix, S::Vector>> {
+        Ok(ExpertWeights {
+            post_mlp_norm: self.norm(&POST_MLP_NORM, layer).await?,
+            router_scale: self.router_scale(&ROUTER_SCALE, layer).await?,
+            router: self.matrix(&ROUTER, layer).await?,
+            per_expert_scale: self.router_scale(&PER_EXPERT_SCALE, layer).await?,
+            pre_norm: self.norm(&PRE_EXPERTS_NORM, layer).await?,
+            gate_up: self.matrix(&EXPERTS_GATE_UP, layer).await?,
+            down: self.matrix(&EXPERTS_DOWN, layer).await?,
+            post_norm: self.norm(&POST_EXPERTS_NORM, layer).await?,
+        })
+    }
+
+    /// Errors also for a value that is not finite, because it would choose other experts.
+    async fn router_scale(&mut self, spec: &TensorSpec, layer: Option<usize>) -> Result<S::Vector> {
+        let (name, values) = self.values(spec, layer).await?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::tensor(name, format!("value {at} is {}", values[at])));
+        }
+        self.store.vector(&name, values)
     }
 
     async fn per_layer_tables(&mut self) -> Result<PerLayerTables<S::Matrix, S::Vector>> {
@@ -279,9 +330,18 @@ impl<S: WeightStore> Loader<'_, S> {
             return Err(Error::tensor(name, format!("is no matrix but of shape {shape:?}")));
         };
         let format = pack_format(dtype, self.quantize, spec.role);
-        let reader =
+        let experts = self.expert_count(layer);
+        let mut reader =
             MatrixReader::new(self.source, &name, dtype, (rows, cols), format, self.progress);
+        if spec.role == Role::ExpertMatrices {
+            reader.block_rows = rows / experts;
+        }
         self.store.matrix(reader).await
+    }
+
+    fn expert_count(&self, layer: Option<usize>) -> usize {
+        let layer = layer.and_then(|index| self.config.layers.get(index));
+        layer.and_then(|layer| layer.experts).map_or(1, |experts| experts.count)
     }
 
     async fn norm(&mut self, spec: &TensorSpec, layer: Option<usize>) -> Result<S::Vector> {
@@ -351,7 +411,7 @@ mod tests {
 
     #[test]
     fn every_tensor_of_the_table_is_loaded_in_its_order() {
-        for model in ["31b", "e2b", "270m"] {
+        for model in ["31b", "26b-a4b", "e2b", "270m"] {
             let source = SyntheticSource::new(ModelConfig::named(model).unwrap());
             let mut names = Names(Vec::new());
             let mut progress = |_| ();

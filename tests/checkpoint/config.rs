@@ -283,7 +283,11 @@ fn gemma3_older_form() {
 #[test]
 fn features_are_refused_by_name() {
     for (fixture, changes, part) in [
-        (GEMMA4_FLAT, json!({"enable_moe_block": true}), "enable_moe_block"),
+        (
+            GEMMA4_FLAT,
+            json!({"model_type": "gemma4_unified_text", "enable_moe_block": true}),
+            "enable_moe_block",
+        ),
         (GEMMA4_FLAT, json!({"attention_bias": true}), "attention_bias"),
         (GEMMA4_FLAT, json!({"hidden_activation": "silu"}), "hidden_activation \"silu\""),
         (GEMMA4_FLAT, json!({"use_bidirectional_attention": "all"}), "use_bidirectional_attention"),

@@ -2,6 +2,7 @@
 
 mod config;
 mod corrupt;
+mod experts;
 mod files;
 mod import;
 #[path = "../common/llama_cpp.rs"]

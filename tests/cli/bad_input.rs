@@ -119,7 +119,7 @@ fn configs_that_cannot_run() {
     spoiled(|model| model.config["model_type"] = "llama".into(), &["unsupported", "llama"]);
     spoiled(
         |model| model.config["enable_moe_block"] = true.into(),
-        &["unsupported", "mixture of experts"],
+        &["moe_intermediate_size is missing", "enable_moe_block"],
     );
     spoiled(
         |model| model.config["num_kv_shared_layers"] = 1.into(),

@@ -240,7 +240,7 @@ fn contradictions_are_named() {
                         .insert("model.layers.0.experts.down_proj".into(), (vec![2], vec![0.5; 2])),
                 )
             },
-            &["unsupported: mixture of experts", "model.layers.0.experts.down_proj"],
+            &["layers.0.experts.down_proj: is in the files", "no experts (enable_moe_block)"],
         ),
         (
             |m| {

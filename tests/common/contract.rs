@@ -40,6 +40,13 @@ pub fn effective(
     move |_, options| make(&RandomModel::small_effective(), options)
 }
 
+/// `make` for [`RandomModel::small_experts`], whatever the requested model is.
+pub fn experts(
+    make: impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>>,
+) -> impl Fn(&dyn TensorSource, &LoadOptions) -> Result<Box<dyn Backend>> {
+    move |_, options| make(&RandomModel::small_experts(), options)
+}
+
 fn vocab(backend: &dyn Backend) -> usize {
     backend.config().vocab_size
 }
@@ -62,23 +69,21 @@ fn fresh_logits(backend: &mut dyn Backend, tokens: &[u32], chunks: &[usize]) -> 
 }
 
 /// The division of a prompt into steps does not change its logits.
-/// That holds for every quantization and cache type.
+/// That holds for every quantization and for every cache type, which do not meet in a kernel.
 pub fn chunks_equal_single_tokens(make: Make, tolerance: f32) {
-    for quantize in [Quantize::None, Quantize::Int8, Quantize::Int4] {
-        for cache_type in [CacheType::F32, CacheType::F16] {
-            let mut backend =
-                make(&RandomModel::small(), &LoadOptions { quantize, cache_type, ..F32 }).unwrap();
-            let tokens = random_tokens(vocab(&*backend), 40, 1);
-            let expected = fresh_logits(&mut *backend, &tokens, &[1]);
-            for chunks in [&[usize::MAX][..], &[WINDOW], &[1, 9, 4], &[WINDOW - 1, WINDOW + 1]] {
-                let logits = fresh_logits(&mut *backend, &tokens, chunks);
-                assert_close(
-                    &logits,
-                    &expected,
-                    tolerance,
-                    &format!("{quantize}, {cache_type:?}, {chunks:?}"),
-                );
-            }
+    for (quantize, cache_type) in [
+        (Quantize::None, CacheType::F32),
+        (Quantize::Int8, CacheType::F16),
+        (Quantize::Int4, CacheType::F16),
+    ] {
+        let mut backend =
+            make(&RandomModel::small(), &LoadOptions { quantize, cache_type, ..F32 }).unwrap();
+        let tokens = random_tokens(vocab(&*backend), 40, 1);
+        let expected = fresh_logits(&mut *backend, &tokens, &[1]);
+        for chunks in [&[usize::MAX][..], &[WINDOW], &[1, 9, 4], &[WINDOW - 1, WINDOW + 1]] {
+            let logits = fresh_logits(&mut *backend, &tokens, chunks);
+            let what = format!("{quantize}, {cache_type:?}, {chunks:?}");
+            assert_close(&logits, &expected, tolerance, &what);
         }
     }
 }

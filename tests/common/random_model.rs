@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use gemma4_wgpu::{
     Error, Result,
     model::{
-        config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope},
+        config::{AttentionKind, Experts, LayerConfig, ModelConfig, PerLayerInput, Rope},
         source::{LocalBoxFuture, TensorInfo, TensorSource},
         tensors::tensor_specs,
     },
@@ -36,6 +36,7 @@ impl RandomModel {
             k_eq_v: false,
             intermediate_size: 50,
             kv_from: None,
+            experts: None,
         };
         let full = LayerConfig {
             attention: AttentionKind::Full,
@@ -70,6 +71,14 @@ impl RandomModel {
         RandomModel::new(config)
     }
 
+    /// A small model with the architecture of 26B-A4B: 2 of 5 experts beside the MLP.
+    pub fn small_experts() -> Self {
+        let mut config = RandomModel::small().config;
+        let experts = Experts { count: 5, top_k: 2, intermediate_size: 22 };
+        config.layers.iter_mut().for_each(|layer| layer.experts = Some(experts));
+        RandomModel::new(config)
+    }
+
     /// Random weights for any config. The same config gives the same weights.
     pub fn new(config: ModelConfig) -> Self {
         let mut model = RandomModel { config: config.clone(), tensors: BTreeMap::new() };
@@ -84,6 +93,8 @@ impl RandomModel {
     fn add(&mut self, name: String, shape: &[usize]) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.tensors.len() as u64);
         let (center, spread) = match *shape {
+            // Rounding must not close the gap between the last chosen and the first refused expert.
+            [_, _] if name.ends_with("router.proj.weight") => (0.0, 20.0),
             [_, cols] => (0.0, (3.0 / cols as f32).sqrt()),
             _ => (1.0 - self.config.norm_weight_offset, 0.5),
         };

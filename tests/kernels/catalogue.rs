@@ -92,6 +92,7 @@ pub fn layer_31b(full: bool) -> LayerConfig {
         k_eq_v: full,
         intermediate_size: 21504,
         kv_from: None,
+        experts: None,
     }
 }
 

@@ -151,6 +151,7 @@ impl Case {
             k_eq_v: false,
             intermediate_size: ffn,
             kv_from: None,
+            experts: None,
         };
         let attention = n_heads * head_dim;
         let qkv_rows = qkv / formats.qkv.len();

@@ -119,6 +119,7 @@ fn kv_cache() {
         k_eq_v: false,
         intermediate_size: 8,
         kv_from: None,
+        experts: None,
     };
     let (norm, turns) = (vec![1.0; dim], vec![0.0; dim / 2]);
     let update = KvUpdate { k_norm: &norm, v_norm: false, eps: 1e-6, inverse_frequencies: &turns };

@@ -29,6 +29,7 @@ fn config(layers: usize) -> ModelConfig {
         k_eq_v: false,
         intermediate_size: 64,
         kv_from: None,
+        experts: None,
     };
     let full = LayerConfig { attention: AttentionKind::Full, k_eq_v: true, ..sliding.clone() };
     ModelConfig {

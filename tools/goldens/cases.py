@@ -9,10 +9,10 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 @dataclass
 class Case:
-    """One model: `config` goes to Gemma4TextConfig or Gemma3TextConfig as it stands."""
+    """One model: `config` goes to the text config of its family as it stands."""
 
     name: str
-    family: str  # "gemma4" or "gemma3"
+    family: str  # "gemma4", "gemma4_unified" or "gemma3"
     dtype: torch.dtype  # of the stored weights
     tokens: int  # length of the prompt
     config: dict
@@ -290,6 +290,108 @@ CASES = [
             vocab_size_per_layer_input=75,
             num_kv_shared_layers=2,
             use_double_wide_mlp=True,
+        ),
+    ),
+    # 26B-A4B's kind as published: 2 of 8 experts beside a dense MLP, and K=V in full layers. The
+    # prompt is six windows long.
+    Case(
+        "gemma4-experts",
+        "gemma4",
+        torch.bfloat16,
+        36,
+        published=True,
+        config=gemma4(
+            vocab_size=80,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            global_head_dim=16,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=6,
+            layer_types=[SLIDING, SLIDING, SLIDING, FULL],
+            final_logit_softcapping=30.0,
+            eos_token_id=[1, 50],
+            use_bidirectional_attention="vision",
+            enable_moe_block=True,
+            num_experts=8,
+            top_k_experts=2,
+            moe_intermediate_size=16,
+        ),
+    ),
+    # 4 of 16 experts, and no size is a multiple of 4.
+    Case(
+        "gemma4-many-experts",
+        "gemma4",
+        torch.float16,
+        33,
+        config=gemma4(
+            vocab_size=70,
+            hidden_size=30,
+            intermediate_size=26,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            head_dim=10,
+            global_head_dim=18,
+            attention_k_eq_v=True,
+            sliding_window=7,
+            layer_types=[SLIDING, FULL, FULL],
+            final_logit_softcapping=30.0,
+            enable_moe_block=True,
+            num_experts=16,
+            top_k_experts=4,
+            moe_intermediate_size=14,
+        ),
+    ),
+    # 12B as published: a unified model, whose full layers have one KV head and K=V.
+    Case(
+        "gemma4-unified",
+        "gemma4_unified",
+        torch.bfloat16,
+        30,
+        published=True,
+        config=gemma4(
+            vocab_size=84,
+            hidden_size=32,
+            intermediate_size=72,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            global_head_dim=16,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=6,
+            layer_types=[SLIDING] * 5 + [FULL],
+            final_logit_softcapping=30.0,
+            eos_token_id=[1, 50],
+            use_bidirectional_attention="vision",
+        ),
+    ),
+    # The same text model alone.
+    Case(
+        "gemma4-unified-flat",
+        "gemma4_unified",
+        torch.bfloat16,
+        25,
+        config=gemma4(
+            vocab_size=66,
+            hidden_size=40,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            global_head_dim=16,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            sliding_window=5,
+            layer_types=[SLIDING, SLIDING, FULL],
+            final_logit_softcapping=30.0,
         ),
     ),
 ]

@@ -6,7 +6,7 @@ use crate::checkpoint::gguf::value::Value;
 use crate::error::{Error, Result, quoted};
 use crate::model::config::validate::MAX_LAYERS;
 use crate::model::config::{
-    Architecture, AttentionKind, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
+    Architecture, AttentionKind, Experts, LayerConfig, ModelConfig, PerLayerInput, Rope, share_kv,
 };
 use crate::quant::Dtype;
 
@@ -21,6 +21,8 @@ pub(crate) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 /// Keys and the table of the parts that E4B and E2B add to dense layers.
 const PER_LAYER_SIZE: &str = "embedding_length_per_layer_input";
 const SHARED_LAYERS: &str = "attention.shared_kv_layers";
+/// Keys of a mixture of experts.
+const EXPERT_COUNT: &str = "expert_count";
 const PER_LAYER_TABLE: &str = "per_layer_token_embd.weight";
 /// Frequency factors from here on mean "no rotation" (converters write 1e30).
 const NO_ROTATION: f32 = 1e20;
@@ -199,22 +201,16 @@ impl<'p, 'a> Metadata<'p, 'a> {
             Architecture::Gemma3 => &[
                 (PER_LAYER_SIZE, "per-layer embeddings"),
                 (SHARED_LAYERS, "KV sharing between layers"),
+                (EXPERT_COUNT, "mixture of experts"),
             ],
             Architecture::Gemma4 => &[],
         };
-        for &(key, feature) in gemma3_lacks.iter().chain(&[
-            ("expert_count", "mixture of experts"),
-            ("nextn_predict_layers", "multi-token prediction layers"),
-        ]) {
+        let prediction = ("nextn_predict_layers", "multi-token prediction layers");
+        for &(key, feature) in gemma3_lacks.iter().chain(&[prediction]) {
             let key = self.key(key);
             if let Some(size @ 1..) = self.first.unsigned(&key).map_err(Error::Config)? {
                 return Err(Error::Unsupported(format!("{feature} ({key} = {size})")));
             }
-        }
-        if self.tensor("blk.0.ffn_gate_inp.weight").is_some() {
-            return Err(Error::Unsupported(
-                "mixture of experts (tensor blk.0.ffn_gate_inp.weight)".into(),
-            ));
         }
         let causal = self.key("attention.causal");
         if self.first.flag(&causal).map_err(Error::Config)? == Some(false) {
@@ -236,6 +232,16 @@ impl<'p, 'a> Metadata<'p, 'a> {
         Ok(Some(PerLayerInput { size, vocab_size: *table.shape.first().unwrap_or(&0) }))
     }
 
+    /// The experts of every layer, unless their number is 0.
+    fn experts(&self) -> Result<Option<Experts>> {
+        let Some(count @ 1..) = self.optional_size(EXPERT_COUNT)? else { return Ok(None) };
+        Ok(Some(Experts {
+            count,
+            top_k: self.size("expert_used_count")?,
+            intermediate_size: self.size("expert_feed_forward_length")?,
+        }))
+    }
+
     fn layers(&self, count: usize, hidden_size: usize) -> Result<Vec<LayerConfig>> {
         let gemma4 = self.architecture == Architecture::Gemma4;
         let n_heads = self.sizes("attention.head_count", count)?;
@@ -254,6 +260,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
         };
         let full_rope = self.full_rope(full_dim)?;
         let sliding_rope = self.sliding_rope(sliding_dim)?;
+        let experts = self.experts()?;
         let layer = |index: usize| LayerConfig {
             attention: match sliding[index] {
                 true => AttentionKind::Sliding { window },
@@ -268,6 +275,7 @@ impl<'p, 'a> Metadata<'p, 'a> {
                 && self.tensor(&format!("blk.{index}.attn_v.weight")).is_none(),
             intermediate_size: intermediate_sizes[index],
             kv_from: None,
+            experts,
         };
         let mut layers: Vec<LayerConfig> = (0..count).map(layer).collect();
         share_kv(

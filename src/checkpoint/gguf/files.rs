@@ -10,7 +10,7 @@ use crate::checkpoint::gguf::{config::FREQUENCY_FACTORS, container::Gguf, types:
 use crate::checkpoint::model_file::ModelFile;
 use crate::checkpoint::part_name::PartName;
 use crate::checkpoint::tensor_index::insert;
-use crate::checkpoint::{decide, names};
+use crate::checkpoint::{decide, expert_names, experts, names};
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, ModelConfig};
 use crate::model::source::TensorInfo;
@@ -73,10 +73,13 @@ pub(in crate::checkpoint) fn assemble(path: &Path, files: Vec<ModelFile>) -> Res
                 );
                 return Err(Error::tensor(tensor.name, reason));
             };
-            let info = TensorInfo { dtype, shape: tensor.shape.clone() };
+            let mut shape = tensor.shape.clone();
+            expert_names::flatten(&name, &mut shape);
+            let info = TensorInfo { dtype, shape };
             insert(&mut tensors, (&name, tensor.name), info, (index, tensor.range.clone()))?;
         }
     }
+    experts::join(&config, &mut tensors)?;
     decide::by_files(&mut config, &tensors, &|_| true)?;
     let description = description(&parts, &config);
     drop(parts);

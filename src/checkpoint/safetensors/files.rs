@@ -15,7 +15,7 @@ use crate::checkpoint::model_file::{ModelFile, read_optional};
 use crate::checkpoint::part_name::PartName;
 use crate::checkpoint::safetensors::header;
 use crate::checkpoint::tensor_index::{insert, insert_grouped};
-use crate::checkpoint::{decide, names};
+use crate::checkpoint::{decide, expert_names, experts, names};
 use crate::error::{Error, Result, quoted};
 use crate::json::{self, Fields};
 use crate::model::config::{Architecture, ModelConfig};
@@ -135,7 +135,8 @@ impl Index {
     /// Errors unless the checkpoint has all tensors that the index names.
     pub(in crate::checkpoint) fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         let lost = self.weight_map.iter().find(|(name, _)| {
-            names::from_hf(name).is_some_and(|name| !checkpoint.tensors.contains_key(name))
+            let whole = names::from_hf(name).map(expert_names::whole_name);
+            whole.is_some_and(|name| !checkpoint.tensors.contains_key(&name))
         });
         match lost {
             Some((name, shard)) => {
@@ -173,6 +174,9 @@ pub(in crate::checkpoint) fn assemble(
         parsed.into_iter().enumerate().flat_map(|(n, list)| list.into_iter().map(move |t| (n, t)))
     {
         if let Some((module, part)) = scheme.as_ref().and_then(|scheme| scheme.part_of(&tensor)) {
+            let mut tensor = tensor.clone();
+            let weight = format!("{module}.weight");
+            expert_names::flatten(names::from_hf(&weight).unwrap_or_default(), &mut tensor.shape);
             let parts = modules.entry(module.to_owned()).or_default();
             if parts.insert(part, Part { file: number, tensor: tensor.clone() }).is_some() {
                 return Err(Error::tensor(tensor.name, "is in the checkpoint twice"));
@@ -191,7 +195,9 @@ pub(in crate::checkpoint) fn assemble(
             );
             return Err(Error::tensor(tensor.name, reason));
         };
-        let info = TensorInfo { dtype, shape: tensor.shape };
+        let mut shape = tensor.shape;
+        expert_names::flatten(name, &mut shape);
+        let info = TensorInfo { dtype, shape };
         insert(&mut tensors, (name, &tensor.name), info, (number, tensor.range))?;
     }
     for (module, parts) in &modules {
@@ -202,6 +208,7 @@ pub(in crate::checkpoint) fn assemble(
     }
     let root = Fields::of(&value, CONFIG)?;
     let said = root.object("text_config")?.unwrap_or(root);
+    experts::join(&config, &mut tensors)?;
     decide::by_files(&mut config, &tensors, &|key| said.has(key))?;
     let name = match config.architecture {
         Architecture::Gemma3 => "Gemma 3",

@@ -74,11 +74,9 @@ enum Output {
     Csv,
 }
 
-/// The names of all shapes. Those that cannot run are accepted too, and then refused with the
-/// reason.
+/// The names of all shapes.
 fn shape_names() -> PossibleValuesParser {
-    let refused = shapes::UNSUPPORTED.map(|(name, _)| PossibleValue::new(name).hide(true));
-    PossibleValuesParser::new(shapes::NAMES.map(PossibleValue::new).into_iter().chain(refused))
+    PossibleValuesParser::new(shapes::NAMES.map(PossibleValue::new))
 }
 
 impl BenchArgs {

@@ -5,6 +5,7 @@
 
 mod attention;
 mod embed;
+mod experts;
 mod gelu;
 mod matmul;
 mod norm;
@@ -15,6 +16,9 @@ mod sample;
 
 pub use attention::{Attention, sdpa};
 pub use embed::embed;
+pub use experts::{
+    expert_inputs, experts_matmul, gelu_mul_pairs, join_experts, route, sum_experts,
+};
 pub use gelu::gelu_mul;
 pub use matmul::{matmul, matmul_q8};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_add};

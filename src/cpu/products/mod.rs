@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+pub use experts::multiply_experts;
+
 use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::simd::{Activations, FEATURES, InstructionSet, PackedRow, Tile, UnpackedRow};
 
@@ -139,5 +141,6 @@ impl Product<'_> {
     }
 }
 
+mod experts;
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,13 @@ use crate::json::{self, Fields};
 use crate::model::config::hf_class::{Class, LayerType};
 use crate::model::config::hf_rope::Ropes;
 use crate::model::config::validate::MAX_LAYERS;
-use crate::model::config::{AttentionKind, LayerConfig, ModelConfig, PerLayerInput, share_kv};
+use crate::model::config::{
+    AttentionKind, Experts, LayerConfig, ModelConfig, PerLayerInput, share_kv,
+};
 
 const TIED: &str = "tie_word_embeddings";
+/// Whether layers have experts.
+pub(crate) const EXPERTS: &str = "enable_moe_block";
 
 impl ModelConfig {
     /// Reads the text of a `config.json`, as published or as transformers 5.17 writes it. It is a
@@ -101,10 +105,12 @@ fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
     if let Some(cap) = text.number("attn_logit_softcapping")? {
         return refuse(format!("attention logit softcapping (attn_logit_softcapping = {cap})"));
     }
-    for (key, feature) in
-        [("attention_bias", "attention biases"), ("enable_moe_block", "mixture of experts")]
-    {
-        if text.flag(key)? == Some(true) {
+    let lacks_experts = class != Class::Gemma4;
+    for (key, feature, is_refused) in [
+        ("attention_bias", "attention biases", true),
+        (EXPERTS, "mixture of experts in this architecture", lacks_experts),
+    ] {
+        if is_refused && text.flag(key)? == Some(true) {
             return refuse(format!("{feature} ({key})"));
         }
     }
@@ -122,6 +128,28 @@ fn refuse_unsupported(text: Fields, class: Class) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The experts of every layer.
+///
+/// Errors: one of their numbers is missing.
+fn experts(text: Fields) -> Result<Option<Experts>> {
+    if text.flag(EXPERTS)? != Some(true) {
+        return Ok(None);
+    }
+    let size = |key: &str| {
+        let missing = || Error::Config(format!("{key} is missing, and {EXPERTS} is set"));
+        text.size(key)?.ok_or_else(missing)
+    };
+    let intermediate_size = match text.size("expert_intermediate_size")? {
+        Some(size) => size,
+        None => size("moe_intermediate_size")?,
+    };
+    Ok(Some(Experts {
+        count: size("num_experts")?,
+        top_k: size("top_k_experts")?,
+        intermediate_size,
+    }))
 }
 
 /// Per-layer embeddings, unless their size is 0.
@@ -149,6 +177,7 @@ fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
     let window = text.size("sliding_window")?.unwrap_or(class.default_window());
     let k_eq_v = class != Class::Gemma3 && text.flag("attention_k_eq_v")?.unwrap_or(false);
     let ropes = Ropes::read(text, class, &types)?;
+    let experts = experts(text)?;
     let layer = |(&layer_type, heads): (&LayerType, Heads)| LayerConfig {
         attention: match layer_type {
             LayerType::Sliding => AttentionKind::Sliding { window },
@@ -161,6 +190,7 @@ fn layers(text: Fields, class: Class) -> Result<Vec<LayerConfig>> {
         k_eq_v: k_eq_v && layer_type == LayerType::Full,
         intermediate_size,
         kv_from: None,
+        experts,
     };
     let mut layers: Vec<LayerConfig> = types.iter().zip(heads).map(layer).collect();
     if class != Class::Gemma3 {

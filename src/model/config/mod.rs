@@ -64,6 +64,17 @@ pub struct LayerConfig {
     /// The earlier layer whose keys and values this layer uses. `None` for layers with their own,
     /// which all come before those that share.
     pub kv_from: Option<usize>,
+    /// A mixture of experts beside the dense MLP.
+    pub experts: Option<Experts>,
+}
+
+/// The experts of a layer. Each is a small MLP, and a router chooses some for every token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    pub count: usize,
+    /// Experts of one token.
+    pub top_k: usize,
+    pub intermediate_size: usize,
 }
 
 /// Each layer's vectors for tokens, an input besides the residual stream. These are the "per-layer
@@ -76,7 +87,7 @@ pub struct PerLayerInput {
     pub vocab_size: usize,
 }
 
-/// A dense Gemma text model.
+/// A Gemma text model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     pub architecture: Architecture,

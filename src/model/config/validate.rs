@@ -10,6 +10,9 @@ const MAX_VOCAB: usize = 1 << 24;
 const MAX_HIDDEN: usize = 1 << 17;
 const MAX_PER_LAYER: usize = 1 << 14;
 const MAX_INTERMEDIATE: usize = 1 << 20;
+const MAX_EXPERTS: usize = 1 << 12;
+/// Kernels keep a token's experts in registers.
+const MAX_TOP_K: usize = 64;
 const MAX_HEADS: usize = 1 << 12;
 const MAX_HEAD_DIM: usize = 1 << 12;
 /// Positions are u32 on devices, and additions to them must not overflow.
@@ -74,6 +77,17 @@ impl LayerConfig {
         in_bounds("number of KV heads", self.n_kv_heads, MAX_HEADS)?;
         in_bounds("head_dim", self.head_dim, MAX_HEAD_DIM)?;
         in_bounds("intermediate_size", self.intermediate_size, MAX_INTERMEDIATE)?;
+        if let Some(experts) = self.experts {
+            in_bounds("number of experts", experts.count, MAX_EXPERTS)?;
+            in_bounds("expert intermediate_size", experts.intermediate_size, MAX_INTERMEDIATE)?;
+            in_bounds("experts of a token", experts.top_k, MAX_TOP_K)?;
+            if experts.top_k > experts.count {
+                return Err(Error::Config(format!(
+                    "a token has {} experts of {}",
+                    experts.top_k, experts.count
+                )));
+            }
+        }
         if let AttentionKind::Sliding { window } = self.attention {
             in_bounds("sliding_window", window, MAX_POSITIONS)?;
         }

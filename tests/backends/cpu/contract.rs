@@ -26,6 +26,13 @@ mod effective {
     contract_tests!(EXACT, common::contract::effective(cpu), "cpu");
 }
 
+/// A mixture of experts.
+mod experts {
+    use super::*;
+
+    contract_tests!(EXACT, common::contract::experts(cpu), "cpu");
+}
+
 /// The fast path, with each set of instructions of this processor.
 mod fast {
     use super::*;
@@ -38,6 +45,12 @@ mod fast {
         use super::*;
 
         contract_tests!(ROUNDING, common::contract::effective(fast_cpu(None)), "cpu");
+    }
+
+    mod experts {
+        use super::*;
+
+        contract_tests!(ROUNDING, common::contract::experts(fast_cpu(None)), "cpu");
     }
 
     mod plain {

@@ -82,20 +82,21 @@ fn many_sequences_agree_with_the_cpu() {
     }
 }
 
-/// The bits of the next logits of sequence 0 beside other sequences, at this place of the step.
-fn beside(backend: &mut dyn Backend, neighbours: &[usize], place: usize) -> Vec<u32> {
-    let mut order: Vec<usize> = neighbours.to_vec();
-    order.insert(place, 0);
-    let mut fill = |&index: &usize| {
-        let sequence = backend.open_sequence().unwrap();
-        run(backend, &[(sequence, &prompt(index))], StepOutput::None);
-        sequence
-    };
-    let sequences: Vec<SequenceId> = order.iter().map(&mut fill).collect();
-    let parts: Vec<(SequenceId, &[u32])> =
-        sequences.iter().map(|&sequence| (sequence, &[3u32][..])).collect();
+/// The bits of the next logits of the first sequence, which stands at `place` between others.
+/// Afterwards all sequences are as before.
+fn beside(
+    backend: &mut dyn Backend,
+    first: SequenceId,
+    neighbours: &[SequenceId],
+    place: usize,
+) -> Vec<u32> {
+    let mut parts: Vec<(SequenceId, &[u32])> =
+        neighbours.iter().map(|&sequence| (sequence, &[5u32][..])).collect();
+    parts.insert(place, (first, &[3]));
     let logits = run(backend, &parts, StepOutput::LastLogits);
-    sequences.into_iter().for_each(|sequence| backend.close_sequence(sequence));
+    for (sequence, _) in parts {
+        backend.truncate(sequence, backend.sequence_len(sequence) - 1).unwrap();
+    }
     logits[place].iter().map(|logit| logit.to_bits()).collect()
 }
 
@@ -109,12 +110,18 @@ fn neighbours_change_nothing() {
         [(int8, &[[3, 4], [5, 8]][..]), (KernelOptions::default(), &[[9, 16], [17, 32]])]
     {
         let mut gpu = common::load_gpu(&checkpoint, &options(32), kernels).unwrap();
+        let mut fill = |index| {
+            let sequence = gpu.open_sequence().unwrap();
+            run(&mut gpu, &[(sequence, &prompt(index))], StepOutput::None);
+            sequence
+        };
+        let most = rooms[rooms.len() - 1][1];
+        let first = fill(0);
+        let others: Vec<SequenceId> = (1..most).map(fill).collect();
         for &[few, many] in rooms {
-            let alone: Vec<usize> = (1..few).collect();
-            let others: Vec<usize> = (30..29 + many).collect();
-            let expected = beside(&mut gpu, &alone, 0);
+            let expected = beside(&mut gpu, first, &others[most - few..], 0);
             for (place, of) in [(0, "first"), (1, "second"), (many - 1, "last")] {
-                let found = beside(&mut gpu, &others, place);
+                let found = beside(&mut gpu, first, &others[..many - 1], place);
                 assert!(found == expected, "{of} of {many} sequences, not of {few}");
             }
         }

@@ -56,6 +56,7 @@ fn config(vocab_size: usize) -> ModelConfig {
         k_eq_v: false,
         intermediate_size: 768,
         kv_from: None,
+        experts: None,
     };
     let full = LayerConfig {
         attention: AttentionKind::Full,

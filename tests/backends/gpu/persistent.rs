@@ -78,6 +78,7 @@ fn effective() -> RandomModel {
         k_eq_v: false,
         intermediate_size: 192,
         kv_from: None,
+        experts: None,
     };
     let full = LayerConfig {
         attention: AttentionKind::Full,

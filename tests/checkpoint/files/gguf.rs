@@ -119,7 +119,6 @@ fn gguf_config_gemma3() {
 fn gguf_features_are_refused_by_name() {
     for (key, value, part) in [
         ("general.architecture", text("llama"), "architecture \"llama\""),
-        ("gemma4.expert_count", Meta::U32(128), "mixture of experts"),
         ("gemma4.nextn_predict_layers", Meta::U32(1), "multi-token prediction"),
         ("gemma4.attn_logit_softcapping", Meta::F32(50.0), "attention logit softcapping"),
         ("gemma4.attention.causal", Meta::Bool(false), "bidirectional"),
@@ -133,14 +132,15 @@ fn gguf_features_are_refused_by_name() {
     for (key, part) in [
         ("embedding_length_per_layer_input", "per-layer"),
         ("attention.shared_kv_layers", "KV sharing"),
+        ("expert_count", "mixture of experts"),
     ] {
         let message = gguf_config(gemma3(6).set(&format!("gemma3.{key}"), Meta::U32(2)))
             .unwrap_err()
             .to_string();
         assert!(message.starts_with("unsupported: ") && message.contains(part), "{message}");
     }
-    let message = gguf_error(|file| file.f32("blk.0.ffn_gate_inp.weight", &[4, HIDDEN]));
-    assert!(message.contains("mixture of experts"), "{message}");
+    let message = gguf_error(|file| file.set("gemma4.expert_count", Meta::U32(128)));
+    assert!(message.contains("gemma4.expert_used_count is missing"), "{message}");
     let message =
         gguf_error(|file| file.remove_tensor("rope_freqs.weight").f32("rope_freqs.weight", &[8]));
     assert!(message.contains("RoPE factors that differ"), "{message}");

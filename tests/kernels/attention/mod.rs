@@ -40,6 +40,7 @@ fn layer(
         k_eq_v,
         intermediate_size: 1,
         kv_from: None,
+        experts: None,
     }
 }
 
