@@ -6,8 +6,9 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
 
+use super::fault::fault;
 use super::state::{AnswerConstraint, CallRule, Ids};
-use super::tools::{Marks, call_grammar};
+use super::tools::{Marks, Tool, call_grammar};
 use super::vocabulary::token_environment;
 use super::{gbnf, literal};
 use crate::error::{Error, Result};
@@ -68,14 +69,6 @@ fn json_grammar(schema: Value) -> Result<TopLevelGrammar> {
         _ => return Err(Error::Input("x-guidance of a JSON schema must be an object".into())),
     }
     Ok(TopLevelGrammar::from_json_schema(Value::Object(schema)))
-}
-
-/// A tool that the model may call.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tool {
-    pub name: String,
-    /// JSON schema of its arguments, an object. `None`: any arguments.
-    pub parameters: Option<Value>,
 }
 
 /// Whether the model calls a tool.
@@ -161,8 +154,8 @@ impl Grammars {
 
     /// Compiles rules. `None` if they allow every answer.
     ///
-    /// Errors: a format or schema that cannot be compiled, with the reason; a tool that does not
-    /// exist, or a vocabulary without the marks of calls where one is required.
+    /// Errors: a format or schema that cannot be compiled, with the reason. Also a tool that does
+    /// not exist, or a required call where the vocabulary has no marks of calls.
     pub fn compile(&self, rules: &AnswerRules, eos_ids: &[u32]) -> Result<Option<CompiledRules>> {
         let call = self.call_rule(rules)?;
         if rules.format.is_none() && matches!(call, CallRule::Free) {
@@ -249,13 +242,6 @@ impl CompiledRules {
             in_thought,
         ))
     }
-}
-
-/// The reason in one line.
-pub(super) fn fault(error: &dyn std::fmt::Display) -> Error {
-    let text = error.to_string();
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Error::Input(format!("the grammar cannot be used: {}", lines.join(" ")))
 }
 
 /// Grammars that are made at their first use.

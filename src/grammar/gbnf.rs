@@ -117,7 +117,7 @@ impl Converter<'_> {
 
     /// Alternatives up to the end of the rule, or to the parenthesis that closes a `nested` group.
     fn alternatives(&mut self, nested: bool) -> Read<String> {
-        let mut text = String::new();
+        let mut parts: Vec<Vec<String>> = vec![Vec::new()];
         loop {
             self.skip(nested);
             let Some(&next) = self.source.peek() else { break };
@@ -133,17 +133,22 @@ impl Converter<'_> {
                 '|' => {
                     self.next();
                     self.skip(true);
-                    text += "| ";
+                    parts.push(Vec::new());
                 }
                 _ => {
-                    text += &self.item()?;
-                    text.push(' ');
+                    let item = self.item()?;
+                    if let Some(part) = parts.last_mut() {
+                        part.push(item);
+                    }
                 }
             }
         }
         // Lark has no empty alternatives.
-        let parts = text.split("| ").map(|part| if part.is_empty() { "\"\" " } else { part });
-        Ok(parts.collect::<Vec<_>>().join("| ").trim_end().to_owned())
+        let part = |items: &Vec<String>| match items.is_empty() {
+            true => "\"\"".to_owned(),
+            false => items.join(" "),
+        };
+        Ok(parts.iter().map(part).collect::<Vec<_>>().join(" | "))
     }
 
     fn item(&mut self) -> Read<String> {
@@ -261,8 +266,8 @@ mod tests {
                     Big-Item ::= [^\\x41/\\]]+ ( \"a\"\n | )?";
         let lark = "start: rule0\n\
                     rule0: rule1 (\",\" rule1)*\n\
-                    rule1: (/[\\x{61}-\\x{7a}\\x{5f}\\x{2d}]/){1,3} | \"say \\\"hi\\\"\\n\" | rule2 \
-                    | /(?s:.)/\n\
+                    rule1: (/[\\x{61}-\\x{7a}\\x{5f}\\x{2d}]/){1,3} | \
+                    \"say \\\"hi\\\"\\n\" | rule2 | /(?s:.)/\n\
                     rule2: (/[^\\x{41}\\x{2f}\\x{5d}]/)+ ((\"a\" | \"\"))?\n";
         let converted = to_lark(gbnf).unwrap().replace("((\",\" rule1))*", "(\",\" rule1)*");
         assert_eq!(converted, lark);

@@ -4,12 +4,12 @@
 //! grammar that [`tools`] writes.
 
 mod answer;
+mod fault;
 mod gbnf;
 mod literal;
 mod state;
 mod tools;
 mod vocabulary;
 
-pub use self::answer::{
-    AnswerRules, CompiledRules, Format, Grammars, LazyGrammars, Tool, ToolChoice,
-};
+pub use self::answer::{AnswerRules, CompiledRules, Format, Grammars, LazyGrammars, ToolChoice};
+pub use self::tools::Tool;

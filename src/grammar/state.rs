@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use llguidance::Matcher;
 
-use super::answer::fault;
+use super::fault::fault;
 use crate::error::{Error, Result};
 use crate::generate::Constraint;
 

@@ -7,7 +7,6 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::Tool;
 use super::literal;
 use crate::error::{Error, Result};
 
@@ -19,6 +18,14 @@ const DEEPEST_SCHEMA: usize = 32;
 const WHOLE: &str = "/0|-?[1-9][0-9]{0,17}/";
 const NUMBER: &str = "/0|-?[1-9][0-9]{0,14}|-?(0|[1-9][0-9]{0,14})\\.[0-9]{1,15}/";
 
+/// A tool that the model may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    pub name: String,
+    /// JSON schema of its arguments, an object. `None`: any arguments.
+    pub parameters: Option<Value>,
+}
+
 /// The marks of a call, as literals of Lark.
 pub(super) struct Marks {
     /// Ends a call.
@@ -27,8 +34,8 @@ pub(super) struct Marks {
     pub quote: String,
 }
 
-/// The grammar of a call of one of `tools`, from the text after the mark that opens it to the mark
-/// that closes it.
+/// The grammar of a call of one of `tools`. It begins after the mark that opens the call, and ends
+/// with the mark that closes it.
 ///
 /// Errors: a name that no call can have, schemas that are nested too deeply.
 pub(super) fn call_grammar(tools: &[&Tool], marks: &Marks) -> Result<String> {

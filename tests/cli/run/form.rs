@@ -46,10 +46,13 @@ fn forms_that_cannot_be_used_are_refused_before_the_model_is_loaded() {
     assert!(error.contains("/no/such/file"), "{error}");
 }
 
+fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&GREEDY[..], &["-n", "30"], more, &["hi"]].concat()
+}
+
 #[test]
 fn a_stop_text_ends_the_answer() {
     let model = TinyModel::new().write();
-    let args = |more: &[&str]| [&GREEDY[..], &["-n", "30"], more, &["hi"]].concat();
     let whole = stdout(&mut run(&model, &args(&[])));
     let whole = whole.trim_end_matches('\n');
     let middle = whole.char_indices().nth(whole.chars().count() / 2).unwrap().0;
