@@ -140,7 +140,7 @@ mod tests {
         let two = [plan(""), plan("one"), plan(""), plan("two")];
         assert_eq!(shown(Thoughts::Hidden, &two), "[plan]\none\n\n[plan]\ntwo");
         let arguments = serde_json::Map::from_iter([("k".to_owned(), 1.into())]);
-        let call = AnswerEvent::ToolCall(ToolCall { name: "f".into(), arguments });
+        let call = AnswerEvent::ToolCall(ToolCall::new("f", arguments));
         let broken = BrokenCall { text: "call:".into(), reason: "why".into() };
         let broken = AnswerEvent::BrokenCall(broken);
         let events = [content("x"), call, broken, content("y")];

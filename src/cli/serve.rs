@@ -19,7 +19,7 @@ use crate::generate::{Scheduler, SchedulerOptions};
 use crate::server::{App, Engine, EngineLoop, ServerOptions, serve};
 use crate::text::Processor;
 
-/// Answer requests over HTTP with OpenAI's API, several at once
+/// Answer requests over HTTP with the APIs of OpenAI, Anthropic and Ollama, several at once
 ///
 /// Ctrl-C or SIGTERM ends the server: it takes no more requests and finishes those under way. A
 /// second Ctrl-C ends it at once.
@@ -54,6 +54,14 @@ pub struct ServeArgs {
     /// Most bytes of a request
     #[arg(long, value_name = "BYTES", default_value_t = ServerOptions::default().max_body_bytes)]
     max_body: usize,
+    /// Keep the line that older versions of Claude Code put before the system prompt. It differs in
+    /// every request
+    #[arg(long)]
+    keep_billing_line: bool,
+    /// Origin of web pages that may send requests, such as https://chat.example.com; * is any. May
+    /// be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
     /// Seconds after which an answer is cancelled if its reader takes nothing
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     reader_timeout: u64,
@@ -159,6 +167,8 @@ impl ServeArgs {
             aliases: self.alias.clone(),
             api_key: self.key()?,
             max_body_bytes: self.max_body,
+            keep_billing_line: self.keep_billing_line,
+            cors_origins: self.cors_origin.clone(),
         })
     }
 

@@ -26,6 +26,11 @@ pub struct ServerOptions {
     pub api_key: Option<String>,
     /// Most bytes of a request's body.
     pub max_body_bytes: usize,
+    /// Whether the line that older versions of Claude Code put before the system prompt stays. It
+    /// differs in every request.
+    pub keep_billing_line: bool,
+    /// Origins of pages that may send requests; `*` is all of them.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for ServerOptions {
@@ -35,6 +40,8 @@ impl Default for ServerOptions {
             aliases: Vec::new(),
             api_key: None,
             max_body_bytes: 16 << 20,
+            keep_billing_line: false,
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -84,9 +91,20 @@ impl App {
         }
     }
 
-    /// Errors: no model has this name.
+    /// What the model can do, in Ollama's words.
+    pub fn capabilities(&self) -> Vec<&'static str> {
+        let source =
+            self.processor.template().map(|template| template.source()).unwrap_or_default();
+        let by_template = [("tools", "tools"), ("enable_thinking", "thinking")];
+        let found = by_template.iter().filter(|(text, _)| source.contains(text));
+        ["completion"].into_iter().chain(found.map(|(_, name)| *name)).collect()
+    }
+
+    /// Errors: no model has this name. Ollama's clients may add the tag `latest`.
     pub fn find_model(&self, name: &str) -> Result<(), ApiError> {
-        let known = name == self.options.model || self.options.aliases.iter().any(|a| a == name);
+        let plain = name.strip_suffix(":latest").unwrap_or(name);
+        let mut names = [&self.options.model].into_iter().chain(&self.options.aliases);
+        let known = names.any(|known| known == name || known == plain);
         if known { Ok(()) } else { Err(ApiError::no_model(name)) }
     }
 }

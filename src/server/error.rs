@@ -1,4 +1,4 @@
-//! Errors in the form of OpenAI's API.
+//! Errors, in the form of each dialect.
 
 use std::sync::Arc;
 
@@ -8,6 +8,25 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::generate::Refused;
+
+/// The API whose form an error has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    OpenAi,
+    Anthropic,
+    Ollama,
+}
+
+impl Dialect {
+    /// The API to which a path belongs.
+    pub fn of(path: &str) -> Dialect {
+        match path {
+            path if path.starts_with("/v1/messages") => Dialect::Anthropic,
+            path if path.starts_with("/api/") => Dialect::Ollama,
+            _ => Dialect::OpenAi,
+        }
+    }
+}
 
 /// An answer that says why a request failed.
 #[derive(Debug, Clone)]
@@ -42,6 +61,12 @@ impl ApiError {
     pub fn unsupported(field: &str, what: &str) -> ApiError {
         let message = format!("{what} is not supported: leave {field} out");
         ApiError { code: Some("unsupported_value"), ..ApiError::bad_field(field, message) }
+    }
+
+    /// 400 for an endpoint that this kind of model cannot have.
+    pub fn no_embeddings() -> ApiError {
+        let message = "this server generates text: it has no embeddings";
+        ApiError { code: Some("unsupported_endpoint"), ..ApiError::bad_request(message) }
     }
 
     /// 404: no model of this name.
@@ -94,7 +119,45 @@ impl ApiError {
     }
 
     /// The body of the answer, or the data of an event in a stream.
-    pub fn body(&self) -> Value {
+    pub fn body(&self, dialect: Dialect) -> Value {
+        match dialect {
+            Dialect::OpenAi => self.openai_body(),
+            Dialect::Anthropic => {
+                let error = json!({"type": self.anthropic_kind(), "message": self.message});
+                json!({"type": "error", "error": error})
+            }
+            Dialect::Ollama => json!({"error": self.message}),
+        }
+    }
+
+    /// The name of the error in Anthropic's API.
+    fn anthropic_kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 | 503 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The status in a dialect.
+    fn status(&self, dialect: Dialect) -> StatusCode {
+        match (self.status, dialect) {
+            (StatusCode::TOO_MANY_REQUESTS, Dialect::Anthropic) => {
+                StatusCode::from_u16(529).unwrap_or(self.status)
+            }
+            (status, _) => status,
+        }
+    }
+
+    /// The message for a log, or for a part of an answer.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn openai_body(&self) -> Value {
         let code = match self.code {
             Some(code) => json!(code),
             None if self.status.is_server_error() => json!(self.status.as_u16()),
@@ -133,9 +196,10 @@ impl From<Error> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, axum::Json(self.body())).into_response();
+impl ApiError {
+    /// The answer in the form of a dialect.
+    pub fn response(&self, dialect: Dialect) -> Response {
+        let mut response = (self.status(dialect), axum::Json(self.body(dialect))).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -146,6 +210,15 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        response
+    }
+}
+
+/// The router gives the error, which is an extension of the response, the form of its path.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.response(Dialect::OpenAi);
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 
 /// The fields of a request's JSON object. A field that is null counts as absent.
+#[derive(Debug, Clone, Default)]
 pub struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -26,6 +27,10 @@ impl Fields {
     /// The value of a field, taken out.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
     }
 
     pub fn is_empty(&self) -> bool {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::app::App;
 use super::error::ApiError;
 use super::fields::Fields;
+use super::{chat, openai};
 use crate::api::ChatOptions;
 
 /// `/health`
@@ -21,9 +22,27 @@ pub async fn health(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     }
 }
 
-/// `/v1/models`
+/// `/`, by which some clients see that a server is there.
+pub async fn root() -> &'static str {
+    "gemma4-wgpu is running"
+}
+
+/// `/openapi.json`: the description of all endpoints.
+pub async fn openapi() -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, include_str!("openapi.json")).into_response()
+}
+
+/// `/v1/models`, in the form of OpenAI's API, and with the fields of Anthropic's.
 pub async fn models(State(app): State<Arc<App>>) -> axum::Json<Value> {
-    axum::Json(json!({"object": "list", "data": [model_of(&app)]}))
+    let name = &app.options.model;
+    axum::Json(json!({
+        "object": "list",
+        "data": [model_of(&app)],
+        "has_more": false,
+        "first_id": name,
+        "last_id": name,
+    }))
 }
 
 /// `/v1/models/{name}`
@@ -37,8 +56,16 @@ pub async fn model(
 
 /// The model, with the fields by which clients configure themselves.
 fn model_of(app: &App) -> Value {
+    let created_at = jiff::Timestamp::from_second(app.created.cast_signed()).unwrap_or_default();
     json!({
         "id": app.options.model,
+        "type": "model",
+        "display_name": app.options.model,
+        "created_at": created_at.to_string(),
+        "capabilities": app.capabilities(),
+        "context_length": app.info.context_length,
+        "context_window": app.info.context_length,
+        "max_model_len": app.info.context_length,
         "aliases": app.options.aliases,
         "object": "model",
         "created": app.created,
@@ -58,6 +85,8 @@ fn model_of(app: &App) -> Value {
 pub async fn props(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, ApiError> {
     let sampling = ChatOptions::default().sampling(app.processor.sampling())?;
     let template = app.processor.template().map(|template| template.source().to_owned()).ok();
+    let (capabilities, tokenizer) = (app.capabilities(), app.processor.tokenizer());
+    let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).unwrap_or_default();
     Ok(axum::Json(json!({
         "default_generation_settings": {
             "n_ctx": app.info.context_length,
@@ -71,12 +100,39 @@ pub async fn props(State(app): State<Arc<App>>) -> Result<axum::Json<Value>, Api
         },
         "total_slots": app.info.max_sequences,
         "model_alias": app.options.model,
+        "model_path": app.options.model,
+        "chat_template_caps": {
+            "supports_tools": capabilities.contains(&"tools"),
+            "supports_tool_calls": capabilities.contains(&"tools"),
+            "supports_system_role": true,
+            "supports_parallel_tool_calls": capabilities.contains(&"tools"),
+        },
+        "bos_token": token(tokenizer.bos_id()),
         "chat_template": template,
         "modalities": {"vision": false, "audio": false},
         "build_info": concat!("gemma4-wgpu ", env!("CARGO_PKG_VERSION")),
         "backend": app.info.backend,
         "device": app.info.device,
     })))
+}
+
+/// `/slots`: the sequences that can run at once.
+pub async fn slots(State(app): State<Arc<App>>) -> axum::Json<Value> {
+    let (running, n_ctx) = (app.engine.load().running, app.info.context_length);
+    let slot = |id| json!({"id": id, "n_ctx": n_ctx, "is_processing": id < running});
+    axum::Json((0..app.info.max_sequences).map(slot).collect())
+}
+
+/// `/apply-template`: the prompt of a chat request as text.
+pub async fn apply_template(
+    State(app): State<Arc<App>>,
+    body: Bytes,
+) -> Result<axum::Json<Value>, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    app.check_model(&fields)?;
+    let mut request = openai::request(&mut fields)?;
+    let prompt = chat::prompt_text(&app, &mut request).await?;
+    Ok(axum::Json(json!({"prompt": prompt})))
 }
 
 /// `/metrics`

@@ -15,6 +15,8 @@ pub enum Role {
     User,
     #[serde(alias = "model")]
     Assistant,
+    /// The program that carries out tool calls.
+    Tool,
 }
 
 impl Role {
@@ -24,6 +26,7 @@ impl Role {
             Role::System => "system",
             Role::User => "user",
             Role::Assistant => "assistant",
+            Role::Tool => "tool",
         }
     }
 }
@@ -31,7 +34,8 @@ impl Role {
 /// One message of a conversation.
 ///
 /// Its JSON has the usual keys `role` and `content` (a text, or a list of `{"type": "text", "text":
-/// …}`). Answers also have `reasoning` (or `reasoning_content`) and `tool_calls`.
+/// …}`). Answers also have `reasoning` (or `reasoning_content`) and `tool_calls`. Results of tools
+/// have `tool_call_id`, `name` or both.
 ///
 /// ```
 /// use gemma4_wgpu::Message;
@@ -56,6 +60,15 @@ pub enum Part {
     Thought(String),
     /// A tool call of the model.
     ToolCall(ToolCall),
+    /// The call to which a message of [`Role::Tool`] is the result.
+    ResultOf(ResultOf),
+}
+
+/// Names the call of a result: by its id, by the tool, or both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResultOf {
+    pub call_id: Option<String>,
+    pub tool: Option<String>,
 }
 
 impl Message {
@@ -81,6 +94,13 @@ impl Message {
         Message::new(Role::Assistant, text)
     }
 
+    /// The result of a tool call.
+    pub fn tool_result(of: ResultOf, text: impl Into<String>) -> Message {
+        let mut message = Message::new(Role::Tool, text);
+        message.parts.insert(0, Part::ResultOf(of));
+        message
+    }
+
     /// All texts, joined, without thoughts and calls.
     pub fn content(&self) -> Cow<'_, str> {
         joined(self.parts.iter().filter_map(|part| match part {
@@ -102,6 +122,14 @@ impl Message {
     pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
         self.parts.iter().filter_map(|part| match part {
             Part::ToolCall(call) => Some(call),
+            _ => None,
+        })
+    }
+
+    /// The call to which this message is the result.
+    pub fn result_of(&self) -> Option<&ResultOf> {
+        self.parts.iter().find_map(|part| match part {
+            Part::ResultOf(of) => Some(of),
             _ => None,
         })
     }
@@ -134,6 +162,11 @@ struct Wire {
     reasoning: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<String>,
+    /// The tool of a result. The author of another message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,11 +190,14 @@ impl Default for Content {
 
 impl From<Message> for Wire {
     fn from(message: Message) -> Wire {
+        let of = message.result_of().cloned().unwrap_or_default();
         Wire {
             role: message.role,
             content: Content::Text(message.content().into_owned()),
             reasoning: message.reasoning().map(Cow::into_owned),
             tool_calls: message.tool_calls().cloned().collect(),
+            tool_call_id: of.call_id,
+            name: of.tool,
         }
     }
 }
@@ -178,6 +214,10 @@ impl From<Wire> for Message {
         let mut parts: Vec<Part> = wire.reasoning.map(Part::Thought).into_iter().collect();
         parts.extend(texts.map(Part::Text));
         parts.extend(wire.tool_calls.into_iter().map(Part::ToolCall));
+        if wire.role == Role::Tool {
+            let of = ResultOf { call_id: wire.tool_call_id, tool: wire.name };
+            parts.insert(0, Part::ResultOf(of));
+        }
         Message { role: wire.role, parts }
     }
 }

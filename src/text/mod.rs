@@ -9,22 +9,27 @@ mod marks;
 mod message;
 mod pieces;
 mod processor;
+mod render_options;
 mod stop_texts;
 mod stream;
 mod template;
+mod template_values;
 mod tokenizer;
 mod tokenizer_json;
+mod tool;
 mod turn_end;
 
 pub use channels::{AnswerEvent, AnswerParser, AnswerParts, BrokenCall, Channels, ToolCall};
 pub(crate) use gguf_vocabulary::Kind as VocabularyKind;
 pub use marks::RenderedPrompt;
-pub use message::{Message, Part, Role};
+pub use message::{Message, Part, ResultOf, Role};
 pub use processor::{Processor, Prompt};
+pub use render_options::RenderOptions;
 pub(crate) use stop_texts::StopTexts;
 pub use stream::TextStream;
-pub use template::{ChatTemplate, RenderOptions};
+pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
+pub use tool::Tool;
 pub use turn_end::stop_ids;
 
 /// A checkpoint's data about text, read by [`crate::checkpoint`] and used here.

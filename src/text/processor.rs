@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::text::channels::{AnswerParser, Channels};
 use crate::text::message::Message;
-use crate::text::template::{ChatTemplate, RenderOptions};
+use crate::text::render_options::RenderOptions;
+use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::turn_end::stop_ids;
 use crate::text::{SamplingDefaults, TextAssets};

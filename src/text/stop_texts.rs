@@ -14,17 +14,19 @@ impl StopTexts {
         StopTexts { texts, held: String::new() }
     }
 
-    /// Takes the next piece. Returns the text that is certainly before a stop text, and whether one
-    /// was found.
-    pub fn push(&mut self, piece: &str) -> (String, bool) {
+    /// Takes the next piece. Returns the text that is certainly before a stop text, and the stop
+    /// text if one was found.
+    pub fn push(&mut self, piece: &str) -> (String, Option<String>) {
         self.held += piece;
-        if let Some(at) = self.texts.iter().filter_map(|text| self.held.find(text)).min() {
+        let found = self.texts.iter().filter_map(|text| Some((self.held.find(text)?, text)));
+        if let Some((at, text)) = found.min_by_key(|(at, _)| *at) {
+            let text = text.clone();
             self.held.truncate(at);
-            return (self.flush(), true);
+            return (self.flush(), Some(text));
         }
         let begun = self.texts.iter().map(|text| begun(&self.held, text)).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - begun);
-        (std::mem::replace(&mut self.held, rest), false)
+        (std::mem::replace(&mut self.held, rest), None)
     }
 
     /// The text that was held back, at the end of the stream.
@@ -49,7 +51,7 @@ mod tests {
         for piece in pieces {
             let (clear, found) = stop.push(piece);
             text += &clear;
-            if found {
+            if found.is_some() {
                 return (text, true);
             }
         }

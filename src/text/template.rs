@@ -1,65 +1,16 @@
 //! Turns conversations into prompts with the checkpoint's chat template, or a built-in one.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use minijinja::{Environment, Value, context, value::Serde};
+use minijinja::{Environment, Value, context};
 
 use crate::error::{Error, Result};
-use crate::text::channels::ToolCall;
 use crate::text::marks::{ControlMarks, Guard, Middles, RenderedPrompt};
-use crate::text::message::{Message, Role};
+use crate::text::message::Message;
+use crate::text::render_options::RenderOptions;
+use crate::text::template_values::{self, Mask};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{TextAssets, jinja};
-
-/// All texts of a message that a template could write.
-fn texts(message: &Message) -> Vec<Cow<'_, str>> {
-    let calls = message.tool_calls().flat_map(ToolCall::texts).map(Cow::Borrowed);
-    [message.content()].into_iter().chain(message.reasoning()).chain(calls).collect()
-}
-
-/// The message in the form of transformers' templates. `mask` gets every text, and the control
-/// tokens in it that the template handles.
-fn value(
-    message: &Message,
-    mask: &mut dyn FnMut(&str, &[&str]) -> Result<String>,
-) -> Result<Value> {
-    let kept: &[&str] = match message.role {
-        Role::Assistant => &CHANNEL_MARKS,
-        Role::System | Role::User => &[],
-    };
-    let content = Value::from(mask(&message.content(), kept)?);
-    let mut fields = vec![("role", Value::from(message.role.name())), ("content", content)];
-    if let Some(reasoning) = message.reasoning() {
-        // A template uses one of the two names.
-        let reasoning = Value::from(mask(&reasoning, &[])?);
-        fields.extend([("reasoning", reasoning.clone()), ("reasoning_content", reasoning)]);
-    }
-    let mut mask = |text: &str| mask(text, &[]);
-    let calls = message.tool_calls().map(|call| call.with_texts(&mut mask));
-    let calls = calls.collect::<Result<Vec<ToolCall>>>()?;
-    if !calls.is_empty() {
-        fields.push(("tool_calls", Value::from(Serde(&calls))));
-    }
-    Ok(Value::from_pairs(fields))
-}
-
-/// Options of rendering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RenderOptions {
-    /// Ends with the beginning of the model's turn.
-    pub add_generation_prompt: bool,
-    /// Requests thoughts from models that support them.
-    pub enable_thinking: bool,
-    /// Spellings of control tokens in messages become control tokens, as in transformers and
-    /// llama.cpp.
-    pub parse_special: bool,
-}
-
-impl Default for RenderOptions {
-    fn default() -> Self {
-        RenderOptions { add_generation_prompt: true, enable_thinking: false, parse_special: false }
-    }
-}
 
 /// Templates for checkpoints without one, and the control tokens that select them.
 const BUILT_IN: [([&str; 2], &str); 2] = [
@@ -69,9 +20,6 @@ const BUILT_IN: [([&str; 2], &str); 2] = [
 
 /// Name of the only template in its environment.
 const NAME: &str = "chat";
-
-/// Marks that templates look for in the model's own answers, to omit thoughts.
-const CHANNEL_MARKS: [&str; 2] = ["<|channel>", "<channel|>"];
 
 /// A chat template, compiled.
 pub struct ChatTemplate {
@@ -143,7 +91,7 @@ impl ChatTemplate {
     /// Errors: [`Error::Template`] with the template's own message, or the place of its failure.
     pub fn prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<RenderedPrompt> {
         let plain = self.masked_prompt(messages, options, Middles::Plain)?;
-        let mut texts = messages.iter().flat_map(texts);
+        let mut texts = template_values::texts(messages, options).into_iter();
         if options.parse_special || !texts.any(|text| self.marks.is_middle(&text)) {
             return Ok(plain);
         }
@@ -160,23 +108,25 @@ impl ChatTemplate {
         options: &RenderOptions,
         middles: Middles,
     ) -> Result<RenderedPrompt> {
-        let texts: Vec<Cow<'_, str>> = messages.iter().flat_map(texts).collect();
+        let texts = template_values::texts(messages, options);
         let texts = texts.iter().map(AsRef::as_ref).chain([self.source.as_str()]);
         let mut guard = Guard::new(&self.marks, middles, texts);
-        let mut mask = |text: &str, kept: &[&str]| match options.parse_special {
+        let mask: &mut Mask<'_> = &mut |text: &str, kept: &[&str]| match options.parse_special {
             true => Ok(text.to_owned()),
             false => guard.mask(text, kept),
         };
-        let messages = messages.iter().map(|message| value(message, &mut mask));
+        let messages = messages.iter().map(|message| template_values::message(message, mask));
         let messages = messages.collect::<Result<Vec<Value>>>()?;
+        let tools = template_values::tools(&options.tools, mask)?;
         let variables = context! {
             messages => messages,
             add_generation_prompt => options.add_generation_prompt,
             enable_thinking => options.enable_thinking,
             bos_token => self.bos_token.as_str(),
             eos_token => self.eos_token.as_str(),
-            tools => (),
+            tools => tools,
             documents => (),
+            ..template_values::variables(&options.variables, mask)?
         };
         let template = self.environment.get_template(NAME).map_err(failed)?;
         let masked = template.render(variables).map_err(failed)?;

@@ -2,7 +2,8 @@
 
 use crate::text::TextAssets;
 use crate::text::message::Message;
-use crate::text::template::{ChatTemplate, RenderOptions};
+use crate::text::render_options::RenderOptions;
+use crate::text::template::ChatTemplate;
 use crate::text::tokenizer::Tokenizer;
 
 /// An answer that no template contains.

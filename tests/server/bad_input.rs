@@ -73,7 +73,7 @@ fn fields_of_wrong_types_and_ranges() {
         (json!({"messages": [{"role": "wizard", "content": "x"}]}), "is no role"),
         (json!({"messages": [{"role": "user", "content": 5}]}), "messages[0].content"),
         (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "image_url"),
-        (json!({"messages": [{"role": "tool", "content": "x"}]}), "results of tools"),
+        (json!({"messages": [{"role": "tool", "content": "x"}]}), "no call before it"),
         (json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}), "tool_calls"),
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),

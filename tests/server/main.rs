@@ -3,5 +3,7 @@
 mod answers;
 mod bad_input;
 mod connections;
+mod dialects;
 mod endpoints;
+mod script;
 mod support;

@@ -15,6 +15,8 @@ const DEEPEST: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Wire", try_from = "Wire")]
 pub struct ToolCall {
+    /// The name by which a result refers to the call, if it has one.
+    pub id: Option<String>,
     pub name: String,
     pub arguments: Map<String, Value>,
 }
@@ -30,6 +32,8 @@ pub struct BrokenCall {
 
 #[derive(Serialize, Deserialize)]
 struct Wire {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
     #[serde(rename = "type", default = "function")]
     kind: String,
     function: Function,
@@ -49,7 +53,7 @@ fn function() -> String {
 impl From<ToolCall> for Wire {
     fn from(call: ToolCall) -> Wire {
         let arguments = Value::Object(call.arguments);
-        Wire { kind: function(), function: Function { name: call.name, arguments } }
+        Wire { id: call.id, kind: function(), function: Function { name: call.name, arguments } }
     }
 }
 
@@ -57,7 +61,7 @@ impl TryFrom<Wire> for ToolCall {
     type Error = String;
 
     fn try_from(wire: Wire) -> Result<ToolCall, String> {
-        let Function { name, arguments } = wire.function;
+        let (id, Function { name, arguments }) = (wire.id, wire.function);
         let arguments = match arguments {
             Value::String(text) if text.trim().is_empty() => Value::Null,
             Value::String(text) => serde_json::from_str(&text)
@@ -65,31 +69,25 @@ impl TryFrom<Wire> for ToolCall {
             arguments => arguments,
         };
         match arguments {
-            Value::Object(arguments) => Ok(ToolCall { name, arguments }),
-            Value::Null => Ok(ToolCall { name, arguments: Map::new() }),
+            Value::Object(arguments) => Ok(ToolCall { id, name, arguments }),
+            Value::Null => Ok(ToolCall { id, name, arguments: Map::new() }),
             _ => Err(format!("the arguments of {name:?} are no JSON object")),
         }
     }
 }
 
 impl ToolCall {
+    /// A call without an id.
+    pub fn new(name: impl Into<String>, arguments: Map<String, Value>) -> ToolCall {
+        ToolCall { id: None, name: name.into(), arguments }
+    }
+
     /// Its name, and all texts of its arguments.
     pub(in crate::text) fn texts(&self) -> Vec<&str> {
-        fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
-            match value {
-                Value::String(text) => texts.push(text),
-                Value::Array(items) => items.iter().for_each(|item| collect(item, texts)),
-                Value::Object(map) => map.iter().for_each(|(key, item)| {
-                    texts.push(key);
-                    collect(item, texts);
-                }),
-                Value::Null | Value::Bool(_) | Value::Number(_) => {}
-            }
-        }
-        let mut texts = vec![self.name.as_str()];
+        let mut texts: Vec<&str> = self.id.as_deref().into_iter().chain([&*self.name]).collect();
         for (key, value) in &self.arguments {
             texts.push(key);
-            collect(value, &mut texts);
+            collect_texts(value, &mut texts);
         }
         texts
     }
@@ -97,7 +95,21 @@ impl ToolCall {
     /// The same call with replaced texts.
     pub(in crate::text) fn with_texts(&self, change: &mut Change<'_>) -> Result<ToolCall> {
         let arguments = changed_map(&self.arguments, change)?;
-        Ok(ToolCall { name: change(&self.name)?, arguments })
+        let id = self.id.as_deref().map(&mut *change).transpose()?;
+        Ok(ToolCall { id, name: change(&self.name)?, arguments })
+    }
+}
+
+/// Adds all strings and keys of `value` to `texts`.
+pub(in crate::text) fn collect_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(items) => items.iter().for_each(|item| collect_texts(item, texts)),
+        Value::Object(map) => map.iter().for_each(|(key, item)| {
+            texts.push(key);
+            collect_texts(item, texts);
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -108,7 +120,8 @@ fn changed_map(map: &Map<String, Value>, change: &mut Change<'_>) -> Result<Map<
     map.iter().map(|(key, item)| Ok((change(key)?, changed(item, change)?))).collect()
 }
 
-fn changed(value: &Value, change: &mut Change<'_>) -> Result<Value> {
+/// The same value with replaced strings and keys.
+pub(in crate::text) fn changed(value: &Value, change: &mut Change<'_>) -> Result<Value> {
     Ok(match value {
         Value::String(text) => Value::String(change(text)?),
         Value::Array(items) => {
@@ -209,7 +222,7 @@ impl<'a> Cursor<'a> {
         if name.is_empty() || name.contains(char::is_whitespace) || !self.eat("{") {
             return Err("no name and { follow call:".into());
         }
-        Ok(ToolCall { name: name.to_owned(), arguments: self.map(1)? })
+        Ok(ToolCall::new(name, self.map(1)?))
     }
 
     /// The rest of a map, after its brace.

@@ -7,6 +7,7 @@ mod sorter;
 mod spellings;
 
 pub use self::call::{BrokenCall, ToolCall};
+pub(super) use self::call::{changed, collect_texts};
 pub use self::event::AnswerEvent;
 pub use self::parts::AnswerParts;
 use self::sorter::Sorter;
@@ -48,8 +49,8 @@ impl Channels {
     pub fn parser<'a>(&'a self, tokenizer: &'a Tokenizer, prompt: &[u32]) -> AnswerParser<'a> {
         let stream = TextStream::new(tokenizer);
         let (held, sorter) = (String::new(), Sorter::default());
-        let (stop, is_stopped) = (StopTexts::default(), false);
-        let mut parser = AnswerParser { channels: self, stream, held, sorter, stop, is_stopped };
+        let (stop, stop_text) = (StopTexts::default(), None);
+        let mut parser = AnswerParser { channels: self, stream, held, sorter, stop, stop_text };
         if self.by_id.is_empty() && self.by_text.is_empty() {
             return parser;
         }
@@ -99,7 +100,8 @@ pub struct AnswerParser<'a> {
     held: String,
     sorter: Sorter,
     stop: StopTexts,
-    is_stopped: bool,
+    /// The one that came.
+    stop_text: Option<String>,
 }
 
 impl AnswerParser<'_> {
@@ -110,7 +112,12 @@ impl AnswerParser<'_> {
 
     /// Whether a stop text has come. Nothing follows it.
     pub fn is_stopped(&self) -> bool {
-        self.is_stopped
+        self.stop_text.is_some()
+    }
+
+    /// The stop text that has come.
+    pub fn stop_text(&self) -> Option<&str> {
+        self.stop_text.as_deref()
     }
 
     /// Takes the next token and returns the completed events, often none or one piece of text.
@@ -135,7 +142,7 @@ impl AnswerParser<'_> {
         self.sorter.finish();
         let mut events = self.sorted();
         let rest = self.stop.flush();
-        if !rest.is_empty() && !self.is_stopped {
+        if !rest.is_empty() && !self.is_stopped() {
             events.push(AnswerEvent::Content(rest));
         }
         events
@@ -145,13 +152,13 @@ impl AnswerParser<'_> {
     fn sorted(&mut self) -> Vec<AnswerEvent> {
         let mut events = Vec::new();
         for event in self.sorter.take() {
-            if self.is_stopped {
+            if self.is_stopped() {
                 break;
             }
             let (clear, event) = match event {
                 AnswerEvent::Content(text) => {
                     let (clear, found) = self.stop.push(&text);
-                    self.is_stopped = found;
+                    self.stop_text = found;
                     (clear, None)
                 }
                 // A stop text is within one piece of content.

@@ -171,7 +171,7 @@ fn other_channels_keep_their_names() {
 
 fn call(name: &str, arguments: Value) -> ToolCall {
     let Value::Object(arguments) = arguments else { panic!("arguments are a map") };
-    ToolCall { name: name.into(), arguments }
+    ToolCall::new(name, arguments)
 }
 
 #[track_caller]
@@ -286,12 +286,15 @@ fn messages_carry_thoughts_and_calls_to_the_template() {
             {"function": {"name": "g"}}]},
         {"role": "assistant", "tool_calls": []}]"#;
     let messages: Vec<Message> = serde_json::from_str(text).unwrap();
-    let calls = [call("f", json!({"x": ["<turn|>"]})), call("g", json!({}))];
+    let first = ToolCall { id: Some("1".into()), ..call("f", json!({"x": ["<turn|>"]})) };
+    let calls = [first, call("g", json!({}))];
     assert_eq!(messages[1].tool_calls().collect::<Vec<_>>(), [&calls[0], &calls[1]]);
     let function = |name: &str, arguments: Value| {
         let function = json!({"name": name, "arguments": arguments});
         json!({"type": "function", "function": function})
     };
+    let mut with_id = function("f", json!({"x": ["<turn|>"]}));
+    with_id["id"] = json!("1");
     let rendered = template.render(&messages, &RenderOptions::default()).unwrap();
     assert_eq!(
         serde_json::from_str::<Value>(&rendered).unwrap(),
@@ -299,7 +302,7 @@ fn messages_carry_thoughts_and_calls_to_the_template() {
             {"role": "user", "content": "a"},
             {"role": "assistant", "content": "b",
          "reasoning": "c <turn|>", "reasoning_content": "c <turn|>",
-             "tool_calls": [function("f", json!({"x": ["<turn|>"]})), function("g", json!({}))]},
+             "tool_calls": [with_id, function("g", json!({}))]},
             {"role": "assistant", "content": ""},
         ])
     );

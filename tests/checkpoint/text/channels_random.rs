@@ -170,7 +170,7 @@ proptest! {
         let text = format!("call:f{}", written(&Value::Object(arguments.clone())));
         for model in [Model::new(Some(USER_DEFINED)), Model::new(None)] {
             let parts = model.parts(PROMPT, &format!("{CALL_OPEN}{text}{CALL_CLOSE}"));
-            let expected = ToolCall { name: "f".into(), arguments: arguments.clone() };
+            let expected = ToolCall::new("f", arguments.clone());
             prop_assert_eq!(&parts.tool_calls, &[expected]);
         }
         // A call that is cut anywhere is returned as text.

@@ -65,7 +65,7 @@ fn built_in_templates_render_as_transformers_renders_them() {
         let options = RenderOptions {
             add_generation_prompt: !case.closed,
             enable_thinking: case.closed,
-            parse_special: false,
+            ..RenderOptions::default()
         };
         let rendered =
             template(&assets_with(turns, None)).unwrap().render(&case.messages, &options);

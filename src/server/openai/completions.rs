@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
-use super::answer::{Piece, Pieces, Usage, finish_reason, start};
-use super::app::{App, new_id, seconds};
-use super::error::ApiError;
-use super::events;
-use super::fields::Fields;
-use super::generation::Generation;
-use crate::text::{AnswerEvent, Prompt};
+use super::generation::Delivery;
+use super::{finish_reason, generation, usage_json};
+use crate::server::app::{App, new_id, seconds};
+use crate::server::chat::{self, ChatEvent, Generation, Piece, Pieces, Usage};
+use crate::server::error::{ApiError, Dialect};
+use crate::server::fields::Fields;
+use crate::server::sse::{self, SseEvent};
+use crate::text::Prompt;
 
 /// Tokens of an answer unless the request says otherwise, as in OpenAI's API.
 const DEFAULT_TOKENS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
@@ -25,7 +26,8 @@ const MOST_PROMPTS: usize = 64;
 pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body)?;
     app.check_model(&fields)?;
-    let mut generation = Generation::parse(&fields)?;
+    let delivery = Delivery::parse(&fields)?;
+    let mut generation = generation::parse(&fields)?;
     generation.options.max_new_tokens.get_or_insert(DEFAULT_TOKENS);
     refuse_unsupported(&fields, &generation)?;
     let inputs = Input::parse(fields.take("prompt"))?;
@@ -33,27 +35,19 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let count = prompts.len() * generation.choices as usize;
     let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
     let mut usage = Usage { prompt_tokens, ..Usage::default() };
-    let mut pieces = start(&app, prompts, &generation).await?;
+    let pieces = chat::start(&app, prompts, &generation).await?;
     let frame = Frame { id: new_id("cmpl-"), created: seconds(), app };
-    if generation.stream {
-        return Ok(events::response(stream(frame, pieces, generation, usage)));
+    if delivery.stream {
+        return Ok(sse::response(stream(frame, pieces, delivery, usage)));
     }
-    let mut choices = vec![(String::new(), ""); count];
-    while let Some((index, piece)) = pieces.next().await {
-        let (text, reason) = &mut choices[index as usize];
-        match piece {
-            Piece::Event(event) => *text += &text_of(event),
-            Piece::End { reason: end, stats } => {
-                usage.add(&stats);
-                *reason = finish_reason(end);
-            }
-            Piece::Failed(error) => return Err(error),
-        }
-    }
-    let choices =
-        (0..).zip(choices).map(|(index, (text, reason))| choice(index, &text, Some(reason)));
+    let answers = chat::collect(pieces, count).await?;
+    answers.iter().for_each(|answer| usage.add_answer(&answer.end.usage));
+    let choices = (0..).zip(&answers);
+    let choices = choices.map(|(index, answer)| {
+        choice(index, &answer.text(), Some(finish_reason(&answer.end.reason)))
+    });
     let mut answer = frame.chunk(choices.collect());
-    answer["usage"] = usage.json();
+    answer["usage"] = usage_json(&usage);
     Ok(axum::Json(answer).into_response())
 }
 
@@ -151,43 +145,36 @@ fn choice(index: u32, text: &str, finish_reason: Option<&str>) -> Value {
     json!({"index": index, "text": text, "logprobs": null, "finish_reason": finish_reason})
 }
 
-/// A raw prompt's answer is only text.
-fn text_of(event: AnswerEvent) -> String {
-    match event {
-        AnswerEvent::Content(text)
-        | AnswerEvent::Thought(text)
-        | AnswerEvent::Channel { text, .. } => text,
-        AnswerEvent::BrokenCall(call) => call.text,
-        AnswerEvent::ToolCall(_) => String::new(),
-    }
-}
-
 fn stream(
     frame: Frame,
     mut pieces: Pieces,
-    generation: Generation,
+    delivery: Delivery,
     mut usage: Usage,
-) -> impl Stream<Item = Result<Value, ApiError>> + Send {
+) -> impl Stream<Item = SseEvent> + Send {
     async_stream::stream! {
         while let Some((index, piece)) = pieces.next().await {
             match piece {
-                Piece::Event(event) => {
-                    yield Ok(frame.chunk(vec![choice(index, &text_of(event), None)]));
+                // A raw prompt's answer is only text.
+                Piece::Event(ChatEvent::Text(text)) => {
+                    yield SseEvent::Data(frame.chunk(vec![choice(index, &text, None)]));
                 }
-                Piece::End { reason, stats } => {
-                    usage.add(&stats);
-                    yield Ok(frame.chunk(vec![choice(index, "", Some(finish_reason(reason)))]));
+                Piece::Event(_) => {}
+                Piece::End(end) => {
+                    usage.add_answer(&end.usage);
+                    let reason = Some(finish_reason(&end.reason));
+                    yield SseEvent::Data(frame.chunk(vec![choice(index, "", reason)]));
                 }
                 Piece::Failed(error) => {
-                    yield Err(error);
+                    yield SseEvent::Data(error.body(Dialect::OpenAi));
                     return;
                 }
             }
         }
-        if generation.include_usage {
+        if delivery.include_usage {
             let mut last = frame.chunk(Vec::new());
-            last["usage"] = usage.json();
-            yield Ok(last);
+            last["usage"] = usage_json(&usage);
+            yield SseEvent::Data(last);
         }
+        yield SseEvent::Done;
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
-use super::fields::Fields;
-use crate::text::{Message, Part, Role};
+use crate::server::error::ApiError;
+use crate::server::fields::Fields;
+use crate::text::{Message, Part, ResultOf, Role};
 
 /// Reads `messages`.
 ///
@@ -31,9 +31,7 @@ fn one(at: usize, message: Value) -> Result<Message, ApiError> {
         Some("system" | "developer") => Role::System,
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
-        Some("tool" | "function") => {
-            return Err(wrong(format!("messages[{at}]: results of tools are not supported")));
-        }
+        Some("tool" | "function") => Role::Tool,
         Some(role) => return Err(wrong(format!("messages[{at}].role: {role:?} is no role"))),
         None => return Err(wrong(format!("messages[{at}].role must be a string"))),
     };
@@ -44,6 +42,10 @@ fn one(at: usize, message: Value) -> Result<Message, ApiError> {
         parts.extend(
             reasoning.filter(|text| !text.is_empty()).map(|text| Part::Thought(text.into())),
         );
+    }
+    if role == Role::Tool {
+        let text = |name| fields.get(name).and_then(Value::as_str).map(str::to_owned);
+        parts.push(Part::ResultOf(ResultOf { call_id: text("tool_call_id"), tool: text("name") }));
     }
     let texts = texts(fields.get("content"))
         .map_err(|reason| wrong(format!("messages[{at}].content {reason}")))?;
@@ -58,7 +60,7 @@ fn one(at: usize, message: Value) -> Result<Message, ApiError> {
 }
 
 /// The texts of `content`: null, a string, or a list of text parts.
-fn texts(content: Option<&Value>) -> Result<Vec<String>, String> {
+pub fn texts(content: Option<&Value>) -> Result<Vec<String>, String> {
     match content {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
@@ -69,7 +71,7 @@ fn texts(content: Option<&Value>) -> Result<Vec<String>, String> {
 
 fn text(part: &Value) -> Result<String, String> {
     match part.get("type").and_then(Value::as_str) {
-        Some("text") => match part.get("text") {
+        Some("text" | "input_text" | "output_text") => match part.get("text") {
             Some(Value::String(text)) => Ok(text.clone()),
             _ => Err("has a text part without text".into()),
         },
