@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::fault::fault;
 use super::state::{AnswerConstraint, CallRule, Ids};
-use super::tools::{Marks, Tool, call_grammar};
+use super::tools::{Marks, call_grammar};
 use super::vocabulary::token_environment;
 use super::{gbnf, literal};
 use crate::error::{Error, Result};
 use crate::generate::Constraint;
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, Tool};
 
 /// Whitespace between the parts of a JSON text: a space, or a line and its indentation. Without a
 /// limit a model could write spaces forever.

@@ -12,4 +12,3 @@ mod tools;
 mod vocabulary;
 
 pub use self::answer::{AnswerRules, CompiledRules, Format, Grammars, LazyGrammars, ToolChoice};
-pub use self::tools::Tool;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::literal;
 use crate::error::{Error, Result};
+use crate::text::Tool;
 
 /// Nested arrays and maps of a value without a schema.
 const DEEPEST_ANY: usize = 4;
@@ -17,14 +18,6 @@ const DEEPEST_SCHEMA: usize = 32;
 /// Numbers that keep their value in 64 bits. −0 is no whole number of JSON.
 const WHOLE: &str = "/0|-?[1-9][0-9]{0,17}/";
 const NUMBER: &str = "/0|-?[1-9][0-9]{0,14}|-?(0|[1-9][0-9]{0,14})\\.[0-9]{1,15}/";
-
-/// A tool that the model may call.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tool {
-    pub name: String,
-    /// JSON schema of its arguments, an object. `None`: any arguments.
-    pub parameters: Option<Value>,
-}
 
 /// The marks of a call, as literals of Lark.
 pub(super) struct Marks {
@@ -49,7 +42,7 @@ pub(super) fn call_grammar(tools: &[&Tool], marks: &Marks) -> Result<String> {
             return Err(Error::Input(format!("the tool's name {:?} {reason}", tool.name)));
         }
         writer.definitions.clear();
-        let root = tool.parameters.as_ref().unwrap_or(&Value::Null);
+        let root = &tool.parameters;
         let object = match root.as_object() {
             Some(schema) if is_object(schema) => writer.object(schema, root, 0)?,
             _ => writer.any_map(DEEPEST_ANY),

@@ -7,12 +7,12 @@ use gemma4_wgpu::checkpoint::Checkpoint;
 use gemma4_wgpu::generate::{
     FinishReason, HostChoice, Scheduler, SchedulerOptions, SequenceRequest, TokenEvent, Tokens,
 };
-use gemma4_wgpu::grammar::{AnswerRules, CompiledRules, Format, Grammars, Tool, ToolChoice};
+use gemma4_wgpu::grammar::{AnswerRules, CompiledRules, Format, Grammars, ToolChoice};
 use gemma4_wgpu::model::config::ModelConfig;
 use gemma4_wgpu::model::source::TensorSource;
 use gemma4_wgpu::model::weights::LoadOptions;
 use gemma4_wgpu::sampling::{Adjustments, SamplingParams};
-use gemma4_wgpu::text::{AnswerParts, Processor, Prompt};
+use gemma4_wgpu::text::{AnswerParts, Processor, Prompt, Tool};
 use serde_json::{Value, json};
 
 use crate::common::{self, random_model::RandomModel};
@@ -214,15 +214,10 @@ fn tools() -> Vec<Tool> {
             "a": {"type": "number"}, "b": {"anyOf": [{"const": 1.5}, {"const": "x"}]},
         }}},
     });
-    vec![
-        Tool { name: "weather".into(), parameters: Some(weather) },
-        Tool {
-            name: "time-now".into(),
-            parameters: Some(json!({
-                "type": "object", "properties": {}, "additionalProperties": false,
-            })),
-        },
-    ]
+    let nothing = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let tool =
+        |name: &str, parameters| Tool { name: name.into(), description: String::new(), parameters };
+    vec![tool("weather", weather), tool("time-now", nothing)]
 }
 
 fn assert_called(parts: &AnswerParts) {
@@ -372,7 +367,7 @@ fn what_does_not_compile_has_a_reason() {
     assert_eq!(error(rules), "tool_choice: no tool is named \"x\"");
     let rules = AnswerRules { tool_choice: ToolChoice::Required, ..AnswerRules::default() };
     assert!(error(rules).contains("required of no tools"));
-    let tool = Tool { name: "a b".into(), parameters: None };
+    let tool = Tool { name: "a b".into(), description: String::new(), parameters: json!({}) };
     let rules = AnswerRules { tools: vec![tool], ..AnswerRules::default() };
     assert!(error(rules).contains("\"a b\""));
 }
