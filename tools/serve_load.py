@@ -79,7 +79,8 @@ def text_of(status, data, stream):
     events = data.decode().strip().split("\n\n")
     if events.pop() != "data: [DONE]":
         raise ValueError("a stream without an end")
-    chunks = [json.loads(event.removeprefix("data: ")) for event in events if event.startswith("data")]
+    events = [event.removeprefix("data: ") for event in events if event.startswith("data: ")]
+    chunks = [json.loads(event) for event in events]
     return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
 
 

