@@ -23,8 +23,8 @@ fn main() {
     }
 }
 
-/// Writes `FILES`: path and text of every file in a folder of shaders. A program for browsers has
-/// only those that a browser can run, because it is downloaded.
+/// Writes `FILES`: path and text of every file in a folder of shaders. A program for browsers is
+/// downloaded, so it has only those that a browser can run, without their comments.
 fn list_shaders() -> io::Result<()> {
     let is_browser = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "wasm32");
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap_or_default()).join("shaders");
@@ -32,11 +32,15 @@ fn list_shaders() -> io::Result<()> {
     for folder in sorted(&root)? {
         for name in sorted(&root.join(&folder))? {
             let path = format!("{folder}/{name}");
-            let text = root.join(&path);
-            if is_browser && !runs_in_browsers(&folder, &fs::read_to_string(&text)?) {
+            let file = root.join(&path);
+            if !is_browser {
+                let _ = writeln!(list, "(\"shaders/{path}\", include_str!({file:?})),");
                 continue;
             }
-            let _ = writeln!(list, "(\"shaders/{path}\", include_str!({text:?})),");
+            let text = fs::read_to_string(&file)?;
+            if runs_in_browsers(&folder, &text) {
+                let _ = writeln!(list, "(\"shaders/{path}\", {:?}),", without_comments(&text));
+            }
         }
     }
     fs::write(Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("shaders.rs"), list + "];\n")
@@ -45,6 +49,13 @@ fn list_shaders() -> io::Result<()> {
 /// Browsers have no cooperative matrices, and no memory that workgroups share coherently.
 fn runs_in_browsers(folder: &str, text: &str) -> bool {
     folder != "persistent" && !text.contains("wgpu_cooperative_matrix")
+}
+
+/// Leaves out lines that are comments, but not those with what a file needs.
+fn without_comments(text: &str) -> String {
+    let is_comment = |line: &&str| line.starts_with("//") && !line.starts_with("//!");
+    let lines = text.lines().filter(|line| !is_comment(&line.trim_start()));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 fn sorted(folder: &Path) -> io::Result<Vec<String>> {

@@ -1,4 +1,5 @@
-// Compares the demo model's decoding in Chromium with the native program, both on SwiftShader.
+// Compares the demo model's decoding in Chromium with the native program, both on SwiftShader. With
+// BACKEND=cpu both are on one thread of the CPU.
 // Tokens per second need an idle machine; other work hardly changes the CPU time of a token. Linux.
 
 import { readFile, readdir } from "node:fs/promises";
@@ -8,6 +9,7 @@ import { serve } from "./tests/server.mjs";
 const [TOKENS, ROUNDS] = [128, Number(process.env.ROUNDS ?? 5)];
 // The native program's CPU time includes its start, which the difference of two runs removes.
 const FEW = 8;
+const ON_CPU = process.env.BACKEND === "cpu";
 const PROMPT = "Write a poem about love.";
 /** Clock ticks a second in /proc. */
 const TICKS = 100;
@@ -41,7 +43,10 @@ process.env.VK_DRIVER_FILES =
   process.env.SWIFTSHADER ?? "/usr/lib/chromium/vk_swiftshader_icd.json";
 const [browser, web] = [await launch(), await serve()];
 const page = await packagePage(browser, web.origin);
-await page.evaluate(async () => void (window.model = await gemma.Gemma.load("demo")));
+await page.evaluate(
+  async (backend) => void (window.model = await gemma.Gemma.load("demo", { backend })),
+  ON_CPU ? "cpu" : "webgpu",
+);
 const inChromium = (tokens) =>
   page.evaluate(
     async ([content, maxTokens]) => {
@@ -53,8 +58,7 @@ const inChromium = (tokens) =>
   );
 const natively = async (most) => {
   const { tokens, decode_tokens_per_s: rate } = await native(
-    "--backend",
-    "wgpu",
+    ...(ON_CPU ? ["--backend", "cpu", "--threads", "1"] : ["--backend", "wgpu"]),
     "-n",
     String(most),
     PROMPT,

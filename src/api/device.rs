@@ -69,7 +69,7 @@ impl ModelOptions {
             Device::Gpu(gpu) => Box::new(GpuBackend::load(gpu, source, options, progress).await?),
             Device::Cpu => {
                 let (exact, threads) = (self.exact, self.threads);
-                let cpu = CpuOptions { exact, threads, ..CpuOptions::default() };
+                let cpu = CpuOptions { exact, threads, instructions: self.instructions };
                 Box::new(CpuBackend::load_with(source, options, &cpu, progress).await?)
             }
             Device::Mlx => mlx::load(source, options, self.exact, progress).await?,

@@ -5,6 +5,7 @@ use std::{num::NonZeroUsize, path::Path};
 use crate::api::Model;
 use crate::backend::BackendKind;
 use crate::checkpoint::Checkpoint;
+use crate::cpu::Instructions;
 use crate::error::{Error, Result};
 use crate::gpu::DeviceOptions;
 use crate::hub;
@@ -43,6 +44,9 @@ pub struct ModelOptions {
     pub exact: bool,
     /// Threads of the CPU backend. `None`: one for each core.
     pub threads: Option<NonZeroUsize>,
+    /// Instructions of the CPU backend, unless activations stay exact. `None`: the processor's
+    /// fastest.
+    pub instructions: Option<Instructions>,
     /// The format that full-precision matrices become.
     pub quantize: Quantize,
     /// Element type of the KV cache.

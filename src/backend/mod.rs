@@ -30,9 +30,9 @@ pub struct BackendInfo {
     pub max_step_tokens: usize,
     /// Bytes of weights held on the device.
     pub weight_bytes: u64,
-    /// The part of `weight_bytes` that is the table of per-layer embeddings. A token reads one row
-    /// of it.
-    pub table_bytes: u64,
+    /// The part of `weight_bytes` that one token does not read. It is the table of per-layer
+    /// embeddings, and the experts that were not chosen.
+    pub unread_bytes: u64,
     /// Bytes of KV cache held on the device.
     pub kv_bytes: u64,
     /// Most bytes held on the device so far, all buffers together.

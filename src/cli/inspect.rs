@@ -53,6 +53,7 @@ struct Report {
     hidden_size: usize,
     /// Elements of each layer's per-layer embedding.
     per_layer_input: Option<usize>,
+    experts: Option<ExpertSizes>,
     vocab_size: usize,
     max_position_embeddings: usize,
     tied_embeddings: bool,
@@ -66,6 +67,15 @@ struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tensors: Vec<Tensor>,
     memory: MemoryReport,
+}
+
+/// The experts of every layer.
+#[derive(Serialize)]
+struct ExpertSizes {
+    count: usize,
+    /// Experts of one token.
+    top_k: usize,
+    intermediate_size: usize,
 }
 
 /// The cost of float matrices.
@@ -164,6 +174,11 @@ fn report(model: &ModelArgs, checkpoint: &Checkpoint, with_tensors: bool) -> Res
         sharing_layers: config.layers.len() - config.cached_layers().len(),
         hidden_size: config.hidden_size,
         per_layer_input: config.per_layer_input.map(|input| input.size),
+        experts: config.experts().map(|experts| ExpertSizes {
+            count: experts.count,
+            top_k: experts.top_k,
+            intermediate_size: experts.intermediate_size,
+        }),
         vocab_size: config.vocab_size,
         max_position_embeddings: config.max_position_embeddings,
         tied_embeddings: config.tie_word_embeddings,
@@ -278,10 +293,13 @@ fn describe(report: &Report) -> String {
         count => format!(", {count} with others' keys and values"),
     };
     let per_layer = r.per_layer_input.map(|size| format!(", {size} a layer")).unwrap_or_default();
+    let experts = r.experts.as_ref().map_or(String::new(), |experts| {
+        format!(", {} of {} experts a token", experts.top_k, experts.count)
+    });
     line(
         "architecture",
         format!(
-            "{}, {} layers ({attention}{shared}), hidden size {}{per_layer}",
+            "{}, {} layers ({attention}{shared}), hidden size {}{per_layer}{experts}",
             r.architecture, r.layers, r.hidden_size
         ),
     );

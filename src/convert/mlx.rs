@@ -2,6 +2,7 @@
 //! a bias. A weight is `scale·q + bias`, where q is at least 0.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
 use half::bf16;
 use serde_json::{Map, Value, json};
@@ -10,11 +11,43 @@ use crate::checkpoint::safetensors::writer::NewTensor;
 use crate::convert::{float_name, mlx_config, new_tensor};
 use crate::error::{Error, Result};
 use crate::model::{
-    config::ModelConfig, source::TensorInfo, tensors::Role, weights::PlannedTensor,
+    config::{Experts, ModelConfig},
+    source::TensorInfo,
+    tensors::Role,
+    weights::PlannedTensor,
 };
 use crate::quant::{Dtype, PackFormat, pack_rows};
 
-/// A tensor to write.
+/// A tensor to write: a part of some rows of the source's tensor.
+#[derive(Clone)]
+pub struct Piece {
+    pub part: Part,
+    /// `None` for all rows, and for vectors.
+    rows: Option<Blocks>,
+}
+
+/// `rows` rows from `first` on, in every block of `of` rows.
+#[derive(Clone, Copy)]
+struct Blocks {
+    first: usize,
+    rows: usize,
+    of: usize,
+}
+
+impl Piece {
+    /// The ranges of rows that the piece takes from `count` rows, each of at most `most`.
+    pub fn ranges(&self, count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+        let Blocks { first, rows, of } =
+            self.rows.unwrap_or(Blocks { first: 0, rows: count, of: count });
+        let blocks = (0..count).step_by(of.max(1));
+        blocks.flat_map(move |block| {
+            let (begin, end) = (block + first, block + first + rows);
+            (begin..end).step_by(most).map(move |start| start..(start + most).min(end))
+        })
+    }
+}
+
+/// What a tensor to write has of a matrix.
 #[derive(Clone, Copy)]
 pub enum Part {
     /// Without a change.
@@ -28,8 +61,8 @@ pub enum Part {
 pub struct Plan {
     /// In the order of writing.
     pub tensors: Vec<NewTensor>,
-    /// The parts that each tensor of the source becomes.
-    pub parts: Vec<Vec<Part>>,
+    /// The pieces that each tensor of the source becomes.
+    pub pieces: Vec<Vec<Piece>>,
     /// Each quantized module.
     modules: Vec<(String, Setting)>,
 }
@@ -49,53 +82,89 @@ pub fn prefix(config: &Value) -> &'static str {
     if config.get("text_config").is_some() { "language_model." } else { "" }
 }
 
+/// The matrices of all experts into which `stored` of `rows` rows is cut, and their rows.
+fn stacked(stored: &str, experts: Experts, rows: usize) -> Vec<(String, Blocks)> {
+    let of = rows / experts.count;
+    let named = |base: &str, matrix: &str| format!("{base}switch_glu.{matrix}_proj.weight");
+    match stored.strip_suffix("gate_up_proj") {
+        Some(base) => {
+            let half = |first| Blocks { first, rows: of / 2, of };
+            vec![(named(base, "gate"), half(0)), (named(base, "up"), half(of / 2))]
+        }
+        None => {
+            let base = stored.strip_suffix("down_proj").unwrap_or(stored);
+            vec![(named(base, "down"), Blocks { first: 0, rows: of, of })]
+        }
+    }
+}
+
 impl Plan {
     /// Errors: a matrix with a group size or a width that MLX lacks.
-    pub fn new(tensors: &[PlannedTensor], prefix: &str) -> Result<Plan> {
-        let mut plan = Plan { tensors: Vec::new(), parts: Vec::new(), modules: Vec::new() };
-        for PlannedTensor { name, role, info, .. } in tensors {
-            let inner = if *role == Role::OutputHead { "" } else { "model." };
-            let stored = format!("{prefix}{inner}{name}");
-            let (Dtype::Packed(format), &[rows, cols]) = (info.dtype, info.shape.as_slice()) else {
-                if !info.dtype.is_float() {
-                    return Err(Error::Unsupported(format!("{name}: {} for MLX", info.dtype)));
+    pub fn new(tensors: &[PlannedTensor], config: &ModelConfig, prefix: &str) -> Result<Plan> {
+        let mut plan = Plan { tensors: Vec::new(), pieces: Vec::new(), modules: Vec::new() };
+        for tensor in tensors {
+            let inner = if tensor.role == Role::OutputHead { "" } else { "model." };
+            let stored = format!("{prefix}{inner}{}", tensor.name);
+            let mut pieces = Vec::new();
+            match (tensor.role, config.experts()) {
+                (Role::ExpertMatrices, Some(experts)) => {
+                    for (name, rows) in stacked(&stored, experts, tensor.info.shape[0]) {
+                        let leading = [experts.count, rows.rows];
+                        pieces.extend(plan.matrix(tensor, &name, &leading, Some(rows))?);
+                    }
                 }
-                let bytes = info.dtype.block_bytes();
-                plan.tensors.push(new_tensor(
-                    stored,
-                    float_name(info.dtype),
-                    info.shape.clone(),
-                    bytes,
-                ));
-                plan.parts.push(vec![Part::Plain]);
-                continue;
-            };
-            let Setting { bits, group } = match format {
-                PackFormat::Int {
-                    bits: bits @ (4 | 8), group: group @ (32 | 64 | 128), ..
-                } if cols.is_multiple_of(group as usize) => Setting { bits, group: group as usize },
                 _ => {
-                    let reason = format!(
-                        "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32, \
-                         64 or 128 that fill rows"
-                    );
-                    return Err(Error::tensor(name, reason));
+                    let leading = &tensor.info.shape[..tensor.info.shape.len().min(1)];
+                    pieces.extend(plan.matrix(tensor, &stored, leading, None)?);
                 }
-            };
-            let module = stored.strip_suffix(".weight").unwrap_or(&stored).to_owned();
-            plan.tensors.push(new_tensor(stored, "U32", vec![rows, cols * bits as usize / 32], 4));
-            for table in ["scales", "biases"] {
-                plan.tensors.push(new_tensor(
-                    format!("{module}.{table}"),
-                    "BF16",
-                    vec![rows, cols / group],
-                    2,
-                ));
             }
-            plan.parts.push(vec![Part::Integers, Part::Scales, Part::Biases]);
-            plan.modules.push((module, Setting { bits, group }));
+            plan.pieces.push(pieces);
         }
         Ok(plan)
+    }
+
+    /// Adds the tensors of a matrix, or a vector. All dimensions before the columns are `leading`.
+    fn matrix(
+        &mut self,
+        PlannedTensor { name, info, .. }: &PlannedTensor,
+        stored: &str,
+        leading: &[usize],
+        rows: Option<Blocks>,
+    ) -> Result<Vec<Piece>> {
+        let piece = |part| Piece { part, rows };
+        let (Dtype::Packed(format), &[_, cols]) = (info.dtype, info.shape.as_slice()) else {
+            if !info.dtype.is_float() {
+                return Err(Error::Unsupported(format!("{name}: {} for MLX", info.dtype)));
+            }
+            let bytes = info.dtype.block_bytes();
+            let shape = [leading, info.shape.get(1..).unwrap_or_default()].concat();
+            self.tensors.push(new_tensor(stored.into(), float_name(info.dtype), shape, bytes));
+            return Ok(vec![piece(Part::Plain)]);
+        };
+        let Setting { bits, group } = match format {
+            PackFormat::Int { bits: bits @ (4 | 8), group: group @ (32 | 64 | 128), .. }
+                if cols.is_multiple_of(group as usize) =>
+            {
+                Setting { bits, group: group as usize }
+            }
+            _ => {
+                let reason = format!(
+                    "{format} of {cols} columns: MLX gets only int4 and int8 in groups of 32, 64 \
+                     or 128 that fill rows"
+                );
+                return Err(Error::tensor(name, reason));
+            }
+        };
+        let module = stored.strip_suffix(".weight").unwrap_or(stored).to_owned();
+        let shape = |columns: usize| [leading, &[columns]].concat();
+        let words = shape(cols * bits as usize / 32);
+        self.tensors.push(new_tensor(stored.into(), "U32", words, 4));
+        for table in ["scales", "biases"] {
+            let name = format!("{module}.{table}");
+            self.tensors.push(new_tensor(name, "BF16", shape(cols / group), 2));
+        }
+        self.modules.push((module, Setting { bits, group }));
+        Ok([Part::Integers, Part::Scales, Part::Biases].map(piece).into())
     }
 
     /// The setting of most modules. Among equally frequent ones it is the one with fewer bits.
@@ -133,6 +202,11 @@ impl Plan {
 }
 
 impl Part {
+    /// Whether no other part of the same rows comes before it.
+    pub fn is_first(self) -> bool {
+        matches!(self, Part::Plain | Part::Integers)
+    }
+
     /// The bytes of `rows` rows of the tensor.
     pub fn convert(self, info: &TensorInfo, bytes: &[u8], rows: usize) -> Result<Vec<u8>, String> {
         let (Dtype::Packed(format), &[_, cols]) = (info.dtype, info.shape.as_slice()) else {

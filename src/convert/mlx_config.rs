@@ -30,6 +30,10 @@ pub fn for_mlx_lm(mut source: Value, config: &ModelConfig, tied: bool) -> Result
         Some(text) => rewrite(text, fields, &outer),
         None => rewrite(root, fields, &[]),
     }
+    // mlx-lm has no class for 12B's text model alone, which is the same.
+    if root.get("model_type").is_some_and(|name| name == "gemma4_unified_text") {
+        root.insert("model_type".into(), json!("gemma4_text"));
+    }
     root.extend(outer);
     Ok(source)
 }
@@ -102,8 +106,14 @@ fn gemma4(config: &ModelConfig) -> Result<Fields> {
         ("layer_types".into(), layer_types.collect()),
         ("hidden_size_per_layer_input".into(), json!(input.map_or(0, |input| input.size))),
         ("final_logit_softcapping".into(), config.final_logit_softcap.map_or(Value::Null, number)),
-        ("enable_moe_block".into(), json!(false)),
+        ("enable_moe_block".into(), json!(config.experts().is_some())),
     ]);
+    if let Some(experts) = config.experts() {
+        fields.insert("num_experts".into(), json!(experts.count));
+        fields.insert("top_k_experts".into(), json!(experts.top_k));
+        fields.insert("moe_intermediate_size".into(), json!(experts.intermediate_size));
+        fields.insert("expert_intermediate_size".into(), json!(experts.intermediate_size));
+    }
     if let Some(input) = input {
         fields.insert("vocab_size_per_layer_input".into(), json!(input.vocab_size));
     }

@@ -49,7 +49,7 @@ pub async fn to_mlx(
     let config: Value = serde_json::from_slice(&config)
         .map_err(|e| Error::checkpoint(&config_path, e.to_string()))?;
     let prefix = mlx::prefix(&config);
-    let plan = mlx::Plan::new(&tensors, prefix)?;
+    let plan = mlx::Plan::new(&tensors, source.config(), prefix)?;
     // Comes before any writing, because mlx-lm may not support this model.
     let config = plan.config(config, source.config())?;
     fs::create_dir_all(output).map_err(io(output))?;
@@ -60,8 +60,8 @@ pub async fn to_mlx(
     let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
     let mut writer =
         SafetensorsWriter::create(&output.join("model.safetensors"), &plan.tensors, &metadata)?;
-    for (tensor, parts) in tensors.iter().zip(&plan.parts) {
-        write_tensor(source, tensor, parts, &mut writer, progress).await?;
+    for (tensor, pieces) in tensors.iter().zip(&plan.pieces) {
+        write_tensor(source, tensor, pieces, &mut writer, progress).await?;
     }
     writer.finish()?;
     for name in COMPANIONS {
@@ -83,7 +83,7 @@ pub async fn to_mlx(
 async fn write_tensor(
     source: &dyn TensorSource,
     PlannedTensor { name, info, .. }: &PlannedTensor,
-    parts: &[mlx::Part],
+    pieces: &[mlx::Piece],
     writer: &mut SafetensorsWriter,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
@@ -94,16 +94,13 @@ async fn write_tensor(
         _ => (1, info.bytes()),
     };
     let step = (SLICE_BYTES / row_bytes.max(1)).max(1);
-    for (number, part) in parts.iter().enumerate() {
-        for start in (0..rows).step_by(step) {
-            let end = (start + step).min(rows);
-            let bytes = source.read(name, start..end).await?;
-            writer.append(
-                &part
-                    .convert(info, &bytes, end - start)
-                    .map_err(|reason| Error::tensor(name, reason))?,
-            )?;
-            let told = if number == 0 { bytes.len() as u64 } else { 0 };
+    for piece in pieces {
+        for range in piece.ranges(rows, step) {
+            let count = range.len();
+            let bytes = source.read(name, range).await?;
+            let converted = piece.part.convert(info, &bytes, count);
+            writer.append(&converted.map_err(|reason| Error::tensor(name, reason))?)?;
+            let told = if piece.part.is_first() { bytes.len() as u64 } else { 0 };
             if !progress(told) {
                 return Err(Error::Input("interrupted".into()));
             }

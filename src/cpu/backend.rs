@@ -170,7 +170,7 @@ impl CpuBackend {
     pub fn plan(source: &dyn TensorSource, options: &LoadOptions) -> Result<MemoryPlan> {
         let (config, options) = (source.config(), &options.countable());
         let bytes = |tensor: &PlannedTensor| match (tensor.format, tensor.info.shape.as_slice()) {
-            (Some(format), &[rows, cols]) => (rows * format.row_bytes(cols)) as u64,
+            (Some(format), &[rows, cols]) => rows as u64 * format.row_bytes(cols) as u64,
             _ => 4 * tensor.info.elements() as u64,
         };
         let kv = |sliding: bool| {
@@ -218,12 +218,7 @@ impl Backend for CpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
-            table_bytes: self
-                .model
-                .weights
-                .per_layer
-                .as_ref()
-                .map_or(0, |tables| tables.table.bytes()),
+            unread_bytes: self.model.unread_bytes(),
             kv_bytes: self.kv_bytes,
             peak_bytes: self.peak_bytes,
         }

@@ -43,6 +43,17 @@ impl Model {
         Model { path, config, weights, inverse_frequencies }
     }
 
+    /// Bytes of weights that one token does not read.
+    pub fn unread_bytes(&self) -> u64 {
+        let table = self.weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes());
+        let layers = self.config.layers.iter().zip(&self.weights.layers);
+        let experts = layers.filter_map(|(config, weights)| {
+            let weights = weights.experts.as_ref()?;
+            Some(config.experts?.unread(weights.gate_up.bytes() + weights.down.bytes()))
+        });
+        table + experts.sum::<u64>()
+    }
+
     /// Runs `tokens`, one for each row, through all layers and stores their keys and values. The
     /// rows of `segments` follow one another. Returns the normed hidden states, `[rows, hidden]`,
     /// for [`Model::logits`]. Unless they are `wanted`, layers without their own keys are skipped.

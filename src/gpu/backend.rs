@@ -4,7 +4,7 @@ use crate::backend::{
     Backend, BackendInfo, KernelTime, SequenceStep, Sequences, StepInput, StepResult, Ticket,
     suppressible,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::device::gpu::Gpu;
 use crate::gpu::model::capacity::check_sequences;
 use crate::gpu::model::forward::{GpuWeights, Model};
@@ -40,20 +40,12 @@ struct Reservation {
 impl Reservation {
     fn new(gpu: &Gpu, config: &ModelConfig, options: &LoadOptions) -> Result<Reservation> {
         config.validate()?;
-        refuse_experts(config)?;
         let max_step_tokens = max_step_tokens(gpu, options);
         let sequences = Sequences::new(config, options, max_step_tokens)?;
         check_sequences(gpu, config, options)?;
         let cache = |layer| LayerCache::new(gpu, layer, options, max_step_tokens);
         let caches = config.cached_layers().iter().map(cache).collect::<Result<_>>()?;
         Ok(Reservation { sequences, caches })
-    }
-}
-
-fn refuse_experts(config: &ModelConfig) -> Result<()> {
-    match config.layers.iter().any(|layer| layer.experts.is_some()) {
-        true => Err(Error::Unsupported("mixture of experts on a GPU: use --backend cpu".into())),
-        false => Ok(()),
     }
 }
 
@@ -162,7 +154,7 @@ impl Backend for GpuBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
-            table_bytes: self.runner.model.table_bytes(),
+            unread_bytes: self.runner.model.unread_bytes(),
             kv_bytes: self.runner.model.kv_bytes(),
             peak_bytes: self.runner.model.gpu.peak_bytes(),
         }

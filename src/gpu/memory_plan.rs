@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::backend::GpuBackend;
 use crate::gpu::device::gpu::{Gpu, buffer_size};
+use crate::gpu::kernels::AddExpertsRmsNorm;
 use crate::gpu::model::capacity::{SizeSum, buffer_limit};
 use crate::gpu::model::layers::LayerCache;
 use crate::gpu::model::persistent::PersistentBuffers;
@@ -10,7 +11,7 @@ use crate::gpu::model::step::{logit_rows, max_step_tokens};
 use crate::gpu::model::workspace::Workspace;
 use crate::gpu::weights::repack::RepackSink;
 use crate::memory::MemoryPlan;
-use crate::model::config::{AttentionKind, ModelConfig};
+use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
 use crate::model::source::TensorSource;
 use crate::model::weights::{self, LoadOptions, PlannedTensor};
 
@@ -59,13 +60,15 @@ fn tensor_bytes(tensor: &PlannedTensor) -> u64 {
     }
 }
 
-/// Bytes of a layer's small buffers. They hold norms of q and k, rotary tables, the scalar, and the
-/// first column of its per-layer input.
+/// Bytes of a layer's small buffers. They hold norms of q and k, rotary tables, the scalar, and
+/// the first column of its per-layer input. With experts they have copies of norms.
 fn table_bytes(config: &ModelConfig) -> u64 {
     let uniforms = if config.per_layer_input.is_some() { 32 } else { 16 };
     let of_layer =
         |dim: usize| buffer_size(8 * dim as u64) + buffer_size(2 * dim as u64) + uniforms;
-    config.layers.iter().map(|layer| of_layer(layer.head_dim)).sum()
+    let norms = buffer_size(4 * AddExpertsRmsNorm::norm_words(config.hidden_size) as u64);
+    let of_experts = |layer: &LayerConfig| if layer.experts.is_some() { norms } else { 0 };
+    config.layers.iter().map(|layer| of_layer(layer.head_dim) + of_experts(layer)).sum()
 }
 
 impl Gpu {

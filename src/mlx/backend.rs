@@ -53,7 +53,7 @@ pub struct MlxBackend {
     unread: HashSet<u64>,
     next_ticket: u64,
     weight_bytes: u64,
-    table_bytes: u64,
+    unread_bytes: u64,
     kv_bytes: u64,
 }
 
@@ -109,15 +109,17 @@ impl MlxBackend {
     ) -> Result<Self> {
         let config = source.config().clone();
         config.validate()?;
-        if config.layers.iter().any(|layer| layer.experts.is_some()) {
-            return Err(Error::Unsupported("mixture of experts on MLX: use --backend cpu".into()));
-        }
         let reservation = Reservation::new(&config, options, mlx)?;
         reservation.check(source, options.quantize)?;
         let mut store = MlxStore { compute: reservation.compute, bytes: 0, seed };
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
-        let table_bytes =
-            weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes() as u64);
+        let table = weights.per_layer.as_ref().map_or(0, |tables| tables.table.bytes() as u64);
+        let experts = config.layers.iter().zip(&weights.layers).filter_map(|(config, weights)| {
+            let weights = weights.experts.as_ref()?;
+            let bytes = weights.gate_up.bytes() + weights.down.bytes();
+            Some(config.experts?.unread(bytes as u64))
+        });
+        let unread_bytes = table + experts.sum::<u64>();
         let most = reservation.sequences.max_step_tokens;
         let cache = |layer: &LayerConfig| {
             KvCache::new(layer, options.context_length, most, reservation.cache)
@@ -134,7 +136,7 @@ impl MlxBackend {
             unread: HashSet::new(),
             next_ticket: 0,
             weight_bytes: store.bytes,
-            table_bytes,
+            unread_bytes,
             kv_bytes: reservation.kv_bytes,
         })
     }
@@ -238,7 +240,7 @@ impl Backend for MlxBackend {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: self.weight_bytes,
-            table_bytes: self.table_bytes,
+            unread_bytes: self.unread_bytes,
             kv_bytes: self.kv_bytes,
             peak_bytes: device::peak_bytes().max(self.weight_bytes + self.kv_bytes),
         }

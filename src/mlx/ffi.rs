@@ -70,6 +70,19 @@ functions! {
     matmul(Pointer, Pointer) -> Pointer;
     quantized_matmul(Pointer, Pointer, Pointer, Pointer, c_int, c_int) -> Pointer;
     dequantize(Pointer, Pointer, Pointer, c_int, c_int) -> Pointer;
+    gather_matmul(
+        Pointer,
+        Pointer,
+        Pointer,
+        Pointer,
+        Pointer,
+        c_int,
+        c_int,
+        c_int
+    ) -> Pointer;
+    top_k(Pointer, c_int) -> Pointer;
+    chosen_weights(Pointer, Pointer, Pointer) -> Pointer;
+    weighted_sum(Pointer, Pointer) -> Pointer;
     take(Pointer, Pointer) -> Pointer;
     rms_norm(Pointer, Pointer, f32) -> Pointer;
     rope(Pointer, Pointer, c_int, c_int) -> Pointer;

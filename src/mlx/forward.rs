@@ -8,8 +8,8 @@ use crate::mlx::kv_cache::KvCache;
 use crate::mlx::mask::{Sight, Visible};
 use crate::mlx::matrix::MlxMatrix;
 use crate::mlx::ops::{Array, Dtype, Mask};
-use crate::model::config::{AttentionKind, LayerConfig, ModelConfig};
-use crate::model::weights::{LayerWeights, ModelWeights, PerLayerWeights};
+use crate::model::config::{AttentionKind, Experts, LayerConfig, ModelConfig};
+use crate::model::weights::{ExpertWeights, LayerWeights, ModelWeights, PerLayerWeights};
 
 type Weights = ModelWeights<MlxMatrix, Array>;
 
@@ -76,7 +76,11 @@ impl Model {
             x = x.add(&branch.rms_norm(Some(&weights.post_attention_norm), eps)?)?;
 
             let normed = x.rms_norm(Some(&weights.pre_feedforward_norm), eps)?;
-            let branch = self.feed_forward(&layer, &normed)?; // [rows, hidden]
+            let mut branch = self.feed_forward(&layer, &normed)?; // [rows, hidden]
+            if let (Some(experts), Some(sizes)) = (&weights.experts, config.experts) {
+                let mlp = branch.rms_norm(Some(&experts.post_mlp_norm), eps)?;
+                branch = mlp.add(&self.experts(experts, sizes, &x)?)?;
+            }
             x = x.add(&branch.rms_norm(Some(&weights.post_feedforward_norm), eps)?)?;
             if let (Some(per_layer), Some(vectors)) = (&weights.per_layer, &vectors) {
                 let branch = self.take_per_layer_input(index, per_layer, &x, vectors)?;
@@ -214,6 +218,31 @@ impl Model {
         let gate = layer.weights.gate_proj.linear(normed)?; // [rows, intermediate]
         let up = layer.weights.up_proj.linear(normed)?; // [rows, intermediate]
         layer.weights.down_proj.linear(&gate.gelu_mul(&up, self.fused)?)
+    }
+
+    /// The normed output of each row's experts for the residual stream `x` `[rows, hidden]`.
+    fn experts(
+        &self,
+        weights: &ExpertWeights<MlxMatrix, Array>,
+        sizes: Experts,
+        x: &Array,
+    ) -> Result<Array> {
+        let (rows, eps) = (x.shape()[0], self.config.rms_norm_eps);
+        let (hidden, n, top_k) = (self.config.hidden_size, sizes.intermediate_size, sizes.top_k);
+        // The router computes in f32, because near scores decide.
+        let routed = x.astype(Dtype::F32)?.rms_norm(Some(&weights.router_scale), eps)?;
+        let logits = weights.router.linear(&routed.scale((hidden as f32).powf(-0.5))?)?;
+        let chosen = logits.top_k(top_k)?; // [rows, top_k]
+        let factors = logits.chosen_weights(&chosen, &weights.per_expert_scale)?;
+
+        let normed = x.rms_norm(Some(&weights.pre_norm), eps)?.reshape(&[rows, 1, hidden])?;
+        let both = weights.gate_up.gather_linear(&normed, &chosen, sizes.count)?;
+        let both = both.reshape(&[rows * top_k, 2 * n])?;
+        let gate = both.slice(&[0, 0], &[rows * top_k, n])?;
+        let up = both.slice(&[0, n], &[rows * top_k, 2 * n])?;
+        let acts = gate.gelu_mul(&up, self.fused)?.reshape(&[rows, top_k, n])?;
+        let results = weights.down.gather_linear(&acts, &chosen, sizes.count)?;
+        results.weighted_sum(&factors)?.rms_norm(Some(&weights.post_norm), eps)
     }
 }
 

@@ -123,6 +123,24 @@ impl MlxMatrix {
         }
     }
 
+    /// The products of `x` `[rows, share, cols]` with the matrices of the experts that `chosen`
+    /// `[rows, top_k]` selects, of `experts` in all: `[rows, top_k, features]`.
+    pub fn gather_linear(&self, x: &Array, chosen: &Array, experts: usize) -> Result<Array> {
+        let (shape, top_k) = (x.shape(), chosen.shape()[1]);
+        let by_row = x.reshape(&[shape[0] * shape[1], self.cols])?;
+        let by_row = match self.padded > self.cols {
+            true => by_row.pad_columns(self.padded - self.cols)?,
+            false => by_row,
+        };
+        let x = by_row.reshape(&[shape[0], shape[1], 1, self.padded])?;
+        let results = match &self.weights {
+            Weights::Dense(array) => x.gather_matmul(array, chosen, experts)?,
+            Weights::Quantized(weights) => x.gather_quantized_matmul(weights, chosen, experts)?,
+        };
+        let features = results.shape()[3];
+        results.reshape(&[shape[0], top_k, features])
+    }
+
     /// The rows that `ids` (u32, `[n]`) select, times `scale`: `[n, cols]`.
     pub fn embed(&self, ids: &Array, scale: f32) -> Result<Array> {
         let rows = match &self.weights {

@@ -70,6 +70,49 @@ impl Array {
         ))
     }
 
+    /// `self` `[rows, share, 1, cols]` times the transposes of the matrices that `chosen`
+    /// `[rows, top_k]` selects of `w` `[experts · features, cols]`: `[rows, top_k, 1, features]`.
+    pub fn gather_matmul(&self, w: &Array, chosen: &Array, experts: usize) -> Result<Array> {
+        let none = pointer_or_null(None);
+        let [x, w, chosen] = [self, w, chosen].map(Array::pointer);
+        call!(gather_matmul(x, w, none, none, chosen, experts as i32, 0, 0))
+    }
+
+    /// [`Array::gather_matmul`] with quantized weights.
+    pub fn gather_quantized_matmul(
+        &self,
+        w: &Quantized,
+        chosen: &Array,
+        experts: usize,
+    ) -> Result<Array> {
+        let [words, scales, biases] = [&w.words, &w.scales, &w.biases].map(Array::pointer);
+        call!(gather_matmul(
+            self.pointer(),
+            words,
+            scales,
+            biases,
+            chosen.pointer(),
+            experts as i32,
+            w.group as i32,
+            w.bits as i32
+        ))
+    }
+
+    /// The numbers of the `count` largest elements of each row, in any order, as u32.
+    pub fn top_k(&self, count: usize) -> Result<Array> {
+        call!(top_k(self.pointer(), count as i32))
+    }
+
+    /// The softmax over the chosen elements of each row, times the `scales` of the chosen.
+    pub fn chosen_weights(&self, chosen: &Array, scales: &Array) -> Result<Array> {
+        call!(chosen_weights(self.pointer(), chosen.pointer(), scales.pointer()))
+    }
+
+    /// The sum of `[rows, top_k, cols]` over the second axis, times `weights` `[rows, top_k]`.
+    pub fn weighted_sum(&self, weights: &Array) -> Result<Array> {
+        call!(weighted_sum(self.pointer(), weights.pointer()))
+    }
+
     /// The rows of a matrix that `rows` (u32) selects.
     pub fn take(&self, rows: &Array) -> Result<Array> {
         call!(take(self.pointer(), rows.pointer()))

@@ -251,6 +251,47 @@ EXPORT array* g4_dequantize(
   return made([&] { return mx::dequantize(*w, *scales, optional(biases), group, bits); });
 }
 
+// Rows x [rows, share, 1, cols] times the transposes of the matrices that chosen [rows, top_k]
+// selects. w is [experts · features, cols], and holds floats without scales. The results are
+// [rows, top_k, 1, features].
+EXPORT array* g4_gather_matmul(
+    const array* x, const array* w, const array* scales, const array* biases, const array* chosen,
+    int experts, int group, int bits) {
+  return made([&] {
+    auto each = [&](const array& a) { return mx::reshape(a, {experts, -1, a.shape(-1)}); };
+    if (!scales) {
+      return mx::gather_mm(*x, mx::swapaxes(each(*w), -1, -2), std::nullopt, *chosen);
+    }
+    return mx::gather_qmm(*x, each(*w), each(*scales), each(*biases), std::nullopt, *chosen, true,
+                          group, bits);
+  });
+}
+
+// The numbers of the `count` largest elements along the last axis, as u32.
+EXPORT array* g4_top_k(const array* a, int count) {
+  return made([&] {
+    int last = a->shape(-1);
+    auto order = mx::argpartition(*a, last - count, -1);
+    return mx::slice(order, {0, last - count}, {a->shape(0), last});
+  });
+}
+
+// The softmax over the chosen logits [rows, top_k], times the scales of the chosen.
+EXPORT array* g4_chosen_weights(const array* logits, const array* chosen, const array* scales) {
+  return made([&] {
+    auto top = mx::softmax(mx::take_along_axis(*logits, *chosen, -1), -1, true);
+    return mx::multiply(top, mx::take(mx::astype(*scales, top.dtype()), *chosen, 0));
+  });
+}
+
+// The sum of results [rows, top_k, cols] times weights [rows, top_k]: [rows, cols].
+EXPORT array* g4_weighted_sum(const array* results, const array* weights) {
+  return made([&] {
+    auto factors = mx::astype(mx::expand_dims(*weights, -1), results->dtype());
+    return mx::sum(mx::multiply(*results, factors), 1);
+  });
+}
+
 EXPORT array* g4_take(const array* a, const array* rows) {
   return made([&] { return mx::take(*a, *rows, 0); });
 }

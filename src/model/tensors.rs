@@ -310,11 +310,9 @@ pub fn rows_read(config: &ModelConfig, role: Role, rows: usize) -> usize {
     match role {
         PerLayerTable => rows.min(1),
         TokenEmbedding if !config.tie_word_embeddings => rows.min(1),
-        ExpertMatrices => config
-            .layers
-            .iter()
-            .find_map(|layer| layer.experts)
-            .map_or(rows, |experts| rows / experts.count * experts.top_k),
+        ExpertMatrices => {
+            config.experts().map_or(rows, |experts| rows / experts.count * experts.top_k)
+        }
         _ => rows,
     }
 }

@@ -107,7 +107,7 @@ impl Recipe {
         );
         let edge = RuleText {
             layers: Some(Layers::Named(NamedLayers::Edge)),
-            ..RuleText::new("(v_proj|down_proj)\\.", 8, Method::MinMax)
+            ..RuleText::new("(v_proj|mlp\\.down_proj)\\.", 8, Method::MinMax)
         };
         let int4 = |method| RuleText::new("", 4, method);
         let rules = match name {

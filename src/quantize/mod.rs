@@ -14,6 +14,7 @@ use self::job::{Kinds, merge};
 use self::resume::Journal;
 use self::shard::{Target, new_tensor, stored_name, write_shard};
 use crate::model::config;
+use crate::model::tensors::Role;
 use crate::model::weights::{self, PlannedTensor};
 use crate::quant::Quantize;
 use crate::{Error, Result};
@@ -97,6 +98,10 @@ impl Job<'_> {
         let target = |tensor: PlannedTensor| {
             if tensor.format.is_none() {
                 return Ok(Target { tensor, spec: None });
+            }
+            // Near scores decide between experts, so that routers keep their precision.
+            if tensor.role == Role::Router && tensor.info.dtype.is_float() {
+                return Ok(Target { tensor: PlannedTensor { format: None, ..tensor }, spec: None });
             }
             if !tensor.info.dtype.is_float() {
                 return Err(Error::Unsupported(format!("{} is quantized already", tensor.name)));

@@ -102,6 +102,30 @@ fn configs_are_in_the_words_of_mlx_lm() {
     }
 }
 
+/// MLX has gate and up apart, and all experts in tensors of three dimensions.
+#[test]
+fn experts_are_taken_apart_for_mlx() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-experts");
+    let parent = tempfile::tempdir().unwrap();
+    let output = parent.path().join("mlx");
+    stdout(&mut convert(&golden, &output));
+    let bytes = fs::read(output.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let of_layer = |name: &str| {
+        let name = format!("language_model.model.layers.2.experts.switch_glu.{name}.weight");
+        tensors.tensor(&name).unwrap().shape().to_vec()
+    };
+    assert_eq!(of_layer("up_proj"), [8, 16, 32]);
+    assert_eq!(of_layer("down_proj"), [8, 32, 16]);
+    let (from, to) = (Checkpoint::open(&golden).unwrap(), Checkpoint::open(&output).unwrap());
+    for layer in 0..4 {
+        for name in ["experts.gate_up_proj", "experts.down_proj", "router.proj.weight"] {
+            let name = format!("layers.{layer}.{name}");
+            assert_eq!(all_bytes(&from, &name), all_bytes(&to, &name), "{name}");
+        }
+    }
+}
+
 #[test]
 fn the_files_are_as_mlx_lm_has_them() {
     let parent = tempfile::tempdir().unwrap();

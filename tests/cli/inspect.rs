@@ -113,6 +113,21 @@ fn it_tells_of_per_layer_embeddings_and_shared_keys() {
 }
 
 #[test]
+fn it_tells_of_experts() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-experts");
+    let report = inspect(&model, &["--backend", "cpu"]);
+    let sizes = serde_json::json!({"count": 8, "top_k": 2, "intermediate_size": 16});
+    assert_eq!(report["experts"], sizes);
+    let router = { report["kinds"].as_array().unwrap() }
+        .iter()
+        .find(|kind| kind["name"] == "router.proj.weight")
+        .unwrap();
+    assert_eq!((&router["stored"], &router["device"]), (&"BF16".into(), &"bf16".into()));
+    let text = stdout(program(&["inspect", "--backend", "cpu"]).arg(&model));
+    assert!(text.contains("hidden size 32, 2 of 8 experts a token"), "{text}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_the_plan() {
     let mut model = TinyModel::with_full_head_dim(512);
     model.config["max_position_embeddings"] = (1 << 30).into();

@@ -22,7 +22,8 @@ fn packed(args: &[&str]) -> (TempDir, TempDir) {
 /// The logits of a model, as bytes of a safetensors file.
 fn logits(model: &Path, args: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
-    let ids: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % VOCAB as u32).collect();
+    // Ids of the goldens too.
+    let ids: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % 64).collect();
     let ids = file(&dir, "ids.json", format!("{ids:?}"));
     let out = dir.path().join("logits.safetensors");
     let mut command =
@@ -57,6 +58,26 @@ fn a_packed_model_computes_what_quantizing_while_loading_does() {
     assert!(size(&out) * 2 < size(&model), "{} of {}", size(&out), size(&model));
     // The text assets are copied too.
     stdout(&mut on_model("run", out.path(), &["--backend", "cpu", "-n", "3", "--seed", "1", "hi"]));
+}
+
+/// Experts get 4 bits, and their routers keep those of the source.
+#[test]
+fn experts_are_packed_and_routers_stay() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gemma4-experts");
+    for precision in ["int4", "int8"] {
+        let out = tempfile::tempdir().unwrap();
+        stdout(&mut quantize(&model, out.path(), &["--quantize", precision]));
+        assert_eq!(
+            logits(out.path(), &[]),
+            logits(&model, &["--quantize", precision]),
+            "{precision}"
+        );
+        let bytes = fs::read(out.path().join("model.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let dtype = |name: &str| file.tensor(&format!("model.layers.1.{name}")).unwrap().dtype();
+        assert_eq!(dtype("router.proj.weight"), Dtype::BF16);
+        assert_eq!(dtype("experts.down_proj"), Dtype::U8);
+    }
 }
 
 /// The error columns of the table that `quantize` prints.

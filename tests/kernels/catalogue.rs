@@ -21,6 +21,7 @@ use gemma4_wgpu::{
     },
 };
 
+mod experts;
 mod persistent_layers;
 
 /// Stored types that the device converts to its layout.
@@ -161,6 +162,7 @@ pub fn kernels(target: &KernelTarget) -> Vec<Box<dyn Kernel>> {
         all.push(Box::new(GeluMul { n: 21504, epilogue, tail }));
         all.push(Box::new(Convert { cols: 5376, epilogue, over_outputs: false }));
     }
+    all.extend(experts::kernels(&forms));
     for format in PackFormat::ALL {
         all.push(Box::new(Embed {
             format,

@@ -10,6 +10,7 @@ mod elementwise;
 mod embed;
 mod emulated;
 mod epilogue;
+mod experts;
 mod gated;
 mod harness;
 mod linear;

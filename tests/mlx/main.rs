@@ -23,7 +23,7 @@ mod effective {
 mod goldens {
     use crate::golden_tests;
 
-    golden_tests!(dense 2e-3, crate::common::mlx);
+    golden_tests!(2e-3, crate::common::mlx);
 }
 
 /// bf16 as on a Mac, which has 8 significant bits where f32 has 24.

@@ -145,6 +145,30 @@ def effective(vocabulary):
     )
 
 
+def experts(vocabulary):
+    """Of 26B-A4B's kind."""
+    return gemma4(
+        vocabulary, enable_moe_block=True, num_experts=8, top_k_experts=2, moe_intermediate_size=32
+    )
+
+
+def expert_tensors(config, random, norm):
+    """A layer's experts and their router, without `.weight` where transformers has none."""
+    count, width = config["num_experts"], config["moe_intermediate_size"]
+    stack = lambda rows, cols: random.normal(0, cols**-0.5, (count, rows, cols))
+    return {
+        # Rounding must not close the gap between the last chosen and the first refused expert.
+        "router.proj.weight": random.normal(0, 12.0, (count, HIDDEN)),
+        "router.scale": random.uniform(0.5, 1.5, HIDDEN),
+        "router.per_expert_scale": random.uniform(0.5, 1.5, count),
+        "experts.gate_up_proj": stack(2 * width, HIDDEN),
+        "experts.down_proj": stack(HIDDEN, width),
+        "pre_feedforward_layernorm_2.weight": norm(HIDDEN),
+        "post_feedforward_layernorm_1.weight": norm(HIDDEN),
+        "post_feedforward_layernorm_2.weight": norm(HIDDEN),
+    }
+
+
 def tensors(config, seed):
     random, family = np.random.default_rng(seed), config["model_type"][:6]
     count, vocabulary = config["num_hidden_layers"], config["vocab_size"]
@@ -190,6 +214,9 @@ def tensors(config, seed):
                 "post_per_layer_input_norm": norm(HIDDEN),
             }
         found |= {f"layers.{index}.{name}.weight": value for name, value in parts.items()}
+        if config.get("enable_moe_block"):
+            own_names = expert_tensors(config, random, norm)
+            found |= {f"layers.{index}.{name}": value for name, value in own_names.items()}
         if family == "gemma4":
             found[f"layers.{index}.layer_scalar"] = random.uniform(0.7, 1.1, 1)
     found = {f"model.{name}": value.astype(np.float32) for name, value in found.items()}
@@ -203,6 +230,11 @@ MODELS = {
     "gemma4": ("gemma4", gemma4),
     "gemma4-untied": ("gemma4", lambda vocabulary: gemma4(vocabulary, tie_word_embeddings=False)),
     "gemma4-effective": ("gemma4", effective),
+    "gemma4-small-experts": ("gemma4", experts),
+    "gemma4-small-unified": (
+        "gemma4",
+        lambda vocabulary: gemma4(vocabulary, model_type="gemma4_unified_text"),
+    ),
 }
 
 

@@ -1,9 +1,21 @@
-// Subgroup operations and the reason of a lost device, which wgpu omits in browsers.
+// What wgpu omits in browsers: subgroup operations, and the reasons of missing and lost devices.
 
 let loss: string | undefined;
 
 /** Subgroup sizes that kernels assume where a browser does not report them. */
 const ANY_SUBGROUP: [number, number] = [4, 128];
+
+const WORKERS_LACK_IT =
+  "WebGPU is missing in this browser's workers: a newer version may have it " +
+  "(Firefox: dom.webgpu.workers.enabled in about:config)";
+
+const NO_ADAPTER = "the browser offers no graphics card to WebGPU: a newer version or driver may";
+
+/** Why this worker cannot use WebGPU, or `null` if it can. */
+export async function reasonAgainstWebgpu(): Promise<string | null> {
+  if (!navigator.gpu) return WORKERS_LACK_IT;
+  return (await navigator.gpu.requestAdapter()) ? null : NO_ADAPTER;
+}
 
 /**
  * Requests subgroups for this worker's devices, which wgpu does not do yet, and watches for loss.

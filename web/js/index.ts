@@ -67,19 +67,18 @@ export class Gemma {
   /**
    * Loads a model.
    *
-   * Errors: no WebGPU, broken or other files, an unreachable server, too little storage or device
-   * memory.
+   * Without WebGPU the CPU computes, unless the settings want it otherwise.
+   *
+   * Errors: no WebGPU though it is wanted, broken or other files, an unreachable server, too little
+   * storage or device memory.
    */
   static async load(source: Source, settings: LoadSettings = {}): Promise<Gemma> {
     const { onProgress, signal, worker, ...options } = settings;
     signal?.throwIfAborted();
-    if (!globalThis.navigator?.gpu) {
-      throw new Error(
-        "WebGPU is missing: use a current Chrome, Edge, Safari or Firefox, " +
-          "and open the page by https or from localhost" +
-          switchedOff(),
-      );
-    }
+    const backend = options.backend ?? "auto";
+    const missing = !globalThis.navigator?.gpu;
+    if (missing && backend === "webgpu") throw new Error(MISSING + switchedOff());
+    if (missing && backend === "auto") options.backend = "cpu";
     const from = await workerSource(source);
     const link = new Link(worker ?? ownWorker);
     const abort = () => link.close(signal?.reason);
@@ -89,7 +88,9 @@ export class Gemma {
         if (reply.type === "progress") onProgress?.(reply.progress);
       });
       if (loaded.type !== "loaded") throw unexpected(loaded);
-      return new Gemma(link, loaded.info, loaded.hostBytes);
+      const reason = missing && backend === "auto" ? MISSING : loaded.info.note;
+      const note = reason === null ? null : reason + switchedOff();
+      return new Gemma(link, { ...loaded.info, note }, loaded.hostBytes);
     } catch (error) {
       link.close(error);
       throw error;
@@ -209,6 +210,10 @@ export async function verifyCachedModel(key: string): Promise<boolean> {
     link.close(new Error("done"));
   }
 }
+
+const MISSING =
+  "WebGPU is missing: use a current Chrome, Edge, Safari or Firefox, " +
+  "and open the page by https or from localhost";
 
 /** How to switch on WebGPU in browsers that have it switched off. */
 function switchedOff(): string {

@@ -17,6 +17,11 @@ export interface ToolCall {
 
 /** How a model is loaded. */
 export interface LoadOptions {
+  /**
+   * What computes. The default (`auto`) is `webgpu`, but `cpu` where the browser has no WebGPU or
+   * no adapter. The CPU is slow and takes up to 1 GiB of weights.
+   */
+  backend?: "auto" | "webgpu" | "cpu";
   /** Positions of the context: prompts and answers. 4096 by default, or the model's maximum. */
   contextLength?: number;
   /**
@@ -49,12 +54,17 @@ export interface GenerateOptions {
 /** Facts of a loaded model and its device. Sizes are bytes. */
 export interface ModelInfo {
   model: string;
-  /** The graphics card, in the browser's words. */
+  backend: "webgpu" | "cpu";
+  /** Why `auto` chose the CPU, and how to get WebGPU; `null` if it did not. */
+  note: string | null;
+  /** The graphics card, in the browser's words, or the CPU's threads and instructions. */
   device: string;
   shaderF16: boolean;
   subgroups: boolean;
-  maxBindingBytes: number;
-  maxBufferBytes: number;
+  /** `null` on the CPU. */
+  maxBindingBytes: number | null;
+  /** `null` on the CPU. */
+  maxBufferBytes: number | null;
   contextLength: number;
   weightBytes: number;
   kvBytes: number;

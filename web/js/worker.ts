@@ -1,6 +1,6 @@
 // The worker that holds a model: it answers the requests of index.ts, one model a worker.
 
-import { advise, deviceName, prepareDevices } from "./device.js";
+import { advise, deviceName, prepareDevices, reasonAgainstWebgpu } from "./device.js";
 import { type Opened, openUrls, verify } from "./download.js";
 import { BlobFile, describe } from "./files.js";
 import type { LoadOptions, Reply, Request, WorkerSource } from "./protocol.js";
@@ -10,10 +10,6 @@ interface WorkerScope {
   postMessage(message: unknown): void;
   onmessage: ((event: MessageEvent<{ id: number; request: Request }>) => void) | null;
 }
-
-const WORKERS_LACK_IT =
-  "WebGPU is missing in this browser's workers: a newer version may have it " +
-  "(Firefox: dom.webgpu.workers.enabled in about:config)";
 
 const scope = globalThis as unknown as WorkerScope;
 const wasm = init();
@@ -67,20 +63,39 @@ async function load(
   options: LoadOptions,
   reply: (message: Reply) => void,
 ): Promise<void> {
-  if (!navigator.gpu) throw new Error(WORKERS_LACK_IT);
+  const wanted = options.backend ?? "auto";
+  const reason = wanted === "cpu" ? null : await reasonAgainstWebgpu();
+  if (wanted === "webgpu" && reason !== null) throw new Error(reason);
+  const note = wanted === "auto" ? reason : null;
+  const backend = wanted === "auto" ? (reason === null ? "webgpu" : "cpu") : wanted;
   await wasm;
   const { files, release } = await open(source, reply);
   try {
     const onProgress = (loaded: number, total: number) =>
       reply({ type: "progress", progress: { phase: "load", loaded, total } });
-    const subgroups = await prepareDevices(options.subgroups !== false);
-    engine = await Engine.load(files, JSON.stringify({ ...options, subgroups }), onProgress);
+    const subgroups =
+      backend === "webgpu" ? await prepareDevices(options.subgroups !== false) : null;
+    const resolved = JSON.stringify({ ...options, backend, subgroups });
+    engine = await Engine.load(files, resolved, onProgress, pause);
   } finally {
     // The device has all of the model; the files are no longer needed.
     release();
   }
-  const info = { ...JSON.parse(engine.info()), device: await deviceName() };
+  const info = { ...JSON.parse(engine.info()), note };
+  if (backend === "webgpu") info.device = await deviceName();
   reply({ type: "loaded", info, hostBytes: await hostBytes() });
+}
+
+/** Lets this worker handle the messages that wait. */
+function pause(): Promise<void> {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }
 
 async function open(source: WorkerSource, reply: (message: Reply) => void): Promise<Opened> {

@@ -23,20 +23,29 @@ export function generateOptions(): GenerateOptions {
   return options;
 }
 
+/** The backend that answers. */
+export function backendName(info: ModelInfo): string {
+  return info.backend === "cpu" ? "CPU" : "WebGPU";
+}
+
 /** Shows facts of the model and its device. */
 export function showFacts(info: ModelInfo, hostBytes: number): void {
   const facts: [string, string][] = [
     ["Model", info.model],
-    ["Graphics card", info.device || "not told by the browser"],
+    ["Backend", backendName(info)],
+    ["Device", info.device || "not told by the browser"],
     ["Context", `${info.contextLength} tokens`],
     ["Weights on it", size(info.weightBytes)],
     ["KV cache on it", size(info.kvBytes)],
     ["Most in use on it", size(info.peakBytes)],
     ["Program's memory", size(hostBytes)],
-    ["Largest buffer", size(info.maxBufferBytes)],
-    ["Largest binding", size(info.maxBindingBytes)],
-    ["16-bit arithmetic", info.shaderF16 ? "yes" : "no"],
   ];
+  if (info.maxBufferBytes !== null && info.maxBindingBytes !== null)
+    facts.push(
+      ["Largest buffer", size(info.maxBufferBytes)],
+      ["Largest binding", size(info.maxBindingBytes)],
+      ["16-bit arithmetic", info.shaderF16 ? "yes" : "no"],
+    );
   const items = facts.flatMap(([name, value]) => {
     const [term, fact] = [document.createElement("dt"), document.createElement("dd")];
     [term.textContent, fact.textContent] = [name, value];

@@ -8,7 +8,7 @@ use futures_channel::{
 };
 use gemma4_wgpu::{
     Error, Model, Result,
-    backend::Backend,
+    backend::{Backend, BackendInfo},
     checkpoint::Checkpoint,
     gpu::{DeviceOptions, Gpu, GpuBackend},
     model::{
@@ -22,8 +22,9 @@ use serde::Serialize;
 use wasm_bindgen::{JsError, JsValue, prelude::wasm_bindgen};
 
 use crate::{
+    cpu::Cpu,
     files,
-    options::{self, Chat, Load},
+    options::{self, BackendName, Chat, Load},
     serve::{Order, serve},
 };
 
@@ -32,11 +33,12 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 struct Info<'a> {
     model: &'a str,
+    backend: &'static str,
     device: String,
     shader_f16: bool,
     subgroups: bool,
-    max_binding_bytes: u64,
-    max_buffer_bytes: u64,
+    max_binding_bytes: Option<u64>,
+    max_buffer_bytes: Option<u64>,
     context_length: usize,
     weight_bytes: u64,
     kv_bytes: u64,
@@ -54,13 +56,15 @@ pub struct Engine {
 #[wasm_bindgen]
 impl Engine {
     /// Loads the model of `files`, or the embedded one if there are none. `options` is JSON.
-    /// `progress` is called with the bytes read and the total.
+    /// `progress` is called with the bytes read and the total. `pause` returns a promise that is
+    /// resolved once the worker's waiting messages are handled.
     pub async fn load(
         files: Array,
         options: String,
         progress: Function,
+        pause: Function,
     ) -> Result<Engine, JsError> {
-        Ok(load(&files, &options, &progress).await?)
+        Ok(load(&files, &options, &progress, pause).await?)
     }
 
     /// Facts of the model and its device, as JSON.
@@ -93,11 +97,21 @@ impl Engine {
     }
 }
 
-async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engine> {
+async fn load(
+    files: &Array,
+    options: &str,
+    progress: &Function,
+    pause: Function,
+) -> Result<Engine> {
     let options: Load = options::parse("options", options)?;
     // The device comes first, so that a browser without one reads no files.
-    let device = DeviceOptions { browser_subgroups: options.subgroups, ..DeviceOptions::default() };
-    let gpu = Gpu::open(&device).await?;
+    let gpu = match options.backend {
+        BackendName::WebGpu => {
+            let browser_subgroups = options.subgroups;
+            Some(Gpu::open(&DeviceOptions { browser_subgroups, ..DeviceOptions::default() }).await?)
+        }
+        BackendName::Cpu => None,
+    };
     let checkpoint = match files.length() {
         0 => Checkpoint::demo()?,
         _ => Checkpoint::open_ranged(files::named(files)?).await?,
@@ -110,21 +124,32 @@ async fn load(files: &Array, options: &str, progress: &Function) -> Result<Engin
         read += bytes;
         let _ = progress.call2(&JsValue::NULL, &(read as f64).into(), &(total as f64).into());
     };
-    let loaded = GpuBackend::load(gpu.clone(), &checkpoint, &options, &mut tell).await;
-    let backend = match loaded.and_then(|backend| gpu.check().map(|()| backend)) {
-        Ok(backend) => backend,
-        Err(error) => {
-            gpu.device().destroy();
-            return Err(with_sizes(error, total, &options));
-        }
+    let backend: Box<dyn Backend> = match &gpu {
+        Some(gpu) => Box::new(load_on_gpu(gpu, &checkpoint, &options, total, &mut tell).await?),
+        None => Box::new(Cpu::load(&checkpoint, &options, pause, &mut tell).await?),
     };
-    let info = info(&gpu, &backend, checkpoint.description())?;
+    let info = info(gpu.as_ref(), backend.info(), checkpoint.description())?;
     drop(checkpoint);
     let (orders, waiting) = unbounded();
     let stopped = Rc::new(Cell::new(false));
-    let model = Model::new(Box::new(backend), Some(processor));
+    let model = Model::new(backend, Some(processor));
     wasm_bindgen_futures::spawn_local(serve(gpu, model, waiting, stopped.clone()));
     Ok(Engine { info, orders, stopped })
+}
+
+/// Loads `total` bytes of weights. Releases the device if that fails.
+async fn load_on_gpu(
+    gpu: &Gpu,
+    source: &dyn TensorSource,
+    options: &LoadOptions,
+    total: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<GpuBackend> {
+    let loaded = GpuBackend::load(gpu.clone(), source, options, progress).await;
+    loaded.and_then(|backend| gpu.check().map(|()| backend)).map_err(|error| {
+        gpu.device().destroy();
+        with_sizes(error, total, options)
+    })
 }
 
 /// A device's refusal, with the requested values.
@@ -144,15 +169,15 @@ fn with_sizes(error: Error, total: u64, options: &LoadOptions) -> Error {
     }
 }
 
-fn info(gpu: &Gpu, backend: &GpuBackend, model: &str) -> Result<String> {
-    let (facts, variant, held) = (gpu.facts(), gpu.variant(), backend.info());
+fn info(gpu: Option<&Gpu>, held: BackendInfo, model: &str) -> Result<String> {
     let info = Info {
         model,
-        device: facts.name.clone(),
-        shader_f16: variant.f16,
-        subgroups: variant.subgroups.is_some(),
-        max_binding_bytes: facts.max_binding_bytes,
-        max_buffer_bytes: facts.max_buffer_bytes,
+        backend: if gpu.is_some() { "webgpu" } else { "cpu" },
+        device: gpu.map_or(held.device, |gpu| gpu.facts().name.clone()),
+        shader_f16: gpu.is_some_and(|gpu| gpu.variant().f16),
+        subgroups: gpu.is_some_and(|gpu| gpu.variant().subgroups.is_some()),
+        max_binding_bytes: gpu.map(|gpu| gpu.facts().max_binding_bytes),
+        max_buffer_bytes: gpu.map(|gpu| gpu.facts().max_buffer_bytes),
         context_length: held.context_length,
         weight_bytes: held.weight_bytes,
         kv_bytes: held.kv_bytes,

@@ -2,6 +2,7 @@
 #![cfg(target_arch = "wasm32")]
 
 mod checksum;
+mod cpu;
 mod engine;
 mod files;
 mod options;

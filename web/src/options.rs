@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 const DEFAULT_CONTEXT: usize = 4096;
 
 /// `LoadOptions` of web/js/protocol.ts.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Load {
     context_length: Option<NonZeroUsize>,
     quantize: Option<QuantizeName>,
     cache_type: Option<CacheName>,
+    pub backend: BackendName,
     /// The smallest and the largest subgroup size of devices that the worker opens. `None` if the
     /// browser does not give them.
     #[serde(default)]
@@ -34,6 +35,14 @@ enum QuantizeName {
     Int4,
     Int8,
     None,
+}
+
+/// The worker replaces `auto`.
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendName {
+    WebGpu,
+    Cpu,
 }
 
 #[derive(Deserialize, Clone, Copy)]

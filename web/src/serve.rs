@@ -19,9 +19,9 @@ pub struct Order {
     pub reply: oneshot::Sender<Result<String>>,
 }
 
-/// Answers until no more requests can come, then releases the device.
+/// Answers until no more requests can come, then releases the GPU, if there is one.
 pub async fn serve(
-    gpu: Gpu,
+    gpu: Option<Gpu>,
     mut model: Model,
     mut orders: UnboundedReceiver<Order>,
     stopped: Rc<Cell<bool>>,
@@ -32,7 +32,9 @@ pub async fn serve(
         let _ = order.reply.send(outcome);
     }
     drop(model);
-    gpu.device().destroy();
+    if let Some(gpu) = gpu {
+        gpu.device().destroy();
+    }
 }
 
 async fn answer(model: &mut Model, order: &Order, stopped: &Cell<bool>) -> Result<String> {

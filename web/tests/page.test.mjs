@@ -1,4 +1,5 @@
 // The page as a person uses it: by mouse, by keyboard, on a phone, and where WebGPU is missing.
+// cpu.test.mjs has browsers without it.
 
 import assert from "node:assert/strict";
 import path from "node:path";
@@ -64,8 +65,9 @@ test("a visitor asks the demo model by keyboard, goes on, and begins a new chat"
   assert.equal(await page.textContent("#log li.assistant"), expected.text);
   assert.match(
     await page.textContent("#figures"),
-    /24 tokens · [\d.]+ tokens\/s · first token after \d+ ms/,
+    /by WebGPU · 24 tokens · [\d.]+ tokens\/s · first token after \d+ ms/,
   );
+  assert.equal(await page.isHidden("#notice"), true);
   assert.match(await page.textContent("#status"), /The model's answer/);
   await screenshot(page, "chat-light");
   await page.fill("#prompt", "And hate?");
@@ -210,16 +212,6 @@ test("the page fits a phone and names all its controls", async (t) => {
   assert.deepEqual(nameless, []);
 });
 
-test("without WebGPU the page says what to do", async (t) => {
-  const page = await open(t, {}, () =>
-    Object.defineProperty(Navigator.prototype, "gpu", { value: undefined }),
-  );
-  await page.waitForSelector("#problem:not([hidden])");
-  assert.match(await page.textContent("#problem"), /WebGPU is missing: use a current Chrome/);
-  assert.equal(await page.isDisabled("#send"), true);
-  await screenshot(page, "no-webgpu");
-});
-
 test("a browser that has WebGPU switched off is told how to switch it on", async (t) => {
   const without = () => Object.defineProperty(Navigator.prototype, "gpu", { value: undefined });
   const linux = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
@@ -231,7 +223,10 @@ test("a browser that has WebGPU switched off is told how to switch it on", async
     [linux.replace("X11; Linux x86_64", "Windows NT 10.0"), /localhost$/],
   ]) {
     const page = await open(t, { userAgent: agent }, without);
-    await page.waitForSelector("#problem:not([hidden])");
-    assert.match((await page.textContent("#problem")).trim(), pattern);
+    await ready(page);
+    const notice = (await page.textContent("#notice")).trim();
+    assert.match(notice, /^The CPU answers, which is slow: WebGPU is missing: use a current/);
+    assert.match(notice, pattern);
+    assert.equal(await page.isHidden("#problem"), true);
   }
 });

@@ -14,10 +14,10 @@ export const root = path.dirname(web);
 export const target = path.resolve(web, process.env.CARGO_TARGET_DIR ?? "../target");
 const artifacts = path.join(web, "artifacts");
 
+/** For WebGPU on the software adapter. */
+const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 const FLAGS = [
   "--no-sandbox",
-  "--enable-unsafe-webgpu",
-  "--use-webgpu-adapter=swiftshader",
   "--disable-quic",
   "--no-first-run",
   "--disable-background-networking",
@@ -25,12 +25,13 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-export async function launch() {
+/** A browser; other flags than those of WebGPU may take its place. */
+export async function launch(webgpu = WEBGPU) {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   await access(executablePath).catch(() => {
     throw new Error(`${executablePath} is missing: apt-get install chromium, or set CHROMIUM`);
   });
-  return chromium.launch({ executablePath, args: FLAGS });
+  return chromium.launch({ executablePath, args: [...FLAGS, ...webgpu] });
 }
 
 /** The native program's answer by `--json`. */

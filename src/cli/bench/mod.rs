@@ -189,8 +189,8 @@ fn measure(
     let multiplications = backend.config().layer_multiplications() as f64;
     let is_prompt = matches!(test.work, Work::Prompt(_));
     let step_seconds = test.steps().map(|steps| test.tokens() as f64 / steps as f64 / median);
-    // All rows share one read of the weights, except that each reads its own row of the table.
-    let read_bytes = (info.weight_bytes - info.table_bytes) as f64;
+    // All rows share one read of the weights, except for their rows of the table and other experts.
+    let read_bytes = (info.weight_bytes - info.unread_bytes) as f64;
     let bandwidth = step_seconds.map(|seconds| read_bytes / seconds / 1e9);
     Ok(Row {
         model: model.to_owned(),

@@ -17,6 +17,7 @@ use crate::api::open::{DEMO, open_checkpoint};
 use crate::backend::{Backend, BackendKind};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{memory::Memory, progress::byte_bar};
+use crate::cpu::Instructions;
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceOptions, Gpu, KernelOptions};
 use crate::model::config::ModelConfig;
@@ -63,6 +64,9 @@ pub struct ModelArgs {
     /// Threads of the CPU backend [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Instructions of the CPU backend [default: the fastest of this processor]
+    #[arg(long, value_enum, value_name = "SET", conflicts_with = "exact")]
+    instructions: Option<Instructions>,
     /// Format that full-precision matrices become while loading. Matrices that are quantized in the
     /// file keep their own format
     #[arg(long, value_enum, default_value_t)]
@@ -192,6 +196,9 @@ impl ModelArgs {
         if self.threads.is_some() && matches!(backend, BackendKind::Wgpu | BackendKind::Mlx) {
             return Err(Error::Input("--threads applies to --backend cpu".into()));
         }
+        if self.instructions.is_some() && backend != BackendKind::Cpu {
+            return Err(Error::Input("--instructions applies to --backend cpu".into()));
+        }
         Ok(ModelOptions {
             backend,
             device: DeviceOptions {
@@ -202,6 +209,7 @@ impl ModelArgs {
             },
             exact: self.exact,
             threads: self.threads,
+            instructions: self.instructions,
             quantize: self.quantize,
             cache_type: self.cache_type,
             context_length: None,

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, str::FromStr};
 
 use clap::{ValueEnum, builder::PossibleValue};
 
-use crate::{backend::BackendKind, model::kv::CacheType, quant::Quantize};
+use crate::{backend::BackendKind, cpu::Instructions, model::kv::CacheType, quant::Quantize};
 
 /// A context's length.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,23 @@ impl FromStr for Context {
                 .map(Context::Tokens)
                 .map_err(|_| "want a number of tokens, or max".into()),
         }
+    }
+}
+
+impl ValueEnum for Instructions {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Instructions::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Instructions::Avx512 => "avx512",
+            Instructions::Avx2 => "avx2",
+            Instructions::NeonDotprod => "neon-dotprod",
+            Instructions::Neon => "neon",
+            Instructions::Simd128 => "simd128",
+            Instructions::Plain => "plain",
+        }))
     }
 }
 

@@ -110,6 +110,11 @@ fn gemma4(config: &ModelConfig, keys: &mut Keys) {
         keys.size("attention.sliding_window", window);
     }
     keys.put("attention.sliding_window_pattern", NewValue::Bools(sliding_pattern(config)));
+    if let Some(experts) = config.experts() {
+        keys.size("expert_count", experts.count);
+        keys.size("expert_used_count", experts.top_k);
+        keys.size("expert_feed_forward_length", experts.intermediate_size);
+    }
     keys.size("attention.shared_kv_layers", config.layers.len() - config.cached_layers().len());
     keys.size(
         "embedding_length_per_layer_input",
@@ -142,7 +147,7 @@ fn sliding_pattern(config: &ModelConfig) -> Vec<bool> {
 /// llama.cpp's number (`llama_ftype`) for files of mostly one type.
 fn file_type(tensors: &[NewGgufTensor]) -> u32 {
     let mut elements: HashMap<Dtype, usize> = HashMap::new();
-    for tensor in tensors.iter().filter(|tensor| tensor.shape.len() == 2) {
+    for tensor in tensors.iter().filter(|tensor| tensor.shape.len() >= 2) {
         *elements.entry(tensor.dtype).or_default() += tensor.shape.iter().product::<usize>();
     }
     match elements.into_iter().max_by_key(|(_, count)| *count).map(|(dtype, _)| dtype) {

@@ -10,8 +10,9 @@ use super::SLICE_BYTES;
 use crate::checkpoint::gguf::container::Gguf;
 use crate::checkpoint::gguf::writer::{self, GgufWriter, NewGgufTensor};
 use crate::checkpoint::names;
-use crate::model::config::{AttentionKind, ModelConfig};
+use crate::model::config::{AttentionKind, Experts, ModelConfig};
 use crate::model::source::TensorSource;
+use crate::model::tensors::Role;
 use crate::model::weights::{self, PlannedTensor};
 use crate::quant::{self, Dtype, Quantize};
 use crate::text::TextAssets;
@@ -47,7 +48,7 @@ pub async fn to_gguf(
         shape: vec![factors.len()],
     }));
     for tensor in &planned {
-        tensors.push(target(tensor)?);
+        tensors.push(target(config, tensor)?);
     }
     let name = output.file_stem().unwrap_or_default().to_string_lossy();
     let mut keys = metadata::of_config(config, &name, &tensors)?;
@@ -97,17 +98,29 @@ fn check_effective(config: &ModelConfig) -> Result<()> {
     Ok(())
 }
 
-/// The GGUF form of a tensor.
-fn target(PlannedTensor { name, info, .. }: &PlannedTensor) -> Result<NewGgufTensor> {
+/// The GGUF form of a tensor. Matrices of experts get a dimension of their own.
+fn target(config: &ModelConfig, tensor: &PlannedTensor) -> Result<NewGgufTensor> {
+    let PlannedTensor { name, role, info, .. } = tensor;
     let stored = names::to_gguf(name).ok_or_else(|| Error::tensor(name, "has no name in GGUF"))?;
-    match info.shape.len() {
-        2 => {
-            let dtype = blocks::block_type(info).map_err(|reason| Error::tensor(name, reason))?;
-            Ok(NewGgufTensor { name: stored, dtype, shape: info.shape.clone() })
-        }
+    let &[rows, cols] = info.shape.as_slice() else {
         // A scalar may be stored without dimensions.
-        _ => Ok(NewGgufTensor { name: stored, dtype: Dtype::F32, shape: vec![info.elements()] }),
-    }
+        let shape = vec![info.elements()];
+        return Ok(NewGgufTensor { name: stored, dtype: Dtype::F32, shape });
+    };
+    let dtype = match is_float_router(tensor) {
+        true => Dtype::F32,
+        false => blocks::block_type(info).map_err(|reason| Error::tensor(name, reason))?,
+    };
+    let shape = match (role, config.experts()) {
+        (Role::ExpertMatrices, Some(Experts { count, .. })) => vec![count, rows / count, cols],
+        _ => vec![rows, cols],
+    };
+    Ok(NewGgufTensor { name: stored, dtype, shape })
+}
+
+/// Whether a matrix becomes f32, as llama.cpp's converter writes routers.
+fn is_float_router(PlannedTensor { role, info, .. }: &PlannedTensor) -> bool {
+    *role == Role::Router && info.dtype.is_float()
 }
 
 /// Errors if the config that llama.cpp's keys give differs. `head` includes the frequency factors.
@@ -136,10 +149,11 @@ fn check_config(config: &ModelConfig, head: &[u8], tensors: &[NewGgufTensor]) ->
 
 async fn write_tensor(
     source: &dyn TensorSource,
-    PlannedTensor { name, role, info, .. }: &PlannedTensor,
+    tensor: &PlannedTensor,
     writer: &mut GgufWriter,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
+    let PlannedTensor { name, role, info, .. } = tensor;
     let fault = |reason| Error::tensor(name, reason);
     let &[rows, cols] = info.shape.as_slice() else {
         let bytes = source.read(name, 0..1).await?;
@@ -154,7 +168,13 @@ async fn write_tensor(
     for start in (0..rows).step_by(step) {
         let end = (start + step).min(rows);
         let bytes = source.read(name, start..end).await?;
-        writer.append(&blocks::convert(info, &bytes, end - start).map_err(fault)?)?;
+        match is_float_router(tensor) {
+            true => {
+                let values = quant::dequantize(info.dtype, &bytes).map_err(fault)?;
+                writer.append(bytemuck::cast_slice(&values))?;
+            }
+            false => writer.append(&blocks::convert(info, &bytes, end - start).map_err(fault)?)?,
+        }
         go_on(progress(bytes.len() as u64))?;
     }
     Ok(())

@@ -10,9 +10,15 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod float;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon_dotprod;
 mod plain;
 mod tile;
 mod unpack;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
 
 pub use activations::Activations;
 pub use attention::{Attend, Partial};
@@ -20,9 +26,15 @@ pub use attention::{Attend, Partial};
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub use neon::Neon;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub use neon_dotprod::NeonDotprod;
 pub use plain::Plain;
 pub use tile::{FEATURES, Tile};
 pub use unpack::{PackedRow, UnpackedRow};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use wasm::Simd128;
 
 /// The operations with one set of instructions.
 pub trait InstructionSet: Send + Sync {

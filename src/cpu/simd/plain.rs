@@ -14,14 +14,15 @@ fn dot(weights: &UnpackedRow, bytes: &[u8], _flip: u8, x: &Activations, row: usi
     let at = row * steps.stride;
     let (x_scales, x_sums) = (&steps.scales[at..], &steps.sums[at..]);
     let values = &x.values[row * x.stride..][..x.stride];
-    let mut sum = 0.0;
+    // Four sums, as vectors of that length have.
+    let mut sums = [0.0; 4];
     for (step, (bytes, values)) in bytes.chunks(unit).zip(values.chunks(unit)).enumerate() {
         let products: i32 =
             bytes.iter().zip(values).map(|(&q, &x)| q as i8 as i32 * x as i32).sum();
-        sum += products as f32 * (weights.scales[step] * x_scales[step])
+        sums[step % 4] += products as f32 * (weights.scales[step] * x_scales[step])
             + weights.offsets[step] * x_sums[step];
     }
-    sum
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
 /// The products of a tile with all rows, `[rows, 16]`.

@@ -79,7 +79,7 @@ impl Backend for Many {
             max_sequences: self.sequences.max_sequences,
             max_step_tokens: self.sequences.max_step_tokens,
             weight_bytes: 0,
-            table_bytes: 0,
+            unread_bytes: 0,
             kv_bytes: 0,
             peak_bytes: 0,
         }

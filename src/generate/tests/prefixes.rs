@@ -87,8 +87,8 @@ fn a_lost_window_runs_the_prompt_again() {
     assert_eq!(seen.borrow().open, 0);
 }
 
-/// Two conversations of 200 turns whose thoughts are dropped: the slots do not grow, and of each
-/// prompt only the last answer and the new message run.
+/// Two conversations of 200 turns whose thoughts are dropped. The slots do not grow. Of each prompt
+/// only the last answer and the new message run.
 #[test]
 fn memory_is_flat_over_many_turns() {
     let (mut scheduler, seen) = scheduler(2, 4096);

@@ -100,7 +100,7 @@ impl Backend for Script {
             max_sequences: 1,
             max_step_tokens: 4,
             weight_bytes: 0,
-            table_bytes: 0,
+            unread_bytes: 0,
             kv_bytes: 0,
             peak_bytes: 0,
         }

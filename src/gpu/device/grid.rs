@@ -14,6 +14,9 @@ pub enum Extent {
     /// One for each part of the keys that a query sees. A part has at least `smallest` keys, and
     /// there are at most `most` parts.
     KeyParts { smallest: u32, most: u32, window: Option<u32> },
+    /// The most tiles that the pairs of a row and one of its `top_k` experts can need. A tile has
+    /// at most `tile` pairs, all of one of `experts`.
+    ExpertTiles { experts: u32, top_k: u32, tile: u32 },
 }
 
 /// What decides the grids of a step's dispatches.
@@ -38,6 +41,11 @@ impl Extent {
             Extent::KeyParts { smallest, most, window } => {
                 let seen = (step.keys as u32).min(window.unwrap_or(u32::MAX));
                 seen.div_ceil(smallest).min(most)
+            }
+            Extent::ExpertTiles { experts, top_k, tile } => {
+                let pairs = rows * top_k;
+                let used = pairs.min(experts);
+                used + (pairs - used) / tile
             }
         }
     }

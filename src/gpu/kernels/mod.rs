@@ -4,6 +4,7 @@
 mod attention;
 mod embed;
 mod epilogue;
+mod experts;
 mod fragments;
 mod header;
 mod linear;
@@ -19,11 +20,15 @@ pub use attention::sdpa::{RopeKvUpdate, Sdpa};
 pub use attention::split::{RawHeads, SdpaCombine, SdpaDecode, SplitAttention};
 pub use embed::{Embed, GatherRows, PerLayerGate, PerLayerInputs};
 pub use epilogue::{ActivationFormat, Convert, ROW_TILE};
+pub use experts::{
+    AddExpertsRmsNorm, ExpertInputs, ExpertProduct, ExpertsMatmul, ExpertsMatvec, Pairs, Route,
+    SortExperts,
+};
 pub use linear::coop::MatmulCoop;
 pub use linear::coop_rows::MatmulCoopRows;
 pub use linear::gated::{GeluMul, MatvecQ8Gated, UpTail};
 pub use linear::products::{
-    Linear, Matmul, MatmulRowPerInvocation, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS,
+    Linear, Matmul, MatmulF32, MatmulRowPerInvocation, Matvec, MatvecQ8, MatvecQ8Split, TILE_ROWS,
 };
 pub use load::memory::{Fill, Prefetch, ReadAll};
 pub use load::quantize_hqq::QuantizeHqq;

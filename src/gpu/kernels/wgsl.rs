@@ -66,6 +66,7 @@ const INTERFACES: &[(&str, &[&str])] = &[
     ("ending", &["to_next_layer", "to_next_layer_apart", "to_output_head"]),
     ("product_weights", &["product_int4", "product_groups"]),
     ("real", &["real_f16", "real_f32"]),
+    ("pairs_of_tile", &["single_pairs", "sorted_pairs"]),
 ];
 
 /// Kernels that were assembled lately. The layers of a model share them, and assembling takes

@@ -4,8 +4,13 @@ use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::gpu::device::{buffers::GpuBuffer, dispatch::Dispatch, gpu::Gpu, source::KernelSource};
-use crate::gpu::kernels::{ActivationFormat, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate};
+use crate::gpu::kernels::{
+    ActivationFormat, AddExpertsRmsNorm, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate,
+};
 use crate::gpu::model::attention::attention;
+use crate::gpu::model::expert_buffers::ExpertBuffers;
+use crate::gpu::model::expert_weights::GpuExperts;
+use crate::gpu::model::experts::experts;
 use crate::gpu::model::head::OutputHead;
 use crate::gpu::model::layers::{Decoder, GpuLayer, LayerCache};
 use crate::gpu::model::linear::SplitSum;
@@ -72,9 +77,8 @@ impl Model {
         options: &LoadOptions,
     ) -> Result<Self> {
         let ModelWeights { embed_tokens, per_layer, layers, norm, lm_head } = weights;
-        let layers = config.layers.iter().zip(layers).enumerate();
-        let layer = |(index, (layer, weights))| GpuLayer::new(&gpu, index, layer, weights);
-        let layers = layers.map(layer).collect::<Result<_>>()?;
+        let layer = |(index, weights)| GpuLayer::new(&gpu, index, &config, weights);
+        let layers = layers.into_iter().enumerate().map(layer).collect::<Result<_>>()?;
         let decoder = Decoder { config, layers, norm, caches, cache_type: options.cache_type };
         let persistent = None;
         Ok(Model { gpu, decoder, embed_tokens, per_layer, lm_head, workspace, persistent })
@@ -89,10 +93,11 @@ impl Model {
         self.decoder.caches.iter().map(|cache| cache.k.size() + cache.v.size()).sum()
     }
 
-    /// Bytes of the table of per-layer embeddings.
-    pub fn table_bytes(&self) -> u64 {
-        let bytes = |table: &GpuMatrix| (table.rows * table.format.row_bytes(table.cols)) as u64;
-        self.per_layer.as_ref().map_or(0, |tables| bytes(&tables.table))
+    /// Bytes of weights that one token does not read.
+    pub fn unread_bytes(&self) -> u64 {
+        let table = self.per_layer.as_ref().map_or(0, |tables| tables.table.bytes());
+        let experts = self.decoder.layers.iter().filter_map(|layer| layer.experts.as_ref());
+        table + experts.map(GpuExperts::unread_bytes).sum::<u64>()
     }
 
     /// Chooses persistent kernels for decode if the device suits them. Compiles the kernels of
@@ -268,6 +273,10 @@ impl Model {
         // MLP
         rec.prefetch(&layer.gate_up[0].0, &layer.down_proj, PREFETCH_BYTES)?;
         let mut output = mlp(rec, &gate_up, &layer.down_proj, normed)?;
+        if let (Some(weights), Some(buffers)) = (&layer.experts, &s.experts) {
+            experts(rec, self.config(), weights, buffers)?;
+            return self.end_with_experts(rec, index, output, (weights, buffers), next_qkv);
+        }
         let mut post_norm = &layer.post_feedforward_norm;
 
         // Per-layer input
@@ -283,6 +292,39 @@ impl Model {
             rec.prefetch(&next.qkv[0].0, &next.o_proj, PREFETCH_BYTES)?;
         }
         Ok(LayerInput::Normed(format))
+    }
+
+    /// Outputs of MLP and experts → x; x, normed → the next layer's input.
+    fn end_with_experts<'a>(
+        &'a self,
+        rec: &mut Recorder<'a>,
+        index: usize,
+        mlp: SplitSum,
+        (weights, buffers): (&GpuExperts, &ExpertBuffers),
+        next_qkv: &[PlannedLinear<'a>],
+    ) -> Result<LayerInput> {
+        let s = rec.workspace;
+        let kernel = AddExpertsRmsNorm {
+            n: self.config().hidden_size,
+            eps: self.config().rms_norm_eps,
+            parts: mlp.splits,
+            part_stride: mlp.stride,
+            top_k: weights.sizes.top_k,
+            epilogue: shared_input(next_qkv),
+        };
+        let own = [
+            ("x", &s.x),
+            ("branch", &s.sublayer_output),
+            ("results", &buffers.results),
+            ("weights", &buffers.weights),
+            ("norms", &weights.norms),
+            ("next_weight", self.decoder.input_norm(index + 1)),
+        ];
+        rec.run_with_epilogue(&kernel, &own, kernel.epilogue, &s.normed)?;
+        if let Some(next) = self.decoder.layers.get(index + 1) {
+            rec.prefetch(&next.qkv[0].0, &next.o_proj, PREFETCH_BYTES)?;
+        }
+        Ok(LayerInput::Normed(kernel.epilogue))
     }
 
     /// Sublayer output → x; x, normed → the next sublayer's input in `format`.

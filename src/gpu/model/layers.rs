@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu};
 use crate::gpu::kernels::{RopeKvUpdate, SdpaCoop, SplitAttention};
+use crate::gpu::model::expert_weights::GpuExperts;
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::kv::{CacheType, cache_capacity};
@@ -85,6 +86,8 @@ pub(in crate::gpu) struct GpuLayer {
     /// gate and up.
     pub gate_up: FusedProjections,
     pub down_proj: GpuMatrix,
+    /// `None` without experts.
+    pub experts: Option<GpuExperts>,
     pub post_feedforward_norm: GpuBuffer,
     /// `None` without per-layer embeddings.
     pub per_layer: Option<GpuPerLayer>,
@@ -123,9 +126,10 @@ impl GpuLayer {
     pub fn new(
         gpu: &Gpu,
         index: usize,
-        layer: &LayerConfig,
+        config: &ModelConfig,
         weights: LayerWeights<GpuMatrix, GpuBuffer>,
     ) -> Result<Self> {
+        let layer = &config.layers[index];
         let norm_bytes = 4 * layer.head_dim as u64;
         let qk_norms = gpu.buffer("qk norms", 2 * norm_bytes)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -134,6 +138,13 @@ impl GpuLayer {
             encoder.copy_buffer_to_buffer(k_norm, 0, &qk_norms, norm_bytes, norm_bytes);
         }
         gpu.queue().submit([encoder.finish()]);
+        let experts = match (weights.experts, layer.experts) {
+            (Some(experts), Some(sizes)) => {
+                let end = (&weights.post_feedforward_norm, weights.scalar);
+                Some(GpuExperts::new(gpu, sizes, config.hidden_size, experts, end)?)
+            }
+            _ => None,
+        };
         let qkv = [Some(weights.q_proj), weights.k_proj, weights.v_proj];
         Ok(GpuLayer {
             input_norm: weights.input_norm,
@@ -143,6 +154,7 @@ impl GpuLayer {
             pre_feedforward_norm: weights.pre_feedforward_norm,
             gate_up: fuse([weights.gate_proj, weights.up_proj]),
             down_proj: weights.down_proj,
+            experts,
             post_feedforward_norm: weights.post_feedforward_norm,
             per_layer: weights
                 .per_layer

@@ -71,7 +71,7 @@ impl PersistentLayers {
         for &workgroups in gpu.tuning().persistent_workgroups {
             persistent.kernels = kernels(gpu, decoder, workgroups);
             if persistent.kernels.iter().flatten().count() < 2 {
-                let needs = "integers, with dp4a=on and subgroups of 8";
+                let needs = "integers, with dp4a=on and subgroups of 8, no experts";
                 let what = "the model has no two layers for persistent kernels";
                 return refuse(format!("{what} ({needs})"));
             }
@@ -243,6 +243,9 @@ fn kernels(gpu: &Gpu, decoder: &Decoder, workgroups: usize) -> Vec<Option<Persis
 
 fn kernel(decoder: &Decoder, index: usize, workgroups: usize) -> Option<PersistentLayer> {
     let layer = &decoder.layers[index];
+    if layer.experts.is_some() {
+        return None;
+    }
     let next = decoder.layers.get(index + 1);
     let qkv = next.map_or(&[][..], |next| &next.qkv);
     let qkv = qkv.iter().map(|(matrix, offset)| linear_at(matrix, *offset));

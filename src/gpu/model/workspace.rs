@@ -3,34 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget};
+use crate::gpu::device::{buffers::GpuBuffer, tuning::KernelTarget};
 use crate::gpu::kernels::{
     Argmax, DrawWords, MatmulCoop, MatmulCoopRows, ROW_TILE, RopeKvUpdate, Sample, SplitAttention,
     stride,
 };
+pub(in crate::gpu) use crate::gpu::model::allocator::Allocator;
+use crate::gpu::model::expert_buffers::ExpertBuffers;
 use crate::gpu::model::step::RowLimits;
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::weights::LoadOptions;
-
-/// Makes buffers, or only sums their sizes.
-pub(in crate::gpu) trait Allocator {
-    type Buffer;
-    /// Errors: the buffer is larger than the device allows, or out of memory.
-    fn buffer(&self, label: &str, bytes: u64) -> Result<Self::Buffer>;
-    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<Self::Buffer>;
-}
-
-impl Allocator for Gpu {
-    type Buffer = GpuBuffer;
-
-    fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
-        Gpu::buffer(self, label, bytes)
-    }
-
-    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
-        Gpu::uniform(self, label, words)
-    }
-}
 
 /// Activations and step inputs, sized for the largest step. Widths are in columns.
 pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
@@ -50,6 +32,8 @@ pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
     padded_hidden: BTreeMap<usize, B>,
     /// Per-layer inputs of all layers `[rows, layers · size]`, if the model has them.
     pub per_layer: B,
+    /// Of models with experts.
+    pub experts: Option<ExpertBuffers<B>>,
     /// Partial outputs and softmax statistics of attention split over the keys.
     pub partial_attention: B,
     pub attention_stats: B,
@@ -145,6 +129,7 @@ impl<B> Workspace<B> {
             padded_attention: padded("attention", |layer| layer.n_heads * layer.head_dim, 0)?,
             padded_hidden: padded("mlp", |layer| layer.intermediate_size, per_layer)?,
             per_layer: floats("per-layer inputs", rows, stride(config.per_layer_columns()))?,
+            experts: ExpertBuffers::new(gpu, config, rows)?,
             partial_attention: floats(
                 "partial attention",
                 1,

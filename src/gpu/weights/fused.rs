@@ -51,8 +51,8 @@ impl FusedAllocator {
                 gpu,
                 reader.name,
                 reader.format,
-                all_rows,
-                reader.cols,
+                (all_rows, reader.cols),
+                if all_rows == reader.rows { reader.block_rows } else { all_rows },
                 self.memory,
             )?,
         };
@@ -98,10 +98,10 @@ fn joined_rows(gpu: &Gpu, group: &[PlannedTensor]) -> Option<usize> {
         if all_rows % 2 == 1 {
             return None;
         }
-        interleaved16.push(Split::new(gpu, format, rows, cols).interleaved16);
+        interleaved16.push(Split::new(gpu, format, rows, cols, rows).interleaved16);
         all_rows += rows;
     }
-    let joined = Split::new(gpu, format, all_rows, cols);
+    let joined = Split::new(gpu, format, all_rows, cols, all_rows);
     (joined.rows_per_part >= all_rows
         && interleaved16.iter().all(|&interleaved16| interleaved16 == joined.interleaved16))
     .then_some(all_rows)

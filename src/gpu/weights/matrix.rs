@@ -54,15 +54,13 @@ pub(in crate::gpu) struct Split {
 }
 
 impl Split {
-    /// A split in which every part fits one binding.
-    pub fn new(gpu: &Gpu, format: PackFormat, rows: usize, cols: usize) -> Self {
+    /// A split in which every part fits one binding. Blocks of `block_rows` stay together.
+    pub fn new(gpu: &Gpu, format: PackFormat, rows: usize, cols: usize, block_rows: usize) -> Self {
         let facts = gpu.facts();
         let limit = facts.max_binding_bytes.min(facts.max_buffer_bytes);
         let data_bytes = 4 * format.data_words(cols) as u64;
-        let rows_per_part = ((limit / data_bytes.max(1)) as usize).clamp(1, rows.max(1));
-        // Parts have equal sizes, in multiples of a workgroup's rows.
-        let parts = rows.div_ceil(rows_per_part);
-        let rows_per_part = rows.div_ceil(parts).next_multiple_of(64).min(rows_per_part);
+        let most_rows = ((limit / data_bytes.max(1)) as usize).clamp(1, rows.max(1));
+        let rows_per_part = rows_per_part(most_rows, rows, block_rows);
         let in_nibbles = format.layout().is_some_and(|(bits, ..)| bits == 4);
         let interleaved16 = gpu.tuning().interleave_weights
             && in_nibbles
@@ -73,17 +71,31 @@ impl Split {
     }
 }
 
+/// Rows of parts of equal sizes, each of at most `most_rows`. Parts end at blocks of `block_rows`,
+/// or at a workgroup's rows if there is only one block.
+fn rows_per_part(most_rows: usize, rows: usize, block_rows: usize) -> usize {
+    let even = rows.div_ceil(rows.div_ceil(most_rows));
+    match block_rows < rows {
+        true => {
+            let even = even.next_multiple_of(block_rows);
+            if even <= most_rows { even } else { (most_rows / block_rows).max(1) * block_rows }
+        }
+        false => even.next_multiple_of(64).min(most_rows),
+    }
+}
+
 impl GpuMatrix {
     /// A matrix whose rows are not written yet.
     pub(in crate::gpu) fn allocate(
         gpu: &Gpu,
         name: &str,
         format: PackFormat,
-        rows: usize,
-        cols: usize,
+        (rows, cols): (usize, usize),
+        block_rows: usize,
         memory: MatrixMemory,
     ) -> Result<Self> {
-        let Split { rows_per_part, interleaved16 } = Split::new(gpu, format, rows, cols);
+        let Split { rows_per_part, interleaved16 } =
+            Split::new(gpu, format, rows, cols, block_rows);
         let buffer = |words: usize, rows: usize| {
             let bytes = 4 * words as u64 * rows as u64;
             match memory {
@@ -104,6 +116,11 @@ impl GpuMatrix {
             });
         }
         Ok(matrix)
+    }
+
+    /// Bytes of weights and scales.
+    pub(in crate::gpu) fn bytes(&self) -> u64 {
+        (self.rows * self.format.row_bytes(self.cols)) as u64
     }
 
     /// A matrix without rows of its own. Its rows are in a fused matrix that still lacks rows.
@@ -168,4 +185,21 @@ fn tile_units<const UNIT: usize>(rows: &[u32], row_words: usize) -> Vec<u32> {
         },
     );
     interleaved16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows_per_part;
+
+    #[test]
+    fn parts_end_between_experts() {
+        assert_eq!(rows_per_part(1000, 1000, 1000), 1000);
+        assert_eq!(rows_per_part(1000, 1500, 1500), 768);
+        assert_eq!(rows_per_part(1000, 1010, 1010), 512);
+        // Experts of 30 rows: parts of 17 experts at most, then equal ones.
+        assert_eq!(rows_per_part(512, 30 * 20, 30), 300);
+        assert_eq!(rows_per_part(512, 30 * 17, 30), 510);
+        assert_eq!(rows_per_part(299, 30 * 10, 30), 150);
+        assert_eq!(rows_per_part(250, 30 * 16, 30), 240);
+    }
 }

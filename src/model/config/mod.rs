@@ -77,6 +77,13 @@ pub struct Experts {
     pub intermediate_size: usize,
 }
 
+impl Experts {
+    /// Of bytes of all experts, those that one token does not read.
+    pub fn unread(&self, bytes: u64) -> u64 {
+        bytes / self.count as u64 * (self.count - self.top_k) as u64
+    }
+}
+
 /// Each layer's vectors for tokens, an input besides the residual stream. These are the "per-layer
 /// embeddings" of E4B and E2B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +159,11 @@ impl ModelConfig {
     /// Factor on embeddings before layer 0: sqrt(hidden_size).
     pub fn embedding_scale(&self) -> f32 {
         (self.hidden_size as f32).sqrt()
+    }
+
+    /// The experts of the layers that have some.
+    pub fn experts(&self) -> Option<Experts> {
+        self.layers.iter().find_map(|layer| layer.experts)
     }
 
     /// Layers with their own keys and values, which come first.

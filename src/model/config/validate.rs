@@ -10,7 +10,8 @@ const MAX_VOCAB: usize = 1 << 24;
 const MAX_HIDDEN: usize = 1 << 17;
 const MAX_PER_LAYER: usize = 1 << 14;
 const MAX_INTERMEDIATE: usize = 1 << 20;
-const MAX_EXPERTS: usize = 1 << 12;
+/// Kernels count the pairs of each expert in workgroup memory.
+const MAX_EXPERTS: usize = 1 << 10;
 /// Kernels keep a token's experts in registers.
 const MAX_TOP_K: usize = 64;
 const MAX_HEADS: usize = 1 << 12;
@@ -35,6 +36,11 @@ impl ModelConfig {
             })?;
         }
         self.validate_sharing()?;
+        let differs =
+            |layer: &LayerConfig| layer.experts.is_some_and(|own| Some(own) != self.experts());
+        if let Some(index) = self.layers.iter().position(differs) {
+            return Err(Error::Config(format!("the experts of layer {index} differ from others")));
+        }
         self.per_layer_input.map_or(Ok(()), |input| {
             in_bounds("per-layer input size", input.size, MAX_PER_LAYER)?;
             in_bounds("per-layer vocabulary", input.vocab_size, MAX_VOCAB)?;

@@ -25,6 +25,13 @@ mod effective {
     contract_tests!(ROUNDING, common::contract::effective(gpu(EXACT_KERNELS)), "wgpu");
 }
 
+/// A mixture of experts.
+mod experts {
+    use super::*;
+
+    contract_tests!(ROUNDING, common::contract::experts(gpu(EXACT_KERNELS)), "wgpu");
+}
+
 /// Workgroup memory in place of subgroups, with runtime checks.
 mod plainest {
     use super::*;

@@ -46,7 +46,7 @@ fn kernels(way: Way) -> KernelOptions {
 }
 
 /// A config whose rows fill blocks of 256.
-fn config(vocab_size: usize) -> ModelConfig {
+pub(super) fn config(vocab_size: usize) -> ModelConfig {
     let sliding = LayerConfig {
         attention: AttentionKind::Sliding { window: 6 },
         n_heads: 4,
@@ -287,7 +287,7 @@ fn effective_models_in_all_ways() {
             );
             assert_eq!(info.kv_bytes, plan.kv_sliding_bytes + plan.kv_full_bytes);
             let table = source.info("embed_tokens_per_layer.weight").unwrap();
-            assert!(0 < info.table_bytes && info.table_bytes <= 4 * table.elements() as u64);
+            assert!(0 < info.unread_bytes && info.unread_bytes <= 4 * table.elements() as u64);
         }
     }
 }

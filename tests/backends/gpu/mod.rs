@@ -3,6 +3,7 @@
 mod batch;
 mod contract;
 mod demo;
+mod experts;
 mod load;
 mod parity;
 mod persistent;

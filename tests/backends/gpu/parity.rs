@@ -3,4 +3,4 @@
 use crate::{common, golden_tests};
 use gemma4_wgpu::gpu::KernelOptions;
 
-golden_tests!(dense 2e-2, common::gpu(KernelOptions::default()));
+golden_tests!(2e-2, common::gpu(KernelOptions::default()));

@@ -125,11 +125,7 @@ impl Kernel for Matmul {
     fn source(&self, target: &KernelTarget) -> KernelSource {
         // Unquantized weights must stay exact. Int weights lose nothing that f16 would keep.
         let is_f16 = target.variant.f16 && self.0.format.group().is_some();
-        self.0
-            .constants()
-            .choose(if is_f16 { "real_f16" } else { "real_f32" })
-            .bool("OVER_OUTPUTS", self.0.over_outputs)
-            .kernel("shaders/linear/matmul.wgsl")
+        self.matmul_source(if is_f16 { "real_f16" } else { "real_f32" })
     }
 
     fn cost(&self) -> Cost {
@@ -138,6 +134,31 @@ impl Kernel for Matmul {
 
     fn grid(&self, _: &KernelTarget) -> Grid {
         Grid([Extent::Fixed(self.0.rows.div_ceil(64) as u32), self.0.extent(64), Extent::Fixed(1)])
+    }
+}
+
+impl Matmul {
+    fn matmul_source(&self, real: &'static str) -> KernelSource {
+        let wgsl = self.0.constants().choose(real).bool("OVER_OUTPUTS", self.0.over_outputs);
+        wgsl.kernel("shaders/linear/matmul.wgsl")
+    }
+}
+
+/// [`Matmul`] that keeps activations in f32 on every device; same bindings.
+#[derive(Debug, Clone, Copy)]
+pub struct MatmulF32(pub Linear);
+
+impl Kernel for MatmulF32 {
+    fn source(&self, _: &KernelTarget) -> KernelSource {
+        Matmul(self.0).matmul_source("real_f32")
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost()
+    }
+
+    fn grid(&self, target: &KernelTarget) -> Grid {
+        Matmul(self.0).grid(target)
     }
 }
 
