@@ -310,10 +310,10 @@ fn grammars_of_both_languages_limit_answers() {
     let mut fixture = Fixture::new();
     let gbnf = "root ::= \"x\" digit{2,3} (\"-\" | word)?\ndigit ::= [0-9]\nword ::= [a-c]";
     let lark = "start: \"x\" /[0-9]{2,3}/ (\"-\" | /[a-c]/)?";
+    let form = regex::Regex::new("^x[0-9]{2,3}[-a-c]?$").unwrap();
     for (text, format) in [(gbnf, Format::Gbnf(gbnf.into())), (lark, Format::Lark(lark.into()))] {
         assert_eq!(Format::grammar(text.into()), format);
         let rules = AnswerRules { format: Some(format), ..AnswerRules::default() };
-        let form = regex::Regex::new("^x[0-9]{2,3}[-a-c]?$").unwrap();
         for Answered { parts, reason, .. } in fixture.answers(&rules, &[], 40) {
             assert_eq!(reason, FinishReason::Stop);
             assert!(form.is_match(&parts.content), "{:?}", parts.content);

@@ -82,7 +82,7 @@ pub fn random_server() -> Server {
         ..ModelConfig::gemma4(4096, 36, layers)
     });
     let (options, limits) = (ServerOptions::default(), SchedulerOptions::default());
-    server_of(model, &crate::script::assets(), 4096, options, limits)
+    server_of(model, &script::assets(), 4096, options, limits)
 }
 
 fn server_of(
