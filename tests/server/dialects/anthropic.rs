@@ -5,8 +5,7 @@ use gemma4_wgpu::server::ServerOptions;
 use serde_json::{Value, json};
 
 use super::{CALLS, MALFORMED, arguments, schema};
-use crate::script::{scripted, scripted_with};
-use crate::support::{Answer, Server, block_on};
+use crate::support::{Answer, Server, block_on, scripted, scripted_with};
 
 fn body(more: Value) -> Value {
     let mut body = json!({
@@ -118,7 +117,10 @@ fn results_of_tools_find_their_calls() {
     let server = scripted(&[("weather?", CALLS), ("rainy", "Hm.<channel|>It rains.")]);
     let first = post(&server, body(json!({}))).json();
     let blocks = first["content"].as_array().unwrap();
-    let result = |block: &Value, content: Value| json!({"type": "tool_result", "tool_use_id": block["id"], "content": content});
+    let result = |block: &Value, content: Value| {
+        let id = &block["id"];
+        json!({"type": "tool_result", "tool_use_id": id, "content": content})
+    };
     let mut failed = result(&blocks[2], json!("not found"));
     failed["is_error"] = json!(true);
     let texts =
