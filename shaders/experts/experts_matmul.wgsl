@@ -1,4 +1,4 @@
-//! needs: expert_tile, pairs_of_tile, gelu, real, scales, weights; constants COLS, EXPERTS,
+//! needs: pairs_of_tile, gelu, real, scales, vec8, weights; constants COLS, EXPERTS,
 //! FEATURES, FIRST_EXPERT, GATED, GROUP, SHARE, Y_STRIDE
 
 // As experts_matvec, for many pairs of each expert.

@@ -1,4 +1,4 @@
-//! needs: expert_tile, pairs_of_tile, gelu, scales, weights; constants COLS, EXPERTS, FEATURES,
+//! needs: pairs_of_tile, gelu, scales, vec8, weights; constants COLS, EXPERTS, FEATURES,
 //! FIRST_EXPERT, GATED, GROUP, INTERLEAVED16, LANES, SHARE, TILE, Y_STRIDE
 
 // y[pair] = W[expert of the pair] · x[pair / SHARE] for a few pairs of each expert.

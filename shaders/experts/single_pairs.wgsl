@@ -1,3 +1,5 @@
+//! needs: expert_tile
+
 // Tiles of one pair each, in the order of the pairs.
 
 @group(0) @binding(4) var<storage, read> chosen: array<u32>; // [pairs]

@@ -1,3 +1,5 @@
+//! needs: expert_tile
+
 // Tiles of pairs that share an expert, see sort_experts.wgsl.
 
 @group(0) @binding(4) var<storage, read> tiles: array<vec4<u32>>; // [tiles]

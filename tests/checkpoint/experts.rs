@@ -13,6 +13,8 @@ use gemma4_wgpu::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
+use crate::support::{GgufFile, HIDDEN, Meta, gemma4};
+
 const PREFIX: &str = "model.language_model.";
 const EXPERTS: usize = 8;
 
@@ -113,6 +115,82 @@ impl Model {
     }
 }
 
+/// A GGUF file with 2 of 4 experts, whose gate and up are merged in the first layer only.
+fn gguf() -> GgufFile {
+    let mut file = gemma4();
+    file.set("gemma4.expert_count", Meta::U32(4))
+        .set("gemma4.expert_used_count", Meta::U32(2))
+        .set("gemma4.expert_feed_forward_length", Meta::U32(3));
+    for layer in 0..2 {
+        let name = |tensor: &str| format!("blk.{layer}.{tensor}");
+        for norm in ["post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2"] {
+            file.f32(&name(&format!("{norm}.weight")), &[HIDDEN]);
+        }
+        file.f32(&name("ffn_gate_inp.weight"), &[4, HIDDEN])
+            .f32(&name("ffn_gate_inp.scale"), &[HIDDEN])
+            .f32(&name("ffn_down_exps.scale"), &[4])
+            .f32(&name("ffn_down_exps.weight"), &[4, HIDDEN, 3]);
+    }
+    file.f32("blk.0.ffn_gate_up_exps.weight", &[4, 6, HIDDEN])
+        .f32("blk.1.ffn_gate_exps.weight", &[4, 3, HIDDEN])
+        .f32("blk.1.ffn_up_exps.weight", &[4, 3, HIDDEN]);
+    file
+}
+
+fn open_gguf(file: &GgufFile) -> Result<(tempfile::TempDir, Checkpoint)> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    file.write(&path);
+    Checkpoint::open(&path).map(|checkpoint| (directory, checkpoint))
+}
+
+#[test]
+fn gguf_has_gate_and_up_merged_or_apart() {
+    let (_directory, checkpoint) = open_gguf(&gguf()).unwrap();
+    let experts = checkpoint.config().experts().unwrap();
+    assert_eq!((experts.count, experts.top_k, experts.intermediate_size), (4, 2, 3));
+    let values = |layer: usize, row: usize| {
+        let name = format!("layers.{layer}.experts.gate_up_proj");
+        assert_eq!(checkpoint.info(&name).unwrap().shape, [24, 32]);
+        let bytes = rows(&checkpoint, &name, row..row + 1);
+        f32::from_le_bytes(bytes[..4].try_into().unwrap())
+    };
+    // Element i is i. Expert 2 has rows 12 to 17: three of gate, three of up.
+    assert_eq!([12, 15, 17].map(|row| values(0, row)), [12.0, 15.0, 17.0].map(|row| row * 32.0));
+    assert_eq!([12, 15, 17].map(|row| values(1, row)), [6.0, 6.0, 8.0].map(|row| row * 32.0));
+    assert_eq!(checkpoint.info("layers.1.experts.down_proj").unwrap().shape, [128, 3]);
+
+    type Change = fn(&mut GgufFile);
+    let cases: [(Change, &[&str]); 5] = [
+        (
+            |file| _ = file.f32("blk.1.ffn_gate_up_exps.weight", &[4, 6, HIDDEN]),
+            &["layers.1.experts.gate_up_proj: is in the files", "too many"],
+        ),
+        (
+            |file| _ = file.remove_tensor("blk.1.ffn_up_exps.weight"),
+            &["layers.1.experts.switch_glu.up_proj.weight: missing"],
+        ),
+        (
+            |file| _ = file.set("gemma4.expert_count", Meta::U32(5)),
+            &["layers.0.experts.gate_up_proj: has shape [4, 6, 32]", "[5, 6, 32] of 5 experts"],
+        ),
+        (
+            |file| _ = file.set("gemma4.expert_used_count", Meta::U32(5)),
+            &["layer 0: a token has 5 experts of 4"],
+        ),
+        (
+            |file| _ = file.remove("gemma4.expert_count"),
+            &["layers.0.experts.down_proj: is in the files"],
+        ),
+    ];
+    for (change, wanted) in cases {
+        let mut file = gguf();
+        change(&mut file);
+        let line = open_gguf(&file).err().unwrap_or_else(|| panic!("{wanted:?}")).to_string();
+        assert!(!line.contains('\n') && wanted.iter().all(|part| line.contains(part)), "{line}");
+    }
+}
+
 fn rows(checkpoint: &Checkpoint, name: &str, rows: std::ops::Range<usize>) -> Vec<u8> {
     pollster::block_on(checkpoint.read(name, rows)).unwrap().into_owned()
 }
@@ -209,7 +287,7 @@ fn bad_experts_are_named() {
                 bytes[34..36].copy_from_slice(&0x7fc0u16.to_le_bytes());
                 m.put("layers.3.router.proj.weight", &shape, bytes);
             },
-            &["layers.3.router.proj.weight: column 17 is NaN"],
+            &["layers.3.router.proj.weight", "column 17 is NaN"],
         ),
         (
             |m| {

@@ -244,8 +244,8 @@ pub struct AddExpertsRmsNorm {
 }
 
 impl AddExpertsRmsNorm {
-    /// Elements of the buffer of norms: three norms, then the layer's scalar. The norms are those of
-    /// the MLP's output, of the experts' and of both.
+    /// Elements of the buffer of norms: three norms, then the layer's scalar. The norms are those
+    /// of the MLP's output, of the experts' and of both.
     pub fn norm_words(n: usize) -> usize {
         3 * Self::norm_stride(n) + 4
     }

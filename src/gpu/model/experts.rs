@@ -1,124 +1,22 @@
 //! The experts of one layer, beside its dense MLP.
 
 use crate::error::Result;
-use crate::gpu::device::buffers::GpuBuffer;
-use crate::gpu::device::gpu::Gpu;
 use crate::gpu::kernels::{
-    AddExpertsRmsNorm, ExpertInputs, ExpertProduct, ExpertsMatmul, ExpertsMatvec, Kernel,
-    MatmulF32, Matvec, Pairs, Route, SortExperts, stride,
+    ExpertInputs, ExpertProduct, ExpertsMatmul, ExpertsMatvec, Kernel, MatmulF32, Matvec, Pairs,
+    Route, SortExperts, stride,
 };
+use crate::gpu::model::expert_buffers::ExpertBuffers;
+use crate::gpu::model::expert_weights::GpuExperts;
 use crate::gpu::model::linear::linears;
 use crate::gpu::model::recorder::Recorder;
-use crate::gpu::model::workspace::Allocator;
 use crate::gpu::weights::matrix::GpuMatrix;
-use crate::model::config::{Experts, ModelConfig};
-use crate::model::weights::ExpertWeights;
+use crate::model::config::ModelConfig;
 
 /// Rows of the largest steps whose experts are matrix-vector products. Experts have a few of
 /// their pairs at most.
 const MATVEC_ROWS: usize = 32;
 /// Rows of the largest steps whose router is a matrix-vector product.
 const ROUTER_MATVEC_ROWS: usize = 8;
-
-/// Weights of a layer's experts.
-pub(in crate::gpu) struct GpuExperts {
-    pub sizes: Experts,
-    pre_norm: GpuBuffer,
-    router_scale: GpuBuffer,
-    router: GpuMatrix,
-    per_expert_scale: GpuBuffer,
-    gate_up: GpuMatrix,
-    down: GpuMatrix,
-    /// See [`AddExpertsRmsNorm`].
-    pub norms: GpuBuffer,
-}
-
-impl GpuExperts {
-    /// `post_norm`: applied to the outputs of MLP and experts together. `scalar`: the layer's.
-    pub fn new(
-        gpu: &Gpu,
-        sizes: Experts,
-        hidden: usize,
-        weights: ExpertWeights<GpuMatrix, GpuBuffer>,
-        (post_norm, scalar): (&GpuBuffer, f32),
-    ) -> Result<Self> {
-        let bytes = 4 * AddExpertsRmsNorm::norm_stride(hidden) as u64;
-        let words = AddExpertsRmsNorm::norm_words(hidden) as u64;
-        let norms = gpu.buffer("norms of experts", 4 * words)?;
-        gpu.queue().write_buffer(&norms, 3 * bytes, &scalar.to_le_bytes());
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let sources = [&weights.post_mlp_norm, &weights.post_norm, post_norm];
-        for (source, at) in sources.into_iter().zip(0..) {
-            encoder.copy_buffer_to_buffer(source, 0, &norms, at * bytes, 4 * hidden as u64);
-        }
-        gpu.queue().submit([encoder.finish()]);
-        Ok(GpuExperts {
-            sizes,
-            pre_norm: weights.pre_norm,
-            router_scale: weights.router_scale,
-            router: weights.router,
-            per_expert_scale: weights.per_expert_scale,
-            gate_up: weights.gate_up,
-            down: weights.down,
-            norms,
-        })
-    }
-}
-
-impl GpuExperts {
-    /// Bytes that one token does not read.
-    pub fn unread_bytes(&self) -> u64 {
-        self.sizes.unread(self.gate_up.bytes() + self.down.bytes())
-    }
-}
-
-/// Activations of experts, sized for the largest step.
-pub(in crate::gpu) struct ExpertBuffers<B = GpuBuffer> {
-    /// Normed inputs of experts and router `[rows, hidden]`.
-    inputs: B,
-    routed: B,
-    /// `[rows, experts]`
-    logits: B,
-    /// The chosen experts and their weights `[rows, top_k]`.
-    chosen: B,
-    pub weights: B,
-    /// See [`SortExperts`].
-    pairs: B,
-    tiles: B,
-    /// `[rows · top_k, intermediate]`. Padding stays zero.
-    hidden: B,
-    /// `[rows · top_k, hidden]`
-    pub results: B,
-}
-
-impl<B> ExpertBuffers<B> {
-    /// `None` without experts.
-    pub fn new<A: Allocator<Buffer = B>>(
-        gpu: &A,
-        config: &ModelConfig,
-        rows: usize,
-    ) -> Result<Option<Self>> {
-        let Some(sizes) = config.experts() else { return Ok(None) };
-        let words = |label: &str, rows: usize, cols: usize| {
-            gpu.buffer(label, 4 * rows as u64 * cols as u64)
-        };
-        let hidden = stride(config.hidden_size);
-        let pairs = rows * sizes.top_k;
-        let tiles = |tile| SortExperts { experts: sizes, tile }.most_tiles(rows);
-        let tiles = tiles(ExpertsMatmul::TILE).max(tiles(ExpertsMatvec::TILE));
-        Ok(Some(ExpertBuffers {
-            inputs: words("input of experts", rows, hidden)?,
-            routed: words("input of the router", rows, hidden)?,
-            logits: words("router logits", rows, stride(sizes.count))?,
-            chosen: words("chosen experts", pairs, 1)?,
-            weights: words("weights of experts", pairs, 1)?,
-            pairs: words("sorted pairs", pairs, 1)?,
-            tiles: words("tiles of pairs", tiles, 4)?,
-            hidden: words("hidden of experts", pairs, stride(sizes.intermediate_size))?,
-            results: words("results of experts", pairs, hidden)?,
-        }))
-    }
-}
 
 /// Residual stream → results of each row's experts, and their weights.
 pub(super) fn experts(

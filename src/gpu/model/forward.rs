@@ -8,7 +8,9 @@ use crate::gpu::kernels::{
     ActivationFormat, AddExpertsRmsNorm, AddRmsNorm, Embed, RmsNorm, RopeKvUpdate,
 };
 use crate::gpu::model::attention::attention;
-use crate::gpu::model::experts::{ExpertBuffers, GpuExperts, experts};
+use crate::gpu::model::expert_buffers::ExpertBuffers;
+use crate::gpu::model::expert_weights::GpuExperts;
+use crate::gpu::model::experts::experts;
 use crate::gpu::model::head::OutputHead;
 use crate::gpu::model::layers::{Decoder, GpuLayer, LayerCache};
 use crate::gpu::model::linear::SplitSum;

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu};
 use crate::gpu::kernels::{RopeKvUpdate, SdpaCoop, SplitAttention};
-use crate::gpu::model::experts::GpuExperts;
+use crate::gpu::model::expert_weights::GpuExperts;
 use crate::gpu::weights::matrix::GpuMatrix;
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::kv::{CacheType, cache_capacity};

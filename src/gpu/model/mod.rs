@@ -1,8 +1,11 @@
 //! The forward pass: dispatches of the kernels for a step, and the buffers that they use.
 
+mod allocator;
 mod attention;
 pub(in crate::gpu) mod capacity;
-pub(in crate::gpu) mod experts;
+mod expert_buffers;
+mod expert_weights;
+mod experts;
 pub(in crate::gpu) mod forward;
 pub(in crate::gpu) mod head;
 pub(in crate::gpu) mod layers;

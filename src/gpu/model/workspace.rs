@@ -3,35 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::gpu::device::{buffers::GpuBuffer, gpu::Gpu, tuning::KernelTarget};
+use crate::gpu::device::{buffers::GpuBuffer, tuning::KernelTarget};
 use crate::gpu::kernels::{
     Argmax, DrawWords, MatmulCoop, MatmulCoopRows, ROW_TILE, RopeKvUpdate, Sample, SplitAttention,
     stride,
 };
-use crate::gpu::model::experts::ExpertBuffers;
+pub(in crate::gpu) use crate::gpu::model::allocator::Allocator;
+use crate::gpu::model::expert_buffers::ExpertBuffers;
 use crate::gpu::model::step::RowLimits;
 use crate::model::config::{LayerConfig, ModelConfig};
 use crate::model::weights::LoadOptions;
-
-/// Makes buffers, or only sums their sizes.
-pub(in crate::gpu) trait Allocator {
-    type Buffer;
-    /// Errors: the buffer is larger than the device allows, or out of memory.
-    fn buffer(&self, label: &str, bytes: u64) -> Result<Self::Buffer>;
-    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<Self::Buffer>;
-}
-
-impl Allocator for Gpu {
-    type Buffer = GpuBuffer;
-
-    fn buffer(&self, label: &str, bytes: u64) -> Result<GpuBuffer> {
-        Gpu::buffer(self, label, bytes)
-    }
-
-    fn uniform(&self, label: &str, words: [u32; 4]) -> Result<GpuBuffer> {
-        Gpu::uniform(self, label, words)
-    }
-}
 
 /// Activations and step inputs, sized for the largest step. Widths are in columns.
 pub(in crate::gpu) struct Workspace<B = GpuBuffer> {
