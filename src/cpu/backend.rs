@@ -12,6 +12,7 @@ use crate::cpu::forward::{Model, Segment, scaled};
 use crate::cpu::kv_cache::KvCache;
 use crate::cpu::matrix::CpuStore;
 use crate::cpu::options::CpuOptions;
+use crate::cpu::path::Path;
 use crate::cpu::{ops, out_of_memory, try_with_capacity};
 use crate::error::{Error, Result};
 use crate::memory::MemoryPlan;
@@ -79,7 +80,7 @@ impl CpuBackend {
         config.validate()?;
         let sequences = Sequences::new(&config, options, max_step_tokens(options))?;
         let kv_bytes = kv_bytes(&config, options)?;
-        let mut store = CpuStore::default();
+        let mut store = CpuStore::new(!matches!(path, Path::Exact));
         let weights = ModelWeights::load(source, options.quantize, &mut store, progress).await?;
         let caches =
             || config.cached_layers().iter().map(|layer| new_cache(layer, options)).collect();
@@ -242,7 +243,8 @@ impl Backend for CpuBackend {
         let pool = self.pool.take();
         let results = match &pool {
             Some(pool) => pool.install(|| self.compute(step)),
-            None => self.compute(step),
+            // One entry into the threads, rather than one for each operation.
+            None => rayon::scope(|_| self.compute(step)),
         };
         self.pool = pool;
         let results = results?;

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use crate::cpu::kv_cache::KvCache;
-use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::ops::{self, Attention, KvUpdate};
 use crate::cpu::path::Path;
+use crate::cpu::weight_rows::WeightRows;
 use crate::model::config::{AttentionKind, Experts, LayerConfig, ModelConfig};
 use crate::model::weights::{ExpertWeights, LayerWeights, ModelWeights, PerLayerWeights};
 
-pub(super) type Weights = ModelWeights<CpuMatrix, Vec<f32>>;
+pub(super) type Weights = ModelWeights<StoredMatrix, Vec<f32>>;
 
 /// A model and values derived from its config.
 pub(super) struct Model {
@@ -33,7 +34,7 @@ pub(super) struct Segment<'a> {
 struct Layer<'a> {
     index: usize,
     config: &'a LayerConfig,
-    weights: &'a LayerWeights<CpuMatrix, Vec<f32>>,
+    weights: &'a LayerWeights<StoredMatrix, Vec<f32>>,
 }
 
 impl Model {
@@ -122,7 +123,7 @@ impl Model {
     fn take_per_layer_input(
         &self,
         index: usize,
-        weights: &PerLayerWeights<CpuMatrix, Vec<f32>>,
+        weights: &PerLayerWeights<StoredMatrix, Vec<f32>>,
         x: &[f32],
         vectors: &[f32],
     ) -> Vec<f32> {
@@ -218,7 +219,7 @@ impl Model {
     /// `[rows, hidden]`.
     fn add_experts(
         &self,
-        weights: &ExpertWeights<CpuMatrix, Vec<f32>>,
+        weights: &ExpertWeights<StoredMatrix, Vec<f32>>,
         sizes: Experts,
         x: &[f32],
         mlp: &mut [f32],

@@ -7,6 +7,7 @@
 //! The fast path runs where there is no adapter. It has the same operations with the instructions
 //! of the processor. Products with integer weights round activations to int8.
 
+mod arena;
 mod attention;
 mod backend;
 mod forward;
@@ -18,12 +19,15 @@ mod options;
 mod path;
 mod products;
 mod simd;
+mod tiles;
+mod weight_rows;
 
 pub use backend::CpuBackend;
 pub use instructions::Instructions;
 pub use kv_cache::KvCache;
 pub use matrix::CpuMatrix;
 pub use options::CpuOptions;
+pub use weight_rows::WeightRows;
 
 use crate::{Error, Result};
 

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::cpu::instructions::Instructions;
-use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::ops::{self, Attention};
 use crate::cpu::simd::InstructionSet;
+use crate::cpu::weight_rows::WeightRows;
 use crate::cpu::{KvCache, attention, products};
 
 /// Elements for which a task is worth a thread.
@@ -35,10 +36,10 @@ impl Path {
 
     /// `x` `[rows, in_features]` times the transpose of each matrix, all with the same
     /// `in_features`. The results are `[rows, out_features]`.
-    pub fn matmuls(&self, weights: &[&CpuMatrix], x: &[f32]) -> Vec<Vec<f32>> {
-        let exact = |weights: &&CpuMatrix| {
+    pub fn matmuls(&self, weights: &[&StoredMatrix], x: &[f32]) -> Vec<Vec<f32>> {
+        let exact = |weights: &&StoredMatrix| {
             let mut out = vec![0.0; x.len() / weights.in_features() * weights.out_features()];
-            ops::matmul(weights, x, &mut out);
+            ops::matmul(*weights, x, &mut out);
             out
         };
         match self {
@@ -48,14 +49,14 @@ impl Path {
     }
 
     /// [`Path::matmuls`] of one matrix.
-    pub fn matmul(&self, weights: &CpuMatrix, x: &[f32]) -> Vec<f32> {
+    pub fn matmul(&self, weights: &StoredMatrix, x: &[f32]) -> Vec<f32> {
         self.matmuls(&[weights], x).pop().unwrap_or_default()
     }
 
     /// [`ops::experts_matmul`], which returns its results. Neither way rounds activations.
     pub fn experts_matmul(
         &self,
-        weights: &CpuMatrix,
+        weights: &StoredMatrix,
         features: usize,
         x: &[f32],
         share: usize,

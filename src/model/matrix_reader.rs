@@ -19,6 +19,8 @@ pub struct MatrixReader<'a> {
     pub format: PackFormat,
     /// Rows of each matrix, if several of one size follow one another.
     pub block_rows: usize,
+    /// Whether single rows or blocks are read, never the whole matrix.
+    pub is_read_in_parts: bool,
     source: &'a dyn TensorSource,
     dtype: Dtype,
     next_row: usize,
@@ -41,6 +43,7 @@ impl<'a> MatrixReader<'a> {
             cols,
             format,
             block_rows: rows,
+            is_read_in_parts: false,
             source,
             dtype,
             next_row: 0,

@@ -336,6 +336,7 @@ impl<S: WeightStore> Loader<'_, S> {
         if spec.role == Role::ExpertMatrices {
             reader.block_rows = rows / experts;
         }
+        reader.is_read_in_parts = matches!(spec.role, Role::ExpertMatrices | Role::PerLayerTable);
         self.store.matrix(reader).await
     }
 

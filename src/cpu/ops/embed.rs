@@ -1,7 +1,7 @@
-use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::weight_rows::WeightRows;
 
 /// Row `tokens[r]` of `table` (`[vocab, hidden]`) times `scale`, into `out` `[tokens, hidden]`.
-pub fn embed(table: &CpuMatrix, tokens: &[u32], scale: f32, out: &mut [f32]) {
+pub fn embed(table: &impl WeightRows, tokens: &[u32], scale: f32, out: &mut [f32]) {
     let hidden = table.in_features();
     assert_eq!(out.len(), tokens.len() * hidden);
     for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(hidden)) {
@@ -14,7 +14,7 @@ pub fn embed(table: &CpuMatrix, tokens: &[u32], scale: f32, out: &mut [f32]) {
 mod tests {
     use super::*;
     use crate::{
-        cpu::ops::testing::random,
+        cpu::{CpuMatrix, ops::testing::random},
         quant::{self, Dtype, PackFormat},
     };
 

@@ -1,8 +1,8 @@
 use rayon::prelude::*;
 
-use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::dot;
 use crate::cpu::ops::norm::norm_row;
+use crate::cpu::weight_rows::WeightRows;
 
 /// Results of a task.
 const TASK_FEATURES: usize = 64;
@@ -56,7 +56,7 @@ pub fn route(logits: &[f32], scales: &[f32], top_k: usize) -> (Vec<u32>, Vec<f32
 /// `weights`: `[experts · features, n]`; `x`: `[rows, n]`, of which pair p takes row p / `share`;
 /// `chosen`: `[pairs]`; `out`: `[pairs, features]`.
 pub fn experts_matmul(
-    weights: &CpuMatrix,
+    weights: &impl WeightRows,
     features: usize,
     x: &[f32],
     share: usize,
@@ -123,6 +123,7 @@ pub fn join_experts(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::CpuMatrix;
     use crate::cpu::ops::testing::{assert_close, random};
     use crate::quant::{self, Dtype, PackFormat};
 

@@ -3,6 +3,7 @@ use rayon::prelude::*;
 use crate::cpu::matrix::CpuMatrix;
 use crate::cpu::ops::dot;
 use crate::cpu::ops::quantize::{QUANTIZE_GROUP, QuantizedRows};
+use crate::cpu::weight_rows::WeightRows;
 
 /// Fewest multiplications for which a task is worth a thread.
 const TASK_MULTIPLICATIONS: usize = 1 << 15;
@@ -10,7 +11,7 @@ const TASK_MULTIPLICATIONS: usize = 1 << 15;
 /// `x` `[rows, in_features]` times the transpose of `weights` `[out_features, in_features]`, into
 /// `out` `[rows, out_features]`. Activations stay f32. Weights have the values of their packed
 /// form.
-pub fn matmul(weights: &CpuMatrix, x: &[f32], out: &mut [f32]) {
+pub fn matmul(weights: &impl WeightRows, x: &[f32], out: &mut [f32]) {
     let (n_in, n_out) = (weights.in_features(), weights.out_features());
     let rows = x.len() / n_in;
     assert_eq!((x.len(), out.len()), (rows * n_in, rows * n_out));

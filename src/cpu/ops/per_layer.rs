@@ -1,4 +1,4 @@
-use crate::cpu::{matrix::CpuMatrix, ops::norm::norm_row};
+use crate::cpu::{ops::norm::norm_row, weight_rows::WeightRows};
 
 /// All layers' vectors of each token, from the embedding's projections `x` `[tokens, layers ·
 /// size]` in place. Each layer's vector is `(rms_norm(x · projection_scale) · norm + table[token] ·
@@ -7,7 +7,7 @@ use crate::cpu::{matrix::CpuMatrix, ops::norm::norm_row};
 /// `norm`: `[size]`; `table`: `[vocab, layers · size]`.
 pub fn per_layer_inputs(
     x: &mut [f32],
-    table: &CpuMatrix,
+    table: &impl WeightRows,
     tokens: &[u32],
     norm: &[f32],
     projection_scale: f32,
@@ -38,6 +38,7 @@ pub fn per_layer_columns(all: &[f32], columns: usize, size: usize, layer: usize)
 mod tests {
     use super::*;
     use crate::{
+        cpu::CpuMatrix,
         cpu::ops::testing::{assert_close, random},
         quant::{self, Dtype, PackFormat},
     };

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::matrix::CpuMatrix;
+use crate::cpu::matrix::StoredMatrix;
 use crate::cpu::simd::InstructionSet;
+use crate::cpu::weight_rows::WeightRows;
 
 /// Features of a task.
 const FEATURES: usize = 32;
@@ -12,7 +13,7 @@ const FEATURES: usize = 32;
 /// ruin mixtures of experts. Each row of weights is unpacked once for all pairs of its expert.
 pub fn multiply_experts(
     set: &dyn InstructionSet,
-    weights: &CpuMatrix,
+    weights: &StoredMatrix,
     features: usize,
     x: &[f32],
     share: usize,

@@ -3,14 +3,17 @@
 use half::f16;
 
 use super::*;
+use crate::cpu::CpuMatrix;
+use crate::cpu::arena::Arena;
 use crate::cpu::instructions::Instructions;
 use crate::cpu::ops::{self, testing::random};
+use crate::cpu::tiles::TiledMatrix;
 use crate::quant::{PackFormat, PackedRows};
 
 /// Shapes `[features, columns]` around the sizes of tiles, groups and vectors.
 const SHAPES: [(usize, usize); 7] =
     [(1, 1), (3, 31), (16, 32), (17, 70), (40, 256), (33, 300), (16, 672)];
-/// Rows of activations, with and without tiles, and around the blocks of tiles.
+/// Rows of activations around the blocks of tiles.
 const ROWS: [usize; 7] = [1, 2, 5, 6, 8, 13, 32];
 
 /// Scales and offsets of random matrices are below this.
@@ -54,6 +57,19 @@ fn with_data(format: PackFormat, features: usize, cols: usize, data: Vec<u32>) -
     CpuMatrix::new(PackedRows { format, rows: features, cols, data, scales: scales.collect() })
 }
 
+/// The matrix as the fast path stores it.
+fn stored(weights: &CpuMatrix) -> StoredMatrix {
+    let packed = weights.packed();
+    if packed.format.group().is_none() {
+        return StoredMatrix::Rows(weights.clone());
+    }
+    let (rows, cols) = (packed.rows, packed.cols);
+    let tiles = TiledMatrix::new(&mut Arena::default(), "m", packed.format, rows, cols);
+    let mut tiles = tiles.unwrap();
+    tiles.store(0, packed);
+    StoredMatrix::Tiles(tiles)
+}
+
 /// The twin's product, and a bound of what rounding changes. Zero points add products that cancel,
 /// with up to 128 steps of a weight.
 fn twin(weights: &CpuMatrix, x: &[f32]) -> (Vec<f32>, f32) {
@@ -79,7 +95,7 @@ fn twin(weights: &CpuMatrix, x: &[f32]) -> (Vec<f32>, f32) {
 fn assert_agrees(instructions: Instructions, weights: &CpuMatrix, x: &[f32]) {
     let set = instructions.set().unwrap();
     let (expected, bound) = twin(weights, x);
-    let found = multiply(&*set, &[weights], x).remove(0);
+    let found = multiply(&*set, &[&stored(weights)], x).remove(0);
     assert_eq!(found.len(), expected.len());
     for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert!(
@@ -129,7 +145,7 @@ fn one_call_computes_several_matrices() {
     for instructions in Instructions::available() {
         let set = instructions.set().unwrap();
         let weights = [PackFormat::INT4, PackFormat::F16, PackFormat::Q4K]
-            .map(|format| matrix(format, (20, 64), 1));
+            .map(|format| stored(&matrix(format, (20, 64), 1)));
         let x = random(3 * 64, 2);
         let together = multiply(&*set, &weights.each_ref(), &x);
         let alone = weights.each_ref().map(|weights| multiply(&*set, &[weights], &x).remove(0));
@@ -161,11 +177,13 @@ fn activations_are_those_of_the_twin() {
                     let (whole, halves) = (&found.whole, &found.halves);
                     let step = row * whole.stride + group;
                     assert_eq!(whole.scales[step], twin.scales[at]);
+                    assert_eq!(whole.integers[step], twin.sums[at]);
                     assert_eq!(whole.sums[step], twin.scales[at] * twin.sums[at] as f32);
                     for half in 0..2 {
                         let step = row * halves.stride + 2 * group + half;
                         let sum: i32 = values[16 * half..][..16].iter().map(|&x| x as i32).sum();
                         assert_eq!(halves.scales[step], twin.scales[at]);
+                        assert_eq!(halves.integers[step], sum);
                         assert_eq!(halves.sums[step], twin.scales[at] * sum as f32);
                     }
                 }

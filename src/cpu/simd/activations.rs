@@ -1,6 +1,9 @@
 //! Activations as int8, laid out for integer dot products.
 
-use crate::cpu::simd::unpack::{GROUP, STEP_ALIGN};
+/// Columns whose products share one pair of scales: those of a group of activations.
+pub const GROUP: usize = 32;
+/// Steps of a row are padded with zeros to a multiple of this number.
+pub const STEP_ALIGN: usize = 16;
 
 /// Scales and sums of the groups of all rows, a row after the other. Rows are padded with zeros to
 /// a multiple of [`STEP_ALIGN`].
@@ -9,7 +12,9 @@ pub struct Steps {
     /// Number for each row, padding included.
     pub stride: usize,
     pub scales: Vec<f32>,
-    /// Scale times the sum of the group's integers. An offset of weights multiplies it.
+    /// Sums of integers. A zero point of weights multiplies them.
+    pub integers: Vec<i32>,
+    /// Scales times sums of integers. An offset of weights multiplies them.
     pub sums: Vec<f32>,
 }
 
@@ -35,7 +40,8 @@ impl Activations {
         let groups = cols.div_ceil(GROUP);
         let steps = |count: usize| {
             let stride = count.next_multiple_of(STEP_ALIGN);
-            Steps { stride, scales: vec![0.0; rows * stride], sums: vec![0.0; rows * stride] }
+            let zeros = vec![0.0; rows * stride];
+            Steps { stride, integers: vec![0; rows * stride], scales: zeros.clone(), sums: zeros }
         };
         let stride = (groups * GROUP).next_multiple_of(64);
         Activations {
@@ -63,6 +69,7 @@ impl Activations {
                 [(&mut all.whole, &block.whole), (&mut all.halves, &block.halves)]
             {
                 all.scales.extend_from_slice(&of_block.scales);
+                all.integers.extend_from_slice(&of_block.integers);
                 all.sums.extend_from_slice(&of_block.sums);
             }
         }
@@ -83,9 +90,11 @@ impl Activations {
         for ((g, x), values) in groups.enumerate().zip(values.as_chunks_mut::<GROUP>().0) {
             let (scale, sums) = quantize_group(x, values);
             whole.scales[first + g] = scale;
+            whole.integers[first + g] = sums[0] + sums[1];
             whole.sums[first + g] = scale * (sums[0] + sums[1]) as f32;
             for (half, sum) in sums.into_iter().enumerate() {
                 halves.scales[first_half + 2 * g + half] = scale;
+                halves.integers[first_half + 2 * g + half] = sum;
                 halves.sums[first_half + 2 * g + half] = scale * sum as f32;
             }
         }

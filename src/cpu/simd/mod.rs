@@ -19,6 +19,7 @@ mod tile;
 mod unpack;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
+mod words;
 
 pub use activations::Activations;
 pub use attention::{Attend, Partial};
@@ -31,40 +32,28 @@ pub use neon::Neon;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub use neon_dotprod::NeonDotprod;
 pub use plain::Plain;
-pub use tile::{FEATURES, Tile};
-pub use unpack::{PackedRow, UnpackedRow};
+pub use tile::{FEATURES, Lanes, PackedTile, Tile, TileScratch};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub use wasm::Simd128;
+#[cfg(target_arch = "x86_64")]
+use words::{Words, register};
 
 /// The operations with one set of instructions.
 pub trait InstructionSet: Send + Sync {
     /// Rows `[rows, cols]` as int8.
     fn quantize(&self, x: &[f32], cols: usize) -> Activations;
 
-    /// The products of a row of packed integers with all rows of activations. The product with row
-    /// r is stored in `out[r · stride]`.
-    fn row(
+    /// The products of a tile of packed integers with all rows of activations, `[rows, FEATURES]`.
+    fn tile(
         &self,
-        weights: PackedRow<'_>,
+        weights: PackedTile<'_>,
         x: &Activations,
-        scratch: &mut UnpackedRow,
+        scratch: &mut TileScratch,
         out: &mut [f32],
-        stride: usize,
     );
 
-    /// Unpacks a row as feature `feature` of a tile.
-    fn fill(
-        &self,
-        weights: PackedRow<'_>,
-        scratch: &mut UnpackedRow,
-        tile: &mut Tile,
-        feature: usize,
-    );
-
-    /// The products of a tile with all rows of activations, `[rows, FEATURES]`.
-    fn tile(&self, tile: &Tile, x: &Activations, out: &mut [f32]);
-
-    /// The products of a row of f32 weights with all rows of `x`, stored as in [`Self::row`].
+    /// The products of a row of f32 weights with all rows of `x`. The product with row r is stored
+    /// in `out[r · stride]`.
     fn row_f32(&self, weights: &[f32], x: &[f32], out: &mut [f32], stride: usize);
 
     /// Attention of a task's queries over its keys: `[rows, heads of the KV head]`.
@@ -103,11 +92,10 @@ macro_rules! compiled {
 use compiled;
 
 /// Implements [`InstructionSet`] with the plain loops of this module, compiled with the
-/// instructions of the attributes in braces. It calls the functions `dot` and `tile` beside it.
-///
-/// They expect wide integers xored with the byte. The function computes `a·b + c`.
+/// instructions of the attributes in braces. It calls the functions `levels` and `tile` beside it.
+/// `$words` are its [`Words`], and `$mul_add` computes `a·b + c`.
 macro_rules! implement {
-    ($set:ident, $flip:literal, $mul_add:expr, $attributes:tt) => {
+    ($set:ident, $words:ty, $mul_add:expr, $attributes:tt) => {
         impl $crate::cpu::simd::InstructionSet for $set {
             $crate::cpu::simd::compiled! {
                 $attributes
@@ -116,32 +104,17 @@ macro_rules! implement {
                     $crate::cpu::simd::activations::quantize(x, cols)
                 }
 
-                fn row(
-                    weights: $crate::cpu::simd::PackedRow<'_>,
+                fn tile(
+                    weights: $crate::cpu::simd::PackedTile<'_>,
                     x: &Activations,
-                    scratch: &mut UnpackedRow,
-                    out: &mut [f32],
-                    stride: usize
+                    scratch: &mut $crate::cpu::simd::TileScratch,
+                    out: &mut [f32]
                 ) {
-                    let products = |scratch: &UnpackedRow, bytes: &[u8], flip| {
-                        for (row, out) in out.iter_mut().step_by(stride).take(x.rows).enumerate() {
-                            *out = dot(scratch, bytes, flip, x, row);
-                        }
-                    };
-                    $crate::cpu::simd::unpack::row(weights, $flip, scratch, products)
-                }
-
-                fn fill(
-                    weights: $crate::cpu::simd::PackedRow<'_>,
-                    scratch: &mut UnpackedRow,
-                    tile: &mut Tile,
-                    feature: usize
-                ) {
-                    tile.fill(weights, $flip, scratch, feature)
-                }
-
-                fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
-                    self::tile(tile, x, out)
+                    let levels = |quads: &mut [Lanes<u32>]| levels(quads);
+                    let tile = $crate::cpu::simd::unpack::unpack::<$words>(
+                        weights, x.groups, scratch, levels,
+                    );
+                    self::tile(&tile, x, out)
                 }
 
                 fn row_f32(weights: &[f32], x: &[f32], out: &mut [f32], stride: usize) {

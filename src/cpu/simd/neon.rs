@@ -1,14 +1,14 @@
 //! NEON, which every arm64 processor has: 16 products of bytes in four instructions.
 
 use std::arch::aarch64::{
-    float32x4_t, int8x16_t, int32x4_t, vaddq_f32, vaddvq_f32, vcvtq_f32_s32, vdupq_n_f32,
-    vdupq_n_s32, vfmaq_f32, vfmaq_n_f32, vget_low_s8, vld1q_f32, vld1q_s8, vmull_high_s8, vmull_s8,
-    vmulq_f32, vmulq_n_f32, vpadalq_s16, vpaddq_s16, vpaddq_s32, vreinterpretq_s8_s32, vst1q_f32,
-    vzip1q_f32, vzip2q_f32,
+    float32x4_t, int8x16_t, int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32,
+    vfmaq_n_f32, vget_low_s8, vld1q_f32, vld1q_s8, vld1q_u8, vmull_high_s8, vmull_s8, vmulq_n_f32,
+    vpadalq_s16, vpaddq_s16, vqtbl1q_s8, vreinterpretq_s8_s32, vst1q_f32, vst1q_s8,
 };
 use std::arch::is_aarch64_feature_detected;
 
-use crate::cpu::simd::{Activations, Tile, UnpackedRow, implement};
+use crate::cpu::simd::{Activations, Lanes, Tile, implement};
+use crate::quant::IQ4_LEVELS;
 
 /// Proof that the processor has the instructions.
 pub struct Neon(());
@@ -19,7 +19,7 @@ impl Neon {
     }
 }
 
-implement! { Neon, 0, f32::mul_add, { #[target_feature(enable = "neon")] } }
+implement! { Neon, Lanes<u32>, f32::mul_add, { #[target_feature(enable = "neon")] } }
 
 /// Integer dot products of bytes.
 pub trait Dot {
@@ -47,14 +47,14 @@ impl Dot for Neon {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn dot(weights: &UnpackedRow, bytes: &[u8], _flip: u8, x: &Activations, row: usize) -> f32 {
+fn levels(quads: &mut [Lanes<u32>]) {
     // SAFETY: this function has the instructions.
-    unsafe { dot_row::<Neon>(weights, bytes, x, row) }
+    unsafe { level_bytes(quads) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
+fn tile(tile: &Tile<'_>, x: &Activations, out: &mut [f32]) {
     // SAFETY: this function has the instructions.
     unsafe { dot_tile::<Neon>(tile, x, out) }
 }
@@ -78,90 +78,20 @@ fn store_f32(values: &mut [f32; 4], from: float32x4_t) {
     unsafe { vst1q_f32(values.as_mut_ptr(), from) }
 }
 
-/// The product of a row of weights with row `row` of activations.
+/// Replaces each byte by the level with this index.
 ///
 /// # Safety
 ///
-/// The function into which this is inlined has the instructions of `D`.
+/// The function into which this is inlined has NEON.
 #[inline(always)]
-pub unsafe fn dot_row<D: Dot>(
-    weights: &UnpackedRow,
-    bytes: &[u8],
-    x: &Activations,
-    row: usize,
-) -> f32 {
-    let (steps, halves) = (x.steps(weights.unit), weights.unit == 16);
-    let at = row * steps.stride;
-    let x_scales = steps.scales[at..][..steps.stride].as_chunks::<4>().0;
-    let x_sums = steps.sums[at..][..steps.stride].as_chunks::<4>().0;
-    let values = x.values[row * x.stride..][..x.stride].as_chunks::<64>().0;
-    let bytes = bytes.as_chunks::<64>().0;
-    // Runs of 64 columns that four steps cover.
-    let runs = if halves { 1 } else { 2 };
-    let blocks = bytes.chunks(runs).zip(values.chunks(runs));
-    let steps = x_scales
-        .iter()
-        .zip(x_sums)
-        .zip(weights.scales.as_chunks::<4>().0.iter().zip(weights.offsets.as_chunks::<4>().0));
-    // SAFETY: the caller has the instructions.
+pub unsafe fn level_bytes(quads: &mut [Lanes<u32>]) {
+    // SAFETY: the caller has the instructions. Arrays have 16 bytes, and need no alignment.
     unsafe {
-        let mut sums = [vdupq_n_f32(0.0); 2];
-        let mut offsets = vdupq_n_f32(0.0);
-        for ((bytes, values), ((x_scale, x_sum), (scale, offset))) in blocks.zip(steps) {
-            let scale = vmulq_f32(load_f32(scale), load_f32(x_scale));
-            offsets = vfmaq_f32(offsets, load_f32(offset), load_f32(x_sum));
-            let pairs = [vzip1q_f32(scale, scale), vzip2q_f32(scale, scale)];
-            for ((bytes, values), pairs) in bytes.iter().zip(values).zip(pairs) {
-                let (products, scale) = match halves {
-                    true => (four_sums::<D>(bytes, values), scale),
-                    false => (two_sums::<D>(bytes, values), pairs),
-                };
-                let sum = vfmaq_f32(sums[0], vcvtq_f32_s32(products), scale);
-                sums = [sums[1], sum];
-            }
+        let levels = vld1q_s8(IQ4_LEVELS.as_ptr());
+        for four in quads.as_flattened_mut().as_chunks_mut::<4>().0 {
+            let indexes = vld1q_u8(four.as_ptr().cast());
+            vst1q_s8(four.as_mut_ptr().cast(), vqtbl1q_s8(levels, indexes));
         }
-        vaddvq_f32(vaddq_f32(vaddq_f32(sums[0], sums[1]), offsets))
-    }
-}
-
-/// Sums of products, each of 16 columns.
-///
-/// # Safety
-///
-/// As [`dot_row`].
-#[inline(always)]
-unsafe fn four_sums<D: Dot>(weights: &[u8; 64], values: &[i8; 64]) -> int32x4_t {
-    let (weights, values) = (weights.as_chunks::<16>().0, values.as_chunks::<16>().0);
-    // SAFETY: the caller has the instructions.
-    unsafe {
-        let mut sums = [vdupq_n_s32(0); 4];
-        for ((sums, weights), values) in sums.iter_mut().zip(weights).zip(values) {
-            *sums = D::dot4(*sums, load(weights), load(values));
-        }
-        let [a, b, c, d] = sums;
-        vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))
-    }
-}
-
-/// Sums of products: two of the first 32 columns, and two of the others.
-///
-/// # Safety
-///
-/// As [`dot_row`].
-#[inline(always)]
-unsafe fn two_sums<D: Dot>(weights: &[u8; 64], values: &[i8; 64]) -> int32x4_t {
-    let (weights, values) = (weights.as_chunks::<32>().0, values.as_chunks::<32>().0);
-    // SAFETY: the caller has the instructions.
-    unsafe {
-        let mut sums = [vdupq_n_s32(0); 2];
-        for ((sums, weights), values) in sums.iter_mut().zip(weights).zip(values) {
-            for (weights, values) in
-                weights.as_chunks::<16>().0.iter().zip(values.as_chunks::<16>().0)
-            {
-                *sums = D::dot4(*sums, load(weights), load(values));
-            }
-        }
-        vpaddq_s32(sums[0], sums[1])
     }
 }
 
@@ -169,9 +99,9 @@ unsafe fn two_sums<D: Dot>(weights: &[u8; 64], values: &[i8; 64]) -> int32x4_t {
 ///
 /// # Safety
 ///
-/// As [`dot_row`].
+/// The function into which this is inlined has the instructions of `D`.
 #[inline(always)]
-pub unsafe fn dot_tile<D: Dot>(tile: &Tile, x: &Activations, out: &mut [f32]) {
+pub unsafe fn dot_tile<D: Dot>(tile: &Tile<'_>, x: &Activations, out: &mut [f32]) {
     let out = out.as_chunks_mut::<16>().0;
     for (first, out) in (0..).step_by(4).zip(out.chunks_mut(4)) {
         // SAFETY: the caller has the instructions.
@@ -196,23 +126,25 @@ pub unsafe fn dot_tile<D: Dot>(tile: &Tile, x: &Activations, out: &mut [f32]) {
 ///
 /// # Safety
 ///
-/// As [`dot_row`].
+/// As [`dot_tile`].
 #[inline(always)]
 unsafe fn tile_rows<D: Dot, const ROWS: usize, const QUADS: usize>(
-    tile: &Tile,
+    tile: &Tile<'_>,
     x: &Activations,
     first: usize,
-    out: &mut [[f32; 16]; ROWS],
+    out: &mut [Lanes<f32>; ROWS],
 ) {
     let steps = x.steps(4 * QUADS);
     let weights = tile.quads.as_chunks::<QUADS>().0.iter();
     // SAFETY: the caller has the instructions.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); 4]; ROWS];
-        for (unit, (quads, (scale, offset))) in
-            weights.zip(tile.scales.iter().zip(&tile.offsets)).enumerate()
-        {
+        for (unit, (quads, scale)) in weights.zip(tile.scales).enumerate() {
             let mut sums_of_unit = [[vdupq_n_s32(0); 4]; ROWS];
+            for (row, sums) in (first..).zip(&mut sums_of_unit) {
+                let zeros = -tile.zero * steps.integers[row * steps.stride + unit];
+                *sums = [vdupq_n_s32(zeros); 4];
+            }
             for (q, quad) in quads.iter().enumerate() {
                 for (row, sums) in (first..).zip(&mut sums_of_unit) {
                     let at = row * x.stride + 4 * (unit * QUADS + q);
@@ -226,12 +158,15 @@ unsafe fn tile_rows<D: Dot, const ROWS: usize, const QUADS: usize>(
             for ((row, sums), products) in (first..).zip(&mut sums).zip(sums_of_unit) {
                 let at = row * steps.stride + unit;
                 let (x_scale, x_sum) = (steps.scales[at], steps.sums[at]);
-                let columns = scale.as_chunks::<4>().0.iter().zip(offset.as_chunks::<4>().0);
-                for ((sum, products), (scale, offset)) in sums.iter_mut().zip(products).zip(columns)
-                {
+                let scales = scale.as_chunks::<4>().0;
+                for ((sum, products), scale) in sums.iter_mut().zip(products).zip(scales) {
                     let scale = vmulq_n_f32(load_f32(scale), x_scale);
-                    *sum = vfmaq_n_f32(*sum, load_f32(offset), x_sum);
                     *sum = vfmaq_f32(*sum, vcvtq_f32_s32(products), scale);
+                }
+                if let Some(offset) = tile.offsets.get(unit) {
+                    for (sum, offset) in sums.iter_mut().zip(offset.as_chunks::<4>().0) {
+                        *sum = vfmaq_n_f32(*sum, load_f32(offset), x_sum);
+                    }
                 }
             }
         }

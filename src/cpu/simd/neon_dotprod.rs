@@ -3,8 +3,8 @@
 use std::arch::aarch64::{int8x16_t, int32x4_t};
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use crate::cpu::simd::neon::{Dot, dot_row, dot_tile};
-use crate::cpu::simd::{Activations, Tile, UnpackedRow, implement};
+use crate::cpu::simd::neon::{Dot, dot_tile, level_bytes};
+use crate::cpu::simd::{Activations, Lanes, Tile, implement};
 
 /// Proof that the processor has the instructions.
 pub struct NeonDotprod(());
@@ -16,7 +16,7 @@ impl NeonDotprod {
     }
 }
 
-implement! { NeonDotprod, 0, f32::mul_add, { #[target_feature(enable = "neon,dotprod")] } }
+implement! { NeonDotprod, Lanes<u32>, f32::mul_add, { #[target_feature(enable = "neon,dotprod")] } }
 
 impl Dot for NeonDotprod {
     #[inline(always)]
@@ -38,14 +38,14 @@ impl Dot for NeonDotprod {
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn dot(weights: &UnpackedRow, bytes: &[u8], _flip: u8, x: &Activations, row: usize) -> f32 {
+fn levels(quads: &mut [Lanes<u32>]) {
     // SAFETY: this function has the instructions.
-    unsafe { dot_row::<NeonDotprod>(weights, bytes, x, row) }
+    unsafe { level_bytes(quads) }
 }
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
+fn tile(tile: &Tile<'_>, x: &Activations, out: &mut [f32]) {
     // SAFETY: this function has the instructions.
     unsafe { dot_tile::<NeonDotprod>(tile, x, out) }
 }

@@ -1,51 +1,56 @@
-//! Sixteen rows of weights, laid out for many rows of activations.
+//! Sixteen rows of integer weights. The lanes of a vector are rows, the output features.
 
-use crate::cpu::simd::unpack::{self, GROUP, PackedRow, UnpackedRow};
+use crate::cpu::simd::activations::GROUP;
+use crate::quant::PackFormat;
 
 /// Features of a tile.
 pub const FEATURES: usize = 16;
 
-/// [`FEATURES`] rows of integer weights. The lanes of a vector are features.
-#[derive(Debug, Clone)]
-pub struct Tile {
-    /// Columns that share a step, as in [`UnpackedRow`].
-    pub unit: usize,
-    /// Four columns of each feature: `[columns / 4, FEATURES]` words of four bytes.
-    pub quads: Vec<[u32; FEATURES]>,
-    /// `[units, FEATURES]`
-    pub scales: Vec<[f32; FEATURES]>,
-    /// `[units, FEATURES]`
-    pub offsets: Vec<[f32; FEATURES]>,
+/// A value for each feature.
+pub type Lanes<T> = [T; FEATURES];
+
+/// Rows of packed integers. Vector i has word i of each row.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedTile<'a> {
+    pub format: PackFormat,
+    /// `[data words of a row]`
+    pub data: &'a [Lanes<u32>],
+    /// `[scale words of a row]`
+    pub scales: &'a [Lanes<u32>],
 }
 
-impl Tile {
-    /// Room for rows of this many groups of [`GROUP`] columns, in any format.
-    pub fn new(groups: usize) -> Self {
-        Tile {
-            unit: GROUP,
-            quads: vec![[0; FEATURES]; groups * GROUP / 4],
-            scales: vec![[0.0; FEATURES]; 2 * groups],
-            offsets: vec![[0.0; FEATURES]; 2 * groups],
-        }
-    }
+/// Unpacked rows: weight i is `scales[i / unit]·(q[i] − zero) + offsets[i / unit]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Tile<'a> {
+    /// Columns that share a step: 16 for formats with groups of 16, else [`GROUP`].
+    pub unit: usize,
+    /// Bits of q. Those of 8 bits are signed, others are not.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub bits: u8,
+    pub zero: i32,
+    /// Four columns of each feature: `[columns / 4]` words of four bytes.
+    pub quads: &'a [Lanes<u32>],
+    /// `[units]`
+    pub scales: &'a [Lanes<f32>],
+    /// `[units]`, or empty where all offsets are 0.
+    pub offsets: &'a [Lanes<f32>],
+}
 
-    /// Unpacks a row as feature `feature`.
-    #[inline(always)]
-    pub fn fill(
-        &mut self,
-        weights: PackedRow<'_>,
-        flip: u8,
-        scratch: &mut UnpackedRow,
-        feature: usize,
-    ) {
-        unpack::unpack(weights, flip, scratch);
-        self.unit = scratch.unit;
-        for (quad, bytes) in self.quads.iter_mut().zip(scratch.bytes.as_chunks().0) {
-            quad[feature] = u32::from_ne_bytes(*bytes);
-        }
-        let steps = scratch.scales.iter().zip(&scratch.offsets);
-        for ((scale, offset), step) in self.scales.iter_mut().zip(&mut self.offsets).zip(steps) {
-            (scale[feature], offset[feature]) = (*step.0, *step.1);
+/// Memory of an unpacked tile.
+#[derive(Debug, Clone, Default)]
+pub struct TileScratch {
+    pub quads: Vec<Lanes<u32>>,
+    pub scales: Vec<Lanes<f32>>,
+    pub offsets: Vec<Lanes<f32>>,
+}
+
+impl TileScratch {
+    /// Makes room for rows of this many groups of [`GROUP`] columns, in any format.
+    pub fn reserve(&mut self, groups: usize) {
+        if self.scales.len() < 2 * groups {
+            self.quads.resize(groups * GROUP / 4, [0; FEATURES]);
+            self.scales.resize(2 * groups, [0.0; FEATURES]);
+            self.offsets.resize(2 * groups, [0.0; FEATURES]);
         }
     }
 }

@@ -1,236 +1,187 @@
-//! Rows of packed weights as bytes and f32 steps, in plain loops that compilers vectorize.
+//! Packed tiles as bytes and f32 steps.
 //!
 //! The functions are inlined into one function an instruction set, which then has its own copy.
-//! They pass no closures to the standard library, whose functions lack these instructions.
 
-use crate::quant::{IQ4_LEVELS, PackFormat};
+use crate::cpu::simd::activations::GROUP;
+use crate::cpu::simd::tile::{Lanes, PackedTile, Tile, TileScratch};
+use crate::cpu::simd::words::Words;
+use crate::quant::PackFormat;
 
-/// Columns whose products share one pair of scales: those of a group of activations.
-pub const GROUP: usize = 32;
-/// Steps of a row are padded with zeros to a multiple of this number.
-pub const STEP_ALIGN: usize = 16;
-
-/// A row of packed integer weights.
-#[derive(Debug, Clone, Copy)]
-pub struct PackedRow<'a> {
-    pub format: PackFormat,
-    pub data: &'a [u32],
-    pub scales: &'a [u32],
-}
-
-/// The weights of a row: weight i is `scales[i / unit]·q[i] + offsets[i / unit]`.
-#[derive(Debug, Clone, Default)]
-pub struct UnpackedRow {
-    /// Columns that share a step: 16 for formats with groups of 16, else [`GROUP`].
-    pub unit: usize,
-    /// Groups of [`GROUP`] columns.
+/// Unpacks rows of `groups` groups of [`GROUP`] columns. `levels` replaces each byte by its level
+/// in [`PackFormat::Iq4`].
+#[inline(always)]
+pub fn unpack<'a, W: Words>(
+    weights: PackedTile<'a>,
     groups: usize,
-    /// Bytes q, padded to a multiple of 64. Rows of 8 bits may leave them empty.
-    pub bytes: Vec<u8>,
-    /// Padded as [`STEP_ALIGN`] says.
-    pub scales: Vec<f32>,
-    /// Padded in the same way.
-    pub offsets: Vec<f32>,
-}
-
-impl UnpackedRow {
-    /// Room for rows of this many groups of [`GROUP`] columns, in any format.
-    pub fn new(groups: usize) -> Self {
-        let steps = (2 * groups).next_multiple_of(STEP_ALIGN);
-        UnpackedRow {
-            unit: GROUP,
-            groups,
-            bytes: vec![0; (groups * GROUP).next_multiple_of(64)],
-            scales: vec![0.0; steps],
-            offsets: vec![0.0; steps],
-        }
-    }
-}
-
-/// Columns that share a step after unpacking: 16 for groups of 16, else 32.
-fn unit(format: PackFormat) -> usize {
-    if format.group() == Some(16) { 16 } else { GROUP }
-}
-
-/// Whether a format's integers have the full range of a byte.
-fn is_wide(format: PackFormat) -> bool {
-    matches!(format, PackFormat::Int { bits: 8, .. } | PackFormat::Iq4)
-}
-
-/// The byte that stands for weight 0. Wide integers are xored with `flip`.
-fn zero_point(format: PackFormat, flip: u8) -> u8 {
-    match format {
-        PackFormat::Int { bits: bits @ (4..=6), offset: false, .. } => 1 << (bits - 1),
-        _ if is_wide(format) => flip,
-        _ => 0,
-    }
-}
-
-/// Unpacks a row for `visit(row, bytes, flip)`. Bytes of wide formats must still be xored with that
-/// `flip`, or have been xored with the `flip` given here.
-#[inline(always)]
-pub fn row(
-    weights: PackedRow<'_>,
-    flip: u8,
-    scratch: &mut UnpackedRow,
-    visit: impl FnOnce(&UnpackedRow, &[u8], u8),
-) {
-    // Whole runs of 64 bytes, as every instruction set loads them.
-    let in_place = cfg!(target_endian = "little")
-        && matches!(weights.format, PackFormat::Int { bits: 8, .. })
-        && weights.data.len().is_multiple_of(16);
-    if in_place {
-        steps(weights, flip, scratch);
-        visit(scratch, bytemuck::cast_slice(weights.data), flip);
-    } else {
-        unpack(weights, flip, scratch);
-        visit(scratch, &scratch.bytes, 0);
-    }
-}
-
-/// Unpacks integers and steps of a row.
-#[inline(always)]
-pub fn unpack(weights: PackedRow<'_>, flip: u8, scratch: &mut UnpackedRow) {
-    steps(weights, flip, scratch);
-    integers(weights, flip, &mut scratch.bytes[..scratch.groups * GROUP]);
-}
-
-/// Unpacks the integers of a row. `out` has a multiple of 32 bytes.
-#[inline(always)]
-fn integers(row: PackedRow<'_>, flip: u8, out: &mut [u8]) {
-    let low_words = out.len() / 8;
-    match row.format {
-        PackFormat::Int { bits: 8, .. } => bytes(row.data, flip, out),
+    scratch: &'a mut TileScratch,
+    levels: impl Fn(&mut [Lanes<u32>]),
+) -> Tile<'a> {
+    let TileScratch { quads, scales, offsets } = scratch;
+    let (format, data) = (weights.format, weights.data);
+    let unit = if format.group() == Some(16) { 16 } else { GROUP };
+    let units = groups * GROUP / unit;
+    let (quads, scales, offsets) =
+        (&mut quads[..groups * GROUP / 4], &mut scales[..units], &mut offsets[..units]);
+    let has_offsets = steps::<W>(weights, scales, offsets);
+    let (low, high) = data.split_at((groups * GROUP / 8).min(data.len()));
+    let (bits, zero) = match format {
+        PackFormat::Int { bits: 8, .. } => (8, 0),
         PackFormat::Int { bits: 5, offset, .. } => {
-            let (low, high) = row.data.split_at(low_words);
-            five_bits(low, high, if offset { 0 } else { 0x1010_1010 }, out);
+            five_bits::<W>(low, high, if offset { 0 } else { 0x1010_1010 }, quads);
+            (5, if offset { 0 } else { 16 })
         }
         PackFormat::Int { bits: 6, offset, .. } => {
-            let (low, high) = row.data.split_at(low_words);
-            six_bits(low, high, if offset { 0 } else { 0x2020_2020 }, out);
+            six_bits::<W>(low, high, if offset { 0 } else { 0x2020_2020 }, quads);
+            (6, if offset { 0 } else { 32 })
         }
         PackFormat::Iq4 => {
-            nibbles(row.data, out);
-            for q in out {
-                *q = IQ4_LEVELS[(*q & 15) as usize] as u8 ^ flip;
-            }
+            nibbles::<W>(low, quads);
+            levels(quads);
+            (8, 0)
         }
-        _ => nibbles(row.data, out),
+        PackFormat::Int { offset: false, .. } => {
+            nibbles::<W>(low, quads);
+            (4, 8)
+        }
+        _ => {
+            nibbles::<W>(low, quads);
+            (4, 0)
+        }
+    };
+    let is_stored = matches!(format, PackFormat::Int { bits: 8, .. });
+    Tile {
+        unit,
+        bits,
+        zero,
+        quads: if is_stored { &data[..quads.len()] } else { quads },
+        scales,
+        offsets: if has_offsets { offsets } else { &[] },
     }
 }
 
 #[inline(always)]
-fn bytes(data: &[u32], flip: u8, out: &mut [u8]) {
-    let flip = u32::from_ne_bytes([flip; 4]);
-    for (out, word) in out.as_chunks_mut::<4>().0.iter_mut().zip(data) {
-        *out = (word ^ flip).to_le_bytes();
-    }
-}
-
-#[inline(always)]
-fn nibbles(data: &[u32], out: &mut [u8]) {
-    for (out, &word) in out.as_chunks_mut::<8>().0.iter_mut().zip(data) {
-        let (low, high) = (word & 0x0f0f_0f0f, word >> 4 & 0x0f0f_0f0f);
-        *out = (low as u64 | (high as u64) << 32).to_le_bytes();
+fn nibbles<W: Words>(data: &[Lanes<u32>], quads: &mut [Lanes<u32>]) {
+    let mask = W::splat(0x0f0f_0f0f);
+    for (quads, words) in quads.as_chunks_mut::<2>().0.iter_mut().zip(data) {
+        let words = W::load(words);
+        words.and(mask).store(&mut quads[0]);
+        words.shr(4).and(mask).store(&mut quads[1]);
     }
 }
 
 /// Adds the fifth bits. Bit k of byte b of a word belongs to weight 4k + b of 32.
 #[inline(always)]
-fn five_bits(low: &[u32], high: &[u32], flip: u32, out: &mut [u8]) {
+fn five_bits<W: Words>(
+    low: &[Lanes<u32>],
+    high: &[Lanes<u32>],
+    flip: u32,
+    quads: &mut [Lanes<u32>],
+) {
+    let (nibble, bit, flip) = (W::splat(0x0f0f_0f0f), W::splat(0x1010_1010), W::splat(flip));
     let words = low.as_chunks::<4>().0.iter().zip(high);
-    for (out, (low, &high)) in out.as_chunks_mut::<32>().0.iter_mut().zip(words) {
-        let mut quads = [0u32; 8];
-        for (k, quad) in quads.iter_mut().enumerate() {
-            let nibbles = low[k / 2] >> (4 * (k % 2)) & 0x0f0f_0f0f;
-            *quad = (nibbles | (high >> k & 0x0101_0101) << 4) ^ flip;
+    for (quads, (low, high)) in quads.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        let high = W::load(high);
+        for k in 0..8 {
+            let low = W::load(&low[k / 2]).shr(4 * (k as u32 % 2)).and(nibble);
+            let upper = if k < 4 { high.shl(4 - k as u32) } else { high.shr(k as u32 - 4) };
+            low.or(upper.and(bit)).xor(flip).store(&mut quads[k]);
         }
-        *out = quad_bytes(quads);
     }
 }
 
 /// Adds the upper two bits. Bits 2k and 2k+1 of byte b of a word belong to weight 4k + b of 16.
 #[inline(always)]
-fn six_bits(low: &[u32], high: &[u32], flip: u32, out: &mut [u8]) {
+fn six_bits<W: Words>(
+    low: &[Lanes<u32>],
+    high: &[Lanes<u32>],
+    flip: u32,
+    quads: &mut [Lanes<u32>],
+) {
+    let (nibble, bits, flip) = (W::splat(0x0f0f_0f0f), W::splat(0x3030_3030), W::splat(flip));
     let words = low.as_chunks::<4>().0.iter().zip(high.as_chunks::<2>().0);
-    for (out, (low, high)) in out.as_chunks_mut::<32>().0.iter_mut().zip(words) {
-        let mut quads = [0u32; 8];
-        for (k, quad) in quads.iter_mut().enumerate() {
-            let nibbles = low[k / 2] >> (4 * (k % 2)) & 0x0f0f_0f0f;
-            *quad = (nibbles | (high[k / 4] >> (2 * (k % 4)) & 0x0303_0303) << 4) ^ flip;
+    for (quads, (low, high)) in quads.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        for k in 0..8 {
+            let (low, high) = (W::load(&low[k / 2]), W::load(&high[k / 4]));
+            let low = low.shr(4 * (k as u32 % 2)).and(nibble);
+            let upper = match k as u32 % 4 {
+                3 => high.shr(2),
+                k => high.shl(4 - 2 * k),
+            };
+            low.or(upper.and(bits)).xor(flip).store(&mut quads[k]);
         }
-        *out = quad_bytes(quads);
     }
 }
 
+/// Scales and offsets, one for each unit of columns. Returns whether there are offsets.
 #[inline(always)]
-fn quad_bytes(quads: [u32; 8]) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (bytes, quad) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(quads) {
-        *bytes = quad.to_le_bytes();
-    }
-    bytes
-}
-
-/// Scales and offsets of a row, one for each unit of columns. The zero point goes to the offsets.
-#[inline(always)]
-fn steps(row: PackedRow<'_>, flip: u8, out: &mut UnpackedRow) {
-    out.unit = unit(row.format);
-    let (scales, offsets) = (&mut out.scales, &mut out.offsets);
-    let zero = -(zero_point(row.format, flip) as f32);
-    match row.format {
+fn steps<W: Words>(
+    weights: PackedTile<'_>,
+    scales: &mut [Lanes<f32>],
+    offsets: &mut [Lanes<f32>],
+) -> bool {
+    let repeats = weights.format.group().unwrap_or(GROUP).div_ceil(GROUP);
+    match weights.format {
         PackFormat::Q4K => {
-            for ((words, scales), offsets) in (row.scales.as_chunks::<4>().0.iter())
-                .zip(scales.as_chunks_mut::<8>().0)
-                .zip(offsets.as_chunks_mut::<8>().0)
-            {
-                (*scales, *offsets) = q4_k_steps(words);
+            let blocks = scales.chunks_mut(8).zip(offsets.chunks_mut(8));
+            for ((scales, offsets), words) in blocks.zip(weights.scales.as_chunks::<4>().0) {
+                q4_k_steps::<W>(words, scales, offsets);
             }
+            true
         }
         PackFormat::Int { offset: true, .. } => {
-            for ((&word, scale), offset) in
-                row.scales.iter().zip(scales.iter_mut()).zip(offsets.iter_mut())
-            {
-                *scale = half(word);
-                *offset = half(word >> 16) + zero * *scale;
+            let units = scales.chunks_mut(repeats).zip(offsets.chunks_mut(repeats));
+            for ((scales, offsets), words) in units.zip(weights.scales) {
+                let words = W::load(words);
+                let (scale, offset) = (half(words), half(words.shr(16)));
+                for (scales, offsets) in scales.iter_mut().zip(offsets) {
+                    scale.store_f32(scales);
+                    offset.store_f32(offsets);
+                }
             }
+            true
         }
         _ => {
-            let pairs = scales.as_chunks_mut::<2>().0.iter_mut();
-            for ((&word, scales), offsets) in
-                row.scales.iter().zip(pairs).zip(offsets.as_chunks_mut::<2>().0)
-            {
-                *scales = [half(word), half(word >> 16)];
-                *offsets = [zero * scales[0], zero * scales[1]];
+            for (scales, words) in scales.chunks_mut(2 * repeats).zip(weights.scales) {
+                let words = W::load(words);
+                let (first, second) = scales.split_at_mut(repeats.min(scales.len()));
+                for scales in first {
+                    half(words).store_f32(scales);
+                }
+                for scales in second {
+                    half(words.shr(16)).store_f32(scales);
+                }
             }
-        }
-    }
-    let repeats = row.format.group().unwrap_or(GROUP) / GROUP;
-    if repeats > 1 {
-        for unit in (0..scales.len()).rev() {
-            (scales[unit], offsets[unit]) = (scales[unit / repeats], offsets[unit / repeats]);
+            false
         }
     }
 }
 
-/// Scales and offsets of eight groups, whose layout [`PackFormat`] describes.
+/// Scales and offsets of up to eight groups, whose layout [`PackFormat`] describes.
 #[inline(always)]
-fn q4_k_steps(words: &[u32; 4]) -> ([f32; 8], [f32; 8]) {
-    let (d, dmin) = (half(words[0]), half(words[0] >> 16));
-    let (mut scales, mut offsets) = ([0.0; 8], [0.0; 8]);
-    for g in 0..8 {
-        let shift = 4 * g;
-        let (scale, minimum, upper) = (words[1] >> shift, words[2] >> shift, words[3] >> shift);
-        scales[g] = d * ((scale & 15 | (upper & 3) << 4) as i32) as f32;
-        offsets[g] = -(dmin * ((minimum & 15 | (upper & 12) << 2) as i32) as f32);
+fn q4_k_steps<W: Words>(
+    words: &[Lanes<u32>; 4],
+    scales: &mut [Lanes<f32>],
+    offsets: &mut [Lanes<f32>],
+) {
+    let [steps, low_scales, low_minima, upper] =
+        [W::load(&words[0]), W::load(&words[1]), W::load(&words[2]), W::load(&words[3])];
+    let (d, dmin) = (half(steps), half(steps.shr(16)));
+    let (nibble, upper_scale, upper_minimum) = (W::splat(15), W::splat(3), W::splat(12));
+    let sign = W::splat(1 << 31);
+    for (g, (scales, offsets)) in scales.iter_mut().zip(offsets).enumerate() {
+        let bits = 4 * g as u32;
+        let upper = upper.shr(bits);
+        let scale = low_scales.shr(bits).and(nibble).or(upper.and(upper_scale).shl(4));
+        let minimum = low_minima.shr(bits).and(nibble).or(upper.and(upper_minimum).shl(2));
+        d.mul_f32(scale.to_f32()).store_f32(scales);
+        dmin.mul_f32(minimum.to_f32()).xor(sign).store_f32(offsets);
     }
-    (scales, offsets)
 }
 
-/// A finite f16 as f32, without a processor's instruction for it.
+/// Finite f16 in the low halves as f32, without a processor's instruction for it.
 #[inline(always)]
-fn half(bits: u32) -> f32 {
-    const TWO_TO_112: f32 = f32::from_bits(0x7780_0000);
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * TWO_TO_112;
-    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+fn half<W: Words>(words: W) -> W {
+    let two_to_112 = W::splat(0x7780_0000);
+    let magnitude = words.and(W::splat(0x7fff)).shl(13).mul_f32(two_to_112);
+    magnitude.or(words.and(W::splat(0x8000)).shl(16))
 }

@@ -1,17 +1,18 @@
 //! WebAssembly with vectors of 128 bits. Sums have the order of the plain loops, and so their bits.
 
 use std::arch::wasm32::{
-    f32x4_add, f32x4_convert_i32x4, f32x4_extract_lane, f32x4_mul, f32x4_splat,
-    i16x8_extend_low_i8x16, i16x8_load_extend_i8x8, i32x4_add, i32x4_dot_i16x8, i32x4_shuffle,
-    i32x4_splat, v128, v128_load, v128_store,
+    f32x4_add, f32x4_convert_i32x4, f32x4_mul, f32x4_splat, i8x16_swizzle, i16x8_extend_low_i8x16,
+    i16x8_load_extend_i8x8, i32x4_add, i32x4_dot_i16x8, i32x4_shuffle, i32x4_splat, v128,
+    v128_load, v128_store,
 };
 
-use crate::cpu::simd::{Activations, Tile, UnpackedRow, implement};
+use crate::cpu::simd::{Activations, Lanes, Tile, implement};
+use crate::quant::IQ4_LEVELS;
 
 /// The instructions, which the whole program has or lacks.
 pub struct Simd128;
 
-implement! { Simd128, 0, |a, b, c| a * b + c, {} }
+implement! { Simd128, Lanes<u32>, |a, b, c| a * b + c, {} }
 
 #[inline(always)]
 fn load(values: &[f32; 4]) -> v128 {
@@ -39,65 +40,22 @@ fn dot_add(sums: v128, weights: v128, values: v128) -> v128 {
     i32x4_add(sums, i32x4_dot_i16x8(weights, values))
 }
 
-/// The product of a row of weights with row `row` of activations.
+/// Replaces each byte by the level with this index.
 #[inline(always)]
-fn dot(weights: &UnpackedRow, bytes: &[u8], _flip: u8, x: &Activations, row: usize) -> f32 {
-    match weights.unit {
-        16 => dot_row::<2>(weights, bytes, x, row),
-        _ => dot_row::<4>(weights, bytes, x, row),
-    }
-}
-
-/// [`dot`] with a step for each `EIGHTS` vectors of eight columns.
-#[inline(always)]
-fn dot_row<const EIGHTS: usize>(
-    weights: &UnpackedRow,
-    bytes: &[u8],
-    x: &Activations,
-    row: usize,
-) -> f32 {
-    let steps = x.steps(8 * EIGHTS);
-    let at = row * steps.stride;
-    let x_scales = steps.scales[at..][..steps.stride].as_chunks::<4>().0;
-    let x_sums = steps.sums[at..][..steps.stride].as_chunks::<4>().0;
-    let values = x.values[row * x.stride..][..x.stride].as_chunks::<8>().0;
-    let bytes = bytes.as_chunks::<8>().0;
-    let steps = x_scales
-        .iter()
-        .zip(x_sums)
-        .zip(weights.scales.as_chunks::<4>().0.iter().zip(weights.offsets.as_chunks::<4>().0));
-    // The columns of four steps, which the last block may lack.
-    let blocks = bytes.chunks(4 * EIGHTS).zip(values.chunks(4 * EIGHTS));
-    let mut sums = f32x4_splat(0.0);
-    for ((bytes, values), ((x_scale, x_sum), (scale, offset))) in blocks.zip(steps) {
-        let mut products = [i32x4_splat(0); 4];
-        let units = bytes.as_chunks::<EIGHTS>().0.iter().zip(values.as_chunks::<EIGHTS>().0);
-        for (products, (bytes, values)) in products.iter_mut().zip(units) {
-            for (bytes, values) in bytes.iter().zip(values) {
-                *products = dot_add(*products, extend(bytes), extend(values));
-            }
+fn levels(quads: &mut [Lanes<u32>]) {
+    // SAFETY: the arrays have 16 bytes, and loads and stores need no alignment.
+    unsafe {
+        let levels = v128_load(IQ4_LEVELS.as_ptr().cast());
+        for four in quads.as_flattened_mut().as_chunks_mut::<4>().0 {
+            let indexes = v128_load(four.as_ptr().cast());
+            v128_store(four.as_mut_ptr().cast(), i8x16_swizzle(levels, indexes));
         }
-        let scale = f32x4_mul(load(scale), load(x_scale));
-        let scaled = f32x4_mul(f32x4_convert_i32x4(horizontal_sums(products)), scale);
-        let offset = f32x4_mul(load(offset), load(x_sum));
-        sums = f32x4_add(sums, f32x4_add(scaled, offset));
     }
-    (f32x4_extract_lane::<0>(sums) + f32x4_extract_lane::<1>(sums))
-        + (f32x4_extract_lane::<2>(sums) + f32x4_extract_lane::<3>(sums))
-}
-
-/// The sum of each vector's integers.
-#[inline(always)]
-fn horizontal_sums([a, b, c, d]: [v128; 4]) -> v128 {
-    let pairs =
-        |a, b| i32x4_add(i32x4_shuffle::<0, 4, 2, 6>(a, b), i32x4_shuffle::<1, 5, 3, 7>(a, b));
-    let (low, high) = (pairs(a, b), pairs(c, d));
-    i32x4_add(i32x4_shuffle::<0, 1, 4, 5>(low, high), i32x4_shuffle::<2, 3, 6, 7>(low, high))
 }
 
 /// The products of a tile with all rows, `[rows, 16]`.
 #[inline(always)]
-fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
+fn tile(tile: &Tile<'_>, x: &Activations, out: &mut [f32]) {
     let out = out.as_chunks_mut::<16>().0;
     for (first, out) in (0..).step_by(2).zip(out.chunks_mut(2)) {
         match (out.first_chunk_mut::<2>(), tile.unit) {
@@ -118,20 +76,17 @@ fn tile(tile: &Tile, x: &Activations, out: &mut [f32]) {
 /// `ROWS` rows from `first` on, with a step for each `QUADS` quads of columns.
 #[inline(always)]
 fn tile_rows<const ROWS: usize, const QUADS: usize>(
-    tile: &Tile,
+    tile: &Tile<'_>,
     x: &Activations,
     first: usize,
-    out: &mut [[f32; 16]; ROWS],
+    out: &mut [Lanes<f32>; ROWS],
 ) {
     let steps = x.steps(4 * QUADS);
     *out = [[0.0; 16]; ROWS];
     let weights = tile.quads.as_chunks::<QUADS>().0.iter();
-    for (unit, (quads, (scales, offsets))) in
-        weights.zip(tile.scales.iter().zip(&tile.offsets)).enumerate()
-    {
-        let scales = scales.as_chunks::<8>().0.iter().zip(offsets.as_chunks::<8>().0);
+    for (unit, (quads, scales)) in weights.zip(tile.scales).enumerate() {
         // Half of the features at once, whose sums fit in registers.
-        for (half, (scales, offsets)) in scales.enumerate() {
+        for (half, scales) in scales.as_chunks::<8>().0.iter().enumerate() {
             let mut products = [[i32x4_splat(0); 4]; ROWS];
             for (q, quad) in quads.iter().enumerate() {
                 let quad: &[u32; 8] = &quad.as_chunks().0[half];
@@ -149,14 +104,21 @@ fn tile_rows<const ROWS: usize, const QUADS: usize>(
             for ((row, out), [a, b, c, d]) in (first..).zip(&mut *out).zip(products) {
                 let at = row * steps.stride + unit;
                 let (x_scale, x_sum) = (f32x4_splat(steps.scales[at]), f32x4_splat(steps.sums[at]));
-                let fours = scales.as_chunks::<4>().0.iter().zip(offsets.as_chunks::<4>().0);
-                let out = out[8 * half..].as_chunks_mut::<4>().0.iter_mut();
+                let zeros = i32x4_splat(-tile.zero * steps.integers[at]);
+                let out = out[8 * half..][..8].as_chunks_mut::<4>().0;
                 let products = [pair_sums(a, b), pair_sums(c, d)];
-                for ((out, products), (scale, offset)) in out.zip(products).zip(fours) {
+                for ((out, products), scale) in
+                    out.iter_mut().zip(products).zip(scales.as_chunks::<4>().0)
+                {
                     let scale = f32x4_mul(load(scale), x_scale);
-                    let scaled = f32x4_mul(f32x4_convert_i32x4(products), scale);
-                    let sum = f32x4_add(scaled, f32x4_mul(load(offset), x_sum));
-                    store(out, f32x4_add(load(out), sum));
+                    let products = f32x4_convert_i32x4(i32x4_add(products, zeros));
+                    store(out, f32x4_add(load(out), f32x4_mul(products, scale)));
+                }
+                if let Some(offsets) = tile.offsets.get(unit) {
+                    let offsets = offsets.as_chunks::<8>().0[half];
+                    for (out, offset) in out.iter_mut().zip(offsets.as_chunks::<4>().0) {
+                        store(out, f32x4_add(load(out), f32x4_mul(load(offset), x_sum)));
+                    }
                 }
             }
         }
