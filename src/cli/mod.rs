@@ -19,11 +19,16 @@ mod report;
 mod run;
 #[cfg(feature = "server")]
 mod serve;
+#[cfg(feature = "server")]
+mod serve_settings;
 mod session;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+#[cfg(feature = "server")]
+use clap::CommandFactory;
 use clap::{Parser, Subcommand};
 
 use crate::Error;
@@ -82,7 +87,11 @@ impl Exit {
 /// Runs the program. The exit code is 0 on success, 1 on failure, 2 for wrong usage, 130 after
 /// Ctrl-C. A failure writes one line to stderr. `RUST_LOG` sets the log filter (env_logger).
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(error) => return failed(&error),
+    };
+    let cli = Cli::parse_from(arguments);
     start_log();
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),
@@ -99,11 +108,23 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) | Err(Exit::BrokenPipe) => ExitCode::SUCCESS,
         Err(Exit::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
-        Err(Exit::Failed(error)) => {
-            eprintln!("error: {}", one_line(&error));
-            ExitCode::FAILURE
-        }
+        Err(Exit::Failed(error)) => failed(&error),
     }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    eprintln!("error: {}", one_line(error));
+    ExitCode::FAILURE
+}
+
+/// The program's arguments, with those of a server's file and variables.
+fn arguments() -> Result<Vec<OsString>, Error> {
+    #[cfg(feature = "server")]
+    return serve_settings::expand(std::env::args_os(), &Cli::command(), |name| {
+        std::env::var_os(name)
+    });
+    #[cfg(not(feature = "server"))]
+    Ok(std::env::args_os().collect())
 }
 
 /// Logs to stderr. Without `RUST_LOG` these are warnings, in the format of the program's own lines.

@@ -24,7 +24,12 @@ use crate::text::Processor;
 /// Ctrl-C or SIGTERM ends the server: it takes no more requests and finishes those under way. A
 /// second Ctrl-C ends it at once.
 #[derive(Args)]
+#[command(args_override_self = true)]
 pub struct ServeArgs {
+    /// TOML file with options by their long names, such as port = 8080. Variables such as
+    /// GEMMA4_WGPU_PORT take precedence over it, and the command line over both
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address to listen on; 0.0.0.0 is all of the machine's addresses
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: IpAddr,
@@ -73,6 +78,9 @@ pub struct ServeArgs {
 }
 
 pub fn run(args: &ServeArgs) -> Result<(), Exit> {
+    if let Some(file) = &args.config {
+        log::info!("options come from {} too", file.display());
+    }
     let options = args.server_options()?;
     let checkpoint = args.model.open()?;
     let processor = Processor::new(&checkpoint.text_assets()?)?;

@@ -307,3 +307,33 @@ fn files_that_are_not_there_yet_are_named() {
         "{line}"
     );
 }
+
+/// `--threads` from one to as many as there are, and no other.
+#[test]
+fn threads_are_those_of_the_process() {
+    let model = TinyModel::new().write();
+    let most = std::thread::available_parallelism().unwrap().get();
+    for threads in [1, most] {
+        run(&model).args(["--threads", &threads.to_string()]).assert().success();
+    }
+    let wanted = [format!("{} threads", most + 1), format!("may use {most}")];
+    let mut command = run(&model);
+    command.args(["--threads", &(most + 1).to_string()]);
+    fails_with(&mut command, &wanted.each_ref().map(String::as_str));
+    let stderr = predicates::str::contains("--threads");
+    run(&model).args(["--threads", "0"]).assert().code(2).stderr(stderr);
+}
+
+/// Both ways to compute refuse a matrix with a scale that is infinite or not a number.
+#[test]
+fn scales_that_are_not_finite_are_refused() {
+    for value in [f32::INFINITY, f32::NAN] {
+        let mut model = TinyModel::new();
+        let name = "model.layers.1.mlp.up_proj.weight";
+        model.tensors.get_mut(name).unwrap().1[5] = value;
+        let model = model.write();
+        for way in [&["--quantize", "int4"][..], &["--quantize", "int4", "--exact"]] {
+            fails_with(run(&model).args(way), &["layers.1.mlp.up_proj.weight"]);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{TinyModel, VOCAB, error_line, file, on_model, stdout};
+use crate::support::{TinyModel, VOCAB, error_line, file, on_model, program, stdout};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -166,6 +166,27 @@ fn divergence_from_a_base() {
     let weights = model.path().join("model.safetensors");
     let other = refused(&["--kl-divergence-base", weights.to_str().unwrap()]);
     assert!(other.contains("model.safetensors: has no f32 tensor logits"), "{other}");
+}
+
+/// Activations of 8 bits on the CPU change predictions of the embedded model little.
+#[test]
+fn rounded_activations_diverge_little() {
+    let folder = TempDir::new().unwrap();
+    let base = folder.path().join("base");
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/demo/heldout.txt");
+    let eval = |args: &[&str]| {
+        let mut command = program(&["eval", "--model", "demo", "--json", "--max-tokens", "600"]);
+        command.args(CPU).args(args).args(["--text", text]);
+        serde_json::from_str::<Value>(&stdout(&mut command)).unwrap()
+    };
+    let base = base.to_str().unwrap();
+    let exact = eval(&["--exact", "--logits-out", base]);
+    let rounded = eval(&["--kl-divergence-base", base]);
+    let divergence = rounded["kl_divergence"].as_f64().unwrap();
+    assert!(divergence > 0.0 && divergence < 0.002, "{divergence}");
+    let perplexity = |results: &Value| results["perplexity"].as_f64().unwrap();
+    let ratio = perplexity(&rounded) / perplexity(&exact);
+    assert!((ratio - 1.0).abs() < 0.005, "{ratio}");
 }
 
 #[test]

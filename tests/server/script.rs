@@ -2,7 +2,7 @@
 //! template of Gemma 4, which renders tools.
 
 use std::collections::HashMap;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use gemma4_wgpu::Result;
@@ -15,36 +15,29 @@ use gemma4_wgpu::generate::{Scheduler, SchedulerOptions};
 use gemma4_wgpu::model::config::ModelConfig;
 use gemma4_wgpu::model::source::LocalBoxFuture;
 use gemma4_wgpu::model::weights::LoadOptions;
-use gemma4_wgpu::server::{App, Engine, ServerOptions, router};
+use gemma4_wgpu::server::{App, Engine, ServerOptions};
 use gemma4_wgpu::text::{Processor, TextAssets, Tokenizer};
-
-use crate::support::Server;
 
 const CONTEXT: usize = 4096;
 const SLOTS: usize = 4;
 const EOS: u32 = 1;
 
 /// The text assets: the embedded model's, without its template.
-pub fn assets() -> TextAssets {
+fn assets() -> TextAssets {
     let assets = Checkpoint::demo().unwrap().text_assets().unwrap();
     TextAssets { chat_template: None, ..assets }
 }
 
-/// A server that answers a prompt that contains a needle with that needle's answer. Of several the
-/// one that comes last in the prompt counts. Answers may spell control tokens.
-pub fn scripted(answers: &[(&str, &str)]) -> Server {
-    scripted_with(answers, ServerOptions::default(), SchedulerOptions::default())
-}
-
-pub fn scripted_with(
-    answers: &[(&str, &str)],
+/// A server's parts. It answers a prompt that contains the first text of a pair with the second. Of
+/// several pairs the one whose text comes last in the prompt counts. Answers may spell control
+/// tokens.
+pub fn app(
+    answers: Vec<(String, String)>,
     options: ServerOptions,
     limits: SchedulerOptions,
-) -> Server {
+) -> Arc<App> {
     let (engine, engine_loop) = Engine::new();
     let (sender, receiver) = mpsc::channel();
-    let answers: Vec<(String, String)> =
-        answers.iter().map(|(needle, answer)| ((*needle).into(), (*answer).into())).collect();
     thread::spawn(move || {
         let script = Script::new(&answers);
         let config = script.config.clone();
@@ -54,8 +47,7 @@ pub fn scripted_with(
     });
     let (config, info) = receiver.recv().unwrap();
     let processor = Processor::new(&assets()).unwrap();
-    let app = App::new(engine.clone(), processor, config, info, options);
-    Server { router: router(&app), app, engine }
+    App::new(engine, processor, config, info, options)
 }
 
 struct Script {

@@ -17,6 +17,8 @@ use gemma4_wgpu::text::Processor;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::script;
+
 pub const SLOTS: usize = 3;
 pub const CONTEXT: usize = 512;
 
@@ -80,6 +82,21 @@ pub fn server_with(options: ServerOptions, limits: SchedulerOptions) -> Server {
     let (config, info) = receiver.recv().unwrap();
     let app = App::new(engine.clone(), processor, config, info, options);
     Server { router: router(&app), app, engine }
+}
+
+/// A server that answers by a script: see [`script::app`].
+pub fn scripted(answers: &[(&str, &str)]) -> Server {
+    scripted_with(answers, ServerOptions::default(), SchedulerOptions::default())
+}
+
+pub fn scripted_with(
+    answers: &[(&str, &str)],
+    options: ServerOptions,
+    limits: SchedulerOptions,
+) -> Server {
+    let pair = |(text, answer): &(&str, &str)| ((*text).to_owned(), (*answer).to_owned());
+    let app = script::app(answers.iter().map(pair).collect(), options, limits);
+    Server { router: router(&app), engine: app.engine.clone(), app }
 }
 
 impl Server {

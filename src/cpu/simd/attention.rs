@@ -58,8 +58,11 @@ pub fn attend(task: &Attend<'_>, mul_add: impl Fn(f32, f32, f32) -> f32) -> Vec<
     let empty = Partial { most: f32::NEG_INFINITY, sum: 0.0, values: vec![0.0; dim] };
     let mut partials = vec![empty; task.rows.len() * heads];
     let (mut keys, mut values) = (vec![0.0; KEYS * dim], vec![0.0; KEYS * dim]);
-    for start in task.keys.clone().step_by(KEYS) {
-        let block = start..task.keys.end.min(start + KEYS);
+    // Blocks start at multiples of KEYS, so that a query's sums do not depend on other queries.
+    let blocks = (task.keys.start / KEYS * KEYS..task.keys.end).step_by(KEYS);
+    for start in blocks {
+        let block = start.max(task.keys.start)..task.keys.end.min(start + KEYS);
+        let start = block.start;
         task.cache.load_block(block.clone(), task.kv_head, &mut keys, &mut values);
         for (row, partials) in task.rows.clone().zip(partials.chunks_exact_mut(heads)) {
             let position = task.first_position + row;

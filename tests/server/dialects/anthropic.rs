@@ -5,8 +5,7 @@ use gemma4_wgpu::server::ServerOptions;
 use serde_json::{Value, json};
 
 use super::{CALLS, MALFORMED, arguments, schema};
-use crate::script::{scripted, scripted_with};
-use crate::support::{Answer, Server, block_on};
+use crate::support::{Answer, Server, block_on, scripted, scripted_with};
 
 fn body(more: Value) -> Value {
     let mut body = json!({

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CALLS, MALFORMED, arguments, schema};
-use crate::script::scripted;
-use crate::support::block_on;
+use crate::support::{block_on, scripted};
 
 fn tools() -> Value {
     let sky = json!({"name": "sky", "description": "The sky of a city", "parameters": schema()});

@@ -1,5 +1,6 @@
 //! Thoughts and tools in each dialect, of a scripted model.
 
+mod agents;
 mod anthropic;
 mod chat;
 mod native;

@@ -6,8 +6,7 @@ use gemma4_wgpu::generate::SchedulerOptions;
 use gemma4_wgpu::server::ServerOptions;
 use serde_json::json;
 
-use crate::script::{scripted, scripted_with};
-use crate::support::{block_on, server};
+use crate::support::{block_on, scripted, scripted_with, server};
 
 #[test]
 fn clients_find_context_and_abilities() {

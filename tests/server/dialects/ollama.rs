@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CALLS, arguments, schema};
-use crate::script::scripted;
-use crate::support::{Answer, Server, block_on};
+use crate::support::{Answer, Server, block_on, scripted};
 
 fn body(more: Value) -> Value {
     let mut body = json!({

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CALLS, MALFORMED, arguments, schema};
-use crate::script::scripted;
-use crate::support::{Answer, Server, block_on};
+use crate::support::{Answer, Server, block_on, scripted};
 
 fn tools() -> Value {
     json!([
