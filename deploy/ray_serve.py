@@ -25,10 +25,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 COMMAND = shlex.split(os.environ.get("GEMMA4_WGPU", "gemma4-wgpu serve"))
 REPLICAS = int(os.environ.get("REPLICAS", "2"))
+CPUS = float(os.environ.get("CPUS_PER_REPLICA", "0.5"))
 GPUS = float(os.environ.get("GPUS_PER_REPLICA", "0"))
 # The program has a queue of its own, whose answer to overload has the client's form.
 MOST_REQUESTS = 512
-ATTEMPTS = 3
+ATTEMPTS = 5
 # Headers of one connection alone.
 HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"}
 # Longer than the program's --drain-timeout of 15 seconds.
@@ -46,7 +47,7 @@ def passed(headers):
     graceful_shutdown_timeout_s=DRAIN_SECONDS,
     health_check_period_s=2,
     health_check_timeout_s=10,
-    ray_actor_options={"num_gpus": GPUS},
+    ray_actor_options={"num_cpus": CPUS, "num_gpus": GPUS},
 )
 class Engine:
     """One process of the program."""
@@ -62,13 +63,15 @@ class Engine:
                 break
         if self.address is None:
             raise RuntimeError(f"{command[0]} ended with status {self.process.wait()}")
-        # A full pipe would stop the program.
-        threading.Thread(target=self._copy_log, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
         self.session = None
 
-    def _copy_log(self):
+    def _watch(self):
+        """Copies the log, because a full pipe would stop the program. Ends with the program, so
+        that Serve sends no more requests here before the next check of health."""
         for line in self.process.stderr:
-            print(line, end="")
+            print(line, end="", flush=True)
+        os._exit(self.process.wait() or 1)
 
     def _open(self):
         if self.session is None:
@@ -116,7 +119,9 @@ def unavailable(message):
     return JSONResponse(error, status_code=503, headers={"retry-after": "2"})
 
 
-@serve.deployment(max_ongoing_requests=4 * MOST_REQUESTS)
+@serve.deployment(
+    max_ongoing_requests=4 * MOST_REQUESTS, ray_actor_options={"num_cpus": 0.1}
+)
 class Front:
     """Passes requests to the replicas."""
 

@@ -117,7 +117,10 @@ fn results_of_tools_find_their_calls() {
     let server = scripted(&[("weather?", CALLS), ("rainy", "Hm.<channel|>It rains.")]);
     let first = post(&server, body(json!({}))).json();
     let blocks = first["content"].as_array().unwrap();
-    let result = |block: &Value, content: Value| json!({"type": "tool_result", "tool_use_id": block["id"], "content": content});
+    let result = |block: &Value, content: Value| {
+        let id = &block["id"];
+        json!({"type": "tool_result", "tool_use_id": id, "content": content})
+    };
     let mut failed = result(&blocks[2], json!("not found"));
     failed["is_error"] = json!(true);
     let texts =
