@@ -33,6 +33,8 @@ pub mod cpu;
 pub mod error;
 pub mod generate;
 pub mod gpu;
+#[cfg(feature = "grammar")]
+pub mod grammar;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod hub;
 mod json;

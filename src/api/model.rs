@@ -5,7 +5,9 @@ use crate::backend::{Backend, BackendInfo};
 use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::generate::Perplexity;
-use crate::generate::{HostChoice, Request, SequenceState, TokenStream, each_logits_in_steps};
+use crate::generate::{
+    Constraint, HostChoice, Request, SequenceState, TokenStream, each_logits_in_steps,
+};
 use crate::model::config::ModelConfig;
 use crate::text::{Message, Processor, Prompt};
 
@@ -71,6 +73,19 @@ impl Model {
     ///
     /// Errors: no tokenizer, a prompt that is empty or exceeds the context, unusable options.
     pub fn answer(&mut self, prompt: &Prompt, options: &ChatOptions) -> Result<Answer<'_>> {
+        self.answer_with(prompt, options, None)
+    }
+
+    /// Answers a prompt with tokens that `constraint` allows, such as those of a
+    /// grammar.
+    ///
+    /// Errors: as [`Self::answer`].
+    pub fn answer_with(
+        &mut self,
+        prompt: &Prompt,
+        options: &ChatOptions,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<Answer<'_>> {
         let processor = processor(&self.processor)?;
         let request = Request {
             prompt: &prompt.tokens,
@@ -80,7 +95,8 @@ impl Model {
             suppressed_ids: processor.suppressed_ids(),
             cancelled: &|| false,
         };
-        let choice = HostChoice { adjustments: options.adjustments(), ..HostChoice::default() };
+        let adjustments = options.adjustments();
+        let choice = HostChoice { adjustments, constraint, ..HostChoice::default() };
         let stream = TokenStream::new(self.backend.as_ref(), &request)?;
         let stream = stream.choosing(&request.sampling, choice)?;
         let parser = processor.parser(prompt);

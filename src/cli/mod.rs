@@ -6,6 +6,7 @@ mod chat;
 mod convert;
 mod devices;
 mod eval;
+mod form;
 mod inspect;
 mod interrupt;
 mod logits_file;

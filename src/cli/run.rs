@@ -11,9 +11,10 @@ use crate::cli::answer::Thoughts;
 use crate::cli::model::ModelArgs;
 use crate::cli::report::Output;
 use crate::cli::session::Session;
-use crate::cli::{Exit, chat, interrupt};
+use crate::cli::{Exit, chat, form::FormArgs, interrupt};
 use crate::error::{Error, Result};
 use crate::generate::check_prompt;
+use crate::model::source::TensorSource;
 use crate::text::{Message, Processor, Prompt};
 
 /// Generate text: answer one prompt, or chat in a terminal
@@ -58,6 +59,8 @@ pub struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    form: FormArgs,
 }
 
 /// The choice of tokens. Values that are not given come from the checkpoint, or else are Gemma's
@@ -112,6 +115,9 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
     if let Some(prompt) = &prompt {
         check_prompt(prompt.tokens.len(), context_length)?;
     }
+    let vocab_size = checkpoint.config().vocab_size;
+    let any = Prompt { tokens: Vec::new(), is_chat: !args.raw_prompt };
+    let rules = args.form.rules(&processor, vocab_size, &any, args.thinking)?;
     interrupt::install()?;
     let start = Instant::now();
     let backend = args.model.load(&checkpoint, context_length)?;
@@ -120,6 +126,7 @@ pub fn run(args: &RunArgs) -> Result<(), Exit> {
         model: Model::new(backend, Some(processor)),
         options,
         raw: args.raw_prompt,
+        rules,
         stop: args.stop.clone(),
         thoughts: Thoughts::for_stdout(args.thinking),
     };

@@ -8,6 +8,7 @@ use crate::cli::answer::{AnswerWriter, Thoughts};
 use crate::cli::interrupt::Work;
 use crate::error::Result;
 use crate::generate::{FinishReason, Generation};
+use crate::grammar::CompiledRules;
 use crate::text::{AnswerParts, Message, Prompt};
 
 /// A loaded model and the options of its answers.
@@ -16,6 +17,8 @@ pub struct Session {
     pub options: ChatOptions,
     /// Prompts go to the model unchanged, without a template.
     pub raw: bool,
+    /// The form of the answers, if it is limited.
+    pub rules: Option<CompiledRules>,
     /// Texts that end an answer.
     pub stop: Vec<String>,
     /// How thoughts are shown.
@@ -48,7 +51,8 @@ impl Session {
     pub fn answer(&mut self, prompt: &Prompt, out: &mut dyn Write) -> Result<Answered, Exit> {
         let work = Work::begin();
         let mut writer = AnswerWriter::new(self.thoughts);
-        let answer = self.model.answer(prompt, &self.options)?;
+        let constraint = self.rules.as_ref().map(|rules| rules.constraint(&prompt.tokens));
+        let answer = self.model.answer_with(prompt, &self.options, constraint)?;
         let mut answer = answer.stop_when(|| work.stopped()).stop_at(self.stop.clone());
         for event in &mut answer {
             writer.write(&event?, out).map_err(Exit::from_stdout)?;

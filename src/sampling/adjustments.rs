@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::{Error, Result};
 
-/// Changes of logits before the sampler's own. Single tokens have a bias, and tokens that the answer
-/// already has are penalized. The default changes nothing.
+/// Changes of logits before the sampler's own. Single tokens have a bias, and tokens that the
+/// answer already has are penalized. The default changes nothing.
 ///
 /// Source: <https://platform.openai.com/docs/api-reference/chat/create>. As there, the penalties
 /// do not count the prompt.

@@ -1,7 +1,7 @@
 //! Log probabilities of tokens.
 
-/// Log probabilities of a chosen token and of the likeliest ones. They are natural logarithms of the
-/// softmax of the model's logits. No penalty, filter or temperature changes them.
+/// Log probabilities of a chosen token and of the likeliest ones. They are natural logarithms of
+/// the softmax of the model's logits. No penalty, filter or temperature changes them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
     /// The chosen token's.

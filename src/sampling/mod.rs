@@ -230,8 +230,8 @@ pub fn suppress(logits: &mut [f32], ids: &[u32]) {
     }
 }
 
-/// Sets logits `[vocab]` to −∞ where the bit of their id is not set. A word of `bits` has 32 ids, the
-/// lowest id in the lowest bit. Ids beyond the last word have no bit.
+/// Sets logits `[vocab]` to −∞ where the bit of their id is not set. A word of `bits` has 32 ids,
+/// the lowest id in the lowest bit. Ids beyond the last word have no bit.
 pub fn retain(logits: &mut [f32], bits: &[u32]) {
     let words = bits.iter().copied().chain(std::iter::repeat(0));
     for (logits, word) in logits.chunks_mut(32).zip(words) {

@@ -12,6 +12,8 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::metrics::Metrics;
 use crate::backend::BackendInfo;
+use crate::error::Error;
+use crate::grammar::{Grammars, LazyGrammars};
 use crate::model::config::ModelConfig;
 use crate::text::Processor;
 
@@ -57,6 +59,7 @@ pub struct App {
     /// Seconds since 1970 at which the server began.
     pub created: u64,
     key_digest: Option<[u8; 32]>,
+    grammars: LazyGrammars,
 }
 
 impl App {
@@ -69,8 +72,24 @@ impl App {
         options: ServerOptions,
     ) -> Arc<App> {
         let key_digest = options.api_key.as_ref().map(|key| Sha256::digest(key).into());
-        let (metrics, created) = (Metrics::new(), seconds());
-        Arc::new(App { engine, processor, config, info, options, metrics, created, key_digest })
+        Arc::new(App {
+            engine,
+            processor,
+            config,
+            info,
+            options,
+            metrics: Metrics::new(),
+            created: seconds(),
+            key_digest,
+            grammars: LazyGrammars::default(),
+        })
+    }
+
+    /// Grammars of the model's vocabulary, which are made at the first use.
+    ///
+    /// Errors: a vocabulary that cannot be used.
+    pub fn grammars(&self, eos_ids: &[u32]) -> Result<&Grammars, Error> {
+        self.grammars.get(self.processor.tokenizer(), self.config.vocab_size, eos_ids)
     }
 
     /// Whether a client may enter with this key. Digests are compared, so that the time does not

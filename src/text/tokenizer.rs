@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use tokenizers::{AddedVocabulary, Model, OffsetType, PreTokenizer};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "grammar")]
+use crate::text::control_tokens;
 use crate::text::control_tokens::is_gemma;
 use crate::text::marks::{ControlMarks, Part, RenderedPrompt};
 use crate::text::pieces::Pieces;
@@ -159,6 +161,24 @@ impl Tokenizer {
             .get_added_tokens_decoder()
             .get(&id)
             .is_some_and(|token| token.special)
+    }
+
+    /// Whether `id` is a control token, also if the file gives it the type of text.
+    #[cfg(feature = "grammar")]
+    pub fn is_control(&self, id: u32) -> bool {
+        let is_mark = |token: String| control_tokens::MARKS.contains(&token.as_str());
+        self.is_special(id) || self.token(id).is_some_and(is_mark)
+    }
+
+    /// Bytes of the text of token `id` after other tokens, or the spelling of a control token.
+    /// `None` for an unknown id.
+    #[cfg(feature = "grammar")]
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        if self.is_control(id) {
+            return self.token(id).map(String::into_bytes);
+        }
+        let mut bytes = Vec::new();
+        self.append_bytes(id, false, &mut bytes).then_some(bytes)
     }
 
     /// The token that starts a prompt, if the vocabulary has one.

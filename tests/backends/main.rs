@@ -9,6 +9,8 @@ mod cpu;
 mod demo;
 mod goldens_gguf;
 mod gpu;
+#[cfg(feature = "grammar")]
+mod grammar;
 mod pipeline_cache;
 mod real_model;
 mod scheduler;

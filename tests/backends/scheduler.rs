@@ -100,3 +100,37 @@ fn interleaved_answers_are_those_of_each_alone() {
     }
     assert_eq!(scheduler.load().cancelled, 1);
 }
+
+/// Three turns of a conversation, with and without kept prefixes. The second turn drops the first
+/// half of the answer, as templates drop thoughts. Returns the answers and the tokens that ran.
+fn conversation(keep_prefixes: bool) -> (Vec<Vec<u32>>, u64) {
+    let backend = common::cpu(&Checkpoint::demo().unwrap(), &options(2)).unwrap();
+    let limits = SchedulerOptions { keep_prefixes, ..SchedulerOptions::default() };
+    let mut scheduler = Scheduler::new(backend, &[], limits).unwrap();
+    let mut history = prompts()[2].clone();
+    let mut answers = Vec::new();
+    for turn in 0..3 {
+        let mut tokens = submit(&mut scheduler, &history, sampling(turn));
+        while !scheduler.is_idle() {
+            pollster::block_on(scheduler.step()).unwrap();
+        }
+        let said = answer(&mut tokens);
+        history.extend(&said[if turn == 1 { ANSWER / 2 } else { 0 }..]);
+        history.extend(&prompts()[0]);
+        answers.push(said);
+    }
+    (answers, scheduler.load().prompt_tokens)
+}
+
+#[test]
+fn kept_prefixes_do_not_change_answers() {
+    let (fresh, all) = conversation(false);
+    let (kept, new) = conversation(true);
+    assert_eq!(kept, fresh);
+    // Of the second prompt the answer's last token and the new message ran. Of the third, half of
+    // the answer and the new message ran.
+    let message = prompts()[0].len() as u64;
+    let first = prompts()[2].len() as u64;
+    assert_eq!(new, first + (1 + message) + (ANSWER as u64 / 2 + message));
+    assert!(all > 2 * new);
+}

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 mod chats;
 mod devices;
+mod form;
 
 const CPU: [&str; 2] = ["--backend", "cpu"];
 

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod exceptions;
+mod experts;
 mod formats;
 mod ops;
 mod process;

@@ -40,6 +40,10 @@ fn bodies_that_are_no_requests() {
     }
 }
 
+fn schema(schema: Value) -> Value {
+    json!({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}})
+}
+
 #[test]
 fn fields_of_wrong_types_and_ranges() {
     let server = server();
@@ -76,10 +80,24 @@ fn fields_of_wrong_types_and_ranges() {
         (json!({"messages": [{"role": "tool", "content": "x"}]}), "no call before it"),
         (json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}), "tool_calls"),
         (json!({"tools": [{"type": "function"}]}), "tools"),
-        (json!({"response_format": {"type": "json_object"}}), "response_format"),
-        (json!({"logprobs": true}), "logprobs"),
-        (json!({"logit_bias": {"1": 5}}), "logit_bias"),
-        (json!({"presence_penalty": 1}), "presence_penalty"),
+        (json!({"response_format": {"type": "yaml"}}), "\"yaml\" is none of text"),
+        (json!({"response_format": {"type": "json_schema"}}), "but no schema"),
+        (json!({"response_format": 1}), "response_format must be"),
+        (schema(json!({"type": "strong"})), "strong"),
+        (schema(json!({"type": "string", "pattern": "(?=a)"})), "the grammar cannot be used"),
+        (schema(json!({"type": "array", "uniqueItems": true})), "uniqueItems"),
+        (json!({"json_schema": 5}), "must be an object"),
+        (json!({"grammar": "root ::= x"}), "the rule x is missing"),
+        (json!({"grammar": "start: x"}), "the grammar cannot be used"),
+        (json!({"grammar": "a", "json_schema": {}}), "only one of response_format"),
+        (json!({"tool_choice": "required"}), "a call of no tools"),
+        (json!({"logprobs": 2}), "logprobs must be"),
+        (json!({"top_logprobs": 2}), "top_logprobs needs"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs must be"),
+        (json!({"logit_bias": {"1": 500}}), "logit_bias must map"),
+        (json!({"logit_bias": {"one": 5}}), "logit_bias must map"),
+        (json!({"presence_penalty": 3}), "presence_penalty must be"),
+        (json!({"frequency_penalty": "x"}), "frequency_penalty must be"),
         (json!({"reasoning_effort": "huge"}), "reasoning_effort"),
         (json!({"chat_template_kwargs": {"enable_thinking": 1}}), "enable_thinking must be"),
     ];
@@ -109,7 +127,7 @@ fn completions_that_make_no_sense() {
         (json!({"prompt": "x", "echo": true}), "echo"),
         (json!({"prompt": "x", "suffix": "y"}), "suffix"),
         (json!({"prompt": "x", "best_of": 4}), "best_of"),
-        (json!({"prompt": "x", "logprobs": 3}), "logprobs"),
+        (json!({"prompt": "x", "logprobs": 21}), "logprobs must be"),
     ];
     for (body, reason) in cases {
         assert_refused(&block_on(server.complete(body)), 400, reason);

@@ -23,7 +23,7 @@ const SLOTS: usize = 4;
 const EOS: u32 = 1;
 
 /// The text assets: the embedded model's, without its template.
-fn assets() -> TextAssets {
+pub fn assets() -> TextAssets {
     let assets = Checkpoint::demo().unwrap().text_assets().unwrap();
     TextAssets { chat_template: None, ..assets }
 }

@@ -11,12 +11,15 @@ use gemma4_wgpu::backend::Backend;
 use gemma4_wgpu::checkpoint::Checkpoint;
 use gemma4_wgpu::cpu::CpuBackend;
 use gemma4_wgpu::generate::{Load, Scheduler, SchedulerOptions};
+use gemma4_wgpu::model::config::ModelConfig;
+use gemma4_wgpu::model::source::TensorSource;
 use gemma4_wgpu::model::weights::LoadOptions;
 use gemma4_wgpu::server::{App, Engine, ServerOptions, router};
-use gemma4_wgpu::text::Processor;
+use gemma4_wgpu::text::{Processor, TextAssets};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::random_model::RandomModel;
 use crate::script;
 
 pub const SLOTS: usize = 3;
@@ -65,15 +68,37 @@ pub fn server() -> Server {
 }
 
 pub fn server_with(options: ServerOptions, limits: SchedulerOptions) -> Server {
+    let demo = Checkpoint::demo().unwrap();
+    let assets = demo.text_assets().unwrap();
+    server_of(demo, &assets, CONTEXT, options, limits)
+}
+
+/// A small random model with the embedded one's tokenizer, and the built-in template, which renders
+/// tools.
+pub fn random_server() -> Server {
+    let layers = RandomModel::small().config().layers.clone();
+    let model = RandomModel::new(ModelConfig {
+        max_position_embeddings: 4096,
+        ..ModelConfig::gemma4(4096, 36, layers)
+    });
+    let (options, limits) = (ServerOptions::default(), SchedulerOptions::default());
+    server_of(model, &script::assets(), 4096, options, limits)
+}
+
+fn server_of(
+    source: impl TensorSource + Send + 'static,
+    assets: &TextAssets,
+    context_length: usize,
+    options: ServerOptions,
+    limits: SchedulerOptions,
+) -> Server {
     let (engine, engine_loop) = Engine::new();
     let (sender, receiver) = mpsc::channel();
-    let processor = Processor::new(&Checkpoint::demo().unwrap().text_assets().unwrap()).unwrap();
+    let processor = Processor::new(assets).unwrap();
     let suppressed = processor.suppressed_ids().to_vec();
     thread::spawn(move || {
-        let load =
-            LoadOptions { context_length: CONTEXT, max_sequences: SLOTS, ..LoadOptions::default() };
-        let demo = Checkpoint::demo().unwrap();
-        let backend = pollster::block_on(CpuBackend::load(&demo, &load, &mut |_| ())).unwrap();
+        let load = LoadOptions { context_length, max_sequences: SLOTS, ..LoadOptions::default() };
+        let backend = pollster::block_on(CpuBackend::load(&source, &load, &mut |_| ())).unwrap();
         let config = backend.config().clone();
         let scheduler = Scheduler::new(Box::new(backend), &suppressed, limits).unwrap();
         sender.send((config, scheduler.info().clone())).unwrap();

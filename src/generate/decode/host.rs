@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::backend::{Backend, StepInput, StepOutput, StepResult};
 use crate::error::Result;
-use crate::generate::decode::{Chosen, another_kind::another_kind};
+use crate::generate::decode::{another_kind::another_kind, chosen::Chosen};
 use crate::generate::{HostChoice, SequenceState};
 use crate::sampling::{Sampler, TokenLogprobs, retain, suppress};
 

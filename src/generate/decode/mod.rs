@@ -2,29 +2,14 @@
 
 mod ahead;
 mod another_kind;
+mod chosen;
 mod host;
 
-use self::{ahead::Ahead, host::Host};
+use self::{ahead::Ahead, chosen::Chosen, host::Host};
 use crate::backend::{Backend, StepOutput, StepResult};
 use crate::error::Result;
 use crate::generate::{HostChoice, SequenceState};
-use crate::sampling::{Sampler, SamplingParams, TokenLogprobs};
-
-/// A chosen token.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    pub id: u32,
-    /// If the request wants them.
-    pub logprobs: Option<Box<TokenLogprobs>>,
-    /// Whether a constraint allows no token after it.
-    pub is_last: bool,
-}
-
-impl From<u32> for Chosen {
-    fn from(id: u32) -> Chosen {
-        Chosen { id, logprobs: None, is_last: false }
-    }
-}
+use crate::sampling::{Sampler, SamplingParams};
 
 /// How the next token is chosen, and where.
 pub(super) enum Strategy {

@@ -1,6 +1,7 @@
 //! Many requests on one backend: a step has rows of all running sequences.
 
 mod outbox;
+mod prefixes;
 mod sequence;
 mod share;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use self::outbox::Outbox;
 pub use self::outbox::{TokenEvent, Tokens};
+use self::prefixes::Prefixes;
 pub use self::sequence::SequenceRequest;
 use self::sequence::{Sequence, Wanted};
 use self::share::share;
@@ -28,6 +30,9 @@ pub struct SchedulerOptions {
     pub channel_capacity: usize,
     /// A request whose channel is full for this time is cancelled.
     pub reader_timeout: Duration,
+    /// Ended answers stay in their slots until other requests need these. A prompt that begins like
+    /// one of them only runs its other tokens.
+    pub keep_prefixes: bool,
 }
 
 impl Default for SchedulerOptions {
@@ -37,6 +42,7 @@ impl Default for SchedulerOptions {
             prompt_chunk: 128,
             channel_capacity: 64,
             reader_timeout: Duration::from_secs(30),
+            keep_prefixes: true,
         }
     }
 }
@@ -66,6 +72,8 @@ pub struct Load {
     pub steps: u64,
     /// Prompt tokens that ran so far.
     pub prompt_tokens: u64,
+    /// Prompt tokens so far that did not run, because their keys and values were kept.
+    pub cached_tokens: u64,
     /// Tokens that were chosen so far.
     pub generated_tokens: u64,
     /// Requests so far that were cancelled, or whose reader was too slow.
@@ -90,6 +98,7 @@ pub struct Scheduler {
     suppressed: Vec<u32>,
     queue: VecDeque<Sequence>,
     running: Vec<Sequence>,
+    prefixes: Prefixes,
     /// Of ended answers, until their readers have taken the rest.
     closing: Vec<Outbox>,
     in_flight: Option<InFlight>,
@@ -114,6 +123,7 @@ impl Scheduler {
             suppressed: suppressed_ids.to_vec(),
             queue: VecDeque::new(),
             running: Vec::new(),
+            prefixes: Prefixes::default(),
             closing: Vec::new(),
             in_flight: None,
             next_key: 0,
@@ -194,8 +204,8 @@ impl Scheduler {
     /// Ends all requests. Their streams end without [`TokenEvent::Finished`].
     pub fn cancel_all(&mut self) {
         self.load.cancelled += (self.queue.len() + self.running.len()) as u64;
-        for mut sequence in self.running.drain(..) {
-            sequence.close(self.backend.as_mut());
+        for at in (0..self.running.len()).rev() {
+            self.remove(at);
         }
         self.queue.clear();
         self.closing.clear();
@@ -206,15 +216,12 @@ impl Scheduler {
         let limit = self.options.reader_timeout;
         let before = self.queue.len() + self.running.len();
         self.queue.retain(|sequence| !sequence.outbox.is_abandoned(limit));
-        let backend = self.backend.as_mut();
-        self.running.retain_mut(|sequence| {
-            sequence.outbox.flush();
-            let keep = !sequence.outbox.is_abandoned(limit);
-            if !keep {
-                sequence.close(backend);
+        for at in (0..self.running.len()).rev() {
+            self.running[at].outbox.flush();
+            if self.running[at].outbox.is_abandoned(limit) {
+                self.remove(at);
             }
-            keep
-        });
+        }
         self.load.cancelled += (before - self.queue.len() - self.running.len()) as u64;
         self.closing.retain_mut(|outbox| {
             outbox.flush();
@@ -222,15 +229,33 @@ impl Scheduler {
         });
     }
 
+    /// Removes a running sequence. Its slot is free, or kept for prompts that begin like it.
+    fn remove(&mut self, at: usize) -> Sequence {
+        let mut sequence = self.running.remove(at);
+        if let Some((id, held)) = sequence.leave() {
+            match self.options.keep_prefixes {
+                true => self.prefixes.keep(self.backend.as_mut(), id, held),
+                false => self.backend.close_sequence(id),
+            }
+        }
+        sequence
+    }
+
     /// Gives free slots to the requests that have waited longest.
     fn admit(&mut self) -> Result<()> {
         while self.running.len() < self.info.max_sequences
-            && let Some(sequence) = self.queue.pop_front()
+            && let Some(mut sequence) = self.queue.pop_front()
         {
-            self.running.push(sequence);
-            if let Some(sequence) = self.running.last_mut() {
-                sequence.open(self.backend.as_mut())?;
+            let used = self.running.len() + self.prefixes.count();
+            let has_free = used < self.info.max_sequences;
+            let backend = self.backend.as_mut();
+            let taken = self.prefixes.take(backend, sequence.prompt(), has_free);
+            if let Ok((id, held)) = taken {
+                self.load.cached_tokens += held as u64;
+                sequence.open(id, held);
             }
+            self.running.push(sequence);
+            taken?;
         }
         Ok(())
     }
@@ -317,14 +342,13 @@ impl Scheduler {
 
     /// Ends one request with an error. The others are not affected.
     fn fail_one(&mut self, at: usize, error: Error) {
-        let mut sequence = self.running.remove(at);
-        sequence.close(self.backend.as_mut());
+        let mut sequence = self.remove(at);
         sequence.outbox.push(TokenEvent::Failed(Arc::new(error)));
         self.closing.push(sequence.outbox);
     }
 
     fn finish(&mut self, at: usize, reason: FinishReason) {
-        let outbox = self.running.remove(at).finish(self.backend.as_mut(), reason);
+        let outbox = self.remove(at).finish(reason);
         if !outbox.is_empty() {
             self.closing.push(outbox);
         }
@@ -337,8 +361,11 @@ impl Scheduler {
         if let Some(step) = self.in_flight.take() {
             let _ = self.backend.read(step.ticket).await;
         }
+        self.prefixes.clear(self.backend.as_mut());
         for mut sequence in self.running.drain(..) {
-            sequence.close(self.backend.as_mut());
+            if let Some((id, _)) = sequence.leave() {
+                self.backend.close_sequence(id);
+            }
             sequence.outbox.push(TokenEvent::Failed(Arc::clone(&error)));
             self.closing.push(sequence.outbox);
         }

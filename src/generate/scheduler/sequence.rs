@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::backend::{Backend, SequenceId, SequenceStep, StepInput, StepOutput, StepResult};
+use crate::backend::{SequenceId, SequenceStep, StepInput, StepOutput, StepResult};
 use crate::error::Result;
 use crate::generate::decode::Strategy;
 use crate::generate::scheduler::outbox::{Outbox, TokenEvent};
@@ -37,6 +37,8 @@ pub struct Sequence {
     eos_ids: Vec<u32>,
     /// Positions of submitted steps.
     submitted: usize,
+    /// Positions of the prompt that the slot held already.
+    cached_tokens: usize,
     /// Submitted steps whose token is not yet known.
     unread: usize,
     clock: Clock,
@@ -65,22 +67,27 @@ impl Sequence {
             max_new_tokens: request.max_new_tokens.map_or(usize::MAX, NonZeroUsize::get),
             eos_ids: request.eos_ids,
             submitted: 0,
+            cached_tokens: 0,
             unread: 0,
             clock: Clock::start(),
         })
     }
 
-    /// Takes a slot. Errors: none is free.
-    pub fn open(&mut self, backend: &mut dyn Backend) -> Result<()> {
-        self.id = Some(backend.open_sequence()?);
-        Ok(())
+    /// Takes a slot that holds the first `held` tokens of the prompt.
+    pub fn open(&mut self, id: SequenceId, held: usize) {
+        (self.id, self.submitted, self.cached_tokens) = (Some(id), held, held);
     }
 
-    /// Frees the slot. Steps in flight still finish.
-    pub fn close(&mut self, backend: &mut dyn Backend) {
-        if let Some(id) = self.id.take() {
-            backend.close_sequence(id);
-        }
+    /// Leaves its slot. Returns it with the known tokens whose keys and values it holds, or will
+    /// hold after the steps in flight.
+    pub fn leave(&mut self) -> Option<(SequenceId, Vec<u32>)> {
+        let held = self.submitted.min(self.context.len());
+        self.id.take().map(|id| (id, self.context[..held].to_vec()))
+    }
+
+    /// The prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.context[..self.prompt_tokens]
     }
 
     /// Its rows in the next step.
@@ -171,10 +178,9 @@ impl Sequence {
         })
     }
 
-    /// Frees the slot and sends the end of the answer. Returns the outbox, which may be full.
-    pub fn finish(mut self, backend: &mut dyn Backend, reason: FinishReason) -> Outbox {
-        self.close(backend);
-        let stats = self.clock.stats(self.prompt_tokens, 0);
+    /// Sends the end of the answer. Returns the outbox, which may be full.
+    pub fn finish(mut self, reason: FinishReason) -> Outbox {
+        let stats = self.clock.stats(self.prompt_tokens, self.cached_tokens);
         let seed = self.strategy.seed();
         self.outbox.push(TokenEvent::Finished { reason, seed, stats });
         self.outbox

@@ -23,6 +23,7 @@ pub struct Seen {
     pub fail_from: Option<usize>,
     /// The ticket whose reading fails.
     pub fail_read: Option<u64>,
+    pub cannot_truncate: bool,
 }
 
 pub struct Many {
@@ -101,6 +102,15 @@ impl Backend for Many {
         self.seen.borrow_mut().open -= 1;
         self.held.remove(&sequence.0);
         self.sequences.close(sequence);
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<()> {
+        if self.seen.borrow().cannot_truncate {
+            return Err(Error::Input("the window is gone".into()));
+        }
+        self.sequences.truncate(sequence, len)?;
+        self.held.entry(sequence.0).or_default().truncate(len);
+        Ok(())
     }
 
     fn suppress(&mut self, _: &[u32]) -> Result<()> {

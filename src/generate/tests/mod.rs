@@ -3,6 +3,7 @@
 mod choices;
 mod evaluate;
 mod many;
+mod prefixes;
 mod scheduler;
 mod script;
 

@@ -13,11 +13,12 @@ use crate::generate::{
 };
 use crate::sampling::SamplingParams;
 
-const OPTIONS: SchedulerOptions = SchedulerOptions {
+pub(super) const OPTIONS: SchedulerOptions = SchedulerOptions {
     max_queued: 3,
     prompt_chunk: 4,
     channel_capacity: 64,
     reader_timeout: Duration::from_secs(600),
+    keep_prefixes: false,
 };
 /// Sampling on the host that always takes the likeliest token.
 const HOST: SamplingParams = SamplingParams { temperature: 1.0, top_p: 0.0, ..GREEDY };
@@ -32,7 +33,7 @@ pub(super) fn prompt(number: u32, tokens: usize) -> Vec<u32> {
     (0..tokens as u32).map(|at| (at * 7 + number * 13) % VOCAB).collect()
 }
 
-fn request(prompt: &[u32], most: usize) -> SequenceRequest {
+pub(super) fn request(prompt: &[u32], most: usize) -> SequenceRequest {
     SequenceRequest {
         prompt: prompt.to_vec(),
         sampling: GREEDY,
@@ -53,7 +54,7 @@ pub(super) fn finish(scheduler: &mut Scheduler) {
 }
 
 /// The tokens that have arrived, and the end of the answer.
-fn taken(tokens: &mut Tokens) -> (Vec<u32>, Option<FinishReason>) {
+pub(super) fn taken(tokens: &mut Tokens) -> (Vec<u32>, Option<FinishReason>) {
     let mut all = Vec::new();
     while let Some(event) = tokens.try_next() {
         match event {

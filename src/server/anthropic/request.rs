@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::blocks;
 use crate::api::ChatOptions;
+use crate::grammar::Format;
 use crate::server::chat::{ChatRequest, Generation, ToolChoice};
 use crate::server::error::ApiError;
 use crate::server::fields::Fields;
@@ -18,7 +19,11 @@ const BILLING_LINE: &str = "x-anthropic-billing-header:";
 ///
 /// Errors: a field or block of a wrong form.
 pub fn parse(fields: &mut Fields, keep_billing_line: bool) -> Result<ChatRequest, ApiError> {
-    refuse_unsupported(fields)?;
+    let format = format(fields)?;
+    let single_call = match fields.object("tool_choice")? {
+        Some(choice) => choice.flag("disable_parallel_tool_use")?.unwrap_or(false),
+        None => false,
+    };
     let most = openai::tokens(fields.whole("max_tokens", 1..=u64::MAX)?);
     let sampling = openai::sampling_fields(fields)?;
     let thinking = thinking(fields)?;
@@ -32,18 +37,23 @@ pub fn parse(fields: &mut Fields, keep_billing_line: bool) -> Result<ChatRequest
         messages,
         tools: tools(fields.take("tools"))?,
         tool_choice: tool_choice(fields)?,
-        generation: Generation { options, stop, ..Generation::default() },
+        single_call,
+        generation: Generation { options, stop, ..Generation::default() }.with_format(format),
         ..ChatRequest::default()
     })
 }
 
-fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
-    let config = fields.object("output_config")?;
-    let has_format = config.is_some_and(|config| config.get("format").is_some());
-    if has_format || fields.get("output_format").is_some() {
-        return Err(ApiError::unsupported("output_config.format", "an answer by a schema"));
-    }
-    Ok(())
+/// The form of the answer: `output_config.format`, or the older `output_format`.
+fn format(fields: &Fields) -> Result<Option<Format>, ApiError> {
+    let by_config = match fields.object("output_config")? {
+        Some(config) => config.object("format")?,
+        None => None,
+    };
+    let (name, format) = match by_config {
+        Some(format) => ("output_config.format", Some(format)),
+        None => ("output_format", fields.object("output_format")?),
+    };
+    format.map_or(Ok(None), |format| openai::typed_format(name, &format))
 }
 
 fn thinking(fields: &Fields) -> Result<bool, ApiError> {

@@ -38,6 +38,7 @@ pub fn events(
                         yield SseEvent::Typed(event);
                     }
                 }
+                Piece::Token(_) => {}
                 Piece::End(end) => {
                     for event in blocks.close() {
                         yield SseEvent::Typed(event);

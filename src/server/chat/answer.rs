@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 
-use super::event::{ChatEvent, End, Piece, Pieces};
+use super::event::{ChatEvent, End, Piece, Pieces, TokenChoice};
 use crate::server::error::ApiError;
 
 /// A whole answer.
@@ -10,6 +10,8 @@ use crate::server::error::ApiError;
 pub struct Answer {
     /// Its parts in order. Two texts or thoughts never follow one another.
     pub items: Vec<Item>,
+    /// Its tokens, if the request wants log probabilities.
+    pub tokens: Vec<TokenChoice>,
     pub end: End,
 }
 
@@ -87,6 +89,7 @@ pub async fn collect(mut pieces: Pieces, count: usize) -> Result<Vec<Answer>, Ap
         let Some(answer) = answers.get_mut(index as usize) else { continue };
         match piece {
             Piece::Event(event) => answer.add(event),
+            Piece::Token(token) => answer.tokens.push(token),
             Piece::End(end) => answer.end = end,
             Piece::Failed(error) => return Err(error),
         }

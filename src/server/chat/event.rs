@@ -4,6 +4,7 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 
 use crate::generate::Stats;
+use crate::sampling::TokenLogprobs;
 use crate::server::error::ApiError;
 
 /// A piece of an answer, in the order in which the model wrote it.
@@ -30,10 +31,19 @@ pub enum ChatEvent {
 #[derive(Debug)]
 pub enum Piece {
     Event(ChatEvent),
+    /// The next token, before its events, if the request wants log probabilities.
+    Token(TokenChoice),
     /// Nothing follows.
     End(End),
     /// The answer failed: nothing follows.
     Failed(ApiError),
+}
+
+/// A token with its log probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenChoice {
+    pub id: u32,
+    pub logprobs: TokenLogprobs,
 }
 
 /// The pieces of several answers, each with the answer's index.

@@ -7,6 +7,6 @@ mod request;
 mod run;
 
 pub use answer::{Answer, Item, collect};
-pub use event::{ChatEvent, End, EndReason, Piece, Pieces, Usage};
+pub use event::{ChatEvent, End, EndReason, Piece, Pieces, TokenChoice, Usage};
 pub use request::{ChatRequest, Generation, ToolChoice};
 pub use run::{prompt, prompt_text, start};

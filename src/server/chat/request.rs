@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::api::ChatOptions;
+pub use crate::grammar::ToolChoice;
+use crate::grammar::{AnswerRules, Format};
 use crate::text::{Message, RenderOptions, Tool};
 
 /// Most tools of a request.
@@ -18,21 +20,11 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,
     pub tool_choice: ToolChoice,
+    /// At most one call.
+    pub single_call: bool,
     /// Further variables of the chat template.
     pub variables: Map<String, Value>,
     pub generation: Generation,
-}
-
-/// Which tools the model may or must call.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ToolChoice {
-    #[default]
-    Auto,
-    None,
-    /// At least one call.
-    Required,
-    /// A call of this tool.
-    Named(String),
 }
 
 /// How answers are generated.
@@ -43,15 +35,51 @@ pub struct Generation {
     pub stop: Vec<String>,
     /// Answers to each prompt.
     pub choices: u32,
+    /// The form of the answers, and their calls.
+    pub rules: AnswerRules,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// List the log probability of each token, and of this many of the likeliest.
+    pub logprobs: Option<usize>,
 }
 
 impl Default for Generation {
     fn default() -> Self {
-        Generation { options: ChatOptions::default(), stop: Vec::new(), choices: 1 }
+        Generation {
+            options: ChatOptions::default(),
+            stop: Vec::new(),
+            choices: 1,
+            rules: AnswerRules::default(),
+            logit_bias: Vec::new(),
+            logprobs: None,
+        }
+    }
+}
+
+impl Generation {
+    /// The same with answers of this form.
+    pub fn with_format(mut self, format: Option<Format>) -> Generation {
+        self.rules.format = format;
+        self
     }
 }
 
 impl ChatRequest {
+    /// What the answers may be.
+    pub fn rules(&self) -> AnswerRules {
+        AnswerRules {
+            format: self.generation.rules.format.clone(),
+            tools: self.tools.clone(),
+            tool_choice: match (&self.tool_choice, self.tools.is_empty()) {
+                // Without tools nothing needs to be forbidden.
+                (ToolChoice::None, true) => ToolChoice::Auto,
+                (choice, _) => choice.clone(),
+            },
+            single_call: self.single_call,
+            thinking: self.generation.options.thinking,
+        }
+    }
+
     /// How the template renders the conversation.
     pub fn render_options(&self) -> RenderOptions {
         let tools = match self.tool_choice {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 
-use super::event::{ChatEvent, End, EndReason, Piece, Pieces, Usage, arguments_text};
+use super::event::{ChatEvent, End, EndReason, Piece, Pieces, TokenChoice, Usage, arguments_text};
 use super::history::name_results;
 use super::request::{ChatRequest, Generation, ToolChoice, check_tools};
 use crate::error::Error;
 use crate::generate::{FinishReason, HostChoice, SequenceRequest, Stats, TokenEvent, Tokens};
-use crate::sampling::SamplingParams;
+use crate::grammar::{AnswerRules, CompiledRules};
+use crate::sampling::{Adjustments, SamplingParams};
 use crate::server::app::{App, new_id};
 use crate::server::error::ApiError;
 use crate::text::{AnswerEvent, Message, Processor, Prompt, RenderOptions, Role};
@@ -41,9 +42,12 @@ async fn rendered<T: Send + 'static>(
     name_results(&mut request.messages)
         .map_err(|reason| ApiError::bad_field("messages", reason))?;
     check_tools(&request.tools).map_err(|reason| ApiError::bad_field("tools", reason))?;
-    if !matches!(request.tool_choice, ToolChoice::Auto | ToolChoice::None) {
-        return Err(ApiError::unsupported("tool_choice", "a call that must come"));
+    if request.tools.is_empty()
+        && matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
+    {
+        return Err(ApiError::bad_field("tool_choice", "tool_choice requires a call of no tools"));
     }
+    request.generation.rules = request.rules();
     let (app, options) = (Arc::clone(app), request.render_options());
     if !options.tools.is_empty() && !app.capabilities().contains(&"tools") {
         let message = "the model's chat template has no tools: leave tools out";
@@ -78,6 +82,7 @@ pub async fn start(
     generation: &Generation,
 ) -> Result<Pieces, ApiError> {
     let sampling = generation.options.sampling(app.processor.sampling())?;
+    let rules = compiled(app, &prompts, generation).await?;
     let mut answers = Vec::new();
     for prompt in prompts.into_iter().map(Arc::new) {
         for choice in 0..u64::from(generation.choices) {
@@ -86,7 +91,14 @@ pub async fn start(
             let request = SequenceRequest {
                 prompt: prompt.tokens.clone(),
                 sampling: SamplingParams { seed, ..sampling },
-                choice: HostChoice::default(),
+                choice: HostChoice {
+                    adjustments: Adjustments {
+                        logit_bias: generation.logit_bias.clone(),
+                        ..generation.options.adjustments()
+                    },
+                    logprobs: generation.logprobs,
+                    constraint: rules.as_ref().map(|rules| rules.constraint(&prompt.tokens)),
+                },
                 max_new_tokens: generation.options.max_new_tokens,
                 eos_ids: app.processor.eos_ids(&prompt).to_vec(),
             };
@@ -98,6 +110,25 @@ pub async fn start(
         }
     }
     Ok(select_all(answers).boxed())
+}
+
+/// The compiled rules of the answers. Large schemas would block others.
+///
+/// Errors: a form that cannot be compiled.
+async fn compiled(
+    app: &Arc<App>,
+    prompts: &[Prompt],
+    generation: &Generation,
+) -> Result<Option<CompiledRules>, ApiError> {
+    let rules = &generation.rules;
+    let Some(prompt) = prompts.first().filter(|_| *rules != AnswerRules::default()) else {
+        return Ok(None);
+    };
+    let eos_ids = app.processor.eos_ids(prompt).to_vec();
+    let (app, rules) = (Arc::clone(app), rules.clone());
+    let compile = move || app.grammars(&eos_ids)?.compile(&rules, &eos_ids);
+    let made = tokio::task::spawn_blocking(compile).await;
+    Ok(made.map_err(|_| ApiError::internal("the grammar could not be compiled"))??)
 }
 
 /// The pieces of one answer.
@@ -113,8 +144,11 @@ fn pieces(
         let mut count = 0;
         let (reason, stats) = loop {
             match tokens.next().await {
-                Some(TokenEvent::Token { id, .. }) => {
+                Some(TokenEvent::Token { id, logprobs }) => {
                     count += 1;
+                    if let Some(logprobs) = logprobs {
+                        yield Piece::Token(TokenChoice { id, logprobs: *logprobs });
+                    }
                     for event in translator.take(parser.push(id)) {
                         yield Piece::Event(event);
                     }

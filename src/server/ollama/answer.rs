@@ -52,6 +52,7 @@ impl Lines {
         self.first.get_or_insert_with(|| self.start.elapsed());
         match piece {
             Piece::Event(event) => self.event(event).map_or(Line::Nothing, Line::Part),
+            Piece::Token(_) => Line::Nothing,
             Piece::Failed(error) => Line::Failed(error),
             Piece::End(end) => {
                 let total = self.start.elapsed();

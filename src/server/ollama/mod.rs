@@ -59,16 +59,19 @@ pub async fn generate(State(app): State<Arc<App>>, body: Bytes) -> Result<Respon
     if text.is_empty() {
         return Ok(axum::Json(lines.loaded()).into_response());
     }
-    let generation = options::generation(&fields)?;
+    let mut generation = options::generation(&fields)?;
     let prompt = if fields.flag("raw")?.unwrap_or(false) {
         raw(&app, text).await?
     } else {
         let system = fields.text("system")?.unwrap_or_default();
         let system = (!system.is_empty()).then(|| Message::new(Role::System, system));
         let messages = system.into_iter().chain([Message::user(text)]).collect();
-        let generation = generation.clone();
-        let mut request = ChatRequest { messages, generation, ..ChatRequest::default() };
-        chat::prompt(&app, &mut request).await?
+        let chat_generation = generation.clone();
+        let mut request =
+            ChatRequest { messages, generation: chat_generation, ..ChatRequest::default() };
+        let prompt = chat::prompt(&app, &mut request).await?;
+        generation = request.generation;
+        prompt
     };
     respond(&app, lines, prompt, &generation, is_stream).await
 }

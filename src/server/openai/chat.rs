@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use super::generation::Delivery;
 use super::tools::{tool_choice, tools};
-use super::{finish_reason, generation, messages, usage_json};
+use super::{finish_reason, form, generation, messages, usage_json};
 use crate::server::app::{App, new_id, seconds};
-use crate::server::chat::{self, Answer, ChatEvent, ChatRequest, Item, Piece, Pieces, Usage};
+use crate::server::chat::{
+    self, Answer, ChatEvent, ChatRequest, Item, Piece, Pieces, TokenChoice, Usage,
+};
 use crate::server::error::{ApiError, Dialect};
 use crate::server::fields::Fields;
 use crate::server::sse::{self, SseEvent};
@@ -32,7 +34,13 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
     }
     let answers = chat::collect(pieces, choices as usize).await?;
     let usage = total(usage, &answers);
-    let choices = answers.into_iter().enumerate().map(|(index, answer)| choice(index, &answer));
+    let choices = answers.iter().enumerate().map(|(index, answer)| {
+        let mut choice = choice(index, answer);
+        if !answer.tokens.is_empty() {
+            choice["logprobs"] = frame.logprobs(&answer.tokens);
+        }
+        choice
+    });
     let mut answer = frame.chunk("chat.completion", choices.collect());
     answer["usage"] = usage_json(&usage);
     Ok(axum::Json(answer).into_response())
@@ -42,10 +50,12 @@ pub async fn chat(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, 
 pub fn request(fields: &mut Fields) -> Result<ChatRequest, ApiError> {
     let mut generation = generation::parse(fields)?;
     generation.options.thinking = thinking(fields)?;
+    generation.logprobs = form::chat_logprobs(fields)?;
     let variables = fields.object("chat_template_kwargs")?.map(Fields::into_map);
     Ok(ChatRequest {
         tools: tools(fields)?,
         tool_choice: tool_choice(fields)?,
+        single_call: fields.flag("parallel_tool_calls")? == Some(false),
         messages: messages::parse(fields)?,
         variables: variables.unwrap_or_default(),
         generation,
@@ -86,6 +96,22 @@ impl Frame {
         })
     }
 
+    fn logprobs(&self, tokens: &[TokenChoice]) -> Value {
+        let content = tokens.iter().map(|token| form::chat_entry(&self.app, token));
+        json!({"content": content.collect::<Vec<_>>(), "refusal": null})
+    }
+
+    /// A chunk with the log probabilities of a token. Its text follows.
+    fn token(&self, index: u32, token: TokenChoice) -> SseEvent {
+        let choice = json!({
+            "index": index,
+            "delta": {"content": ""},
+            "logprobs": self.logprobs(&[token]),
+            "finish_reason": null,
+        });
+        SseEvent::Data(self.chunk("chat.completion.chunk", vec![choice]))
+    }
+
     fn delta(&self, index: u32, delta: Value, finish_reason: Option<&str>) -> SseEvent {
         let choice = json!({
             "index": index,
@@ -116,6 +142,7 @@ fn stream(
                         yield frame.delta(index, delta, None);
                     }
                 }
+                Piece::Token(token) => yield frame.token(index, token),
                 Piece::End(end) => {
                     usage.add_answer(&end.usage);
                     yield frame.delta(index, json!({}), Some(finish_reason(&end.reason)));

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 
 use super::generation::Delivery;
-use super::{finish_reason, generation, usage_json};
+use super::{finish_reason, form, generation, usage_json};
 use crate::server::app::{App, new_id, seconds};
 use crate::server::chat::{self, ChatEvent, Generation, Piece, Pieces, Usage};
 use crate::server::error::{ApiError, Dialect};
@@ -29,6 +29,7 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     let delivery = Delivery::parse(&fields)?;
     let mut generation = generation::parse(&fields)?;
     generation.options.max_new_tokens.get_or_insert(DEFAULT_TOKENS);
+    generation.logprobs = form::completion_logprobs(&fields)?;
     refuse_unsupported(&fields, &generation)?;
     let inputs = Input::parse(fields.take("prompt"))?;
     let prompts = prompts(&app, inputs).await?;
@@ -44,7 +45,11 @@ pub async fn completions(State(app): State<Arc<App>>, body: Bytes) -> Result<Res
     answers.iter().for_each(|answer| usage.add_answer(&answer.end.usage));
     let choices = (0..).zip(&answers);
     let choices = choices.map(|(index, answer)| {
-        choice(index, &answer.text(), Some(finish_reason(&answer.end.reason)))
+        let mut choice = choice(index, &answer.text(), Some(finish_reason(&answer.end.reason)));
+        if !answer.tokens.is_empty() {
+            choice["logprobs"] = form::completion_logprobs_json(&frame.app, &answer.tokens);
+        }
+        choice
     });
     let mut answer = frame.chunk(choices.collect());
     answer["usage"] = usage_json(&usage);
@@ -159,6 +164,11 @@ fn stream(
                     yield SseEvent::Data(frame.chunk(vec![choice(index, &text, None)]));
                 }
                 Piece::Event(_) => {}
+                Piece::Token(token) => {
+                    let mut choice = choice(index, "", None);
+                    choice["logprobs"] = form::completion_logprobs_json(&frame.app, &[token]);
+                    yield SseEvent::Data(frame.chunk(vec![choice]));
+                }
                 Piece::End(end) => {
                     usage.add_answer(&end.usage);
                     let reason = Some(finish_reason(&end.reason));

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use super::form;
 use crate::api::ChatOptions;
 use crate::server::chat::Generation;
 use crate::server::error::ApiError;
@@ -33,16 +34,18 @@ impl Delivery {
 
 /// Reads the common fields of chats and completions.
 ///
-/// Errors: a value of a wrong type or range, a field that this server cannot obey.
+/// Errors: a value of a wrong type or range.
 pub fn parse(fields: &Fields) -> Result<Generation, ApiError> {
-    refuse_unsupported(fields)?;
     let most = match fields.whole("max_completion_tokens", 1..=u64::MAX)? {
         Some(most) => Some(most),
         None => fields.whole("max_tokens", 1..=u64::MAX)?,
     };
     let options = ChatOptions { max_new_tokens: tokens(most), ..sampling_fields(fields)? };
     let choices = fields.whole("n", 1..=MOST_CHOICES)?.unwrap_or(1) as u32;
-    Ok(Generation { options, stop: stops(fields, "stop")?, choices })
+    let stop = stops(fields, "stop")?;
+    let logit_bias = form::logit_bias(fields)?;
+    let generation = Generation { options, stop, choices, logit_bias, ..Generation::default() };
+    Ok(generation.with_format(form::format(fields)?))
 }
 
 /// Reads the sampling fields that all dialects have under the same names.
@@ -50,12 +53,19 @@ pub fn sampling_fields(fields: &Fields) -> Result<ChatOptions, ApiError> {
     let float = |name, range| {
         fields.number(name, range).map(|value: Option<f64>| value.map(|value| value as f32))
     };
+    let repetition_penalty = match float("repetition_penalty", 0.01..=100.0)? {
+        Some(penalty) => Some(penalty),
+        // llama.cpp's and Ollama's name.
+        None => float("repeat_penalty", 0.01..=100.0)?,
+    };
     Ok(ChatOptions {
         temperature: float("temperature", 0.0..=100.0)?,
         top_k: fields.whole("top_k", 0..=u64::from(u32::MAX))?.map(|top_k| top_k as usize),
         top_p: float("top_p", 0.0..=1.0)?,
         min_p: float("min_p", 0.0..=1.0)?,
-        repetition_penalty: float("repetition_penalty", 0.01..=100.0)?,
+        repetition_penalty,
+        presence_penalty: float("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        frequency_penalty: float("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         seed: seed(fields)?,
         ..ChatOptions::default()
     })
@@ -105,33 +115,4 @@ pub fn stops(fields: &Fields, name: &str) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::bad_field(name, message));
     }
     Ok(stops)
-}
-
-/// Refuses fields that would change the answer. Their neutral values are accepted.
-fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
-    for name in ["frequency_penalty", "presence_penalty"] {
-        if fields.number(name, -2.0..=2.0)?.is_some_and(|penalty| penalty != 0.0) {
-            return Err(ApiError::unsupported(name, "a penalty by count"));
-        }
-    }
-    if fields.object("logit_bias")?.is_some_and(|bias| !bias.is_empty()) {
-        return Err(ApiError::unsupported("logit_bias", "a bias of logits"));
-    }
-    let asks =
-        |name: &str| fields.get(name).is_some_and(|value| *value != serde_json::Value::Bool(false));
-    for name in ["logprobs", "top_logprobs"] {
-        if asks(name) {
-            return Err(ApiError::unsupported(name, "a list of log probabilities"));
-        }
-    }
-    for name in ["grammar", "json_schema"] {
-        if asks(name) {
-            return Err(ApiError::unsupported(name, "an answer by a grammar"));
-        }
-    }
-    let format = fields.object("response_format")?;
-    match format.as_ref().map(|format| format.text("type")).transpose()?.flatten() {
-        None | Some("text") => Ok(()),
-        Some(_) => Err(ApiError::unsupported("response_format", "an answer by a schema")),
-    }
 }

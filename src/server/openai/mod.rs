@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod form;
 mod generation;
 mod messages;
 mod tools;
@@ -12,6 +13,7 @@ use super::chat::{EndReason, Usage};
 
 pub use chat::{chat, request};
 pub use completions::completions;
+pub use form::typed_format;
 pub use generation::{sampling_fields, stops, thinks, tokens};
 pub use messages::texts;
 pub use tools::{function_of, tool_choice, tools};

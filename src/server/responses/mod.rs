@@ -37,6 +37,7 @@ pub async fn responses(State(app): State<Arc<App>>, body: Bytes) -> Result<Respo
     while let Some((_, piece)) = pieces.next().await {
         match piece {
             Piece::Event(event) => drop(builder.take(event)),
+            Piece::Token(_) => {}
             Piece::End(end) => drop(builder.end(&end)),
             Piece::Failed(error) => return Err(error),
         }

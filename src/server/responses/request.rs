@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{input, tools, tools::Tools};
 use crate::api::ChatOptions;
+use crate::grammar::Format;
 use crate::server::app::{App, new_id, seconds};
 use crate::server::chat::{ChatRequest, Generation};
 use crate::server::error::ApiError;
@@ -39,7 +40,9 @@ pub fn parse(fields: &mut Fields) -> Result<Request, ApiError> {
         messages,
         tools: tools.functions().to_vec(),
         tool_choice,
-        generation: Generation { options, stop, ..Generation::default() },
+        single_call: fields.flag("parallel_tool_calls")? == Some(false),
+        generation: Generation { options, stop, ..Generation::default() }
+            .with_format(format(fields)?),
         ..ChatRequest::default()
     };
     let with_encrypted = include.iter().any(|name| name == "reasoning.encrypted_content");
@@ -56,11 +59,14 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     if fields.flag("background")?.unwrap_or(false) {
         return Err(ApiError::unsupported("background", "a response to fetch later"));
     }
-    let Some(text) = fields.object("text")? else { return Ok(()) };
-    let format = text.object("format")?;
-    match format.as_ref().map(|format| format.text("type")).transpose()?.flatten() {
-        None | Some("text") => Ok(()),
-        Some(_) => Err(ApiError::unsupported("text.format", "an answer by a schema")),
+    Ok(())
+}
+
+fn format(fields: &Fields) -> Result<Option<Format>, ApiError> {
+    let Some(text) = fields.object("text")? else { return Ok(None) };
+    match text.object("format")? {
+        Some(format) => openai::typed_format("text.format", &format),
+        None => Ok(None),
     }
 }
 

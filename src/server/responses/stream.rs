@@ -20,6 +20,7 @@ pub fn events(mut builder: Builder, mut pieces: Pieces) -> impl Stream<Item = Ss
         while let Some((_, piece)) = pieces.next().await {
             let events = match piece {
                 Piece::Event(event) => builder.take(event),
+                Piece::Token(_) => continue,
                 Piece::End(end) => builder.end(&end),
                 Piece::Failed(error) => builder.fail(&error),
             };

@@ -237,9 +237,8 @@ impl<'a> Cursor<'a> {
                 return Err(format!("no : follows the key {key:?}"));
             }
             let value = self.value(depth)?;
-            if map.insert(key.clone(), value).is_some() {
-                return Err(format!("the key {key:?} comes twice"));
-            }
+            // As in JSON parsers, the last value of a key counts.
+            map.insert(key.clone(), value);
             if self.eat("}") {
                 return Ok(map);
             }

@@ -4,7 +4,7 @@ use super::paths::{Sources, file_of};
 
 /// A room and the rooms that it may use, which all come before it in this list.
 /// A room is a file, or a folder without those of its parts that are rooms.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 26] = [
     ("error", &[]),
     ("json", &["error"]),
     ("memory", &["error"]),
@@ -41,6 +41,7 @@ const ROOMS: [(&str, &[&str]); 25] = [
     ("mlx", &["error", "sampling", "quant", "model", "backend"]),
     ("quantize", &["error", "quant", "model", "checkpoint", "gpu::device"]),
     ("generate", &["error", "sampling", "backend"]),
+    ("grammar", &["error", "text", "generate"]),
     ("api", ALL_BELOW),
     ("tune", ALL_BELOW),
     ("server", ALL_BELOW),

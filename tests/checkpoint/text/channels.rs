@@ -251,7 +251,6 @@ fn broken_calls_come_back_with_a_reason() {
         ("call:f{a:[1}", "neither , nor ] follows an item of an array"),
         ("call:f{a:01}", "\"01\" is no value"),
         ("call:f{a:NaN}", "\"NaN\" is no value"),
-        ("call:f{a:1,a:2}", "the key \"a\" comes twice"),
         ("call:f{a:123456789012345678901234}", "123456789012345678901234 exceeds 64 bits"),
         ("call:f{a:<|\"|>x}", "a string has no end"),
         ("call:f{a:\"x}", "a string in double quotes has no end"),

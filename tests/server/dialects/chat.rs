@@ -83,13 +83,14 @@ fn calls_are_streamed_by_index() {
 #[test]
 fn a_malformed_call_is_text_with_a_flag() {
     let server = scripted(&[("weather?", MALFORMED)]);
-    let answer = block_on(server.chat(body(json!({})))).json();
+    // With tools no call could be malformed.
+    let answer = block_on(server.chat(body(json!({"tools": []})))).json();
     let message = &answer["choices"][0]["message"];
     assert_eq!(message["content"], "Hm. call:sky{city:<|\"|>Paris");
     assert!(message["malformed_tool_call"].as_str().unwrap().contains("unfinished"));
     assert!(message["tool_calls"].is_null());
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
-    let events = block_on(server.chat(body(json!({"stream": true})))).events();
+    let events = block_on(server.chat(body(json!({"stream": true, "tools": []})))).events();
     let flagged = |event: &&Value| event["choices"][0]["delta"]["malformed_tool_call"].is_string();
     assert_eq!(events.iter().filter(flagged).count(), 1);
 }

@@ -101,3 +101,53 @@ fn the_openapi_file_describes_all_endpoints() {
         assert!(paths.contains_key(&route), "the file lacks {route}");
     }
 }
+
+/// Each API says in its own form what is wrong.
+#[test]
+fn absurd_bodies_are_the_clients_fault() {
+    let server = scripted(&[]);
+    let deep = format!("{}1{}", "[".repeat(5000), "]".repeat(5000));
+    let nested = format!("{{\"a\":{}", "{\"a\":".repeat(99)) + "1" + &"}".repeat(100);
+    let call = json!({"function": {"name": "f", "arguments": nested}});
+    let nested = json!({"model": "demo", "messages": [
+        {"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call]}]});
+    let bodies: Vec<Vec<u8>> = vec![
+        b"".to_vec(),
+        b"{".to_vec(),
+        b"[]".to_vec(),
+        b"\"a\"".to_vec(),
+        b"{\"model\": \"\xff\"}".to_vec(),
+        b"{\"model\": []}".to_vec(),
+        deep.into_bytes(),
+    ];
+    let paths = [
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/api/chat",
+        "/api/generate",
+        "/api/show",
+        "/apply-template",
+    ];
+    for path in paths {
+        for body in &bodies {
+            let answer = block_on(server.post(path, body.clone()));
+            assert_eq!(answer.status, 400, "{path} {answer:?}");
+            let json = answer.json();
+            let message = match path {
+                path if path.starts_with("/api/") => &json["error"],
+                path if path.starts_with("/v1/messages") => {
+                    assert_eq!(json["type"], "error");
+                    &json["error"]["message"]
+                }
+                _ => &json["error"]["message"],
+            };
+            assert!(message.is_string(), "{path} {json}");
+        }
+    }
+    for path in ["/v1/chat/completions", "/api/chat"] {
+        let answer = block_on(server.post(path, nested.to_string()));
+        assert_eq!(answer.status, 400, "{path} {answer:?}");
+    }
+}
