@@ -51,11 +51,18 @@ fn runs_in_browsers(folder: &str, text: &str) -> bool {
     folder != "persistent" && !text.contains("wgpu_cooperative_matrix")
 }
 
-/// Leaves out lines that are comments, but not those with what a file needs.
+/// Leaves out comments, empty lines and indentation, but not what a file needs and the marks of
+/// unrolled loops.
 fn without_comments(text: &str) -> String {
-    let is_comment = |line: &&str| line.starts_with("//") && !line.starts_with("//!");
-    let lines = text.lines().filter(|line| !is_comment(&line.trim_start()));
-    lines.map(|line| format!("{line}\n")).collect()
+    let code = |line: &str| match line.split_once("//") {
+        Some((_, comment)) if comment.starts_with('!') || comment == " unrolled" => {
+            line.trim().to_owned()
+        }
+        Some((code, _)) => code.trim().to_owned(),
+        None => line.trim().to_owned(),
+    };
+    let lines = text.lines().map(code).filter(|line| !line.is_empty());
+    lines.map(|line| line + "\n").collect()
 }
 
 fn sorted(folder: &Path) -> io::Result<Vec<String>> {

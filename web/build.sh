@@ -59,8 +59,8 @@ if ! [ "$made" -nt "$wasm" ]; then
     rm -rf js/wasm
     "$(bindgen)" --target web --out-dir js/wasm "$wasm"
     # What compilers of Rust 1.95 and later assume of every browser that has WebGPU.
-    node_modules/.bin/wasm-opt -O2 --strip-debug --strip-producers --enable-bulk-memory \
-        --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int \
+    node_modules/.bin/wasm-opt -Oz --merge-similar-functions --strip-debug --strip-producers \
+        --enable-bulk-memory --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int \
         --enable-reference-types --enable-multivalue --enable-simd \
         "$made" -o "$made.small"
     mv "$made.small" "$made"
