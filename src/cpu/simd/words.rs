@@ -125,7 +125,7 @@ macro_rules! register {
         // SAFETY of all methods: as the trait says, only functions that are compiled with the
         // instructions call them. Loads and stores need no alignment.
         #[allow(clippy::undocumented_unsafe_blocks)]
-        impl $crate::cpu::simd::Words for $name {
+        impl $crate::cpu::simd::words::Words for $name {
             #[inline(always)]
             fn load(from: &Lanes<u32>) -> Self {
                 let registers: &[[u32; 16 / $count]; $count] = bytemuck::cast_ref(from);
