@@ -36,7 +36,7 @@ pub use tile::{FEATURES, Lanes, PackedTile, Tile, TileScratch};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub use wasm::Simd128;
 #[cfg(target_arch = "x86_64")]
-use words::{Words, register};
+use words::register;
 
 /// The operations with one set of instructions.
 pub trait InstructionSet: Send + Sync {
