@@ -60,8 +60,8 @@ if ! [ "$made" -nt "$wasm" ]; then
     "$(bindgen)" --target web --out-dir js/wasm "$wasm"
     # What compilers of Rust 1.95 and later assume of every browser that has WebGPU.
     node_modules/.bin/wasm-opt -Oz --merge-similar-functions --strip-debug --strip-producers \
-        --enable-bulk-memory --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int \
-        --enable-reference-types --enable-multivalue --enable-simd \
+        --enable-bulk-memory --enable-mutable-globals --enable-sign-ext --enable-simd \
+        --enable-nontrapping-float-to-int --enable-reference-types --enable-multivalue \
         "$made" -o "$made.small"
     mv "$made.small" "$made"
 fi

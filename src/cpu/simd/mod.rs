@@ -93,7 +93,7 @@ use compiled;
 
 /// Implements [`InstructionSet`] with the plain loops of this module, compiled with the
 /// instructions of the attributes in braces. It calls the functions `levels` and `tile` beside it.
-/// `$words` are its [`Words`], and `$mul_add` computes `a·b + c`.
+/// `$words` are its [`words::Words`], and `$mul_add` computes `a·b + c`.
 macro_rules! implement {
     ($set:ident, $words:ty, $mul_add:expr, $attributes:tt) => {
         impl $crate::cpu::simd::InstructionSet for $set {
