@@ -4,8 +4,9 @@ import Anthropic from "@anthropic-ai/sdk";
 
 const script = new Anthropic({ baseURL: process.argv[2], apiKey: "any" });
 const random = new Anthropic({ baseURL: process.env.RANDOM, authToken: "any", apiKey: null });
+const properties = { city: { type: "string" }, days: { type: "integer" } };
 const tools = [
-  { name: "sky", input_schema: { type: "object", properties: { city: { type: "string" } } } },
+  { name: "sky", input_schema: { type: "object", properties } },
   { name: "list", input_schema: { type: "object" } },
 ];
 const thinking = { type: "enabled", budget_tokens: 1024 };

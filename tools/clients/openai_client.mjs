@@ -4,7 +4,8 @@ import OpenAI from "openai";
 
 const script = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "any" });
 const random = new OpenAI({ baseURL: `${process.env.RANDOM}/v1`, apiKey: "any" });
-const parameters = { type: "object", properties: { city: { type: "string" } } };
+const properties = { city: { type: "string" }, days: { type: "integer" } };
+const parameters = { type: "object", properties };
 const functions = [{ name: "sky", description: "The sky", parameters }, { name: "list" }];
 const tools = functions.map((tool) => ({ type: "function", function: tool }));
 const expected = { city: 'Paris, {FR} "x"', days: 3 };

@@ -1,5 +1,6 @@
 //! The CPU backend fulfils the contract of [`Backend`].
-//! A row does not depend on the other rows. So its logits are identical however tokens are divided.
+//! On the exact path a row does not depend on the other rows. So its logits are identical however
+//! tokens are divided.
 
 use std::num::NonZeroUsize;
 
@@ -36,24 +37,28 @@ mod fast {
     use crate::common::fast_cpu;
     use gemma4_wgpu::cpu::Instructions;
 
-    contract_tests!(EXACT, fast_cpu(None), "cpu");
+    /// The cores share the keys of one token in a long context, but not those of many tokens.
+    /// So sums over keys have another order.
+    const DIVIDED: f32 = 1e-4;
+
+    contract_tests!(DIVIDED, fast_cpu(None), "cpu");
 
     mod effective {
         use super::*;
 
-        contract_tests!(EXACT, common::contract::effective(fast_cpu(None)), "cpu");
+        contract_tests!(DIVIDED, common::contract::effective(fast_cpu(None)), "cpu");
     }
 
     mod experts {
         use super::*;
 
-        contract_tests!(EXACT, common::contract::experts(fast_cpu(None)), "cpu");
+        contract_tests!(DIVIDED, common::contract::experts(fast_cpu(None)), "cpu");
     }
 
     mod plain {
         use super::*;
 
-        contract_tests!(EXACT, fast_cpu(Some(Instructions::Plain)), "cpu");
+        contract_tests!(DIVIDED, fast_cpu(Some(Instructions::Plain)), "cpu");
     }
 
     #[test]
