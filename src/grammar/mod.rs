@@ -1,7 +1,7 @@
 //! Answers by a grammar: the tokens that an answer may have, from JSON schemas, grammars and tools.
 //!
 //! llguidance parses grammars and computes masks of tokens. Gemma's own form of tool calls is a
-//! grammar that [`tools`] writes.
+//! grammar that `tools` writes.
 
 mod answer;
 mod fault;
