@@ -59,7 +59,7 @@ enum State {
     /// Content of any form.
     Free,
     Call(Box<Matcher>),
-    /// After a call that was required, or that took the place of a format's content.
+    /// After a call that was required, may be the only one, or replaces a format's content.
     AfterCall,
 }
 
@@ -92,6 +92,10 @@ impl AnswerConstraint {
 
     fn is_required(&self) -> bool {
         matches!(self.call, CallRule::Armed { is_required: true, .. })
+    }
+
+    fn is_single(&self) -> bool {
+        matches!(self.call, CallRule::Armed { is_single: true, .. })
     }
 
     fn is_armed(&self) -> bool {
@@ -136,8 +140,7 @@ impl AnswerConstraint {
             State::Call(calls) => Some(matcher_mask(calls)?),
             State::Content => Some(self.content_mask()?),
             State::AfterCall => {
-                let is_single = matches!(self.call, CallRule::Armed { is_single: true, .. });
-                let open = ids.call_open.filter(|_| !is_single);
+                let open = ids.call_open.filter(|_| !self.is_single());
                 Some(self.only(ids.eos.iter().copied().chain(open)))
             }
             State::Start { may_think } => {
@@ -194,7 +197,8 @@ impl AnswerConstraint {
             State::Call(calls) => {
                 calls.consume_token(token).map_err(|error| fault(&error))?;
                 if Some(token) == self.ids.call_close {
-                    let is_free = self.content.is_none() && !self.is_required();
+                    let is_free =
+                        self.content.is_none() && !self.is_required() && !self.is_single();
                     self.state = if is_free { State::Free } else { State::AfterCall };
                 }
             }

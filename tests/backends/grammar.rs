@@ -279,6 +279,11 @@ fn an_opened_call_is_never_malformed() {
     let count = |has: fn(&AnswerParts) -> bool| ended.iter().filter(|it| has(&it.parts)).count();
     assert!(count(|parts| !parts.tool_calls.is_empty()) > 15);
     assert!(count(|parts| !parts.content.is_empty()) > 15, "text is possible too");
+    assert!(count(|parts| parts.tool_calls.len() > 1) > 0, "several calls are possible");
+    let single = AnswerRules { single_call: true, ..rules.clone() };
+    for Answered { parts, .. } in fixture.answers(&single, &bias, 80) {
+        assert!(parts.tool_calls.len() < 2, "{parts:?}");
+    }
     let never = AnswerRules { tool_choice: ToolChoice::None, ..rules };
     for answer in fixture.answers(&never, &bias, 20) {
         assert!(!answer.tokens.contains(&open));
